@@ -1,0 +1,1 @@
+"""Ether: ordinary Python classes as parts of a running lab."""

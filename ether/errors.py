@@ -1,0 +1,197 @@
+"""Every error that Ether raises, in one tree.
+
+    EtherError
+    ├── ConfigError (ValueError)            the YAML, dict or settings say something that cannot be
+    ├── InvalidName (ValueError)            a session, instance or topic name breaks the rule
+    ├── MarkError (TypeError)               a decorator or registry entry marks what cannot be marked
+    ├── PayloadError (ValueError)           a value or body that cannot cross the wire
+    │   ├── EncodeError                     … this value cannot be sent
+    │   ├── DecodeError                     … these bytes cannot be understood
+    │   └── PayloadTooLarge                 … more bytes than the broker takes
+    ├── ValidationFailed (ValueError)       a payload does not fit the method's arguments
+    ├── TransportError (ConnectionError)    between this process and the broker
+    │   ├── BrokerUnreachable               … nobody answers there
+    │   ├── NotAuthorized (PermissionError) … it answers, and refuses
+    │   ├── SubscribeRefused                … a subscription was not granted
+    │   ├── TransportClosed                 … used after close()
+    │   └── PublishTimeout (TimeoutError)   … not accepted, or not acknowledged, in time
+    ├── UnsupportedFeature (NotImplementedError)  MQTT 3.1.1 has no such thing
+    ├── BrokerFailed (RuntimeError)         the embedded broker did not start
+    ├── NotJoined (RuntimeError)            a call that needs a session, before `ether.tap()`
+    ├── StartFailed (RuntimeError)          `ether.tap()`: which instances are not ready, and why
+    └── LifecycleFailed (RuntimeError)      save_all, cleanup or shutdown: who failed or did not answer
+
+Each class builds its own sentence (what was attempted, with which thing, what happened, what to do) and
+keeps its arguments as attributes. Each inherits the builtin that a caller would already catch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+class EtherError(Exception):
+    """Base of everything Ether raises on purpose."""
+
+
+class ConfigError(EtherError, ValueError):
+    """A configuration that cannot be used.
+
+    `path` is the dotted place inside the configuration, `file` and `line` where it was written (1-based),
+    both None where it did not come from a file. `nearest` is the valid key that was probably meant.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | None = None,
+        line: int | None = None,
+        path: str | None = None,
+        nearest: str | None = None,
+    ) -> None:
+        self.problem, self.file, self.line, self.path, self.nearest = problem, file, line, path, nearest
+        where = f"{file}:{line}" if file and line else file or ""
+        sentence = ": ".join(part for part in (where, path, problem) if part)
+        super().__init__(sentence + (f" Did you mean {nearest!r}?" if nearest else ""))
+
+
+class InvalidName(EtherError, ValueError):
+    """A name that cannot be used; `kind` says for what, `rule` what would be valid."""
+
+    def __init__(self, kind: str, name: object, rule: str) -> None:
+        self.kind, self.name, self.rule = kind, name, rule
+        shown = repr(name)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        super().__init__(f"{shown} cannot be the name of a {kind}: {rule}")
+
+
+class MarkError(EtherError, TypeError):
+    """A decorator or a registry entry that cannot apply to what it was put on."""
+
+
+class PayloadError(EtherError, ValueError):
+    """A value or a body that cannot cross the wire."""
+
+
+class EncodeError(PayloadError):
+    """A value that cannot be sent. `path` is the place inside the value, e.g. `images[3].mask`."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path, self.problem = path, problem
+        super().__init__(f"cannot send {path or 'the value'}: {problem}")
+
+
+class DecodeError(PayloadError):
+    """Bytes that arrived and cannot be understood."""
+
+
+class PayloadTooLarge(PayloadError):
+    """More bytes than the broker takes in one message. Sizes in bytes."""
+
+    def __init__(self, topic: str, size: int, limit: int) -> None:
+        self.topic, self.size, self.limit = topic, size, limit
+        super().__init__(
+            f"cannot publish {size:,} bytes to {topic!r}: this broker takes at most {limit:,} bytes in one message."
+            " Send it in parts, or raise the broker's limit."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentProblem:
+    """What is wrong with one argument: its name, what was given, what is accepted."""
+
+    argument: str
+    given: str
+    accepted: str
+
+    def __str__(self) -> str:
+        return f"{self.argument}: {self.accepted} (given: {self.given})"
+
+
+class ValidationFailed(EtherError, ValueError):
+    """A payload that does not fit the arguments of the method that it was sent to."""
+
+    def __init__(self, method: str, problems: Sequence[ArgumentProblem]) -> None:
+        self.method, self.problems = method, tuple(problems)
+        super().__init__(f"{method} does not accept this payload: " + "; ".join(map(str, self.problems)))
+
+
+class TransportError(EtherError, ConnectionError):
+    """Something between this process and the broker."""
+
+
+class BrokerUnreachable(TransportError):
+    """Nobody answers at the broker's address within the time given."""
+
+    def __init__(self, address: str, why: str) -> None:
+        self.address, self.why = address, why
+        super().__init__(f"cannot reach a broker at {address}: {why}. Is it running, and is the address right?")
+
+
+class NotAuthorized(TransportError, PermissionError):
+    """The broker answers, and refuses this user."""
+
+    def __init__(self, address: str, why: str) -> None:
+        self.address, self.why = address, why
+        super().__init__(f"the broker at {address} refuses this connection: {why}. Check user name and password.")
+
+
+class SubscribeRefused(TransportError):
+    """The broker did not grant, or did not confirm, a subscription."""
+
+    def __init__(self, topic_filter: str, why: str) -> None:
+        self.topic_filter, self.why = topic_filter, why
+        super().__init__(f"the broker did not confirm the subscription to {topic_filter!r}: {why}")
+
+
+class TransportClosed(TransportError):
+    """The connection was closed by this program, and then used."""
+
+
+class PublishTimeout(TransportError, TimeoutError):
+    """A message was not accepted or not acknowledged in time; `timeout_s` in seconds."""
+
+    def __init__(self, topic: str, timeout_s: float, why: str) -> None:
+        self.topic, self.timeout_s, self.why = topic, timeout_s, why
+        super().__init__(f"publishing to {topic!r} did not complete within {timeout_s:g} s: {why}")
+
+
+class UnsupportedFeature(EtherError, NotImplementedError):
+    """What this connection's protocol version cannot do."""
+
+    def __init__(self, feature: str) -> None:
+        self.feature = feature
+        super().__init__(f"{feature} needs MQTT 5; this connection speaks MQTT 3.1.1")
+
+
+class BrokerFailed(EtherError, RuntimeError):
+    """The embedded broker did not start, or stopped by itself."""
+
+
+class NotJoined(EtherError, RuntimeError):
+    """A call that needs a session, made outside of one."""
+
+    def __init__(self, call: str) -> None:
+        self.call = call
+        super().__init__(f"{call} needs a running session: call ether.tap() first")
+
+
+class StartFailed(EtherError, RuntimeError):
+    """Instances that are not ready; `reasons` maps each one's name to why, traceback included."""
+
+    def __init__(self, session: str, reasons: Mapping[str, str]) -> None:
+        self.session, self.reasons = session, dict(reasons)
+        names = ", ".join(self.reasons)
+        details = "\n".join(f"\n--- {name} ---\n{reason.rstrip()}" for name, reason in self.reasons.items())
+        super().__init__(f"session {session!r} did not start; not ready: {names}\n{details}")
+
+
+class LifecycleFailed(EtherError, RuntimeError):
+    """A lifecycle step that somebody failed or did not finish; `reasons` maps instance to why."""
+
+    def __init__(self, step: str, reasons: Mapping[str, str]) -> None:
+        self.step, self.reasons = step, dict(reasons)
+        listed = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
+        super().__init__(f"{step} did not complete everywhere: {listed}")

@@ -1,0 +1,150 @@
+"""What a connection to a broker promises, whichever engine keeps it.
+
+A `Transport` moves bytes: topics, bodies and (MQTT 5) packed property sections. It knows nothing of Ether's
+messages. Nobody registers callbacks: whatever arrives, messages and changes of the connection alike, is put into
+one queue, in order, and the owner takes it out with `receive()` on a thread of its own. So no user code can ever
+run on an engine's network thread, where an exception would kill it silently and waiting would never end.
+
+Promises, checked for every engine by one contract suite:
+- `connect()` returns connected, or raises; `subscribe()` returns when the broker has confirmed.
+- After a lost connection the transport reconnects by itself with capped, jittered back-off, restores every
+  subscription, waits for the confirmations, and only then reports `ConnectionUp`. A confirmation that does not
+  come means that the connection is deaf: it is dropped and made anew.
+- A QoS 1 message that `publish()` accepted is sent again after a reconnect until the broker acknowledges it, for
+  as long as this process lives. It may then arrive twice; it is never dropped silently.
+- Queues are bounded in both directions: `publish()` blocks for room, then raises; a reader that falls behind
+  delays the acknowledgements of QoS 1 messages, so that the broker holds the rest back.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class ProtocolVersion(enum.Enum):
+    """The two versions of MQTT that Ether speaks."""
+
+    V311 = "3.1.1"
+    V5 = "5"
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes for us when we vanish. QoS 1, retained or not."""
+
+    topic: str
+    payload: bytes
+    retain: bool = True
+    properties: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message as it came from the broker.
+
+    `properties` is the MQTT 5 property section without its length prefix (see `ether.wire.properties`), empty over
+    3.1.1. `retained` is true only for a message that the broker had kept from before the subscription.
+    """
+
+    topic: str
+    payload: bytes
+    qos: int
+    retained: bool
+    properties: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionUp:
+    """Connected again after a loss, every subscription confirmed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionDown:
+    """The connection was lost; the transport is already trying again. `reason` is for people."""
+
+    reason: str
+
+
+class Receipt(ABC):
+    """The fate of one publish."""
+
+    @property
+    @abstractmethod
+    def done(self) -> bool:
+        """True once the broker has acknowledged (QoS 1), or the bytes left this process's hands (QoS 0)."""
+
+    @property
+    @abstractmethod
+    def no_subscribers(self) -> bool:
+        """True where the broker acknowledged and said that nobody subscribes (MQTT 5 reason code 0x10)."""
+
+    @abstractmethod
+    def wait(self, timeout_s: float) -> None:
+        """Return when done; raise `PublishTimeout` after `timeout_s` seconds, `TransportError` where the broker
+        refused the message, `TransportClosed` where the transport was closed before."""
+
+
+class Transport(ABC):
+    """One connection to one broker. Every method may be called from any thread."""
+
+    @property
+    @abstractmethod
+    def version(self) -> ProtocolVersion:
+        """The version that was agreed on; valid after `connect()`."""
+
+    @property
+    @abstractmethod
+    def connected(self) -> bool:
+        """True while connected with every subscription confirmed."""
+
+    @property
+    @abstractmethod
+    def max_packet_bytes(self) -> int:
+        """The largest message (topic, properties and payload together) that the broker takes."""
+
+    @abstractmethod
+    def connect(self, timeout_s: float) -> None:
+        """Connect, once. Raises `BrokerUnreachable` or `NotAuthorized`."""
+
+    @abstractmethod
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Wait up to `timeout_s` for outstanding acknowledgements, say DISCONNECT (so that no will is sent), end
+        every thread. Wakes `receive()`. Twice is fine."""
+
+    @abstractmethod
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        properties: bytes = b"",
+        timeout_s: float = 10.0,
+    ) -> Receipt:
+        """Hand a message over. Returns when it is accepted into the bounded outgoing queue, and raises
+        `PublishTimeout` if there is no room for `timeout_s` seconds, `PayloadTooLarge`, `TransportClosed`, and
+        `UnsupportedFeature` for properties over 3.1.1. While disconnected QoS 1 waits in the queue and QoS 0 is
+        dropped and counted in `dropped`."""
+
+    @abstractmethod
+    def subscribe(self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0) -> None:
+        """Subscribe and wait for the broker's confirmation; raises `SubscribeRefused`. Remembered: it is restored
+        after every reconnect. Repeating a filter is allowed (retained messages come again)."""
+
+    @abstractmethod
+    def unsubscribe(self, topic_filters: Sequence[str], *, timeout_s: float = 5.0) -> None:
+        """Unsubscribe and wait for the confirmation."""
+
+    @abstractmethod
+    def receive(self, timeout_s: float | None = None) -> Delivery | ConnectionUp | ConnectionDown | None:
+        """The next thing that arrived, in order. None after `timeout_s` seconds without one (0: do not wait; None:
+        wait for ever), or, once everything was taken out, when the transport was closed."""
+
+    @property
+    @abstractmethod
+    def dropped(self) -> int:
+        """QoS 0 messages that this side dropped so far, in either direction (no connection, or no room)."""
