@@ -18,6 +18,7 @@
     ├── UnsupportedFeature (NotImplementedError)  MQTT 3.1.1 has no such thing
     ├── BrokerFailed (RuntimeError)         the embedded broker did not start
     ├── NotJoined (RuntimeError)            a call that needs a session, before `ether.tap()`
+    ├── NotAllowedHere (RuntimeError)       a call that cannot be made from inside an instance, or twice
     ├── StartFailed (RuntimeError)          `ether.tap()`: which instances are not ready, and why
     └── LifecycleFailed (RuntimeError)      save_all, cleanup or shutdown: who failed or did not answer
 
@@ -195,3 +196,11 @@ class LifecycleFailed(EtherError, RuntimeError):
         self.step, self.reasons = step, dict(reasons)
         listed = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
         super().__init__(f"{step} did not complete everywhere: {listed}")
+
+
+class NotAllowedHere(EtherError, RuntimeError):
+    """A call that cannot be made from where it was made; `why` says what to do instead."""
+
+    def __init__(self, call: str, why: str) -> None:
+        self.call, self.why = call, why
+        super().__init__(f"{call} cannot be called here: {why}")

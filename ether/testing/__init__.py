@@ -1,0 +1,15 @@
+"""For the tests of Ether's users: a whole pipeline in one process, in milliseconds, without a broker.
+
+    from ether.testing import Lab
+
+    def test_doubling():
+        with Lab({"instances": {"double": {"class_path": "my_lab.Doubler"}}}) as lab:
+            lab.pub({"data": 21}, topic="data")
+            assert lab.values("result") == [42]
+
+With pytest the fixture `ether_lab` does the same and closes the lab after the test.
+"""
+
+from ether.testing.lab import Lab, LabNeverRests
+
+__all__ = ["Lab", "LabNeverRests"]

@@ -1,0 +1,189 @@
+"""The front door. `Ether` is a plain class; `ether.ether` is one instance of it, and nothing below imports it.
+
+The object holds at most one session: one that it started (`tap`), or one that it was given because this process
+is an instance. It does nothing until `tap()`: importing costs no thread, no socket and no file.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ether.errors import LifecycleFailed, NotAllowedHere, NotJoined
+from ether.spec.marks import START_TOPIC
+
+if TYPE_CHECKING:
+    from ether.config import EtherConfig
+    from ether.process.launch import Launch
+    from ether.runtime.client import Client, Subscription
+
+DEFAULT_TIMEOUT_S = 30.0
+
+
+class Ether:
+    """A program's way into a session."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._launch: Launch | None = None
+        self._client: Client | None = None
+        self._pid = os.getpid()
+
+    # -- joining and leaving
+
+    def tap(
+        self,
+        config: str | os.PathLike[str] | Mapping[str, Any] | EtherConfig | None = None,
+        *,
+        session: str | None = None,
+        broker: str | Mapping[str, Any] | None = None,
+        restart: bool = False,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> Ether:
+        """Start the session that `config` describes; returns when every autorun instance is ready.
+
+        `config` is a path to a YAML file, a dict or an `EtherConfig`; `session` and `broker` (a URL, "embedded", or
+        a mapping such as `{"engine": "amqtt"}`) take the place of what it says. `restart` ends a session that this program has, first. Returns this object,
+        which is a context manager that shuts down at the end.
+
+        Raises `ConfigError`; `StartFailed`, which names each instance that is not ready and shows its traceback;
+        `BrokerFailed`; `BrokerUnreachable`; `NotAllowedHere` inside of an instance or when a session runs already.
+        Nothing is left running after an error.
+        """
+        from ether.config import load_config
+
+        with self._lock:
+            self._make_room(restart)
+            described = load_config(config)
+            given = {key: value for key, value in (("session", session), ("broker", broker)) if value is not None}
+            self._start(load_config({**dict(described), **given}) if given else described, timeout_s)
+        return self
+
+    def shutdown(self) -> None:
+        """End the session that this program started: work in flight drains, then save_all, cleanup and stop run
+        everywhere, in that order. Without a session nothing happens.
+
+        Raises `LifecycleFailed` with everything that went wrong, when all is over.
+        """
+        problems = self._stop()
+        if problems:
+            raise LifecycleFailed("shutdown", problems)
+
+    def save_all(self) -> dict[str, list[str]]:
+        """Run every method marked `ether_save_all`; returns the names of the methods that ran, by instance.
+
+        Raises `LifecycleFailed` that names who failed, died or did not answer.
+        """
+        return self._launched("ether.save_all()").lifecycle("save_all")
+
+    def cleanup(self) -> dict[str, list[str]]:
+        """Run every method marked `ether_cleanup`; as `save_all`."""
+        return self._launched("ether.cleanup()").lifecycle("cleanup")
+
+    # -- messages
+
+    def start(self) -> None:
+        """Publish to the topic `start`, for which `@ether_start()` methods wait."""
+        self._joined("ether.start()").publish(None, START_TOPIC)
+
+    def pub(self, data: object = None, topic: str = "general", *, qos: int = 1) -> None:
+        """Publish a dict, model, dataclass, list, number, string, bytes or numpy array (any shape and dtype).
+
+        `qos` 1 arrives at least once while sender, broker and receiver live; 0 may be lost. Returns when the message
+        is on its way. Raises `EncodeError` with the place inside `data` that cannot be sent, `PayloadTooLarge`,
+        `PublishTimeout`.
+        """
+        self._joined("ether.pub()").publish(data, topic, qos)
+
+    def subscribe(self, topic: str, *, qos: int = 1) -> Subscription:
+        """Receive a topic's messages in this program (`+` and `#` are wildcards): a context manager with
+        `get(timeout_s=…)`, and an iterator. No message published after this call returns is missed."""
+        return self._joined("ether.subscribe()").subscribe(topic, qos)
+
+    # -- facts
+
+    @property
+    def session_id(self) -> str | None:
+        """The name of the session, None outside of one."""
+        return self._client.topics.session if self._client else None
+
+    @property
+    def broker_url(self) -> str | None:
+        """The embedded broker's URL, user and password included, for `mosquitto_sub` and its like; None where the
+        broker is not this program's own."""
+        return self._launch.broker_url if self._launch else None
+
+    # -- inside
+
+    def adopt(self, client: Client | None) -> None:
+        """Make this object speak for an instance of this process (Ether's own child processes and tests do that);
+        None ends it."""
+        with self._lock:
+            self._client, self._launch, self._pid = client, None, os.getpid()
+
+    def _make_room(self, restart: bool) -> None:
+        if self._client is not None and self._launch is None:
+            raise NotAllowedHere("ether.tap()", "this process is an instance of a session that runs already")
+        if self._launch is None:
+            return
+        if not restart:
+            why = f"session {self.session_id!r} runs already; ether.shutdown() ends it, ether.tap(restart=True) does both"
+            raise NotAllowedHere("ether.tap()", why)
+        self.shutdown()
+
+    def _start(self, config: EtherConfig, timeout_s: float) -> None:
+        from ether.logs import get_ether_logger, install_console
+        from ether.process.launch import Launch, new_session_name
+
+        install_console()
+        session = config.session or new_session_name()
+        get_ether_logger().info("Starting Ether session: %s...", session)
+        launch = Launch(config, session)
+        self._client = launch.start(timeout_s)
+        self._launch, self._pid = launch, os.getpid()
+        atexit.register(self._at_exit)
+        get_ether_logger().info("Ether system started successfully")
+
+    def _stop(self) -> dict[str, str]:
+        with self._lock:
+            if self._launch is None or self._pid != os.getpid():  # a forked child must not end its parent's session
+                return {}
+            from ether.logs import get_ether_logger
+
+            launch, session = self._launch, self.session_id
+            atexit.unregister(self._at_exit)
+            get_ether_logger().info("Shutting down Ether session: %s...", session)
+            try:
+                problems = launch.stop()
+            finally:
+                self._launch = self._client = None
+            get_ether_logger().info("Ether system shutdown complete")
+            return problems
+
+    def _at_exit(self) -> None:
+        self._stop()  # what went wrong is in the log
+
+    def _joined(self, call: str) -> Client:
+        if self._client is None:
+            raise NotJoined(call)
+        return self._client
+
+    def _launched(self, call: str) -> Launch:
+        if self._launch is None:
+            if self._client is not None:
+                raise NotAllowedHere(call, "an instance cannot wait for all instances; call it in the main program")
+            raise NotJoined(call)
+        return self._launch
+
+    def __enter__(self) -> Ether:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        return f"<Ether: {f'session {self.session_id!r}' if self._client else 'no session'}>"

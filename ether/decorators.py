@@ -1,0 +1,97 @@
+"""The decorators. They only mark: the function that comes out is the function that went in.
+
+Each works bare (`@ether_pub`) or called (`@ether_pub(topic="data")`), on functions, `async def`, static and class
+methods, and several may share one method: `ether_sub` with `ether_pub` makes a pipeline stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from ether.errors import MarkError
+from ether.spec.marks import START_TOPIC, Mark, MarkKind, add_mark
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@overload
+def ether_pub(function: F, /) -> F: ...
+@overload
+def ether_pub(*, topic: str | None = None, qos: int = 1) -> Callable[[F], F]: ...
+def ether_pub(function: Any = None, /, *, topic: str | None = None, qos: int = 1) -> Any:
+    """Publish what the method returns to `topic` (default `ClassName.method`); `None` is an empty message.
+
+    `qos` 1 arrives at least once while sender and broker live, 0 may be lost.
+    """
+    return _apply(Mark(MarkKind.PUB, topic, qos), function)
+
+
+@overload
+def ether_sub(function: F, /) -> F: ...
+@overload
+def ether_sub(*, topic: str | None = None, qos: int = 1) -> Callable[[F], F]: ...
+def ether_sub(function: Any = None, /, *, topic: str | None = None, qos: int = 1) -> Any:
+    """Call the method with every message on `topic` (default `ClassName.method`; `+` and `#` are wildcards).
+
+    A dict maps to arguments by name; anything else goes to the sole parameter or to the one named `root`.
+    """
+    return _apply(Mark(MarkKind.SUB, topic, qos), function)
+
+
+@overload
+def ether_start(function: F, /) -> F: ...
+@overload
+def ether_start() -> Callable[[F], F]: ...
+def ether_start(function: Any = None, /) -> Any:
+    """Call the method on `ether.start()`: the same as `ether_sub(topic="start")`."""
+    return _apply(Mark(MarkKind.SUB, START_TOPIC), function)
+
+
+@overload
+def ether_init(function: F, /) -> F: ...
+@overload
+def ether_init() -> Callable[[F], F]: ...
+def ether_init(function: Any = None, /) -> Any:
+    """Call the method once in the instance's process, when it is connected and before it counts as ready."""
+    return _apply(Mark(MarkKind.INIT), function)
+
+
+@overload
+def ether_save_all(function: F, /) -> F: ...
+@overload
+def ether_save_all() -> Callable[[F], F]: ...
+def ether_save_all(function: Any = None, /) -> Any:
+    """Call the method on `ether.save_all()` and, when work in flight has drained, at shutdown."""
+    return _apply(Mark(MarkKind.SAVE_ALL), function)
+
+
+@overload
+def ether_cleanup(function: F, /) -> F: ...
+@overload
+def ether_cleanup() -> Callable[[F], F]: ...
+def ether_cleanup(function: Any = None, /) -> Any:
+    """Call the method on `ether.cleanup()` and at shutdown, after every `ether_save_all`."""
+    return _apply(Mark(MarkKind.CLEANUP), function)
+
+
+@overload
+def ether_shutdown(function: F, /) -> F: ...
+@overload
+def ether_shutdown() -> Callable[[F], F]: ...
+def ether_shutdown(function: Any = None, /) -> Any:
+    """Call the method last of all, just before the instance's process ends."""
+    return _apply(Mark(MarkKind.SHUTDOWN), function)
+
+
+def _apply(mark: Mark, function: Any) -> Any:
+    if function is None:
+        return lambda decorated: _marked(mark, decorated)
+    if isinstance(function, str):
+        raise MarkError(f"write @{mark.kind.value}(topic={function!r}): the topic is given by its name")
+    return _marked(mark, function)
+
+
+def _marked(mark: Mark, function: F) -> F:
+    add_mark(function, mark)
+    return function

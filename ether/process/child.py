@@ -1,0 +1,191 @@
+"""The main of an instance's process: `python -m ether instance`.
+
+In order: take the settings from standard input, connect, build the object, subscribe, announce `ready`, and run
+jobs on this, the main thread, until told to stop. Whatever fails before `ready` is announced, too, with the user's
+own traceback, so that it can be shown where the instance was asked for.
+
+Standard input stays open as the lifeline: when it ends, the launcher is dead. Then there is half a second for
+`save_all` and `cleanup`, and the process is gone, so that a hardware heater does not stay on and no orphan lives.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import BinaryIO
+
+from ether.errors import ConfigError, EtherError, InvalidName, MarkError
+from ether.logs import get_ether_logger, install_instance_console
+from ether.process.settings import InstanceSettings
+from ether.protocol.presence import Announcement, State
+from ether.runtime.assembly import death_notice, describe_with_registry, make_link, new_birth
+from ether.runtime.classes import find_class
+from ether.runtime.client import Client
+from ether.runtime.failures import user_traceback
+from ether.runtime.instance import HostedInstance
+from ether.runtime.link import Link
+from ether.runtime.worker import Worker
+from ether.spec.marks import MarkKind
+from ether.wire.topics import SessionTopics
+
+EXIT_OK = 0
+EXIT_NOT_STARTED = 1
+"""The class, its constructor or its `ether_init` failed; it was announced why."""
+EXIT_NO_BROKER = 2
+EXIT_ORPHANED = 3
+"""The launcher died."""
+
+ORPHAN_GRACE_S = 0.4
+"""For save_all and cleanup after the launcher's death. Everything of ours must be gone within a second of it."""
+
+FINAL_STEPS = (MarkKind.SAVE_ALL, MarkKind.CLEANUP, MarkKind.SHUTDOWN)
+
+logger = get_ether_logger("Ether")
+
+Adopt = Callable[[Client], None]
+"""Gives the process's `ether` object its way to publish."""
+
+
+def main(adopt: Adopt) -> int:
+    """Live one instance's life; returns the exit code."""
+    lifeline = _take_over_stdin()
+    _leave_terminal_signals_to_launcher()
+    _write_whole_lines()
+    settings = InstanceSettings.read(lifeline)
+    if settings is None:
+        return EXIT_ORPHANED
+    _become(settings)
+    return _Life(settings, adopt).live(lifeline)
+
+
+class _Life:
+    """One instance, from its settings to its exit code."""
+
+    def __init__(self, settings: InstanceSettings, adopt: Adopt) -> None:
+        self._settings = settings
+        self._adopt = adopt
+        self._topics = SessionTopics(settings.session)
+        self._worker = Worker()
+        self._birth = new_birth()
+        self._instance: HostedInstance | None = None
+
+    def live(self, lifeline: BinaryIO) -> int:
+        threading.Thread(target=self._watch, args=(lifeline,), name="ether-lifeline", daemon=True).start()
+        signal.signal(signal.SIGTERM, self._terminate)
+        link = self._connected()
+        if link is None:
+            return EXIT_NO_BROKER
+        try:
+            instance = self._instance = self._built(link)
+            instance.subscribe()
+            instance.initialise()
+        except (Exception, SystemExit) as error:  # noqa: BLE001  child main: user code may raise anything
+            self._announce(link, State.ERROR, _told(error))
+            link.close()
+            return EXIT_NOT_STARTED
+        self._announce(link, State.READY)
+        self._worker.run()
+        instance.close()
+        link.withdraw(self._topics.state(instance.name))
+        link.close()
+        return EXIT_OK
+
+    def _connected(self) -> Link | None:
+        settings = self._settings
+        dead = Announcement(settings.name, State.LOST, self._birth, about={"pid": os.getpid()})
+        will = death_notice(self._topics, dead)
+        link = make_link(settings.broker(), settings.name, will=will, max_packet_bytes=settings.max_packet_bytes)
+        try:
+            link.open(settings.connect_timeout_s)
+        except EtherError as error:
+            print(f"{settings.name}: {error}", file=sys.stderr)
+            return None
+        return link
+
+    def _built(self, link: Link) -> HostedInstance:
+        settings = self._settings
+        self._adopt(Client(link, self._topics))
+        cls = find_class(settings.class_path, settings.script)
+        spec = describe_with_registry(cls, settings.class_path, settings.marks())
+        obj = cls(*settings.args, **settings.kwargs)
+        return HostedInstance(settings.name, obj, spec, link, self._topics, self._worker, self._birth)
+
+    def _announce(self, link: Link, state: State, error: str = "") -> None:
+        about = self._instance.about() if self._instance else {"pid": os.getpid()}
+        announcement = Announcement(self._settings.name, state, self._birth, error, about)
+        link.announce(self._topics.state(self._settings.name), announcement.to_value())
+
+    def _terminate(self, number: int, frame: object) -> None:
+        """SIGTERM: the ordinary end, though nobody else takes part in it."""
+        self._worker.interrupt(_FinalJob(self._instance, FINAL_STEPS))
+        self._worker.stop()
+
+    def _watch(self, lifeline: BinaryIO) -> None:
+        """Wait for the launcher's death, then end this process, come what may."""
+        lifeline.read()
+        last = _FinalJob(self._instance, (MarkKind.SAVE_ALL, MarkKind.CLEANUP))
+        self._worker.interrupt(last)
+        last.done.wait(ORPHAN_GRACE_S)
+        os._exit(EXIT_ORPHANED)
+
+
+class _FinalJob:
+    """The last lifecycle steps, ahead of everything that is queued."""
+
+    def __init__(self, instance: HostedInstance | None, steps: tuple[MarkKind, ...]) -> None:
+        self.done = threading.Event()
+        self._instance = instance
+        self._steps = steps
+
+    def run(self) -> None:
+        if self._instance is not None:
+            for step in self._steps:
+                self._instance.run_marked(step)
+        self.done.set()
+
+    def failed(self, error: BaseException) -> None:
+        logger.error("the last steps failed: %s", error)
+        self.done.set()
+
+
+def _take_over_stdin() -> BinaryIO:
+    """The pipe from the launcher, moved aside so that user code that reads standard input finds it empty."""
+    lifeline = os.fdopen(os.dup(0), "rb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return lifeline
+
+
+def _leave_terminal_signals_to_launcher() -> None:
+    """Ctrl-C in the terminal is for the main program, which shuts everything down in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _write_whole_lines() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def _become(settings: InstanceSettings) -> None:
+    """Take on the launcher's import path and environment, and the instance's name in the log."""
+    for name, value in settings.environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    sys.path[:] = settings.import_path
+    install_instance_console(settings.name)
+
+
+def _told(error: BaseException) -> str:
+    """What the launcher shows: for a mistake in the configuration one sentence, else the user's own traceback."""
+    if isinstance(error, (ConfigError, InvalidName, MarkError)):
+        return f"{type(error).__name__}: {error}"
+    return "".join(traceback.format_exception(type(error), error, user_traceback(error)))

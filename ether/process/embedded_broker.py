@@ -1,0 +1,178 @@
+"""The session's own broker: `python -I -m broker` as a child with private settings.
+
+Isolated (`-I`), because a user's own `broker.py` in the working directory must shadow nothing. A broker that dies is
+started again at the same address with the same settings; its clients reconnect and repeat their announcements.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import site
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from ether.config import broker as config_broker
+from ether.errors import BrokerFailed
+from ether.logs import get_ether_logger
+from ether.process.children import Child
+from ether.process.group import ProcessGroup
+from ether.security.credentials import Credentials
+from ether.transport.endpoint import Endpoint
+
+logger = get_ether_logger("Ether")
+
+_RESTARTS = 5
+_RESTART_WINDOW_S = 60.0
+_LONGEST_SOCKET_PATH = 100
+"""Unix sockets take paths of about 104 (macOS) to 108 (Linux) bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerFacts:
+    """What the broker said of itself when it was ready."""
+
+    engine: str
+    version: str
+    host: str
+    port: int
+    unix_socket: str | None
+    protocols: tuple[str, ...]
+    max_packet_bytes: int
+
+
+class EmbeddedBroker:
+    """The broker child. Starting takes two steps, so that other processes can start meanwhile."""
+
+    def __init__(self, config: config_broker.EmbeddedBroker, group: ProcessGroup) -> None:
+        """Start it; does not wait."""
+        self._config = config
+        self._group = group
+        self._credentials = Credentials.random()
+        self._folder = tempfile.mkdtemp(prefix="ether-", dir=os.environ.get("XDG_RUNTIME_DIR"))
+        self._facts: BrokerFacts | None = None
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._ended = ""
+        self._starts: deque[float] = deque(maxlen=_RESTARTS)
+        self._child = self._start()
+
+    def wait_ready(self, timeout_s: float) -> BrokerFacts:
+        """Return when clients can connect; raises `BrokerFailed`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._facts or self._ended, timeout_s)
+            if self._facts is not None:
+                return self._facts
+        raise BrokerFailed(self._ended or f"the embedded broker was not ready within {timeout_s:g} s")
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The fastest way for a program of ours: a Unix socket where there is one."""
+        facts = self.wait_ready(0)
+        who = self._credentials
+        if facts.unix_socket:
+            return Endpoint("unix", path=facts.unix_socket, username=who.username, password=who.password)
+        return Endpoint("tcp", facts.host, facts.port, username=who.username, password=who.password)
+
+    @property
+    def url(self) -> str:
+        """For any other MQTT program on this machine; holds the password."""
+        facts = self.wait_ready(0)
+        return f"mqtt://{self._credentials.username}:{self._credentials.password}@{facts.host}:{facts.port}"
+
+    def stop(self, timeout_s: float) -> None:
+        """Stop it and remove what it left. Twice is fine."""
+        with self._changed:
+            self._stopping = True
+            child = self._child
+        child.send(_say_stop)
+        child.end(timeout_s)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self) -> Child:
+        self._starts.append(time.monotonic())
+        settings = os.path.join(self._folder, "settings.json")
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        with open(os.open(settings, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(self._settings(), file)
+        command = [sys.executable, *_isolation(), "-m", "broker", settings]
+        return Child("broker", command, self._group, self._on_end, on_stdout=self._on_line, on_stderr=_on_log_line)
+
+    def _settings(self) -> dict[str, Any]:
+        socket_path = os.path.join(self._folder, "broker.sock")
+        usable = sys.platform != "win32" and len(os.fsencode(socket_path)) <= _LONGEST_SOCKET_PATH
+        return {
+            "engine": self._config.engine,
+            "host": "127.0.0.1",
+            "port": self._facts.port if self._facts else self._config.port,
+            "unix_socket": socket_path if usable else None,
+            "username": self._credentials.username,
+            "password": self._credentials.password,
+            "max_packet_bytes": self._config.max_message_bytes,
+            "private_dir": self._folder,
+        }
+
+    def _on_line(self, line: str) -> None:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = {"event": "warning", "text": line.rstrip()}
+        if event.get("event") == "ready":
+            self._on_ready(event)
+        else:
+            logger.warning("broker: %s", event.get("text", event))
+
+    def _on_ready(self, event: Mapping[str, Any]) -> None:
+        facts = BrokerFacts(
+            engine=event["engine"],
+            version=event["version"],
+            host=event["host"],
+            port=event["port"],
+            unix_socket=event["unix_socket"],
+            protocols=tuple(event["protocols"]),
+            max_packet_bytes=event["max_packet_bytes"],
+        )
+        with self._changed:
+            self._facts = facts
+            self._changed.notify_all()
+
+    def _on_end(self, child: Child) -> None:
+        how = f"the embedded broker ended: {child.how_it_ended().rstrip()}"
+        with self._changed:
+            if self._stopping:
+                return
+            again = self._facts is not None and self._may_restart()
+            if again:
+                self._child = self._start()
+            else:
+                self._ended = how
+                self._changed.notify_all()
+        logger.error("%s%s", how, "\nStarted it again." if again else "")
+
+    def _may_restart(self) -> bool:
+        crowded = len(self._starts) == _RESTARTS and time.monotonic() - self._starts[0] < _RESTART_WINDOW_S
+        return not crowded
+
+
+def _on_log_line(line: str) -> None:
+    """The broker's own log; what a user must see comes as an event, and the last lines with its death."""
+    logger.debug("broker: %s", line.rstrip())
+
+
+def _say_stop(stream: BinaryIO) -> None:
+    stream.write(b"stop\n")
+    stream.flush()
+
+
+def _isolation() -> list[str]:
+    """`-I` hides a user's own site-packages; where Ether itself is installed there, everything else of it."""
+    user_site = site.getusersitepackages() if site.ENABLE_USER_SITE else None
+    installed_there = user_site is not None and __file__.startswith(user_site + os.sep)
+    return ["-E", "-P"] if installed_there else ["-I"]

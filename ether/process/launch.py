@@ -1,0 +1,226 @@
+"""A session that this program started: its broker, its instances, from the first process to the last.
+
+Starting: broker and instances start side by side; each instance gets its settings when the broker is ready, and
+counts when it has announced `ready`. Stopping, always in this order, each step bounded and reported: drain the
+work in flight, save_all, cleanup, stop, then the broker. Whatever cannot be asked any more is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+
+from ether.config import EtherConfig
+from ether.config import broker as config_broker
+from ether.errors import EtherError, LifecycleFailed, StartFailed
+from ether.logs import get_ether_logger
+from ether.process.children import Child, changed_environment, import_path, running_script, start_instance
+from ether.process.embedded_broker import EmbeddedBroker
+from ether.process.group import ProcessGroup, make_group
+from ether.process.registry import registry_options
+from ether.process.settings import InstanceSettings
+from ether.runtime.assembly import make_link
+from ether.runtime.client import Client
+from ether.runtime.deadline import Deadline
+from ether.runtime.link import Link
+from ether.runtime.session import Session
+from ether.transport.endpoint import Endpoint
+from ether.version import VERSION
+from ether.wire.topics import SessionTopics
+
+logger = get_ether_logger("Ether")
+
+STEP_TIMEOUT_S = 10.0
+"""For each of drain, save_all, cleanup and stop."""
+
+_LEAVE_TIMEOUT_S = 2.0
+
+PROGRAM = "main"
+"""The source that stands in the headers of what the main program publishes."""
+
+
+def new_session_name() -> str:
+    """A name for a session whose configuration gives none: when it began, and random bits."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
+
+
+class Launch:
+    """One started session. Made by `start()`, ended by `stop()`."""
+
+    def __init__(self, config: EtherConfig, session: str) -> None:
+        self.config = config
+        self.topics = SessionTopics(session)
+        self._group: ProcessGroup = make_group()
+        self._broker: EmbeddedBroker | None = None
+        self._children: dict[str, Child] = {}
+        self._ended: dict[str, str] = {}
+        self._ready = False
+        self._stopping = threading.Event()
+        self._link: Link | None = None
+        self._session: Session | None = None
+
+    # -- starting
+
+    def start(self, timeout_s: float) -> Client:
+        """Start everything; returns when every autorun instance is ready. Raises `StartFailed` and
+        `BrokerFailed`; nothing is left running then."""
+        deadline = Deadline(timeout_s)
+        try:
+            self._start_processes()
+            endpoint, limit = self._broker_address(deadline)
+            link = self._link = make_link(endpoint, PROGRAM, will=None, max_packet_bytes=limit)
+            link.open(deadline.left())
+            session = self._session = Session(link, self.topics)
+            self._hand_over_settings(endpoint, limit, deadline)
+            session.open(deadline.left())
+            link.announce(self.topics.session_info, self._session_info(endpoint))
+            self._wait_ready(session, deadline)
+        except BaseException:
+            self._abandon()
+            raise
+        self._ready = True
+        return Client(link, self.topics)
+
+    @property
+    def session(self) -> Session:
+        """This program's view of the session."""
+        assert self._session is not None
+        return self._session
+
+    @property
+    def broker_url(self) -> str | None:
+        """The embedded broker's URL for other programs, None where the broker is not ours."""
+        return self._broker.url if self._broker else None
+
+    def _start_processes(self) -> None:
+        if isinstance(self.config.broker, config_broker.EmbeddedBroker):
+            self._broker = EmbeddedBroker(self.config.broker, self._group)
+        for name, instance in self.config.named_instances().items():
+            if instance.autorun:
+                self._children[name] = start_instance(name, self._group, self._on_end)
+
+    def _broker_address(self, deadline: Deadline) -> tuple[Endpoint, int | None]:
+        if isinstance(self.config.broker, config_broker.ExternalBroker):
+            return external_endpoint(self.config.broker), None
+        assert self._broker is not None
+        facts = self._broker.wait_ready(deadline.left())
+        logger.info("Broker: %s %s on %s:%s", facts.engine, facts.version, facts.host, facts.port)
+        return self._broker.endpoint, facts.max_packet_bytes
+
+    def _hand_over_settings(self, endpoint: Endpoint, limit: int | None, deadline: Deadline) -> None:
+        instances = self.config.named_instances()
+        for name, child in self._children.items():
+            instance = instances[name]
+            settings = InstanceSettings(
+                session=self.topics.session,
+                name=name,
+                class_path=instance.class_path,
+                args=list(instance.args),
+                kwargs=instance.constructor_kwargs,
+                registry=registry_options(self.config),
+                endpoint=dict(endpoint.to_dict()),
+                max_packet_bytes=limit,
+                import_path=import_path(),
+                script=running_script(),
+                environment=changed_environment(),
+                connect_timeout_s=deadline.left(),
+            )
+            child.send(settings.write)
+
+    def _session_info(self, endpoint: Endpoint) -> dict[str, object]:
+        return {
+            "session": self.topics.session,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": time.time(),
+            "version": VERSION,
+            "broker": endpoint.address,
+        }
+
+    def _wait_ready(self, session: Session, deadline: Deadline) -> None:
+        reasons = session.wait_ready(self._children, deadline, lambda: self._ended)
+        if reasons:
+            raise StartFailed(self.topics.session, reasons)
+
+    def _on_end(self, child: Child) -> None:
+        how = child.how_it_ended()
+        self._ended[child.name] = how
+        if self._session is not None:
+            self._session.lost(child.name, how)
+        if self._ready and not self._stopping.is_set():
+            logger.error("instance %s ended: %s", child.name, how)
+
+    # -- stopping
+
+    def lifecycle(self, verb: str) -> dict[str, list[str]]:
+        """Ask all ready instances to `save_all` or `cleanup`; returns what ran where, raises `LifecycleFailed`."""
+        barrier = self.session.ask(verb, sorted(self.session.ready()), STEP_TIMEOUT_S)
+        if reasons := barrier.reasons(STEP_TIMEOUT_S):
+            raise LifecycleFailed(verb, reasons)
+        return {name: list(answer.ran) for name, answer in sorted(barrier.answers.items())}
+
+    def stop(self) -> dict[str, str]:
+        """Stop everything in order; returns what went wrong, by instance, empty when nothing did. Never raises for
+        what an instance does."""
+        self._stopping.set()
+        problems: dict[str, list[str]] = {}
+        try:
+            for step in ("drain", "save_all", "cleanup", "stop"):
+                for name, why in self._step(step).items():
+                    logger.error("%s: %s: %s", step, name, why)
+                    problems.setdefault(name, []).append(f"{step}: {why}")
+            for name in self._end_children(STEP_TIMEOUT_S if not problems else 1.0):
+                logger.error("instance %s did not end and was killed", name)
+                problems.setdefault(name, []).append("did not end and was killed")
+        finally:
+            self._abandon()
+        return {name: "; ".join(whys) for name, whys in problems.items()}
+
+    def _step(self, step: str) -> Mapping[str, str]:
+        participants = [name for name in self._children if name not in self._ended]
+        if not participants:
+            return {}
+        try:
+            if step == "drain":
+                return self.session.drain(participants, STEP_TIMEOUT_S)
+            return self.session.ask(step, participants, STEP_TIMEOUT_S).reasons(STEP_TIMEOUT_S)
+        except EtherError as error:  # the broker is gone: what follows must happen all the same
+            return dict.fromkeys(participants, f"could not be asked: {error}")
+
+    def _end_children(self, timeout_s: float) -> list[str]:
+        deadline = Deadline(timeout_s)
+        return [name for name, child in self._children.items() if not child.end(deadline.left())]
+
+    def _abandon(self) -> None:
+        """End whatever is left, at once. Twice is fine."""
+        self._stopping.set()
+        self._end_children(0)
+        if self._link is not None:
+            self._clear_announcements(self._link)
+            self._link.close()
+        if self._broker is not None:
+            self._broker.stop(_LEAVE_TIMEOUT_S)
+        self._group.close()
+
+    def _clear_announcements(self, link: Link) -> None:
+        """An embedded broker forgets with its end; on any other one nothing of ours must stay."""
+        if self._broker is not None or not link.transport.connected:
+            return
+        try:
+            for name in self._children:
+                link.withdraw(self.topics.state(name), _LEAVE_TIMEOUT_S)
+            link.withdraw(self.topics.session_info, _LEAVE_TIMEOUT_S)
+        except EtherError as error:
+            logger.warning("could not clear the announcements of session %s: %s", self.topics.session, error)
+
+
+def external_endpoint(broker: config_broker.ExternalBroker) -> Endpoint:
+    """Where a broker that runs already listens."""
+    address = broker.address
+    who = {"username": address.username, "password": address.password}
+    if address.path is not None:
+        return Endpoint("unix", path=address.path, **who)
+    return Endpoint("tcp", address.host or "", address.port or 0, **who)

@@ -1,0 +1,34 @@
+"""The registry on its way from the configuration to an instance: as plain data between processes, as marks inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ether.runtime.assembly import Registry
+from ether.spec.marks import mark_from_options
+
+if TYPE_CHECKING:  # an instance's process never needs the configuration's models
+    from ether.config import EtherConfig
+
+RegistryOptions = Mapping[str, Mapping[str, list[tuple[str, dict[str, Any]]]]]
+"""Class path to method to (decorator, options)."""
+
+
+def registry_options(config: EtherConfig) -> RegistryOptions:
+    """The registry as plain data."""
+    return {
+        class_path: {method: list(listed.marks()) for method, listed in entry.methods.items()}
+        for class_path, entry in config.registry.items()
+    }
+
+
+def registry_marks(options: RegistryOptions) -> Registry:
+    """The registry as marks; raises `MarkError`."""
+    return {
+        class_path: {
+            method: tuple(mark_from_options(decorator, chosen) for decorator, chosen in listed)
+            for method, listed in methods.items()
+        }
+        for class_path, methods in options.items()
+    }

@@ -1,0 +1,67 @@
+"""What an instance's process is told, once, through its standard input: never on a command line, where everybody on
+the machine could read the broker's password."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO
+
+from ether.errors import EncodeError
+from ether.process.registry import RegistryOptions, registry_marks
+from ether.runtime.assembly import Registry
+from ether.transport.endpoint import Endpoint
+from ether.wire.codec import decode, encode
+
+_LENGTH = struct.Struct(">Q")
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSettings:
+    """One instance, and the process that it is to live in."""
+
+    session: str
+    name: str
+    class_path: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    registry: RegistryOptions
+    endpoint: dict[str, Any]
+    max_packet_bytes: int | None
+    import_path: list[str]
+    script: str | None
+    environment: dict[str, str | None]
+    """Variables that the launcher changed for the start of the process, with the values to give back."""
+    connect_timeout_s: float
+
+    def marks(self) -> Registry:
+        """The registry as marks; raises `MarkError`."""
+        return registry_marks(self.registry)
+
+    def broker(self) -> Endpoint:
+        """Where the broker is."""
+        return Endpoint.from_dict(self.endpoint)
+
+    def write(self, stream: BinaryIO) -> None:
+        """Send it. Raises `OSError` where nobody reads any more."""
+        payload = self.to_bytes()
+        stream.write(_LENGTH.pack(len(payload)) + payload)
+        stream.flush()
+
+    def to_bytes(self) -> bytes:
+        """As it is sent; raises `EncodeError` that names an argument which cannot cross to another process."""
+        try:
+            return bytes(encode(asdict(self)).payload)
+        except EncodeError as error:
+            raise EncodeError(f"instances.{self.name}.{error.path}", error.problem) from error
+
+    @classmethod
+    def read(cls, stream: BinaryIO) -> InstanceSettings | None:
+        """What the launcher sent; None where it died before it had."""
+        head = stream.read(_LENGTH.size)
+        if len(head) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack(head)
+        payload = stream.read(length)
+        value = decode(payload, None) if len(payload) == length else None
+        return cls(**value) if isinstance(value, dict) else None

@@ -1,0 +1,59 @@
+"""Which receivers a topic has. Pure: filters in, receivers out.
+
+Matching is asked once per topic and remembered, because a lab has few topics and many messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_REMEMBERED_TOPICS = 4096
+"""A stranger may invent topics without end; the memory of matches starts anew at this size."""
+
+
+class Routes(Generic[T]):
+    """Topic filters and their receivers. Not locked: change it and read it under the owner's lock, or copy."""
+
+    def __init__(self, matches: Callable[[str, str], bool]) -> None:
+        self._matches = matches
+        self._receivers: dict[str, list[T]] = {}
+        self._found: dict[str, tuple[T, ...]] = {}
+
+    def add(self, topic_filter: str, receiver: T) -> bool:
+        """Add a receiver; True where the filter was not there before (it must be subscribed)."""
+        receivers = self._receivers.setdefault(topic_filter, [])
+        receivers.append(receiver)
+        self._found = {}
+        return len(receivers) == 1
+
+    def remove(self, topic_filter: str, receiver: T) -> bool:
+        """Remove a receiver; True where it was the filter's last (it must be unsubscribed)."""
+        receivers = self._receivers.get(topic_filter, [])
+        if receiver not in receivers:
+            return False
+        receivers.remove(receiver)
+        self._found = {}
+        if receivers:
+            return False
+        del self._receivers[topic_filter]
+        return True
+
+    def match(self, topic: str) -> tuple[T, ...]:
+        """The receivers of a topic, each once, in the order in which they were added."""
+        found = self._found.get(topic)
+        if found is None:
+            found = self._search(topic)
+            if len(self._found) >= _REMEMBERED_TOPICS:
+                self._found = {}
+            self._found[topic] = found
+        return found
+
+    def _search(self, topic: str) -> tuple[T, ...]:
+        found: dict[int, T] = {}
+        for topic_filter, receivers in list(self._receivers.items()):
+            if topic_filter == topic or self._matches(topic_filter, topic):
+                found.update((id(receiver), receiver) for receiver in receivers)
+        return tuple(found.values())

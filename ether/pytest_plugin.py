@@ -1,0 +1,25 @@
+"""The pytest fixture `ether_lab`. Imports nothing of Ether until a test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from ether.testing.lab import Lab
+
+
+@pytest.fixture
+def ether_lab() -> Iterator[Callable[..., Lab]]:
+    """A function that makes a `Lab` (same arguments), closed at the end of the test."""
+    from ether.testing.lab import Lab
+
+    with ExitStack() as open_labs:
+
+        def make(*args: Any, **kwargs: Any) -> Lab:
+            return open_labs.enter_context(Lab(*args, **kwargs))
+
+        yield make

@@ -1,0 +1,49 @@
+"""Puts the parts of a process together."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+
+from ether.protocol.presence import Announcement
+from ether.runtime.link import Link
+from ether.spec.marks import Mark
+from ether.spec.methods import ClassSpec, class_path_of, describe
+from ether.transport import open_transport
+from ether.transport.base import Will
+from ether.transport.endpoint import Endpoint
+from ether.wire.topics import SessionTopics
+
+Registry = Mapping[str, Mapping[str, tuple[Mark, ...]]]
+"""Class path to method name to marks."""
+
+
+def make_link(endpoint: Endpoint, source: str, *, will: Will | None, max_packet_bytes: int | None) -> Link:
+    """An unopened link to the broker at `endpoint`."""
+    transport = open_transport(endpoint, client_id=source, will=will, max_packet_bytes=max_packet_bytes)
+    return Link(transport, source)
+
+
+def new_birth() -> str:
+    """A birth's id: unguessable, so that nobody can speak for it."""
+    return os.urandom(8).hex()
+
+
+def death_notice(topics: SessionTopics, announcement: Announcement) -> Will:
+    """What the broker says when this birth's connection breaks. JSON without headers: it is made before the
+    connection's protocol version is known."""
+    return Will(topics.state(announcement.name), json.dumps(announcement.to_value()).encode())
+
+
+def describe_with_registry(cls: type, class_path: str, registry: Registry) -> ClassSpec:
+    """The spec of a class, overlaid with the registry's entries for it and for the classes it inherits from.
+
+    `class_path` is how the configuration names it, which may differ from where it was defined.
+    """
+    overlay: dict[str, tuple[Mark, ...]] = {}
+    for klass in reversed(cls.__mro__):
+        overlay.update(registry.get(class_path_of(klass), {}))
+    overlay.update(registry.get(class_path, {}))
+    return describe(cls, overlay)
+

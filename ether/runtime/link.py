@@ -1,0 +1,203 @@
+"""A process's link to its session: values out, with headers; messages in, to whoever asked for their topic.
+
+Publishing stamps each message (id, source, sequence per topic, time, parents) and hands the bytes to the transport.
+Receiving takes whatever the transport has queued and routes it by topic. Decoding is left to the receiver's own
+thread, so that one large message delays nobody else.
+
+The trap: receivers are called on the dispatch thread and must only enqueue. A receiver that works or waits there
+stops every other one, including the answer that it may be waiting for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from ether.errors import TransportError
+from ether.logs import get_ether_logger
+from ether.protocol.routes import Routes
+from ether.transport.base import ConnectionDown, ConnectionUp, Delivery, ProtocolVersion, Receipt, Transport
+from ether.wire.envelope import Envelope, EnvelopeV5, EnvelopeV311, Headers, Unpacked, unpack
+from ether.wire.ids import MessageIds
+from ether.wire.topics import matches
+
+logger = get_ether_logger("Ether")
+
+_ANNOUNCE_TIMEOUT_S = 2.0
+"""How long the dispatch thread may wait for room when it repeats announcements after a reconnect."""
+
+
+class Inbound:
+    """A message on its way to its receivers. Each of them calls `done()` once, when it needs it no more: until
+    then the message counts as unread, which is what slows a sender down to the pace of its slowest receiver."""
+
+    __slots__ = ("_claims", "_link", "_unpacked", "delivery")
+
+    def __init__(self, link: Link, delivery: Delivery, claims: int) -> None:
+        self.delivery = delivery
+        self._link = link
+        self._claims = claims
+        self._unpacked: Unpacked | None = None
+
+    def unpack(self) -> Unpacked:
+        """Value and headers; raises `DecodeError`."""
+        if self._unpacked is None:
+            self._unpacked = unpack(self.delivery.payload, self.delivery.properties)
+        return self._unpacked
+
+    def done(self) -> None:
+        """This receiver is finished with it."""
+        if self._claims > 1:
+            with self._link.claims_lock:
+                self._claims -= 1
+                if self._claims:
+                    return
+        self._link.transport.consumed(self.delivery)
+
+
+Receiver = Callable[[Inbound], None]
+
+
+class Link:
+    """One process's connection to one session. Every method may be called from any thread."""
+
+    def __init__(self, transport: Transport, source: str) -> None:
+        """`source` is the instance's or program's name, as it stands in every header."""
+        self.transport = transport
+        self.source = source
+        self.claims_lock = threading.Lock()
+        self._envelope: Envelope = EnvelopeV5()
+        self._ids = MessageIds(int.from_bytes(os.urandom(16), "big"))
+        self._sequences: dict[str, int] = {}
+        self._announcements: dict[str, object] = {}
+        self._last: Receipt | None = None
+        self._publish_lock = threading.Lock()
+        self._routes: Routes[Receiver] = Routes(matches)
+        self._routes_lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def open(self, timeout_s: float, *, dispatch: bool = True) -> None:
+        """Connect, and start the dispatch thread. Without `dispatch` the owner feeds `step()` itself."""
+        self.transport.connect(timeout_s)
+        if self.transport.version is ProtocolVersion.V311:
+            self._envelope = EnvelopeV311()
+        if dispatch:
+            self._thread = threading.Thread(target=self._dispatch, name=f"ether-dispatch-{self.source}", daemon=True)
+            self._thread.start()
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Disconnect cleanly and end the dispatch thread. Twice is fine."""
+        self.transport.close(timeout_s)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    # -- out
+
+    def publish(
+        self,
+        topic: str,
+        value: object,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        parents: tuple[str, ...] = (),
+        reply_to: str | None = None,
+        correlation: bytes | None = None,
+        expiry_s: float | None = None,
+        timeout_s: float = 10.0,
+    ) -> Receipt:
+        """Publish a value on a full MQTT topic. Raises `EncodeError`, `PayloadTooLarge`, `PublishTimeout`.
+
+        Sequence numbers are given in the order in which the messages leave; a value that cannot be sent uses none.
+        """
+        now = time.time()
+        with self._publish_lock:
+            sequence = self._sequences.get(topic, 0) + 1
+            message_id = self._ids.next(int(now * 1000))
+            headers = Headers(
+                message_id,
+                self.source,
+                sequence,
+                now,
+                parents,
+                reply_to=reply_to,
+                correlation=correlation,
+                expiry_s=expiry_s,
+            )
+            packed = self._envelope.pack(value, headers)
+            receipt = self.transport.publish(
+                topic, packed.payload, qos=qos, retain=retain, properties=packed.properties, timeout_s=timeout_s
+            )
+            self._sequences[topic] = sequence
+            if qos:
+                self._last = receipt
+        return receipt
+
+    def announce(self, topic: str, value: object, timeout_s: float = 5.0) -> None:
+        """Publish retained, wait for the broker's acknowledgement, and repeat it after every reconnect: a broker
+        that was started anew has forgotten everything."""
+        self._announcements[topic] = value
+        self.publish(topic, value, retain=True).wait(timeout_s)
+
+    def withdraw(self, topic: str, timeout_s: float = 2.0) -> None:
+        """Clear a retained announcement."""
+        self._announcements.pop(topic, None)
+        self.transport.publish(topic, b"", retain=True, timeout_s=timeout_s).wait(timeout_s)
+
+    def flush(self, timeout_s: float) -> None:
+        """Return when the broker has acknowledged all that was published before; raises `PublishTimeout`."""
+        last = self._last
+        if last is not None:
+            last.wait(timeout_s)
+
+    # -- in
+
+    def listen(self, topic_filter: str, receiver: Receiver, *, qos: int = 1, timeout_s: float = 5.0) -> None:
+        """Route a full MQTT topic filter to a receiver; returns when the broker has confirmed."""
+        with self._routes_lock:
+            self._routes.add(topic_filter, receiver)
+        self.transport.subscribe([topic_filter], qos=qos, timeout_s=timeout_s)
+
+    def unlisten(self, topic_filter: str, receiver: Receiver) -> None:
+        """The receiver wants no more of these; the subscription ends with its last receiver."""
+        with self._routes_lock:
+            last = self._routes.remove(topic_filter, receiver)
+        if last and self.transport.connected:
+            self.transport.unsubscribe([topic_filter])
+
+    def step(self, item: Delivery | ConnectionUp | ConnectionDown) -> None:
+        """Route one thing that the transport received."""
+        match item:
+            case Delivery():
+                self._route(item)
+            case ConnectionDown(reason):
+                logger.warning("%s lost its connection to the broker: %s. Trying again...", self.source, reason)
+            case ConnectionUp():
+                logger.info("%s is connected to the broker again", self.source)
+                self._announce_again()
+
+    def _route(self, delivery: Delivery) -> None:
+        with self._routes_lock:
+            receivers = self._routes.match(delivery.topic)
+        if not receivers:
+            self.transport.consumed(delivery)
+            return
+        inbound = Inbound(self, delivery, len(receivers))
+        for receiver in receivers:
+            receiver(inbound)
+
+    def _announce_again(self) -> None:
+        for topic, value in list(self._announcements.items()):
+            try:
+                self.publish(topic, value, retain=True, timeout_s=_ANNOUNCE_TIMEOUT_S)
+            except TransportError as error:
+                logger.warning("%s could not repeat its announcement: %s", self.source, error)
+
+    def _dispatch(self) -> None:
+        while (item := self.transport.receive()) is not None:
+            try:
+                self.step(item)
+            except Exception:  # noqa: BLE001  the dispatch loop: one receiver's defect must not deafen the others
+                logger.exception("%s could not route a message", self.source)

@@ -1,0 +1,165 @@
+"""From a payload to the arguments of a method, by the method's own type hints.
+
+A dict maps to arguments by name: extra keys are ignored, `**kwargs` receives the rest. Anything else goes to the
+sole parameter (or the sole one without a default), or to the one named `root`. A sole parameter whose name is not
+among the dict's keys receives the whole dict where its hint can take one (a model, a dataclass, a mapping) or
+where it has no hint, so that `ether.pub(Reading(...))` arrives as the model. An empty message (None) leaves
+defaults alone. Values are validated by pydantic, leniently ("42" fits an int), so a model-typed parameter receives the model.
+
+The trap: hints are resolved when a class is hosted, not at the first message, so a wrong one is a start-up error.
+"""
+
+from __future__ import annotations
+
+import inspect
+import reprlib
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from ether.errors import ArgumentProblem, MarkError, ValidationFailed
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_BY_NAME = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
+
+shorten = reprlib.Repr()
+shorten.maxstring = shorten.maxother = 200
+shorten.maxlist = shorten.maxtuple = shorten.maxdict = shorten.maxset = 12
+
+
+def shown(value: object) -> str:
+    """A value for an error message: short, one line, and never itself an error."""
+    try:
+        return shorten.repr(value)
+    except Exception:  # noqa: BLE001  a user's own __repr__ runs here; a failing one must not hide the failure it describes
+        return f"<{type(value).__name__} that cannot be shown>"
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    name: str
+    required: bool
+    positional_only: bool
+    takes_mapping: bool
+    adapter: TypeAdapter[Any] | None
+
+
+class Arguments:
+    """The parameters of one method, ready to take payloads."""
+
+    def __init__(self, method: Callable[..., Any], name: str) -> None:
+        """`method` is bound (or a function without `self`). Raises `MarkError` for hints that do not resolve."""
+        self.name = name
+        parameters = inspect.signature(method).parameters.values()
+        hints = _hints(method, name)
+        self._parameters = tuple(_parameter(p, hints.get(p.name, Any)) for p in parameters if p.kind in _BY_NAME)
+        self._names = frozenset(p.name for p in self._parameters)
+        self._takes_rest = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+        self._whole = self._parameter_for_whole_payload()
+
+    def bind(self, payload: object) -> tuple[list[Any], dict[str, Any]]:
+        """Positional and named arguments for a payload; raises `ValidationFailed` that names each wrong one."""
+        if not self._parameters and not self._takes_rest:
+            return [], {}
+        values = self._by_name(payload)
+        problems: list[ArgumentProblem] = []
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+        for parameter in self._parameters:
+            if parameter.name not in values:
+                if parameter.required:
+                    problems.append(ArgumentProblem(parameter.name, "nothing", "a value is required"))
+                continue
+            value = _validated(parameter, values.pop(parameter.name), problems)
+            if parameter.positional_only:
+                positional.append(value)
+            else:
+                named[parameter.name] = value
+        if problems:
+            raise ValidationFailed(self.name, problems)
+        if self._takes_rest:
+            named.update(values)
+        return positional, named
+
+    def _by_name(self, payload: object) -> dict[str, Any]:
+        if isinstance(payload, Mapping) and not self._takes_whole(payload):
+            return {key: value for key, value in payload.items() if isinstance(key, str)}
+        if payload is None and not (self._whole and self._whole.required):
+            return {}
+        if self._whole is not None:
+            return {self._whole.name: payload}
+        names = ", ".join(p.name for p in self._parameters) or "only named values"
+        accepted = f"the method takes ({names}): send a dict with these keys"
+        raise ValidationFailed(self.name, [ArgumentProblem("payload", shown(payload), accepted)])
+
+    def _takes_whole(self, payload: Mapping[Any, Any]) -> bool:
+        whole = self._whole
+        return whole is not None and whole.takes_mapping and whole.name not in payload and not self._takes_rest
+
+    def _parameter_for_whole_payload(self) -> _Parameter | None:
+        required = [p for p in self._parameters if p.required]
+        for candidates in ([p for p in self._parameters if p.name == "root"], self._parameters, required):
+            if len(candidates) == 1:
+                return candidates[0]
+        return None
+
+
+def _hints(method: Callable[..., Any], name: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(method, include_extras=True)
+    except (NameError, TypeError, SyntaxError, AttributeError) as error:
+        raise MarkError(f"a type hint of {name} cannot be resolved: {error}") from error
+
+
+def _parameter(parameter: inspect.Parameter, hint: Any) -> _Parameter:
+    return _Parameter(
+        name=parameter.name,
+        required=parameter.default is inspect.Parameter.empty,
+        positional_only=parameter.kind is inspect.Parameter.POSITIONAL_ONLY,
+        takes_mapping=parameter.name == "root"
+        or (parameter.default is inspect.Parameter.empty and _takes_mapping(hint)),
+        adapter=None if hint is Any else _adapter(parameter.name, hint),
+    )
+
+
+def _takes_mapping(hint: Any) -> bool:
+    if typing.get_origin(hint) is typing.Annotated:
+        hint = typing.get_args(hint)[0]
+    origin = typing.get_origin(hint) or hint
+    if hint is Any or hint is object or typing.is_typeddict(hint):
+        return True
+    if not isinstance(origin, type):
+        return any(_takes_mapping(choice) for choice in typing.get_args(hint))
+    return is_dataclass(origin) or hasattr(origin, "model_validate") or issubclass(origin, Mapping)
+
+
+def _adapter(name: str, hint: Any) -> TypeAdapter[Any]:
+    from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
+
+    try:
+        try:
+            return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+        except PydanticUserError as error:
+            if error.code != "type-adapter-config-unused":
+                raise
+            return TypeAdapter(hint)
+    except (PydanticUserError, PydanticSchemaGenerationError) as error:
+        raise MarkError(f"the type hint of parameter {name!r} cannot be validated: {error}") from error
+
+
+def _validated(parameter: _Parameter, value: Any, problems: list[ArgumentProblem]) -> Any:
+    if parameter.adapter is None:
+        return value
+    from pydantic import ValidationError
+
+    try:
+        return parameter.adapter.validate_python(value)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_context=False, include_input=True):
+            place = ".".join([parameter.name, *(str(part) for part in detail["loc"])])
+            problems.append(ArgumentProblem(place, shown(detail["input"]), detail["msg"]))
+        return None

@@ -1,0 +1,76 @@
+"""Marks: what a decorator (or the registry) says about one method.
+
+A mark is a value. Decorators leave it on the function, the registry keeps it beside the class; nothing else about
+a class ever changes, so that it works the same without Ether.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ether.errors import MarkError
+
+ATTRIBUTE = "__ether_marks__"
+START_TOPIC = "start"
+
+
+class MarkKind(enum.Enum):
+    """What a marked method is for."""
+
+    PUB = "ether_pub"
+    SUB = "ether_sub"
+    INIT = "ether_init"
+    SAVE_ALL = "ether_save_all"
+    CLEANUP = "ether_cleanup"
+    SHUTDOWN = "ether_shutdown"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One mark. `topic` None stands for the default, `ClassName.method`; only PUB and SUB have one."""
+
+    kind: MarkKind
+    topic: str | None = None
+    qos: int = 1
+
+    def __post_init__(self) -> None:
+        if self.qos not in (0, 1):
+            raise MarkError(f"{self.kind.value}: qos is 0 (may be lost) or 1 (at least once), not {self.qos!r}")
+
+
+def mark_from_options(decorator: str, options: Mapping[str, Any]) -> Mark:
+    """The mark that a registry entry `decorator: {options}` stands for; raises `MarkError`."""
+    if decorator == "ether_start":
+        return Mark(MarkKind.SUB, START_TOPIC, **options)
+    try:
+        return Mark(MarkKind(decorator), **options)
+    except ValueError:
+        known = ", ".join(sorted([*(kind.value for kind in MarkKind), "ether_start"]))
+        raise MarkError(f"there is no decorator {decorator!r}; there are {known}") from None
+    except TypeError as error:
+        raise MarkError(f"{decorator} does not take these options: {dict(options)!r} ({error})") from None
+
+
+def marks_of(function: object) -> tuple[Mark, ...]:
+    """The marks that decorators left on a function, in the order in which they are read from top to bottom."""
+    marks: tuple[Mark, ...] = getattr(underlying(function), ATTRIBUTE, ())
+    return marks
+
+
+def add_mark(function: Callable[..., Any], mark: Mark) -> None:
+    """Leave a mark on a function. Raises `MarkError` for what is not a function or method."""
+    target = underlying(function)
+    if isinstance(target, (type, str, property)) or not callable(target):
+        raise MarkError(f"@{mark.kind.value} marks methods; {function!r} is a {type(function).__name__}")
+    try:
+        setattr(target, ATTRIBUTE, (mark, *marks_of(target)))
+    except AttributeError:
+        raise MarkError(f"@{mark.kind.value} cannot mark {function!r}: it takes no attributes") from None
+
+
+def underlying(function: object) -> object:
+    """The plain function inside a staticmethod or classmethod."""
+    return function.__func__ if isinstance(function, (staticmethod, classmethod)) else function

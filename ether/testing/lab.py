@@ -1,0 +1,209 @@
+"""A session in one process, over a broker in memory, run by hand: nothing happens between two calls of a test.
+
+The parts are the real ones (links, envelopes, instances, workers); only the threads are missing. Each call delivers
+messages and runs handlers, in a fixed order, until nothing is left to do, so a test is deterministic and needs no
+waiting. A handler that fails raises in the test, with its own traceback, unless the lab is told to collect failures.
+
+The trap: objects live in the test's process. State in their modules is shared, and a handler that blocks for ever
+blocks the test.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from ether import ether
+from ether.config import EtherConfig, load_config
+from ether.errors import EtherError
+from ether.process.registry import registry_marks, registry_options
+from ether.protocol.barrier import Answer
+from ether.runtime.assembly import describe_with_registry, new_birth
+from ether.runtime.classes import find_class
+from ether.runtime.client import Client, Message, message_from
+from ether.runtime.instance import HostedInstance
+from ether.runtime.link import Inbound, Link
+from ether.runtime.worker import Worker
+from ether.spec.marks import MarkKind
+from ether.spec.methods import class_path_of
+from ether.transport.loopback import LoopbackBroker, LoopbackTransport
+from ether.wire.topics import SessionTopics
+
+_DEFAULT_LIMIT = 100_000
+
+
+class LabNeverRests(EtherError, RuntimeError):
+    """Messages keep causing messages: `handled` of them were handled and there are still more."""
+
+    def __init__(self, handled: int, topic: str) -> None:
+        self.handled, self.topic = handled, topic
+        super().__init__(
+            f"after {handled:,} messages there are still more, the last on {topic!r}: does a method cause itself?"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    instance: HostedInstance
+    link: Link
+    worker: Worker
+    client: Client
+
+
+class Lab:
+    """Instances in this process. A context manager; `lab["name"]` is the user's own object."""
+
+    def __init__(
+        self,
+        config: str | os.PathLike[str] | Mapping[str, Any] | EtherConfig | None = None,
+        *,
+        objects: Mapping[str, object] | None = None,
+        collect_failures: bool = False,
+        limit: int = _DEFAULT_LIMIT,
+    ) -> None:
+        """`config` as for `ether.tap()`; `objects` are hosted as they are, by name. With `collect_failures` a failed
+        handler is kept in `failures` instead of raised. `limit`: messages that one call may cause."""
+        self.failures: list[BaseException] = []
+        self._collect = collect_failures
+        self._limit = limit
+        self._broker = LoopbackBroker()
+        self._messages: list[Message] = []
+        self._members: dict[str, _Member] = {}
+        described = load_config(config)
+        self._topics = SessionTopics(described.session or "lab")
+        self._registry = registry_marks(registry_options(described))
+        self._link = self._open_link("main")
+        self._link.listen(self._topics.data_filter("#"), self._record)
+        self._client = Client(self._link, self._topics)
+        try:
+            self._populate(described, objects or {})
+        except BaseException:
+            self.close()
+            raise
+
+    # -- what a test does
+
+    def start(self) -> None:
+        """Publish to `start`, and let everything happen that follows."""
+        self.pub(None, topic="start")
+
+    def pub(self, data: object = None, topic: str = "general", *, qos: int = 1) -> None:
+        """Publish as `ether.pub` does, and let everything happen that follows."""
+        self._client.publish(data, topic, qos)
+        self.settle()
+
+    def settle(self) -> None:
+        """Deliver and handle until nothing is left; for objects that publish from the test or from own threads."""
+        handled = 0
+        while moved := self._deliver() + self._work():
+            handled += moved
+            if handled > self._limit:
+                raise LabNeverRests(handled, self._messages[-1].topic if self._messages else "")
+        if self.failures and not self._collect:
+            raise self.failures.pop(0)
+
+    def save_all(self) -> dict[str, list[str]]:
+        """Run every `ether_save_all`; the names of the methods that ran, by instance."""
+        return self._lifecycle(MarkKind.SAVE_ALL)
+
+    def cleanup(self) -> dict[str, list[str]]:
+        """Run every `ether_cleanup`; the names of the methods that ran, by instance."""
+        return self._lifecycle(MarkKind.CLEANUP)
+
+    # -- what a test looks at
+
+    def __getitem__(self, name: str) -> Any:
+        """The user's object."""
+        return self._members[name].instance.object
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def messages(self, topic: str | None = None) -> list[Message]:
+        """Everything that was published so far (on one topic), in order."""
+        return [message for message in self._messages if topic in (None, message.topic)]
+
+    def values(self, topic: str) -> list[Any]:
+        """The payloads that were published on a topic so far, in order."""
+        return [message.value for message in self.messages(topic)]
+
+    # -- ends
+
+    def shutdown(self) -> None:
+        """Drain, save_all, cleanup, `ether_shutdown`, as a real session ends; then close."""
+        self.settle()
+        for kind in (MarkKind.SAVE_ALL, MarkKind.CLEANUP, MarkKind.SHUTDOWN):
+            self._lifecycle(kind)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything: objects are as they were. Runs no user code. Twice is fine."""
+        ether.adopt(None)
+        for member in self._members.values():
+            member.instance.close()
+            member.link.close()
+        self._link.close()
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    # -- inside
+
+    def _populate(self, config: EtherConfig, objects: Mapping[str, object]) -> None:
+        ether.adopt(self._client)
+        for name, described in config.named_instances().items():
+            if described.autorun:
+                cls = find_class(described.class_path, None)
+                self._add(name, cls(*described.args, **described.constructor_kwargs), described.class_path)
+        for name, obj in objects.items():
+            self._add(name, obj, class_path_of(type(obj)))
+        for member in self._members.values():
+            member.instance.initialise()
+        self.settle()
+
+    def _add(self, name: str, obj: object, class_path: str) -> None:
+        spec = describe_with_registry(type(obj), class_path, self._registry)
+        link, worker = self._open_link(name), Worker()
+        instance = HostedInstance(name, obj, spec, link, self._topics, worker, new_birth())
+        instance.on_failure = self.failures.append
+        self._members[name] = _Member(instance, link, worker, Client(link, self._topics))
+        instance.subscribe()
+
+    def _open_link(self, name: str) -> Link:
+        link = Link(LoopbackTransport(self._broker, client_id=name), name)
+        link.open(1.0, dispatch=False)
+        return link
+
+    def _record(self, inbound: Inbound) -> None:
+        self._messages.append(message_from(self._topics, inbound))
+        inbound.done()
+
+    def _deliver(self) -> int:
+        links = [self._link, *(member.link for member in self._members.values())]
+        return sum(self._drain(link) for link in links)
+
+    def _drain(self, link: Link) -> int:
+        moved = 0
+        while (item := link.transport.receive(0)) is not None:
+            link.step(item)
+            moved += 1
+        return moved
+
+    def _work(self) -> int:
+        done = 0
+        for member in self._members.values():
+            ether.adopt(member.client)  # what a handler publishes by `ether.pub` comes from its instance
+            done += member.worker.run_pending()
+        ether.adopt(self._client)
+        return done
+
+    def _lifecycle(self, kind: MarkKind) -> dict[str, list[str]]:
+        answers: dict[str, Answer] = {name: member.instance.run_marked(kind) for name, member in self._members.items()}
+        self.settle()
+        return {name: list(answer.ran) for name, answer in answers.items()}

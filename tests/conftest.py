@@ -1,0 +1,64 @@
+"""What every test is held to: nothing that it started outlives it. Warnings are errors (pyproject.toml)."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+_GRACE_S = 2.0
+
+
+def _threads() -> frozenset[threading.Thread]:
+    return frozenset(threading.enumerate())
+
+
+def _children() -> frozenset[str]:
+    """Processes that this one started and that have not been waited for (Linux)."""
+    found: set[str] = set()
+    for listed in Path("/proc/self/task").glob("*/children"):
+        try:
+            found.update(listed.read_text().split())
+        except OSError:
+            continue  # a thread that has ended meanwhile
+    return frozenset(found)
+
+
+def _sockets() -> frozenset[str]:
+    """Open sockets of this process (Linux)."""
+    found: set[str] = set()
+    for entry in Path("/proc/self/fd").glob("*"):
+        try:
+            found.add(os.readlink(entry))
+        except OSError:
+            continue  # the descriptor of this very listing
+    return frozenset(target for target in found if target.startswith("socket:"))
+
+
+_WATCHED: dict[str, Callable[[], frozenset[object]]] = {"threads": _threads}  # type: ignore[dict-item]
+if sys.platform == "linux":
+    _WATCHED |= {"children": _children, "sockets": _sockets}  # type: ignore[dict-item]
+
+
+def _leaked(before: dict[str, frozenset[object]]) -> dict[str, list[object]]:
+    return {kind: sorted(new, key=str) for kind, look in _WATCHED.items() if (new := look() - before[kind])}
+
+
+@pytest.fixture(autouse=True)
+def nothing_outlives_its_test() -> Iterator[None]:
+    """Threads, children and sockets of a test end with it; the ending ones get a moment."""
+    before = {kind: look() for kind, look in _WATCHED.items()}
+    yield
+    deadline = time.monotonic() + _GRACE_S
+    ending = threading.Event()
+    while _leaked(before) and time.monotonic() < deadline:
+        gc.collect()
+        ending.wait(0.02)
+    leaked = _leaked(before)
+    assert not leaked, f"left behind by this test: {leaked}"

@@ -1,0 +1,84 @@
+"""The pure decisions: routes, presence, barrier, rest."""
+
+from __future__ import annotations
+
+from ether.protocol.barrier import Answer, Barrier
+from ether.protocol.drain import Quiescence
+from ether.protocol.presence import Announcement, Presence, State
+from ether.protocol.routes import Routes
+from ether.wire.topics import matches
+
+
+def test_a_receiver_is_found_once_however_many_of_its_filters_match() -> None:
+    routes: Routes[str] = Routes(matches)
+    assert routes.add("a/b", "x")
+    assert routes.add("a/+", "x")
+    assert not routes.add("a/+", "y")
+    assert routes.match("a/b") == ("x", "y")
+    assert not routes.remove("a/+", "x")
+    assert routes.remove("a/+", "y")
+    assert routes.match("a/b") == ("x",)
+    assert routes.match("c") == ()
+
+
+def test_a_stranger_who_invents_topics_fills_no_memory() -> None:
+    routes: Routes[str] = Routes(matches)
+    routes.add("a/#", "x")
+    for number in range(10_000):
+        assert routes.match(f"a/{number}") == ("x",)
+    assert len(routes._found) <= 4096
+
+
+def announced(state: State, birth: str) -> Announcement:
+    return Announcement("cam", state, birth)
+
+
+def test_an_old_death_does_not_overwrite_a_new_birth() -> None:
+    presence = Presence()
+    presence.apply(announced(State.READY, "first"))
+    presence.apply(announced(State.READY, "second"))
+    assert not presence.apply(announced(State.LOST, "first"))
+    assert presence.ready() == {"cam"}
+    assert presence.apply(announced(State.LOST, "second"))
+    assert presence.not_ready(["cam", "stage"]) == ["cam", "stage"]
+
+
+def test_what_is_not_an_announcement_is_ignored() -> None:
+    wrong = [None, 3, {}, {"name": "cam"}, {"name": "cam", "state": "dancing", "birth": "x"}, {"name": 3, "state": "ready"}]
+    assert [Announcement.from_value(value) for value in wrong] == [None] * len(wrong)
+    kept = Announcement("cam", State.ERROR, "b", "why", {"pid": 3})
+    assert Announcement.from_value(kept.to_value()) == kept
+
+
+def test_a_barrier_names_who_failed_died_and_is_silent() -> None:
+    barrier = Barrier(["a", "b", "c", "d"])
+    assert barrier.answer("a", Answer(("m",)))
+    assert not barrier.answer("a", Answer())
+    assert not barrier.answer("stranger", Answer())
+    barrier.answer("b", Answer(failed={"m": "ValueError: x"}))
+    barrier.lose("c", "was killed")
+    barrier.lose("a", "too late to matter")
+    assert not barrier.complete
+    assert barrier.missing == ("d",)
+    assert barrier.reasons(2.0) == {
+        "b": "m: ValueError: x",
+        "c": "was killed",
+        "d": "did not answer within 2 s",
+    }
+
+
+def test_answers_survive_the_wire_and_strangers_do_not() -> None:
+    answer = Answer(("m",), {"n": "why"}, {"handled": 3})
+    assert Answer.from_value(answer.to_value("a")) == ("a", answer)
+    assert [Answer.from_value(value) for value in (None, 3, {"name": "a"}, {"name": 1, "ran": []})] == [None] * 4
+
+
+def test_rest_takes_two_equal_waves() -> None:
+    quiescence = Quiescence()
+
+    def wave(handled: int) -> dict[str, Answer]:
+        return {"a": Answer(facts={"handled": handled, "published": 0})}
+
+    assert not quiescence.at_rest(wave(1))
+    assert not quiescence.at_rest(wave(2))
+    assert quiescence.at_rest(wave(2))
