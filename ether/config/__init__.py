@@ -1,0 +1,52 @@
+"""What a configuration may say, and how it is read.
+
+The models are the single description of the configuration: names, defaults, limits and texts. Whatever is wrong
+with a configuration is raised as one `ConfigError` that names file, line, what was found and the nearest valid key.
+
+The names below are looked up on first use, so that `ether.config.names`, which every process needs, costs no
+import of pydantic.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ether.config.broker import BrokerAddress, BrokerConfig, EmbeddedBroker, ExternalBroker
+    from ether.config.loading import load_config
+    from ether.config.models import EtherConfig, EtherInstanceConfig, RegistryEntry, RegistryMethod
+
+__all__ = [
+    "BrokerAddress",
+    "BrokerConfig",
+    "EmbeddedBroker",
+    "EtherConfig",
+    "EtherInstanceConfig",
+    "ExternalBroker",
+    "RegistryEntry",
+    "RegistryMethod",
+    "load_config",
+]
+
+_HOMES = {
+    "BrokerAddress": "ether.config.broker",
+    "BrokerConfig": "ether.config.broker",
+    "EmbeddedBroker": "ether.config.broker",
+    "EtherConfig": "ether.config.models",
+    "EtherInstanceConfig": "ether.config.models",
+    "ExternalBroker": "ether.config.broker",
+    "RegistryEntry": "ether.config.models",
+    "RegistryMethod": "ether.config.models",
+    "load_config": "ether.config.loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

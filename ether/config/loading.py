@@ -1,0 +1,87 @@
+"""Make an `EtherConfig` out of whatever `ether.tap()` was given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from ether.config.models import EtherConfig
+from ether.config.problems import config_error, nearest_of
+from ether.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ether.config.yaml_source import YamlDocument
+
+Source = str | os.PathLike[str] | Mapping[str, Any] | EtherConfig | None
+
+
+def load_config(source: Source = None) -> EtherConfig:
+    """The configuration in a YAML file (its path), in a dict, or as it is; None is the default configuration.
+
+    Raises `ConfigError`: what was found, where (file and line, if it came from a file), and what would be valid.
+    Where several things are wrong, all are named, up to ten, and the error's attributes describe the first.
+    """
+    if isinstance(source, EtherConfig):
+        return source
+    if source is None:
+        return EtherConfig()
+    if isinstance(source, Mapping):
+        return _validated(dict(source))
+    if isinstance(source, (str, os.PathLike)):
+        document = _read(_path(source))
+        return _validated(document.data, document)
+    raise ConfigError(
+        f"found {type(source).__name__} {source!r:.60}; a configuration is the path of a YAML file, a dict,"
+        " an EtherConfig, or None."
+    )
+
+
+def _validated(data: dict[Any, Any], document: YamlDocument | None = None) -> EtherConfig:
+    try:
+        return EtherConfig.model_validate(data)
+    except ValidationError as error:
+        # Pydantic's own text repeats every value, passwords included: it is not chained.
+        raise config_error(error, EtherConfig, data, document) from None
+
+
+def _path(source: str | os.PathLike[str]) -> str:
+    path = os.fspath(source)
+    if "\n" in path or "\r" in path:
+        raise ConfigError(
+            "found YAML text where the path of a file is expected; save the text in a file and give its path,"
+            " or give a dict or an EtherConfig."
+        )
+    if "\0" in path or not path:
+        raise ConfigError(f"found {path!r:.80} where the path of a file is expected.")
+    return path
+
+
+def _read(path: str) -> YamlDocument:
+    # PyYAML takes 18 ms to import, and a configuration given as a dict does without
+    from ether.config.yaml_source import MAX_BYTES, read_yaml
+
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise _not_found(path) from error
+    except OSError as error:
+        raise ConfigError(_why_unreadable(path, error), file=path) from error
+    return read_yaml(raw, path)
+
+
+def _why_unreadable(path: str, error: OSError) -> str:
+    if os.path.isdir(path):  # Windows says "permission denied" for a folder
+        return "this is a folder; expected the path of a YAML file."
+    return f"cannot read the file: {error.strerror or error}."
+
+
+def _not_found(path: str) -> ConfigError:
+    folder = Path(path).absolute().parent
+    siblings = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    nearest = nearest_of(Path(path).name, siblings)
+    return ConfigError(f"there is no such file (looked in {folder}).", file=path, nearest=nearest)

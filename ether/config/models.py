@@ -1,0 +1,167 @@
+"""The configuration as values: which instances there are, and how classes without decorators are marked.
+
+These models are the single description; the YAML reader, the error messages and the JSON Schema follow them. They
+are frozen. Nothing is imported or opened on validation: a class path is checked for its spelling only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from ether.config.broker import BrokerField, EmbeddedBroker
+from ether.config.names import check_name, class_path_of
+from ether.config.part import Part
+from ether.errors import ConfigError, InvalidName
+
+NAME_KEYWORD = "ether_name"
+
+
+def _empty_if_none(value: Any) -> Any:
+    """`kwargs:` with nothing after it means no kwargs."""
+    return {} if value is None else value
+
+
+def _empty_list_if_none(value: Any) -> Any:
+    return [] if value is None else value
+
+
+def _each_use(value: Any) -> Any:
+    """One decorator's options, as the list of its uses; nothing after the colon means the defaults."""
+    if value is None:
+        return [{}]
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _check_method(name: str) -> str:
+    if not name.isidentifier():
+        raise ConfigError(f"{name!r:.80} is not the name of a method.")
+    return name
+
+
+def _check_given_name(kwargs: dict[str, Any]) -> dict[str, Any]:
+    if NAME_KEYWORD in kwargs:
+        try:
+            check_name("instance", kwargs[NAME_KEYWORD])
+        except InvalidName as error:
+            raise ConfigError(str(error), path=NAME_KEYWORD) from error
+    return kwargs
+
+
+SessionName = Annotated[str, AfterValidator(partial(check_name, "session"))]
+InstanceName = Annotated[str, AfterValidator(partial(check_name, "instance"))]
+ClassPath = Annotated[str, BeforeValidator(class_path_of)]
+MethodName = Annotated[str, AfterValidator(_check_method)]
+EmptyIfNone = BeforeValidator(_empty_if_none)
+
+
+class EtherInstanceConfig(Part):
+    """One instance: which class, and what its constructor is given."""
+
+    class_path: ClassPath = Field(description="the class as package.module.Class; in Python the class itself will do")
+    args: Annotated[tuple[Any, ...], BeforeValidator(_empty_list_if_none)] = Field(
+        (), description="a list of positional arguments for the constructor"
+    )
+    kwargs: Annotated[dict[str, Any], EmptyIfNone, AfterValidator(_check_given_name)] = Field(
+        {}, description=f"a mapping of keyword arguments for the constructor; {NAME_KEYWORD} names the instance"
+    )
+    autorun: bool = Field(
+        True, strict=True, description="true: start with the session; false: described, but not started"
+    )
+
+    def name_or(self, key: str) -> str:
+        """The name that `ether_name` gives, else `key`."""
+        return str(self.kwargs.get(NAME_KEYWORD, key))
+
+    @property
+    def constructor_kwargs(self) -> dict[str, Any]:
+        """`kwargs` without `ether_name`, which is for Ether and not for the class."""
+        return {key: value for key, value in self.kwargs.items() if key != NAME_KEYWORD}
+
+
+class TopicOptions(Part):
+    """What `ether_pub` and `ether_sub` may be told."""
+
+    topic: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="the topic; left out, it is ClassName.method"
+    )
+    qos: Literal[0, 1] = Field(1, description="1 arrives at least once, 0 may be lost")
+
+
+class NoOptions(Part):
+    """A decorator that takes no options: `{}`, or nothing after the colon."""
+
+
+TopicUses = Annotated[tuple[TopicOptions, ...], BeforeValidator(_each_use), Field(min_length=1)]
+OneUse = Annotated[tuple[NoOptions, ...], BeforeValidator(_each_use), Field(min_length=1, max_length=1)]
+
+
+class RegistryMethod(Part):
+    """The decorators of one method. Each is the list of its uses; an empty one was not given."""
+
+    ether_pub: TopicUses = Field((), description="publish what the method returns")
+    ether_sub: TopicUses = Field((), description="call the method with every message on a topic")
+    ether_start: OneUse = Field((), description="call the method on ether.start()")
+    ether_init: OneUse = Field((), description="call the method once, before the instance is ready")
+    ether_save_all: OneUse = Field((), description="call the method on ether.save_all() and at shutdown")
+    ether_cleanup: OneUse = Field((), description="call the method on ether.cleanup() and at shutdown")
+    ether_shutdown: OneUse = Field((), description="call the method last, before the process ends")
+
+    def marks(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every use of every decorator that was given: its name, and its options by name."""
+        for decorator in type(self).model_fields:
+            for use in getattr(self, decorator):
+                yield decorator, dict(use)
+
+
+def _check_marked(method: RegistryMethod) -> RegistryMethod:
+    if not any(method.marks()):
+        decorators = ", ".join(RegistryMethod.model_fields)
+        raise ConfigError(f"no decorator is given; expected at least one of {decorators}.")
+    return method
+
+
+class RegistryEntry(Part):
+    """The marks of one class whose source stays as it is."""
+
+    methods: Annotated[
+        dict[MethodName, Annotated[RegistryMethod, EmptyIfNone, AfterValidator(_check_marked)]], EmptyIfNone
+    ] = Field(description="a mapping from method names to their decorators")
+
+
+def _check_distinct(instances: dict[str, EtherInstanceConfig]) -> dict[str, EtherInstanceConfig]:
+    keys: dict[str, str] = {}
+    for key, instance in instances.items():
+        name = instance.name_or(key)
+        if name in keys:
+            raise ConfigError(
+                f"instances {keys[name]!r} and {key!r} are both named {name!r}. An instance is named by its key,"
+                f" or by {NAME_KEYWORD} in its kwargs; names are distinct.",
+                path=key,
+            )
+        keys[name] = key
+    return instances
+
+
+class EtherConfig(Part):
+    """A whole configuration. Everything has a default: an empty one starts a session without instances."""
+
+    session: SessionName | None = Field(
+        None, description="the name under which programs find this session; left out, one is made up"
+    )
+    broker: BrokerField = Field(
+        EmbeddedBroker(), description="embedded, a mapping of its settings, or the URL of a broker that runs already"
+    )
+    instances: Annotated[dict[InstanceName, EtherInstanceConfig], EmptyIfNone, AfterValidator(_check_distinct)] = Field(
+        {}, description="a mapping from names to the instances of the session"
+    )
+    registry: Annotated[dict[ClassPath, RegistryEntry], EmptyIfNone] = Field(
+        {}, description="a mapping from class paths to the marks of classes without decorators"
+    )
+
+    def named_instances(self) -> dict[str, EtherInstanceConfig]:
+        """The instances under their final names (`ether_name`, else the key), in the order of the file."""
+        return {instance.name_or(key): instance for key, instance in self.instances.items()}

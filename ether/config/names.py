@@ -1,0 +1,62 @@
+"""Which names a session and its instances may have, and how a class path is written.
+
+Both become parts of topics, log lines and command lines, hence the rule: what MQTT gives a meaning and what a
+terminal does not show is refused. Nothing is imported here but the error tree: every process loads this module.
+"""
+
+from __future__ import annotations
+
+from ether.errors import ConfigError, InvalidName
+
+MAX_NAME_LENGTH = 64
+FORBIDDEN_CHARACTERS = "+#/$"
+NAME_RULE = (
+    f"a name has 1 to {MAX_NAME_LENGTH} printable characters, none of {' '.join(FORBIDDEN_CHARACTERS)},"
+    " and no space at either end."
+)
+CLASS_PATH_RULE = "a class path is written package.module.Class (names joined by dots, at least one dot)."
+
+
+def check_name(kind: str, name: object) -> str:
+    """Return `name` if a session or an instance (`kind`, for the message) may be called so.
+
+    Raises `InvalidName` with the rule. NUL, control characters and other invisible ones are not printable.
+    """
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_LENGTH:
+        raise InvalidName(kind, name, NAME_RULE)
+    if not name.isprintable() or name != name.strip() or any(c in name for c in FORBIDDEN_CHARACTERS):
+        raise InvalidName(kind, name, NAME_RULE)
+    return name
+
+
+def class_path_of(source: object) -> str:
+    """The class path of a class, or of a string that is one already. Nothing is imported.
+
+    Raises `ConfigError` where the spelling is not `package.module.Class`, and for a class that was defined inside
+    a function, which no other process could import.
+    """
+    if isinstance(source, type):
+        return _path_of_class(source)
+    if not isinstance(source, str):
+        raise ConfigError(f"found {source!r:.60} ({type(source).__name__}); {CLASS_PATH_RULE}")
+    if not is_class_path(source):
+        dotted = source.replace(":", ".")
+        nearest = dotted if is_class_path(dotted) else None
+        raise ConfigError(f"found {source!r:.100}; {CLASS_PATH_RULE}", nearest=nearest)
+    return source
+
+
+def is_class_path(text: str) -> bool:
+    """True for identifiers joined by dots, at least two of them."""
+    parts = text.split(".")
+    return len(parts) > 1 and all(part.isidentifier() for part in parts)
+
+
+def _path_of_class(cls: type) -> str:
+    path = f"{cls.__module__}.{cls.__qualname__}"
+    if not is_class_path(path):
+        raise ConfigError(
+            f"found the class {cls.__qualname__!r} of module {cls.__module__!r}, which another process cannot"
+            " import: define it at the top of a module, not inside a function."
+        )
+    return path

@@ -1,0 +1,238 @@
+"""From pydantic's errors to Ether's: where it is written, what was found, what would be valid.
+
+The models are walked along each error's location, beside the data as the user wrote it. So a message names the path
+in the user's own spelling (no tag of a union, no index of a list that was not written), and the valid keys are those
+of the model that stands there, at every level.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from ether.config.scalars import spelled
+from ether.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from ether.config.yaml_source import YamlDocument
+
+MAX_PROBLEMS = 10
+_KEY = "[key]"
+_MAPPING = "expected a mapping (lines of `key: value`)."
+_EXPECTED = {
+    "bool_parsing": "expected true or false.",
+    "bool_type": "expected true or false.",
+    "dict_type": _MAPPING,
+    "int_from_float": "expected a whole number.",
+    "int_parsing": "expected a whole number.",
+    "int_type": "expected a whole number.",
+    "model_type": _MAPPING,
+    "string_too_short": "expected text with at least one character.",
+    "string_type": "expected text; put it in quotes if it looks like a number.",
+    "too_long": "this can be given once only.",
+    "too_short": "expected at least one; {} stands for the defaults.",
+    "tuple_type": "expected a list.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong. `line` is 0 where there is no file."""
+
+    path: tuple[str | int, ...]
+    text: str
+    nearest: str | None
+    line: int
+
+    @property
+    def dotted(self) -> str | None:
+        """`instances.cam.args[0]`; None for the configuration as a whole."""
+        parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path)
+        return "".join(parts).removeprefix(".") or None
+
+
+def config_error(
+    error: ValidationError,
+    model: type[BaseModel],
+    data: Mapping[Any, Any],
+    document: YamlDocument | None = None,
+) -> ConfigError:
+    """One `ConfigError` for everything that `model` had against `data`, in the order of the file."""
+    found = error.errors(include_url=False)
+    problems = [_problem(details, model, data, document) for details in found]
+    problems = sorted(_without_echoes(found, problems), key=lambda problem: problem.line)
+    return _as_error(problems, document.file if document else None)
+
+
+def nearest_of(word: object, valid: Iterable[str]) -> str | None:
+    """The valid word that was probably meant, if one is close enough."""
+    import difflib  # only needed when something is wrong
+
+    by_lower_case = {option.lower(): option for option in valid}
+    matches = difflib.get_close_matches(str(word).lower(), by_lower_case, n=1)
+    return by_lower_case[matches[0]] if matches else None
+
+
+def shown(value: object) -> str:
+    """A value for a message: short, with its kind in words."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, (dict, BaseModel)):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if isinstance(value, bool):
+        return f"{str(value).lower()} (a true/false value)"
+    if isinstance(value, (int, float)):
+        return f"{value!r:.60} (a number)"
+    return f"{without_password(value)!r:.80} (text)" if isinstance(value, str) else f"a {type(value).__name__}"
+
+
+def without_password(text: str) -> str:
+    """A URL, or a text that may be one, as it may be shown."""
+    # The password may itself hold an @ or / that somebody forgot to escape: hide up to the last @.
+    return re.sub(r"(://[^:/@\s]*):.*@", r"\1:***@", text, flags=re.DOTALL)
+
+
+def _as_error(problems: Sequence[Problem], file: str | None) -> ConfigError:
+    first, *others = problems
+    if not others:
+        return _alone(first, file)
+    listed = [_sentence(first), *(str(_alone(problem, file)) for problem in others[: MAX_PROBLEMS - 1])]
+    if len(problems) > MAX_PROBLEMS:
+        listed.append(f"and {len(problems) - MAX_PROBLEMS} more.")
+    error = ConfigError("\n  ".join(listed), file=file, line=first.line or None, path=first.dotted)
+    error.nearest = first.nearest
+    return error
+
+
+def _sentence(problem: Problem) -> str:
+    return problem.text + (f" Did you mean {problem.nearest!r}?" if problem.nearest else "")
+
+
+def _alone(problem: Problem, file: str | None) -> ConfigError:
+    line, path = problem.line or None, problem.dotted
+    return ConfigError(problem.text, file=file, line=line, path=path, nearest=problem.nearest)
+
+
+def _without_echoes(found: Sequence[ErrorDetails], problems: Sequence[Problem]) -> list[Problem]:
+    """Leave out what follows from another problem: `class_path is missing` where `clas_path` has just been called
+    unknown, and whatever is wrong below a key that is refused itself."""
+    pairs = list(zip(found, problems, strict=True))
+    meant = {(*p.path[:-1], p.nearest) for details, p in pairs if details["type"] == "extra_forbidden"}
+    refused = {details["loc"][:-1] for details in found if details["loc"][-1:] == (_KEY,)}
+    kept = []
+    for details, problem in pairs:
+        loc = details["loc"]
+        is_below_refused = any(loc[: len(key)] == key for key in refused) and not _is_about_key(details)
+        if not is_below_refused and (details["type"] != "missing" or problem.path not in meant):
+            kept.append(problem)
+    return kept
+
+
+def _is_about_key(details: ErrorDetails) -> bool:
+    return details["type"] == "invalid_key" or details["loc"][-1:] == (_KEY,)
+
+
+def _problem(details: ErrorDetails, model: type[BaseModel], data: object, document: YamlDocument | None) -> Problem:
+    loc = details["loc"]
+    path, owner, annotation = _walk(loc, model, data)
+    if _is_about_key(details) and not isinstance(details["input"], str):
+        path = (*path[:-1], spelled(details["input"]))
+    text, nearest = _said(details, owner, annotation)
+    cause = details.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError) and cause.path:
+        path = (*path, cause.path)
+    return Problem(path, text, nearest, (document.line_of(path) or 0) if document else 0)
+
+
+def _said(details: ErrorDetails, owner: Any, annotation: Any) -> tuple[str, str | None]:
+    """The sentence about one error, and the nearest valid key or value."""
+    kind, last = details["type"], details["loc"][-1] if details["loc"] else ""
+    cause = details.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError):
+        return cause.problem, cause.nearest
+    if cause is not None:
+        return str(cause), None
+    if kind == "extra_forbidden":
+        return _unknown_key(last, owner)
+    if kind == "missing":
+        return f"this is missing; expected {owner.model_fields[last].description}.", None
+    if _is_about_key(details) and not isinstance(details["input"], str):
+        return f"found the key {shown(details['input'])}; a name is text: put it in quotes.", None
+    if kind == "literal_error":
+        return _not_a_choice(details, annotation)
+    return f"found {shown(details['input'])}; {_expected(details)}", None
+
+
+def _unknown_key(key: object, owner: Any) -> tuple[str, str | None]:
+    valid = list(owner.model_fields)
+    listed = f"valid here: {', '.join(valid)}." if valid else "this takes no options."
+    return f"unknown key {key!r:.80}; {listed}", nearest_of(key, valid)
+
+
+def _not_a_choice(details: ErrorDetails, annotation: Any) -> tuple[str, str | None]:
+    choices = [str(choice) for choice in get_args(annotation)]
+    nearest = nearest_of(details["input"], choices) if isinstance(details["input"], str) else None
+    return f"found {shown(details['input'])}; expected one of: {', '.join(choices)}.", nearest
+
+
+def _expected(details: ErrorDetails) -> str:
+    known = _EXPECTED.get(details["type"])
+    return known or details["msg"].replace("Input should be", "expected") + "."
+
+
+def _walk(loc: Sequence[str | int], model: Any, data: object) -> tuple[tuple[str | int, ...], Any, Any]:
+    """Follow `loc` through model and data. Returns the path as written, the model that owns its last key, and
+    the annotation of what stands there."""
+    path: list[str | int] = []
+    owner = annotation = model
+    for part in loc:
+        if part == _KEY:
+            break
+        owner, annotation, is_written = annotation, *_step(annotation, part)
+        if not is_written or not _can_hold(data, part):
+            continue
+        path.append(part)
+        data = _child(data, part)
+    return tuple(path), owner, annotation
+
+
+def _step(annotation: Any, part: str | int) -> tuple[Any, bool]:
+    """The annotation one step further in, and whether users write that step (the tag of a union they do not)."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        field = annotation.model_fields.get(str(part))
+        return (field.annotation if field else None), True
+    if get_origin(annotation) is dict:
+        return get_args(annotation)[1], True
+    if get_origin(annotation) is tuple:
+        return get_args(annotation)[0], True
+    return _tagged(annotation, part), False
+
+
+def _tagged(union: Any, tag: str | int) -> Any:
+    members = (member for member in get_args(union) if isinstance(member, type) and issubclass(member, BaseModel))
+    return next((member for member in members if member.model_fields["kind"].default == tag), None)
+
+
+def _can_hold(data: object, part: str | int) -> bool:
+    """Whether `part` was written below `data`: `mosquito` has no `url`, and one mapping has no index."""
+    if isinstance(data, (list, tuple)):
+        return isinstance(part, int)
+    return isinstance(data, BaseModel) or (isinstance(data, Mapping) and (not isinstance(part, int) or part in data))
+
+
+def _child(data: Any, part: str | int) -> object:
+    if isinstance(data, BaseModel):
+        return getattr(data, str(part), None)
+    if isinstance(data, Mapping):
+        return data.get(part)
+    return data[part]
