@@ -62,3 +62,9 @@ def nothing_outlives_its_test() -> Iterator[None]:
         ending.wait(0.02)
     leaked = _leaked(before)
     assert not leaked, f"left behind by this test: {leaked}"
+
+
+@pytest.fixture
+def rounds() -> int:
+    """How often a test about chance repeats itself: a few times, or 20 times with ETHER_LONG=1."""
+    return 20 if os.environ.get("ETHER_LONG") == "1" else 7

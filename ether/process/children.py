@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from ether.process.group import ProcessGroup, close_in_forked_children, forget_lifeline
 from ether.process.output import Pump, to_stderr, to_stdout
@@ -64,10 +63,11 @@ class Child:
         """None while it runs; negative for the signal that ended it."""
         return self._process.poll()
 
-    def send(self, write: Callable[[BinaryIO], None]) -> bool:
+    def send(self, data: bytes) -> bool:
         """Write to its standard input; False where it is dead already."""
         try:
-            write(cast("BinaryIO", self._stdin))
+            self._stdin.write(data)
+            self._stdin.flush()
         except (OSError, ValueError):
             return False
         return True
@@ -86,7 +86,6 @@ class Child:
         if not by_itself:
             self._process.kill()
         self._watch.join()
-        self._close_stdin()
         return by_itself
 
     def _close_stdin(self) -> None:
@@ -102,6 +101,7 @@ class Child:
         self._process.wait()
         self._stdout.join(_OUTPUT_GRACE_S)
         self._stderr.join(_OUTPUT_GRACE_S)
+        self._close_stdin()
         self._on_end(self)
 
 

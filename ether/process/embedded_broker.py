@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 from ether.config import broker as config_broker
 from ether.errors import BrokerFailed
@@ -92,7 +92,7 @@ class EmbeddedBroker:
         with self._changed:
             self._stopping = True
             child = self._child
-        child.send(_say_stop)
+        child.send(b"stop\n")
         child.end(timeout_s)
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -164,11 +164,6 @@ class EmbeddedBroker:
 def _on_log_line(line: str) -> None:
     """The broker's own log; what a user must see comes as an event, and the last lines with its death."""
     logger.debug("broker: %s", line.rstrip())
-
-
-def _say_stop(stream: BinaryIO) -> None:
-    stream.write(b"stop\n")
-    stream.flush()
 
 
 def _isolation() -> list[str]:

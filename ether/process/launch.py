@@ -128,7 +128,7 @@ class Launch:
                 environment=changed_environment(),
                 connect_timeout_s=deadline.left(),
             )
-            child.send(settings.write)
+            child.send(settings.to_bytes())
 
     def _session_info(self, endpoint: Endpoint) -> dict[str, object]:
         return {

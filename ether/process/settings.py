@@ -4,7 +4,7 @@ the machine could read the broker's password."""
 from __future__ import annotations
 
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, BinaryIO
 
 from ether.errors import EncodeError
@@ -42,18 +42,13 @@ class InstanceSettings:
         """Where the broker is."""
         return Endpoint.from_dict(self.endpoint)
 
-    def write(self, stream: BinaryIO) -> None:
-        """Send it. Raises `OSError` where nobody reads any more."""
-        payload = self.to_bytes()
-        stream.write(_LENGTH.pack(len(payload)) + payload)
-        stream.flush()
-
     def to_bytes(self) -> bytes:
         """As it is sent; raises `EncodeError` that names an argument which cannot cross to another process."""
         try:
-            return bytes(encode(asdict(self)).payload)
+            payload = encode({field.name: getattr(self, field.name) for field in fields(self)}).payload
         except EncodeError as error:
             raise EncodeError(f"instances.{self.name}.{error.path}", error.problem) from error
+        return _LENGTH.pack(len(payload)) + payload
 
     @classmethod
     def read(cls, stream: BinaryIO) -> InstanceSettings | None:
