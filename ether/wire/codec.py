@@ -1,0 +1,92 @@
+"""Values to bodies and back, with the content type that says which form a body has.
+
+JSON first; a binary body (see `ether.wire.binary`) only where JSON cannot carry the value; bytes alone as
+they are.
+
+Promises: `decode(*encode(value))` is the value, up to the documented conversions. Whatever a stranger sends,
+`decode` returns a value or raises `DecodeError`.
+
+The trap: a body without a content type is read by its looks, so a stranger's `42` is a number and `ON` is
+text. Who sends raw bytes that might look like text says so with a content type, or over MQTT 5 as
+`application/octet-stream`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from ether.errors import DecodeError
+from ether.wire import binary
+from ether.wire.json_text import loads
+from ether.wire.values import flatten
+
+JSON = "application/json"
+OCTETS = "application/octet-stream"
+
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The bytes of a value; `content_type` is None for None, whose body is empty."""
+
+    payload: bytes
+    content_type: str | None
+
+
+def encode(value: object) -> Body:
+    """The body that carries a value; raises `EncodeError`."""
+    if value is None:
+        return Body(b"", None)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return Body(bytes(value), OCTETS)
+    text, parts = flatten(value)
+    if parts:
+        return Body(binary.join(text, parts), binary.CONTENT_TYPE)
+    return Body(text, JSON)
+
+
+def decode(payload: bytes, content_type: str | None) -> object:
+    """The value that a body carries; raises `DecodeError`. Content types that nobody here knows give
+    bytes."""
+    return read(payload, content_type)[0]
+
+
+def read(payload: bytes, content_type: str | None) -> tuple[object, object]:
+    """The value, and what a binary body's head holds under `_ether` (None where nothing)."""
+    if content_type is None:
+        return binary.split(payload) if payload.startswith(binary.MAGIC) else (_guess(payload), None)
+    if content_type == JSON:  # the common case, before any taking apart
+        return loads(_text(payload), strict=True), None
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == binary.CONTENT_TYPE:
+        return binary.split(payload)
+    if kind == JSON or kind.endswith("+json"):
+        return loads(_text(payload), strict=True), None
+    return (_text(payload) if kind.startswith("text/") else payload), None
+
+
+def _text(payload: bytes) -> str:
+    try:
+        return payload.removeprefix(_BOM).decode()
+    except UnicodeDecodeError as error:
+        raise DecodeError(f"the body is not UTF-8 text, at byte {error.start}: {error.reason}") from error
+
+
+def _guess(payload: bytes) -> object:
+    """The value of a body that does not say what it is."""
+    if not payload:
+        return None
+    try:
+        text = payload.removeprefix(_BOM).decode()
+    except UnicodeDecodeError:
+        return payload
+    try:
+        return loads(text, strict=False)
+    except DecodeError as error:
+        # Text like `ON` is welcome; what begins like JSON, or holds a number too long to read, was meant as
+        # JSON.
+        if text.lstrip()[:1] in ("{", "[", '"') or not isinstance(error.__cause__, json.JSONDecodeError):
+            raise
+        return text

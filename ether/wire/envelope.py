@@ -1,0 +1,162 @@
+"""A message: a value and its headers, as the two versions of MQTT carry them.
+
+Over MQTT 5 the body is what the user sent, and the headers are properties. Over 3.1.1, which has no
+properties, they stand in the body under the key `_ether`, or in the head of a binary body. Which one packs is
+chosen once for a connection; `unpack()` understands both, whatever the connection, because a broker passes
+messages between clients of both versions.
+
+Promises: both carry the same values and headers. A message without Ether's headers is a stranger's and
+welcome.
+
+The trap: over MQTT 5 anyone can see who sent a message, but the body alone does not say; whoever stores
+bodies must store the properties beside them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from ether.errors import DecodeError
+from ether.wire import binary
+from ether.wire.codec import JSON, OCTETS, encode, read
+from ether.wire.headers import (
+    Headers,
+    fields_of,
+    headers_from_fields,
+    headers_from_properties,
+    pack_headers,
+)
+from ether.wire.json_text import dumps, read_object_at
+from ether.wire.properties import Properties, pack_text, unpack_properties
+from ether.wire.values import RESERVED_KEY, flatten
+
+__all__ = [
+    "Envelope",
+    "EnvelopeV5",
+    "EnvelopeV311",
+    "Headers",
+    "Packed",
+    "Unpacked",
+    "unpack",
+    "unpack_headers",
+]
+
+_ROOT = "root"
+_MARK = b'"_ether":'
+_NO_PROPERTIES = Properties()
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A message's bytes. `properties` is an MQTT 5 property section without its length, empty over 3.1.1."""
+
+    payload: bytes
+    properties: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """A message that arrived. `headers` is None for a stranger's."""
+
+    value: object
+    headers: Headers | None
+
+
+class Envelope(ABC):
+    """How one version of MQTT carries messages."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def pack(self, value: object, headers: Headers) -> Packed:
+        """The bytes of a message; raises `EncodeError`."""
+
+
+class EnvelopeV5(Envelope):
+    """MQTT 5: the headers are properties."""
+
+    __slots__ = ()
+
+    def pack(self, value: object, headers: Headers) -> Packed:
+        """The bytes of a message; raises `EncodeError`."""
+        body = encode(value)
+        return Packed(body.payload, pack_headers(headers, _CONTENT_TYPES[body.content_type]))
+
+
+_CONTENT_TYPES: dict[str | None, bytes] = {
+    None: b"",
+    JSON: pack_text(b"\x03", JSON),
+    OCTETS: pack_text(b"\x03", OCTETS),
+    binary.CONTENT_TYPE: pack_text(b"\x03", binary.CONTENT_TYPE),
+}
+
+
+class EnvelopeV311(Envelope):
+    """MQTT 3.1.1: the headers are in the body."""
+
+    __slots__ = ()
+
+    def pack(self, value: object, headers: Headers) -> Packed:
+        """The bytes of a message; raises `EncodeError`."""
+        text, parts = flatten(value)
+        fields = fields_of(headers)
+        if parts:
+            return Packed(binary.join(text, parts, dumps(fields)), b"")
+        if text[:1] != b"{":
+            # Not an object: it is put into one, and the headers say so, because `root` is anybody's key.
+            fields[_ROOT] = True
+            text = b'{"root":' + text + b"}"
+        comma = b"," if len(text) > 2 else b""
+        return Packed(b"".join((text[:-1], comma, _MARK, dumps(fields), b"}")), b"")
+
+
+def unpack(payload: bytes, properties: bytes) -> Unpacked:
+    """The message in an MQTT publish, whichever version its sender speaks; raises `DecodeError`.
+
+    Headers among the properties count before headers in the body. A body's `_ether` that is not what Ether
+    writes is refused: the key is reserved.
+    """
+    known = unpack_properties(properties) if properties else _NO_PROPERTIES
+    headers = headers_from_properties(known) if known.user else None
+    value, fields = read(payload, known.content_type)
+    if type(value) is dict and RESERVED_KEY in value:
+        if fields is not None:
+            raise DecodeError("'_ether' stands in the head of a binary body and in its value, too")
+        fields = value.pop(RESERVED_KEY)
+        inner = headers_from_fields(fields)
+        return Unpacked(_unwrap(value, fields), headers or inner)
+    if fields is not None:
+        return Unpacked(value, headers or headers_from_fields(fields))
+    return Unpacked(value, headers)
+
+
+def _unwrap(value: dict[str, object], fields: object) -> object:
+    assert isinstance(fields, dict)
+    if fields.get(_ROOT) is not True:
+        return value
+    if _ROOT not in value or len(value) != 1:
+        raise DecodeError("'_ether' says that the value stands under 'root', and there it does not stand alone")
+    return value[_ROOT]
+
+
+def unpack_headers(payload: bytes, properties: bytes) -> Headers | None:
+    """What can be known of a message that `unpack()` refused, for reports: its headers, or None. Never
+    raises."""
+    try:
+        known = unpack_properties(properties)
+    except DecodeError:
+        known = _NO_PROPERTIES
+    try:
+        return headers_from_properties(known) or _headers_in(payload)
+    except DecodeError:
+        return None
+
+
+def _headers_in(payload: bytes) -> Headers | None:
+    if payload.startswith(binary.MAGIC):
+        return headers_from_fields(binary.read_headers(payload))
+    text = payload.decode("utf-8", "replace")
+    # The last one: Ether writes its key at the end, behind whatever the user's text may contain.
+    mark = text.rfind(_MARK.decode())
+    return None if mark < 0 else headers_from_fields(read_object_at(text, mark + len(_MARK)))

@@ -1,0 +1,194 @@
+"""Names and topics: what may be called what, and where in the broker's tree it stands.
+
+Promises: a name that passed its check can be published to and subscribed to on every broker that Ether
+supports, without the broker closing the connection over it. `SessionTopics` only joins strings: it stands on
+the path of every message and trusts that its arguments were checked once, when they entered the program.
+
+The trap: a user's topic and an MQTT topic are different things, and both are `str`. User topics (`data`,
+`mqtt:plant/temp`) are what users write; MQTT topics (`ether/1/bench/data/data`, `plant/temp`) are what a
+broker sees. `SessionTopics.data()` and `SessionTopics.user_topic()` are the only ways from one to the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ether.config.names import check_name
+from ether.errors import InvalidName
+from ether.wire.mqtt_text import is_mqtt_text
+
+ROOT = "ether/1/"
+"""Every topic of every session begins so; the number is the version of the wire format."""
+
+OUTSIDE = "mqtt:"
+"""What a user's topic begins with to address a topic outside of Ether's root."""
+
+TOPIC_MAX_BYTES = 1024
+TOPIC_MAX_LEVELS = 64
+MQTT_MAX_BYTES = 65_535
+# Mosquitto closes the connection of whoever uses a topic with more levels.
+MQTT_MAX_LEVELS = 200
+
+
+def check_session_name(name: str) -> str:
+    """The name itself, if a session may be called so; raises `InvalidName`."""
+    return check_name("session", name)
+
+
+def check_instance_name(name: str) -> str:
+    """The name itself, if an instance may be called so; raises `InvalidName`."""
+    return check_name("instance", name)
+
+
+def check_topic(topic: str) -> str:
+    """The user's topic itself, if it can be published on; raises `InvalidName`.
+
+    `a/b` lies inside the session; `mqtt:a/b` is the broker's topic `a/b`.
+    """
+    mqtt_topic = _outside(topic)
+    if mqtt_topic is None:
+        _check_inside("topic", topic, topic.split("/"))
+    else:
+        _check_outside("topic", topic, mqtt_topic)
+        _check_publishable(topic, mqtt_topic)
+    if "+" in topic or "#" in topic:
+        raise InvalidName("topic", topic, "wildcards (+ and #) are for subscribing, not for publishing")
+    return topic
+
+
+def check_topic_filter(topic_filter: str) -> str:
+    """The user's filter itself, if it can be subscribed to; raises `InvalidName`.
+
+    `+` stands for one whole level, `#` for all levels that follow and only at the end.
+    """
+    mqtt_filter = _outside(topic_filter)
+    levels = (topic_filter if mqtt_filter is None else mqtt_filter).split("/")
+    if mqtt_filter is None:
+        _check_inside("topic filter", topic_filter, levels)
+    else:
+        _check_outside("topic filter", topic_filter, mqtt_filter)
+        if levels[0] == "$share":
+            raise InvalidName("topic filter", topic_filter, "shared subscriptions ($share/…) are not supported")
+    _check_wildcards(topic_filter, levels)
+    return topic_filter
+
+
+def _outside(topic: str) -> str | None:
+    """The MQTT topic that a user's topic names, or None where it lies inside the session."""
+    if not isinstance(topic, str):
+        raise InvalidName("topic", topic, "it must be text")
+    return topic[len(OUTSIDE) :] if topic.startswith(OUTSIDE) else None
+
+
+def _check_text(kind: str, name: str, text: str, max_bytes: int) -> None:
+    if not text or not is_mqtt_text(text):
+        raise InvalidName(kind, name, "it needs at least one character, and none of them a control character")
+    if len(text.encode()) > max_bytes:
+        raise InvalidName(kind, name, f"it may have at most {max_bytes:,} bytes as UTF-8")
+
+
+def _check_inside(kind: str, topic: str, levels: list[str]) -> None:
+    _check_text(kind, topic, topic, TOPIC_MAX_BYTES)
+    if "" in levels:
+        raise InvalidName(kind, topic, "no level may be empty: no / at either end, and no //")
+    if len(levels) > TOPIC_MAX_LEVELS:
+        raise InvalidName(kind, topic, f"it may have at most {TOPIC_MAX_LEVELS} levels")
+    if topic[0] == "$":
+        raise InvalidName(kind, topic, f"it may not begin with $; the broker's own topics are {OUTSIDE}$SYS/…")
+    if topic != topic.strip():
+        raise InvalidName(kind, topic, "no space at either end")
+
+
+def _check_outside(kind: str, topic: str, mqtt_topic: str) -> None:
+    _check_text(kind, topic, mqtt_topic, MQTT_MAX_BYTES)
+    if mqtt_topic.count("/") >= MQTT_MAX_LEVELS:
+        raise InvalidName(kind, topic, f"it may have at most {MQTT_MAX_LEVELS} levels")
+
+
+def _check_publishable(topic: str, mqtt_topic: str) -> None:
+    if mqtt_topic[0] == "$":
+        raise InvalidName("topic", topic, "topics that begin with $ belong to the broker")
+    if (mqtt_topic + "/").startswith(ROOT) and mqtt_topic.split("/")[3:4] != ["data"]:
+        raise InvalidName("topic", topic, f"under {ROOT}<session>/ only data/… is open to users")
+
+
+def _check_wildcards(topic_filter: str, levels: list[str]) -> None:
+    for level in levels:
+        if len(level) > 1 and ("+" in level or "#" in level):
+            raise InvalidName("topic filter", topic_filter, "+ and # must stand alone between slashes")
+    if "#" in levels[:-1]:
+        raise InvalidName("topic filter", topic_filter, "# must be the last level")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTopics:
+    """The MQTT topics of one session. Raises `InvalidName` for the session's name; what its methods are given
+    must have been checked before. `"+"` in place of a name makes a filter: `state("+")`."""
+
+    session: str
+    _prefix: str = field(init=False, repr=False, compare=False)
+    _data: str = field(init=False, repr=False, compare=False)
+    _state: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        prefix = f"{ROOT}{check_session_name(self.session)}/"
+        object.__setattr__(self, "_prefix", prefix)
+        object.__setattr__(self, "_data", prefix + "data/")
+        object.__setattr__(self, "_state", prefix + "state/")
+
+    @property
+    def session_info(self) -> str:
+        """Retained: who leads the session, where, since when, which version."""
+        return self._prefix + "session"
+
+    def state(self, instance: str) -> str:
+        """Retained: an instance's announcement."""
+        return self._state + instance
+
+    def data(self, topic: str) -> str:
+        """The MQTT topic of a user's topic; `mqtt:` is resolved."""
+        return topic[len(OUTSIDE) :] if topic.startswith(OUTSIDE) else self._data + topic
+
+    def data_filter(self, topic_filter: str) -> str:
+        """The MQTT filter of a user's filter; `mqtt:` is resolved."""
+        return self.data(topic_filter)
+
+    def call(self, instance: str, method: str) -> str:
+        """Requests to one method of an instance."""
+        return f"{self._prefix}call/{instance}/{method}"
+
+    def reply(self, client: str) -> str:
+        """Answers to one client."""
+        return f"{self._prefix}reply/{client}"
+
+    def log(self, instance: str) -> str:
+        """An instance's log records."""
+        return f"{self._prefix}log/{instance}"
+
+    def control(self, verb: str) -> str:
+        """The session's own commands."""
+        return f"{self._prefix}control/{verb}"
+
+    def user_topic(self, mqtt_topic: str) -> str:
+        """A user's name for an MQTT topic: the inverse of `data()`."""
+        if mqtt_topic.startswith(self._data):
+            return mqtt_topic[len(self._data) :]
+        return OUTSIDE + mqtt_topic
+
+    def instance_of_state(self, mqtt_topic: str) -> str | None:
+        """Whose announcement this topic carries; None where it carries none."""
+        instance = mqtt_topic.removeprefix(self._state)
+        return None if instance == mqtt_topic or not instance or "/" in instance else instance
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    """True if a subscription to `topic_filter` covers `topic`: MQTT 5 section 4.7, both in full MQTT form."""
+    if topic[:1] == "$" and topic_filter[:1] in ("+", "#"):
+        return False
+    wanted, given = topic_filter.split("/"), topic.split("/")
+    if wanted[-1] == "#":
+        wanted.pop()
+        given = given[: len(wanted)]
+    return len(wanted) == len(given) and all(
+        level in ("+", actual) for level, actual in zip(wanted, given, strict=True)
+    )

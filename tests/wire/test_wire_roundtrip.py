@@ -1,0 +1,70 @@
+"""10,000 values of every kind cross the codec and both envelopes and arrive the same, to the bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from wire_values import headers, same, values
+
+from ether.wire import (
+    EnvelopeV5,
+    EnvelopeV311,
+    Headers,
+    Properties,
+    decode,
+    encode,
+    pack_properties,
+    unpack,
+    unpack_headers,
+    unpack_properties,
+)
+
+VALUES_PER_EXAMPLE = 4
+_many = settings(
+    max_examples=2500,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@_many
+@given(st.lists(values(), min_size=VALUES_PER_EXAMPLE, max_size=VALUES_PER_EXAMPLE), headers())
+def test_values_cross_the_codec_and_both_envelopes(batch: list[object], known: Headers) -> None:
+    for value in batch:
+        body = encode(value)
+        assert same(value, decode(body.payload, body.content_type))
+        for envelope in (EnvelopeV5(), EnvelopeV311()):
+            packed = envelope.pack(value, known)
+            message = unpack(packed.payload, packed.properties)
+            assert message.headers == known
+            assert same(value, message.value)
+            assert unpack_headers(packed.payload, packed.properties) == known
+
+
+@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@given(
+    st.builds(
+        Properties,
+        content_type=st.none() | st.text("abc/+é", max_size=9),
+        response_topic=st.none() | st.text("abc/", max_size=9),
+        correlation_data=st.none() | st.binary(max_size=9),
+        message_expiry_s=st.none() | st.integers(0, 0xFFFFFFFF),
+        user=st.lists(st.tuples(st.text("añ", max_size=3), st.text("b€", max_size=300)), max_size=4).map(tuple),
+    )
+)
+def test_properties_come_back(properties: Properties) -> None:
+    assert unpack_properties(pack_properties(properties)) == properties
+
+
+@pytest.mark.parametrize("envelope", [EnvelopeV5(), EnvelopeV311()], ids=["v5", "v311"])
+def test_a_large_array_crosses(envelope: EnvelopeV5 | EnvelopeV311) -> None:
+    image = np.random.default_rng(7).normal(size=(3, 256, 1024)).transpose(2, 1, 0)
+    packed = envelope.pack({"image": image}, Headers("id", "camera", 1, 0.0))
+    arrived = unpack(packed.payload, packed.properties).value
+    assert isinstance(arrived, dict)
+    assert same(image, arrived["image"])
+    assert len(packed.payload) < image.nbytes + 400
