@@ -15,7 +15,9 @@ from ether.decorators import (
     ether_start,
     ether_sub,
 )
-from ether.version import VERSION as __version__
+from ether.version import VERSION
+
+__version__ = VERSION
 
 ether = Ether()
 """This program's way into a session."""

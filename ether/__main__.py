@@ -8,7 +8,10 @@ import sys
 def main() -> int:
     """Returns the exit code."""
     if sys.argv[1:] != ["instance"]:
-        print("usage: python -m ether instance  (started by ether.tap(), with settings on standard input)", file=sys.stderr)
+        print(
+            "usage: python -m ether instance  (started by ether.tap(), with settings on standard input)",
+            file=sys.stderr,
+        )
         return 2
     from ether import ether
     from ether.process.child import main as live

@@ -46,9 +46,9 @@ class Ether:
     ) -> Ether:
         """Start the session that `config` describes; returns when every autorun instance is ready.
 
-        `config` is a path to a YAML file, a dict or an `EtherConfig`; `session` and `broker` (a URL, "embedded", or
-        a mapping such as `{"engine": "amqtt"}`) take the place of what it says. `restart` ends a session that this program has, first. Returns this object,
-        which is a context manager that shuts down at the end.
+        `config` is a path to a YAML file, a dict or an `EtherConfig`; `session` and `broker` (a URL, "embedded", or a
+        mapping such as `{"engine": "amqtt"}`) take the place of what it says. `restart` ends a session that this
+        program has, first. Returns this object, which is a context manager that shuts down at the end.
 
         Raises `ConfigError`; `StartFailed`, which names each instance that is not ready and shows its traceback;
         `BrokerFailed`; `BrokerUnreachable`; `NotAllowedHere` inside of an instance or when a session runs already.
@@ -131,7 +131,9 @@ class Ether:
         if self._launch is None:
             return
         if not restart:
-            why = f"session {self.session_id!r} runs already; ether.shutdown() ends it, ether.tap(restart=True) does both"
+            why = (
+                f"session {self.session_id!r} runs already; ether.shutdown() ends it, ether.tap(restart=True) does both"
+            )
             raise NotAllowedHere("ether.tap()", why)
         self.shutdown()
 

@@ -65,7 +65,7 @@ class InvalidName(EtherError, ValueError):
         self.kind, self.name, self.rule = kind, name, rule
         shown = repr(name)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        super().__init__(f"{shown} cannot name {'an' if kind[:1] in 'aeiou' else 'a'} {kind}: {rule}")
+        super().__init__(f"{shown} cannot be the name of {'an' if kind[:1] in 'aeiou' else 'a'} {kind}: {rule}")
 
 
 class MarkError(EtherError, TypeError):

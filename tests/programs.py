@@ -38,7 +38,12 @@ class Program:
         self.mark = f"{os.getpid()}-{time.monotonic_ns()}"
         self.runtime = folder / f"runtime-{self.mark}"
         self.runtime.mkdir()
-        environment = {**os.environ, _MARK: self.mark, "XDG_RUNTIME_DIR": str(self.runtime), "TMPDIR": str(self.runtime)}
+        environment = {
+            **os.environ,
+            _MARK: self.mark,
+            "XDG_RUNTIME_DIR": str(self.runtime),
+            "TMPDIR": str(self.runtime),
+        }
         self.process = subprocess.Popen(
             [sys.executable, script, *args],
             cwd=folder,

@@ -46,7 +46,9 @@ class Child:
             **group.options(),
         )
         close_in_forked_children(self._process)
-        assert self._process.stdin and self._process.stdout and self._process.stderr
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
         self._stdin = self._process.stdin
         self._stdout = Pump(self._process.stdout, on_stdout, f"{name}-stdout")
         self._stderr = Pump(self._process.stderr, on_stderr, f"{name}-stderr")
@@ -76,7 +78,9 @@ class Child:
         """For people."""
         code = self.exit_code
         said = self._stderr.tail()
-        how = f"its process ended with exit code {code}" if code is None or code >= 0 else f"was killed by signal {-code}"
+        how = (
+            f"its process ended with exit code {code}" if code is None or code >= 0 else f"was killed by signal {-code}"
+        )
         return f"{how}\n{said}" if said else how
 
     def end(self, timeout_s: float) -> bool:

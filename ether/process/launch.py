@@ -220,7 +220,11 @@ class Launch:
 def external_endpoint(broker: config_broker.ExternalBroker) -> Endpoint:
     """Where a broker that runs already listens."""
     address = broker.address
-    who = {"username": address.username, "password": address.password}
-    if address.path is not None:
-        return Endpoint("unix", path=address.path, **who)
-    return Endpoint("tcp", address.host or "", address.port or 0, **who)
+    return Endpoint(
+        "tcp" if address.path is None else "unix",
+        host=address.host or "",
+        port=address.port or config_broker.DEFAULT_MQTT_PORT,
+        path=address.path or "",
+        username=address.username,
+        password=address.password,
+    )

@@ -71,5 +71,5 @@ class Barrier:
             for name, answer in self.answers.items()
             if answer.failed
         }
-        silent = {name: f"did not answer within {waited_s:g} s" for name in self.missing}
+        silent = dict.fromkeys(self.missing, f"did not answer within {waited_s:g} s")
         return {**failed, **self.lost, **silent}

@@ -46,4 +46,3 @@ def describe_with_registry(cls: type, class_path: str, registry: Registry) -> Cl
         overlay.update(registry.get(class_path_of(klass), {}))
     overlay.update(registry.get(class_path, {}))
     return describe(cls, overlay)
-

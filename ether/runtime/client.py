@@ -118,4 +118,3 @@ def message_from(topics: SessionTopics, inbound: Inbound) -> Message:
     if head is None:
         return Message(topic, unpacked.value, None, None, None, ())
     return Message(topic, unpacked.value, head.id, head.source, head.time, head.parents)
-

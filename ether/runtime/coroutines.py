@@ -45,7 +45,9 @@ class CoroutineRunner:
             import asyncio
 
             self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._loop.run_forever, name=f"ether-async-{self._name}", daemon=True)
+            self._thread = threading.Thread(
+                target=self._loop.run_forever, name=f"ether-async-{self._name}", daemon=True
+            )
             self._thread.start()
         return self._loop
 

@@ -68,7 +68,9 @@ class HostedInstance:
             for method in spec.with_mark(MarkKind.SUB)
         }
         self._publications = {
-            method.name: [(topics.data(check_topic(mark.topic or "")), mark.qos) for mark in method.of_kind(MarkKind.PUB)]
+            method.name: [
+                (topics.data(check_topic(mark.topic or "")), mark.qos) for mark in method.of_kind(MarkKind.PUB)
+            ]
             for method in spec.methods
         }
         self._subscriptions = {

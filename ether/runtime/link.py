@@ -199,5 +199,5 @@ class Link:
         while (item := self.transport.receive()) is not None:
             try:
                 self.step(item)
-            except Exception:  # noqa: BLE001  the dispatch loop: one receiver's defect must not deafen the others
+            except Exception:  # the dispatch loop: one receiver's defect must not deafen the others
                 logger.exception("%s could not route a message", self.source)

@@ -115,10 +115,13 @@ class Session:
             if value is None:
                 self._lose(name, "left while it was asked")
                 self._presence.forget(name)
-            elif announcement is not None and announcement.name == name and self._presence.apply(announcement):
-                if announcement.state in (State.LOST, State.ERROR):
-                    self._lose(name, announcement.error or "died while it was asked")
+            elif announcement is not None and announcement.name == name:
+                self._note(announcement)
             self._changed.notify_all()
+
+    def _note(self, announcement: Announcement) -> None:
+        if self._presence.apply(announcement) and announcement.state in (State.LOST, State.ERROR):
+            self._lose(announcement.name, announcement.error or "died while it was asked")
 
     def _lose(self, name: str, why: str) -> None:
         for barrier in self._questions.values():
@@ -166,7 +169,7 @@ class Session:
                 return {name: f"still had work in flight: {reason}" for name, reason in reasons.items()}
             if quiescence.at_rest(barrier.answers):
                 return {}
-        return {name: f"was still publishing or handling messages after {timeout_s:g} s" for name in participants}
+        return dict.fromkeys(participants, f"was still publishing or handling messages after {timeout_s:g} s")
 
     def _on_reply(self, inbound: Inbound) -> None:
         try:

@@ -3,8 +3,8 @@
 A dict maps to arguments by name: extra keys are ignored, `**kwargs` receives the rest. Anything else goes to the
 sole parameter (or the sole one without a default), or to the one named `root`. A sole parameter whose name is not
 among the dict's keys receives the whole dict where its hint can take one (a model, a dataclass, a mapping) or
-where it has no hint, so that `ether.pub(Reading(...))` arrives as the model. An empty message (None) leaves
-defaults alone. Values are validated by pydantic, leniently ("42" fits an int), so a model-typed parameter receives the model.
+where it has no hint, so that `ether.pub(Reading(...))` arrives as the model. An empty message (None) leaves defaults
+alone. Values are validated by pydantic, leniently ("42" fits an int), so a model-typed parameter receives the model.
 
 The trap: hints are resolved when a class is hosted, not at the first message, so a wrong one is a start-up error.
 """

@@ -62,7 +62,11 @@ def tap(ether: Ether, engine: str = "amqtt", **classes: Any) -> None:
 
 def test_everything_that_can_fail_at_the_start_is_named_with_the_users_own_traceback(ether: Ether) -> None:
     instances = parts(
-        fine="Echo", raising="Raising", exiting="Exiting", tapping="Tapping", failing=("Lifecycle", {"name": "f", "fail_in": "init"})
+        fine="Echo",
+        raising="Raising",
+        exiting="Exiting",
+        tapping="Tapping",
+        failing=("Lifecycle", {"name": "f", "fail_in": "init"}),
     )
     instances["missing_class"] = {"class_path": "lab_parts.Ecko"}
     instances["missing_module"] = {"class_path": "no_such_lab.Echo"}
@@ -249,7 +253,14 @@ def test_handlers_that_fail_are_reported_once_and_the_next_message_is_handled(
     assert "topic=int" in told
     assert "message_id=0" in told
     assert told.count("Typed.fail failed") == 7
-    for error in ("ValueError: value", "sys.exit(3)", "RecursionError", "MemoryError", "UnicodeDecodeError", "ExceptionGroup"):
+    for error in (
+        "ValueError: value",
+        "sys.exit(3)",
+        "RecursionError",
+        "MemoryError",
+        "UnicodeDecodeError",
+        "ExceptionGroup",
+    ):
         assert error in told
     assert "Typed.unsendable failed: EncodeError: cannot send images[1].mask" in told
     assert "lab_parts.py" in told
@@ -291,7 +302,9 @@ def test_lifecycle_runs_in_order_on_the_main_thread(ether: Ether, capsys: pytest
 
 
 @pytest.mark.parametrize("step", ["save_all", "cleanup", "shutdown"])
-def test_a_step_that_fails_is_named_and_the_others_run(ether: Ether, step: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_step_that_fails_is_named_and_the_others_run(
+    ether: Ether, step: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     tap(ether, bad=("Lifecycle", {"name": "bad", "fail_in": step}), good=("Lifecycle", {"name": "good"}))
     with pytest.raises(LifecycleFailed, match=f"bad: .*{step} went wrong") as caught:
         ether.shutdown()

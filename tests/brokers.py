@@ -1,0 +1,268 @@
+"""Real brokers for tests and benchmarks: each one the child process that the framework itself starts.
+
+Promise: `running_broker` gives a broker that lets clients in, and leaves no process, thread, folder or port behind,
+however its body ends. The trap: a broker that was restarted is another object, with the same address and credentials.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+READY_S = 15.0
+END_S = 5.0
+
+Family = list["RunningBroker"]
+
+
+def _why_no_mosquitto() -> str | None:
+    folders = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"]
+    found = shutil.which("mosquitto", path=os.pathsep.join(folders))
+    return None if found else "mosquitto is not installed: apt install mosquitto, or brew install mosquitto"
+
+
+mosquitto_missing: str | None = _why_no_mosquitto()
+"""The reason for `pytest.mark.skipif(mosquitto_missing is not None, …)`, or None where mosquitto is installed."""
+
+engines: list[str] = ["amqtt", "mosquitto"]
+
+
+@dataclass(frozen=True)
+class RunningBroker:
+    """One broker that lets clients in. Times are seconds."""
+
+    engine: str
+    version: str
+    host: str
+    port: int
+    unix_socket: str | None
+    username: str
+    password: str = field(repr=False)
+    max_packet_bytes: int
+    protocols: tuple[str, ...]
+    process: subprocess.Popen[bytes] = field(repr=False)
+    engine_pid: int
+    private_dir: Path
+    stderr_path: Path = field(repr=False)
+    _events: queue.SimpleQueue[dict[str, Any]] = field(repr=False)
+    _reader: threading.Thread = field(repr=False)
+    _settings: dict[str, Any] = field(repr=False)
+    _family: Family = field(repr=False)
+
+    @property
+    def url_tcp(self) -> str:
+        """`mqtt://user:password@host:port`."""
+        return f"mqtt://{self.username}:{self.password}@{self.host}:{self.port}"
+
+    @property
+    def url_unix(self) -> str | None:
+        """`unix://user:password@/path`, or None where the engine has no such socket."""
+        if self.unix_socket is None:
+            return None
+        return f"unix://{self.username}:{self.password}@{self.unix_socket}"
+
+    def event(self, kind: str, timeout_s: float = 10.0) -> dict[str, Any]:
+        """The next event of that kind from the broker's stdout; `AssertionError` when the time is over."""
+        return _next_event(self._events, kind, timeout_s, self.process)
+
+    def stderr(self) -> str:
+        """What the broker has written to stderr so far."""
+        return self.stderr_path.read_text(errors="replace")
+
+    def stop(self) -> int:
+        """Ask it to stop, wait until it has, and give back its exit code."""
+        _close_stdin(self.process, b"stop\n")
+        return self._reap()
+
+    def kill(self) -> None:
+        """SIGKILL for the whole of it, engine included, as by a power cut."""
+        _kill_pid(self.process.pid)
+        if self.engine_pid != self.process.pid:
+            _kill_pid(self.engine_pid)
+        _close_stdin(self.process)
+        self._reap()
+        _wait_until(lambda: not alive(self.engine_pid), END_S)
+
+    def restart(self) -> RunningBroker:
+        """Another broker at the same address, with the same credentials; this one is stopped if it still runs."""
+        if self.process.poll() is None:
+            self.stop()
+        return start_broker(self._family, **{**self._settings, "port": self.port})
+
+    def _reap(self) -> int:
+        try:
+            code = self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        self._reader.join(END_S)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return code
+
+    def discard(self) -> None:
+        """Make sure that nothing of it is left."""
+        _close_stdin(self.process)
+        self._reap()
+        if alive(self.engine_pid) and self.engine_pid != self.process.pid:
+            _kill_pid(self.engine_pid)
+        shutil.rmtree(self.private_dir, ignore_errors=True)
+        self.stderr_path.unlink(missing_ok=True)
+
+
+@contextmanager
+def running_broker(engine: str, **settings: Any) -> Iterator[RunningBroker]:
+    """A broker of that engine; `settings` are keys of its settings file (port, max_packet_bytes, …)."""
+    family: Family = []
+    try:
+        yield start_broker(family, engine=engine, **settings)
+    finally:
+        for broker in family:
+            broker.discard()
+
+
+def write_settings(folder: Path, **settings: Any) -> Path:
+    """A settings file of mode 0600 in the folder, as the framework writes it."""
+    path = folder / "settings.json"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w") as file:
+        json.dump(settings, file)
+    return path
+
+
+def start_broker(family: Family, **settings: Any) -> RunningBroker:
+    """Start one, wait for its ready line, and enter it into the family, which its creator discards."""
+    folder = Path(tempfile.mkdtemp(prefix="ether-test-"))
+    settings = {
+        "username": "ether",
+        "password": secrets.token_urlsafe(16),
+        **settings,
+    }
+    path = write_settings(
+        folder, **{"unix_socket": str(folder / "broker.sock"), "private_dir": str(folder), **settings}
+    )
+    stderr_path = Path(f"{folder}.stderr")
+    with stderr_path.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-m", "broker", str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+        )
+    events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    reader = threading.Thread(target=_read_events, args=(process, events), name="broker-events", daemon=True)
+    reader.start()
+    try:
+        ready = _next_event(events, "ready", READY_S, process)
+    except BaseException:
+        _abandon(process, reader, folder, stderr_path)
+        raise
+    broker = RunningBroker(
+        engine=ready["engine"],
+        version=ready["version"],
+        host=ready["host"],
+        port=ready["port"],
+        unix_socket=ready["unix_socket"],
+        username=settings["username"],
+        password=settings["password"],
+        max_packet_bytes=ready["max_packet_bytes"],
+        protocols=tuple(ready["protocols"]),
+        process=process,
+        engine_pid=ready["pid"],
+        private_dir=folder,
+        stderr_path=stderr_path,
+        _events=events,
+        _reader=reader,
+        _settings=settings,
+        _family=family,
+    )
+    family.append(broker)
+    return broker
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of that number runs; one that has ended but was not waited for does not."""
+    try:
+        os.kill(pid, 0)
+        status = Path(f"/proc/{pid}/stat")
+        return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def _abandon(process: subprocess.Popen[bytes], reader: threading.Thread, folder: Path, stderr_path: Path) -> None:
+    _close_stdin(process)
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    reader.join(END_S)
+    if process.stdout is not None:
+        process.stdout.close()
+    said = stderr_path.read_text(errors="replace")
+    shutil.rmtree(folder, ignore_errors=True)
+    stderr_path.unlink(missing_ok=True)
+    print(f"the broker was not ready; exit code {process.returncode}, stderr:\n{said}", file=sys.stderr)
+
+
+def _read_events(process: subprocess.Popen[bytes], events: queue.SimpleQueue[dict[str, Any]]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        events.put(json.loads(line))
+    events.put({"event": "ended"})
+
+
+def _next_event(
+    events: queue.SimpleQueue[dict[str, Any]], kind: str, timeout_s: float, process: subprocess.Popen[bytes]
+) -> dict[str, Any]:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            event = events.get(timeout=max(deadline - time.monotonic(), 0.001))
+        except queue.Empty:
+            raise AssertionError(f"no event {kind!r} from broker {process.pid} within {timeout_s} s") from None
+        if event["event"] == kind:
+            return event
+        if event["event"] == "ended":
+            events.put(event)
+            raise AssertionError(f"broker {process.pid} ended with {process.wait(END_S)} before the event {kind!r}")
+
+
+def _close_stdin(process: subprocess.Popen[bytes], last_words: bytes = b"") -> None:
+    if process.stdin is None or process.stdin.closed:
+        return
+    try:
+        process.stdin.write(last_words)
+        process.stdin.close()
+    except BrokenPipeError:  # it is gone already
+        pass
+
+
+def _kill_pid(pid: int) -> None:
+    try:
+        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+    except ProcessLookupError:
+        pass
+
+
+def _wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
+    """For what has no event to wait for: the end of a process that is not our child."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not so after {timeout_s} s"
+        threading.Event().wait(0.005)
