@@ -52,7 +52,9 @@ def test_only_what_the_class_needs_runs(load: Load) -> None:
 
 
 def test_a_local_name_does_not_drag_in_a_statement(load: Load) -> None:
-    module = load("config = 1 / 0\nclass Wanted:\n    def m(self):\n        config = 3\n        return config\n", "Wanted")
+    module = load(
+        "config = 1 / 0\nclass Wanted:\n    def m(self):\n        config = 3\n        return config\n", "Wanted"
+    )
     assert module.Wanted().m() == 3
 
 
