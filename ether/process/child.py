@@ -91,8 +91,7 @@ class _Life:
         self._announce(link, State.READY)
         self._worker.run()
         instance.close()
-        link.withdraw(self._topics.state(instance.name))
-        link.close()
+        self._leave(link)
         return EXIT_OK
 
     def _connected(self) -> Link | None:
@@ -114,6 +113,15 @@ class _Life:
         spec = describe_with_registry(cls, settings.class_path, settings.marks())
         obj = cls(*settings.args, **settings.kwargs)
         return HostedInstance(settings.name, obj, spec, link, self._topics, self._worker, self._birth)
+
+    def _leave(self, link: Link) -> None:
+        """Clear the announcement, if there is still a broker that could keep it."""
+        try:
+            if link.transport.connected:
+                link.withdraw(self._topics.state(self._settings.name))
+        except EtherError as error:
+            logger.warning("could not clear the announcement of %s: %s", self._settings.name, error)
+        link.close()
 
     def _announce(self, link: Link, state: State, error: str = "") -> None:
         about = self._instance.about() if self._instance else {"pid": os.getpid()}

@@ -83,6 +83,10 @@ class Child:
         )
         return f"{how}\n{said}" if said else how
 
+    def terminate(self) -> None:
+        """Tell it by a signal to finish; nothing where it has ended."""
+        self._process.terminate()
+
     def end(self, timeout_s: float) -> bool:
         """Wait for its end; kill it when the time is over. False where it had to be killed. Twice is fine."""
         self._watch.join(timeout_s)

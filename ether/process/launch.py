@@ -12,10 +12,11 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from ether.config import EtherConfig
 from ether.config import broker as config_broker
-from ether.errors import EtherError, LifecycleFailed, StartFailed
+from ether.errors import EtherError, LifecycleFailed, StartFailed, TransportError
 from ether.logs import get_ether_logger
 from ether.process.children import Child, changed_environment, import_path, running_script, start_instance
 from ether.process.embedded_broker import EmbeddedBroker
@@ -26,7 +27,7 @@ from ether.runtime.assembly import make_link
 from ether.runtime.client import Client
 from ether.runtime.deadline import Deadline
 from ether.runtime.link import Link
-from ether.runtime.session import Session
+from ether.runtime.session import NeverAtRest, Session
 from ether.transport.endpoint import Endpoint
 from ether.version import VERSION
 from ether.wire.topics import SessionTopics
@@ -167,28 +168,39 @@ class Launch:
         what an instance does."""
         self._stopping.set()
         problems: dict[str, list[str]] = {}
+        silent: set[str] = set()
         try:
             for step in ("drain", "save_all", "cleanup", "stop"):
-                for name, why in self._step(step).items():
+                for name, why in self._step(step, silent).items():
                     logger.error("%s: %s: %s", step, name, why)
                     problems.setdefault(name, []).append(f"{step}: {why}")
-            for name in self._end_children(STEP_TIMEOUT_S if not problems else 1.0):
+            for name in silent:
+                self._children[name].terminate()
+            for name in self._end_children(STEP_TIMEOUT_S):
                 logger.error("instance %s did not end and was killed", name)
                 problems.setdefault(name, []).append("did not end and was killed")
         finally:
             self._abandon()
         return {name: "; ".join(whys) for name, whys in problems.items()}
 
-    def _step(self, step: str) -> Mapping[str, str]:
-        participants = [name for name in self._children if name not in self._ended]
+    def _step(self, step: str, silent: set[str]) -> Mapping[str, str]:
+        """Take one step with everybody who is alive and has answered so far. Who does not answer joins `silent`: it is
+        asked no more, and in the end told to finish by a signal, which it obeys after what it is doing."""
+        participants = [name for name in self._children if name not in self._ended and name not in silent]
         if not participants:
             return {}
         try:
-            if step == "drain":
-                return self.session.drain(participants, STEP_TIMEOUT_S)
-            return self.session.ask(step, participants, STEP_TIMEOUT_S).reasons(STEP_TIMEOUT_S)
-        except EtherError as error:  # the broker is gone: what follows must happen all the same
+            if not self.session.link.transport.connected:
+                raise TransportError("the broker is gone")
+            ask = self.session.drain if step == "drain" else partial(self.session.ask, step)
+            barrier = ask(participants, timeout_s=STEP_TIMEOUT_S)
+        except NeverAtRest as error:
+            return {"the session": str(error)}
+        except EtherError as error:  # what follows must happen all the same
+            silent.update(participants)
             return dict.fromkeys(participants, f"could not be asked: {error}")
+        silent.update(barrier.missing)
+        return barrier.reasons(STEP_TIMEOUT_S)
 
     def _end_children(self, timeout_s: float) -> list[str]:
         deadline = Deadline(timeout_s)

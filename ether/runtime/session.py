@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 
-from ether.errors import PayloadError, TransportError
+from ether.errors import EtherError, PayloadError, TransportError
 from ether.logs import get_ether_logger
 from ether.protocol.barrier import Answer, Barrier
 from ether.protocol.drain import Quiescence
@@ -22,6 +22,14 @@ from ether.wire.topics import SessionTopics
 logger = get_ether_logger("Ether")
 
 _ECHO = b"echo"
+
+
+class NeverAtRest(EtherError, TimeoutError):
+    """The instances were still publishing or handling messages; `timeout_s` in seconds."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        super().__init__(f"messages were still being published or handled after {timeout_s:g} s")
 
 
 class Session:
@@ -157,19 +165,23 @@ class Session:
             self._lose(name, why)
             self._changed.notify_all()
 
-    def drain(self, participants: Iterable[str], timeout_s: float) -> dict[str, str]:
-        """Wait until no message is in flight or being handled; returns who kept it from that, and why."""
+    def drain(self, participants: Iterable[str], timeout_s: float) -> Barrier:
+        """Wait until no message is in flight or being handled; returns the last wave.
+
+        Raises `NeverAtRest` where messages go on causing messages, or a source goes on publishing.
+        """
         participants = list(participants)
         deadline = Deadline(timeout_s)
         quiescence = Quiescence()
         self.link.flush(deadline.left())
-        while participants and not deadline.passed:
+        first = barrier = self.ask("drain", participants, deadline.left())
+        while not (barrier.missing or barrier.lost or quiescence.at_rest(barrier.answers)):
+            if deadline.passed:
+                raise NeverAtRest(timeout_s)
             barrier = self.ask("drain", participants, deadline.left())
-            if reasons := barrier.reasons(timeout_s):
-                return {name: f"still had work in flight: {reason}" for name, reason in reasons.items()}
-            if quiescence.at_rest(barrier.answers):
-                return {}
-        return dict.fromkeys(participants, f"was still publishing or handling messages after {timeout_s:g} s")
+        if barrier is not first and deadline.passed and barrier.missing:  # the time ran out, not their patience
+            raise NeverAtRest(timeout_s)
+        return barrier
 
     def _on_reply(self, inbound: Inbound) -> None:
         try:

@@ -168,6 +168,32 @@ class Environment:
         }
 
 
+class Busy:
+    """Is busy for a while, and saves in the end."""
+
+    @ether_sub(topic="busy")
+    def be_busy(self, seconds: float) -> None:
+        print("busy", flush=True)
+        time.sleep(seconds)
+
+    @ether_save_all
+    def save(self) -> None:
+        print("saved", flush=True)
+
+
+class Endless:
+    """Causes itself."""
+
+    @ether_sub(topic="round")
+    @ether_pub(topic="round")
+    def again(self, n: int) -> dict[str, int]:
+        return {"n": n + 1}
+
+    @ether_save_all
+    def save(self) -> None:
+        print("endless saved", flush=True)
+
+
 class Printer:
     """Prints long lines and short ones."""
 

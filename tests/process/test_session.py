@@ -330,6 +330,54 @@ def test_an_instance_that_is_killed_is_named_and_does_not_hold_up_the_end(
     assert "other: save_all" in told.out
 
 
+@pytest.fixture
+def short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shutdown with less patience."""
+    monkeypatch.setattr("ether.process.launch.STEP_TIMEOUT_S", 1.5)
+
+
+@pytest.mark.usefixtures("short_steps")
+def test_an_instance_that_is_busy_is_named_and_saves_when_it_has_finished(
+    ether: Ether, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tap(ether, busy="Busy", other=("Lifecycle", {"name": "other"}))
+    ether.pub({"seconds": 2.5}, topic="busy")
+    with pytest.raises(LifecycleFailed, match=r"busy: drain: did not answer within 1\.5 s"):
+        ether.shutdown()
+    assert capsys.readouterr().out.splitlines()[-1] == "saved"
+
+
+@pytest.mark.usefixtures("short_steps")
+def test_an_instance_that_never_comes_back_is_killed(ether: Ether) -> None:
+    tap(ether, busy="Busy")
+    ether.pub({"seconds": 600}, topic="busy")
+    with pytest.raises(LifecycleFailed, match="was killed"):
+        ether.shutdown()
+
+
+@pytest.mark.usefixtures("short_steps")
+def test_a_session_that_never_rests_is_ended_all_the_same(ether: Ether, capsys: pytest.CaptureFixture[str]) -> None:
+    tap(ether, endless="Endless")
+    ether.pub({"n": 0}, topic="round")
+    with pytest.raises(LifecycleFailed, match="still being published"):
+        ether.shutdown()
+    assert "endless saved" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("short_steps")
+def test_without_a_broker_instances_still_save(ether: Ether, capsys: pytest.CaptureFixture[str]) -> None:
+    with running_broker("amqtt") as broker:
+        ether.tap({"instances": parts(one=("Lifecycle", {"name": "one"}))}, broker=broker.url_tcp)
+        broker.kill()
+        link = ether._launch.session.link  # type: ignore[union-attr]
+        with ether._launch.session._changed:  # type: ignore[union-attr]
+            ether._launch.session._changed.wait_for(lambda: not link.transport.connected, 5)  # type: ignore[union-attr]
+        with pytest.raises(LifecycleFailed, match="the broker is gone"):
+            ether.shutdown()
+    steps = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+    assert steps == ["init", "save_all", "cleanup", "shutdown"]
+
+
 def test_a_forked_child_does_not_end_its_parents_session(ether: Ether) -> None:
     tap(ether, echo="Echo")
     reading, writing = os.pipe()
