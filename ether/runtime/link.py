@@ -135,11 +135,11 @@ class Link:
                 self._last = receipt
         return receipt
 
-    def announce(self, topic: str, value: object, timeout_s: float = 5.0) -> None:
-        """Publish retained, wait for the broker's acknowledgement, and repeat it after every reconnect: a broker
-        that was started anew has forgotten everything."""
+    def announce(self, topic: str, value: object) -> None:
+        """Publish retained, and repeat it after every reconnect: a broker that was started anew has forgotten
+        everything. Does not wait: whoever needs it has it when it arrives there."""
         self._announcements[topic] = value
-        self.publish(topic, value, retain=True).wait(timeout_s)
+        self.publish(topic, value, retain=True)
 
     def withdraw(self, topic: str, timeout_s: float = 2.0) -> None:
         """Clear a retained announcement."""
