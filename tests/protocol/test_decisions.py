@@ -44,7 +44,14 @@ def test_an_old_death_does_not_overwrite_a_new_birth() -> None:
 
 
 def test_what_is_not_an_announcement_is_ignored() -> None:
-    wrong = [None, 3, {}, {"name": "cam"}, {"name": "cam", "state": "dancing", "birth": "x"}, {"name": 3, "state": "ready"}]
+    wrong = [
+        None,
+        3,
+        {},
+        {"name": "cam"},
+        {"name": "cam", "state": "dancing", "birth": "x"},
+        {"name": 3, "state": "ready"},
+    ]
     assert [Announcement.from_value(value) for value in wrong] == [None] * len(wrong)
     kept = Announcement("cam", State.ERROR, "b", "why", {"pid": 3})
     assert Announcement.from_value(kept.to_value()) == kept
