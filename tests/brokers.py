@@ -95,7 +95,7 @@ class RunningBroker:
             _kill_pid(self.engine_pid)
         _close_stdin(self.process)
         self._reap()
-        _wait_until(lambda: not alive(self.engine_pid), END_S)
+        assert soon(lambda: not alive(self.engine_pid), END_S)
 
     def restart(self) -> RunningBroker:
         """Another broker at the same address, with the same credentials; this one is stopped if it still runs."""
@@ -260,9 +260,11 @@ def _kill_pid(pid: int) -> None:
         pass
 
 
-def _wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
-    """For what has no event to wait for: the end of a process that is not our child."""
-    deadline = time.monotonic() + timeout_s
+def soon(condition: Callable[[], bool], timeout_s: float = 1.0) -> bool:
+    """Whether it becomes so in time. Only for what has no event: a process that is not our child, a folder."""
+    deadline, never = time.monotonic() + timeout_s, threading.Event()
     while not condition():
-        assert time.monotonic() < deadline, f"not so after {timeout_s} s"
-        threading.Event().wait(0.005)
+        if time.monotonic() > deadline:
+            return False
+        never.wait(0.002)
+    return True

@@ -1,0 +1,83 @@
+"""`python -I -m broker SETTINGS_FILE`: one broker, for as long as its parent lives.
+
+| exit code | meaning |
+| --- | --- |
+| 0 | it was told to stop: a line "stop" on stdin, the end of stdin, SIGTERM or SIGHUP |
+| 2 | the settings file was refused |
+| 3 | the engine is not installed, or in a version that was never tested |
+| 4 | another program listens at the address |
+| 5 | the engine would not start, or ended by itself |
+
+Promise: one ready line on stdout when a client can connect, one sentence on stderr for every code but 0, and on every
+end that leaves us a moment the private folder and every child are gone (docs/brokers.md).
+"""
+
+import os
+import sys
+
+from broker import private, settings
+from broker.events import Announcer
+from broker.failures import BrokerFailure, EngineMissing, ExitCode, SettingsRefused
+from broker.lifeline import Lifeline
+
+
+def main(arguments: list[str]) -> ExitCode:
+    """Run one broker to its end and give back the exit code."""
+    lifeline, announcer = Lifeline(), Announcer()
+    try:
+        if len(arguments) != 1:
+            raise SettingsRefused("Usage: python -I -m broker SETTINGS_FILE")
+        _serve(settings.load(arguments[0]), announcer, lifeline)
+    except BrokerFailure as failure:
+        return _report(failure, announcer)
+    except Exception as error:  # noqa: BLE001 (main: whatever it is must end as a sentence and an exit code)
+        import traceback
+
+        traceback.print_exc()
+        return _report(error, announcer)
+    finally:
+        announcer.close()
+    return ExitCode.OK
+
+
+def _serve(chosen: settings.Settings, announcer: Announcer, lifeline: Lifeline) -> None:
+    try:
+        if _engine(chosen) == "mosquitto":
+            from broker import mosquitto_engine
+
+            mosquitto_engine.serve(chosen, announcer, lifeline)
+        else:
+            from broker import amqtt_engine
+
+            amqtt_engine.serve(chosen, announcer, lifeline)
+    except BrokenPipeError:
+        return  # the parent died before it could hear that we are ready
+    finally:
+        if chosen.private_dir is not None:
+            private.remove(chosen.private_dir)
+
+
+def _engine(chosen: settings.Settings) -> str:
+    if chosen.engine != "auto":
+        return chosen.engine
+    from broker import mosquitto_engine
+
+    if mosquitto_engine.find() is not None:
+        return "mosquitto"
+    if not settings.is_loopback(chosen.host):
+        raise EngineMissing(settings.LOOPBACK_ONLY.format(host=chosen.host))
+    return "amqtt"
+
+
+def _report(failure: Exception, announcer: Announcer) -> ExitCode:
+    print(f"broker: {failure}", file=sys.stderr, flush=True)
+    code = failure.code if isinstance(failure, BrokerFailure) else ExitCode.ENGINE_FAILED
+    if code is ExitCode.ENGINE_FAILED:
+        announcer.failed(str(failure))
+    return code
+
+
+if __name__ == "__main__":
+    exit_code = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(exit_code)  # not sys.exit: nothing is left to be cleaned up, and it saves the parent 20 ms

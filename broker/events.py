@@ -1,0 +1,71 @@
+"""What the broker tells its parent: lines of JSON on stdout, each one object with the key "event".
+
+Promise: the ready line is written once and at once. Warnings follow from a thread of their own, so that a parent which
+never reads them cannot stop the broker; of more than `BACKLOG` unread ones the newest are dropped, and the next says
+how many. The trap: a full pipe blocks whoever writes. The thread that serves clients writes nothing but the ready line.
+"""
+
+import json
+import os
+import queue
+import threading
+from typing import Any
+
+BACKLOG = 1_000
+FLUSH_S = 0.2  # how long the end waits for a parent that reads slowly
+
+
+class Announcer:
+    """Writes events to a file descriptor."""
+
+    def __init__(self, descriptor: int = 1) -> None:
+        self._descriptor = descriptor
+        self._waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+        self._dropped = 0
+
+    def ready(self, **facts: Any) -> None:
+        """Say that a client can connect; `BrokenPipeError` means that nobody is left to be told."""
+        _write_all(self._descriptor, _line("ready", facts))
+
+    def warning(self, text: str) -> None:
+        """Say something that must not stay silent; never blocks, callable from any thread."""
+        self._put("warning", {"text": text})
+
+    def failed(self, text: str) -> None:
+        """Say that the broker ends by itself, and why."""
+        self._put("failed", {"text": text})
+
+    def close(self) -> None:
+        """Give unread events a short time to be written."""
+        if self._writer is not None:
+            self._waiting.put(None)
+            self._writer.join(FLUSH_S)
+
+    def _put(self, event: str, facts: dict[str, Any]) -> None:
+        if self._waiting.qsize() >= BACKLOG:
+            self._dropped += 1
+            return
+        if self._dropped:
+            facts = {**facts, "dropped_events": self._dropped}
+            self._dropped = 0
+        self._waiting.put(_line(event, facts))
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write, name="events", daemon=True)
+            self._writer.start()
+
+    def _write(self) -> None:
+        while (line := self._waiting.get()) is not None:
+            try:
+                _write_all(self._descriptor, line)
+            except OSError:  # the parent closed its end; its death is noticed at stdin
+                return
+
+
+def _line(event: str, facts: dict[str, Any]) -> bytes:
+    return json.dumps({"event": event, **facts}).encode() + b"\n"
+
+
+def _write_all(descriptor: int, line: bytes) -> None:
+    while line:
+        line = line[os.write(descriptor, line) :]

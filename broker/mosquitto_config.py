@@ -1,0 +1,69 @@
+"""What a mosquitto of ours is told: its configuration and its password file, as texts.
+
+Promise: nobody gets in without the session's user and password; nothing is dropped before a client owes us
+`MAX_QUEUED_BYTES`, and mosquitto says so when it does; what it sends leaves at once (TCP_NODELAY).
+The traps: a setting that a version does not know stops it from starting, so what is newer than 1.6 is written for newer
+ones only; as root it changes to a user who cannot read the private folder, unless it is told to stay.
+"""
+
+import binascii
+import os
+
+from broker.settings import MAX_PACKET_BYTES, Settings
+
+# PUBLISH packets of QoS 1 on their way to one client, not yet acknowledged. It is what lies in the client's own buffers
+# when that client withholds its PUBACKs because it is slow, so it must be small enough for that and large enough not to
+# throttle (docs/decisions/0002-embedded-broker.md has the measurement).
+MAX_INFLIGHT_MESSAGES = 100
+MAX_QUEUED_BYTES = 268_435_456
+PASSWORD_ROUNDS = 101  # mosquitto's own default: the password is random, there is nothing to guess
+
+Version = tuple[int, int, int]
+FIRST_WITH_MQTT_5: Version = (1, 6, 0)
+FIRST_WITH_UNIX_SOCKETS: Version = (2, 0, 0)
+
+
+def configuration(settings: Settings, port: int, version: Version, unix_socket: str | None) -> str:
+    """The configuration file, for a mosquitto whose working directory is the private folder."""
+    lines = [
+        f"listener {port} {settings.host}",
+        *([f"listener 0 {unix_socket}"] if unix_socket else []),
+        "allow_anonymous false",
+        "password_file users",
+        "persistence false",
+        "set_tcp_nodelay true",
+        f"max_inflight_messages {MAX_INFLIGHT_MESSAGES}",
+        "max_queued_messages 0",
+        f"max_queued_bytes {MAX_QUEUED_BYTES}",
+        *_packet_limit(settings.max_packet_bytes),
+        "sys_interval 0",
+        "log_dest stderr",
+        "log_timestamp false",
+        "log_type error",
+        "log_type warning",
+        "log_type notice",
+        "log_type information",
+        *(["user root"] if os.name == "posix" and os.geteuid() == 0 else []),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _packet_limit(max_packet_bytes: int) -> list[str]:
+    """mosquitto refuses a remaining length that *reaches* the number, and announces the number over MQTT 5. At MQTT's
+    own limit nothing is written: one more is no valid announcement, and clients would refuse the connection."""
+    return [] if max_packet_bytes == MAX_PACKET_BYTES else [f"max_packet_size {max_packet_bytes + 1}"]
+
+
+def password_line(username: str, password: str, version: Version) -> str:
+    """One line of the password file: PBKDF2 over SHA-512 since 2.0, before that SHA-512 of password and salt."""
+    import hashlib  # 4 MB of OpenSSL: only when a mosquitto is started
+
+    salt = os.urandom(12)
+    if version >= (2, 0, 0):
+        digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, PASSWORD_ROUNDS)
+        return f"{username}:$7${PASSWORD_ROUNDS}${_base64(salt)}${_base64(digest)}\n"
+    return f"{username}:$6${_base64(salt)}${_base64(hashlib.sha512(password.encode() + salt).digest())}\n"
+
+
+def _base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()
