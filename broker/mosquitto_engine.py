@@ -49,7 +49,8 @@ _WORTH_AN_EVENT = re.compile(
 _OF_NO_INTEREST = re.compile(
     r"^New connection from|^New client connected|^Client .* (closed its connection|disconnected(: .*)?)\.$"
     r"|should not be run as root|^mosquitto version .* (starting|running|terminating)|^Config loaded|^Opening "
-    r"|^Socket error on client",
+    r"|^Socket error on client"
+    r"|Unable to set TCP_NODELAY",  # it tries for Unix sockets, too, which have no Nagle
 )
 
 
