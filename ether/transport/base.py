@@ -1,26 +1,27 @@
 """What a connection to a broker promises, whichever engine keeps it.
 
 A `Transport` moves bytes: topics, bodies and (MQTT 5) packed property sections. It knows nothing of Ether's
-messages. Nobody registers callbacks: whatever arrives, messages and changes of the connection alike, is put into
-one queue, in order, and the owner takes it out with `receive()` on a thread of its own. So no user code can ever
-run on an engine's network thread, where an exception would kill it silently and waiting would never end.
+messages. Nobody registers callbacks: whatever arrives, messages and changes of the connection alike, is put
+into one queue, in order, and the owner takes it out with `receive()` on a thread of its own. So no user code
+can ever run on an engine's network thread, where an exception would kill it silently and waiting would never
+end.
 
 Promises, checked for every engine by one contract suite:
 - `connect()` returns connected, or raises; `subscribe()` returns when the broker has confirmed.
 - After a lost connection the transport reconnects by itself with capped, jittered back-off, restores every
-  subscription, waits for the confirmations, and only then reports `ConnectionUp`. A confirmation that does not
-  come means that the connection is deaf: it is dropped and made anew.
-- A QoS 1 message that `publish()` accepted is sent again after a reconnect until the broker acknowledges it, for
-  as long as this process lives. It may then arrive twice; it is never dropped silently.
-- Queues are bounded in both directions: `publish()` blocks for room, then raises; a reader that falls behind
-  delays the acknowledgements of QoS 1 messages, so that the broker holds the rest back.
+  subscription, waits for the confirmations, and only then reports `ConnectionUp`. A confirmation that does
+  not come means that the connection is deaf: it is dropped and made anew.
+- A QoS 1 message that `publish()` accepted is sent again after a reconnect until the broker acknowledges it,
+  for as long as this process lives. It may then arrive twice; it is never dropped silently.
+- Queues are bounded in both directions: `publish()` blocks for room, then raises; an owner that falls behind
+  (`consumed()`) delays the acknowledgements of QoS 1 messages, so that the broker holds the rest back.
 """
 
 from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -45,8 +46,8 @@ class Will:
 class Delivery:
     """A message as it came from the broker.
 
-    `properties` is the MQTT 5 property section without its length prefix (see `ether.wire.properties`), empty over
-    3.1.1. `retained` is true only for a message that the broker had kept from before the subscription.
+    `properties` is the MQTT 5 property section without its length prefix (see `ether.wire.properties`), empty
+    over 3.1.1. `retained` is true only for a message that the broker had kept from before the subscription.
     """
 
     topic: str
@@ -71,6 +72,8 @@ class ConnectionDown:
 class Receipt(ABC):
     """The fate of one publish."""
 
+    __slots__ = ()
+
     @property
     @abstractmethod
     def done(self) -> bool:
@@ -82,13 +85,20 @@ class Receipt(ABC):
         """True where the broker acknowledged and said that nobody subscribes (MQTT 5 reason code 0x10)."""
 
     @abstractmethod
+    def when_done(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once the fate is known, whatever it is; at once where it is known already. One
+        callback for each receipt. It runs on the network thread or the calling one, with no lock held: it may
+        only note something and must neither block nor raise."""
+
+    @abstractmethod
     def wait(self, timeout_s: float) -> None:
-        """Return when done; raise `PublishTimeout` after `timeout_s` seconds, `TransportError` where the broker
-        refused the message, `TransportClosed` where the transport was closed before."""
+        """Return when done; raise `PublishTimeout` after `timeout_s` seconds, `TransportError` where the
+        broker refused the message, `TransportClosed` where the transport was closed before."""
 
 
 class Transport(ABC):
-    """One connection to one broker. Every method may be called from any thread."""
+    """One connection to one broker. Every method may be called from any thread, but not from a signal
+    handler, which may have interrupted the very thread that holds a lock."""
 
     @property
     @abstractmethod
@@ -111,8 +121,8 @@ class Transport(ABC):
 
     @abstractmethod
     def close(self, timeout_s: float = 1.0) -> None:
-        """Wait up to `timeout_s` for outstanding acknowledgements, say DISCONNECT (so that no will is sent), end
-        every thread. Wakes `receive()`. Twice is fine."""
+        """Wait up to `timeout_s` for outstanding acknowledgements, say DISCONNECT (so that no will is sent),
+        end every thread. Wakes `receive()`. Twice is fine."""
 
     @abstractmethod
     def publish(
@@ -126,14 +136,14 @@ class Transport(ABC):
         timeout_s: float = 10.0,
     ) -> Receipt:
         """Hand a message over. Returns when it is accepted into the bounded outgoing queue, and raises
-        `PublishTimeout` if there is no room for `timeout_s` seconds, `PayloadTooLarge`, `TransportClosed`, and
-        `UnsupportedFeature` for properties over 3.1.1. While disconnected QoS 1 waits in the queue and QoS 0 is
-        dropped and counted in `dropped`."""
+        `PublishTimeout` if there is no room for `timeout_s` seconds, `PayloadTooLarge`, `TransportClosed`,
+        and `UnsupportedFeature` for properties over 3.1.1. While disconnected QoS 1 waits in the queue and
+        QoS 0 is dropped and counted in `dropped`."""
 
     @abstractmethod
     def subscribe(self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0) -> None:
-        """Subscribe and wait for the broker's confirmation; raises `SubscribeRefused`. Remembered: it is restored
-        after every reconnect. Repeating a filter is allowed (retained messages come again)."""
+        """Subscribe and wait for the broker's confirmation; raises `SubscribeRefused`. Remembered: it is
+        restored after every reconnect. Repeating a filter is allowed (retained messages come again)."""
 
     @abstractmethod
     def unsubscribe(self, topic_filters: Sequence[str], *, timeout_s: float = 5.0) -> None:
@@ -141,8 +151,15 @@ class Transport(ABC):
 
     @abstractmethod
     def receive(self, timeout_s: float | None = None) -> Delivery | ConnectionUp | ConnectionDown | None:
-        """The next thing that arrived, in order. None after `timeout_s` seconds without one (0: do not wait; None:
-        wait for ever), or, once everything was taken out, when the transport was closed."""
+        """The next thing that arrived, in order. None after `timeout_s` seconds without one (0: do not wait;
+        None: wait for ever), or, once everything was taken out, when the transport was closed."""
+
+    @abstractmethod
+    def consumed(self, delivery: Delivery) -> None:
+        """The owner has finished with a delivery that `receive()` gave it. Until then it counts as unread:
+        unread messages are what delays the acknowledgements, wherever in this process they are queued. Every
+        delivery has to be consumed, once, by any thread; too many that never are, and the broker sends no
+        more."""
 
     @property
     @abstractmethod

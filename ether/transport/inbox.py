@@ -1,0 +1,157 @@
+"""What has arrived and is not consumed yet: one bounded queue, and the decision when to acknowledge.
+
+QoS 1: acknowledgements go out at once while the queue is short. Above the high-water mark they are withheld,
+so the broker's in-flight window fills and it keeps the rest; below the low-water mark they are sent. The
+queue therefore never holds more than the high-water mark plus one window. QoS 0 has no such brake: beyond a
+hard bound it is dropped, counted, and logged once for each burst.
+
+The trap: the reader and the network thread decide about acknowledgements at the same time. Both first write
+down what they did, then look at what the other did, so that withheld acknowledgements cannot be forgotten.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Condition, Lock
+from time import monotonic
+
+from ether.transport.base import ConnectionDown, ConnectionUp, Delivery
+
+HIGH_COUNT, LOW_COUNT = 1_000, 500
+HIGH_BYTES, LOW_BYTES = 16 << 20, 8 << 20
+HARD_COUNT, HARD_BYTES = 50_000, 256 << 20  # QoS 0 only; a delivery costs about 200 bytes besides its payload
+
+logger = logging.getLogger("Ether.transport")
+
+Item = Delivery | ConnectionUp | ConnectionDown
+
+
+class Inbox:
+    """Filled by one network thread, emptied by any number of readers."""
+
+    def __init__(self) -> None:
+        self._items: deque[Item] = deque()
+        self._count = self._bytes = 0  # of messages that arrived and are not consumed
+        self._arrived = Condition(Lock())
+        self._readers_waiting = 0
+        self._closed = False
+        self._dropping = False
+        self.dropped = 0
+        # Acknowledgements: `_withheld` and the right to send them belong to `_ack_lock`.
+        self._ack_lock = Lock()
+        self._withheld: list[bytes] = []
+        self._holding = False
+        self._send_acks: Callable[[list[bytes]], None] | None = None
+
+    # the reader's side
+
+    def get(self, timeout_s: float | None) -> Item | None:
+        """The oldest item; None after `timeout_s` seconds (None: never), or when closed and empty."""
+        with self._arrived:
+            if not self._items and not self._wait(timeout_s):
+                return None
+            return self._items.popleft()
+
+    def consumed(self, delivery: Delivery) -> None:
+        """A message that was got is done with, and makes room."""
+        with self._arrived:
+            self._count -= 1
+            self._bytes -= len(delivery.payload)
+        if self._holding and self._short:
+            self._release()
+
+    def _wait(self, timeout_s: float | None) -> bool:
+        deadline = None if timeout_s is None else monotonic() + timeout_s
+        self._readers_waiting += 1
+        try:
+            while not self._items and not self._closed:
+                remaining = None if deadline is None else deadline - monotonic()
+                if remaining is not None and remaining <= 0:
+                    return False
+                self._arrived.wait(remaining)
+        finally:
+            self._readers_waiting -= 1
+        return bool(self._items)
+
+    # the network thread's side
+
+    def put(self, item: ConnectionUp | ConnectionDown) -> None:
+        """Something about the connection; never dropped."""
+        with self._arrived:
+            self._items.append(item)
+            self._arrived.notify()
+
+    def put_deliveries(self, deliveries: list[Delivery]) -> None:
+        """Messages, in order; QoS 0 beyond the hard bound is dropped."""
+        size = sum([len(delivery.payload) for delivery in deliveries])
+        with self._arrived:
+            if self._count >= HARD_COUNT or self._bytes >= HARD_BYTES:
+                deliveries = self._without_qos0(deliveries)
+                size = sum([len(delivery.payload) for delivery in deliveries])
+            elif self._dropping and self._short:
+                self._dropping = False
+            self._items.extend(deliveries)
+            self._count += len(deliveries)
+            self._bytes += size
+            if self._readers_waiting:
+                self._arrived.notify(len(deliveries))
+
+    def _without_qos0(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        kept = [delivery for delivery in deliveries if delivery.qos]
+        self.dropped += len(deliveries) - len(kept)
+        if not self._dropping and len(kept) < len(deliveries):
+            self._dropping = True
+            logger.warning("the reader is %d messages behind: dropping QoS 0 messages", self._count)
+        return kept
+
+    @property
+    def _short(self) -> bool:
+        return self._count < LOW_COUNT and self._bytes < LOW_BYTES
+
+    @property
+    def _long(self) -> bool:
+        return self._count >= HIGH_COUNT or self._bytes >= HIGH_BYTES
+
+    # acknowledgements
+
+    def begin_acks(self, send: Callable[[list[bytes]], None]) -> None:
+        """A new connection; what an earlier one had withheld is void (the broker sends those messages
+        again)."""
+        with self._ack_lock:
+            self._withheld.clear()
+            self._holding, self._send_acks = False, send
+
+    def end_acks(self) -> None:
+        """The connection is lost: nothing can be acknowledged any more."""
+        with self._ack_lock:
+            self._withheld.clear()
+            self._holding, self._send_acks = False, None
+
+    def acknowledge(self, packet_ids: list[bytes]) -> None:
+        """Acknowledge messages that were put in, now or when the reader has caught up."""
+        with self._ack_lock:
+            self._withheld += packet_ids
+            if not self._holding:
+                self._holding = self._long
+            if self._holding and self._short:  # the reader emptied the queue just now and saw no one holding
+                self._holding = False
+            if not self._holding:
+                self._flush()
+
+    def _release(self) -> None:
+        with self._ack_lock:
+            self._holding = False
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._send_acks is not None and self._withheld:
+            packet_ids, self._withheld = self._withheld, []
+            self._send_acks(packet_ids)
+
+    def close(self) -> None:
+        """Nothing more will arrive: wakes every reader."""
+        with self._arrived:
+            self._closed = True
+            self._arrived.notify_all()

@@ -1,0 +1,338 @@
+"""A broker in memory, and the transport to it: the semantics of MQTT without sockets, processes or threads.
+
+A publish is delivered into every receiver's queue before `publish()` returns, in publish order, so a test
+over loopback is deterministic and takes microseconds. `LoopbackBroker.stop()` and `start()` play the outage
+of a broker that keeps nothing, which is what Ether's embedded brokers are; `LoopbackTransport.abandon()`
+plays a client's sudden death. The trap: restoring is orderly here (first all subscriptions, then everything
+that waited); between real processes a message can still precede somebody's subscription.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Condition, RLock
+from time import monotonic
+
+from ether.errors import (
+    BrokerUnreachable,
+    PayloadTooLarge,
+    PublishTimeout,
+    SubscribeRefused,
+    TransportClosed,
+    TransportError,
+    UnsupportedFeature,
+)
+from ether.transport.base import (
+    ConnectionDown,
+    ConnectionUp,
+    Delivery,
+    ProtocolVersion,
+    Receipt,
+    Transport,
+    Will,
+)
+from ether.transport.inbox import HARD_BYTES, HARD_COUNT
+from ether.transport.names import check_filter, matches, packed_topic
+from ether.transport.outbox import MAX_BYTES, MAX_COUNT, Settled
+from ether.transport.packets import MAX_PACKET_BYTES
+
+
+class LoopbackBroker:
+    """Where loopback transports meet. One lock orders everything; it may be used from many threads."""
+
+    def __init__(
+        self, *, version: ProtocolVersion = ProtocolVersion.V5, max_packet_bytes: int = MAX_PACKET_BYTES
+    ) -> None:
+        self.version, self.max_packet_bytes = version, max_packet_bytes
+        self.lock = RLock()
+        self.running = True
+        self._clients: dict[LoopbackTransport, None] = {}  # a set that keeps its order
+        self._retained: dict[str, Delivery] = {}
+
+    def stop(self) -> None:
+        """Go away as by kill -9: no wills, and nothing that was retained survives."""
+        with self.lock:
+            if not self.running:
+                return
+            self.running = False
+            self._retained.clear()
+            for client in self._clients:
+                client.on_outage()
+
+    def start(self) -> None:
+        """Be there again: every client restores its subscriptions, then sends what waited, in order."""
+        with self.lock:
+            if self.running:
+                return
+            self.running = True
+            clients = list(self._clients)
+            for client in clients:
+                client.on_return()
+            for client in clients:
+                client.on_restored()
+
+    def join(self, client: LoopbackTransport) -> None:
+        """A client connects."""
+        with self.lock:
+            if not self.running:
+                raise BrokerUnreachable("loopback", "it is stopped")
+            self._clients[client] = None
+
+    def leave(self, client: LoopbackTransport, will: Will | None) -> None:
+        """A client goes, with a will where it died."""
+        with self.lock:
+            if self._clients.pop(client, 1) is None and will is not None and self.running:
+                self.route(Delivery(will.topic, will.payload, 1, will.retain, will.properties))
+
+    def route(self, message: Delivery) -> int:
+        """Deliver to every subscriber; how many there were. `message.retained` means: to be retained."""
+        with self.lock:
+            if message.retained:
+                self._retain(message)
+            receivers = [(client, client.granted(message.topic)) for client in self._clients]
+            return sum(client.take(message, qos, retained=False) for client, qos in receivers if qos is not None)
+
+    def _retain(self, message: Delivery) -> None:
+        self._retained.pop(message.topic, None)
+        if message.payload:
+            self._retained[message.topic] = message
+
+    def replay(self, client: LoopbackTransport, topic_filter: str, qos: int) -> None:
+        """Deliver what is retained for a new subscription."""
+        for message in self._retained.values():
+            if matches(topic_filter, message.topic):
+                client.take(message, qos, retained=True)
+
+
+class _Receipt(Receipt):
+    """Settled when the broker took the message; waits where there was no broker."""
+
+    def __init__(self, topic: str, changed: Condition) -> None:
+        self._topic, self._changed = topic, changed
+        self.receivers: int | None = None
+        self.error: Exception | None = None
+        self._callback: Callable[[], object] | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.receivers is not None
+
+    @property
+    def no_subscribers(self) -> bool:
+        return self.receivers == 0
+
+    def when_done(self, callback: Callable[[], object]) -> None:
+        with self._changed:
+            if not self.done and self.error is None:
+                self._callback = callback
+                return
+        callback()
+
+    def settle(self, outcome: int | Exception) -> None:
+        """Set the fate: the number of receivers, or what went wrong."""
+        if isinstance(outcome, int):
+            self.receivers = outcome
+        else:
+            self.error = outcome
+        if self._callback is not None:
+            self._callback()
+
+    def wait(self, timeout_s: float) -> None:
+        with self._changed:
+            settled = self._changed.wait_for(lambda: self.done or self.error is not None, timeout_s)
+        if self.error is not None:
+            raise self.error
+        if not settled:
+            raise PublishTimeout(self._topic, timeout_s, "the broker has not acknowledged it")
+
+
+class LoopbackTransport(Transport):
+    """A client of a `LoopbackBroker`, as `Transport` promises."""
+
+    def __init__(self, broker: LoopbackBroker, client_id: str, will: Will | None = None) -> None:
+        self.client_id = client_id
+        self._broker, self._will = broker, will
+        self._changed = Condition(broker.lock)
+        self._items: deque[Delivery | ConnectionUp | ConnectionDown] = deque()
+        self._count = self._bytes = 0  # of messages that arrived and are not consumed
+        self._filters: dict[str, int] = {}
+        self._unsent: deque[tuple[Delivery, _Receipt]] = deque()
+        self._unsent_bytes = 0
+        self._state = "new"  # then connected, down, closed
+        self._dropped = 0
+
+    @property
+    def version(self) -> ProtocolVersion:
+        self._check_usable()
+        return self._broker.version
+
+    @property
+    def connected(self) -> bool:
+        return self._state == "connected"
+
+    @property
+    def max_packet_bytes(self) -> int:
+        return self._broker.max_packet_bytes
+
+    @property
+    def dropped(self) -> int:
+        return self._dropped
+
+    def connect(self, timeout_s: float) -> None:
+        with self._changed:
+            if self._state == "closed":
+                raise TransportClosed("connect() on a connection that was closed")
+            if self._state != "new":
+                raise TransportError("connect() was called before")
+            if self._will is not None and self._will.properties and self._broker.version is ProtocolVersion.V311:
+                raise UnsupportedFeature("a will with properties")
+            self._broker.join(self)
+            self._state = "connected"
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._unsent or self._state == "down", timeout_s)
+            self._end(will=None)
+
+    def abandon(self) -> None:
+        """Die without a word, as a killed process does: the broker publishes the will."""
+        self._end(will=self._will)
+
+    def _end(self, will: Will | None) -> None:
+        with self._changed:
+            self._state = "closed"
+            for message, receipt in self._unsent:
+                receipt.settle(
+                    TransportClosed(f"closed before the broker acknowledged the message to {message.topic!r}")
+                )
+            self._unsent.clear()
+            self._broker.leave(self, will)
+            self._changed.notify_all()
+
+    # publishing
+
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, properties: bytes = b"",
+        timeout_s: float = 10.0,
+    ) -> Receipt:  # fmt: skip
+        if qos not in (0, 1):
+            raise ValueError(f"qos is 0 or 1, not {qos!r}")
+        message = Delivery(topic, bytes(payload), qos, retain, properties)
+        size = len(packed_topic(topic)) + len(payload) + len(properties) + 7
+        self._check_sendable(message, size)
+        with self._changed:
+            if not qos and self._state == "down":
+                return self._drop(topic)
+            self._changed.wait_for(lambda: self._state != "down" or self._room(size), timeout_s)
+            self._check_usable()
+            receipt = _Receipt(topic, self._changed)
+            if self._state == "connected":
+                receipt.settle(self._broker.route(message))
+            elif self._room(size):
+                self._unsent.append((message, receipt))
+                self._unsent_bytes += len(payload)
+            else:
+                raise PublishTimeout(topic, timeout_s, f"{len(self._unsent):,} messages wait for the broker")
+            return receipt
+
+    def _check_sendable(self, message: Delivery, size: int) -> None:
+        if message.properties and self.version is ProtocolVersion.V311:
+            raise UnsupportedFeature("a message with properties")
+        if size > self.max_packet_bytes:
+            raise PayloadTooLarge(message.topic, size, self.max_packet_bytes)
+
+    def _room(self, size: int) -> bool:
+        return len(self._unsent) < MAX_COUNT and (not self._unsent or self._unsent_bytes + size <= MAX_BYTES)
+
+    def _drop(self, topic: str) -> Receipt:
+        self._dropped += 1
+        return Settled(TransportError(f"the QoS 0 message to {topic!r} was dropped: no connection to the broker"))
+
+    def _check_usable(self) -> None:
+        if self._state == "closed":
+            raise TransportClosed("used after close()")
+        if self._state == "new":
+            raise TransportError("not connected yet: call connect() first")
+
+    # subscribing
+
+    def subscribe(self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0) -> None:
+        self._check_filters(topic_filters, qos)
+        with self._changed:
+            self._check_usable()
+            if not self._changed.wait_for(lambda: self._state != "down", timeout_s):
+                raise SubscribeRefused(topic_filters[0], f"no answer within {timeout_s:g} s")
+            self._check_usable()
+            for topic_filter in topic_filters:
+                self._filters[topic_filter] = qos
+                self._broker.replay(self, topic_filter, qos)
+
+    def unsubscribe(self, topic_filters: Sequence[str], *, timeout_s: float = 5.0) -> None:
+        self._check_filters(topic_filters, 0)
+        with self._changed:
+            self._check_usable()
+            for topic_filter in topic_filters:
+                self._filters.pop(topic_filter, None)
+
+    def _check_filters(self, topic_filters: Sequence[str], qos: int) -> None:
+        if isinstance(topic_filters, str) or not topic_filters:
+            raise ValueError("topic filters are a list with at least one entry")
+        if qos not in (0, 1):
+            raise ValueError(f"qos is 0 or 1, not {qos!r}")
+        for topic_filter in topic_filters:
+            check_filter(topic_filter)
+
+    # receiving
+
+    def receive(self, timeout_s: float | None = None) -> Delivery | ConnectionUp | ConnectionDown | None:
+        deadline = None if timeout_s is None else monotonic() + timeout_s
+        with self._changed:
+            while not self._items and self._state != "closed":
+                remaining = None if deadline is None else deadline - monotonic()
+                if remaining is not None and remaining <= 0:
+                    return None
+                self._changed.wait(remaining)
+            return self._items.popleft() if self._items else None
+
+    def consumed(self, delivery: Delivery) -> None:
+        with self._changed:
+            self._count -= 1
+            self._bytes -= len(delivery.payload)
+
+    # what the broker calls, with its lock held
+
+    def granted(self, topic: str) -> int | None:
+        """The QoS at which this client hears `topic`; None where it does not."""
+        return max((qos for name, qos in self._filters.items() if matches(name, topic)), default=None)
+
+    def take(self, message: Delivery, qos: int, *, retained: bool) -> bool:
+        """A message for this client. The broker holds QoS 1 for it without bound; QoS 0 has one."""
+        qos = min(message.qos, qos)
+        if not qos and (self._count >= HARD_COUNT or self._bytes >= HARD_BYTES):
+            self._dropped += 1
+            return True
+        self._items.append(Delivery(message.topic, message.payload, qos, retained, message.properties))
+        self._count += 1
+        self._bytes += len(message.payload)
+        self._changed.notify_all()
+        return True
+
+    def on_outage(self) -> None:
+        """The broker is gone."""
+        self._state = "down"
+        self._items.append(ConnectionDown("the loopback broker was stopped"))
+        self._changed.notify_all()
+
+    def on_return(self) -> None:
+        """The broker is there again, and remembers nothing."""
+        self._state = "connected"
+
+    def on_restored(self) -> None:
+        """Everybody's subscriptions are back."""
+        self._items.append(ConnectionUp())
+        while self._unsent:
+            message, receipt = self._unsent.popleft()
+            receipt.settle(self._broker.route(message))
+        self._unsent_bytes = 0
+        self._changed.notify_all()

@@ -1,0 +1,357 @@
+"""One connection to a broker, kept by paho, with the hot path made short.
+
+paho stays in charge of CONNECT, CONNACK, SUBSCRIBE, keep-alive and DISCONNECT. This subclass replaces how
+bytes move: a packet is written by the thread that has it, under the outbox's lock, and the network thread is
+woken only when the socket is full; reads are 64 KiB, with every packet in them handled in one go and PUBLISH
+and PUBACK never becoming paho objects. What that gains, and which private names it relies on:
+docs/decisions/0005-paho-tuned.md; a test fails when one of them vanishes.
+
+The trap: paho's methods may close its socket on the network thread while a publisher is writing. Everything
+that writes or closes therefore holds the outbox's lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, Protocol
+
+from paho.mqtt.client import Client, ConnectFlags
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.exception import MalformedPacket
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from ether.errors import BrokerUnreachable, NotAuthorized
+from ether.transport.base import Will
+from ether.transport.endpoint import Endpoint
+from ether.transport.mqtt_versions import Version
+from ether.transport.outbox import LinkDown, Outbox, Publication
+from ether.transport.packets import Batch, Malformed, PacketReader
+from ether.transport.sockets import SocketWait, Waker, open_socket, set_user_timeout
+
+READ_BYTES = 65_536  # recv(262144) costs mmap, mremap and munmap for each call
+TICK_S = 0.5  # how often keep-alive is looked at
+_CONNACK = 0x20
+_UNSUPPORTED_VERSION, _TAKEN_OVER = 0x84, 0x8E
+_NOT_AUTHORIZED = {0x86, 0x87, 0x8A, 0x8C}  # bad password, not authorized, banned, bad authentication method
+
+logger = logging.getLogger("Ether.transport")
+
+
+class ConnectionLost(Exception):
+    """The connection is over; `taken_over` where another client came with our id."""
+
+    def __init__(self, reason: str, *, taken_over: bool = False) -> None:
+        super().__init__(reason)
+        self.taken_over = taken_over
+
+
+class VersionRefused(Exception):
+    """The broker does not speak this version, or ended the connection instead of saying so."""
+
+
+class Owner(Protocol):
+    """Who gets what a connection brings, on the network thread."""
+
+    def on_batch(self, batch: Batch) -> None: ...
+    def on_suback(self, packet_id: int, reasons: Sequence[int]) -> None: ...
+    def on_unsuback(self, packet_id: int) -> None: ...
+
+
+class _Nobody:
+    """The owner of a connection that is being left."""
+
+    def on_batch(self, batch: Batch) -> None: ...
+    def on_suback(self, packet_id: int, reasons: Sequence[int]) -> None: ...
+    def on_unsuback(self, packet_id: int) -> None: ...
+
+
+class MqttWire(Client):
+    """One connection: `open`, `pump` until it is lost, `shut`. Never used again after that."""
+
+    def __init__(
+        self, endpoint: Endpoint, client_id: str, version: Version, will: Will | None, *,
+        outbox: Outbox, owner: Owner, waker: Waker,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            reconnect_on_failure=False,
+            **version.client_arguments,
+        )
+        self.wire_version = version
+        self.wire_window, self.wire_max_packet_bytes = 1, 0
+        self._wire_endpoint, self._wire_waker = endpoint, waker
+        self._wire_outbox, self._wire_owner = outbox, owner
+        self._wire_lock = outbox.lock
+        self._wire_reader = PacketReader(version.split_properties)
+        self._wire_backlog: deque[tuple[bytes | memoryview, Publication | None]] = deque()
+        self._wire_lost: ConnectionLost | None = None
+        self._wire_connack: tuple[ReasonCode, Properties | None] | None = None
+        self._wire_stopped: Callable[[], bool] = lambda: False
+        self._wire_heard = False
+        self._wire_deadline = 0.0
+        if endpoint.username is not None:
+            self.username_pw_set(endpoint.username, endpoint.password)
+        if will is not None:
+            will_properties = version.will_properties(will.properties)
+            self.will_set(will.topic, will.payload, qos=1, retain=will.retain, properties=will_properties)
+        self.on_connect = self._wire_on_connect
+        self.on_subscribe = self._wire_on_subscribe
+        self.on_unsubscribe = self._wire_on_unsubscribe
+        self.on_disconnect = self._wire_on_disconnect
+
+    # opening
+
+    def open(self, deadline: float, keepalive_s: int, stopped: Callable[[], bool]) -> None:
+        """Connect and wait for the CONNACK. Raises `VersionRefused`, `NotAuthorized`, `BrokerUnreachable`, or
+        `InterruptedError` once `stopped()`."""
+        self._wire_deadline, self._wire_stopped = deadline, stopped
+        address = self._wire_endpoint.address
+        host = self._wire_endpoint.path or self._wire_endpoint.host
+        try:
+            self.connect(host, self._wire_endpoint.port, keepalive_s, **self.wire_version.connect_arguments())
+            self._wire_wait = SocketWait(self._wire_socket, self._wire_waker)
+            self.pump(lambda: self._wire_connack is not None or stopped(), deadline)
+        except InterruptedError:
+            raise
+        except TimeoutError:
+            raise BrokerUnreachable(address, "no answer in time") from None
+        except OSError as error:
+            raise BrokerUnreachable(address, error.strerror or str(error)) from error
+        except ConnectionLost as error:
+            if self._wire_connack is None and not self._wire_heard:  # how some older brokers answer MQTT 5
+                raise VersionRefused(str(error)) from error
+            if self._wire_connack is None:
+                raise BrokerUnreachable(address, str(error)) from error
+            self._wire_lost = error  # lost in the same moment: the next pump() says so
+        if stopped():
+            raise InterruptedError("closed while connecting")
+        self._wire_judge(address)
+
+    def _wire_judge(self, address: str) -> None:
+        assert self._wire_connack is not None
+        reason, properties = self._wire_connack
+        if reason.value == _UNSUPPORTED_VERSION:
+            raise VersionRefused(f"it does not speak MQTT {self.wire_version.version.value}")
+        if reason.value in _NOT_AUTHORIZED:
+            raise NotAuthorized(address, str(reason).lower())
+        if reason.is_failure:
+            raise BrokerUnreachable(address, f"it refused: {reason}")
+        self.wire_window, self.wire_max_packet_bytes = self.wire_version.limits(properties)
+
+    @property
+    def _wire_socket(self) -> socket.socket:
+        if not isinstance(self._sock, socket.socket):
+            raise ConnectionLost("the socket is closed")
+        return self._sock
+
+    def _create_socket_connection(self) -> socket.socket:  # for Unix sockets, too
+        remaining = self._wire_deadline - monotonic()
+        sock = open_socket(self._wire_endpoint, remaining, self._wire_waker, self._wire_stopped)
+        set_user_timeout(sock, self._keepalive)
+        return sock
+
+    # paho's callbacks
+
+    def _wire_on_connect(
+        self, _c: Client, _u: Any, _f: ConnectFlags, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        self._wire_connack = reason, properties
+
+    def _wire_on_subscribe(self, _c: Client, _u: Any, mid: int, reasons: list[ReasonCode], _p: Any) -> None:
+        self._wire_outbox.release_id(mid)
+        self._wire_owner.on_suback(mid, [reason.value for reason in reasons])
+
+    def _wire_on_unsubscribe(self, _c: Client, _u: Any, mid: int, _r: Any, _p: Any) -> None:
+        self._wire_outbox.release_id(mid)
+        self._wire_owner.on_unsuback(mid)
+
+    def _wire_on_disconnect(self, _c: Client, _u: Any, flags: Any, reason: ReasonCode, _p: Any) -> None:
+        by_broker = flags.is_disconnect_packet_from_server
+        if by_broker and reason.value == _TAKEN_OVER:
+            self.fail("another client connected with our id", taken_over=True)
+        elif by_broker:
+            self.fail(f"the broker said: {reason}")
+        else:
+            self.fail("the broker does not answer (keep-alive)" if self._ping_t else str(reason))
+
+    # the network thread
+
+    def pump(self, done: Callable[[], bool], deadline: float | None = None) -> None:
+        """Move bytes until `done()`. Raises `ConnectionLost`, or `TimeoutError` at `deadline` (monotonic
+        seconds)."""
+        next_tick = monotonic()
+        while not done():
+            if self._wire_lost is not None:
+                raise self._wire_lost
+            now = monotonic()
+            if deadline is not None and now >= deadline:
+                raise TimeoutError
+            if now >= next_tick:
+                next_tick = now + TICK_S
+                self.loop_misc()
+                continue
+            wait_s = (next_tick if deadline is None else min(next_tick, deadline)) - now
+            readable, writable = self._wire_wait.wait(wait_s, writing=bool(self._wire_backlog))
+            if writable:
+                with self._wire_lock:
+                    self._wire_flush_locked()
+                self._wire_outbox.run_callbacks()
+            if readable:
+                self._wire_read()
+
+    def _wire_read(self) -> None:
+        sock = self._sock
+        if sock is None:
+            return
+        try:
+            space = self._wire_reader.space()
+            if space is None:
+                data = sock.recv(READ_BYTES)
+                count = len(data)
+                batch = self._wire_reader.feed(data)
+            else:
+                count = sock.recv_into(space)  # type: ignore[attr-defined]
+                batch = self._wire_reader.filled(count)
+        except BlockingIOError:
+            return
+        except Malformed as error:
+            raise ConnectionLost(f"the broker sent {error}") from error
+        if not count:
+            raise ConnectionLost("the broker closed the connection")
+        self._wire_heard = True
+        self._last_bytes_received = monotonic()
+        self._wire_owner.on_batch(batch)
+        for first, body in batch.others:
+            self._wire_hand_to_paho(first, body)
+
+    def _wire_hand_to_paho(self, first: int, body: bytes) -> None:
+        """Everything but PUBLISH and PUBACK is paho's business; this is how its own reader leaves a
+        packet."""
+        try:
+            if first == _CONNACK:
+                body = self.wire_version.readable_connack(body)
+            packet = self._in_packet
+            packet["command"], packet["packet"], packet["remaining_length"] = first, bytearray(body), len(body)
+            code = self._packet_handle()
+        except (MalformedPacket, Malformed) as error:
+            raise ConnectionLost(f"the broker sent a malformed packet: {error}") from error
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self.fail(f"protocol error {int(code)}")
+
+    # writing, by any thread
+
+    def _mid_generate(self) -> int:
+        return self._wire_outbox.reserve_id()
+
+    def _packet_queue(self, command: int, packet: bytes | bytearray, *_: Any, **__: Any) -> MQTTErrorCode:
+        with self._wire_lock:
+            try:
+                self.send_locked(bytes(packet))
+            except LinkDown:
+                return MQTTErrorCode.MQTT_ERR_CONN_LOST
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def send(self, data: bytes) -> None:
+        """`send_locked`, for acknowledgements: on a lost connection they are void."""
+        with self._wire_lock:
+            try:
+                self.send_locked(data)
+            except LinkDown:
+                pass
+
+    @property
+    def congested(self) -> bool:
+        return bool(self._wire_backlog)
+
+    def send_locked(self, data: bytes, owner: Publication | None = None) -> bool:
+        if not self._wire_backlog and owner is None:
+            written = self._wire_write(data)
+            if written == len(data):
+                return True
+            self._wire_backlog.append((memoryview(data)[written:], None))
+            self._wire_waker.wake()  # from now on the network thread writes
+        else:
+            self._wire_backlog.append((data, owner))
+        return False
+
+    def _wire_write(self, data: bytes | memoryview) -> int:
+        sock = self._sock
+        if sock is None or self._wire_lost is not None:
+            raise LinkDown
+        try:
+            written = sock.send(data)  # type: ignore[arg-type]
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self.fail(error.strerror or str(error))
+            raise LinkDown from error
+        self._last_msg_out = monotonic()
+        return written
+
+    def _wire_flush_locked(self) -> None:
+        try:
+            while self._wire_backlog:
+                data, owner = self._wire_backlog[0]
+                written = self._wire_write(data) if data else 0
+                if written < len(data):
+                    self._wire_backlog[0] = (memoryview(data)[written:], owner)
+                    return
+                self._wire_backlog.popleft()
+                if owner is not None:
+                    self._wire_outbox.written_locked(owner)
+        except LinkDown:
+            pass  # pump() raises what fail() noted
+
+    # subscriptions
+
+    def ask_subscribe(self, filters: Sequence[tuple[str, int]]) -> int:
+        """Send a SUBSCRIBE; its packet id, 0 where the connection is lost."""
+        return self.subscribe(list(filters))[1] or 0
+
+    def ask_unsubscribe(self, filters: Sequence[str]) -> int:
+        """Send an UNSUBSCRIBE; its packet id, 0 where the connection is lost."""
+        return self.unsubscribe(list(filters))[1] or 0
+
+    # the end
+
+    def fail(self, reason: str, *, taken_over: bool = False) -> None:
+        """Give the connection up, from any thread: `pump()` raises `ConnectionLost(reason)`. The first reason
+        counts."""
+        if self._wire_lost is None:
+            self._wire_lost = ConnectionLost(reason, taken_over=taken_over)
+            self._wire_waker.wake()
+
+    def _sock_close(self) -> None:
+        if self._sock is not None:
+            with self._wire_lock:  # not while somebody writes: its file descriptor may be another's a moment later
+                super()._sock_close()
+
+    def farewell(self, deadline: float) -> None:
+        """Write what is left and DISCONNECT, and wait until the broker has read it (it closes), at most until
+        `deadline`: closing with unread bytes would reset the connection, and the broker would publish the
+        will."""
+        self._wire_owner = _Nobody()  # no acknowledgement may follow the DISCONNECT
+        try:
+            self.pump(lambda: not self._wire_backlog, deadline)
+            self.disconnect()
+            self.pump(lambda: not self._wire_backlog, deadline)
+            self._wire_socket.shutdown(socket.SHUT_WR)
+            self.pump(lambda: False, deadline)
+        except (ConnectionLost, TimeoutError, OSError):
+            pass
+
+    def shut(self) -> None:
+        """Close the socket; what was unwritten at QoS 0 is lost, and its receipts say so."""
+        self._sock_close()
+        with self._wire_lock:
+            backlog, self._wire_backlog = self._wire_backlog, deque()
+            for _, owner in backlog:
+                if owner is not None:
+                    self._wire_outbox.lost_locked(owner)
+        self._wire_outbox.run_callbacks()

@@ -1,0 +1,371 @@
+"""What was published and is not settled yet: order, packet ids, the broker's window, and a bound.
+
+QoS 1: a message stays here from `publish()` until the broker's acknowledgement, across reconnects; after each
+one everything unacknowledged is sent again, in order. At most `window` of them are under way at a time. QoS
+0: a message is here only while the socket does not take it. Count and bytes of both are bounded; a publisher
+waits for room.
+
+One lock guards all of it and the writing to the socket too, so that packets of two threads can neither
+interleave nor overtake each other. Nobody ever blocks on the network while holding it. The trap: methods
+whose name ends in `_locked` must be called with the lock held, all others without.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Condition, Event, Lock
+from time import monotonic
+from typing import Protocol
+
+from ether.errors import PayloadTooLarge, PublishTimeout, TransportClosed, TransportError
+from ether.transport.base import Receipt
+from ether.transport.packets import LARGE_BYTES, marked_duplicate
+
+MAX_COUNT, LOW_COUNT = 10_000, 7_500
+MAX_BYTES, LOW_BYTES = 64 << 20, 48 << 20
+
+_NO_SUBSCRIBERS, _FIRST_FAILURE = 0x10, 0x80
+_REASONS = {
+    0x80: "unspecified error",
+    0x83: "implementation specific error",
+    0x87: "not authorized",
+    0x90: "topic name invalid",
+    0x91: "packet identifier in use",
+    0x97: "quota exceeded",
+    0x99: "payload format invalid",
+}
+
+logger = logging.getLogger("Ether.transport")
+
+
+class LinkDown(Exception):
+    """The connection was lost while a packet was being written."""
+
+
+class Link(Protocol):
+    """The writing half of a connection."""
+
+    def send_locked(self, data: bytes, owner: Publication | None = None) -> bool:
+        """Write, or keep what the socket does not take now. True where everything was written; raises
+        `LinkDown`."""
+
+    @property
+    def congested(self) -> bool:
+        """True while the socket does not take everything."""
+
+
+class Settled(Receipt):
+    """A publish whose fate is known at once."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: TransportError | None = None) -> None:
+        self._error = error
+
+    @property
+    def done(self) -> bool:
+        return self._error is None
+
+    @property
+    def no_subscribers(self) -> bool:
+        return False
+
+    def when_done(self, callback: Callable[[], object]) -> None:
+        callback()
+
+    def wait(self, timeout_s: float) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+SENT = Settled()
+
+
+class Publication(Receipt):
+    """A message on its way."""
+
+    __slots__ = ("_event", "_lock", "_outcome", "callback", "head", "payload", "section", "size", "topic")
+
+    def __init__(self, lock: Lock, topic: str, head: bytes, section: bytes, payload: bytes) -> None:
+        self.topic, self.head, self.section, self.payload = topic, head, section, payload
+        self.size = len(head) + len(section) + len(payload) + 2
+        self._lock = lock
+        self._event: Event | None = None
+        self._outcome: int | Exception | None = None
+        self.callback: Callable[[], object] | None = None
+
+    @property
+    def done(self) -> bool:
+        return isinstance(self._outcome, int)
+
+    @property
+    def no_subscribers(self) -> bool:
+        return self._outcome == _NO_SUBSCRIBERS
+
+    def when_done(self, callback: Callable[[], object]) -> None:
+        with self._lock:
+            if self._outcome is None:
+                self.callback = callback
+                return
+        callback()
+
+    def wait(self, timeout_s: float) -> None:
+        if self._outcome is None and not self._signal().wait(timeout_s):
+            raise PublishTimeout(self.topic, timeout_s, "the broker has not acknowledged it")
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+
+    def _signal(self) -> Event:
+        with self._lock:
+            if self._event is None:
+                self._event = Event()
+                if self._outcome is not None:
+                    self._event.set()
+            return self._event
+
+    def settle_locked(self, outcome: int | Exception) -> None:
+        """Set the fate: the broker's reason code, or what went wrong."""
+        if isinstance(outcome, int) and outcome >= _FIRST_FAILURE:
+            reason = _REASONS.get(outcome, f"reason code 0x{outcome:02x}")
+            outcome = TransportError(f"the broker refused the message to {self.topic!r}: {reason}")
+        self._outcome = outcome
+        self.section = self.payload = b""  # whoever keeps the receipt does not keep the message
+        if self._event is not None:
+            self._event.set()
+
+
+class Outbox:
+    """The bounded queue between publishers and one connection at a time."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.dropped = 0
+        self._changed = Condition(self.lock)
+        self._sleepers = 0
+        self._waiting: deque[Publication] = deque()
+        self._inflight: dict[int, Publication] = {}
+        self._count = self._bytes = 0
+        self._link: Link | None = None
+        self._window = 1
+        self._last_id = 0
+        self._reserved: set[int] = set()
+        self._due: list[Callable[[], object]] = []  # callbacks of settled receipts
+        self._closed = False
+
+    # publishers
+
+    def publish(self, topic: str, head: bytes, section: bytes, payload: bytes, timeout_s: float) -> Receipt:
+        """Accept a QoS 1 message; the receipt is settled by the broker."""
+        publication = Publication(self.lock, topic, head, section, payload)
+        with self.lock:
+            self._await_room_locked(publication.topic, publication.size, timeout_s)
+            self._count += 1
+            self._bytes += publication.size
+            self._waiting.append(publication)
+            if self._link is not None and len(self._inflight) < self._window:
+                self._fill_locked(self._link)
+        return publication
+
+    def publish_unconfirmed(self, topic: str, head: bytes, tail: bytes, payload: bytes, timeout_s: float) -> Receipt:
+        """Write a QoS 0 message, or keep it while the socket is full; dropped where there is no
+        connection."""
+        with self.lock:
+            if self._closed or (self._link is not None and self._link.congested):
+                self._await_room_locked(topic, len(payload), timeout_s)
+            link = self._link
+            if link is None:
+                return self._drop_locked(topic)
+            try:
+                if len(payload) < LARGE_BYTES:
+                    written = link.send_locked(head + tail + payload)
+                else:
+                    link.send_locked(head + tail)
+                    written = link.send_locked(payload)
+                return SENT if written else self._keep_locked(link, topic, len(payload))
+            except LinkDown:
+                return self._drop_locked(topic)
+
+    def _drop_locked(self, topic: str) -> Receipt:
+        self.dropped += 1
+        return Settled(TransportError(f"the QoS 0 message to {topic!r} was dropped: no connection to the broker"))
+
+    def _await_room_locked(self, topic: str, size: int, timeout_s: float) -> None:
+        deadline = monotonic() + timeout_s if self._full_locked(size) else 0.0
+        while self._full_locked(size) and not self._closed:
+            remaining = deadline - monotonic()
+            if remaining <= 0:
+                why = f"{self._count:,} messages wait for the broker"
+                raise PublishTimeout(topic, timeout_s, why if self._link else why + ", which is not connected")
+            self._sleep_locked(remaining)
+        if self._closed:
+            raise TransportClosed("publish() on a connection that was closed")
+
+    def _full_locked(self, size: int) -> bool:
+        return self._count >= MAX_COUNT or (self._count > 0 and self._bytes + size > MAX_BYTES)
+
+    def _sleep_locked(self, timeout_s: float) -> None:
+        self._sleepers += 1
+        self._changed.wait(timeout_s)
+        self._sleepers -= 1
+
+    def _tell_locked(self) -> None:
+        """Wake publishers in bunches: one wake-up for each acknowledgement would cost two thread switches
+        each."""
+        if self._sleepers and self._count <= LOW_COUNT and (self._bytes <= LOW_BYTES or not self._count):
+            self._changed.notify_all()
+
+    # the connection
+
+    def attach(self, link: Link, window: int, max_packet_bytes: int) -> None:
+        """A connection is up: send everything unacknowledged again, in order, then the rest."""
+        with self.lock:
+            for publication in self._inflight.values():
+                publication.head = marked_duplicate(publication.head)
+            unsettled = [*self._inflight.values(), *self._waiting]
+            self._inflight.clear()
+            self._waiting.clear()
+            for publication in unsettled:
+                if publication.size > max_packet_bytes:
+                    self._refuse_locked(publication, max_packet_bytes)
+                else:
+                    self._waiting.append(publication)
+            self._link, self._window = link, window
+            self._fill_locked(link)
+        self.run_callbacks()
+
+    def _refuse_locked(self, publication: Publication, limit: int) -> None:
+        error = PayloadTooLarge(publication.topic, publication.size, limit)
+        logger.error("given up after the reconnect: %s", error)
+        self._settled_locked(publication, error)
+
+    def detach(self) -> None:
+        """The connection is lost: QoS 1 waits, QoS 0 is dropped from now on."""
+        with self.lock:
+            self._link = None
+            self._reserved.clear()
+            self._changed.notify_all()
+
+    def acknowledged(self, acknowledgements: Sequence[tuple[int, int]]) -> None:
+        """The broker's PUBACKs: packet id and reason code of each."""
+        with self.lock:
+            for packet_id, reason in acknowledgements:
+                publication = self._inflight.pop(packet_id, None)
+                if publication is not None:
+                    self._settled_locked(publication, reason)
+            if self._link is not None and self._waiting:
+                self._fill_locked(self._link)
+            self._tell_locked()
+        self.run_callbacks()
+
+    def _settled_locked(self, publication: Publication, outcome: int | Exception) -> None:
+        self._count -= 1
+        self._bytes -= publication.size
+        publication.settle_locked(outcome)
+        if publication.callback is not None:
+            self._due.append(publication.callback)
+
+    def run_callbacks(self) -> None:
+        """Run what is due, without the lock. The network thread does so after everything that may settle a
+        receipt."""
+        while self._due:
+            with self.lock:
+                due, self._due = self._due, []
+            for callback in due:
+                callback()
+
+    def _fill_locked(self, link: Link) -> None:
+        """Send what the window allows; small packets together, because each write costs a system call."""
+        small: list[bytes] = []
+        try:
+            while self._waiting and len(self._inflight) < self._window:
+                publication = self._waiting.popleft()
+                packet_id = self._next_id_locked()
+                self._inflight[packet_id] = publication
+                start = publication.head + packet_id.to_bytes(2, "big") + publication.section
+                if len(publication.payload) < LARGE_BYTES:
+                    small.append(start + publication.payload)
+                    if len(small) < 64 and self._waiting:
+                        continue
+                if small:
+                    link.send_locked(b"".join(small) if len(small) > 1 else small[0])
+                    small.clear()
+                if len(publication.payload) >= LARGE_BYTES:
+                    link.send_locked(start)
+                    link.send_locked(publication.payload)
+            if small:
+                link.send_locked(b"".join(small))
+        except LinkDown:
+            pass  # the network thread notices by itself; what is in flight is sent again by attach()
+
+    def _next_id_locked(self) -> int:
+        while True:
+            self._last_id = self._last_id % 65535 + 1
+            if self._last_id not in self._inflight and self._last_id not in self._reserved:
+                return self._last_id
+
+    def reserve_id(self) -> int:
+        """A packet id for a SUBSCRIBE or UNSUBSCRIBE, distinct from all in use."""
+        with self.lock:
+            packet_id = self._next_id_locked()
+            self._reserved.add(packet_id)
+            return packet_id
+
+    def release_id(self, packet_id: int) -> None:
+        """The SUBSCRIBE or UNSUBSCRIBE was answered."""
+        with self.lock:
+            self._reserved.discard(packet_id)
+
+    def _keep_locked(self, link: Link, topic: str, payload_bytes: int) -> Publication:
+        """The receipt of a message that the socket did not take; an empty packet with an owner marks its
+        end."""
+        publication = Publication(self.lock, topic, b"", b"", b"")
+        publication.size += payload_bytes
+        self._count += 1
+        self._bytes += publication.size
+        link.send_locked(b"", publication)
+        return publication
+
+    def written_locked(self, publication: Publication) -> None:
+        """A QoS 0 message that had to wait has left this process's hands."""
+        self._settled_locked(publication, 0)
+        self._tell_locked()
+
+    def lost_locked(self, publication: Publication) -> None:
+        """A QoS 0 message was still unwritten when the connection was lost."""
+        self.dropped += 1
+        error = TransportError(f"the QoS 0 message to {publication.topic!r} was dropped: connection lost")
+        self._settled_locked(publication, error)
+
+    # the end
+
+    def close(self) -> None:
+        """Accept nothing more."""
+        with self.lock:
+            self._closed = True
+            self._changed.notify_all()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until everything is settled and the socket took it; False when time or the connection ran
+        out."""
+        deadline = monotonic() + timeout_s
+        with self.lock:
+            while self._count and self._link is not None:
+                remaining = deadline - monotonic()
+                if remaining <= 0:
+                    break
+                self._sleep_locked(remaining)
+            return not self._count
+
+    def give_up(self) -> int:
+        """Settle everything left as closed; how many that were."""
+        with self.lock:
+            unsettled = [*self._inflight.values(), *self._waiting]
+            self._inflight.clear()
+            self._waiting.clear()
+            for publication in unsettled:
+                error = TransportClosed(f"closed before the broker acknowledged the message to {publication.topic!r}")
+                self._settled_locked(publication, error)
+        self.run_callbacks()
+        return len(unsettled)
