@@ -8,12 +8,15 @@
 from ether.api import Ether
 from ether.decorators import (
     ether_cleanup,
+    ether_get,
     ether_init,
     ether_pub,
+    ether_save,
     ether_save_all,
     ether_shutdown,
     ether_start,
     ether_sub,
+    ether_sync,
 )
 from ether.version import VERSION
 
@@ -27,10 +30,13 @@ __all__ = [
     "__version__",
     "ether",
     "ether_cleanup",
+    "ether_get",
     "ether_init",
     "ether_pub",
+    "ether_save",
     "ether_save_all",
     "ether_shutdown",
     "ether_start",
     "ether_sub",
+    "ether_sync",
 ]

@@ -49,6 +49,36 @@ def ether_start(function: Any = None, /) -> Any:
 
 
 @overload
+def ether_get(function: F, /) -> F: ...
+@overload
+def ether_get(*, concurrency: int = 1) -> Callable[[F], F]: ...
+def ether_get(function: Any = None, /, *, concurrency: int = 1) -> Any:
+    """Answer `ether.get(…)`: the caller receives what the method returns, or a `RemoteError` with what it raises.
+
+    `concurrency`: how many calls of this method may run at the same time, on threads of their own where more than 1.
+    """
+    return _apply(Mark(MarkKind.GET, concurrency=concurrency), function)
+
+
+@overload
+def ether_save(function: F, /) -> F: ...
+@overload
+def ether_save(*, concurrency: int = 1) -> Callable[[F], F]: ...
+def ether_save(function: Any = None, /, *, concurrency: int = 1) -> Any:
+    """Answer `ether.save(…)`: the caller receives a dict that says `success` or `error`, whatever the method did."""
+    return _apply(Mark(MarkKind.SAVE, concurrency=concurrency), function)
+
+
+@overload
+def ether_sync(function: F, /) -> F: ...
+@overload
+def ether_sync(*, topic: str | None = None) -> Callable[[F], F]: ...
+def ether_sync(function: Any = None, /, *, topic: str | None = None) -> Any:
+    """Take part in `ether.sync(topic)` (default `ClassName.method`), which waits for all who do."""
+    return _apply(Mark(MarkKind.SYNC, topic), function)
+
+
+@overload
 def ether_init(function: F, /) -> F: ...
 @overload
 def ether_init() -> Callable[[F], F]: ...

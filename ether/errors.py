@@ -9,6 +9,7 @@
     │   ├── DecodeError                     … these bytes cannot be understood
     │   └── PayloadTooLarge                 … more bytes than the broker takes
     ├── ValidationFailed (ValueError)       a payload does not fit the method's arguments
+    ├── ResultInvalid (ValueError)          what a method returned does not fit its own return hint
     ├── TransportError (ConnectionError)    between this process and the broker
     │   ├── BrokerUnreachable               … nobody answers there
     │   ├── NotAuthorized (PermissionError) … it answers, and refuses
@@ -20,7 +21,14 @@
     ├── NotJoined (RuntimeError)            a call that needs a session, before `ether.tap()`
     ├── NotAllowedHere (RuntimeError)       a call that cannot be made from inside an instance, or twice
     ├── StartFailed (RuntimeError)          `ether.tap()`: which instances are not ready, and why
-    └── LifecycleFailed (RuntimeError)      save_all, cleanup or shutdown: who failed or did not answer
+    ├── LifecycleFailed (RuntimeError)      save_all, cleanup or shutdown: who failed or did not answer
+    └── CallError                           a call to another instance that has no value to return
+        ├── RemoteError                     … the method raised; also the builtin that it raised, where it was one
+        ├── NoResponder (LookupError)       … nobody of that name, or no such method
+        ├── InstanceLost (ConnectionError)  … the instance died while it was working on it
+        ├── RequestTimeout (TimeoutError)   … no answer by the deadline
+        ├── Cancelled (RuntimeError)        … it was cancelled
+        └── SyncError (RuntimeError)        `ether.sync()`: who succeeded, who failed, who died or is missing
 
 Each class builds its own sentence (what was attempted, with which thing, what happened, what to do) and
 keeps its arguments as attributes. Each inherits the builtin that a caller would already catch.
@@ -28,6 +36,7 @@ keeps its arguments as attributes. Each inherits the builtin that a caller would
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -119,6 +128,15 @@ class ValidationFailed(EtherError, ValueError):
         super().__init__(f"{method} does not accept this payload: " + "; ".join(map(str, self.problems)))
 
 
+class ResultInvalid(EtherError, ValueError):
+    """What a method returned does not fit its return hint; each problem's `argument` is a place in the result."""
+
+    def __init__(self, method: str, problems: Sequence[ArgumentProblem]) -> None:
+        self.method, self.problems = method, tuple(problems)
+        listed = "; ".join(map(str, self.problems))
+        super().__init__(f"{method} ran, but what it returned does not fit its return hint: {listed}")
+
+
 class TransportError(EtherError, ConnectionError):
     """Something between this process and the broker."""
 
@@ -204,3 +222,103 @@ class NotAllowedHere(EtherError, RuntimeError):
     def __init__(self, call: str, why: str) -> None:
         self.call, self.why = call, why
         super().__init__(f"{call} cannot be called here: {why}")
+
+
+class CallError(EtherError):
+    """A call to another instance that has no value to return."""
+
+
+class RemoteError(CallError):
+    """The method raised.
+
+    `remote_class` and `remote_message` are what it raised, `remote_traceback` where, as text from its own process.
+    An error whose remote class is a builtin is also an instance of that builtin: `except KeyError` catches it.
+    """
+
+    def __init__(self, call: str, remote_class: str, remote_message: str, remote_traceback: str) -> None:
+        Exception.__init__(self, call, remote_class, remote_message, remote_traceback)
+        self.call = call
+        self.remote_class = remote_class
+        self.remote_message = remote_message
+        self.remote_traceback = remote_traceback
+
+    def __str__(self) -> str:
+        told = f"{self.call} raised {self.remote_class}: {self.remote_message}"
+        return f"{told}\n\nRemote traceback:\n{self.remote_traceback.rstrip()}" if self.remote_traceback else told
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return remote_error, (self.call, self.remote_class, self.remote_message, self.remote_traceback)
+
+
+_NOT_COMBINED = (BaseExceptionGroup, StopIteration, StopAsyncIteration, RemoteError)
+"""Exceptions that need arguments of their own to exist, or that mean something to the interpreter."""
+
+
+def remote_error(call: str, remote_class: str, remote_message: str, remote_traceback: str) -> RemoteError:
+    """A `RemoteError` that is also the builtin exception of that name, where there is one."""
+    builtin = getattr(builtins, remote_class, None)
+    if not (isinstance(builtin, type) and issubclass(builtin, Exception)) or issubclass(builtin, _NOT_COMBINED):
+        return RemoteError(call, remote_class, remote_message, remote_traceback)
+    if builtin not in _combined:
+        _combined[builtin] = type("RemoteError", (RemoteError, builtin), {"__module__": __name__})
+    return _combined[builtin](call, remote_class, remote_message, remote_traceback)
+
+
+_combined: dict[type[Exception], type[RemoteError]] = {}
+
+
+class NoResponder(CallError, LookupError):
+    """Nobody can answer. `existing` are the names that there are, nearest first."""
+
+    def __init__(self, call: str, why: str, existing: Sequence[str] = ()) -> None:
+        self.call, self.why, self.existing = call, why, tuple(existing)
+        there = f" There are: {', '.join(self.existing)}." if self.existing else ""
+        super().__init__(f"nobody can answer {call}: {why}.{there}")
+
+
+class InstanceLost(CallError, ConnectionError):
+    """The instance died while it was working on the call; whether it had finished is not known."""
+
+    def __init__(self, call: str, instance: str, why: str) -> None:
+        self.call, self.instance, self.why = call, instance, why
+        super().__init__(f"{instance} died while it was working on {call}: {why}")
+
+
+class RequestTimeout(CallError, TimeoutError):
+    """No answer by the deadline. `timeout_s` is how long was waited, `state` what the instance is doing."""
+
+    def __init__(self, call: str, instance: str, timeout_s: float, state: str) -> None:
+        self.call, self.instance, self.timeout_s, self.state = call, instance, timeout_s, state
+        super().__init__(f"{call} did not answer within {timeout_s:g} s: {instance} {state}")
+
+
+class Cancelled(CallError, RuntimeError):
+    """The call was cancelled. Inside a method `ether.progress()` raises it when the caller has cancelled."""
+
+    def __init__(self, call: str) -> None:
+        self.call = call
+        super().__init__(f"{call} was cancelled")
+
+
+class SyncError(CallError, RuntimeError):
+    """Not everybody did what `ether.sync(topic)` asked for.
+
+    `results` maps those who succeeded to what they returned, `failed`, `lost` and `missing` the others to why.
+    """
+
+    def __init__(
+        self, topic: str, results: Mapping[str, object], failed: Mapping[str, str], lost: Mapping[str, str],
+        missing: Mapping[str, str],
+    ) -> None:  # fmt: skip
+        self.topic, self.results = topic, dict(results)
+        self.failed, self.lost, self.missing = dict(failed), dict(lost), dict(missing)
+        told = [f"{kind}: {_listed(group)}" for kind, group in self._groups() if group]
+        succeeded = ", ".join(self.results) or "nobody"
+        super().__init__(f"sync {topic!r} did not succeed everywhere; {'; '.join(told)}; succeeded: {succeeded}")
+
+    def _groups(self) -> tuple[tuple[str, dict[str, str]], ...]:
+        return (("failed", self.failed), ("died", self.lost), ("missing", self.missing))
+
+
+def _listed(reasons: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({reason})" for name, reason in reasons.items())

@@ -16,12 +16,15 @@ EXPORTS = {
     "__version__",
     "ether",
     "ether_cleanup",
+    "ether_get",
     "ether_init",
     "ether_pub",
+    "ether_save",
     "ether_save_all",
     "ether_shutdown",
     "ether_start",
     "ether_sub",
+    "ether_sync",
 }
 
 

@@ -70,9 +70,10 @@ def _tcp_address(url: str, parts: SplitResult, port: int | None) -> BrokerAddres
 
 
 def _unix_address(url: str, parts: SplitResult) -> BrokerAddress:
-    if parts.netloc or not parts.path.strip("/") or parts.query or parts.fragment:
+    if parts.hostname or not parts.path.strip("/") or parts.query or parts.fragment:
         raise _bad_url(url, "a Unix socket is named by its absolute path, with three slashes")
-    return BrokerAddress(path=unquote(parts.path))
+    username, password = (None if part is None else unquote(part) for part in (parts.username, parts.password))
+    return BrokerAddress(path=unquote(parts.path), username=username, password=password)
 
 
 def _bad_url(url: str, why: str) -> ConfigError:

@@ -72,6 +72,8 @@ class EtherInstanceConfig(Part):
         True, strict=True, description="true: start with the session; false: described, but not started"
     )
 
+    concurrency: int = Field(1, ge=1, le=256, strict=True, description="how many messages and calls it takes at a time")
+
     def name_or(self, key: str) -> str:
         """The name that `ether_name` gives, else `key`."""
         return str(self.kwargs.get(NAME_KEYWORD, key))
@@ -91,11 +93,27 @@ class TopicOptions(Part):
     qos: Literal[0, 1] = Field(1, description="1 arrives at least once, 0 may be lost")
 
 
+class CallOptions(Part):
+    """What `ether_get` and `ether_save` may be told."""
+
+    concurrency: int = Field(1, ge=1, le=256, strict=True, description="how many calls may run at the same time")
+
+
+class SyncOptions(Part):
+    """What `ether_sync` may be told."""
+
+    topic: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="the topic of ether.sync(topic); left out, it is ClassName.method"
+    )
+
+
 class NoOptions(Part):
     """A decorator that takes no options: `{}`, or nothing after the colon."""
 
 
 TopicUses = Annotated[tuple[TopicOptions, ...], BeforeValidator(_each_use), Field(min_length=1)]
+CallUse = Annotated[tuple[CallOptions, ...], BeforeValidator(_each_use), Field(min_length=1, max_length=1)]
+SyncUses = Annotated[tuple[SyncOptions, ...], BeforeValidator(_each_use), Field(min_length=1)]
 OneUse = Annotated[tuple[NoOptions, ...], BeforeValidator(_each_use), Field(min_length=1, max_length=1)]
 
 
@@ -104,6 +122,9 @@ class RegistryMethod(Part):
 
     ether_pub: TopicUses = Field((), description="publish what the method returns")
     ether_sub: TopicUses = Field((), description="call the method with every message on a topic")
+    ether_get: CallUse = Field((), description="answer ether.get(...) with what the method returns")
+    ether_save: CallUse = Field((), description="answer ether.save(...) with a status")
+    ether_sync: SyncUses = Field((), description="call the method on ether.sync(topic), which waits for all")
     ether_start: OneUse = Field((), description="call the method on ether.start()")
     ether_init: OneUse = Field((), description="call the method once, before the instance is ready")
     ether_save_all: OneUse = Field((), description="call the method on ether.save_all() and at shutdown")

@@ -11,6 +11,7 @@ Standard input stays open as the lifeline: when it ends, the launcher is dead. T
 from __future__ import annotations
 
 import io
+import logging
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ from ether.logs import get_ether_logger, install_instance_console
 from ether.process.settings import InstanceSettings
 from ether.protocol.presence import Announcement, State
 from ether.runtime.assembly import death_notice, describe_with_registry, make_link, new_birth
+from ether.runtime.call_log import CallLog
 from ether.runtime.classes import find_class
 from ether.runtime.client import Client
 from ether.runtime.failures import user_traceback
@@ -70,7 +72,7 @@ class _Life:
         self._settings = settings
         self._adopt = adopt
         self._topics = SessionTopics(settings.session)
-        self._worker = Worker()
+        self._worker = Worker(settings.concurrency)
         self._birth = new_birth()
         self._instance: HostedInstance | None = None
 
@@ -108,11 +110,15 @@ class _Life:
 
     def _built(self, link: Link) -> HostedInstance:
         settings = self._settings
-        self._adopt(Client(link, self._topics))
+        client = Client(link, self._topics)
+        self._adopt(client)
         cls = find_class(settings.class_path, settings.script)
         spec = describe_with_registry(cls, settings.class_path, settings.marks())
         obj = cls(*settings.args, **settings.kwargs)
-        return HostedInstance(settings.name, obj, spec, link, self._topics, self._worker, self._birth)
+        instance = HostedInstance(settings.name, obj, spec, link, self._topics, self._worker, self._birth)
+        client.session.calls.here[settings.name] = instance
+        logging.getLogger().addHandler(CallLog())
+        return instance
 
     def _leave(self, link: Link) -> None:
         """Clear the announcement, if there is still a broker that could keep it."""

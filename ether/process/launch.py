@@ -16,18 +16,21 @@ from functools import partial
 
 from ether.config import EtherConfig
 from ether.config import broker as config_broker
-from ether.errors import EtherError, LifecycleFailed, StartFailed, TransportError
+from ether.errors import EtherError, LifecycleFailed, NotAllowedHere, StartFailed, TransportError
 from ether.logs import get_ether_logger
 from ether.process.children import Child, changed_environment, import_path, running_script, start_instance
 from ether.process.embedded_broker import EmbeddedBroker
 from ether.process.group import ProcessGroup, make_group
-from ether.process.registry import registry_options
+from ether.process.registry import registry_marks, registry_options
 from ether.process.settings import InstanceSettings
+from ether.protocol.presence import State
 from ether.runtime.assembly import make_link
 from ether.runtime.client import Client
 from ether.runtime.deadline import Deadline
+from ether.runtime.here import InstanceHere, OpenLink
 from ether.runtime.link import Link
 from ether.runtime.session import NeverAtRest, Session
+from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.version import VERSION
 from ether.wire.topics import SessionTopics
@@ -38,6 +41,7 @@ STEP_TIMEOUT_S = 10.0
 """For each of drain, save_all, cleanup and stop."""
 
 _LEAVE_TIMEOUT_S = 2.0
+_LAST_WORDS_TIMEOUT_S = 2.0
 
 PROGRAM = "main"
 """The source that stands in the headers of what the main program publishes."""
@@ -62,6 +66,8 @@ class Launch:
         self._stopping = threading.Event()
         self._link: Link | None = None
         self._session: Session | None = None
+        self._open_link: OpenLink | None = None
+        self._here: dict[str, InstanceHere] = {}
 
     # -- starting
 
@@ -72,9 +78,10 @@ class Launch:
         try:
             self._start_processes()
             endpoint, limit = self._broker_address(deadline)
-            link = self._link = make_link(endpoint, PROGRAM, will=None, max_packet_bytes=limit)
-            link.open(deadline.left())
-            session = self._session = Session(link, self.topics)
+            self._open_link = partial(_opened, endpoint, limit)
+            link = self._link = self._open_link(PROGRAM, None)
+            client = Client(link, self.topics)
+            session = self._session = client.session
             self._hand_over_settings(endpoint, limit, deadline)
             session.open(deadline.left())
             link.announce(self.topics.session_info, self._session_info(endpoint))
@@ -83,7 +90,7 @@ class Launch:
             self._abandon()
             raise
         self._ready = True
-        return Client(link, self.topics)
+        return client
 
     @property
     def session(self) -> Session:
@@ -121,6 +128,7 @@ class Launch:
                 class_path=instance.class_path,
                 args=list(instance.args),
                 kwargs=instance.constructor_kwargs,
+                concurrency=instance.concurrency,
                 registry=registry_options(self.config),
                 endpoint=dict(endpoint.to_dict()),
                 max_packet_bytes=limit,
@@ -148,11 +156,37 @@ class Launch:
 
     def _on_end(self, child: Child) -> None:
         how = child.how_it_ended()
+        if self._session is not None and not self._ready:
+            try:
+                self._session.catch_up(_LAST_WORDS_TIMEOUT_S)  # it may have announced why
+            except EtherError:
+                pass  # then its exit code must do
         self._ended[child.name] = how
         if self._session is not None:
             self._session.lost(child.name, how)
         if self._ready and not self._stopping.is_set():
             logger.error("instance %s ended: %s", child.name, how)
+
+    # -- objects of this process
+
+    def host(self, obj: object, name: str) -> None:
+        """Make an object of this process an instance of the session; raises `NotAllowedHere` for a taken name."""
+        known = self.session.announcement(name)
+        if known is not None and known.state in (State.STARTING, State.READY):
+            raise NotAllowedHere("ether.host()", f"there is an instance {name!r} already")
+        assert self._open_link is not None
+        registry = registry_marks(registry_options(self.config))
+        here = InstanceHere(name, obj, self.topics, self._open_link, registry)
+        self._here[name] = here
+        self.session.calls.here[name] = here.instance
+        self.session.wait_ready([name], Deadline(STEP_TIMEOUT_S), dict)
+
+    def unhost(self, name: str) -> None:
+        """The object leaves the session; nothing where it is not hosted here."""
+        here = self._here.pop(name, None)
+        if here is not None:
+            self.session.calls.here.pop(name, None)
+            here.close()
 
     # -- stopping
 
@@ -174,7 +208,7 @@ class Launch:
                 for name, why in self._step(step, silent).items():
                     logger.error("%s: %s: %s", step, name, why)
                     problems.setdefault(name, []).append(f"{step}: {why}")
-            for name in silent:
+            for name in silent & self._children.keys():
                 self._children[name].terminate()
             for name in self._end_children(STEP_TIMEOUT_S):
                 logger.error("instance %s did not end and was killed", name)
@@ -186,7 +220,8 @@ class Launch:
     def _step(self, step: str, silent: set[str]) -> Mapping[str, str]:
         """Take one step with everybody who is alive and has answered so far. Who does not answer joins `silent`: it is
         asked no more, and in the end told to finish by a signal, which it obeys after what it is doing."""
-        participants = [name for name in self._children if name not in self._ended and name not in silent]
+        ready = self.session.ready()
+        participants = [name for name in (*self._children, *self._here) if name in ready and name not in silent]
         if not participants:
             return {}
         try:
@@ -210,6 +245,10 @@ class Launch:
         """End whatever is left, at once. Twice is fine."""
         self._stopping.set()
         self._end_children(0)
+        for name in list(self._here):
+            self.unhost(name)
+        if self._session is not None:
+            self._session.calls.close()
         if self._link is not None:
             self._clear_announcements(self._link)
             self._link.close()
@@ -227,6 +266,12 @@ class Launch:
             link.withdraw(self.topics.session_info, _LEAVE_TIMEOUT_S)
         except EtherError as error:
             logger.warning("could not clear the announcements of session %s: %s", self.topics.session, error)
+
+
+def _opened(endpoint: Endpoint, limit: int | None, source: str, will: Will | None) -> Link:
+    link = make_link(endpoint, source, will=will, max_packet_bytes=limit)
+    link.open(STEP_TIMEOUT_S)
+    return link
 
 
 def external_endpoint(broker: config_broker.ExternalBroker) -> Endpoint:

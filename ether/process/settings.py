@@ -25,6 +25,7 @@ class InstanceSettings:
     class_path: str
     args: list[Any]
     kwargs: dict[str, Any]
+    concurrency: int
     registry: RegistryOptions
     endpoint: dict[str, Any]
     max_packet_bytes: int | None

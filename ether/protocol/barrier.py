@@ -13,22 +13,27 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One participant's answer: the names of the methods that ran, the failed ones with why, and other facts."""
+    """One participant's answer: the names of the methods that ran, the failed ones with why, counters, and what
+    methods returned."""
 
     ran: tuple[str, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, int] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
 
     def to_value(self, participant: str) -> dict[str, Any]:
         """As it is sent."""
-        return {"name": participant, "ran": list(self.ran), "failed": dict(self.failed), "facts": dict(self.facts)}
+        said = {"name": participant, "ran": list(self.ran), "failed": dict(self.failed), "facts": dict(self.facts)}
+        return {**said, "results": dict(self.results)} if self.results else said
 
     @classmethod
     def from_value(cls, value: object) -> tuple[str, Answer] | None:
         """The participant and its answer; None for what is not one."""
         match value:
-            case {"name": str(name), "ran": list(ran), "failed": dict(failed), "facts": dict(facts)}:
-                return name, cls(tuple(map(str, ran)), {str(k): str(v) for k, v in failed.items()}, facts)
+            case {"name": str(name), "ran": list(ran), "failed": dict(failed), "facts": dict(facts), **rest}:
+                results = rest.get("results", {})
+                failures = {str(method): str(why) for method, why in failed.items()}
+                return name, cls(tuple(map(str, ran)), failures, facts, results if isinstance(results, dict) else {})
         return None
 
 

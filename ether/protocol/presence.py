@@ -75,6 +75,10 @@ class Presence:
         """What is known of one instance."""
         return self._members.get(name)
 
+    def members(self) -> list[Announcement]:
+        """What is known of everybody."""
+        return list(self._members.values())
+
     def ready(self) -> frozenset[str]:
         """The names of the instances that are ready."""
         return frozenset(name for name, member in self._members.items() if member.state is State.READY)

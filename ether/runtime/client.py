@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
+from ether.errors import CallError, ValidationFailed
+from ether.protocol.answers import error_status, status_of
 from ether.runtime import context
+from ether.runtime.calls import callable_methods
 from ether.runtime.link import Inbound, Link
+from ether.runtime.pending import PendingCall
+from ether.runtime.proxies import Proxy, make_proxy
+from ether.runtime.session import Session
+from ether.spec.marks import MarkKind
 from ether.wire.topics import SessionTopics, check_topic, check_topic_filter
+
+if TYPE_CHECKING:
+    import asyncio
 
 _REMEMBERED_TOPICS = 4096
 
@@ -86,11 +99,13 @@ class Subscription:
 
 
 class Client:
-    """Publishing and listening by the user's own topic names."""
+    """Publishing, listening and calling by the user's own names."""
 
     def __init__(self, link: Link, topics: SessionTopics) -> None:
         self.link = link
         self.topics = topics
+        self.session = Session(link, topics)
+        self._later: dict[str, PendingCall] = {}
         self._resolved: dict[str, str] = {}
 
     def publish(self, value: object, topic: str, qos: int = 1) -> None:
@@ -105,6 +120,90 @@ class Client:
             self._resolved[topic] = mqtt_topic
         return mqtt_topic
 
+    # -- calls
+
+    def begin(
+        self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind, *, later: bool = False
+    ) -> PendingCall:
+        """Send a request to an instance or to any of a class. Raises `NoResponder`."""
+        self.session.open(timeout_s)
+        return self.session.calls.begin(service, method, params, timeout_s, kind, later=later)
+
+    def call(self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind) -> Any:
+        """Send a request and wait for its value; raises the truth about why there is none."""
+        return self.session.calls.wait(self.begin(service, method, params, timeout_s, kind))
+
+    async def call_async(self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind) -> Any:
+        """The same, without blocking the event loop; cancelling the task cancels the call."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        pending = await loop.run_in_executor(None, self.begin, service, method, params, timeout_s, kind)
+        settled = asyncio.Event()
+        pending.when_done(partial(_call_in, loop, settled.set))
+        try:
+            await asyncio.wait_for(settled.wait(), max(0.0, pending.deadline - time.monotonic()))
+        except TimeoutError:
+            self.session.calls.expire(pending)
+        except asyncio.CancelledError:
+            self.session.calls.cancel(pending)
+            raise
+        return pending.result()
+
+    def proxy(self, service: str, timeout_s: float, *, of_class: bool) -> Proxy:
+        """An object with the methods of a remote class, made of its announcement alone. Raises `NoResponder`."""
+        self.session.open(timeout_s)
+        announcement = self.session.calls.described(service, of_class=of_class)
+        about = announcement.about
+        kinds = {kind.value: kind for kind in (MarkKind.GET, MarkKind.SAVE)}
+        methods = dict(callable_methods(announcement))
+
+        def call(method: str, params: dict[str, Any]) -> Any:
+            kind = kinds[methods[method][0]]
+            if kind is MarkKind.GET:
+                return self.call(service, method, params, timeout_s, kind)
+            return as_status(lambda: self.call(service, method, params, timeout_s, kind), f"{service}.{method}")
+
+        described = {name: description for name, (_, description) in methods.items()}
+
+        def state() -> str:
+            members = self.session.members(service)
+            return ", ".join(f"{m.state.value} on {m.about.get('host', 'an unknown host')}" for m in members) or "gone"
+
+        return make_proxy(call, service, str(about.get("class")), str(about.get("doc", "")), described, state=state)
+
+    # -- calls that are collected later
+
+    def begin_later(self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind) -> str:
+        """Send a request; returns the id by which its answer is collected."""
+        pending = self.begin(service, method, params, timeout_s, kind, later=True)
+        call_id = pending.correlation.hex()
+        self._later[call_id] = pending
+        return call_id
+
+    def later(self, call_id: str) -> PendingCall:
+        """The call under way; raises `KeyError` for what was never begun here or was collected before."""
+        try:
+            return self._later[call_id]
+        except KeyError:
+            raise KeyError(f"no call {call_id!r} is under way here: it was collected before, or never begun") from None
+
+    def collect(self, call_id: str, timeout_s: float | None) -> Any:
+        """Wait for a call's value, by its own deadline or for `timeout_s` seconds, whichever is sooner.
+
+        Raises `TimeoutError` where `timeout_s` was sooner: the call goes on and can be collected again.
+        """
+        pending = self.later(call_id)
+        until = pending.deadline if timeout_s is None else time.monotonic() + timeout_s
+        if until < pending.deadline and not pending.wait(until):
+            raise TimeoutError(f"{pending.call} has not answered within {timeout_s:g} s; it goes on")
+        try:
+            return self.session.calls.wait(pending)
+        finally:
+            self._later.pop(call_id, None)
+
+    # -- messages
+
     def subscribe(self, topic: str, qos: int = 1) -> Subscription:
         """Listen to a topic (wildcards allowed); returns when the broker has confirmed."""
         return Subscription(self.link, self.topics, topic, qos)
@@ -118,3 +217,20 @@ def message_from(topics: SessionTopics, inbound: Inbound) -> Message:
     if head is None:
         return Message(topic, unpacked.value, None, None, None, ())
     return Message(topic, unpacked.value, head.id, head.source, head.time, head.parents)
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    """Call a function on an event loop's thread; nothing where the loop has been closed meanwhile."""
+    try:
+        loop.call_soon_threadsafe(function)
+    except RuntimeError:
+        return
+
+
+def as_status(call: Callable[[], Any], name: str) -> dict[str, Any]:
+    """What `ether.save` returns: a status, whatever the call does."""
+    try:
+        result = call()
+    except (CallError, ValidationFailed) as error:
+        return error_status(error)
+    return status_of(result, name)

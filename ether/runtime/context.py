@@ -1,32 +1,61 @@
-"""What the code that runs right now was caused by: the way in which a result learns its parents."""
+"""What the code that runs right now was caused by: the way in which a result learns its parents, a nested call finds
+back to the instance that waits for it, and a long method reports its progress."""
 
 from __future__ import annotations
 
 import contextvars
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ether.runtime.worker import Worker
+
+Tell = Callable[[str, object], None]
+"""Sends a forerunner of the answer: its schema and its value."""
+
+
+@dataclass(slots=True)
+class CallContext:
+    """The call that is being answered. `tell` is None where the caller does not watch."""
+
+    call: str
+    tell: Tell | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The message that is being handled."""
+    """The message that is being handled, the chain of calls that it belongs to, and the worker that handles it."""
 
-    message_ids: tuple[str, ...]
+    message_id: str | None
+    trace: str | None
+    worker: Worker | None = None
+    call: CallContext | None = None
 
 
-_current: contextvars.ContextVar[Cause | None] = contextvars.ContextVar("ether_cause", default=None)
+_NOTHING = Cause(None, None)
+_current: contextvars.ContextVar[Cause] = contextvars.ContextVar("ether_cause", default=_NOTHING)
+
+
+def current() -> Cause:
+    """What is being handled now; all None outside of a handler."""
+    return _current.get()
 
 
 def parents() -> tuple[str, ...]:
     """The ids of the messages that led to what is being done now; empty outside of a handler."""
-    cause = _current.get()
-    return cause.message_ids if cause else ()
+    message_id = _current.get().message_id
+    return (message_id,) if message_id else ()
 
 
-def enter(message_id: str | None) -> contextvars.Token[Cause | None]:
-    """Note that a message is being handled; give the token to `leave()`."""
-    return _current.set(Cause((message_id,)) if message_id else None)
-
-
-def leave(token: contextvars.Token[Cause | None]) -> None:
-    """The message has been handled."""
-    _current.reset(token)
+@contextmanager
+def handling(cause: Cause) -> Iterator[None]:
+    """Within the block, this is what everything is caused by."""
+    token = _current.set(cause)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -7,6 +7,7 @@ id, topic and the arguments that failed, and the next message is handled.
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import socket
 import threading
@@ -18,15 +19,20 @@ from typing import Any
 from ether.errors import PayloadError
 from ether.logs import get_ether_logger
 from ether.protocol.barrier import Answer
+from ether.protocol.presence import Announcement, State
 from ether.runtime import context
+from ether.runtime.context import CallContext, Cause, handling
 from ether.runtime.coroutines import CoroutineRunner
-from ether.runtime.failures import describe_failure, user_traceback
+from ether.runtime.failures import describe_failure, text_of, user_traceback
 from ether.runtime.hosting import Overrides, publishing
-from ether.runtime.link import Inbound, Link
-from ether.runtime.worker import Worker
+from ether.runtime.link import Inbound, Link, trace_of
+from ether.runtime.serving import Server
+from ether.runtime.worker import Job, Worker
 from ether.spec.arguments import Arguments, shown
+from ether.spec.descriptions import describe_method
 from ether.spec.marks import MarkKind
 from ether.spec.methods import ClassSpec, MethodSpec
+from ether.spec.results import Results
 from ether.wire.envelope import unpack_headers
 from ether.wire.topics import SessionTopics, check_topic, check_topic_filter
 
@@ -34,8 +40,12 @@ _REMEMBERED_IDS = 8192
 """A message that the broker delivers twice (after a reconnect, or for overlapping subscriptions) is handled once,
 if no more than this many others lie between."""
 
+_TAKES_ARGUMENTS = (MarkKind.SUB, MarkKind.GET, MarkKind.SAVE, MarkKind.SYNC)
+_CALLED = (MarkKind.GET, MarkKind.SAVE)
 _LIFECYCLE_VERBS = {"save_all": MarkKind.SAVE_ALL, "cleanup": MarkKind.CLEANUP, "stop": MarkKind.SHUTDOWN}
 _FLUSH_TIMEOUT_S = 5.0
+_ALONE_TIMEOUT_S = 60.0
+"""For methods that run beside the worker; whoever asked has given up long before."""
 
 
 class HostedInstance:
@@ -60,12 +70,18 @@ class HostedInstance:
         self.logger = get_ether_logger(name)
         self.on_failure: Callable[[BaseException], None] | None = None
         self._link = link
-        self._worker = worker
+        self.worker = worker
         self._coroutines = CoroutineRunner(name)
         self._originals = {method.name: getattr(obj, method.name) for method in spec.methods}
         self._arguments = {
             method.name: Arguments(self._originals[method.name], f"{spec.name}.{method.name}")
-            for method in spec.with_mark(MarkKind.SUB)
+            for method in spec.methods
+            if any(mark.kind in _TAKES_ARGUMENTS for mark in method.marks)
+        }
+        self._results = {
+            method.name: Results(self._originals[method.name], f"{spec.name}.{method.name}")
+            for method in spec.methods
+            if any(mark.kind in _CALLED for mark in method.marks)
         }
         self._publications = {
             method.name: [
@@ -85,12 +101,19 @@ class HostedInstance:
         self._handled = 0
         self._published = 0
         self._count_lock = threading.Lock()
+        self._own_workers = {m.name: Worker(m.concurrency) for m in spec.methods if m.concurrency > 1}
+        self._callable = {m.name for m in spec.methods if any(mark.kind in _CALLED for mark in m.marks)}
+        self._busy: dict[int, tuple[str, float]] = {}
+        self.server = Server(self, link)
 
     # -- coming and going
 
     def subscribe(self) -> None:
         """Subscribe to everything; returns when the broker has confirmed all of it."""
+        for worker in self._own_workers.values():
+            worker.start()
         self._link.listen(self.topics.control("+"), self._on_control)
+        self._link.listen(self.topics.call(self.name, "+"), self.server.receive)
         for method in self.spec.with_mark(MarkKind.SUB):
             receive = self._receiver(method)
             for topic_filter, qos in self._subscriptions[method.name]:
@@ -101,6 +124,15 @@ class HostedInstance:
         for method in self.spec.with_mark(MarkKind.INIT):
             self._call(method.name, [], {})
 
+    def status(self) -> dict[str, object]:
+        """What it is doing right now, for whoever waits for it."""
+        busy = list(self._busy.values())
+        queued = self.worker.queued + sum(worker.queued for worker in self._own_workers.values())
+        if not busy:
+            return {"busy": None, "queued": queued}
+        method, since = min(busy, key=lambda entry: entry[1])
+        return {"busy": method, "busy_s": time.monotonic() - since, "queued": queued}
+
     def about(self) -> dict[str, object]:
         """What is announced about this instance beside its name and state."""
         return {
@@ -109,11 +141,20 @@ class HostedInstance:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "since": time.time(),
-            "methods": {method.name: _described(method) for method in self.spec.methods},
+            "doc": inspect.cleandoc(type(self.object).__doc__ or ""),
+            "methods": {method.name: _described(type(self.object), method) for method in self.spec.methods},
         }
+
+    def announcement(self) -> Announcement:
+        """As it is announced when ready."""
+        return Announcement(self.name, State.READY, self.birth, about=self.about())
 
     def close(self) -> None:
         """The object is the user's own again. Twice is fine."""
+        for worker in self._own_workers.values():
+            worker.stop()
+            worker.join()
+        self._own_workers = {}
         self._overrides.remove()
         self._coroutines.close()
 
@@ -125,24 +166,60 @@ class HostedInstance:
         message_id = unpacked.headers.id if unpacked.headers else None
         if message_id and self._seen_before(message_id, method.name):
             return
-        positional, named = self._arguments[method.name].bind(unpacked.value)
-        token = context.enter(message_id)
-        try:
-            self._call(method.name, positional, named)
-        finally:
-            context.leave(token)
+        trace = trace_of(message_id) if message_id else os.urandom(16).hex()
+        self.call(method.name, unpacked.value, message_id, trace, None)
+
+    def call(
+        self, method: str, payload: object, message_id: str | None, trace: str | None, call: CallContext | None
+    ) -> Any:
+        """Validate and call a method, as the handling of a message; raises whatever goes wrong."""
+        positional, named = self._arguments[method].bind(payload)
+        with handling(Cause(message_id, trace, self._worker_of(method), call)):
+            value = self._call(method, positional, named)
+        return value if call is None else self._results[method].check(value)
+
+    def cannot_call(self, method: str) -> str | None:
+        """Why a method cannot be called from outside; None where it can."""
+        if method in self._callable:
+            return None
+        return f"{self.spec.name} has no method {method!r} that is marked ether_get or ether_save"
+
+    def submit_call(self, method: str, job: Job, trace: str | None) -> None:
+        """Queue a call."""
+        self._worker_of(method).submit(job, trace)
+
+    def call_here(self, method: str, job: Job, trace: str | None) -> None:
+        """Take a call from this process: at once from inside of a job of the same worker (a call to oneself), or where
+        nobody runs the worker (in a lab); else in line."""
+        worker = self._worker_of(method)
+        if worker.on_this_thread or not worker.running:
+            worker.perform(job)
+        else:
+            worker.submit(job, trace)
+
+    def _worker_of(self, method: str) -> Worker:
+        return self._own_workers.get(method, self.worker)
 
     def _receiver(self, method: MethodSpec) -> Callable[[Inbound], None]:
         """One receiver per method, so that a method with overlapping topics is called once per message."""
 
         def receive(inbound: Inbound) -> None:
-            self._worker.submit(_MessageJob(self, inbound, method))
+            self._worker_of(method.name).submit(_MessageJob(self, inbound, method))
 
         return receive
 
     def _call(self, name: str, positional: list[Any], named: Mapping[str, Any]) -> Any:
-        result = getattr(self.object, name)(*positional, **named)
-        return self._coroutines.run(result) if inspect.iscoroutine(result) else result
+        me = threading.get_ident()
+        outer = self._busy.get(me)
+        self._busy[me] = (name, time.monotonic())
+        try:
+            result = getattr(self.object, name)(*positional, **named)
+            return self._coroutines.run(result) if inspect.iscoroutine(result) else result
+        finally:
+            if outer is None:
+                del self._busy[me]
+            else:
+                self._busy[me] = outer
 
     def _seen_before(self, message_id: str, method: str) -> bool:
         key = (message_id, method)
@@ -168,23 +245,28 @@ class HostedInstance:
 
     # -- failures
 
-    def report(self, what: str, error: BaseException, details: Mapping[str, object]) -> None:
-        """One log record for one failure."""
-        self.logger.error(
+    def report(self, what: str, error: BaseException, details: Mapping[str, object], *, answered: bool = False) -> None:
+        """One log record for one failure; a warning where a caller is told of it too (`answered`)."""
+        self.logger.log(
+            logging.WARNING if answered else logging.ERROR,
             "%s",
             describe_failure(f"{self.name}: {what}", error, details),
             exc_info=(type(error), error, user_traceback(error)),
             extra={"ether": {**details, "instance": self.name}},
         )
-        if self.on_failure is not None:
+        if self.on_failure is not None and not answered:
             self.on_failure(error)
 
     # -- lifecycle
 
-    def perform(self, verb: str) -> Answer | None:
-        """Carry out a control verb on the worker and say how it went; None for a verb that is not known."""
+    def perform(self, verb: str, asked: Mapping[str, Any]) -> Answer | None:
+        """Carry out a control verb on the worker, alone; None for a verb that is not known."""
+        for worker in (self.worker, *self._own_workers.values()):
+            worker.wait_alone(_ALONE_TIMEOUT_S)
         if verb == "drain":
             return Answer(facts=self._counters())
+        if verb == "sync":
+            return self._sync(asked)
         kind = _LIFECYCLE_VERBS.get(verb)
         if kind is None:
             return None
@@ -203,27 +285,45 @@ class HostedInstance:
                 self.report(f"{self.spec.name}.{method.name} ({kind.value})", error, {})
         return Answer(tuple(ran), failed)
 
+    def _sync(self, asked: Mapping[str, Any]) -> Answer:
+        """Run every method that is marked for a sync topic."""
+        topic, arguments = asked.get("topic"), asked.get("arguments")
+        results: dict[str, Any] = {}
+        failed: dict[str, str] = {}
+        for method in self.spec.with_mark(MarkKind.SYNC):
+            if topic in method.topics(MarkKind.SYNC):
+                try:
+                    positional, named = self._arguments[method.name].bind(arguments)
+                    results[method.name] = self._call(method.name, positional, named)
+                except (Exception, SystemExit) as error:  # noqa: BLE001  part of the worker loop: this is user code
+                    failed[method.name] = f"{type(error).__name__}: {text_of(error)}"
+                    self.report(f"{self.spec.name}.{method.name} (sync {topic!r})", error, {})
+        return Answer(tuple(results), failed, results=results)
+
     def _counters(self) -> dict[str, int]:
         self._link.flush(_FLUSH_TIMEOUT_S)
         return {"handled": self._handled, "published": self._published}
 
     def _on_control(self, inbound: Inbound) -> None:
-        self._worker.submit(_ControlJob(self, inbound))
+        headers = inbound.headers()
+        trace = headers.trace if headers else None
+        self.worker.submit(_ControlJob(self, inbound, trace), trace)
 
     def answer(self, inbound: Inbound, verb: str, value: object) -> None:
         """Answer a control message, if it is for this instance."""
         headers = inbound.unpack().headers
         if isinstance(value, dict) and self.name not in value.get("instances", [self.name]):
             return
-        said = self.perform(verb)
+        said = self.perform(verb, value if isinstance(value, dict) else {})
         if said is not None and headers is not None and headers.reply_to:
             self._link.publish(headers.reply_to, said.to_value(self.name), correlation=headers.correlation)
         if said is not None and verb == "stop":
-            self._worker.stop()
+            self.worker.stop()
 
     def count_handled(self) -> None:
         """A message is done with, well or badly."""
-        self._handled += 1
+        with self._count_lock:
+            self._handled += 1
 
 
 class _MessageJob:
@@ -261,14 +361,17 @@ class _MessageJob:
 class _ControlJob:
     """One control message: drain, save_all, cleanup, stop."""
 
-    __slots__ = ("_inbound", "_instance")
+    __slots__ = ("_inbound", "_instance", "_trace")
 
-    def __init__(self, instance: HostedInstance, inbound: Inbound) -> None:
-        self._instance, self._inbound = instance, inbound
+    def __init__(self, instance: HostedInstance, inbound: Inbound, trace: str | None) -> None:
+        self._instance, self._inbound, self._trace = instance, inbound, trace
 
     def run(self) -> None:
         verb = self._inbound.delivery.topic.rpartition("/")[2]
-        self._instance.answer(self._inbound, verb, self._inbound.unpack().value)
+        unpacked = self._inbound.unpack()
+        message_id = unpacked.headers.id if unpacked.headers else None
+        with handling(Cause(message_id, self._trace, self._instance.worker)):
+            self._instance.answer(self._inbound, verb, unpacked.value)
         self._inbound.done()
 
     def failed(self, error: BaseException) -> None:
@@ -285,11 +388,12 @@ def _payload_shown(inbound: Inbound) -> str:
         return f"{len(inbound.delivery.payload)} bytes: {shown(inbound.delivery.payload[:200])}"
 
 
-def _described(method: MethodSpec) -> dict[str, object]:
-    described: dict[str, object] = {}
-    if method.doc:
-        described["doc"] = method.doc
-    for kind, key in ((MarkKind.SUB, "subscribes"), (MarkKind.PUB, "publishes")):
+def _described(cls: type, method: MethodSpec) -> dict[str, object]:
+    """What is announced of a method: its marks, and for one that takes arguments everything a proxy needs."""
+    described: dict[str, object] = {"kinds": list(dict.fromkeys(mark.kind.value for mark in method.marks))}
+    if any(mark.kind in _TAKES_ARGUMENTS for mark in method.marks):
+        described |= describe_method(cls, method.name).to_value()
+    for kind, key in ((MarkKind.SUB, "subscribes"), (MarkKind.PUB, "publishes"), (MarkKind.SYNC, "syncs")):
         if topics := method.topics(kind):
             described[key] = list(topics)
     return described

@@ -15,15 +15,18 @@ import threading
 import time
 from collections.abc import Callable
 
-from ether.errors import TransportError
+from ether.errors import DecodeError, TransportError
 from ether.logs import get_ether_logger
 from ether.protocol.routes import Routes
 from ether.transport.base import ConnectionDown, ConnectionUp, Delivery, ProtocolVersion, Receipt, Transport
-from ether.wire.envelope import Envelope, EnvelopeV5, EnvelopeV311, Headers, Unpacked, unpack
+from ether.wire.envelope import Envelope, EnvelopeV5, EnvelopeV311, Headers, Unpacked, unpack, unpack_headers
 from ether.wire.ids import MessageIds
 from ether.wire.topics import matches
 
 logger = get_ether_logger("Ether")
+
+_SMALL = 65_536
+"""Bytes up to which a message is decoded at once, instead of its headers first and its value on another thread."""
 
 _ANNOUNCE_TIMEOUT_S = 2.0
 """How long the dispatch thread may wait for room when it repeats announcements after a reconnect."""
@@ -46,6 +49,15 @@ class Inbound:
         if self._unpacked is None:
             self._unpacked = unpack(self.delivery.payload, self.delivery.properties)
         return self._unpacked
+
+    def headers(self) -> Headers | None:
+        """The headers alone, where the value is large; None for a stranger's message. Never raises."""
+        if self._unpacked is None and len(self.delivery.payload) > _SMALL:
+            return unpack_headers(self.delivery.payload, self.delivery.properties)
+        try:
+            return self.unpack().headers
+        except DecodeError:
+            return unpack_headers(self.delivery.payload, self.delivery.properties)
 
     def done(self) -> None:
         """This receiver is finished with it."""
@@ -106,11 +118,15 @@ class Link:
         reply_to: str | None = None,
         correlation: bytes | None = None,
         expiry_s: float | None = None,
+        schema: str | None = None,
+        error: str | None = None,
+        trace: str | None = None,
         timeout_s: float = 10.0,
     ) -> Receipt:
         """Publish a value on a full MQTT topic. Raises `EncodeError`, `PayloadTooLarge`, `PublishTimeout`.
 
         Sequence numbers are given in the order in which the messages leave; a value that cannot be sent uses none.
+        A request (one with `reply_to`) carries the chain of calls that it belongs to: `trace`, or a new one.
         """
         now = time.time()
         with self._publish_lock:
@@ -122,9 +138,12 @@ class Link:
                 sequence,
                 now,
                 parents,
+                schema=schema,
+                traceparent=_traceparent(trace, message_id) if reply_to else None,
                 reply_to=reply_to,
                 correlation=correlation,
                 expiry_s=expiry_s,
+                error=error,
             )
             packed = self._envelope.pack(value, headers)
             receipt = self.transport.publish(
@@ -201,3 +220,13 @@ class Link:
                 self.step(item)
             except Exception:  # the dispatch loop: one receiver's defect must not deafen the others
                 logger.exception("%s could not route a message", self.source)
+
+
+def trace_of(message_id: str) -> str:
+    """The chain of calls that a message begins: 32 hexadecimal digits, as W3C trace context has them."""
+    return message_id.replace("-", "")
+
+
+def _traceparent(trace: str | None, message_id: str) -> str:
+    own = trace_of(message_id)
+    return f"00-{trace or own}-{own[16:]}-01"

@@ -9,19 +9,25 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
-from ether.errors import EtherError, PayloadError, TransportError
+from ether.errors import EtherError, NoResponder, PayloadError, SyncError, TransportError
 from ether.logs import get_ether_logger
 from ether.protocol.barrier import Answer, Barrier
 from ether.protocol.drain import Quiescence
 from ether.protocol.presence import Announcement, Presence, State
+from ether.runtime import context
+from ether.runtime.calls import Caller
 from ether.runtime.deadline import Deadline
+from ether.runtime.instance import HostedInstance
 from ether.runtime.link import Inbound, Link
+from ether.runtime.worker import Nested, next_job
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
 
-_ECHO = b"echo"
+_ECHO = b"echo "
 
 
 class NeverAtRest(EtherError, TimeoutError):
@@ -41,20 +47,52 @@ class Session:
         self._presence = Presence()
         self._questions: dict[bytes, Barrier] = {}
         self._changed = threading.Condition()
-        self._echoed = False
+        self._echoes: set[bytes] = set()
+        self._opened = False
+        self._opening = threading.Lock()
+        self._known: list[Announcement] = []
+        self._nested: list[Nested] = []
         self._reply_topic = topics.reply(f"{link.source}-{os.urandom(8).hex()}")
+        self.calls = Caller(link, topics, self._reply_topic, lambda: self._known)
 
     def open(self, timeout_s: float) -> None:
-        """Listen to announcements and answers; returns when everything that was announced before is known.
+        """Listen to announcements and answers; returns when all that was announced before is known. Twice is fine."""
+        with self._opening:
+            if not self._opened:
+                self._open(timeout_s)
+                self._opened = True
 
-        Brokers deliver in order: when a message to ourselves comes back, what was retained has come before it.
-        """
+    def close_in(self, here: dict[str, HostedInstance]) -> None:
+        """There is nobody but these, in this process: nothing is asked of the broker (in a lab)."""
+        self._opened = True
+        self.calls = Caller(
+            self.link, self.topics, self._reply_topic, lambda: [i.announcement() for i in here.values()]
+        )
+        self.calls.here = here
+
+    def _open(self, timeout_s: float) -> None:
         self.link.listen(self._reply_topic, self._on_reply, timeout_s=timeout_s)
         self.link.listen(self.topics.state("+"), self._on_state, timeout_s=timeout_s)
-        self.link.publish(self._reply_topic, None, correlation=_ECHO)
+        self.catch_up(timeout_s)
+
+    def catch_up(self, timeout_s: float) -> None:
+        """Return when everything is known that the broker took before now: when a message to ourselves comes back,
+        whatever was on its way to us has come before it."""
+        echo = _ECHO + os.urandom(8)
         with self._changed:
-            if not self._changed.wait_for(lambda: self._echoed, timeout_s):
-                raise TransportError(f"the broker did not deliver a message to ourselves within {timeout_s:g} s")
+            self._echoes.add(echo)
+        self.link.publish(self._reply_topic, None, correlation=echo)
+        with self._changed:
+            came_back = self._changed.wait_for(lambda: echo not in self._echoes, timeout_s)
+            self._echoes.discard(echo)
+        if not came_back:
+            raise TransportError(f"the broker did not deliver a message to ourselves within {timeout_s:g} s")
+
+    def _notify(self) -> None:
+        """Wake everybody who waits; under the lock."""
+        self._changed.notify_all()
+        for nested in self._nested:
+            nested.put(None)
 
     # -- presence
 
@@ -67,6 +105,10 @@ class Session:
         """What is known of an instance."""
         with self._changed:
             return self._presence.get(name)
+
+    def members(self, service: str) -> list[Announcement]:
+        """What is known of the instance of this name, or of those of the class of this name."""
+        return [member for member in self._known if service in (member.name, member.about.get("class"))]
 
     def wait_ready(
         self, names: Iterable[str], deadline: Deadline, ended: Callable[[], Mapping[str, str]]
@@ -90,7 +132,7 @@ class Session:
     def wake(self) -> None:
         """Something outside of the session changed that a waiter looks at."""
         with self._changed:
-            self._changed.notify_all()
+            self._notify()
 
     def _is_settled(self, name: str) -> bool:
         known = self._presence.get(name)
@@ -121,23 +163,27 @@ class Session:
         announcement = Announcement.from_value(value)
         with self._changed:
             if value is None:
-                self._lose(name, "left while it was asked")
+                self._lose(name, "left")
                 self._presence.forget(name)
             elif announcement is not None and announcement.name == name:
                 self._note(announcement)
-            self._changed.notify_all()
+            self._known = self._presence.members()
+            self._notify()
 
     def _note(self, announcement: Announcement) -> None:
         if self._presence.apply(announcement) and announcement.state in (State.LOST, State.ERROR):
-            self._lose(announcement.name, announcement.error or "died while it was asked")
+            self._lose(announcement.name, announcement.error or "its connection broke")
 
     def _lose(self, name: str, why: str) -> None:
         for barrier in self._questions.values():
             barrier.lose(name, why)
+        self.calls.lose(name, why)
 
     # -- questions
 
-    def ask(self, verb: str, participants: Iterable[str], timeout_s: float) -> Barrier:
+    def ask(
+        self, verb: str, participants: Iterable[str], timeout_s: float, more: Mapping[str, Any] | None = None
+    ) -> Barrier:
         """Ask instances to do something, and wait for their answers, deaths, or the end of the time."""
         participants = list(participants)
         token = os.urandom(8)
@@ -147,23 +193,64 @@ class Session:
         try:
             self.link.publish(
                 self.topics.control(verb),
-                {"instances": participants},
+                {"instances": participants, **(more or {})},
                 reply_to=self._reply_topic,
                 correlation=token,
                 expiry_s=timeout_s,
+                trace=context.current().trace,
+                parents=context.parents(),
             )
-            with self._changed:
-                self._changed.wait_for(lambda: barrier.complete, timeout_s)
+            self._wait_for(barrier, Deadline(timeout_s))
         finally:
             with self._changed:
                 del self._questions[token]
         return barrier
 
+    def _wait_for(self, barrier: Barrier, deadline: Deadline) -> None:
+        cause = context.current()
+        if cause.worker is None or cause.trace is None or not cause.worker.on_this_thread:
+            with self._changed:
+                self._changed.wait_for(lambda: barrier.complete, deadline.left())
+            return
+        nested = cause.worker.begin_wait(cause.trace)
+        self._nested.append(nested)
+        try:
+            while not barrier.complete and not deadline.passed:
+                if (job := next_job(nested, deadline.left())) is not None:
+                    cause.worker.perform(job)
+        finally:
+            self._nested.remove(nested)
+            cause.worker.end_wait(cause.trace, nested)
+
+    def sync(self, topic: str, arguments: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Run every method that is marked for a sync topic, on all ready instances at the same time.
+
+        Returns what each instance's method returned (a dict by method where it has several), raises `SyncError`, or
+        `NoResponder` where nobody has such a method.
+        """
+        with self._changed:
+            ready = [member for member in self._known if member.state is State.READY]
+        participants = [member.name for member in ready if topic in _sync_topics(member)]
+        if not participants:
+            there = sorted({known for member in ready for known in _sync_topics(member)})
+            raise NoResponder(f"sync {topic!r}", "no ready instance has a method marked ether_sync for it", there)
+        barrier = self.ask("sync", participants, timeout_s, {"topic": topic, "arguments": dict(arguments)})
+        results = {name: _sole(answer.results) for name, answer in barrier.answers.items() if not answer.failed}
+        if len(results) < len(participants):
+            failed = {name: "; ".join(said.failed.values()) for name, said in barrier.answers.items() if said.failed}
+            missing = dict.fromkeys(barrier.missing, f"did not answer within {timeout_s:g} s")
+            raise SyncError(topic, results, failed, barrier.lost, missing)
+        return results
+
     def lost(self, name: str, why: str) -> None:
         """An instance's process ended: told by whoever started it, sooner than the broker would."""
         with self._changed:
+            known = self._presence.get(name)
+            if known is not None and known.state is not State.ERROR:  # which says why, and better
+                self._presence.apply(replace(known, state=State.LOST, error=why))
+                self._known = self._presence.members()
             self._lose(name, why)
-            self._changed.notify_all()
+            self._notify()
 
     def drain(self, participants: Iterable[str], timeout_s: float) -> Barrier:
         """Wait until no message is in flight or being handled; returns the last wave.
@@ -184,17 +271,31 @@ class Session:
         return barrier
 
     def _on_reply(self, inbound: Inbound) -> None:
+        headers = inbound.headers()
+        correlation = headers.correlation if headers else None
+        if correlation not in self._questions and correlation not in self._echoes:
+            self.calls.receive(inbound)
+            return
         try:
-            unpacked = inbound.unpack()
+            said = Answer.from_value(inbound.unpack().value)
         except PayloadError as error:
             logger.warning("an answer cannot be read: %s", error)
             return
         finally:
             inbound.done()
-        correlation = unpacked.headers.correlation if unpacked.headers else None
         with self._changed:
-            if correlation == _ECHO:
-                self._echoed = True
-            elif correlation in self._questions and (said := Answer.from_value(unpacked.value)):
+            if correlation in self._echoes:
+                self._echoes.discard(correlation)
+            elif correlation in self._questions and said is not None:
                 self._questions[correlation].answer(*said)
-            self._changed.notify_all()
+            self._notify()
+
+
+def _sync_topics(announcement: Announcement) -> set[str]:
+    methods = announcement.about.get("methods")
+    described = methods.values() if isinstance(methods, dict) else ()
+    return {topic for method in described if isinstance(method, dict) for topic in method.get("syncs", ())}
+
+
+def _sole(results: Mapping[str, Any]) -> Any:
+    return next(iter(results.values())) if len(results) == 1 else dict(results)

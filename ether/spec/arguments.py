@@ -4,7 +4,8 @@ A dict maps to arguments by name: extra keys are ignored, `**kwargs` receives th
 sole parameter (or the sole one without a default), or to the one named `root`. A sole parameter whose name is not
 among the dict's keys receives the whole dict where its hint can take one (a model, a dataclass, a mapping) or
 where it has no hint, so that `ether.pub(Reading(...))` arrives as the model. An empty message (None) leaves defaults
-alone. Values are validated by pydantic, leniently ("42" fits an int), so a model-typed parameter receives the model.
+alone. Values are validated by pydantic, leniently ("42" fits an int), so a model-typed parameter receives the model,
+and an annotated array (see `ether.spec.array_hints`) also takes lists of numbers.
 
 The trap: hints are resolved when a class is hosted, not at the first message, so a wrong one is a start-up error.
 """
@@ -19,14 +20,23 @@ from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from ether.errors import ArgumentProblem, MarkError, ValidationFailed
+from ether.spec.array_hints import plain_integers
+from ether.spec.hints import adapter_of
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+    from pydantic import TypeAdapter, ValidationError
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
 
-shorten = reprlib.Repr()
+
+class _Shortener(reprlib.Repr):
+    def repr_ndarray(self, value: Any, level: int) -> str:
+        """An array by what it is: its numbers are many, and rarely the point."""
+        return f"an array of {value.dtype} with shape {value.shape}"
+
+
+shorten = _Shortener()
 shorten.maxstring = shorten.maxother = 200
 shorten.maxlist = shorten.maxtuple = shorten.maxdict = shorten.maxset = 12
 
@@ -45,6 +55,7 @@ class _Parameter:
     required: bool
     positional_only: bool
     takes_mapping: bool
+    default: Any
     adapter: TypeAdapter[Any] | None
 
 
@@ -73,6 +84,8 @@ class Arguments:
             if parameter.name not in values:
                 if parameter.required:
                     problems.append(ArgumentProblem(parameter.name, "nothing", "a value is required"))
+                elif parameter.positional_only:  # keeps its place before the others
+                    positional.append(parameter.default)
                 continue
             value = _validated(parameter, values.pop(parameter.name), problems)
             if parameter.positional_only:
@@ -98,7 +111,10 @@ class Arguments:
 
     def _takes_whole(self, payload: Mapping[Any, Any]) -> bool:
         whole = self._whole
-        return whole is not None and whole.takes_mapping and whole.name not in payload and not self._takes_rest
+        if whole is None or not whole.takes_mapping or whole.name in payload or self._takes_rest:
+            return False
+        # What names nothing but other arguments (or nothing at all) leaves this one's default alone.
+        return whole.required or not self._names.issuperset(payload)
 
     def _parameter_for_whole_payload(self) -> _Parameter | None:
         required = [p for p in self._parameters if p.required]
@@ -122,7 +138,8 @@ def _parameter(parameter: inspect.Parameter, hint: Any) -> _Parameter:
         positional_only=parameter.kind is inspect.Parameter.POSITIONAL_ONLY,
         takes_mapping=parameter.name == "root"
         or (parameter.default is inspect.Parameter.empty and _takes_mapping(hint)),
-        adapter=None if hint is Any else _adapter(parameter.name, hint),
+        default=parameter.default,
+        adapter=_adapter(parameter.name, hint),
     )
 
 
@@ -137,18 +154,11 @@ def _takes_mapping(hint: Any) -> bool:
     return is_dataclass(origin) or hasattr(origin, "model_validate") or issubclass(origin, Mapping)
 
 
-def _adapter(name: str, hint: Any) -> TypeAdapter[Any]:
-    from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
-
+def _adapter(name: str, hint: Any) -> TypeAdapter[Any] | None:
     try:
-        try:
-            return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-        except PydanticUserError as error:
-            if error.code != "type-adapter-config-unused":
-                raise
-            return TypeAdapter(hint)
-    except (PydanticUserError, PydanticSchemaGenerationError) as error:
-        raise MarkError(f"the type hint of parameter {name!r} cannot be validated: {error}") from error
+        return adapter_of(hint)
+    except MarkError as error:
+        raise MarkError(f"parameter {name!r}: {error}") from error
 
 
 def _validated(parameter: _Parameter, value: Any, problems: list[ArgumentProblem]) -> Any:
@@ -157,9 +167,15 @@ def _validated(parameter: _Parameter, value: Any, problems: list[ArgumentProblem
     from pydantic import ValidationError
 
     try:
-        return parameter.adapter.validate_python(value)
+        return parameter.adapter.validate_python(plain_integers(value))
     except ValidationError as error:
-        for detail in error.errors(include_url=False, include_context=False, include_input=True):
-            place = ".".join([parameter.name, *(str(part) for part in detail["loc"])])
-            problems.append(ArgumentProblem(place, shown(detail["input"]), detail["msg"]))
+        problems.extend(problems_of(error, parameter.name))
         return None
+
+
+def problems_of(error: ValidationError, name: str) -> list[ArgumentProblem]:
+    """What pydantic found wrong, each with its place inside of what is called `name`."""
+    return [
+        ArgumentProblem(".".join([name, *map(str, detail["loc"])]), shown(detail["input"]), detail["msg"])
+        for detail in error.errors(include_url=False, include_context=False, include_input=True)
+    ]

@@ -22,6 +22,9 @@ class MarkKind(enum.Enum):
 
     PUB = "ether_pub"
     SUB = "ether_sub"
+    GET = "ether_get"
+    SAVE = "ether_save"
+    SYNC = "ether_sync"
     INIT = "ether_init"
     SAVE_ALL = "ether_save_all"
     CLEANUP = "ether_cleanup"
@@ -30,15 +33,20 @@ class MarkKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One mark. `topic` None stands for the default, `ClassName.method`; only PUB and SUB have one."""
+    """One mark. `topic` None stands for the default, `ClassName.method`; only PUB, SUB and SYNC have one.
+    `concurrency` is how many messages or calls the method takes at the same time; more than 1 frees it from the
+    instance's worker."""
 
     kind: MarkKind
     topic: str | None = None
     qos: int = 1
+    concurrency: int = 1
 
     def __post_init__(self) -> None:
         if self.qos not in (0, 1):
             raise MarkError(f"{self.kind.value}: qos is 0 (may be lost) or 1 (at least once), not {self.qos!r}")
+        if not isinstance(self.concurrency, int) or self.concurrency < 1:
+            raise MarkError(f"{self.kind.value}: concurrency is a number from 1, not {self.concurrency!r}")
 
 
 def mark_from_options(decorator: str, options: Mapping[str, Any]) -> Mark:

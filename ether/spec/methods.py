@@ -10,10 +10,12 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ether.errors import MarkError
 from ether.spec.marks import Mark, MarkKind, marks_of, underlying
+
+_WITH_TOPIC = (MarkKind.PUB, MarkKind.SUB, MarkKind.SYNC)
 
 Overlay = Mapping[str, tuple[Mark, ...]]
 """The registry's entry for one class: method name to marks."""
@@ -30,6 +32,11 @@ class MethodSpec:
     def of_kind(self, kind: MarkKind) -> tuple[Mark, ...]:
         """Its marks of one kind."""
         return tuple(mark for mark in self.marks if mark.kind is kind)
+
+    @property
+    def concurrency(self) -> int:
+        """How many messages or calls it takes at the same time."""
+        return max(mark.concurrency for mark in self.marks)
 
     def topics(self, kind: MarkKind) -> tuple[str, ...]:
         """Its topics of one kind, each once, in order."""
@@ -80,9 +87,9 @@ def _marks(cls: type, name: str, listed: tuple[Mark, ...]) -> tuple[Mark, ...]:
 
 
 def _with_topic(mark: Mark, default: str) -> Mark:
-    if mark.topic is not None or mark.kind not in (MarkKind.PUB, MarkKind.SUB):
+    if mark.topic is not None or mark.kind not in _WITH_TOPIC:
         return mark
-    return Mark(mark.kind, default, mark.qos)
+    return replace(mark, topic=default)
 
 
 def _check_methods_exist(cls: type, overlay: Overlay) -> None:

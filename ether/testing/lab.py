@@ -72,12 +72,13 @@ class Lab:
         self._broker = LoopbackBroker()
         self._messages: list[Message] = []
         self._members: dict[str, _Member] = {}
+        self._here: dict[str, HostedInstance] = {}
         described = load_config(config)
         self._topics = SessionTopics(described.session or "lab")
         self._registry = registry_marks(registry_options(described))
         self._link = self._open_link("main")
         self._link.listen(self._topics.data_filter("#"), self._record)
-        self._client = Client(self._link, self._topics)
+        self._client = self._make_client(self._link)
         try:
             self._populate(described, objects or {})
         except BaseException:
@@ -172,8 +173,15 @@ class Lab:
         link, worker = self._open_link(name), Worker()
         instance = HostedInstance(name, obj, spec, link, self._topics, worker, new_birth())
         instance.on_failure = self.failures.append
-        self._members[name] = _Member(instance, link, worker, Client(link, self._topics))
+        self._members[name] = _Member(instance, link, worker, self._make_client(link))
+        self._here[name] = instance
         instance.subscribe()
+
+    def _make_client(self, link: Link) -> Client:
+        """A client whose calls find the members of the lab, all in this process."""
+        client = Client(link, self._topics)
+        client.session.close_in(self._here)
+        return client
 
     def _open_link(self, name: str) -> Link:
         link = Link(LoopbackTransport(self._broker, client_id=name), name)

@@ -60,6 +60,12 @@ class Headers:
     error: str | None = None
     """An answer that is an error: its kind."""
 
+    @property
+    def trace(self) -> str | None:
+        """The trace id of `traceparent`: the chain of calls that this message belongs to."""
+        parts = self.traceparent.split("-") if self.traceparent else []
+        return parts[1] if len(parts) == 4 else None
+
 
 def pack_headers(headers: Headers, content_type: bytes) -> bytes:
     """The MQTT 5 property section: `content_type` (packed) and the headers; `EncodeError` where one does not

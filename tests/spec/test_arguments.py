@@ -70,6 +70,14 @@ def positional_only(a: int, /, b: int) -> Any:
     return a, b
 
 
+def positional_defaults(a: int = 1, b: int = 2, /) -> Any:
+    return a, b
+
+
+def with_root_default(root: dict[str, Any] | None = None, scale: float = 1.0) -> Any:
+    return root, scale
+
+
 def keyword_only(*, a: int) -> Any:
     return a
 
@@ -113,6 +121,10 @@ def rich(when: dt.datetime, colour: Colour, limit: Annotated[int, Field(ge=0)], 
         (with_root, {"root": [1], "scale": 2}, ([1], 2.0)),
         (with_rest, {"a": 1, "b": 2, "c": 3}, (1, {"b": 2, "c": 3})),
         (positional_only, {"a": 1, "b": 2}, (1, 2)),
+        (positional_defaults, {"b": 5}, (1, 5)),
+        (with_root_default, {}, (None, 1.0)),
+        (with_root_default, {"scale": 2}, (None, 2.0)),
+        (with_root_default, {"other": 2}, ({"other": 2}, 1.0)),
         (keyword_only, {"a": 1}, 1),
         (model, {"reading": {"value": 1}}, Reading(value=1)),
         (model, {"value": "2.5", "unit": "K"}, Reading(value=2.5, unit="K")),

@@ -10,8 +10,19 @@ from typing import Any
 
 import pytest
 
-from ether import ether, ether_cleanup, ether_init, ether_pub, ether_save_all, ether_shutdown, ether_start, ether_sub
-from ether.errors import EncodeError, NotJoined, ValidationFailed
+from ether import (
+    ether,
+    ether_cleanup,
+    ether_get,
+    ether_init,
+    ether_pub,
+    ether_save,
+    ether_save_all,
+    ether_shutdown,
+    ether_start,
+    ether_sub,
+)
+from ether.errors import EncodeError, NoResponder, NotJoined, ValidationFailed
 from ether.testing import Lab, LabNeverRests
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -192,3 +203,41 @@ def test_a_class_that_the_registry_lists_stays_untouched(monkeypatch: pytest.Mon
     after = {name: dict(vars(value)) for name, value in vars(external_classes.Processor).items() if callable(value)}
     assert after == before
     del sys.modules["external_classes"]
+
+
+class Asked:
+    @ether_get
+    def double(self, x: int) -> int:
+        return 2 * x
+
+    @ether_save
+    def put(self, x: int) -> None:
+        raise ValueError("full")
+
+    @ether_get
+    def back(self, n: int) -> list[int]:
+        return [n, *(ether.get("Asking", "there", {"n": n - 1}) if n else [])]
+
+
+class Asking:
+    @ether_get
+    def there(self, n: int) -> list[int]:
+        return [n, *(ether.get("asked", "back", {"n": n - 1}) if n else [])]
+
+    @ether_sub(topic="go")
+    def go(self) -> None:
+        ether.pub(ether.get("Asked", "double", {"x": 21}), topic="gone")
+
+
+def test_calls_in_a_lab_are_direct_and_checked() -> None:
+    with Lab(objects={"asked": Asked(), "asking": Asking()}) as lab:
+        assert ether.get("asked", "double", {"x": "4"}) == 8
+        assert ether.instance("asked").double(3) == 6
+        with pytest.raises(ValidationFailed):
+            ether.get("asked", "double", {"x": "four"})
+        assert ether.save("asked", "put", {"x": 1})["message"] == "full"
+        assert ether.get("asked", "back", {"n": 4}) == [4, 3, 2, 1, 0]
+        lab.pub(topic="go")
+        assert lab.values("gone") == [42]
+        with pytest.raises(NoResponder, match="asked"):
+            ether.get("askd", "double")

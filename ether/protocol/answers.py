@@ -1,0 +1,81 @@
+"""What comes back from a call: a value, or the truth about why there is none.
+
+An error travels twice: its class in a header (a user property over MQTT 5), for tools that look no further, and the
+whole in the body, readable by anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ether.errors import ArgumentProblem, CallError, Cancelled, EtherError, NoResponder, ValidationFailed, remote_error
+
+PROGRESS = "ether/progress"
+LOG = "ether/log"
+LATER = "ether/later"
+"""Schemas of what is not a plain request or answer: a forerunner of the answer; a request whose progress is wanted."""
+
+RAISED, INVALID, NO_METHOD, CANCELLED = "raised", "invalid", "no-method", "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """Why a call has no value. `kind` is one of the words above."""
+
+    kind: str
+    class_name: str
+    message: str
+    traceback: str = ""
+    problems: Sequence[ArgumentProblem] = field(default_factory=tuple)
+
+    def to_value(self) -> dict[str, Any]:
+        """As it is sent."""
+        told: dict[str, Any] = {"kind": self.kind, "class": self.class_name, "message": self.message}
+        if self.traceback:
+            told["traceback"] = self.traceback
+        if self.problems:
+            told["arguments"] = [[p.argument, p.given, p.accepted] for p in self.problems]
+        return {"error": told}
+
+    @classmethod
+    def from_value(cls, value: object) -> ErrorReport:
+        """As it was received; what is not a report is still an error."""
+        match value:
+            case {"error": {"kind": str(kind), "class": str(name), "message": str(message), **rest}}:
+                traceback = rest.get("traceback", "")
+                return cls(kind, name, message, traceback if isinstance(traceback, str) else "", _problems(rest))
+        return cls(RAISED, "Exception", f"an error that cannot be read: {value!r:.200}")
+
+    def to_exception(self, call: str, method: str) -> EtherError:
+        """What the caller raises."""
+        if self.kind == INVALID:
+            return ValidationFailed(method, self.problems)
+        if self.kind == NO_METHOD:
+            return NoResponder(call, self.message)
+        if self.kind == CANCELLED:
+            return Cancelled(call)
+        return remote_error(call, self.class_name, self.message, self.traceback)
+
+
+def _problems(rest: Mapping[Any, Any]) -> tuple[ArgumentProblem, ...]:
+    listed = rest.get("arguments")
+    if not isinstance(listed, list):
+        return ()
+    return tuple(ArgumentProblem(*map(str, item)) for item in listed if isinstance(item, list) and len(item) == 3)
+
+
+def status_of(result: object, method: str) -> dict[str, Any]:
+    """What `ether.save` returns for a method that returned."""
+    return {"status": "success", "result": result, "message": f"{method} succeeded"}
+
+
+def error_status(error: CallError | ValidationFailed) -> dict[str, Any]:
+    """What `ether.save` returns for everything else."""
+    name = getattr(error, "remote_class", type(error).__name__)
+    message = getattr(error, "remote_message", str(error))
+    status = {"status": "error", "error": name, "message": message}
+    if traceback := getattr(error, "remote_traceback", ""):
+        status["traceback"] = traceback
+    return status

@@ -1,0 +1,147 @@
+"""The table of requests under way, and the window of requests answered: decides what an arriving answer is.
+
+Both sides of a call. The caller's `Requests` matches answers to what was asked, by an unguessable correlation id:
+what matches nothing is late, doubled or forged, and is only counted. The callee's `Answered` makes a request that is
+delivered twice run once: its second delivery gets the first one's answer, within a bounded window.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+A = TypeVar("A")
+P = TypeVar("P")
+
+_SETTLED_WINDOW = 4096
+"""Correlation ids of settled requests that are remembered, to tell a late or doubled answer from a forged one."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Answers that settled nothing."""
+
+    late: int = 0
+    """… to a request that was settled before: by its deadline, its instance's death or an earlier answer."""
+    unknown: int = 0
+    """… to a request that was never made, or is long forgotten: forged, most likely."""
+
+
+class Requests(Generic[P]):
+    """Requests under way, each with the instance that was asked. Not locked."""
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+        self._pending: dict[bytes, tuple[str, P]] = {}
+        self._settled: OrderedDict[bytes, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def add(self, correlation: bytes, instance: str, request: P) -> None:
+        """A request is about to leave."""
+        self._pending[correlation] = (instance, request)
+
+    def get(self, correlation: bytes | None) -> P | None:
+        """The request that an answer's forerunner (progress, a log line) belongs to."""
+        found = self._pending.get(correlation) if correlation is not None else None
+        return found[1] if found else None
+
+    def settle(self, correlation: bytes | None) -> P | None:
+        """Take the request that an answer belongs to out of the table; None where there is none, and count it."""
+        found = self._pending.pop(correlation, None) if correlation is not None else None
+        if found is None or correlation is None:
+            self._count(correlation)
+            return None
+        self._remember(correlation)
+        return found[1]
+
+    def give_up(self, correlation: bytes) -> bool:
+        """The caller waits no longer; False where it was settled before."""
+        if self._pending.pop(correlation, None) is None:
+            return False
+        self._remember(correlation)
+        return True
+
+    def lose(self, instance: str) -> list[P]:
+        """An instance died: take out every request that it was working on."""
+        lost = [correlation for correlation, (asked, _) in self._pending.items() if asked == instance]
+        for correlation in lost:
+            self._remember(correlation)
+        return [self._pending.pop(correlation)[1] for correlation in lost]
+
+    def lose_all(self) -> list[P]:
+        """Nobody will answer any more: take out every request."""
+        lost = [request for _, request in self._pending.values()]
+        self._pending.clear()
+        return lost
+
+    def load(self, instances: Iterable[str]) -> dict[str, int]:
+        """How many requests each of these instances is working on for us."""
+        counts = dict.fromkeys(instances, 0)
+        for asked, _ in self._pending.values():
+            if asked in counts:
+                counts[asked] += 1
+        return counts
+
+    def _remember(self, correlation: bytes) -> None:
+        self._settled[correlation] = None
+        if len(self._settled) > _SETTLED_WINDOW:
+            self._settled.popitem(last=False)
+
+    def _count(self, correlation: bytes | None) -> None:
+        if correlation in self._settled:
+            self.counts.late += 1
+        else:
+            self.counts.unknown += 1
+
+
+@dataclass(slots=True)
+class _Entry(Generic[A]):
+    answer: A | None = None
+    size: int = 0
+
+
+class Answered(Generic[A]):
+    """Requests that were taken on, with their answers once there are any. Not locked.
+
+    Bounded by count and by the answers' bytes; what falls out of the window would run again if it came again, so
+    the window is longer than any deadline at any rate that one instance can serve.
+    """
+
+    def __init__(self, max_count: int = 16_384, max_bytes: int = 64 << 20) -> None:
+        self._entries: OrderedDict[tuple[str, bytes], _Entry[A]] = OrderedDict()
+        self._max_count = max_count
+        self._max_bytes = max_bytes
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def take_on(self, caller: str, correlation: bytes, again: Callable[[A], None]) -> bool:
+        """True for a request that must be run. For one that was taken on before, `again` is called with its answer
+        if there is one; while it is being worked on nothing happens, its first delivery will be answered."""
+        key = (caller, correlation)
+        entry = self._entries.get(key)
+        if entry is None:
+            self._entries[key] = _Entry()
+            self._shrink()
+            return True
+        if entry.answer is not None:
+            again(entry.answer)
+        return False
+
+    def answered(self, caller: str, correlation: bytes, answer: A, size: int) -> None:
+        """Keep the answer for a second delivery. `size` in bytes."""
+        entry = self._entries.get((caller, correlation))
+        if entry is not None:
+            entry.answer, entry.size = answer, size
+            self._bytes += size
+            self._shrink()
+
+    def _shrink(self) -> None:
+        while len(self._entries) > self._max_count or (self._bytes > self._max_bytes and len(self._entries) > 1):
+            _, dropped = self._entries.popitem(last=False)
+            self._bytes -= dropped.size

@@ -1,0 +1,51 @@
+"""A live object of this very process as an instance of the session: a notebook's, or a main program's.
+
+It has a connection of its own, so that its announcement and the notice of its death are its own, and a worker thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ether.protocol.presence import Announcement, State
+from ether.runtime.assembly import Registry, death_notice, describe_with_registry, new_birth
+from ether.runtime.instance import HostedInstance
+from ether.runtime.link import Link
+from ether.runtime.worker import Worker
+from ether.spec.methods import class_path_of
+from ether.transport.base import Will
+from ether.wire.topics import SessionTopics, check_instance_name
+
+OpenLink = Callable[[str, Will | None], Link]
+"""Makes and opens a link for a source, with a will."""
+
+
+class InstanceHere:
+    """An object that is hosted in this process, until `close()`."""
+
+    def __init__(self, name: str, obj: object, topics: SessionTopics, open_link: OpenLink, registry: Registry) -> None:
+        """Returns when it is announced as ready. Raises `MarkError`, `InvalidName` and what its `ether_init` raises."""
+        check_instance_name(name)
+        spec = describe_with_registry(type(obj), class_path_of(type(obj)), registry)
+        birth = new_birth()
+        self._topics = topics
+        self._link = open_link(name, death_notice(topics, Announcement(name, State.LOST, birth)))
+        self._worker = Worker()
+        try:
+            self.instance = HostedInstance(name, obj, spec, self._link, topics, self._worker, birth)
+            self.instance.subscribe()
+            self.instance.initialise()
+        except BaseException:
+            self._link.close()
+            raise
+        self._worker.start()
+        self._link.announce(topics.state(name), self.instance.announcement().to_value())
+
+    def close(self) -> None:
+        """The object is the user's own again; what was queued is finished first."""
+        self._worker.stop()
+        self._worker.join()
+        self.instance.close()
+        if self._link.transport.connected:
+            self._link.withdraw(self._topics.state(self.instance.name))
+        self._link.close()

@@ -1,0 +1,107 @@
+"""A call under way, as the caller holds it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ether.errors import EtherError
+from ether.protocol.answers import LOG, ErrorReport
+from ether.runtime.link import Inbound
+from ether.spec.marks import MarkKind
+
+Done = Callable[[], None]
+Outcome = tuple[object, ErrorReport | EtherError | None]
+"""A value, or None and why there is none."""
+
+
+class PendingCall:
+    """A call under way. Settled once; may be waited for by several threads, and watched."""
+
+    def __init__(self, call: str, instance: str, kind: MarkKind | None, timeout_s: float) -> None:
+        self.call = call
+        self.instance = instance
+        self.kind = kind
+        self.timeout_s = timeout_s
+        self.deadline = time.monotonic() + timeout_s
+        self.correlation = os.urandom(16)
+        self.progress: tuple[float, str] | None = None
+        self.log: list[dict[str, Any]] = []
+        self.status: Mapping[str, Any] | None = None
+        self.cancel_here: Callable[[], None] | None = None
+        self._take: Callable[[], Outcome] | None = None
+        self._outcome: Outcome | None = None
+        self._settled = False
+        self._open = threading.Lock()
+        self._open.acquire()
+        self._callbacks: list[Done] = []
+        self._lock = threading.Lock()
+
+    @property
+    def settled(self) -> bool:
+        """True once there is an answer or an error."""
+        return self._settled
+
+    def settle(self, take: Callable[[], Outcome]) -> None:
+        """The end, told by whoever took this out of the table of requests. `take` gives the value or the error; it is
+        called once, by the first who wants to know."""
+        with self._lock:
+            self._take, self._settled = take, True
+            callbacks, self._callbacks = self._callbacks, []
+        self._open.release()
+        for done in callbacks:
+            done()
+
+    def take_note(self, schema: str, value: object) -> None:
+        """A forerunner of the answer."""
+        match value:
+            case dict() if schema == LOG:
+                self.log.append(value)
+            case {"fraction": int(fraction) | float(fraction), "text": str(text)}:
+                self.progress = (float(fraction), text)
+
+    def fail(self, error: EtherError) -> None:
+        """The end without an answer."""
+        self.settle(lambda: (None, error))
+
+    def when_done(self, done: Done) -> None:
+        """Call `done` when settled, on the thread that settles; at once where it is."""
+        with self._lock:
+            if not self._settled:
+                self._callbacks.append(done)
+                return
+        done()
+
+    def wait(self, until: float) -> bool:
+        """Wait until settled or a point on the monotonic clock."""
+        if self._settled:
+            return True
+        if not self._open.acquire(timeout=max(0.0, until - time.monotonic())):
+            return self._settled
+        self._open.release()
+        return True
+
+    def result(self) -> Any:
+        """The value, or the error raised. Only once settled. A large answer is decoded here, on the caller's thread."""
+        if self._outcome is None:
+            assert self._take is not None
+            self._outcome = self._take()
+        value, error = self._outcome
+        if isinstance(error, ErrorReport):
+            raise error.to_exception(self.call, self.call)
+        if error is not None:
+            raise error
+        return value
+
+
+def read_answer(inbound: Inbound) -> Outcome:
+    """An answer that arrived."""
+    try:
+        value, headers = inbound.unpack().value, inbound.headers()
+    finally:
+        inbound.done()
+    failed = headers is not None and headers.error is not None
+    return (None, ErrorReport.from_value(value)) if failed else (value, None)

@@ -1,0 +1,148 @@
+"""Proxies: an object here that has the methods of an object elsewhere, made of its announcement alone.
+
+Promises: names, signatures and docstrings are the remote method's own, so `help()`, `inspect.signature` and a
+notebook's completion tell the truth; a call that Python would refuse there is refused here, before anything is sent.
+Arguments travel by name. A time-out belongs to the proxy (`ether.instance("camera1", timeout_s=5)`) and not to a call,
+because every keyword of a call is the method's own.
+
+The trap: announcements come from the network. Names are only ever attributes of a class made for this proxy, never
+code; those that Python itself would act upon (`__init__`, `__del__`) are left out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from keyword import iskeyword
+from typing import Any, NoReturn
+
+from ether.spec.descriptions import MethodDescription
+
+Call = Callable[[str, dict[str, Any]], Any]
+"""Called with the method's name and its arguments by name; returns what the proxy's method returns."""
+
+_FACTS = "_ether_proxy"
+_MODULE = "ether"
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    name: str
+    class_name: str
+    methods: tuple[str, ...]
+    state: Callable[[], str] | None
+
+
+class Proxy:
+    """Stands for an object in another process. Has the remote methods and nothing else."""
+
+    __slots__ = ()
+
+    def __dir__(self) -> list[str]:
+        return sorted(_facts(self).methods)
+
+    def __repr__(self) -> str:
+        facts = _facts(self)
+        who = facts.name if facts.name == facts.class_name else f"{facts.name}: {facts.class_name}"
+        state = facts.state() if facts.state is not None else ""
+        return f"<{who} {state}>" if state else f"<{who}>"
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(_no_such_method(_facts(self), name))
+
+
+def make_proxy(
+    call: Call,
+    name: str,
+    class_name: str,
+    doc: str,
+    methods: Mapping[str, MethodDescription],
+    *,
+    state: Callable[[], str] | None = None,
+) -> Proxy:
+    """A proxy whose methods bind their arguments and hand them to `call`.
+
+    `name` is the instance (or, for any instance of a class, the class); `state` is asked at every `repr` for what
+    follows the class's name, such as "on bench-pc, ready".
+    """
+    usable = {method: said for method, said in methods.items() if _is_usable(method)}
+    title = class_name if class_name.isidentifier() else "Remote"
+    body: dict[str, Any] = {
+        "__slots__": (),
+        "__module__": _MODULE,
+        "__doc__": doc or None,
+        _FACTS: _Facts(name, class_name, tuple(usable), state),
+    }
+    for method, said in usable.items():
+        body[method] = staticmethod(_remote_method(call, title, method, said))
+    proxy: Proxy = type(title, (Proxy,), body)()
+    return proxy
+
+
+def _facts(proxy: Proxy) -> _Facts:
+    facts: _Facts = vars(type(proxy))[_FACTS]
+    return facts
+
+
+def _is_usable(name: str) -> bool:
+    special = name.startswith("__") and name.endswith("__")
+    return name.isidentifier() and not iskeyword(name) and not special and name != _FACTS
+
+
+def _no_such_method(facts: _Facts, name: str) -> str:
+    nearest = difflib.get_close_matches(name, facts.methods, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    known = f" It has {', '.join(facts.methods)}." if facts.methods else " It has no methods to call."
+    return f"{facts.name} ({facts.class_name}) has no method {name!r} to call.{hint or known}"
+
+
+def _remote_method(call: Call, class_name: str, name: str, said: MethodDescription) -> Callable[..., Any]:
+    signature = said.to_signature()
+    qualified = f"{class_name}.{name}"
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        try:
+            params = _by_name(signature, args, kwargs)
+        except TypeError as error:
+            raise TypeError(f"{qualified}(): {error}. Its signature is {name}{signature}") from None
+        return call(name, params)
+
+    method.__name__, method.__qualname__, method.__module__ = name, qualified, _MODULE
+    method.__doc__ = said.doc or None
+    method.__annotations__ = _annotations(signature)
+    method.__signature__ = signature  # type: ignore[attr-defined]
+    return method
+
+
+def _annotations(signature: inspect.Signature) -> dict[str, Any]:
+    annotations = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    annotations["return"] = signature.return_annotation
+    return {name: text for name, text in annotations.items() if text is not inspect.Parameter.empty}
+
+
+def _by_name(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by their names; raises `TypeError` for those that do not fit the signature."""
+    params: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    given = signature.bind(*args, **kwargs).arguments
+    for name, parameter in signature.parameters.items():
+        if name not in given:
+            _check_may_lack(parameter)
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            rest = given[name]
+        elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
+            params[name] = given[name]
+        elif given[name]:
+            raise TypeError(f"arguments travel by name, and those of *{name} have none")
+    if twice := sorted(params.keys() & rest.keys()):
+        raise TypeError(f"{twice[0]!r} is given by position and by name, and arguments travel by name")
+    return params | rest
+
+
+def _check_may_lack(parameter: inspect.Parameter) -> None:
+    """Python 3.13.0 binds `f(a=1)` to `f(a, /, **rest)` as if `a` had been given."""
+    any_number = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    if parameter.default is inspect.Parameter.empty and parameter.kind not in any_number:
+        raise TypeError(f"missing a required argument: {parameter.name!r}")

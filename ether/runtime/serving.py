@@ -1,0 +1,240 @@
+"""The answering side of calls, for one instance: a request becomes a job, what the job does becomes an answer.
+
+Promises: a request whose deadline has passed is not run; one that is delivered twice is run once, and its second
+delivery gets the first answer; whatever the method does, the caller is told. Questions about the instance itself
+(`ether.status`, `ether.cancel`) are answered at once, on the dispatch thread, however busy the worker is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ether.errors import ArgumentProblem, Cancelled, DecodeError, EtherError, PayloadError, ValidationFailed
+from ether.protocol.answers import CANCELLED, INVALID, LATER, LOG, NO_METHOD, PROGRESS, RAISED, ErrorReport
+from ether.protocol.requests import Answered
+from ether.runtime.context import CallContext
+from ether.runtime.failures import text_of, user_traceback
+from ether.runtime.link import Inbound, Link
+from ether.wire.envelope import Headers
+from ether.wire.properties import unpack_properties
+
+if TYPE_CHECKING:
+    from ether.runtime.instance import HostedInstance
+
+STATUS, CANCEL = "ether.status", "ether.cancel"
+"""In place of a method's name, which cannot contain a dot."""
+
+_STATUS_TIMEOUT_S = 0.2
+"""For room in the outgoing queue; the dispatch thread must not wait longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call as it arrived, or as it is made within the process. `deadline` is on the monotonic clock."""
+
+    method: str
+    caller: str
+    correlation: bytes | None
+    message_id: str | None
+    trace: str | None
+    deadline: float | None
+    watched: bool
+
+
+Respond = Callable[[object, ErrorReport | None], None]
+"""Called once with the value, or None and why there is none."""
+
+
+class CallJob:
+    """One call on its way through the worker."""
+
+    def __init__(
+        self, instance: HostedInstance, request: Request, payload: Callable[[], object], respond: Respond,
+        tell: Callable[[str, object], None] | None = None,
+    ) -> None:  # fmt: skip
+        self._instance = instance
+        self._request = request
+        self._payload = payload
+        self._respond = respond
+        self.context = CallContext(f"{instance.name}.{request.method}", tell)
+
+    def run(self) -> None:
+        request = self._request
+        if request.deadline is not None and time.monotonic() >= request.deadline:
+            self._instance.server.expired += 1
+            return
+        if self.context.cancelled.is_set():
+            raise Cancelled(self.context.call)
+        value = self._instance.call(request.method, self._payload(), request.message_id, request.trace, self.context)
+        self._respond(value, None)
+
+    def failed(self, error: BaseException) -> None:
+        report = report_of(error)
+        if report.kind == RAISED:
+            details = {"caller": self._request.caller, "message_id": self._request.message_id}
+            self._instance.report(
+                f"{self._instance.spec.name}.{self._request.method} raised", error, details, answered=True
+            )
+        self._respond(None, report)
+
+
+def report_of(error: BaseException) -> ErrorReport:
+    """An exception of a method, for its caller."""
+    name = type(error).__name__
+    if isinstance(error, ValidationFailed):
+        return ErrorReport(INVALID, name, str(error), problems=error.problems)
+    if isinstance(error, DecodeError):
+        return ErrorReport(INVALID, name, str(error), problems=[ArgumentProblem("payload", "bytes", str(error))])
+    if isinstance(error, Cancelled):
+        return ErrorReport(CANCELLED, name, str(error))
+    lines = traceback.format_exception(type(error), error, user_traceback(error))
+    return ErrorReport(RAISED, name, text_of(error), "".join(lines))
+
+
+class Server:
+    """Answers the calls of one instance."""
+
+    def __init__(self, instance: HostedInstance, link: Link) -> None:
+        self._instance = instance
+        self._link = link
+        self._lock = threading.Lock()
+        self._answered: Answered[tuple[object, ErrorReport | None]] = Answered()
+        self._running: dict[bytes, CallContext] = {}
+        self.expired = 0
+
+    def receive(self, inbound: Inbound) -> None:
+        """A request arrived; called on the dispatch thread."""
+        method = inbound.delivery.topic.rpartition("/")[2]
+        headers = _headers(inbound)
+        if method in (STATUS, CANCEL):
+            self._answer_now(method, headers, inbound)
+            return
+        request = _request(method, headers)
+        if headers.correlation is not None and not self._take_on(headers):
+            inbound.done()
+            return
+        respond = self._responder(headers, inbound)
+        problem = self._instance.cannot_call(method)
+        if problem is not None:
+            respond(None, ErrorReport(NO_METHOD, "NoResponder", problem))
+            return
+        job = CallJob(self._instance, request, lambda: inbound.unpack().value, respond, self._teller(headers, request))
+        if headers.correlation is not None:
+            self._running[headers.correlation] = job.context
+        self._instance.submit_call(method, job, request.trace)
+
+    def _take_on(self, headers: _Head) -> bool:
+        with self._lock:
+            return self._answered.take_on(
+                headers.source, headers.correlation or b"", lambda kept: self._send(headers, *kept)
+            )
+
+    def _responder(self, headers: _Head, inbound: Inbound) -> Respond:
+        def respond(value: object, error: ErrorReport | None) -> None:
+            self._running.pop(headers.correlation or b"", None)
+            try:
+                self._send(headers, value, error)
+            except PayloadError as unsendable:
+                error = report_of(unsendable)
+                value = None
+                self._send(headers, None, error)
+            finally:
+                inbound.done()
+            if headers.correlation is not None:
+                with self._lock:
+                    self._answered.answered(headers.source, headers.correlation, (value, error), _size(inbound, value))
+
+        return respond
+
+    def _send(self, headers: _Head, value: object, error: ErrorReport | None, timeout_s: float = 10.0) -> None:
+        if headers.reply_to is None:
+            return
+        self._link.publish(
+            headers.reply_to,
+            value if error is None else error.to_value(),
+            correlation=headers.correlation,
+            parents=(headers.id,) if headers.id else (),
+            error=error.class_name if error else None,
+            timeout_s=timeout_s,
+        )
+
+    def _teller(self, headers: _Head, request: Request) -> Callable[[str, object], None] | None:
+        reply_to = headers.reply_to
+        if not request.watched or reply_to is None:
+            return None
+
+        def tell(schema: str, value: object) -> None:
+            self._link.publish(reply_to, value, correlation=headers.correlation, schema=schema)
+
+        return tell
+
+    def _answer_now(self, method: str, headers: _Head, inbound: Inbound) -> None:
+        try:
+            value = self._instance.status() if method == STATUS else self._cancel(inbound.unpack().value)
+            self._send(headers, value, None, _STATUS_TIMEOUT_S)
+        except EtherError as error:
+            self._instance.logger.warning("a question about %s was not answered: %s", self._instance.name, error)
+        finally:
+            inbound.done()
+
+    def _cancel(self, correlation: object) -> bool:
+        context = self._running.get(bytes.fromhex(correlation)) if isinstance(correlation, str) else None
+        if context is not None:
+            context.cancelled.set()
+        return context is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What an answer needs to know of its request, Ether's own or a stranger's."""
+
+    source: str
+    id: str | None
+    reply_to: str | None
+    correlation: bytes | None
+    expiry_s: float | None
+    trace: str | None
+    schema: str | None
+
+
+def _headers(inbound: Inbound) -> _Head:
+    """Any MQTT 5 program can call: it has no headers of ours, but a Response Topic and perhaps Correlation Data."""
+    own = inbound.headers()
+    if own is not None:
+        return _own_head(own)
+    properties = unpack_properties(inbound.delivery.properties)
+    expiry = properties.message_expiry_s
+    return _Head("", None, properties.response_topic, properties.correlation_data, expiry, None, None)
+
+
+def _own_head(own: Headers) -> _Head:
+    return _Head(own.source, own.id, own.reply_to, own.correlation, own.expiry_s, own.trace, own.schema)
+
+
+def _request(method: str, head: _Head) -> Request:
+    deadline = None if head.expiry_s is None else time.monotonic() + head.expiry_s
+    return Request(method, head.source, head.correlation, head.id, head.trace, deadline, head.schema == LATER)
+
+
+def _size(inbound: Inbound, value: object) -> int:
+    """A guess at what keeping an answer costs."""
+    return 200 + int(getattr(value, "nbytes", 0)) + (len(value) if isinstance(value, (bytes, str, list)) else 0)
+
+
+def tell_progress(context: CallContext, fraction: float, text: str) -> None:
+    """Report progress to whoever watches; raises `Cancelled` where the caller has cancelled."""
+    if context.cancelled.is_set():
+        raise Cancelled(context.call)
+    if context.tell is not None:
+        context.tell(PROGRESS, {"fraction": float(fraction), "text": text})
+
+
+def tell_log(context: CallContext, line: dict[str, Any]) -> None:
+    """Pass a log record on to whoever watches."""
+    if context.tell is not None:
+        context.tell(LOG, line)

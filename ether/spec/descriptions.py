@@ -1,0 +1,357 @@
+"""Methods described by plain data: what an announcement says, and all that a proxy is made of.
+
+Promises: any method can be described, whatever stands in its hints and defaults; what JSON or pydantic cannot express
+is text, or left out. What arrives from others is checked as a whole: `from_value` gives a description whose signature
+Python accepts, or None.
+
+The trap: announcements are retained and sent to everyone, so they stay small: a definition that a schema uses once is
+written in its place, a long default is shortened, and the titles that pydantic makes of names are left out.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from ether.spec.arguments import shown
+from ether.spec.hints import adapter_of, resolved_hints, result_hint
+
+if TYPE_CHECKING:
+    from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+
+_MAX_DEFAULT_CHARACTERS = 400
+_MAX_ANNOTATION_CHARACTERS = 400
+_MAX_SCHEMA_CHARACTERS = 16_384
+
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
+"""In the text of an object: says nothing, and differs from process to process."""
+
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_KIND_NAMES = {
+    kind: kind.name.lower().replace("_", "-") for kind in (*_BY_POSITION, *_ANY_NUMBER, inspect.Parameter.KEYWORD_ONLY)
+}
+_KINDS = {name: kind for kind, name in _KIND_NAMES.items()}
+_USUAL_KIND = _KIND_NAMES[inspect.Parameter.POSITIONAL_OR_KEYWORD]
+_VARIADIC = tuple(_KIND_NAMES[kind] for kind in _ANY_NUMBER)
+
+# What needs no pydantic, which takes a tenth of a second to load.
+_SCHEMAS: dict[type, dict[str, Any]] = {
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    str: {"type": "string"},
+    bool: {"type": "boolean"},
+    type(None): {"type": "null"},
+    list: {"type": "array"},
+    tuple: {"type": "array"},
+    dict: {"type": "object"},
+    bytes: {"type": "string", "format": "binary"},
+}
+
+
+class SourceText(str):
+    """Text that stands for what was written in the source: a signature shows it without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterDescription:
+    """One parameter. `kind` is `positional-only`, `positional-or-keyword`, `var-positional`, `keyword-only` or
+    `var-keyword`. `default` is a JSON value; where `default_is_text`, the text of one that JSON cannot carry."""
+
+    name: str
+    kind: str = _USUAL_KIND
+    required: bool = False
+    default: Any = None
+    default_is_text: bool = False
+    annotation: str = ""
+    schema: dict[str, Any] | None = None
+
+    def to_value(self) -> dict[str, Any]:
+        """As plain JSON data; what goes without saying is left out."""
+        value: dict[str, Any] = {"name": self.name}
+        if self.kind != _USUAL_KIND:
+            value["kind"] = self.kind
+        if self.required:
+            value["required"] = True
+        elif self.kind not in _VARIADIC:
+            value["default"] = self.default
+        if self.default_is_text:
+            value["default_is_text"] = True
+        if self.annotation:
+            value["annotation"] = self.annotation
+        if self.schema is not None:
+            value["schema"] = self.schema
+        return value
+
+    @classmethod
+    def from_value(cls, value: object) -> ParameterDescription | None:
+        """As it was received; None for what is not one."""
+        if not isinstance(value, dict):
+            return None
+        said = cls(
+            name=value.get("name", ""),
+            kind=value.get("kind", _USUAL_KIND),
+            required=value.get("required", False),
+            default=value.get("default"),
+            default_is_text=value.get("default_is_text", False),
+            annotation=value.get("annotation", ""),
+            schema=value.get("schema"),
+        )
+        return said if said._is_sound() else None
+
+    def _is_sound(self) -> bool:
+        texts = (self.name, self.kind, self.annotation)
+        return (
+            all(isinstance(text, str) for text in texts)
+            and self.name.isidentifier()
+            and self.kind in _KINDS
+            and type(self.required) is type(self.default_is_text) is bool
+            and (isinstance(self.default, str) or not self.default_is_text)
+            and _is_json(self.default)
+            and (self.schema is None or isinstance(self.schema, dict))
+        )
+
+    def to_parameter(self) -> inspect.Parameter:
+        """As Python describes it; raises `ValueError` for a name that is none."""
+        empty = inspect.Parameter.empty
+        default = SourceText(self.default) if self.default_is_text else self.default
+        return inspect.Parameter(
+            self.name,
+            _KINDS[self.kind],
+            default=empty if self.required or self.kind in _VARIADIC else default,
+            annotation=SourceText(self.annotation) if self.annotation else empty,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MethodDescription:
+    """One method. `signature` as written, without `self`; `doc` the whole docstring; `returns` a JSON Schema, and
+    `returns_annotation` the hint's text."""
+
+    signature: str
+    doc: str = ""
+    parameters: tuple[ParameterDescription, ...] = ()
+    returns: dict[str, Any] | None = None
+    returns_annotation: str = ""
+    is_async: bool = False
+
+    def to_value(self) -> dict[str, Any]:
+        """As plain JSON data; what is empty is left out."""
+        value: dict[str, Any] = {"signature": self.signature}
+        if self.doc:
+            value["doc"] = self.doc
+        if self.parameters:
+            value["parameters"] = [parameter.to_value() for parameter in self.parameters]
+        if self.returns is not None:
+            value["returns"] = self.returns
+        if self.returns_annotation:
+            value["returns_annotation"] = self.returns_annotation
+        if self.is_async:
+            value["async"] = True
+        return value
+
+    @classmethod
+    def from_value(cls, value: object) -> MethodDescription | None:
+        """As it was received; None for what is not one (anybody can publish there). Unknown keys are ignored."""
+        if not isinstance(value, dict):
+            return None
+        listed = value.get("parameters", [])
+        if not isinstance(listed, list):
+            return None
+        parameters = [ParameterDescription.from_value(item) for item in listed]
+        said = cls(
+            signature=value.get("signature", ""),
+            doc=value.get("doc", ""),
+            parameters=tuple(parameter for parameter in parameters if parameter is not None),
+            returns=value.get("returns"),
+            returns_annotation=value.get("returns_annotation", ""),
+            is_async=value.get("async", False),
+        )
+        return said if len(said.parameters) == len(parameters) and said._is_sound() else None
+
+    def _is_sound(self) -> bool:
+        return (
+            all(isinstance(text, str) for text in (self.signature, self.doc, self.returns_annotation))
+            and (self.returns is None or isinstance(self.returns, dict))
+            and type(self.is_async) is bool
+            and self._has_signature()
+        )
+
+    def _has_signature(self) -> bool:
+        try:
+            self.to_signature()
+        except ValueError:  # names that are none, twice the same, or parameters in an impossible order
+            return False
+        return True
+
+    def to_signature(self) -> inspect.Signature:
+        """As Python describes it. Annotations, and defaults that JSON cannot carry, are text."""
+        return inspect.Signature(
+            [parameter.to_parameter() for parameter in self.parameters],
+            return_annotation=SourceText(self.returns_annotation)
+            if self.returns_annotation
+            else inspect.Signature.empty,
+        )
+
+
+def describe_method(cls: type, name: str) -> MethodDescription:
+    """The description of a class's method; raises `AttributeError` where there is none of that name."""
+    method = getattr(cls, name)
+    signature = _signature_without_self(cls, name, method)
+    hints = resolved_hints(method)
+    bare = MethodDescription(
+        signature="",
+        doc=inspect.getdoc(method) or "",
+        parameters=tuple(_parameter(p, hints.get(p.name), cls.__module__) for p in signature.parameters.values()),
+        returns=schema_of(result_hint(method), "serialization"),
+        returns_annotation=_annotation_text(signature.return_annotation, cls.__module__),
+        is_async=inspect.iscoroutinefunction(method),
+    )
+    return replace(bare, signature=str(bare.to_signature()))
+
+
+def _signature_without_self(cls: type, name: str, method: Callable[..., Any]) -> inspect.Signature:
+    try:
+        signature = inspect.signature(method)
+    except (ValueError, TypeError):  # some methods written in C
+        return inspect.Signature([inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)])
+    if isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod)):
+        return signature
+    parameters = list(signature.parameters.values())
+    if parameters and parameters[0].kind in _BY_POSITION:
+        del parameters[0]
+    return signature.replace(parameters=parameters)
+
+
+def _parameter(parameter: inspect.Parameter, hint: Any, module: str) -> ParameterDescription:
+    required = parameter.default is inspect.Parameter.empty
+    default, is_text = (None, False) if required else _default(parameter.default)
+    return ParameterDescription(
+        name=parameter.name,
+        kind=_KIND_NAMES[parameter.kind],
+        required=required and parameter.kind not in _ANY_NUMBER,
+        default=default,
+        default_is_text=is_text,
+        annotation=_annotation_text(parameter.annotation, module),
+        schema=None if hint is None else schema_of(hint, "validation"),
+    )
+
+
+def _default(value: object) -> tuple[Any, bool]:
+    """A default as JSON can carry it, else its text; and whether it is text."""
+    if _is_json(value) and len(repr(value)) <= _MAX_DEFAULT_CHARACTERS:
+        return value, False
+    text = f"{type(value).__qualname__}.{value.name}" if isinstance(value, enum.Enum) else shown(value)
+    return _shortened(_ADDRESS.sub("", text), _MAX_DEFAULT_CHARACTERS), True
+
+
+def _is_json(value: object, depth: int = 8) -> bool:
+    """Whether JSON brings back the very value, of the very type."""
+    if value is None or type(value) in (bool, int, str):
+        return True
+    if type(value) is float:
+        return isfinite(value)
+    if depth and type(value) is list:
+        return all(_is_json(item, depth - 1) for item in value)
+    if depth and type(value) is dict:
+        return all(type(key) is str and _is_json(item, depth - 1) for key, item in value.items())
+    return False
+
+
+def _annotation_text(annotation: Any, module: str) -> str:
+    if annotation is inspect.Parameter.empty:
+        return ""
+    try:
+        text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation, module)
+    except Exception:  # noqa: BLE001  an annotation is any object of the user's, and this runs its __repr__
+        text = shown(annotation)
+    return _shortened(_ADDRESS.sub("", text), _MAX_ANNOTATION_CHARACTERS)
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+# -- JSON Schema
+
+
+def schema_of(hint: Any, mode: JsonSchemaMode = "validation") -> dict[str, Any] | None:
+    """The JSON Schema of a hint, None where there is none or where it says nothing. `mode` is `validation` for
+    what is accepted, `serialization` for what comes out."""
+    if isinstance(hint, type) and hint in _SCHEMAS:
+        return dict(_SCHEMAS[hint])
+    try:
+        adapter = adapter_of(hint)
+        schema = adapter and _inlined(adapter.json_schema(mode=mode, schema_generator=_generator()))
+        text = json.dumps(schema, allow_nan=False)
+    except Exception:  # noqa: BLE001  the user's own types take part; one without a schema is described by its text
+        return None
+    return schema or None if len(text) <= _MAX_SCHEMA_CHARACTERS else None
+
+
+@functools.cache
+def _generator() -> type[GenerateJsonSchema]:
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Generator(GenerateJsonSchema):
+        """Without a title for every field, and silent about what a schema cannot say."""
+
+        ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012  so declared there
+
+        def field_title_should_be_set(self, schema: Any) -> bool:
+            return False
+
+        def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:
+            return {}  # an array inside of a dataclass, say: the other fields are described
+
+    return Generator
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with every definition that is used once in the place where it is used."""
+    definitions = schema.pop("$defs", {})
+    used = [name for part in (schema, definitions) for name in _references(part)]
+    once = {name: body for name, body in definitions.items() if used.count(name) == 1}
+    inlined: dict[str, Any] = _with_definitions(schema, once)
+    kept = {name: _with_definitions(body, once) for name, body in definitions.items() if name not in once}
+    return {**inlined, "$defs": kept} if kept else inlined
+
+
+def _reference(node: dict[str, Any]) -> str | None:
+    target = node.get("$ref")
+    return target.removeprefix("#/$defs/") if isinstance(target, str) else None
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if name := _reference(node):
+            yield name
+        for item in node.values():
+            yield from _references(item)
+    elif isinstance(node, list):
+        for item in node:
+            yield from _references(item)
+
+
+def _with_definitions(node: Any, once: dict[str, Any]) -> Any:
+    if isinstance(node, list):
+        return [_with_definitions(item, once) for item in node]
+    if not isinstance(node, dict):
+        return node
+    beside = {key: _with_definitions(item, once) for key, item in node.items()}
+    if (name := _reference(node)) not in once:
+        return beside
+    del beside["$ref"]
+    return {**_with_definitions(once[name], once), **beside}

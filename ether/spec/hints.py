@@ -1,0 +1,149 @@
+"""Type hints as Ether uses them: resolved, made fit for pydantic, and turned into a validator.
+
+`prepared` replaces what pydantic cannot check or would check harmfully: a function or module that stands where a
+type belongs (`np.array`) and a protocol without run-time checks say nothing, an array gets its `ArraySpec`, and an
+`Iterable[int]` is left alone, because pydantic would hand over an iterator that can be read only once.
+
+The trap: resolving and building run code of the user's modules, which may raise anything. Nothing here swallows
+that silently: `adapter_of` raises `MarkError`, and `resolved_hints` leaves out what it could not resolve.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from ether.errors import MarkError
+from ether.spec.array_hints import ArraySpec, TakesArrays, numpy_hint
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+    from pydantic_core import CoreSchema
+
+Extra = Literal["ignore", "allow"]
+
+_NO_TYPES = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    types.ModuleType,
+    str,
+    int,
+    float,
+)
+_ONE_PASS = (collections.abc.Iterable, collections.abc.Iterator, collections.abc.Generator)
+_AWAITABLE = (collections.abc.Awaitable, collections.abc.Coroutine)
+_LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.MutableSequence)
+_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+_SAY_NOTHING = (Any, inspect.Parameter.empty, typing.NoReturn, typing.Never)
+
+
+def resolved_hints(method: Callable[..., Any]) -> dict[str, Any]:
+    """The hints of a method, `return` included, without those that do not resolve."""
+    try:
+        return typing.get_type_hints(method, include_extras=True)
+    except Exception:  # noqa: BLE001  a hint is an expression of the user's; one by one, the others still resolve
+        function = inspect.unwrap(getattr(method, "__func__", method))
+        annotations = getattr(function, "__annotations__", {})
+        names = getattr(function, "__globals__", {})
+        return {name: hint for name, written in annotations.items() for hint in _resolved(name, written, names)}
+
+
+def _resolved(name: str, written: object, names: dict[str, Any]) -> list[Any]:
+    holder = types.SimpleNamespace(__annotations__={name: written})
+    try:
+        return [typing.get_type_hints(holder, names, include_extras=True)[name]]
+    except Exception:  # noqa: BLE001  as above: this very hint does not resolve
+        return []
+
+
+def result_hint(method: Callable[..., Any]) -> Any:
+    """What a method's result is said to be; `Any` where nothing (that resolves) is said."""
+    hint = resolved_hints(method).get("return", Any)
+    return typing.get_args(hint)[-1] if typing.get_origin(hint) in _AWAITABLE else hint
+
+
+def adapter_of(hint: Any, *, extra: Extra = "ignore") -> TypeAdapter[Any] | None:
+    """A validator for a hint, None where there is nothing to check; raises `MarkError` where pydantic has none.
+
+    `extra` is what becomes of keys that a typed dict does not name.
+    """
+    fit = prepared(hint)
+    if fit is Any:
+        return None
+    try:
+        return _built(fit, extra)
+    except Exception as error:  # a hint's own class takes part in building, and may raise anything
+        raise MarkError(f"the type hint {inspect.formatannotation(hint)} cannot be validated: {error}") from error
+
+
+def _built(hint: Any, extra: Extra) -> TypeAdapter[Any]:
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+
+    config = ConfigDict(arbitrary_types_allowed=True, extra=extra)
+    try:
+        adapter = TypeAdapter[Any](hint, config=config)
+    except PydanticUserError as error:
+        if error.code != "type-adapter-config-unused":
+            raise
+        adapter = TypeAdapter[Any](typing.Annotated[Any, _Inside(hint)], config=config)
+    if not adapter.pydantic_complete:  # else a name that does not resolve would be found at the first message
+        adapter.rebuild(raise_errors=True)
+    return adapter
+
+
+class _Inside:
+    """A dataclass or typed dict as a part of something. On its own pydantic refuses it a configuration, and
+    without one refuses a field of a type that it does not know, such as an array."""
+
+    __slots__ = ("_hint",)
+
+    def __init__(self, hint: Any) -> None:
+        self._hint = hint
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        schema: CoreSchema = handler.generate_schema(self._hint)
+        return schema
+
+
+def prepared(hint: Any) -> Any:
+    """The hint as pydantic shall see it; `Any` where it says nothing. What needs no change comes back itself."""
+    if _says_nothing(hint):
+        return Any
+    array = numpy_hint(hint)
+    if array is not None:
+        return array
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _prepared_annotated(hint, *parts)
+    if origin is typing.Union or origin is types.UnionType:
+        return _rebuilt(hint, parts, lambda new: typing.Union[new])  # noqa: UP007  a tuple of members
+    if origin in _ONE_PASS:
+        return Any
+    if origin in _MAPPINGS or origin in _LISTS:
+        container: Any = origin
+        fit = _rebuilt(hint, parts, lambda new: container[new])
+        return typing.Annotated[fit, TakesArrays()] if origin in _LISTS else fit
+    return hint
+
+
+def _says_nothing(hint: Any) -> bool:
+    if any(hint is nothing for nothing in _SAY_NOTHING) or isinstance(hint, _NO_TYPES):
+        return True
+    return getattr(hint, "_is_protocol", False) is True and not getattr(hint, "_is_runtime_protocol", False)
+
+
+def _prepared_annotated(hint: Any, base: Any, *notes: Any) -> Any:
+    if any(isinstance(note, ArraySpec) for note in notes):
+        return hint
+    fit = prepared(base)
+    return hint if fit is base else typing.Annotated[(fit, *notes)]
+
+
+def _rebuilt(hint: Any, parts: tuple[Any, ...], build: Callable[[tuple[Any, ...]], Any]) -> Any:
+    new = tuple(part if part is Ellipsis else prepared(part) for part in parts)
+    return hint if all(a is b for a, b in zip(parts, new, strict=True)) else build(new)

@@ -1,0 +1,51 @@
+"""What a method returned, checked against its return hint.
+
+Promises: leniently, as for arguments (an int fits a float); what is an instance of its model or dataclass already
+comes back as it is; keys that a typed dict does not name are kept. A hint that is missing, `Any`, or that nothing can
+check, checks nothing: a hint on a result promises something to the caller, and is no reason to refuse the class.
+
+The trap: `-> None` on a method that does return something is a hint nobody updated. What it returned is passed
+through, because throwing away a measurement would be worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ether.errors import MarkError, ResultInvalid
+from ether.spec.arguments import problems_of
+from ether.spec.array_hints import plain_integers
+from ether.spec.hints import adapter_of, result_hint
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+
+class Results:
+    """The results of one method."""
+
+    def __init__(self, method: Callable[..., Any], name: str) -> None:
+        """`method` may be bound, a plain function or `async`; `name` is for the sentence of an error."""
+        self.name = name
+        self._adapter = _adapter(result_hint(method))
+
+    def check(self, value: Any) -> Any:
+        """The value as the hint says it (3 becomes 3.0); raises `ResultInvalid` that names each wrong place."""
+        if self._adapter is None:
+            return value
+        from pydantic import ValidationError
+
+        try:
+            return self._adapter.validate_python(plain_integers(value))
+        except ValidationError as error:
+            raise ResultInvalid(self.name, problems_of(error, "result")) from error
+
+
+def _adapter(hint: Any) -> TypeAdapter[Any] | None:
+    if hint is None or hint is type(None):
+        return None
+    try:
+        return adapter_of(hint, extra="allow")
+    except MarkError:
+        return None
