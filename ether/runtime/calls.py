@@ -48,6 +48,8 @@ class Caller:
         self._lock = threading.Lock()
         self.requests: Requests[PendingCall] = Requests()
         self.here: dict[str, HostedInstance] = {}
+        self._known: list[Announcement] = []
+        self._able: dict[tuple[str, str, str], list[str]] = {}
         self._turn = 0
 
     # -- asking
@@ -234,6 +236,16 @@ class Caller:
 
     def _choose(self, service: str, method: str, kind: str) -> str:
         known = self._find()
+        if known is not self._known:  # somebody came, left or changed: presence gives a new list then
+            self._known, self._able = known, {}
+        key = (service, method, kind)
+        able = self._able.get(key)
+        if able is None:
+            able = self._able[key] = self._able_to(service, method, kind, known)
+        return able[0] if len(able) == 1 else self._least_busy(able)
+
+    def _able_to(self, service: str, method: str, kind: str, known: list[Announcement]) -> list[str]:
+        """The ready instances that can take this call; raises `NoResponder`."""
         call = f"{service}.{method}"
         named = [a for a in known if a.name == service]
         candidates = named or [a for a in known if a.about.get("class") == service]
@@ -243,7 +255,7 @@ class Caller:
         able = [a for a in ready if kind in _kinds(a, method)]
         if not able:
             raise NoResponder(call, _why_not(ready[0], method, kind), _nearest(method, _methods(ready[0], kind)))
-        return able[0].name if len(able) == 1 else self._least_busy([a.name for a in able])
+        return [a.name for a in able]
 
     def described(self, service: str, *, of_class: bool) -> Announcement:
         """The announcement of a ready instance, by its name or its class's."""

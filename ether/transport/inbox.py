@@ -12,10 +12,9 @@ down what they did, then look at what the other did, so that withheld acknowledg
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Condition, Lock
-from time import monotonic
+from queue import Empty, SimpleQueue
+from threading import Lock
 
 from ether.transport.base import ConnectionDown, ConnectionUp, Delivery
 
@@ -32,11 +31,9 @@ class Inbox:
     """Filled by one network thread, emptied by any number of readers."""
 
     def __init__(self) -> None:
-        self._items: deque[Item] = deque()
+        self._items: SimpleQueue[Item | None] = SimpleQueue()
         self._count = self._bytes = 0  # of messages that arrived and are not consumed
-        self._arrived = Condition(Lock())
-        self._readers_waiting = 0
-        self._closed = False
+        self._counting = Lock()
         self._dropping = False
         self.dropped = 0
         # Acknowledgements: `_withheld` and the right to send them belong to `_ack_lock`.
@@ -49,54 +46,41 @@ class Inbox:
 
     def get(self, timeout_s: float | None) -> Item | None:
         """The oldest item; None after `timeout_s` seconds (None: never), or when closed and empty."""
-        with self._arrived:
-            if not self._items and not self._wait(timeout_s):
-                return None
-            return self._items.popleft()
+        try:
+            item = self._items.get(timeout_s != 0, timeout_s)
+        except Empty:
+            return None
+        if item is None:
+            self._items.put(None)  # the end stays the end, for every reader
+        return item
 
     def consumed(self, delivery: Delivery) -> None:
         """A message that was got is done with, and makes room."""
-        with self._arrived:
+        with self._counting:
             self._count -= 1
             self._bytes -= len(delivery.payload)
         if self._holding and self._short:
             self._release()
 
-    def _wait(self, timeout_s: float | None) -> bool:
-        deadline = None if timeout_s is None else monotonic() + timeout_s
-        self._readers_waiting += 1
-        try:
-            while not self._items and not self._closed:
-                remaining = None if deadline is None else deadline - monotonic()
-                if remaining is not None and remaining <= 0:
-                    return False
-                self._arrived.wait(remaining)
-        finally:
-            self._readers_waiting -= 1
-        return bool(self._items)
-
     # the network thread's side
 
     def put(self, item: ConnectionUp | ConnectionDown) -> None:
         """Something about the connection; never dropped."""
-        with self._arrived:
-            self._items.append(item)
-            self._arrived.notify()
+        self._items.put(item)
 
     def put_deliveries(self, deliveries: list[Delivery]) -> None:
         """Messages, in order; QoS 0 beyond the hard bound is dropped."""
         size = sum([len(delivery.payload) for delivery in deliveries])
-        with self._arrived:
+        with self._counting:
             if self._count >= HARD_COUNT or self._bytes >= HARD_BYTES:
                 deliveries = self._without_qos0(deliveries)
                 size = sum([len(delivery.payload) for delivery in deliveries])
             elif self._dropping and self._short:
                 self._dropping = False
-            self._items.extend(deliveries)
             self._count += len(deliveries)
             self._bytes += size
-            if self._readers_waiting:
-                self._arrived.notify(len(deliveries))
+        for delivery in deliveries:
+            self._items.put(delivery)
 
     def _without_qos0(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         kept = [delivery for delivery in deliveries if delivery.qos]
@@ -152,6 +136,4 @@ class Inbox:
 
     def close(self) -> None:
         """Nothing more will arrive: wakes every reader."""
-        with self._arrived:
-            self._closed = True
-            self._arrived.notify_all()
+        self._items.put(None)
