@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import asyncio
 
 _REMEMBERED_TOPICS = 4096
+_UNCOLLECTED = 4096
+"""Calls begun to be collected later that are kept although nobody has collected them yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +178,20 @@ class Client:
 
     def begin_later(self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind) -> str:
         """Send a request; returns the id by which its answer is collected."""
+        self._forget_the_uncollected()
         pending = self.begin(service, method, params, timeout_s, kind, later=True)
         call_id = pending.correlation.hex()
         self._later[call_id] = pending
         return call_id
+
+    def _forget_the_uncollected(self) -> None:
+        """A program that never collects fills no memory: past a limit the oldest that are over are let go."""
+        for call_id in list(self._later) if len(self._later) >= _UNCOLLECTED else ():
+            pending = self._later[call_id]
+            if time.monotonic() >= pending.deadline:
+                self.session.calls.expire(pending)
+            if pending.settled:
+                del self._later[call_id]
 
     def later(self, call_id: str) -> PendingCall:
         """The call under way; raises `KeyError` for what was never begun here or was collected before."""

@@ -54,9 +54,16 @@ class CallJob:
     """One call on its way through the worker."""
 
     def __init__(
-        self, instance: HostedInstance, request: Request, payload: Callable[[], object], respond: Respond,
+        self,
+        instance: HostedInstance,
+        request: Request,
+        payload: Callable[[], object],
+        respond: Respond,
         tell: Callable[[str, object], None] | None = None,
-    ) -> None:  # fmt: skip
+        forget: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`forget` is called instead of `respond` where the request has expired: nobody waits for an answer."""
+        self._forget = forget
         self._instance = instance
         self._request = request
         self._payload = payload
@@ -67,6 +74,7 @@ class CallJob:
         request = self._request
         if request.deadline is not None and time.monotonic() >= request.deadline:
             self._instance.server.expired += 1
+            self._forget()
             return
         if self.context.cancelled.is_set():
             raise Cancelled(self.context.call)
@@ -104,28 +112,38 @@ class Server:
         self._link = link
         self._lock = threading.Lock()
         self._answered: Answered[tuple[object, ErrorReport | None]] = Answered()
-        self._running: dict[bytes, CallContext] = {}
+        self._running: dict[tuple[str, bytes], CallContext] = {}
         self.expired = 0
 
     def receive(self, inbound: Inbound) -> None:
         """A request arrived; called on the dispatch thread."""
-        method = inbound.delivery.topic.rpartition("/")[2]
-        headers = _headers(inbound)
-        if method in (STATUS, CANCEL):
-            self._answer_now(method, headers, inbound)
-            return
-        request = _request(method, headers)
-        if headers.correlation is not None and not self._take_on(headers):
+        try:
+            headers = _headers(inbound)
+        except DecodeError as error:
+            self._instance.logger.warning("a request for %s cannot be read: %s", self._instance.name, error)
             inbound.done()
             return
-        respond = self._responder(headers, inbound)
-        problem = self._instance.cannot_call(method)
-        if problem is not None:
-            respond(None, ErrorReport(NO_METHOD, "NoResponder", problem))
-            return
-        job = CallJob(self._instance, request, lambda: inbound.unpack().value, respond, self._teller(headers, request))
+        method = inbound.delivery.topic.rpartition("/")[2]
+        if method in (STATUS, CANCEL) or self._instance.cannot_call(method):
+            self._answer_now(method, headers, inbound)
+        elif headers.id is None or self._take_on(headers):
+            self._queue(method, headers, inbound)
+        else:
+            inbound.done()
+
+    def _queue(self, method: str, headers: _Head, inbound: Inbound) -> None:
+        request = _request(method, headers)
+        key = (headers.source, headers.correlation or b"")
+
+        def forget() -> None:
+            self._running.pop(key, None)
+            inbound.done()
+
+        respond = self._responder(headers, inbound, forget)
+        tell = self._teller(headers, request)
+        job = CallJob(self._instance, request, lambda: inbound.unpack().value, respond, tell, forget)
         if headers.correlation is not None:
-            self._running[headers.correlation] = job.context
+            self._running[key] = job.context
         self._instance.submit_call(method, job, request.trace)
 
     def _take_on(self, headers: _Head) -> bool:
@@ -134,20 +152,18 @@ class Server:
                 headers.source, headers.correlation or b"", lambda kept: self._send(headers, *kept)
             )
 
-    def _responder(self, headers: _Head, inbound: Inbound) -> Respond:
+    def _responder(self, headers: _Head, inbound: Inbound, forget: Callable[[], None]) -> Respond:
         def respond(value: object, error: ErrorReport | None) -> None:
-            self._running.pop(headers.correlation or b"", None)
             try:
                 self._send(headers, value, error)
             except PayloadError as unsendable:
-                error = report_of(unsendable)
-                value = None
-                self._send(headers, None, error)
+                value, error = None, report_of(unsendable)
+                self._send(headers, value, error)
             finally:
-                inbound.done()
-            if headers.correlation is not None:
+                forget()
+            if headers.id is not None and headers.correlation is not None:
                 with self._lock:
-                    self._answered.answered(headers.source, headers.correlation, (value, error), _size(inbound, value))
+                    self._answered.answered(headers.source, headers.correlation, (value, error), _size(value))
 
         return respond
 
@@ -175,18 +191,23 @@ class Server:
 
     def _answer_now(self, method: str, headers: _Head, inbound: Inbound) -> None:
         try:
-            value = self._instance.status() if method == STATUS else self._cancel(inbound.unpack().value)
-            self._send(headers, value, None, _STATUS_TIMEOUT_S)
+            problem = None if method in (STATUS, CANCEL) else self._instance.cannot_call(method)
+            if problem is not None:
+                self._send(headers, None, ErrorReport(NO_METHOD, "NoResponder", problem), _STATUS_TIMEOUT_S)
+            elif method == STATUS:
+                self._send(headers, self._instance.status(), None, _STATUS_TIMEOUT_S)
+            else:
+                self._cancel(headers.source, inbound.unpack().value)
         except EtherError as error:
             self._instance.logger.warning("a question about %s was not answered: %s", self._instance.name, error)
         finally:
             inbound.done()
 
-    def _cancel(self, correlation: object) -> bool:
-        context = self._running.get(bytes.fromhex(correlation)) if isinstance(correlation, str) else None
+    def _cancel(self, caller: str, correlation: object) -> None:
+        """A caller has lost interest in a call of its own."""
+        context = self._running.get((caller, bytes.fromhex(correlation))) if isinstance(correlation, str) else None
         if context is not None:
             context.cancelled.set()
-        return context is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +242,7 @@ def _request(method: str, head: _Head) -> Request:
     return Request(method, head.source, head.correlation, head.id, head.trace, deadline, head.schema == LATER)
 
 
-def _size(inbound: Inbound, value: object) -> int:
+def _size(value: object) -> int:
     """A guess at what keeping an answer costs."""
     return 200 + int(getattr(value, "nbytes", 0)) + (len(value) if isinstance(value, (bytes, str, list)) else 0)
 
