@@ -158,18 +158,19 @@ class Ether:
         return self._joined("ether.save_later()").begin_later(service, method, params, timeout_s, MarkKind.SAVE)
 
     @overload
-    def collect(self, call_id: str, timeout_s: float | None = None) -> Any: ...
+    def collect(self, call_id: str, timeout_s: float | None = None, *, show: bool = False) -> Any: ...
     @overload
-    def collect(self, call_id: Sequence[str], timeout_s: float | None = None) -> list[Any]: ...
-    def collect(self, call_id: str | Sequence[str], timeout_s: float | None = None) -> Any:
+    def collect(self, call_id: Sequence[str], timeout_s: float | None = None, *, show: bool = False) -> list[Any]: ...
+    def collect(self, call_id: str | Sequence[str], timeout_s: float | None = None, *, show: bool = False) -> Any:
         """What `get` or `save` would have returned or raised, once it is there; of several, a list in their order.
 
-        `timeout_s` bounds the wait: it raises `TimeoutError`, and the call goes on.
+        `timeout_s` bounds the wait: it raises `TimeoutError`, and the call goes on. `show` draws its progress as a bar
+        on standard error.
         """
         client = self._joined("ether.collect()")
         if isinstance(call_id, str):
-            return _collected(client, call_id, timeout_s)
-        return [_collected(client, each, timeout_s) for each in call_id]
+            return _collected(client, call_id, timeout_s, show)
+        return [_collected(client, each, timeout_s, show) for each in call_id]
 
     def cancel(self, call_id: str) -> None:
         """Tell the method that its result is not wanted any more; `collect` then raises `Cancelled` as soon as the
@@ -331,10 +332,18 @@ class Ether:
         return f"<Ether: {f'session {self.session_id!r}' if self._client else 'no session'}>"
 
 
-def _collected(client: Client, call_id: str, timeout_s: float | None) -> Any:
+def _collected(client: Client, call_id: str, timeout_s: float | None, show: bool) -> Any:
     from ether.runtime.client import as_status
+    from ether.runtime.progress_bar import ProgressBar
 
     pending = client.later(call_id)
-    if pending.kind is not MarkKind.SAVE:
-        return client.collect(call_id, timeout_s)
-    return as_status(lambda: client.collect(call_id, timeout_s), pending.call)
+    bar = ProgressBar(pending.call) if show else None
+    if bar is not None:
+        pending.watch(bar.draw)
+    try:
+        if pending.kind is not MarkKind.SAVE:
+            return client.collect(call_id, timeout_s)
+        return as_status(lambda: client.collect(call_id, timeout_s), pending.call)
+    finally:
+        if bar is not None:
+            bar.close()

@@ -128,10 +128,11 @@ class HostedInstance:
         """What it is doing right now, for whoever waits for it."""
         busy = list(self._busy.values())
         queued = self.worker.queued + sum(worker.queued for worker in self._own_workers.values())
-        if not busy:
-            return {"busy": None, "queued": queued}
-        method, since = min(busy, key=lambda entry: entry[1])
-        return {"busy": method, "busy_s": time.monotonic() - since, "queued": queued}
+        status: dict[str, object] = {"busy": None, "queued": queued, "expired": self.server.expired}
+        if busy:
+            method, since = min(busy, key=lambda entry: entry[1])
+            status |= {"busy": method, "busy_s": time.monotonic() - since}
+        return status
 
     def about(self) -> dict[str, object]:
         """What is announced about this instance beside its name and state."""

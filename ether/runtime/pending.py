@@ -14,6 +14,7 @@ from ether.runtime.link import Inbound
 from ether.spec.marks import MarkKind
 
 Done = Callable[[], None]
+Watch = Callable[[float, str], None]
 Outcome = tuple[object, ErrorReport | EtherError | None]
 """A value, or None and why there is none."""
 
@@ -38,6 +39,7 @@ class PendingCall:
         self._open = threading.Lock()
         self._open.acquire()
         self._callbacks: list[Done] = []
+        self._watchers: list[Watch] = []
         self._lock = threading.Lock()
 
     @property
@@ -62,6 +64,8 @@ class PendingCall:
                 self.log.append(value)
             case {"fraction": int(fraction) | float(fraction), "text": str(text)}:
                 self.progress = (float(fraction), text)
+                for watch in tuple(self._watchers):
+                    watch(float(fraction), text)
 
     def fail(self, error: EtherError) -> None:
         """The end without an answer."""
@@ -74,6 +78,12 @@ class PendingCall:
                 self._callbacks.append(done)
                 return
         done()
+
+    def watch(self, watch: Watch) -> None:
+        """Call `watch` with every progress report from now on, on the dispatch thread, and with the last one now."""
+        self._watchers.append(watch)
+        if self.progress is not None:
+            watch(*self.progress)
 
     def wait(self, until: float) -> bool:
         """Wait until settled or a point on the monotonic clock."""

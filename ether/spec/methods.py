@@ -23,11 +23,10 @@ Overlay = Mapping[str, tuple[Mark, ...]]
 
 @dataclass(frozen=True, slots=True)
 class MethodSpec:
-    """One marked method: its name, its marks with every topic filled in, the first line of its docstring."""
+    """One marked method: its name, and its marks with every topic filled in."""
 
     name: str
     marks: tuple[Mark, ...]
-    doc: str
 
     def of_kind(self, kind: MarkKind) -> tuple[Mark, ...]:
         """Its marks of one kind."""
@@ -66,9 +65,7 @@ def describe(cls: type, overlay: Overlay | None = None) -> ClassSpec:
     overlay = overlay or {}
     _check_methods_exist(cls, overlay)
     methods = tuple(
-        MethodSpec(name, marks, _first_line(cls, name))
-        for name in _attribute_names(cls)
-        if (marks := _marks(cls, name, overlay.get(name, ())))
+        MethodSpec(name, marks) for name in _attribute_names(cls) if (marks := _marks(cls, name, overlay.get(name, ())))
     )
     return ClassSpec(cls.__name__, class_path_of(cls), methods)
 
@@ -98,8 +95,3 @@ def _check_methods_exist(cls: type, overlay: Overlay) -> None:
             nearest = difflib.get_close_matches(name, dir(cls), n=1)
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
             raise MarkError(f"the registry names {name!r}, but {class_path_of(cls)} has no such method.{hint}")
-
-
-def _first_line(cls: type, name: str) -> str:
-    doc = inspect.getdoc(getattr(cls, name)) or ""
-    return doc.partition("\n")[0]

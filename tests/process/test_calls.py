@@ -248,6 +248,12 @@ def test_later_in_any_order_with_progress_and_log(lab: Ether) -> None:
         lab.collect(first)
 
 
+def test_progress_can_be_shown(lab: Ether, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lab.collect(lab.get_later("slow", "steps", {"count": 2}), show=True) == 2
+    shown = capsys.readouterr().err
+    assert "slow.steps [###############...............]  50 % step 1 of 2\n" in shown
+
+
 def test_collect_for_a_while_leaves_the_call_alone(lab: Ether) -> None:
     call = lab.get_later("slow", "sleep", {"seconds": 0.5})
     with pytest.raises(TimeoutError, match="goes on"):

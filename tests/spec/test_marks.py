@@ -74,7 +74,6 @@ def test_topics_default_to_class_and_method() -> None:
     spec = describe(Base)
     assert spec.methods[0].name == "bare"
     assert spec.methods[0].topics(MarkKind.SUB) == ("Base.bare",)
-    assert spec.methods[0].doc == "Says what it does."
 
 
 def test_start_is_a_subscription_to_the_topic_start() -> None:

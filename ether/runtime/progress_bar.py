@@ -1,0 +1,37 @@
+"""A call's progress on the console: one line that is drawn over and over in a terminal, a line a step elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+_WIDTH = 30
+
+
+class ProgressBar:
+    """Draws on `stream` (default: what `sys.stderr` is now)."""
+
+    def __init__(self, title: str, stream: TextIO | None = None) -> None:
+        self._title = title
+        self._stream = stream if stream is not None else sys.stderr
+        self._over = self._stream.isatty()
+        self._drawn = ""
+
+    def draw(self, fraction: float, text: str) -> None:
+        """Show how far it is: `fraction` from 0 to 1."""
+        done = round(_WIDTH * min(1.0, max(0.0, fraction)))
+        line = f"{self._title} [{'#' * done}{'.' * (_WIDTH - done)}] {100 * fraction:3.0f} % {text}".rstrip()
+        if line == self._drawn:
+            return
+        if self._over:
+            self._stream.write("\r" + line.ljust(len(self._drawn)))
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+        self._drawn = line
+
+    def close(self) -> None:
+        """Leave the line as it is, and go to the next."""
+        if self._over and self._drawn:
+            self._stream.write("\n")
+            self._stream.flush()
