@@ -42,6 +42,8 @@ STEP_TIMEOUT_S = 10.0
 
 _LEAVE_TIMEOUT_S = 2.0
 _LAST_WORDS_TIMEOUT_S = 2.0
+_RETURN_TIMEOUT_S = 3.0
+"""For an instance that is just reconnecting when everything ends."""
 
 PROGRAM = "main"
 """The source that stands in the headers of what the main program publishes."""
@@ -187,6 +189,8 @@ class Launch:
         if here is not None:
             self.session.calls.here.pop(name, None)
             here.close()
+            if self.session.link.transport.connected:
+                self.session.catch_up(_LAST_WORDS_TIMEOUT_S)  # whoever calls it next is told that it has left
 
     # -- stopping
 
@@ -220,13 +224,17 @@ class Launch:
     def _step(self, step: str, silent: set[str]) -> Mapping[str, str]:
         """Take one step with everybody who is alive and has answered so far. Who does not answer joins `silent`: it is
         asked no more, and in the end told to finish by a signal, which it obeys after what it is doing."""
-        ready = self.session.ready()
-        participants = [name for name in (*self._children, *self._here) if name in ready and name not in silent]
+        alive = [name for name, child in self._children.items() if child.exit_code is None]
+        participants = [name for name in (*alive, *self._here) if name not in silent]
         if not participants:
             return {}
         try:
             if not self.session.link.transport.connected:
                 raise TransportError("the broker is gone")
+            away = self.session.wait_ready(participants, Deadline(_RETURN_TIMEOUT_S), lambda: self._ended)
+            if away:  # alive, and not back from a lost connection: a signal must tell them
+                silent.update(away.keys() - self._ended.keys())
+                participants = [name for name in participants if name not in away]
             ask = self.session.drain if step == "drain" else partial(self.session.ask, step)
             barrier = ask(participants, timeout_s=STEP_TIMEOUT_S)
         except NeverAtRest as error:

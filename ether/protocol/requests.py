@@ -51,9 +51,15 @@ class Requests(Generic[P]):
 
     def settle(self, correlation: bytes | None) -> P | None:
         """Take the request that an answer belongs to out of the table; None where there is none, and count it."""
+        request = self.take(correlation)
+        if request is None:
+            self._count(correlation)
+        return request
+
+    def take(self, correlation: bytes | None) -> P | None:
+        """The same, without counting."""
         found = self._pending.pop(correlation, None) if correlation is not None else None
         if found is None or correlation is None:
-            self._count(correlation)
             return None
         self._remember(correlation)
         return found[1]

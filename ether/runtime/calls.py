@@ -206,6 +206,15 @@ class Caller:
         else:
             pending.settle(lambda: read_answer(inbound))
 
+    def take(self, correlation: bytes | None, inbound: Inbound) -> bool:
+        """An answer, on the transport's thread; False where nobody waits for it."""
+        with self._lock:
+            pending = self.requests.take(correlation)
+        if pending is None:
+            return False
+        pending.settle(lambda: read_answer(inbound))
+        return True
+
     def lose(self, instance: str, why: str) -> None:
         """An instance died."""
         with self._lock:

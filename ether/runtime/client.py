@@ -10,10 +10,12 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ether.errors import CallError, ValidationFailed
+from ether.errors import CallError, RequestTimeout, TransportError, ValidationFailed
 from ether.protocol.answers import error_status, status_of
+from ether.protocol.seen import SeenIds
 from ether.runtime import context
 from ether.runtime.calls import callable_methods
+from ether.runtime.deadline import Deadline
 from ether.runtime.link import Inbound, Link
 from ether.runtime.pending import PendingCall
 from ether.runtime.proxies import Proxy, make_proxy
@@ -58,21 +60,30 @@ class Subscription:
         self._arrived: queue.SimpleQueue[Inbound | None] = queue.SimpleQueue()
         self._receive = self._arrived.put
         self._closed = False
-        link.listen(self._filter, self._receive, qos=qos)
+        self._seen = SeenIds()
+        link.listen(self._filter, self._receive, now=self._take, qos=qos)
+
+    def _take(self, inbound: Inbound) -> bool:
+        self._arrived.put(inbound)
+        return True
 
     def get(self, timeout_s: float | None = 10.0) -> Message:
         """The next message. Raises `TimeoutError` after `timeout_s` seconds (None: never), `DecodeError` for one
         that cannot be understood, `EOFError` once closed."""
-        try:
-            inbound = self._arrived.get(timeout=timeout_s)
-        except queue.Empty:
-            raise TimeoutError(f"no message on {self._filter!r} within {timeout_s:g} s") from None
-        if inbound is None:
-            raise EOFError("the subscription was closed")
-        try:
-            return message_from(self._topics, inbound)
-        finally:
-            inbound.done()
+        deadline = None if timeout_s is None else Deadline(timeout_s)
+        while True:
+            try:
+                inbound = self._arrived.get(timeout=None if deadline is None else deadline.left())
+            except queue.Empty:
+                raise TimeoutError(f"no message on {self._filter!r} within {timeout_s:g} s") from None
+            if inbound is None:
+                raise EOFError("the subscription was closed")
+            try:
+                message = message_from(self._topics, inbound)
+            finally:
+                inbound.done()
+            if not self._seen.before(message.id):
+                return message
 
     def __iter__(self) -> Iterator[Message]:
         while not self._closed:
@@ -127,9 +138,16 @@ class Client:
     def begin(
         self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind, *, later: bool = False
     ) -> PendingCall:
-        """Send a request to an instance or to any of a class. Raises `NoResponder`."""
-        self.session.open(timeout_s)
-        return self.session.calls.begin(service, method, params, timeout_s, kind, later=later)
+        """Send a request to an instance or to any of a class. Raises `NoResponder`, and `RequestTimeout` where the
+        broker did not let us ask in time."""
+        deadline = Deadline(timeout_s)
+        try:
+            opened_now = self.session.open(timeout_s)
+        except TransportError as error:
+            call = f"{service}.{method}"
+            raise RequestTimeout(call, service, timeout_s, f"could not be asked: {error}") from error
+        left_s = deadline.left() if opened_now else timeout_s
+        return self.session.calls.begin(service, method, params, left_s, kind, later=later)
 
     def call(self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind) -> Any:
         """Send a request and wait for its value; raises the truth about why there is none."""

@@ -12,14 +12,15 @@ import os
 import socket
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ether.errors import PayloadError
 from ether.logs import get_ether_logger
 from ether.protocol.barrier import Answer
 from ether.protocol.presence import Announcement, State
+from ether.protocol.seen import SeenIds
 from ether.runtime import context
 from ether.runtime.context import CallContext, Cause, handling
 from ether.runtime.coroutines import CoroutineRunner
@@ -35,10 +36,6 @@ from ether.spec.methods import ClassSpec, MethodSpec
 from ether.spec.results import Results
 from ether.wire.envelope import unpack_headers
 from ether.wire.topics import SessionTopics, check_topic, check_topic_filter
-
-_REMEMBERED_IDS = 8192
-"""A message that the broker delivers twice (after a reconnect, or for overlapping subscriptions) is handled once,
-if no more than this many others lie between."""
 
 _TAKES_ARGUMENTS = (MarkKind.SUB, MarkKind.GET, MarkKind.SAVE, MarkKind.SYNC)
 _CALLED = (MarkKind.GET, MarkKind.SAVE)
@@ -97,7 +94,7 @@ class HostedInstance:
             for method in spec.methods
         }
         self._overrides = Overrides(obj, self._publishing_methods())
-        self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._seen = {method.name: SeenIds() for method in spec.with_mark(MarkKind.SUB)}
         self._handled = 0
         self._published = 0
         self._count_lock = threading.Lock()
@@ -113,11 +110,11 @@ class HostedInstance:
         for worker in self._own_workers.values():
             worker.start()
         self._link.listen(self.topics.control("+"), self._on_control)
-        self._link.listen(self.topics.call(self.name, "+"), self.server.receive)
+        self._link.listen(self.topics.call(self.name, "+"), self.server.receive, now=self.server.take)
         for method in self.spec.with_mark(MarkKind.SUB):
             receive = self._receiver(method)
             for topic_filter, qos in self._subscriptions[method.name]:
-                self._link.listen(topic_filter, receive, qos=qos)
+                self._link.listen(topic_filter, receive, now=partial(_taken, receive), qos=qos)
 
     def initialise(self) -> None:
         """Run the methods marked `ether_init`; what they raise is the caller's."""
@@ -165,7 +162,7 @@ class HostedInstance:
         """Decode, validate, call. Runs on the worker and raises whatever went wrong."""
         unpacked = inbound.unpack()
         message_id = unpacked.headers.id if unpacked.headers else None
-        if message_id and self._seen_before(message_id, method.name):
+        if self._seen[method.name].before(message_id):
             return
         trace = trace_of(message_id) if message_id else os.urandom(16).hex()
         self.call(method.name, unpacked.value, message_id, trace, None)
@@ -221,15 +218,6 @@ class HostedInstance:
                 del self._busy[me]
             else:
                 self._busy[me] = outer
-
-    def _seen_before(self, message_id: str, method: str) -> bool:
-        key = (message_id, method)
-        if key in self._seen:
-            return True
-        self._seen[key] = None
-        if len(self._seen) > _REMEMBERED_IDS:
-            self._seen.popitem(last=False)
-        return False
 
     def _publishing_methods(self) -> dict[str, Callable[..., Any]]:
         return {
@@ -380,6 +368,11 @@ class _ControlJob:
             self._instance.report("a control message failed", error, {"topic": self._inbound.delivery.topic})
         finally:
             self._inbound.done()
+
+
+def _taken(receive: Callable[[Inbound], None], inbound: Inbound) -> bool:
+    receive(inbound)
+    return True
 
 
 def _payload_shown(inbound: Inbound) -> str:

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 from ether.errors import ArgumentProblem, Cancelled, DecodeError, EtherError, PayloadError, ValidationFailed
 from ether.protocol.answers import CANCELLED, INVALID, LATER, LOG, NO_METHOD, PROGRESS, RAISED, ErrorReport
 from ether.protocol.requests import Answered
+from ether.protocol.transit import Transit
 from ether.runtime.context import CallContext
 from ether.runtime.failures import text_of, user_traceback
 from ether.runtime.link import Inbound, Link
+from ether.runtime.machine import is_of_this_machine
 from ether.wire.envelope import Headers
 from ether.wire.properties import unpack_properties
 
@@ -113,6 +115,7 @@ class Server:
         self._lock = threading.Lock()
         self._answered: Answered[tuple[object, ErrorReport | None]] = Answered()
         self._running: dict[tuple[str, bytes], CallContext] = {}
+        self._transit = Transit()
         self.expired = 0
 
     def receive(self, inbound: Inbound) -> None:
@@ -126,13 +129,25 @@ class Server:
         method = inbound.delivery.topic.rpartition("/")[2]
         if method in (STATUS, CANCEL) or self._instance.cannot_call(method):
             self._answer_now(method, headers, inbound)
-        elif headers.id is None or self._take_on(headers):
+        elif headers.id is None or headers.correlation is None or self._take_on(headers):
             self._queue(method, headers, inbound)
         else:
             inbound.done()
 
+    def take(self, inbound: Inbound) -> bool:
+        """A request arrived, on the transport's thread: queue it. False for what has to be answered or refused."""
+        method = inbound.delivery.topic.rpartition("/")[2]
+        own = inbound.headers()
+        if own is None or own.correlation is None or method == STATUS or self._instance.cannot_call(method):
+            return False
+        with self._lock:
+            first = self._answered.take_on(own.source, own.correlation, _say_nothing)
+        if first:
+            self._queue(method, _own_head(own), inbound)
+        return first
+
     def _queue(self, method: str, headers: _Head, inbound: Inbound) -> None:
-        request = _request(method, headers)
+        request = _request(method, headers, self._left(headers))
         key = (headers.source, headers.correlation or b"")
 
         def forget() -> None:
@@ -151,6 +166,15 @@ class Server:
             return self._answered.take_on(
                 headers.source, headers.correlation or b"", lambda kept: self._send(headers, *kept)
             )
+
+    def _left(self, headers: _Head) -> float | None:
+        """Seconds until the deadline; what the request spent on its way and in queues has passed."""
+        if headers.expiry_s is None or headers.time is None:
+            return headers.expiry_s
+        same_clock = is_of_this_machine(headers.reply_to)
+        with self._lock:
+            spent = self._transit.seconds(headers.source, headers.time, time.time(), same_clock=same_clock)
+        return headers.expiry_s - spent
 
     def _responder(self, headers: _Head, inbound: Inbound, forget: Callable[[], None]) -> Respond:
         def respond(value: object, error: ErrorReport | None) -> None:
@@ -210,6 +234,10 @@ class Server:
             context.cancelled.set()
 
 
+def _say_nothing(answer: object) -> None:
+    """A second delivery is answered on the dispatch thread."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Head:
     """What an answer needs to know of its request, Ether's own or a stranger's."""
@@ -221,6 +249,7 @@ class _Head:
     expiry_s: float | None
     trace: str | None
     schema: str | None
+    time: float | None
 
 
 def _headers(inbound: Inbound) -> _Head:
@@ -230,15 +259,15 @@ def _headers(inbound: Inbound) -> _Head:
         return _own_head(own)
     properties = unpack_properties(inbound.delivery.properties)
     expiry = properties.message_expiry_s
-    return _Head("", None, properties.response_topic, properties.correlation_data, expiry, None, None)
+    return _Head("", None, properties.response_topic, properties.correlation_data, expiry, None, None, None)
 
 
 def _own_head(own: Headers) -> _Head:
-    return _Head(own.source, own.id, own.reply_to, own.correlation, own.expiry_s, own.trace, own.schema)
+    return _Head(own.source, own.id, own.reply_to, own.correlation, own.expiry_s, own.trace, own.schema, own.time)
 
 
-def _request(method: str, head: _Head) -> Request:
-    deadline = None if head.expiry_s is None else time.monotonic() + head.expiry_s
+def _request(method: str, head: _Head, left_s: float | None) -> Request:
+    deadline = None if left_s is None else time.monotonic() + left_s
     return Request(method, head.source, head.correlation, head.id, head.trace, deadline, head.schema == LATER)
 
 

@@ -22,12 +22,14 @@ from ether.runtime.calls import Caller
 from ether.runtime.deadline import Deadline
 from ether.runtime.instance import HostedInstance
 from ether.runtime.link import Inbound, Link
+from ether.runtime.machine import reply_client
 from ether.runtime.worker import Nested, next_job
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
 
 _ECHO = b"echo "
+_ECHO_PATIENCE_S = 0.5
 
 
 class NeverAtRest(EtherError, TimeoutError):
@@ -52,15 +54,18 @@ class Session:
         self._opening = threading.Lock()
         self._known: list[Announcement] = []
         self._nested: list[Nested] = []
-        self._reply_topic = topics.reply(f"{link.source}-{os.urandom(8).hex()}")
+        self._reply_topic = topics.reply(reply_client(link.source))
         self.calls = Caller(link, topics, self._reply_topic, lambda: self._known)
 
-    def open(self, timeout_s: float) -> None:
-        """Listen to announcements and answers; returns when all that was announced before is known. Twice is fine."""
+    def open(self, timeout_s: float) -> bool:
+        """Listen to announcements and answers; returns when all that was announced before is known. Twice is fine:
+        false where it was open already."""
         with self._opening:
-            if not self._opened:
-                self._open(timeout_s)
-                self._opened = True
+            if self._opened:
+                return False
+            self._open(timeout_s)
+            self._opened = True
+            return True
 
     def close_in(self, here: dict[str, HostedInstance]) -> None:
         """There is nobody but these, in this process: nothing is asked of the broker (in a lab)."""
@@ -71,7 +76,7 @@ class Session:
         self.calls.here = here
 
     def _open(self, timeout_s: float) -> None:
-        self.link.listen(self._reply_topic, self._on_reply, timeout_s=timeout_s)
+        self.link.listen(self._reply_topic, self._on_reply, now=self._take_reply, timeout_s=timeout_s)
         self.link.listen(self.topics.state("+"), self._on_state, timeout_s=timeout_s)
         self.catch_up(timeout_s)
 
@@ -81,9 +86,14 @@ class Session:
         echo = _ECHO + os.urandom(8)
         with self._changed:
             self._echoes.add(echo)
-        self.link.publish(self._reply_topic, None, correlation=echo)
+        deadline = Deadline(timeout_s)
+        came_back = False
+        while not came_back and not deadline.passed:  # asked again, in case the broker died with the first one
+            self.link.publish(self._reply_topic, None, correlation=echo, timeout_s=deadline.left())
+            with self._changed:
+                patience = min(_ECHO_PATIENCE_S, deadline.left())
+                came_back = self._changed.wait_for(lambda: echo not in self._echoes, patience)
         with self._changed:
-            came_back = self._changed.wait_for(lambda: echo not in self._echoes, timeout_s)
             self._echoes.discard(echo)
         if not came_back:
             raise TransportError(f"the broker did not deliver a message to ourselves within {timeout_s:g} s")
@@ -269,6 +279,13 @@ class Session:
         if barrier is not first and deadline.passed and barrier.missing:  # the time ran out, not their patience
             raise NeverAtRest(timeout_s)
         return barrier
+
+    def _take_reply(self, inbound: Inbound) -> bool:
+        """A plain answer to a call, on the transport's thread: wake whoever waits for it."""
+        headers = inbound.headers()
+        if headers is None or headers.schema is not None:
+            return False
+        return headers.correlation not in self._questions and self.calls.take(headers.correlation, inbound)
 
     def _on_reply(self, inbound: Inbound) -> None:
         headers = inbound.headers()

@@ -155,6 +155,15 @@ class Transport(ABC):
         None: wait for ever), or, once everything was taken out, when the transport was closed."""
 
     @abstractmethod
+    def offer_to(self, sink: Callable[[Delivery], bool]) -> None:
+        """From now on offer each delivery to `sink` first, on the network thread; what it takes (True) does not come
+        out of `receive()`. This saves a change of threads, which is most of what a small message costs.
+
+        The sink may only enqueue: it must not wait, publish, or run anybody's code. An engine without a network thread
+        ignores it. Set it before subscribing, or earlier deliveries may be overtaken.
+        """
+
+    @abstractmethod
     def consumed(self, delivery: Delivery) -> None:
         """The owner has finished with a delivery that `receive()` gave it. Until then it counts as unread:
         unread messages are what delays the acknowledgements, wherever in this process they are queued. Every

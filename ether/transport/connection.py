@@ -339,6 +339,9 @@ class NetworkTransport(Transport):
     def receive(self, timeout_s: float | None = None) -> Delivery | ConnectionUp | ConnectionDown | None:
         return self._inbox.get(timeout_s)
 
+    def offer_to(self, sink: Callable[[Delivery], bool]) -> None:
+        self._inbox.sink = sink
+
     def consumed(self, delivery: Delivery) -> None:
         self._inbox.consumed(delivery)
 

@@ -36,6 +36,7 @@ class Inbox:
         self._counting = Lock()
         self._dropping = False
         self.dropped = 0
+        self.sink: Callable[[Delivery], bool] | None = None
         # Acknowledgements: `_withheld` and the right to send them belong to `_ack_lock`.
         self._ack_lock = Lock()
         self._withheld: list[bytes] = []
@@ -79,8 +80,10 @@ class Inbox:
                 self._dropping = False
             self._count += len(deliveries)
             self._bytes += size
+        sink = self.sink
         for delivery in deliveries:
-            self._items.put(delivery)
+            if sink is None or not sink(delivery):
+                self._items.put(delivery)
 
     def _without_qos0(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         kept = [delivery for delivery in deliveries if delivery.qos]

@@ -295,6 +295,9 @@ class LoopbackTransport(Transport):
                 self._changed.wait(remaining)
             return self._items.popleft() if self._items else None
 
+    def offer_to(self, sink: Callable[[Delivery], bool]) -> None:
+        """There is no network thread: everything comes out of `receive()`."""
+
     def consumed(self, delivery: Delivery) -> None:
         with self._changed:
             self._count -= 1
