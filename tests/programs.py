@@ -104,7 +104,10 @@ class Program:
 
     def assert_nothing_left(self, except_for: int = 0) -> None:
         """No process lives a second after its end, no file of it stays."""
-        self.process.wait(10)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the program has not ended; it said:\n{self.said()}") from None
         deadline = time.monotonic() + GONE_S
         pause = threading.Event()
         while (left := self._left(except_for)) and time.monotonic() < deadline:

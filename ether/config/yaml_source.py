@@ -82,7 +82,7 @@ class _Reader:
         try:
             data = self._root()
         except yaml.YAMLError as error:
-            raise self._not_yaml(error) from error
+            raise self._not_yaml(error) from None  # it says all that the parser said
         return YamlDocument(self._file, data, self._lines)
 
     def _root(self) -> dict[Any, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import site
 import sys
 import tempfile
@@ -51,12 +50,12 @@ class BrokerFacts:
 class EmbeddedBroker:
     """The broker child. Starting takes two steps, so that other processes can start meanwhile."""
 
-    def __init__(self, config: config_broker.EmbeddedBroker, group: ProcessGroup) -> None:
-        """Start it; does not wait."""
+    def __init__(self, config: config_broker.EmbeddedBroker, group: ProcessGroup, folder: str) -> None:
+        """Start it; does not wait. `folder` is made for its settings and sockets, and is the caller's to remove."""
         self._config = config
         self._group = group
         self._credentials = Credentials.random()
-        self._folder = tempfile.mkdtemp(prefix="ether-", dir=os.environ.get("XDG_RUNTIME_DIR"))
+        self._folder = folder
         self._facts: BrokerFacts | None = None
         self._changed = threading.Condition()
         self._stopping = False
@@ -88,20 +87,24 @@ class EmbeddedBroker:
         return f"mqtt://{self._credentials.username}:{self._credentials.password}@{facts.host}:{facts.port}"
 
     def stop(self, timeout_s: float) -> None:
-        """Stop it and remove what it left. Twice is fine."""
+        """Stop it. Twice is fine."""
         with self._changed:
             self._stopping = True
             child = self._child
         child.send(b"stop\n")
         child.end(timeout_s)
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self) -> Child:
         self._starts.append(time.monotonic())
         settings = os.path.join(self._folder, "settings.json")
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        with open(os.open(settings, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(self._settings(), file)
+        try:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            with open(os.open(settings, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                json.dump(self._settings(), file)
+        except OSError as error:
+            raise BrokerFailed(
+                f"the embedded broker's private folder {self._folder} cannot be made: {error}"
+            ) from error
         command = [sys.executable, *_isolation(), "-m", "broker", settings]
         return Child("broker", command, self._group, self._on_end, on_stdout=self._on_line, on_stderr=_on_log_line)
 
@@ -164,6 +167,22 @@ class EmbeddedBroker:
 def _on_log_line(line: str) -> None:
     """The broker's own log; what a user must see comes as an event, and the last lines with its death."""
     logger.debug("broker: %s", line.rstrip())
+
+
+def private_folder() -> str:
+    """A name for a folder of this session alone, in the user's runtime folder or where temporary files go. Nothing is
+    made yet."""
+    return os.path.join(_runtime_folder(), f"ether-{os.urandom(6).hex()}")
+
+
+def _runtime_folder() -> str:
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    if given and os.path.isdir(given) and os.access(given, os.W_OK | os.X_OK):
+        return given
+    try:
+        return tempfile.gettempdir()  # the variable is often left over from another user: su, cron, containers
+    except FileNotFoundError as error:
+        raise BrokerFailed(f"there is no folder for temporary files: {error}") from error
 
 
 def _isolation() -> list[str]:

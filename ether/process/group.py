@@ -2,7 +2,8 @@
 
 Each child notices its launcher's death by itself: its standard input ends. But one that is stuck in C code cannot
 act on it. On POSIX all children therefore share a process group whose leader, the guard, is a shell that does nothing
-but wait for the same event and then, after a grace, kill the group. Elsewhere there is only the first line of defence.
+but wait for the same event and then, after a grace, remove the session's private folder and kill the group. Elsewhere
+there is only the first line of defence.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 GRACE_S = 0.6
 """Longer than the children's own last steps, and short enough that all is gone within a second."""
 
-_GUARD = f"trap '' INT TERM HUP; read -r line; sleep {GRACE_S}; kill -KILL 0"
+_GUARD = f'trap \'\' INT TERM HUP; read -r line; sleep {GRACE_S}; [ -n "$1" ] && rm -rf -- "$1"; kill -KILL 0'
 
 
 class ProcessGroup:
@@ -34,9 +35,9 @@ class ProcessGroup:
 class GuardedGroup(ProcessGroup):
     """A POSIX process group led by its guard."""
 
-    def __init__(self, shell: str) -> None:
+    def __init__(self, shell: str, folder: str) -> None:
         self._guard = subprocess.Popen(
-            [shell, "-c", _GUARD],
+            [shell, "-c", _GUARD, "ether-guard", folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -56,10 +57,11 @@ class GuardedGroup(ProcessGroup):
             self._guard.stdin.close()
 
 
-def make_group() -> ProcessGroup:
-    """The best this platform has."""
+def make_group(folder: str) -> ProcessGroup:
+    """The best this platform has. `folder` is removed with the last process, where the launcher cannot do it any more;
+    it need not exist yet, and had better not: then there is no moment at which nobody is in charge of it."""
     shell = shutil.which("sh", path="/bin:/usr/bin") if sys.platform != "win32" else None
-    return GuardedGroup(shell) if shell else ProcessGroup()
+    return GuardedGroup(shell, folder) if shell else ProcessGroup()
 
 
 _lifelines: set[int] = set()

@@ -7,7 +7,9 @@ work in flight, save_all, cleanup, stop, then the broker. Whatever cannot be ask
 
 from __future__ import annotations
 
+import difflib
 import os
+import shutil
 import socket
 import threading
 import time
@@ -19,7 +21,7 @@ from ether.config import broker as config_broker
 from ether.errors import EtherError, LifecycleFailed, NotAllowedHere, StartFailed, TransportError
 from ether.logs import get_ether_logger
 from ether.process.children import Child, changed_environment, import_path, running_script, start_instance
-from ether.process.embedded_broker import EmbeddedBroker
+from ether.process.embedded_broker import EmbeddedBroker, private_folder
 from ether.process.group import ProcessGroup, make_group
 from ether.process.registry import registry_marks, registry_options
 from ether.process.settings import InstanceSettings
@@ -60,7 +62,8 @@ class Launch:
     def __init__(self, config: EtherConfig, session: str) -> None:
         self.config = config
         self.topics = SessionTopics(session)
-        self._group: ProcessGroup = make_group()
+        self._folder = private_folder()
+        self._group: ProcessGroup = make_group(self._folder)
         self._broker: EmbeddedBroker | None = None
         self._children: dict[str, Child] = {}
         self._ended: dict[str, str] = {}
@@ -106,11 +109,19 @@ class Launch:
         return self._broker.url if self._broker else None
 
     def _start_processes(self) -> None:
+        self._warn_of_registry_typos()
         if isinstance(self.config.broker, config_broker.EmbeddedBroker):
-            self._broker = EmbeddedBroker(self.config.broker, self._group)
+            self._broker = EmbeddedBroker(self.config.broker, self._group, self._folder)
         for name, instance in self.config.named_instances().items():
             if instance.autorun:
                 self._children[name] = start_instance(name, self._group, self._on_end)
+
+    def _warn_of_registry_typos(self) -> None:
+        """An entry that no instance names may be of a base class; one that is nearly an instance's class is not."""
+        used = {instance.class_path for instance in self.config.instances.values()}
+        for class_path in self.config.registry.keys() - used:
+            if nearest := difflib.get_close_matches(class_path, used, n=1, cutoff=0.9):
+                logger.warning("registry: no instance is a %s; did you mean %s?", class_path, nearest[0])
 
     def _broker_address(self, deadline: Deadline) -> tuple[Endpoint, int | None]:
         if isinstance(self.config.broker, config_broker.ExternalBroker):
@@ -262,6 +273,7 @@ class Launch:
             self._link.close()
         if self._broker is not None:
             self._broker.stop(_LEAVE_TIMEOUT_S)
+        shutil.rmtree(self._folder, ignore_errors=True)
         self._group.close()
 
     def _clear_announcements(self, link: Link) -> None:

@@ -147,6 +147,8 @@ class PacketReader:
         return batch
 
     def _begin_large(self, first: int, length: int, begun: bytes) -> None:
+        if first & 0xF0 != _PUBLISH:  # nothing else is large: no room for what cannot be right
+            raise Malformed(f"a packet of type {first >> 4} that declares {length:,} bytes")
         self._large = bytearray(length)
         self._large[: len(begun)] = begun
         self._large_first, self._large_filled = first, len(begun)

@@ -122,15 +122,18 @@ def test_wrong_credentials_are_refused_fast_and_reported(amqtt: RunningBroker) -
         assert nobody.packet(1.0) == (0x20, b"\x00\x05")
 
 
-def test_the_largest_packet_is_the_same_for_both_engines(amqtt: RunningBroker, request: pytest.FixtureRequest) -> None:
-    brokers = [amqtt] if mosquitto_missing else [amqtt, request.getfixturevalue("mosquitto")]
-    for broker in brokers:
-        head = len("\0\1t")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_largest_packet_is_the_same_for_both_engines(engine: str) -> None:
+    head = len("\0\1t")
+    with running_broker(engine, max_packet_bytes=MAX_PACKET_BYTES) as broker:
         with RawClient(target_of(broker)) as client:
             client.publish("t", b"x" * (MAX_PACKET_BYTES - head))
             client.ping()
         with RawClient(target_of(broker)) as client:
-            client.publish("t", b"x" * (MAX_PACKET_BYTES - head + 1))
+            try:
+                client.publish("t", b"x" * (MAX_PACKET_BYTES - head + 1))
+            except ConnectionError:  # it may be faster than our own writing
+                return
             assert client.is_closed()
 
 

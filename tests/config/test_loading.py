@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fractions
 import json
 import pathlib
 import textwrap
@@ -93,8 +94,10 @@ def test_a_path_may_be_a_string_and_a_config_stays_itself(write: Callable[[str],
 
 
 def test_a_class_becomes_its_path() -> None:
-    config = load_config({"instances": {"a": {"class_path": pathlib.Path}, "b": EtherInstanceConfig(class_path=dict)}})
-    assert [one.class_path for one in config.instances.values()] == ["pathlib.Path", "builtins.dict"]
+    config = load_config(
+        {"instances": {"a": {"class_path": fractions.Fraction}, "b": EtherInstanceConfig(class_path=dict)}}
+    )
+    assert [one.class_path for one in config.instances.values()] == ["fractions.Fraction", "builtins.dict"]
 
 
 def test_a_class_inside_a_function_is_refused() -> None:

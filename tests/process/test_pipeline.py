@@ -181,15 +181,15 @@ def test_a_forked_helper_of_the_user_does_not_keep_children_alive(tmp_path: Path
         ether.tap({"instances": {"idle": {"class_path": "fork_script.Idle"}}}, broker={"engine": "amqtt"})
         if os.fork() == 0:
             os.environ["ETHER_TEST_PROGRAM"] = ""
-            print("helper", os.getpid(), flush=True)
+            print("its pid is", os.getpid(), flush=True)
             time.sleep(600)
         print("forked", flush=True)
         time.sleep(600)
     """
     with running(tmp_path, write(tmp_path, "fork_script.py", script)) as program:
         program.wait_for("forked")
-        program.wait_for("helper")
-        helper = int(next(line for line in program.lines["out"] if "helper" in line).split()[1])
+        program.wait_for("its pid is")
+        helper = int(next(line for line in program.lines["out"] if "its pid is" in line).split()[-1])
         program.kill()
         program.process.wait(10)
         program.assert_nothing_left(except_for=helper)

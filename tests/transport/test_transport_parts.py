@@ -9,7 +9,7 @@ import sys
 import threading
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
@@ -198,6 +198,7 @@ def read_in_pieces(reader: PacketReader, stream: bytes, cuts: list[int]) -> Batc
     return whole
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=5), st.sampled_from([V5, V311]))
 def test_hostile_bytes_are_packets_or_malformed(pieces: list[bytes], version: ProtocolVersion) -> None:
     reader = PacketReader(SIBLINGS[version].split_properties)
