@@ -37,6 +37,7 @@ class OneWrite(io.StringIO):
 @pytest.fixture(autouse=True)
 def _leave_logging_as_it_was() -> Iterator[None]:
     ether, root = logging.getLogger("Ether"), logging.getLogger()
+    logs.uninstall_console()  # a session of an earlier test in this process has installed one
     before = [(logger, logger.level, list(logger.handlers)) for logger in (ether, root)]
     yield
     logs.uninstall_console()
