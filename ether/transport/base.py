@@ -1,10 +1,10 @@
 """What a connection to a broker promises, whichever engine keeps it.
 
 A `Transport` moves bytes: topics, bodies and (MQTT 5) packed property sections. It knows nothing of Ether's
-messages. Nobody registers callbacks: whatever arrives, messages and changes of the connection alike, is put
-into one queue, in order, and the owner takes it out with `receive()` on a thread of its own. So no user code
-can ever run on an engine's network thread, where an exception would kill it silently and waiting would never
-end.
+messages. Whatever arrives, messages and changes of the connection alike, is put into one queue, in order, and
+the owner takes it out with `receive()` on a thread of its own; `offer_to()` lets it take messages earlier, by
+only enqueueing them. So no user code ever runs on an engine's network thread, where an exception would kill it
+silently and waiting would never end.
 
 Promises, checked for every engine by one contract suite:
 - `connect()` returns connected, or raises; `subscribe()` returns when the broker has confirmed.
