@@ -13,7 +13,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from ether.errors import PayloadError
@@ -114,7 +113,7 @@ class HostedInstance:
         for method in self.spec.with_mark(MarkKind.SUB):
             receive = self._receiver(method)
             for topic_filter, qos in self._subscriptions[method.name]:
-                self._link.listen(topic_filter, receive, now=partial(_taken, receive), qos=qos)
+                self._link.listen(topic_filter, receive, now=receive, qos=qos)
 
     def initialise(self) -> None:
         """Run the methods marked `ether_init`; what they raise is the caller's."""
@@ -198,11 +197,13 @@ class HostedInstance:
     def _worker_of(self, method: str) -> Worker:
         return self._own_workers.get(method, self.worker)
 
-    def _receiver(self, method: MethodSpec) -> Callable[[Inbound], None]:
+    def _receiver(self, method: MethodSpec) -> Callable[[Inbound], bool]:
         """One receiver per method, so that a method with overlapping topics is called once per message."""
+        submit = self._worker_of(method.name).submit
 
-        def receive(inbound: Inbound) -> None:
-            self._worker_of(method.name).submit(_MessageJob(self, inbound, method))
+        def receive(inbound: Inbound) -> bool:
+            submit(_MessageJob(self, inbound, method))
+            return True
 
         return receive
 
@@ -368,11 +369,6 @@ class _ControlJob:
             self._instance.report("a control message failed", error, {"topic": self._inbound.delivery.topic})
         finally:
             self._inbound.done()
-
-
-def _taken(receive: Callable[[Inbound], None], inbound: Inbound) -> bool:
-    receive(inbound)
-    return True
 
 
 def _payload_shown(inbound: Inbound) -> str:

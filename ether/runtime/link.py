@@ -69,7 +69,7 @@ class Inbound:
         self._link.transport.consumed(self.delivery)
 
 
-Receiver = Callable[[Inbound], None]
+Receiver = Callable[[Inbound], object]
 TakeNow = Callable[[Inbound], bool]
 """Takes a message on the transport's own thread, by only enqueueing it; False to have it routed to the receiver."""
 
@@ -235,8 +235,10 @@ class Link:
             return False
         inbound = Inbound(self, delivery, len(takers))
         try:
-            taken = [take(inbound) for take in takers if take is not None]
-            return all(taken)
+            taken = True
+            for take in takers:
+                taken = take is not None and take(inbound) and taken
+            return taken
         except Exception:  # as in the dispatch loop: one receiver's defect must not break the connection
             logger.exception("%s could not route a message", self.source)
             return True

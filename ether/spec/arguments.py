@@ -20,11 +20,11 @@ from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from ether.errors import ArgumentProblem, MarkError, ValidationFailed
-from ether.spec.array_hints import plain_integers
+from ether.spec.array_hints import PLAIN, plain_integers
 from ether.spec.hints import adapter_of
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
@@ -56,7 +56,7 @@ class _Parameter:
     positional_only: bool
     takes_mapping: bool
     default: Any
-    adapter: TypeAdapter[Any] | None
+    validate: Callable[[Any], Any] | None
 
 
 class Arguments:
@@ -87,7 +87,9 @@ class Arguments:
                 elif parameter.positional_only:  # keeps its place before the others
                     positional.append(parameter.default)
                 continue
-            value = _validated(parameter, values.pop(parameter.name), problems)
+            value = values.pop(parameter.name)
+            if parameter.validate is not None:
+                value = _validated(parameter, parameter.validate, value, problems)
             if parameter.positional_only:
                 positional.append(value)
             else:
@@ -99,7 +101,7 @@ class Arguments:
         return positional, named
 
     def _by_name(self, payload: object) -> dict[str, Any]:
-        if isinstance(payload, Mapping) and not self._takes_whole(payload):
+        if (type(payload) is dict or isinstance(payload, Mapping)) and not self._takes_whole(payload):
             return {key: value for key, value in payload.items() if isinstance(key, str)}
         if payload is None and not (self._whole and self._whole.required):
             return {}
@@ -139,7 +141,7 @@ def _parameter(parameter: inspect.Parameter, hint: Any) -> _Parameter:
         takes_mapping=parameter.name == "root"
         or (parameter.default is inspect.Parameter.empty and _takes_mapping(hint)),
         default=parameter.default,
-        adapter=_adapter(parameter.name, hint),
+        validate=_validator(parameter.name, hint),
     )
 
 
@@ -154,21 +156,24 @@ def _takes_mapping(hint: Any) -> bool:
     return is_dataclass(origin) or hasattr(origin, "model_validate") or issubclass(origin, Mapping)
 
 
-def _adapter(name: str, hint: Any) -> TypeAdapter[Any] | None:
+def _validator(name: str, hint: Any) -> Callable[[Any], Any] | None:
     try:
-        return adapter_of(hint)
+        adapter = adapter_of(hint)
     except MarkError as error:
         raise MarkError(f"parameter {name!r}: {error}") from error
+    return None if adapter is None else adapter.validator.validate_python
 
 
-def _validated(parameter: _Parameter, value: Any, problems: list[ArgumentProblem]) -> Any:
-    if parameter.adapter is None:
-        return value
-    from pydantic import ValidationError
-
+def _validated(
+    parameter: _Parameter, validate: Callable[[Any], Any], value: Any, problems: list[ArgumentProblem]
+) -> Any:
     try:
-        return parameter.adapter.validate_python(plain_integers(value))
-    except ValidationError as error:
+        return validate(value if type(value) in PLAIN else plain_integers(value))
+    except ValueError as error:
+        from pydantic import ValidationError
+
+        if not isinstance(error, ValidationError):
+            raise
         problems.extend(problems_of(error, parameter.name))
         return None
 

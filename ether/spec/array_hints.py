@@ -45,7 +45,7 @@ _ABSTRACT = {
     "unsignedinteger": "uint64",
 }
 _JSON_TYPES = {"b": "boolean", "i": "integer", "u": "integer", "f": "number"}
-_PLAIN = frozenset((int, float, str, bool, bytes, type(None)))
+PLAIN = frozenset((int, float, str, bool, bytes, type(None)))
 _COLLECTIONS = (list, tuple, set, frozenset)
 _WALK_DEPTH = 32
 """Deeper than users nest; a list that contains itself is pydantic's to refuse."""
@@ -147,17 +147,17 @@ def plain_integers(value: Any) -> Any:
 
 def _with_plain_integers(value: Any, integer: Any, depth: int) -> Any:
     kind = type(value)
-    if kind in _PLAIN or depth == 0:
+    if kind in PLAIN or depth == 0:
         return value
     if kind is dict:
-        if _PLAIN.issuperset(map(type, value)) and _PLAIN.issuperset(map(type, value.values())):
+        if PLAIN.issuperset(map(type, value)) and PLAIN.issuperset(map(type, value.values())):
             return value
         return {
             _with_plain_integers(key, integer, depth - 1): _with_plain_integers(item, integer, depth - 1)
             for key, item in value.items()
         }
     if kind in _COLLECTIONS:
-        if _PLAIN.issuperset(map(type, value)):
+        if PLAIN.issuperset(map(type, value)):
             return value
         return kind([_with_plain_integers(item, integer, depth - 1) for item in value])
     # A time difference is an integer to NumPy, too, and would lose its unit.

@@ -23,6 +23,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class ProtocolVersion(enum.Enum):
@@ -42,8 +43,7 @@ class Will:
     properties: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A message as it came from the broker.
 
     `properties` is the MQTT 5 property section without its length prefix (see `ether.wire.properties`), empty

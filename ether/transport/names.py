@@ -6,12 +6,15 @@ then nobody learns which name it was. Raises `InvalidName` with the rule.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ether.errors import InvalidName
 
 _TOPIC_RULE = "1 to 65,535 bytes of UTF-8, without '+', '#' and the NUL character"
 _FILTER_RULE = "1 to 65,535 bytes of UTF-8, '+' and '#' only as a whole level, '#' only as the last, no NUL character"
 
 
+@lru_cache(maxsize=4096)
 def packed_topic(topic: str) -> bytes:
     """A valid topic as it stands in a packet: two bytes of length, then UTF-8."""
     name = _utf8(topic, "topic", _TOPIC_RULE)

@@ -132,16 +132,24 @@ class PacketReader:
             length = data[at + 1]
             start = at + 2
             if length > 127:
-                length, start = read_length(data, at + 1)
-                if start < 0:
-                    break
+                if end - start > 0 and data[start] < 128:  # two bytes say it, as for nearly every message
+                    length += (data[start] - 1) << 7
+                    start += 1
+                else:
+                    length, start = read_length(data, at + 1)
+                    if start < 0:
+                        break
             stop = start + length
             if stop > end:
                 if length > _OWN_BUFFER_BYTES:
                     self._begin_large(data[at], length, data[start:])
                     at = end
                 break
-            self._handle(batch, data[at], data, start, stop)
+            first = data[at]
+            if first & 0xF0 == _PUBLISH:
+                self._publish(batch, first, data, start, stop)
+            else:
+                self._handle(batch, first, data, start, stop)
             at = stop
         self._rest = data[at:]
         return batch

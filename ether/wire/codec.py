@@ -14,7 +14,7 @@ text. Who sends raw bytes that might look like text says so with a content type,
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ether.errors import DecodeError
 from ether.wire import binary
@@ -27,8 +27,7 @@ OCTETS = "application/octet-stream"
 _BOM = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """The bytes of a value; `content_type` is None for None, whose body is empty."""
 
     payload: bytes

@@ -15,7 +15,7 @@ bodies must store the properties beside them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ether.errors import DecodeError
 from ether.wire import binary
@@ -47,16 +47,14 @@ _MARK = b'"_ether":'
 _NO_PROPERTIES = Properties()
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
+class Packed(NamedTuple):
     """A message's bytes. `properties` is an MQTT 5 property section without its length, empty over 3.1.1."""
 
     payload: bytes
     properties: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Unpacked:
+class Unpacked(NamedTuple):
     """A message that arrived. `headers` is None for a stranger's."""
 
     value: object

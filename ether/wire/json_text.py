@@ -11,7 +11,10 @@ before parsing.
 from __future__ import annotations
 
 import json
+import json.encoder
+from collections.abc import Callable
 from itertools import accumulate
+from typing import Any
 
 from ether.errors import DecodeError
 
@@ -25,17 +28,30 @@ _BRACKETS = b"[]{}"
 _NOT_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 _STEPS = bytes.maketrans(_BRACKETS, b"\x01\xff\x01\xff")  # as signed bytes: one level in, one level out
 
-_utf8 = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
-_ascii = json.JSONEncoder(ensure_ascii=True, allow_nan=False, check_circular=False, separators=(",", ":"))
+
+def _writer(*, ensure_ascii: bool) -> Callable[[object], str]:
+    """A compact JSON encoder. Python's own makes a new inner one for each value, which takes longer than a small
+    value's text; here it is made once, where this Python has it."""
+    encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, allow_nan=False, check_circular=False, separators=(",", ":"))
+    make: Callable[..., Any] | None = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return encoder.encode
+    quote = json.encoder.encode_basestring_ascii if ensure_ascii else json.encoder.encode_basestring
+    pieces = make(None, encoder.default, quote, None, ":", ",", False, False, False)
+    return lambda value: "".join(pieces(value, 0))
+
+
+_utf8 = _writer(ensure_ascii=False)
+_ascii = _writer(ensure_ascii=True)
 
 
 def dumps(value: object) -> bytes:
     """Compact JSON of plain values (see `ether.wire.values`); `ValueError` for NaN, infinity and over-long
     ints."""
     try:
-        return _utf8.encode(value).encode()
+        return _utf8(value).encode()
     except UnicodeEncodeError:  # lone surrogates, as in undecodable file names, travel as \udcXX
-        return _ascii.encode(value).encode()
+        return _ascii(value).encode()
 
 
 def _refuse_constant(token: str) -> object:
@@ -51,7 +67,7 @@ def loads(text: str, *, strict: bool) -> object:
     `DecodeError`; for bad syntax its cause is the `json.JSONDecodeError`."""
     _check_depth(text)
     try:
-        return (_strict if strict else _lenient).decode(text)
+        return _read(_strict if strict else _lenient, text)
     except DecodeError:
         raise
     except json.JSONDecodeError as error:
@@ -61,6 +77,16 @@ def loads(text: str, *, strict: bool) -> object:
         raise DecodeError(f"the body holds a number that cannot be read: {error}") from error
     except RecursionError as error:  # the caller itself stands near the limit
         raise DecodeError("the body nests too deep for the stack that is left") from error
+
+
+def _read(decoder: json.JSONDecoder, text: str) -> object:
+    scan: Callable[[str, int], tuple[object, int]] = decoder.scan_once  # type: ignore[attr-defined]
+    try:
+        value, end = scan(text, 0)
+    except StopIteration:
+        end = -1
+    # What Ether sends has no space around it; for anything else the decoder knows what it is, or what is wrong.
+    return value if end == len(text) else decoder.decode(text)
 
 
 def read_object_at(text: str, start: int) -> object:
