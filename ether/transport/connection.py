@@ -69,7 +69,7 @@ def unguessable(name: str) -> str:
 
 
 def _acknowledge(wire: MqttWire, packet_ids: list[bytes]) -> None:
-    wire.send(pubacks(packet_ids))
+    wire.acknowledge(pubacks(packet_ids))
 
 
 class NetworkTransport(Transport):

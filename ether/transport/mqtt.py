@@ -16,6 +16,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from time import monotonic
 from typing import Any, Protocol
 
@@ -30,11 +31,13 @@ from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.transport.mqtt_versions import Version
 from ether.transport.outbox import LinkDown, Outbox, Publication
-from ether.transport.packets import Batch, Malformed, PacketReader
+from ether.transport.packets import LARGE_BYTES, Batch, Malformed, PacketReader
 from ether.transport.sockets import SocketWait, Waker, open_socket, set_user_timeout
 
 READ_BYTES = 65_536  # recv(262144) costs mmap, mremap and munmap for each call
 TICK_S = 0.5  # how often keep-alive is looked at
+ACK_DELAY_S = 0.001  # how long a few acknowledgements wait for a packet to travel with
+_ACKS_AT_ONCE = 32  # bytes of acknowledgements (8 of them) that do not wait: a broker may allow few messages under way
 _CONNACK = 0x20
 _UNSUPPORTED_VERSION, _TAKEN_OVER = 0x84, 0x8E
 _NOT_AUTHORIZED = {0x86, 0x87, 0x8A, 0x8C}  # bad password, not authorized, banned, bad authentication method
@@ -89,6 +92,8 @@ class MqttWire(Client):
         self._wire_outbox, self._wire_owner = outbox, owner
         self._wire_lock = outbox.lock
         self._wire_reader = PacketReader(version.split_properties)
+        self._wire_acks = b""
+        self._wire_thread = 0
         self._wire_backlog: deque[tuple[bytes | memoryview, Publication | None]] = deque()
         self._wire_lost: ConnectionLost | None = None
         self._wire_connack: tuple[ReasonCode, Properties | None] | None = None
@@ -186,6 +191,7 @@ class MqttWire(Client):
         """Move bytes until `done()`. Raises `ConnectionLost`, or `TimeoutError` at `deadline` (monotonic
         seconds)."""
         next_tick = monotonic()
+        self._wire_thread = get_ident()
         while not done():
             if self._wire_lost is not None:
                 raise self._wire_lost
@@ -197,7 +203,12 @@ class MqttWire(Client):
                 self.loop_misc()
                 continue
             wait_s = (next_tick if deadline is None else min(next_tick, deadline)) - now
+            if self._wire_acks and wait_s > ACK_DELAY_S:
+                wait_s = ACK_DELAY_S
             readable, writable = self._wire_wait.wait(wait_s, writing=bool(self._wire_backlog))
+            if self._wire_acks and not readable:
+                with self._wire_lock:
+                    self._wire_send_acks_locked()
             if writable:
                 with self._wire_lock:
                     self._wire_flush_locked()
@@ -257,19 +268,32 @@ class MqttWire(Client):
                 return MQTTErrorCode.MQTT_ERR_CONN_LOST
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
-    def send(self, data: bytes) -> None:
-        """`send_locked`, for acknowledgements: on a lost connection they are void."""
+    def acknowledge(self, acks: bytes) -> None:
+        """Send acknowledgements; on a lost connection they are void.
+
+        From the network thread a few of them wait a moment. It has just woken the reader, who would wait for the
+        interpreter lock meanwhile (50 µs of each call); and often an answer follows at once and takes them along.
+        """
         with self._wire_lock:
-            try:
-                self.send_locked(data)
-            except LinkDown:
-                pass
+            self._wire_acks += acks
+            if get_ident() != self._wire_thread or len(self._wire_acks) >= _ACKS_AT_ONCE:
+                self._wire_send_acks_locked()
+
+    def _wire_send_acks_locked(self) -> None:
+        try:
+            if self._wire_acks:  # a publisher may have taken them along just now
+                self.send_locked(b"")
+        except LinkDown:
+            pass
 
     @property
     def congested(self) -> bool:
         return bool(self._wire_backlog)
 
     def send_locked(self, data: bytes, owner: Publication | None = None) -> bool:
+        if self._wire_acks and owner is None and len(data) < LARGE_BYTES:
+            data = self._wire_acks + data
+            self._wire_acks = b""
         if not self._wire_backlog and owner is None:
             written = self._wire_write(data)
             if written == len(data):
