@@ -192,7 +192,7 @@ class Ether:
         from ether.runtime.context import current
 
         call = current().call
-        return call is not None and call.cancelled.is_set()
+        return call is not None and call.cancelled
 
     def progress_of(self, call_id: str) -> tuple[float, str] | None:
         """How far a call is, as its method last reported: fraction and text; None where it has reported nothing."""

@@ -149,7 +149,7 @@ class Caller:
         trace = cause.trace or pending.correlation.hex()
         request = Request(method, self._link.source, None, cause.message_id, trace, pending.deadline, watched=True)
         job = CallJob(instance, request, lambda: params, respond, pending.take_note)
-        pending.cancel_here = job.context.cancelled.set
+        pending.cancel_here = job.context.cancel
         instance.call_here(method, job, trace)
 
     def _drop(self, pending: PendingCall) -> None:

@@ -4,9 +4,8 @@ back to the instance that waits for it, and a long method reports its progress."
 from __future__ import annotations
 
 import contextvars
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -22,7 +21,11 @@ class CallContext:
 
     call: str
     tell: Tell | None = None
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """The caller has lost interest."""
+        self.cancelled = True
 
 
 class Cause(NamedTuple):

@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ether.errors import ArgumentProblem, Cancelled, DecodeError, EtherError, PayloadError, ValidationFailed
 from ether.protocol.answers import CANCELLED, INVALID, LATER, LOG, NO_METHOD, PROGRESS, RAISED, ErrorReport
@@ -35,8 +35,7 @@ _STATUS_TIMEOUT_S = 0.2
 """For room in the outgoing queue; the dispatch thread must not wait longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A call as it arrived, or as it is made within the process. `deadline` is on the monotonic clock."""
 
     method: str
@@ -78,7 +77,7 @@ class CallJob:
             self._instance.server.expired += 1
             self._forget()
             return
-        if self.context.cancelled.is_set():
+        if self.context.cancelled:
             raise Cancelled(self.context.call)
         value = self._instance.call(request.method, self._payload(), request.message_id, request.trace, self.context)
         self._respond(value, None)
@@ -143,7 +142,7 @@ class Server:
         with self._lock:
             first = self._answered.take_on(own.source, own.correlation, _say_nothing)
         if first:
-            self._queue(method, _own_head(own), inbound)
+            self._queue(method, own, inbound)
         return first
 
     def _queue(self, method: str, headers: _Head, inbound: Inbound) -> None:
@@ -231,7 +230,7 @@ class Server:
         """A caller has lost interest in a call of its own."""
         context = self._running.get((caller, bytes.fromhex(correlation))) if isinstance(correlation, str) else None
         if context is not None:
-            context.cancelled.set()
+            context.cancel()
 
 
 def _say_nothing(answer: object) -> None:
@@ -239,8 +238,8 @@ def _say_nothing(answer: object) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
-    """What an answer needs to know of its request, Ether's own or a stranger's."""
+class _StrangersHead:
+    """What an answer needs to know of a request that has no headers of ours."""
 
     source: str
     id: str | None
@@ -252,18 +251,17 @@ class _Head:
     time: float | None
 
 
+_Head = Headers | _StrangersHead
+
+
 def _headers(inbound: Inbound) -> _Head:
     """Any MQTT 5 program can call: it has no headers of ours, but a Response Topic and perhaps Correlation Data."""
     own = inbound.headers()
     if own is not None:
-        return _own_head(own)
+        return own
     properties = unpack_properties(inbound.delivery.properties)
     expiry = properties.message_expiry_s
-    return _Head("", None, properties.response_topic, properties.correlation_data, expiry, None, None, None)
-
-
-def _own_head(own: Headers) -> _Head:
-    return _Head(own.source, own.id, own.reply_to, own.correlation, own.expiry_s, own.trace, own.schema, own.time)
+    return _StrangersHead("", None, properties.response_topic, properties.correlation_data, expiry, None, None, None)
 
 
 def _request(method: str, head: _Head, left_s: float | None) -> Request:
@@ -278,7 +276,7 @@ def _size(value: object) -> int:
 
 def tell_progress(context: CallContext, fraction: float, text: str) -> None:
     """Report progress to whoever watches; raises `Cancelled` where the caller has cancelled."""
-    if context.cancelled.is_set():
+    if context.cancelled:
         raise Cancelled(context.call)
     if context.tell is not None:
         context.tell(PROGRESS, {"fraction": float(fraction), "text": text})

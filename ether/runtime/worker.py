@@ -40,7 +40,8 @@ class Worker:
         self._urgent: list[Job] = []
         self._helpers: list[threading.Thread] = []
         self._active: set[int] = set()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._waiting: dict[str, list[Nested]] = {}
         self._chained: dict[str, list[_Chained]] = {}
         self._running = False
@@ -50,7 +51,7 @@ class Worker:
         if trace is None:
             self._jobs.put(job)
             return
-        with self._changed:
+        with self._lock:
             if nested := self._waiting.get(trace):
                 nested[-1].put(job)
                 return
@@ -141,7 +142,7 @@ class Worker:
         """The calling job waits for something of this chain, which may have come back here already; give the result to
         `end_wait()`."""
         nested: Nested = queue.SimpleQueue()
-        with self._changed:
+        with self._lock:
             waiting = self._waiting.setdefault(trace, [])
             for outer in waiting:  # it came before this wait, while an outer one of the same chain was the innermost
                 _move_jobs(outer, nested)
@@ -154,7 +155,7 @@ class Worker:
     def end_wait(self, trace: str, nested: Nested) -> None:
         """It waits no longer; what came too late to be run meanwhile is for the next outer wait of the chain, or is
         queued as usual."""
-        with self._changed:
+        with self._lock:
             waiting = self._waiting[trace]
             waiting.remove(nested)
             _move_jobs(nested, waiting[-1] if waiting else self._jobs)
@@ -180,7 +181,7 @@ class Worker:
 
     def _take(self, chained: _Chained) -> bool:
         """Take a job out of its chain; False where a waiting handler has run it."""
-        with self._changed:
+        with self._lock:
             if chained.taken:
                 return False
             chain = self._chained[chained.trace]

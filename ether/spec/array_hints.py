@@ -46,6 +46,7 @@ _ABSTRACT = {
 }
 _JSON_TYPES = {"b": "boolean", "i": "integer", "u": "integer", "f": "number"}
 PLAIN = frozenset((int, float, str, bool, bytes, type(None)))
+"""Types whose values hold no NumPy integer."""
 _COLLECTIONS = (list, tuple, set, frozenset)
 _WALK_DEPTH = 32
 """Deeper than users nest; a list that contains itself is pydantic's to refuse."""

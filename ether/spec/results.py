@@ -11,15 +11,12 @@ through, because throwing away a measurement would be worse.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ether.errors import MarkError, ResultInvalid
 from ether.spec.arguments import problems_of
-from ether.spec.array_hints import plain_integers
+from ether.spec.array_hints import PLAIN, plain_integers
 from ether.spec.hints import adapter_of, result_hint
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
 
 
 class Results:
@@ -28,24 +25,27 @@ class Results:
     def __init__(self, method: Callable[..., Any], name: str) -> None:
         """`method` may be bound, a plain function or `async`; `name` is for the sentence of an error."""
         self.name = name
-        self._adapter = _adapter(result_hint(method))
+        self._validate = _validator(result_hint(method))
 
     def check(self, value: Any) -> Any:
         """The value as the hint says it (3 becomes 3.0); raises `ResultInvalid` that names each wrong place."""
-        if self._adapter is None:
+        if self._validate is None:
             return value
-        from pydantic import ValidationError
-
         try:
-            return self._adapter.validate_python(plain_integers(value))
-        except ValidationError as error:
+            return self._validate(value if type(value) in PLAIN else plain_integers(value))
+        except ValueError as error:
+            from pydantic import ValidationError
+
+            if not isinstance(error, ValidationError):
+                raise
             raise ResultInvalid(self.name, problems_of(error, "result")) from error
 
 
-def _adapter(hint: Any) -> TypeAdapter[Any] | None:
+def _validator(hint: Any) -> Callable[[Any], Any] | None:
     if hint is None or hint is type(None):
         return None
     try:
-        return adapter_of(hint, extra="allow")
+        adapter = adapter_of(hint, extra="allow")
     except MarkError:
         return None
+    return None if adapter is None else adapter.validator.validate_python

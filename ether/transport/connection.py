@@ -267,12 +267,10 @@ class NetworkTransport(Transport):
 
     def on_batch(self, batch: Batch) -> None:
         """What one read brought (called by the wire)."""
-        if batch.deliveries:
-            self._inbox.put_deliveries(batch.deliveries)
-        if batch.to_acknowledge:
-            self._inbox.acknowledge(batch.to_acknowledge)
         if batch.acknowledged:
             self._outbox.acknowledged(batch.acknowledged)
+        if batch.deliveries or batch.to_acknowledge:
+            self._inbox.put_deliveries(batch.deliveries, batch.to_acknowledge)
 
     def on_suback(self, packet_id: int, reasons: Sequence[int]) -> None:
         """Called by the wire."""
@@ -290,7 +288,8 @@ class NetworkTransport(Transport):
     ) -> Receipt:  # fmt: skip
         if qos not in (0, 1):
             raise ValueError(f"qos is 0 or 1, not {qos!r}")
-        section = self._chosen.section(properties)
+        chosen = self._version or self._chosen
+        section = chosen.section(properties)
         name = packed_topic(topic)
         tail_bytes = len(section) + len(payload)
         size = FIXED_HEADER_BYTES + len(name) + 2 * qos + tail_bytes

@@ -69,8 +69,9 @@ class Inbox:
         """Something about the connection; never dropped."""
         self._items.put(item)
 
-    def put_deliveries(self, deliveries: list[Delivery]) -> None:
-        """Messages, in order; QoS 0 beyond the hard bound is dropped."""
+    def put_deliveries(self, deliveries: list[Delivery], packet_ids: list[bytes]) -> None:
+        """Messages, in order, and what is to be acknowledged of them, now or when the reader has caught up. QoS 0
+        beyond the hard bound is dropped."""
         size = sum([len(delivery.payload) for delivery in deliveries])
         with self._counting:
             if self._count >= HARD_COUNT or self._bytes >= HARD_BYTES:
@@ -80,6 +81,9 @@ class Inbox:
                 self._dropping = False
             self._count += len(deliveries)
             self._bytes += size
+        if packet_ids:
+            self._acknowledge(packet_ids)
+        # Last of all: it wakes the readers, and what this thread did after it they would have to wait for.
         sink = self.sink
         for delivery in deliveries:
             if sink is None or not sink(delivery):
@@ -116,8 +120,7 @@ class Inbox:
             self._withheld.clear()
             self._holding, self._send_acks = False, None
 
-    def acknowledge(self, packet_ids: list[bytes]) -> None:
-        """Acknowledge messages that were put in, now or when the reader has caught up."""
+    def _acknowledge(self, packet_ids: list[bytes]) -> None:
         with self._ack_lock:
             self._withheld += packet_ids
             if not self._holding:

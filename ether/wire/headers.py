@@ -206,7 +206,7 @@ def _headers(
 ) -> Headers:
     """Headers whose every field is what it should be; raises `ValueError`. Positional: this runs per
     message."""
-    if not _is_text(message_id) or not _is_text(source):
+    if not (_is_text(message_id) and _is_text(source)):
         _wrong("id or source")
     if type(seq) is not int or not 0 <= seq <= _SEQ_MAX or not isfinite(time):
         _wrong("seq or time")

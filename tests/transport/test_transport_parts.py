@@ -230,8 +230,7 @@ def test_acknowledgements_stop_at_the_high_mark_and_resume_at_the_low_one() -> N
     sent: list[bytes] = []
     inbox.begin_acks(sent.extend)
     for number in range(HIGH_COUNT + 50):
-        inbox.put_deliveries([delivery(number)])
-        inbox.acknowledge([b"%d" % number])
+        inbox.put_deliveries([delivery(number)], [b"%d" % number])
     assert len(sent) == HIGH_COUNT - 1
     for left in range(HIGH_COUNT + 50, LOW_COUNT - 1, -1):
         assert len(sent) == HIGH_COUNT - 1 or left < LOW_COUNT
@@ -247,9 +246,8 @@ def test_what_was_got_but_not_consumed_still_counts() -> None:
     inbox.begin_acks(sent.extend)
     held = []
     for number in range(HIGH_COUNT + 50):
-        inbox.put_deliveries([delivery(number)])
+        inbox.put_deliveries([delivery(number)], [b"%d" % number])
         held.append(inbox.get(0))
-        inbox.acknowledge([b"%d" % number])
     assert len(sent) == HIGH_COUNT - 1
     for item in held:
         assert isinstance(item, Delivery)
@@ -263,15 +261,14 @@ def test_acknowledgements_of_a_lost_connection_are_void() -> None:
     new: list[bytes] = []
     inbox.begin_acks(old.extend)
     for number in range(HIGH_COUNT + 10):
-        inbox.put_deliveries([delivery(number)])
-        inbox.acknowledge([b"old"])
+        inbox.put_deliveries([delivery(number)], [b"old"])
     inbox.end_acks()
-    inbox.acknowledge([b"nobody"])
+    inbox.put_deliveries([], [b"nobody"])
     inbox.begin_acks(new.extend)
     before = len(old)
     while isinstance(item := inbox.get(0), Delivery):
         inbox.consumed(item)
-    inbox.acknowledge([b"new"])
+    inbox.put_deliveries([], [b"new"])
     assert new == [b"new"]
     assert len(old) == before
 
@@ -291,8 +288,9 @@ def test_no_acknowledgement_is_forgotten_between_reader_and_network_thread() -> 
     reader = threading.Thread(target=read)
     reader.start()
     for number in range(0, total, 100):
-        inbox.put_deliveries([delivery(n) for n in range(number, number + 100)])
-        inbox.acknowledge([b"%d" % n for n in range(number, number + 100)])
+        inbox.put_deliveries(
+            [delivery(n) for n in range(number, number + 100)], [b"%d" % n for n in range(number, number + 100)]
+        )
     reader.join(30)
     assert sent == [b"%d" % n for n in range(total)]
 
@@ -304,8 +302,7 @@ def test_large_messages_count_by_their_bytes(caplog: pytest.LogCaptureFixture) -
     big = Delivery("a", bytes(9 << 20), 1, retained=False)
     with caplog.at_level(logging.WARNING):
         for number in range(4):
-            inbox.put_deliveries([big])
-            inbox.acknowledge([b"%d" % number])
+            inbox.put_deliveries([big], [b"%d" % number])
     assert sent == [b"0"]
     for _ in range(4):
         item = inbox.get(0)
