@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from ether.errors import ArgumentProblem, MarkError, ValidationFailed
 from ether.spec.array_hints import PLAIN, plain_integers
-from ether.spec.hints import adapter_of
+from ether.spec.hints import validator_of
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic_core import ValidationError
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
@@ -158,10 +158,9 @@ def _takes_mapping(hint: Any) -> bool:
 
 def _validator(name: str, hint: Any) -> Callable[[Any], Any] | None:
     try:
-        adapter = adapter_of(hint)
+        return validator_of(hint)
     except MarkError as error:
         raise MarkError(f"parameter {name!r}: {error}") from error
-    return None if adapter is None else adapter.validator.validate_python
 
 
 def _validated(
@@ -170,7 +169,7 @@ def _validated(
     try:
         return validate(value if type(value) in PLAIN else plain_integers(value))
     except ValueError as error:
-        from pydantic import ValidationError
+        from pydantic_core import ValidationError
 
         if not isinstance(error, ValidationError):
             raise

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ether.spec.arguments import shown
 from ether.spec.hints import adapter_of, resolved_hints, result_hint
+from ether.spec.plain_hints import json_schema_of
 
 if TYPE_CHECKING:
     from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
@@ -41,19 +42,6 @@ _KIND_NAMES = {
 _KINDS = {name: kind for kind, name in _KIND_NAMES.items()}
 _USUAL_KIND = _KIND_NAMES[inspect.Parameter.POSITIONAL_OR_KEYWORD]
 _VARIADIC = tuple(_KIND_NAMES[kind] for kind in _ANY_NUMBER)
-
-# What needs no pydantic, which takes a tenth of a second to load.
-_SCHEMAS: dict[type, dict[str, Any]] = {
-    int: {"type": "integer"},
-    float: {"type": "number"},
-    str: {"type": "string"},
-    bool: {"type": "boolean"},
-    type(None): {"type": "null"},
-    list: {"type": "array"},
-    tuple: {"type": "array"},
-    dict: {"type": "object"},
-    bytes: {"type": "string", "format": "binary"},
-}
 
 
 class SourceText(str):
@@ -290,8 +278,8 @@ def _shortened(text: str, limit: int) -> str:
 def schema_of(hint: Any, mode: JsonSchemaMode = "validation") -> dict[str, Any] | None:
     """The JSON Schema of a hint, None where there is none or where it says nothing. `mode` is `validation` for
     what is accepted, `serialization` for what comes out."""
-    if isinstance(hint, type) and hint in _SCHEMAS:
-        return dict(_SCHEMAS[hint])
+    if (plain := json_schema_of(hint)) is not None:
+        return plain
     try:
         adapter = adapter_of(hint)
         schema = adapter and _inlined(adapter.json_schema(mode=mode, schema_generator=_generator()))

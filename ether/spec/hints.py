@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ether.errors import MarkError
 from ether.spec.array_hints import ArraySpec, TakesArrays, numpy_hint
+from ether.spec.plain_hints import core_schema_of
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -65,6 +66,18 @@ def result_hint(method: Callable[..., Any]) -> Any:
     """What a method's result is said to be; `Any` where nothing (that resolves) is said."""
     hint = resolved_hints(method).get("return", Any)
     return typing.get_args(hint)[-1] if typing.get_origin(hint) in _AWAITABLE else hint
+
+
+def validator_of(hint: Any, *, extra: Extra = "ignore") -> Callable[[Any], Any] | None:
+    """A function that gives a value as the hint says it or raises pydantic's `ValidationError`; None where there is
+    nothing to check. Raises `MarkError` where pydantic has none."""
+    plain = core_schema_of(hint)
+    if plain is not None:
+        from pydantic_core import SchemaValidator
+
+        return SchemaValidator(plain).validate_python
+    adapter = adapter_of(hint, extra=extra)
+    return None if adapter is None else adapter.validator.validate_python
 
 
 def adapter_of(hint: Any, *, extra: Extra = "ignore") -> TypeAdapter[Any] | None:

@@ -16,7 +16,7 @@ from typing import Any
 from ether.errors import MarkError, ResultInvalid
 from ether.spec.arguments import problems_of
 from ether.spec.array_hints import PLAIN, plain_integers
-from ether.spec.hints import adapter_of, result_hint
+from ether.spec.hints import result_hint, validator_of
 
 
 class Results:
@@ -34,7 +34,7 @@ class Results:
         try:
             return self._validate(value if type(value) in PLAIN else plain_integers(value))
         except ValueError as error:
-            from pydantic import ValidationError
+            from pydantic_core import ValidationError
 
             if not isinstance(error, ValidationError):
                 raise
@@ -45,7 +45,6 @@ def _validator(hint: Any) -> Callable[[Any], Any] | None:
     if hint is None or hint is type(None):
         return None
     try:
-        adapter = adapter_of(hint, extra="allow")
+        return validator_of(hint, extra="allow")
     except MarkError:
         return None
-    return None if adapter is None else adapter.validator.validate_python
