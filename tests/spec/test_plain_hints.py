@@ -13,7 +13,7 @@ from ether.spec.descriptions import schema_of
 from ether.spec.hints import validator_of
 from ether.spec.plain_hints import core_schema_of, json_schema_of
 
-PLAIN = [int, float, str, bool, int | None[float], dict[str, int], dict[str, Any], dict[str, object]]
+PLAIN = [int, float, str, bool, int | None, float | None, dict[str, int], dict[str, Any], dict[str, object]]
 PLAIN += [dict[str, dict[str, float | None]], dict[str, str] | None]
 VALUES = [None, 1, 0, "1", "x", 2.5, True, "true", b"1", [1], {"a": 1}, {"a": "x"}, {1: 2}, {"a": {"b": 1.5}}, {}]
 
