@@ -64,8 +64,8 @@ def _engine(chosen: settings.Settings) -> str:
 
     if mosquitto_engine.find() is not None:
         return "mosquitto"
-    if not settings.is_loopback(chosen.host):
-        raise EngineMissing(settings.LOOPBACK_ONLY.format(host=chosen.host))
+    if (host := settings.beyond_loopback(chosen)) is not None:
+        raise EngineMissing(settings.LOOPBACK_ONLY.format(host=host))
     return "amqtt"
 
 

@@ -57,6 +57,8 @@ async def _serve(settings: Settings, announcer: Announcer, lifeline: Lifeline, e
         protocols=["3.1.1"],
         max_packet_bytes=settings.max_packet_bytes,
         pid=os.getpid(),
+        lan_host=None,
+        lan_port=None,
     )
     await stop.wait()
     await broker.shutdown()

@@ -8,13 +8,12 @@ The trap: its log is a pipe. If nobody reads it mosquitto stops at the next line
 import os
 import queue
 import re
-import socket
 import subprocess
 import sys
 import threading
 import time
 
-from broker import orphans, private
+from broker import orphans, ports, private
 from broker.events import Announcer
 from broker.failures import AddressInUse, EngineFailed, EngineMissing
 from broker.lifeline import Lifeline
@@ -102,6 +101,7 @@ class _Supervisor:
         self._reader: threading.Thread | None = None
         self._last_words: list[str] = []
         self._announced = False
+        self._lan_port: int | None = None
 
     def run(self) -> None:
         try:
@@ -118,21 +118,23 @@ class _Supervisor:
             "users",
             password_line(self._settings.username, self._settings.password, self._version),
         )
-        attempts = 1 if self._settings.port else ATTEMPTS_AT_A_FREE_PORT
+        settings = self._settings
+        attempts = 1 if settings.port and (settings.lan_port or not settings.lan_host) else ATTEMPTS_AT_A_FREE_PORT
         for _ in range(attempts):
-            port = self._settings.port or _free_port(self._settings.host)
+            port = settings.port or ports.free(settings.host)
+            self._lan_port = ports.for_lan(settings.lan_host, settings.lan_port) if settings.lan_host else None
             self._launch(port)
             came = self._wait_for_start(port)
             if came != "taken":
                 return port if came == "running" else None
             self._end()
-        raise AddressInUse(self._settings.host, port)
+        raise AddressInUse(settings.host, port)
 
     def _launch(self, port: int) -> None:
         socket_path = self._unix_socket
         if socket_path is not None and os.path.dirname(socket_path) == self._folder:
             socket_path = os.path.basename(socket_path)  # a relative name survives a folder with spaces in its name
-        text = configuration(self._settings, port, self._version, socket_path)
+        text = configuration(self._settings, port, self._version, socket_path, self._lan_port)
         private.write(self._folder, "mosquitto.conf", text)
         self._last_words.clear()
         self._process = orphans.spawn([self._program, "-c", "mosquitto.conf"], self._folder)
@@ -169,6 +171,8 @@ class _Supervisor:
             protocols=["3.1.1", "5"],
             max_packet_bytes=self._settings.max_packet_bytes,
             pid=self._process.pid,
+            lan_host=self._settings.lan_host,
+            lan_port=self._lan_port,
         )
         self._announced = True
         for line in self._last_words:  # before that they were the explanation of a start that failed, or of a retry
@@ -217,10 +221,3 @@ class _Supervisor:
         orphans.release(process)
         if self._unix_socket is not None:
             private.remove_file(self._unix_socket)  # one that was killed leaves it
-
-
-def _free_port(host: str) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as taken:
-        taken.bind((host, 0))
-        return int(taken.getsockname()[1])

@@ -35,6 +35,8 @@ class Settings(NamedTuple):
     unix_socket: str | None = None
     max_packet_bytes: int = MAX_PACKET_BYTES
     private_dir: str | None = None
+    lan_host: str | None = None
+    lan_port: int = 0
 
 
 def load(path: str) -> Settings:
@@ -45,6 +47,11 @@ def load(path: str) -> Settings:
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a listener on `host`."""
     return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def beyond_loopback(settings: Settings) -> str | None:
+    """The address of a listener that only mosquitto may open: one that other machines reach, or a second one."""
+    return settings.lan_host or (None if is_loopback(settings.host) else settings.host)
 
 
 def check(document: dict[str, Any], path: str) -> Settings:
@@ -59,8 +66,8 @@ def check(document: dict[str, Any], path: str) -> Settings:
     _check_texts(settings, path)
     _check_numbers(settings, path)
     _check_paths(settings, path)
-    if settings.engine == "amqtt" and not is_loopback(settings.host):
-        raise SettingsRefused(LOOPBACK_ONLY.format(host=settings.host))
+    if settings.engine == "amqtt" and (host := beyond_loopback(settings)) is not None:
+        raise SettingsRefused(LOOPBACK_ONLY.format(host=host))
     return settings._replace(host="127.0.0.1") if settings.host == "localhost" else settings
 
 
@@ -96,22 +103,24 @@ def _document(text: bytes, path: str) -> dict[str, Any]:
 
 
 def _check_texts(settings: Settings, path: str) -> None:
-    for key, longest in (("username", 255), ("password", 65_535), ("host", 255)):
+    for key, longest in (("username", 255), ("password", 65_535), ("host", 255), ("lan_host", 255)):
         value = getattr(settings, key)
+        if key == "lan_host" and value is None:
+            continue
         if not isinstance(value, str) or not value or len(value.encode()) > longest:
             raise SettingsRefused(f"{key} in {path} must be a text of 1 to {longest} bytes.")
         if any(ord(character) < 32 for character in value):
             raise SettingsRefused(f"{key} in {path} must not hold control characters.")
     if ":" in settings.username:
         raise SettingsRefused(f"username in {path} must not hold a colon: a password file uses it as separator.")
-    if any(character.isspace() for character in settings.host):
-        raise SettingsRefused(f"host in {path} must not hold spaces.")
+    if any(character.isspace() for character in settings.host + (settings.lan_host or "")):
+        raise SettingsRefused(f"host and lan_host in {path} must not hold spaces.")
     if settings.engine not in ("auto", "amqtt", "mosquitto"):
         raise SettingsRefused(f"engine in {path} must be 'auto', 'amqtt' or 'mosquitto', not {settings.engine!r}.")
 
 
 def _check_numbers(settings: Settings, path: str) -> None:
-    bounds = (("port", 0, 65_535), ("max_packet_bytes", MIN_PACKET_BYTES, MAX_PACKET_BYTES))
+    bounds = (("port", 0, 65_535), ("lan_port", 0, 65_535), ("max_packet_bytes", MIN_PACKET_BYTES, MAX_PACKET_BYTES))
     for key, lowest, highest in bounds:
         value = getattr(settings, key)
         if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:

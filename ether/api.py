@@ -19,8 +19,9 @@ from ether.protocol.answers import error_status, status_of
 from ether.spec.marks import START_TOPIC, MarkKind
 
 if TYPE_CHECKING:
-    from ether.config import EtherConfig
+    from ether.config import EtherConfig, EtherInstanceConfig
     from ether.process.launch import Launch
+    from ether.runtime.changes import Changes
     from ether.runtime.client import Client, Subscription
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,6 +38,7 @@ class Ether:
         self._lock = threading.RLock()
         self._launch: Launch | None = None
         self._client: Client | None = None
+        self._changes: Changes | None = None
         self._pid = os.getpid()
 
     # -- joining and leaving
@@ -48,17 +50,22 @@ class Ether:
         session: str | None = None,
         broker: str | Mapping[str, Any] | None = None,
         restart: bool = False,
+        takeover: bool = False,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> Ether:
-        """Start the session that `config` describes; returns when every autorun instance is ready.
+        """Join the running session, or start one; returns when every autorun instance of `config` is ready.
 
         `config` is a path to a YAML file, a dict or an `EtherConfig`; `session` and `broker` (a URL, "embedded", or a
-        mapping such as `{"engine": "amqtt"}`) take the place of what it says. `restart` ends a session that this
-        program has, first. Returns this object, which is a context manager that shuts down at the end.
+        mapping such as `{"engine": "amqtt"}`) take the place of what it says. Without a configuration the running
+        session is looked for (docs/discovery.md); a configuration that names no session starts one of its own. A
+        program that joined takes its own instances along when it leaves, and nobody else's.
+
+        `restart` ends a session that this program has, first. `takeover` replaces instances of the same names that
+        others run. Returns this object, which is a context manager that shuts down at the end.
 
         Raises `ConfigError`; `StartFailed`, which names each instance that is not ready and shows its traceback;
-        `BrokerFailed`; `BrokerUnreachable`; `NotAllowedHere` inside of an instance or when a session runs already.
-        Nothing is left running after an error.
+        `NameTaken`; `SeveralSessions`; `BrokerFailed`; `BrokerUnreachable`; `NotAllowedHere` inside of an instance or
+        when a session runs already. Nothing is left running after an error.
         """
         from ether.config import load_config
 
@@ -66,7 +73,8 @@ class Ether:
             self._make_room(restart)
             described = load_config(config)
             given = {key: value for key, value in (("session", session), ("broker", broker)) if value is not None}
-            self._start(load_config({**dict(described), **given}) if given else described, timeout_s)
+            merged = load_config({**dict(described), **given}) if given else described
+            self._start(merged, takeover, timeout_s)
         return self
 
     def shutdown(self) -> None:
@@ -236,14 +244,74 @@ class Ether:
         client.session.open(timeout_s)
         return client.session.sync(called, arguments, timeout_s)
 
-    def host(self, obj: object, name: str) -> None:
+    def host(self, obj: object, name: str, *, takeover: bool = False) -> None:
         """Make a live object of this program an instance: others call it and it receives messages, on a thread of its
-        own. Calls from this program reach it directly, without the broker. Raises `NotAllowedHere` for a taken name."""
-        self._launched("ether.host()").host(obj, name)
+        own. Calls from this program reach it directly, without the broker. Raises `NameTaken`, or with `takeover`
+        replaces whoever has the name: nothing that the earlier one still sends is heard."""
+        self._launched("ether.host()").host(obj, name, takeover=takeover)
 
     def unhost(self, name: str) -> None:
         """The object leaves the session, and is as it was."""
         self._launched("ether.unhost()").unhost(name)
+
+    # -- one instance, while everything runs
+
+    def add(self, name: str, config: Mapping[str, Any] | EtherInstanceConfig, *, timeout_s: float = DEFAULT_TIMEOUT_S
+            ) -> None:  # fmt: skip
+        """Start one more instance in this session, described as under `instances:` in the YAML (`{"class_path": …}`).
+        Returns when it is ready; raises `ConfigError`, `NameTaken`, `StartFailed`."""
+        from ether.config import load_config
+
+        described = load_config({"instances": {name: config}}).named_instances()
+        for chosen, instance in described.items():
+            self._launched("ether.add()").add(chosen, instance, timeout_s)
+
+    def remove(self, name: str) -> None:
+        """Stop one instance that this program started: its work in flight drains, then it saves, cleans up and ends.
+        Raises `LifecycleFailed` with what went wrong, `KeyError` for one that this program does not keep."""
+        if problems := self._launched("ether.remove()").remove(name):
+            raise LifecycleFailed("remove", problems)
+
+    def restart(self, name: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        """Stop one instance of this program in order, and start it again. Calls that come meanwhile wait for it."""
+        self._launched("ether.restart()").restart(name, timeout_s)
+
+    # -- who is there
+
+    def instances(self) -> list[dict[str, Any]]:
+        """Every instance of the session, by name: `name`, `state`, `class`, `host`, `pid`, `since` (unix seconds),
+        `error`, and what else it announces."""
+        session = self._joined("ether.instances()").session
+        session.open(CALL_TIMEOUT_S)
+        return [
+            {"name": member.name, "state": member.state.value, "error": member.error, **member.about}
+            for member in session.announcements()
+            if member.kind == "instance"
+        ]
+
+    def session_info(self) -> dict[str, Any]:
+        """The session: `session`, `host`, `pid`, `since` (unix seconds), `version` and `broker` of the program that
+        started it, and the names of all `instances` and `programs`."""
+        session = self._joined("ether.session_info()").session
+        session.open(CALL_TIMEOUT_S)
+        members = session.announcements()
+        return {
+            "session": session.topics.session,
+            **session.info(CALL_TIMEOUT_S),
+            "instances": [member.name for member in members if member.kind == "instance"],
+            "programs": [member.name for member in members if member.kind != "instance"],
+        }
+
+    def on_change(self, callback: Callable[[dict[str, Any]], object]) -> None:
+        """Call `callback` whenever an instance joins, leaves, dies, hangs or comes back, with what `instances()` says
+        of it; one change after the other, on a thread of Ether's own. What it raises is logged."""
+        from ether.runtime.changes import Changes
+
+        session = self._joined("ether.on_change()").session
+        session.open(CALL_TIMEOUT_S)
+        if self._changes is None:
+            self._changes = Changes(session)
+        self._changes.add(callback)
 
     # -- facts
 
@@ -278,14 +346,19 @@ class Ether:
             raise NotAllowedHere("ether.tap()", why)
         self.shutdown()
 
-    def _start(self, config: EtherConfig, timeout_s: float) -> None:
+    def _start(self, config: EtherConfig, takeover: bool, timeout_s: float) -> None:
         from ether.logs import get_ether_logger, install_console
+        from ether.process.finding import running_session
         from ether.process.launch import Launch, new_session_name
 
         install_console()
-        session = config.session or new_session_name()
-        get_ether_logger().info("Starting Ether session: %s...", session)
-        launch = Launch(config, session)
+        config, found = running_session(config, os.environ)
+        session = found.name if found is not None else config.session or new_session_name()
+        if found is None:
+            get_ether_logger().info("Starting Ether session: %s...", session)
+        else:
+            get_ether_logger().info("Joining Ether session: %s on %s (%s)...", session, found.host, found.how)
+        launch = Launch(config, session, found, takeover=takeover)
         self._client = launch.start(timeout_s)
         self._launch, self._pid = launch, os.getpid()
         atexit.register(self._at_exit)
@@ -299,11 +372,14 @@ class Ether:
 
             launch, session = self._launch, self.session_id
             atexit.unregister(self._at_exit)
-            get_ether_logger().info("Shutting down Ether session: %s...", session)
+            get_ether_logger().info("%s Ether session: %s...", "Leaving" if launch.joined else "Shutting down", session)
             try:
                 problems = launch.stop()
             finally:
                 self._launch = self._client = None
+                if self._changes is not None:
+                    self._changes.close()
+                    self._changes = None
             get_ether_logger().info("Ether system shutdown complete")
             return problems
 

@@ -13,14 +13,18 @@
     ├── TransportError (ConnectionError)    between this process and the broker
     │   ├── BrokerUnreachable               … nobody answers there
     │   ├── NotAuthorized (PermissionError) … it answers, and refuses
+    │   │   └── WrongLabKey                 … the key that machines of one lab share
     │   ├── SubscribeRefused                … a subscription was not granted
     │   ├── TransportClosed                 … used after close()
     │   └── PublishTimeout (TimeoutError)   … not accepted, or not acknowledged, in time
     ├── UnsupportedFeature (NotImplementedError)  MQTT 3.1.1 has no such thing
     ├── BrokerFailed (RuntimeError)         the embedded broker did not start
+    ├── SeveralSessions (LookupError)       several sessions run, and none was named
+    ├── ServiceFailed (RuntimeError)        a service of this machine: not installed, started or removed
     ├── NotJoined (RuntimeError)            a call that needs a session, before `ether.tap()`
     ├── NotAllowedHere (RuntimeError)       a call that cannot be made from inside an instance, or twice
     ├── StartFailed (RuntimeError)          `ether.tap()`: which instances are not ready, and why
+    ├── NameTaken (RuntimeError)            a session or instance of this name is there already
     ├── LifecycleFailed (RuntimeError)      save_all, cleanup or shutdown: who failed or did not answer
     └── CallError                           a call to another instance that has no value to return
         ├── RemoteError                     … the method raised; also the builtin that it raised, where it was one
@@ -37,6 +41,7 @@ keeps its arguments as attributes. Each inherits the builtin that a caller would
 from __future__ import annotations
 
 import builtins
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -224,6 +229,27 @@ class NotAllowedHere(EtherError, RuntimeError):
         super().__init__(f"{call} cannot be called here: {why}")
 
 
+class NameTaken(EtherError, RuntimeError):
+    """A session or an instance (`kind`) of this `name` is there already; `host`, `pid` and `since` (unix seconds) tell
+    where its holder lives, None where that is not known. `responds`: whether the holder answers."""
+
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        *,
+        host: str | None = None,
+        pid: int | None = None,
+        since: float | None = None,
+        responds: bool = True,
+    ) -> None:
+        self.kind, self.name, self.host, self.pid, self.since, self.responds = kind, name, host, pid, since, responds
+        began = "" if since is None else time.strftime(", since %Y-%m-%d %H:%M:%S", time.localtime(since))
+        where = f"on {host or 'an unknown host'}, pid {'unknown' if pid is None else pid}{began}"
+        how = "" if responds else ", but does not answer"
+        super().__init__(f"the {kind} name {name!r} is held {where}{how}; choose another, or take it over (takeover)")
+
+
 class CallError(EtherError):
     """A call to another instance that has no value to return."""
 
@@ -322,3 +348,43 @@ class SyncError(CallError, RuntimeError):
 
 def _listed(reasons: Mapping[str, str]) -> str:
     return ", ".join(f"{name} ({reason})" for name, reason in reasons.items())
+
+
+class WrongLabKey(NotAuthorized):
+    """A broker on the network refuses this machine's lab key, or wants one and there is none.
+
+    `source` is where this machine's key was looked for: the file to copy from the machine that runs the session.
+    """
+
+    def __init__(self, address: str, host: str, source: str) -> None:
+        self.host, self.source = host, source
+        super().__init__(address, "it does not accept this machine's lab key")
+        where = f"on {host}" if host else "on the machine that runs the session"
+        self.args = (
+            f"the broker at {address} refuses this machine's lab key ({source}). Both machines need the same one: copy"
+            f" the file ~/.config/ether/key {where} to the same place on this one, or set ETHER_KEY to its content."
+            " A broker that Ether did not start wants user and password in its URL.",
+        )
+
+
+class SeveralSessions(EtherError, LookupError):
+    """Several sessions run and none was named. `sessions` lists name, host and since (seconds of the epoch or None)."""
+
+    def __init__(self, sessions: Sequence[tuple[str, str, float | None]], where: Sequence[str] = ()) -> None:
+        self.sessions, self.where = tuple(sessions), tuple(where)
+        names = {name for name, _, _ in self.sessions}
+        listed = "; ".join(_session_line(*session) for session in self.sessions)
+        if len(names) > 1:
+            advice = f"session={self.sessions[0][0]!r} or the environment variable ETHER_SESSION"
+        else:
+            advice = f"broker= or the environment variable ETHER_BROKER ({', '.join(self.where)})"
+        super().__init__(f"several sessions run: {listed}. Choose one with {advice}.")
+
+
+def _session_line(name: str, host: str, since: float | None) -> str:
+    began = "" if since is None else time.strftime(", since %Y-%m-%d %H:%M:%S", time.localtime(since))
+    return f"{name!r} on {host or 'an unknown host'}{began}"
+
+
+class ServiceFailed(EtherError, RuntimeError):
+    """A service of this machine that cannot be described, installed, started, looked at or removed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -68,3 +69,18 @@ def nothing_outlives_its_test() -> Iterator[None]:
 def rounds() -> int:
     """How often a test about chance repeats itself: a few times, or 20 times with ETHER_LONG=1."""
     return 20 if os.environ.get("ETHER_LONG") == "1" else 7
+
+
+@pytest.fixture(autouse=True, scope="session")
+def folders_of_their_own() -> Iterator[None]:
+    """No test finds a session of the machine's user, nor leaves anything in that user's folders. A short path, because
+    sockets lie below it."""
+    with tempfile.TemporaryDirectory(prefix="er-") as folder, pytest.MonkeyPatch.context() as environment:
+        for variable in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+            place = Path(folder) / variable[4:7].lower()
+            place.mkdir(mode=0o700)
+            environment.setenv(variable, str(place))
+        environment.setenv("ETHER_MDNS", "0")
+        for variable in ("ETHER_BROKER", "ETHER_SESSION", "ETHER_KEY"):
+            environment.delenv(variable, raising=False)
+        yield

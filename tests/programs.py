@@ -42,6 +42,7 @@ class Program:
             **os.environ,
             _MARK: self.mark,
             "XDG_RUNTIME_DIR": str(self.runtime),
+            "ETHER_MDNS": "0",
             "TMPDIR": str(self.runtime),
         }
         self.process = subprocess.Popen(

@@ -6,23 +6,39 @@ same models. A URL may hold a password: it is kept verbatim, and no `repr` or me
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
+import ipaddress
 from typing import Annotated, Any, Literal, TypeAlias
-from urllib.parse import SplitResult, unquote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from ether.config.broker_url import DEFAULT_MQTT_PORT, BrokerAddress, broker_address
 from ether.config.part import Part
 from ether.config.problems import nearest_of, shown, without_password
 from ether.errors import ConfigError
 
-DEFAULT_MQTT_PORT = 1883
+__all__ = [
+    "DEFAULT_MQTT_PORT",
+    "BrokerAddress",
+    "BrokerConfig",
+    "BrokerField",
+    "EmbeddedBroker",
+    "ExternalBroker",
+    "broker_address",
+]
+
+LOOPBACK = "loopback"
+LAN = "lan"
+EVERYWHERE = "0.0.0.0"
+LISTEN_RULE = "expected loopback, lan, or an address of this machine such as 192.168.1.5."
+LOOPBACK_ONLY = (
+    "the amqtt engine listens on loopback only, because its access control has holes: install mosquitto or name an"
+    " external broker by its URL to let other machines into the session."
+)
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 # MQTT's "remaining length" has 28 bits: no broker can take a larger packet.
 LARGEST_MQTT_PACKET_BYTES = 268_435_455
 BROKER_RULE = (
-    "expected embedded, mqtt://[user:password@]host[:port], unix:///path/to/broker.sock,"
+    "expected embedded, mqtt://[user:password@]host[:port], mqtts://host[:port], unix:///path/to/broker.sock,"
     " or a mapping such as {engine: auto, port: 0}."
 )
 
@@ -33,59 +49,32 @@ _SHORT_SPELLINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerAddress:
-    """Where a broker listens, and as whom to go there. `host` and `port` for TCP, `path` for a Unix socket."""
-
-    host: str | None = None
-    port: int | None = None
-    path: str | None = None
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-
-
-def broker_address(url: str) -> BrokerAddress:
-    """Take a broker's URL apart; raises `ConfigError` with the valid forms."""
+def _parsed(url: str) -> BrokerAddress:
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise _bad_url(url, str(error)) from error
-    if parts.scheme == "mqtt":
-        return _tcp_address(url, parts, port)
-    if parts.scheme == "unix":
-        return _unix_address(url, parts)
-    raise _bad_url(url, f"there is no {parts.scheme}:// here yet" if "://" in url else "it is not a URL")
-
-
-def _tcp_address(url: str, parts: SplitResult, port: int | None) -> BrokerAddress:
-    if not parts.hostname:
-        raise _bad_url(url, "the host is missing")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise _bad_url(url, "nothing may follow the port")
-    if port == 0:
-        raise _bad_url(url, "0 is not a port that somebody listens on")
-    username, password = (None if part is None else unquote(part) for part in (parts.username, parts.password))
-    return BrokerAddress(parts.hostname, port or DEFAULT_MQTT_PORT, None, username, password)
-
-
-def _unix_address(url: str, parts: SplitResult) -> BrokerAddress:
-    if parts.hostname or not parts.path.strip("/") or parts.query or parts.fragment:
-        raise _bad_url(url, "a Unix socket is named by its absolute path, with three slashes")
-    username, password = (None if part is None else unquote(part) for part in (parts.username, parts.password))
-    return BrokerAddress(path=unquote(parts.path), username=username, password=password)
-
-
-def _bad_url(url: str, why: str) -> ConfigError:
-    nearest = None if ":" in url else _SHORT_SPELLINGS.get(nearest_of(url, _SHORT_SPELLINGS) or "")
-    if re.fullmatch(r"[\w.-]+:\d{1,5}", url):
-        nearest = f"mqtt://{url}"
-    return ConfigError(f"found {without_password(url)!r:.200}: {why}; {BROKER_RULE}", nearest=nearest)
+        return broker_address(url, BROKER_RULE)
+    except ConfigError as error:
+        if error.nearest is None and ":" not in url:
+            nearest = _SHORT_SPELLINGS.get(nearest_of(url, _SHORT_SPELLINGS) or "")
+            raise ConfigError(error.problem, nearest=nearest) from None
+        raise
 
 
 def _check_url(url: str) -> str:
-    broker_address(url)
+    _parsed(url)
     return url
+
+
+def _check_listen(where: object) -> object:
+    """`loopback`, `lan`, or an address of this machine."""
+    if where in (LOOPBACK, LAN):
+        return where
+    try:
+        if not isinstance(where, str) or "%" in where:
+            raise ValueError
+        return str(ipaddress.ip_address(where))
+    except ValueError:
+        nearest = nearest_of(where, (LOOPBACK, LAN)) if isinstance(where, str) else None
+        raise ConfigError(f"found {shown(where)}; {LISTEN_RULE}", nearest=nearest) from None
 
 
 class EmbeddedBroker(Part):
@@ -95,7 +84,18 @@ class EmbeddedBroker(Part):
     engine: Literal["auto", "amqtt", "mosquitto"] = Field(
         "auto", description="the broker program; auto takes mosquitto where it is installed, else amqtt"
     )
-    port: int = Field(0, strict=True, ge=0, le=65535, description="TCP port on loopback; 0 takes a free one")
+    port: int = Field(
+        0,
+        strict=True,
+        ge=0,
+        le=65535,
+        description="TCP port for other programs; 0 takes a free one, and on the network 1883 where that is free",
+    )
+    listen: Annotated[str, BeforeValidator(_check_listen)] = Field(
+        LOOPBACK,
+        description="loopback: for this machine alone; lan: on every network of this machine; or one of its addresses."
+        " Other machines need this machine's lab key",
+    )
     max_message_bytes: int = Field(
         DEFAULT_MAX_MESSAGE_BYTES,
         strict=True,
@@ -104,19 +104,30 @@ class EmbeddedBroker(Part):
         description="the largest message in bytes; a larger one is refused where it is sent",
     )
 
+    @model_validator(mode="after")
+    def _may_listen_there(self) -> EmbeddedBroker:
+        if self.engine == "amqtt" and self.listen != LOOPBACK:
+            raise ConfigError(LOOPBACK_ONLY, path="listen")
+        return self
+
+    @property
+    def lan_host(self) -> str | None:
+        """The address beside loopback that other machines reach; None where there is none."""
+        return {LOOPBACK: None, LAN: EVERYWHERE}.get(self.listen, self.listen)
+
 
 class ExternalBroker(Part):
     """A broker that runs already; `url` as it was written."""
 
     kind: Literal["external"] = Field("external", description="a broker that runs already")
     url: Annotated[str, AfterValidator(_check_url)] = Field(
-        description="mqtt://[user:password@]host[:port] or unix:///path/to/broker.sock", repr=False
+        description="mqtt://[user:password@]host[:port], mqtts://… with TLS, or unix:///path/to/broker.sock", repr=False
     )
 
     @property
     def address(self) -> BrokerAddress:
         """The URL, taken apart."""
-        return broker_address(self.url)
+        return _parsed(self.url)
 
     @property
     def shown_url(self) -> str:

@@ -6,6 +6,8 @@ are frozen. Nothing is imported or opened on validation: a class path is checked
 
 from __future__ import annotations
 
+import difflib
+import graphlib
 from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -27,6 +29,11 @@ def _empty_if_none(value: Any) -> Any:
 
 def _empty_list_if_none(value: Any) -> Any:
     return [] if value is None else value
+
+
+def _list_of_names(value: Any) -> Any:
+    """`after: camera` is short for `after: [camera]`."""
+    return [value] if isinstance(value, str) else _empty_list_if_none(value)
 
 
 def _each_use(value: Any) -> Any:
@@ -52,10 +59,25 @@ def _check_given_name(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 SessionName = Annotated[str, AfterValidator(partial(check_name, "session"))]
+HostName = Annotated[str, AfterValidator(partial(check_name, "host"))]
 InstanceName = Annotated[str, AfterValidator(partial(check_name, "instance"))]
 ClassPath = Annotated[str, BeforeValidator(class_path_of)]
 MethodName = Annotated[str, AfterValidator(_check_method)]
 EmptyIfNone = BeforeValidator(_empty_if_none)
+
+
+class HangOptions(Part):
+    """When an instance counts as hung, and what happens then."""
+
+    silent_s: float = Field(
+        1.5, ge=1.0, le=3600, description="seconds without a sign of life of its process; signs come twice a second"
+    )
+    busy_s: float | None = Field(
+        None, gt=0, description="seconds that one message or call may take; left out, as long as it likes"
+    )
+    reaction: Literal["report", "restart"] = Field(
+        "report", description="report: its state is hung until it answers again; restart: kill it and start it again"
+    )
 
 
 class EtherInstanceConfig(Part):
@@ -73,6 +95,23 @@ class EtherInstanceConfig(Part):
     )
 
     concurrency: int = Field(1, ge=1, le=256, strict=True, description="how many messages and calls it takes at a time")
+
+    restart: Literal["never", "on-failure", "always"] = Field(
+        "never", description="whether it is started again when its process ends; on-failure: if not with exit code 0"
+    )
+    restart_limit: int = Field(
+        5, ge=1, le=1000, strict=True, description="restarts within restart_window_s after which it counts as failed"
+    )
+    restart_window_s: float = Field(60.0, gt=0, description="seconds over which restarts are counted")
+    after: Annotated[tuple[InstanceName, ...], BeforeValidator(_list_of_names)] = Field(
+        (), description="a list of instances that must be ready before this one is built"
+    )
+    hang: Annotated[HangOptions, EmptyIfNone] = Field(
+        HangOptions(), description="when it counts as hung, and what happens then"
+    )
+    host: HostName | None = Field(
+        None, description="the machine whose agent runs it (`ether agent` there); left out, this one"
+    )
 
     def name_or(self, key: str) -> str:
         """The name that `ether_name` gives, else `key`."""
@@ -167,6 +206,23 @@ def _check_distinct(instances: dict[str, EtherInstanceConfig]) -> dict[str, Ethe
     return instances
 
 
+def _check_order(instances: dict[str, EtherInstanceConfig]) -> dict[str, EtherInstanceConfig]:
+    """Every `after` names an instance, and no two wait for each other."""
+    names = {instance.name_or(key): key for key, instance in instances.items()}
+    for key, instance in instances.items():
+        for other in instance.after:
+            if other not in names:
+                nearest = next(iter(difflib.get_close_matches(other, names, n=1)), None)
+                raise ConfigError(f"there is no instance {other!r} to wait for.", path=f"{key}.after", nearest=nearest)
+    waits = {name: set(instances[key].after) for name, key in names.items()}
+    try:
+        graphlib.TopologicalSorter(waits).prepare()
+    except graphlib.CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise ConfigError(f"these wait for each other: {circle}.", path=f"{names[error.args[1][0]]}.after") from error
+    return instances
+
+
 class EtherConfig(Part):
     """A whole configuration. Everything has a default: an empty one starts a session without instances."""
 
@@ -176,9 +232,12 @@ class EtherConfig(Part):
     broker: BrokerField = Field(
         EmbeddedBroker(), description="embedded, a mapping of its settings, or the URL of a broker that runs already"
     )
-    instances: Annotated[dict[InstanceName, EtherInstanceConfig], EmptyIfNone, AfterValidator(_check_distinct)] = Field(
-        {}, description="a mapping from names to the instances of the session"
-    )
+    instances: Annotated[
+        dict[InstanceName, EtherInstanceConfig],
+        EmptyIfNone,
+        AfterValidator(_check_distinct),
+        AfterValidator(_check_order),
+    ] = Field({}, description="a mapping from names to the instances of the session")
     registry: Annotated[dict[ClassPath, RegistryEntry], EmptyIfNone] = Field(
         {}, description="a mapping from class paths to the marks of classes without decorators"
     )

@@ -22,15 +22,16 @@ from typing import BinaryIO
 
 from ether.errors import ConfigError, EtherError, InvalidName, MarkError
 from ether.logs import get_ether_logger, install_instance_console
-from ether.process.settings import InstanceSettings
+from ether.process.settings import EXIT_REPLACED, InstanceSettings
 from ether.protocol.presence import Announcement, State
-from ether.runtime.assembly import death_notice, describe_with_registry, make_link, new_birth
+from ether.runtime.assembly import death_notice, describe_with_registry, make_link
 from ether.runtime.call_log import CallLog
 from ether.runtime.classes import find_class
 from ether.runtime.client import Client
 from ether.runtime.failures import user_traceback
 from ether.runtime.instance import HostedInstance
 from ether.runtime.link import Link
+from ether.runtime.pulse import Heart
 from ether.runtime.worker import Worker
 from ether.spec.marks import MarkKind
 from ether.wire.topics import SessionTopics
@@ -73,7 +74,8 @@ class _Life:
         self._adopt = adopt
         self._topics = SessionTopics(settings.session)
         self._worker = Worker(settings.concurrency)
-        self._birth = new_birth()
+        self._birth = settings.birth
+        self._holding = {"epoch": settings.epoch, **settings.holding}
         self._instance: HostedInstance | None = None
 
     def live(self, lifeline: BinaryIO) -> int:
@@ -91,14 +93,18 @@ class _Life:
             link.close()
             return EXIT_NOT_STARTED
         self._announce(link, State.READY)
+        heart = Heart(link, self._topics.pulse(instance.name), instance.pulse)
+        heart.start()
         self._worker.run()
+        heart.stop()
+        instance.give_up_name()
         instance.close()
         self._leave(link)
         return EXIT_OK
 
     def _connected(self) -> Link | None:
         settings = self._settings
-        dead = Announcement(settings.name, State.LOST, self._birth, about={"pid": os.getpid()})
+        dead = Announcement(settings.name, State.LOST, self._birth, about={"pid": os.getpid(), **self._holding})
         will = death_notice(self._topics, dead)
         link = make_link(settings.broker(), settings.name, will=will, max_packet_bytes=settings.max_packet_bytes)
         try:
@@ -115,22 +121,27 @@ class _Life:
         cls = find_class(settings.class_path, settings.script)
         spec = describe_with_registry(cls, settings.class_path, settings.marks())
         obj = cls(*settings.args, **settings.kwargs)
-        instance = HostedInstance(settings.name, obj, spec, link, self._topics, self._worker, self._birth)
+        instance = HostedInstance(
+            settings.name, obj, spec, link, self._topics, self._worker, self._birth, self._holding
+        )
+        instance.on_fenced = _stop_at_once
         client.session.calls.here[settings.name] = instance
         logging.getLogger().addHandler(CallLog())
         return instance
 
     def _leave(self, link: Link) -> None:
-        """Clear the announcement, if there is still a broker that could keep it."""
+        """Clear the announcement, if there is still a broker that could keep it; who is started again in a moment leaves
+        it, because it says so."""
+        returns = self._instance is not None and self._instance.returns
         try:
-            if link.transport.connected:
+            if link.transport.connected and not returns:
                 link.withdraw(self._topics.state(self._settings.name))
         except EtherError as error:
             logger.warning("could not clear the announcement of %s: %s", self._settings.name, error)
         link.close()
 
     def _announce(self, link: Link, state: State, error: str = "") -> None:
-        about = self._instance.about() if self._instance else {"pid": os.getpid()}
+        about = self._instance.about() if self._instance else {"pid": os.getpid(), **self._holding}
         announcement = Announcement(self._settings.name, state, self._birth, error, about)
         link.announce(self._topics.state(self._settings.name), announcement.to_value())
 
@@ -146,6 +157,12 @@ class _Life:
         self._worker.interrupt(last)
         last.done.wait(ORPHAN_GRACE_S)
         os._exit(EXIT_ORPHANED)
+
+
+def _stop_at_once(why: str) -> None:
+    """Another process holds the name, and whatever belongs to it: no last steps, which would disturb that one."""
+    sys.stderr.flush()
+    os._exit(EXIT_REPLACED)
 
 
 class _FinalJob:

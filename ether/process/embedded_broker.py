@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import site
+import socket
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -23,8 +23,12 @@ from ether.errors import BrokerFailed
 from ether.logs import get_ether_logger
 from ether.process.children import Child
 from ether.process.group import ProcessGroup
+from ether.process.runtime_folder import private_folder
 from ether.security.credentials import Credentials
+from ether.security.lab_key import load_or_make_key
 from ether.transport.endpoint import Endpoint
+
+__all__ = ["BrokerFacts", "EmbeddedBroker", "private_folder"]
 
 logger = get_ether_logger("Ether")
 
@@ -45,6 +49,8 @@ class BrokerFacts:
     unix_socket: str | None
     protocols: tuple[str, ...]
     max_packet_bytes: int
+    lan_host: str | None = None
+    lan_port: int | None = None
 
 
 class EmbeddedBroker:
@@ -54,7 +60,7 @@ class EmbeddedBroker:
         """Start it; does not wait. `folder` is made for its settings and sockets, and is the caller's to remove."""
         self._config = config
         self._group = group
-        self._credentials = Credentials.random()
+        self._credentials = _credentials(config)
         self._folder = folder
         self._facts: BrokerFacts | None = None
         self._changed = threading.Condition()
@@ -86,6 +92,25 @@ class EmbeddedBroker:
         facts = self.wait_ready(0)
         return f"mqtt://{self._credentials.username}:{self._credentials.password}@{facts.host}:{facts.port}"
 
+    @property
+    def lan_host(self) -> str | None:
+        """The address that other machines reach, `0.0.0.0` for each one of this machine's; None where there is none."""
+        return self.wait_ready(0).lan_host
+
+    @property
+    def lan_port(self) -> int | None:
+        """The port beside `lan_host`."""
+        return self.wait_ready(0).lan_port
+
+    @property
+    def lan_url(self) -> str | None:
+        """For a person to type on another machine that holds the same lab key: no password in it."""
+        facts = self.wait_ready(0)
+        if facts.lan_host is None or facts.lan_port is None:
+            return None
+        host = socket.gethostname() if facts.lan_host == config_broker.EVERYWHERE else facts.lan_host
+        return Endpoint("tcp", host, facts.lan_port).address
+
     def stop(self, timeout_s: float) -> None:
         """Stop it. Twice is fine."""
         with self._changed:
@@ -110,11 +135,14 @@ class EmbeddedBroker:
 
     def _settings(self) -> dict[str, Any]:
         socket_path = os.path.join(self._folder, "broker.sock")
+        known, lan_host = self._facts, self._config.lan_host
         usable = sys.platform != "win32" and len(os.fsencode(socket_path)) <= _LONGEST_SOCKET_PATH
         return {
             "engine": self._config.engine,
             "host": "127.0.0.1",
-            "port": self._facts.port if self._facts else self._config.port,
+            "port": known.port if known else (0 if lan_host else self._config.port),
+            "lan_host": lan_host,
+            "lan_port": (known.lan_port if known else self._config.port) if lan_host else 0,
             "unix_socket": socket_path if usable else None,
             "username": self._credentials.username,
             "password": self._credentials.password,
@@ -141,6 +169,8 @@ class EmbeddedBroker:
             unix_socket=event["unix_socket"],
             protocols=tuple(event["protocols"]),
             max_packet_bytes=event["max_packet_bytes"],
+            lan_host=event["lan_host"],
+            lan_port=event["lan_port"],
         )
         with self._changed:
             self._facts = facts
@@ -164,25 +194,14 @@ class EmbeddedBroker:
         return not crowded
 
 
+def _credentials(config: config_broker.EmbeddedBroker) -> Credentials:
+    """Random for a session of this machine alone; what other machines must know follows from the lab key."""
+    return Credentials.random() if config.lan_host is None else load_or_make_key(os.environ).credentials()
+
+
 def _on_log_line(line: str) -> None:
     """The broker's own log; what a user must see comes as an event, and the last lines with its death."""
     logger.debug("broker: %s", line.rstrip())
-
-
-def private_folder() -> str:
-    """A name for a folder of this session alone, in the user's runtime folder or where temporary files go. Nothing is
-    made yet."""
-    return os.path.join(_runtime_folder(), f"ether-{os.urandom(6).hex()}")
-
-
-def _runtime_folder() -> str:
-    given = os.environ.get("XDG_RUNTIME_DIR")
-    if given and os.path.isdir(given) and os.access(given, os.W_OK | os.X_OK):
-        return given
-    try:
-        return tempfile.gettempdir()  # the variable is often left over from another user: su, cron, containers
-    except FileNotFoundError as error:
-        raise BrokerFailed(f"there is no folder for temporary files: {error}") from error
 
 
 def _isolation() -> list[str]:

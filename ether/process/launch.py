@@ -14,19 +14,25 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
-from ether.config import EtherConfig
+from ether.config import EtherConfig, EtherInstanceConfig
 from ether.config import broker as config_broker
-from ether.errors import EtherError, LifecycleFailed, NotAllowedHere, StartFailed, TransportError
+from ether.errors import EtherError, LifecycleFailed, NameTaken, StartFailed, TransportError
 from ether.logs import get_ether_logger
-from ether.process.children import Child, changed_environment, import_path, running_script, start_instance
+from ether.process.alive import is_running
+from ether.process.children import changed_environment, import_path, running_script
+from ether.process.desk import Desk
 from ether.process.embedded_broker import EmbeddedBroker, private_folder
 from ether.process.group import ProcessGroup, make_group
+from ether.process.records import Record, write_record
 from ether.process.registry import registry_marks, registry_options
 from ether.process.settings import InstanceSettings
-from ether.protocol.presence import State
-from ether.runtime.assembly import make_link
+from ether.process.supervisor import Supervisor
+from ether.protocol.presence import Announcement, State
+from ether.runtime.assembly import make_link, new_birth
 from ether.runtime.client import Client
 from ether.runtime.deadline import Deadline
 from ether.runtime.here import InstanceHere, OpenLink
@@ -35,7 +41,10 @@ from ether.runtime.session import NeverAtRest, Session
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.version import VERSION
-from ether.wire.topics import SessionTopics
+from ether.wire.topics import SessionTopics, check_instance_name
+
+if TYPE_CHECKING:
+    from ether.process.discovery import FoundSession
 
 logger = get_ether_logger("Ether")
 
@@ -57,44 +66,56 @@ def new_session_name() -> str:
 
 
 class Launch:
-    """One started session. Made by `start()`, ended by `stop()`."""
+    """One program's part in a session: one that it started, or one that it joined. Made by `start()`, ended by
+    `stop()`."""
 
-    def __init__(self, config: EtherConfig, session: str) -> None:
+    def __init__(
+        self, config: EtherConfig, session: str, found: FoundSession | None = None, *, takeover: bool = False
+    ) -> None:
+        """`found` is the running session to join, None to start one. `takeover` replaces instances of the same names."""
         self.config = config
         self.topics = SessionTopics(session)
+        self._found = found
+        self._takeover = takeover
+        self._program = PROGRAM if found is None else _program_name()
+        self._since = time.time()
         self._folder = private_folder()
-        self._group: ProcessGroup = make_group(self._folder)
+        self._group: ProcessGroup | None = None
+        self._group_lock = threading.Lock()
         self._broker: EmbeddedBroker | None = None
-        self._children: dict[str, Child] = {}
-        self._ended: dict[str, str] = {}
-        self._ready = False
-        self._stopping = threading.Event()
+        self._supervisor = Supervisor(self._own_group)
+        self._endpoint: Endpoint | None = None
+        self._limit: int | None = None
         self._link: Link | None = None
         self._session: Session | None = None
+        self._desk: Desk | None = None
         self._open_link: OpenLink | None = None
         self._here: dict[str, InstanceHere] = {}
 
     # -- starting
 
     def start(self, timeout_s: float) -> Client:
-        """Start everything; returns when every autorun instance is ready. Raises `StartFailed` and
-        `BrokerFailed`; nothing is left running then."""
+        """Start everything; returns when every autorun instance is ready. Raises `StartFailed`, `BrokerFailed` and
+        `NameTaken`; nothing is left running then."""
         deadline = Deadline(timeout_s)
         try:
             self._start_processes()
-            endpoint, limit = self._broker_address(deadline)
-            self._open_link = partial(_opened, endpoint, limit)
-            link = self._link = self._open_link(PROGRAM, None)
+            endpoint, self._limit = self._broker_address(deadline)
+            self._endpoint = endpoint
+            self._open_link = partial(_opened, endpoint, self._limit)
+            link = self._link = self._open_link(self._program, self._last_word())
             client = Client(link, self.topics)
             session = self._session = client.session
-            self._hand_over_settings(endpoint, limit, deadline)
             session.open(deadline.left())
-            link.announce(self.topics.session_info, self._session_info(endpoint))
-            self._wait_ready(session, deadline)
+            self._appear(link, endpoint)
+            self._supervisor.connect(session, self._settings)
+            self._take_names(session, deadline)
+            self._desk = Desk(link, self.topics, self._program, self)
+            if reasons := self._supervisor.begin(self._supervisor.names, deadline):
+                raise StartFailed(self.topics.session, reasons)
         except BaseException:
             self._abandon()
             raise
-        self._ready = True
         return client
 
     @property
@@ -108,13 +129,24 @@ class Launch:
         """The embedded broker's URL for other programs, None where the broker is not ours."""
         return self._broker.url if self._broker else None
 
+    @property
+    def joined(self) -> bool:
+        """True where the session is another program's."""
+        return self._found is not None
+
+    def _own_group(self) -> ProcessGroup:
+        with self._group_lock:
+            if self._group is None:
+                self._group = make_group(self._folder)
+            return self._group
+
     def _start_processes(self) -> None:
         self._warn_of_registry_typos()
-        if isinstance(self.config.broker, config_broker.EmbeddedBroker):
-            self._broker = EmbeddedBroker(self.config.broker, self._group, self._folder)
+        if self._found is None and isinstance(self.config.broker, config_broker.EmbeddedBroker):
+            self._broker = EmbeddedBroker(self.config.broker, self._own_group(), self._folder)
         for name, instance in self.config.named_instances().items():
             if instance.autorun:
-                self._children[name] = start_instance(name, self._group, self._on_end)
+                self._supervisor.prepare(name, instance)
 
     def _warn_of_registry_typos(self) -> None:
         """An entry that no instance names may be of a base class; one that is nearly an instance's class is not."""
@@ -124,6 +156,8 @@ class Launch:
                 logger.warning("registry: no instance is a %s; did you mean %s?", class_path, nearest[0])
 
     def _broker_address(self, deadline: Deadline) -> tuple[Endpoint, int | None]:
+        if self._found is not None:
+            return Endpoint.from_url(self._found.url), None
         if isinstance(self.config.broker, config_broker.ExternalBroker):
             return external_endpoint(self.config.broker), None
         assert self._broker is not None
@@ -131,65 +165,104 @@ class Launch:
         logger.info("Broker: %s %s on %s:%s", facts.engine, facts.version, facts.host, facts.port)
         return self._broker.endpoint, facts.max_packet_bytes
 
-    def _hand_over_settings(self, endpoint: Endpoint, limit: int | None, deadline: Deadline) -> None:
-        instances = self.config.named_instances()
-        for name, child in self._children.items():
-            instance = instances[name]
-            settings = InstanceSettings(
-                session=self.topics.session,
-                name=name,
-                class_path=instance.class_path,
-                args=list(instance.args),
-                kwargs=instance.constructor_kwargs,
-                concurrency=instance.concurrency,
-                registry=registry_options(self.config),
-                endpoint=dict(endpoint.to_dict()),
-                max_packet_bytes=limit,
-                import_path=import_path(),
-                script=running_script(),
-                environment=changed_environment(),
-                connect_timeout_s=deadline.left(),
-            )
-            child.send(settings.to_bytes())
+    def _settings(
+        self, name: str, instance: EtherInstanceConfig, birth: str, epoch: int, connect_timeout_s: float
+    ) -> InstanceSettings:
+        assert self._endpoint is not None
+        return InstanceSettings(
+            session=self.topics.session,
+            name=name,
+            class_path=instance.class_path,
+            args=list(instance.args),
+            kwargs=instance.constructor_kwargs,
+            concurrency=instance.concurrency,
+            registry=registry_options(self.config),
+            endpoint=dict(self._endpoint.to_dict()),
+            max_packet_bytes=self._limit,
+            import_path=import_path(),
+            script=running_script(),
+            environment=changed_environment(),
+            connect_timeout_s=connect_timeout_s,
+            birth=birth,
+            epoch=epoch,
+            holding={"keeper": self._program, "supervised": instance.restart != "never"},
+        )
+
+    # -- being seen
+
+    def _last_word(self) -> Will:
+        """What the broker does when this program dies: who leads a session takes it off the broker's directory, who
+        merely joined takes itself off the list of members."""
+        topic = self.topics.session_info if self._found is None else self.topics.state(self._program)
+        return Will(topic, b"")
+
+    def _appear(self, link: Link, endpoint: Endpoint) -> None:
+        if self._found is not None:
+            about = {"kind": "program", "host": socket.gethostname(), "pid": os.getpid(), "since": self._since}
+            announcement = Announcement(self._program, State.READY, new_birth(), about=about)
+            link.announce(self.topics.state(self._program), announcement.to_value())
+            return
+        link.announce(self.topics.session_info, self._session_info(endpoint))
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        self._own_group()  # its guard removes the folder, whatever becomes of this program
+        url = self._broker.url if self._broker is not None else _url_of(self.config)
+        write_record(self._folder, Record.of_this_process(self.topics.session, url, self._since))
 
     def _session_info(self, endpoint: Endpoint) -> dict[str, object]:
         return {
             "session": self.topics.session,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "since": time.time(),
+            "since": self._since,
             "version": VERSION,
             "broker": endpoint.address,
+            "engine": self._broker.wait_ready(0).engine if self._broker is not None else "external",
+            "program": self._program,
         }
 
-    def _wait_ready(self, session: Session, deadline: Deadline) -> None:
-        reasons = session.wait_ready(self._children, deadline, lambda: self._ended)
-        if reasons:
-            raise StartFailed(self.topics.session, reasons)
+    # -- names
 
-    def _on_end(self, child: Child) -> None:
-        how = child.how_it_ended()
-        if self._session is not None and not self._ready:
-            try:
-                self._session.catch_up(_LAST_WORDS_TIMEOUT_S)  # it may have announced why
-            except EtherError:
-                pass  # then its exit code must do
-        self._ended[child.name] = how
-        if self._session is not None:
-            self._session.lost(child.name, how)
-        if self._ready and not self._stopping.is_set():
-            logger.error("instance %s ended: %s", child.name, how)
+    def _take_names(self, session: Session, deadline: Deadline) -> None:
+        """Nobody else can hold a name where the broker has just been started."""
+        if self._broker is None:
+            for name in self._supervisor.names:
+                self._supervisor.take_name(name, self.take_name(session, name, deadline))
+
+    def take_name(self, session: Session, name: str, deadline: Deadline) -> tuple[str, int]:
+        """Become the holder of an instance's name: its birth and epoch. Raises `NameTaken`."""
+        holder = session.holder(name)
+        if holder is not None and not (self._takeover or _is_dead_here(holder)):
+            raise _taken(holder)
+        birth = new_birth()
+        if not session.claim(name, birth, deadline.left()):
+            raise NameTaken("instance", name, responds=False)
+        winner = session.holder(name)
+        if winner is not None and (holder is None or winner.birth != holder.birth):
+            raise _taken(winner)
+        epoch = session.next_epoch(name)
+        if holder is not None:
+            session.fence(holder, epoch, deadline.left())
+        return birth, epoch
 
     # -- objects of this process
 
-    def host(self, obj: object, name: str) -> None:
-        """Make an object of this process an instance of the session; raises `NotAllowedHere` for a taken name."""
-        known = self.session.announcement(name)
-        if known is not None and known.state in (State.STARTING, State.READY):
-            raise NotAllowedHere("ether.host()", f"there is an instance {name!r} already")
+    def host(self, obj: object, name: str, *, takeover: bool = False) -> None:
+        """Make an object of this process an instance of the session; raises `NameTaken`."""
+        check_instance_name(name)
         assert self._open_link is not None
+        self._takeover = takeover
+        birth, epoch = self.take_name(self.session, name, Deadline(STEP_TIMEOUT_S))
         registry = registry_marks(registry_options(self.config))
-        here = InstanceHere(name, obj, self.topics, self._open_link, registry)
+        here = InstanceHere(
+            name,
+            obj,
+            self.topics,
+            self._open_link,
+            registry,
+            birth=birth,
+            epoch=epoch,
+            on_fenced=lambda why: self._unhost_soon(name),
+        )
         self._here[name] = here
         self.session.calls.here[name] = here.instance
         self.session.wait_ready([name], Deadline(STEP_TIMEOUT_S), dict)
@@ -203,6 +276,50 @@ class Launch:
             if self.session.link.transport.connected:
                 self.session.catch_up(_LAST_WORDS_TIMEOUT_S)  # whoever calls it next is told that it has left
 
+    def _unhost_soon(self, name: str) -> None:
+        """From a thread that must not wait."""
+        threading.Thread(target=self.unhost, args=(name,), name=f"ether-unhost-{name}", daemon=True).start()
+
+    # -- one instance, while everything runs
+
+    def add(self, name: str, instance: EtherInstanceConfig, timeout_s: float) -> None:
+        """Start an instance that was not there. Raises `NameTaken` and `StartFailed`."""
+        deadline = Deadline(timeout_s)
+        birth_and_epoch = self.take_name(self.session, name, deadline)
+        self._supervisor.prepare(name, instance)
+        self._supervisor.take_name(name, birth_and_epoch)
+        if reasons := self._supervisor.begin([name], deadline):
+            self._supervisor.leave(name)
+            self._supervisor.end([name], 0)
+            self._supervisor.forget(name)
+            raise StartFailed(self.topics.session, reasons)
+
+    def remove(self, name: str) -> dict[str, str]:
+        """Stop one instance in order; returns what went wrong. Raises `KeyError` for one that is not kept here."""
+        if name not in self._supervisor.names:
+            raise KeyError(f"no instance {name!r} is kept by this program")
+        self._supervisor.leave(name)
+        problems = self._stop_in_order([name])
+        self._supervisor.forget(name)
+        if self.session.link.transport.connected:
+            self.session.link.withdraw(self.topics.state(name))
+        return problems
+
+    def restart(self, name: str, timeout_s: float) -> None:
+        """Stop one instance in order and start it again; calls to it wait meanwhile."""
+        instance = self._supervisor.config(name)
+        self._supervisor.leave(name)
+        self._stop_in_order([name], returns=True)
+        self._supervisor.forget(name)
+        deadline = Deadline(timeout_s)
+        self._supervisor.prepare(name, instance)
+        if reasons := self._supervisor.begin([name], deadline):
+            raise StartFailed(self.topics.session, reasons)
+
+    def described(self, name: str) -> EtherInstanceConfig | None:
+        """What the configuration says of an instance, started or not."""
+        return self.config.named_instances().get(name)
+
     # -- stopping
 
     def lifecycle(self, verb: str) -> dict[str, list[str]]:
@@ -213,40 +330,55 @@ class Launch:
         return {name: list(answer.ran) for name, answer in sorted(barrier.answers.items())}
 
     def stop(self) -> dict[str, str]:
-        """Stop everything in order; returns what went wrong, by instance, empty when nothing did. Never raises for
-        what an instance does."""
-        self._stopping.set()
-        problems: dict[str, list[str]] = {}
-        silent: set[str] = set()
+        """Stop everything of this program in order; returns what went wrong, by instance, empty when nothing did. Never
+        raises for what an instance does."""
+        self._supervisor.no_more_starts()
         try:
-            for step in ("drain", "save_all", "cleanup", "stop"):
-                for name, why in self._step(step, silent).items():
-                    logger.error("%s: %s: %s", step, name, why)
-                    problems.setdefault(name, []).append(f"{step}: {why}")
-            for name in silent & self._children.keys():
-                self._children[name].terminate()
-            for name in self._end_children(STEP_TIMEOUT_S):
-                logger.error("instance %s did not end and was killed", name)
-                problems.setdefault(name, []).append("did not end and was killed")
+            return self._stop_in_order([*self._supervisor.names, *self._here])
         finally:
             self._abandon()
+
+    def _stop_in_order(self, names: list[str], *, returns: bool = False) -> dict[str, str]:
+        """`returns`: they will be started again, and leave their announcements, which say so, as they are."""
+        problems: dict[str, list[str]] = {}
+        silent: set[str] = set()
+        children = [name for name in names if name in self._supervisor.names]
+        for step in ("drain", "save_all", "cleanup", "stop"):
+            if returns and step == "stop":
+                self._say_restarting(names)
+            for name, why in self._step(step, names, silent, returns=returns).items():
+                logger.error("%s: %s: %s", step, name, why)
+                problems.setdefault(name, []).append(f"{step}: {why}")
+        for name in silent.intersection(children):
+            self._supervisor.child(name).terminate()
+        for name in self._supervisor.end(children, STEP_TIMEOUT_S):
+            logger.error("instance %s did not end and was killed", name)
+            problems.setdefault(name, []).append("did not end and was killed")
         return {name: "; ".join(whys) for name, whys in problems.items()}
 
-    def _step(self, step: str, silent: set[str]) -> Mapping[str, str]:
-        """Take one step with everybody who is alive and has answered so far. Who does not answer joins `silent`: it is
+    def _say_restarting(self, names: list[str]) -> None:
+        for name in names:
+            known = self.session.announcement(name)
+            if known is not None and known.state is State.READY:
+                self.session.say(replace(known, state=State.RESTARTING, error="restarted by request"))
+
+    def _step(self, step: str, names: list[str], silent: set[str], *, returns: bool) -> Mapping[str, str]:
+        """Take one step with those who are alive and have answered so far. Who does not answer joins `silent`: it is
         asked no more, and in the end told to finish by a signal, which it obeys after what it is doing."""
-        alive = [name for name, child in self._children.items() if child.exit_code is None]
-        participants = [name for name in (*alive, *self._here) if name not in silent]
+        alive = {*self._supervisor.alive, *self._here}
+        participants = [name for name in names if name in alive and name not in silent]
         if not participants:
             return {}
         try:
             if not self.session.link.transport.connected:
                 raise TransportError("the broker is gone")
-            away = self.session.wait_ready(participants, Deadline(_RETURN_TIMEOUT_S), lambda: self._ended)
-            if away:  # alive, and not back from a lost connection: a signal must tell them
-                silent.update(away.keys() - self._ended.keys())
+            ended = self._supervisor.ended
+            patience = Deadline(0 if returns else _RETURN_TIMEOUT_S)
+            away = self.session.wait_ready(participants, patience, lambda: ended)
+            if away and not returns:  # alive, and not back from a lost connection: a signal must tell them
+                silent.update(away.keys() - ended.keys())
                 participants = [name for name in participants if name not in away]
-            ask = self.session.drain if step == "drain" else partial(self.session.ask, step)
+            ask = self.session.drain if step == "drain" else partial(self.session.ask, step, more={"returns": returns})
             barrier = ask(participants, timeout_s=STEP_TIMEOUT_S)
         except NeverAtRest as error:
             return {"the session": str(error)}
@@ -256,16 +388,14 @@ class Launch:
         silent.update(barrier.missing)
         return barrier.reasons(STEP_TIMEOUT_S)
 
-    def _end_children(self, timeout_s: float) -> list[str]:
-        deadline = Deadline(timeout_s)
-        return [name for name, child in self._children.items() if not child.end(deadline.left())]
-
     def _abandon(self) -> None:
         """End whatever is left, at once. Twice is fine."""
-        self._stopping.set()
-        self._end_children(0)
+        self._supervisor.no_more_starts()
+        self._supervisor.end(self._supervisor.names, 0)
         for name in list(self._here):
             self.unhost(name)
+        if self._desk is not None:
+            self._desk.close()
         if self._session is not None:
             self._session.calls.close()
         if self._link is not None:
@@ -274,18 +404,52 @@ class Launch:
         if self._broker is not None:
             self._broker.stop(_LEAVE_TIMEOUT_S)
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._group.close()
+        if self._group is not None:
+            self._group.close()
 
     def _clear_announcements(self, link: Link) -> None:
-        """An embedded broker forgets with its end; on any other one nothing of ours must stay."""
+        """An embedded broker of ours forgets with its end; on any other one nothing of ours must stay."""
         if self._broker is not None or not link.transport.connected:
             return
+        own = self.topics.session_info if self._found is None else self.topics.state(self._program)
         try:
-            for name in self._children:
+            for name in self._supervisor.names:
                 link.withdraw(self.topics.state(name), _LEAVE_TIMEOUT_S)
-            link.withdraw(self.topics.session_info, _LEAVE_TIMEOUT_S)
+            link.withdraw(own, _LEAVE_TIMEOUT_S)
         except EtherError as error:
             logger.warning("could not clear the announcements of session %s: %s", self.topics.session, error)
+
+
+def _program_name() -> str:
+    """For a program that joins: what it is, and random bits, for two may be of the same script."""
+    script = running_script()
+    stem = os.path.splitext(os.path.basename(script))[0] if script else "program"
+    kept = "".join(character if character.isalnum() or character in "-_." else "-" for character in stem)
+    return f"{kept[:40] or 'program'}-{os.urandom(3).hex()}"
+
+
+def _url_of(config: EtherConfig) -> str:
+    assert isinstance(config.broker, config_broker.ExternalBroker)
+    return config.broker.url
+
+
+def _taken(holder: Announcement) -> NameTaken:
+    about = holder.about
+    since, pid = about.get("since"), about.get("pid")
+    return NameTaken(
+        "instance",
+        holder.name,
+        host=str(about.get("host")),
+        pid=pid if isinstance(pid, int) else None,
+        since=since if isinstance(since, (int, float)) else None,
+        responds=holder.state is not State.HUNG,
+    )
+
+
+def _is_dead_here(holder: Announcement) -> bool:
+    """A holder on this machine whose process is gone has left a ghost."""
+    pid = holder.about.get("pid")
+    return holder.about.get("host") == socket.gethostname() and isinstance(pid, int) and not is_running(pid, None)
 
 
 def _opened(endpoint: Endpoint, limit: int | None, source: str, will: Will | None) -> Link:
@@ -296,12 +460,4 @@ def _opened(endpoint: Endpoint, limit: int | None, source: str, will: Will | Non
 
 def external_endpoint(broker: config_broker.ExternalBroker) -> Endpoint:
     """Where a broker that runs already listens."""
-    address = broker.address
-    return Endpoint(
-        "tcp" if address.path is None else "unix",
-        host=address.host or "",
-        port=address.port or config_broker.DEFAULT_MQTT_PORT,
-        path=address.path or "",
-        username=address.username,
-        password=address.password,
-    )
+    return Endpoint.from_url(broker.url)

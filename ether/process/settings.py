@@ -13,6 +13,9 @@ from ether.runtime.assembly import Registry
 from ether.transport.endpoint import Endpoint
 from ether.wire.codec import decode, encode
 
+EXIT_REPLACED = 4
+"""How an instance's process ends whose name another one has taken over."""
+
 _LENGTH = struct.Struct(">Q")
 
 
@@ -34,6 +37,10 @@ class InstanceSettings:
     environment: dict[str, str | None]
     """Variables that the launcher changed for the start of the process, with the values to give back."""
     connect_timeout_s: float
+    birth: str
+    epoch: int
+    holding: dict[str, Any]
+    """What is announced beside: who keeps it, whether it is started again."""
 
     def marks(self) -> Registry:
         """The registry as marks; raises `MarkError`."""

@@ -1,8 +1,11 @@
 """Who is there, in which state: a table made of the retained announcements.
 
-Every birth of an instance has an id of its own, and so has the will that its connection leaves with the broker. The
-trap that this cures: the broker may publish the will of an old, dead connection after the announcement of its
-successor. A death therefore counts only for the birth that it names.
+Every birth of an instance has an id and an epoch, a number that grows with each birth under the same name; so has the
+will that its connection leaves with the broker. Promise: the table shows the highest epoch that was ever announced,
+and nothing that an earlier birth still says, its death included, changes it.
+
+The trap that this cures: the broker may publish the will of an old, dead connection after the announcement of its
+successor; and a process that was frozen while another took its place wakes and goes on as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -14,24 +17,52 @@ from typing import Any
 
 
 class State(enum.Enum):
-    """The states of an instance."""
+    """The states of an instance. What its supervisor says of it: restarting, hung, failed."""
 
     STARTING = "starting"
     READY = "ready"
+    HUNG = "hung"
+    RESTARTING = "restarting"
     ERROR = "error"
+    FAILED = "failed"
     STOPPED = "stopped"
     LOST = "lost"
 
 
+HOLDS_ITS_NAME = (State.STARTING, State.READY, State.HUNG, State.RESTARTING)
+"""In these states nobody else can take the name."""
+
+_ENDED = (State.LOST, State.STOPPED)
+_SUPERVISORS_WORD = (State.RESTARTING, State.FAILED, State.ERROR)
+"""Said after a death by who knows more than the broker, whose own notice of that death may come later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What an instance says of itself. `about` is the rest: class, host, pid, topics, methods."""
+    """What an instance says of itself. `about` is the rest: class, host, pid, epoch, topics, methods."""
 
     name: str
     state: State
     birth: str
     error: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def epoch(self) -> int:
+        """The how-manieth birth under this name."""
+        epoch = self.about.get("epoch", 0)
+        return epoch if type(epoch) is int else 0
+
+    @property
+    def kind(self) -> str:
+        """`instance`, `program` (which only takes part) or `agent`."""
+        return str(self.about.get("kind", "instance"))
+
+    @property
+    def returns(self) -> bool:
+        """True where somebody will start it again."""
+        coming = self.state in (State.STARTING, State.RESTARTING)
+        return coming or (self.state is State.LOST and self.about.get("supervised") is True)
 
     def to_value(self) -> dict[str, Any]:
         """As it is published."""
@@ -59,13 +90,20 @@ class Presence:
         self._members: dict[str, Announcement] = {}
 
     def apply(self, announcement: Announcement) -> bool:
-        """Take note; False where the announcement is a late death of an earlier birth."""
+        """Take note; False where an earlier birth speaks, or the broker of a death that is known already."""
         known = self._members.get(announcement.name)
-        dead = announcement.state in (State.LOST, State.STOPPED)
-        if known is not None and dead and known.birth != announcement.birth:
+        if known is not None and self._is_outdated(known, announcement):
             return False
         self._members[announcement.name] = announcement
         return True
+
+    @staticmethod
+    def _is_outdated(known: Announcement, new: Announcement) -> bool:
+        if new.epoch != known.epoch:
+            return new.epoch < known.epoch
+        if new.birth == known.birth:
+            return new.state is State.LOST and known.state in _SUPERVISORS_WORD
+        return new.state in _ENDED
 
     def forget(self, name: str) -> None:
         """The announcement was cleared: the instance left."""
@@ -80,10 +118,38 @@ class Presence:
         return list(self._members.values())
 
     def ready(self) -> frozenset[str]:
-        """The names of the instances that are ready."""
-        return frozenset(name for name, member in self._members.items() if member.state is State.READY)
+        """The names of the instances that are ready; programs, which have no methods, not among them."""
+        return frozenset(
+            name for name, member in self._members.items() if member.state is State.READY and member.kind == "instance"
+        )
 
     def not_ready(self, names: Iterable[str]) -> list[str]:
         """Those of `names` that are not ready, in the order given."""
         ready = self.ready()
         return [name for name in names if name not in ready]
+
+
+class Claims:
+    """Who asked first for a name. Everybody hears the claims in the same order, the broker's, and so agrees. Not
+    locked; `now` in seconds of any steady clock."""
+
+    LAST_S = 30.0
+    """By then whoever claimed a name is announced under it."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, tuple[str, float]] = {}
+
+    def note(self, name: str, birth: str, now: float) -> None:
+        """A claim was heard."""
+        held = self._first.get(name)
+        if held is None or now - held[1] > self.LAST_S:
+            self._first[name] = (birth, now)
+
+    def holder(self, name: str, now: float) -> str | None:
+        """The birth whose claim came first, None where there is none."""
+        held = self._first.get(name)
+        return held[0] if held is not None and now - held[1] <= self.LAST_S else None
+
+    def release(self, name: str) -> None:
+        """It has come to something, or to nothing."""
+        self._first.pop(name, None)

@@ -258,7 +258,7 @@ class Caller:
         call = f"{service}.{method}"
         named = [a for a in known if a.name == service]
         candidates = named or [a for a in known if a.about.get("class") == service]
-        ready = [a for a in candidates if a.state is State.READY]
+        ready = [a for a in candidates if a.state is State.READY] or [a for a in candidates if a.state is State.HUNG]
         if not ready:
             raise NoResponder(call, _why_nobody(service, candidates), _nearest(service, _names(known)))
         able = [a for a in ready if kind in _kinds(a, method)]
@@ -336,7 +336,7 @@ def _why_not(announcement: Announcement, method: str, kind: str) -> str:
 
 
 def _names(known: list[Announcement]) -> list[str]:
-    ready = [a for a in known if a.state is State.READY]
+    ready = [a for a in known if a.state is State.READY and a.kind == "instance"]
     return list(dict.fromkeys([*(a.name for a in ready), *(str(a.about.get("class")) for a in ready)]))
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ether.errors import CallError, RequestTimeout, TransportError, ValidationFailed
+from ether.errors import CallError, NoResponder, RequestTimeout, TransportError, ValidationFailed
 from ether.protocol.answers import error_status, status_of
 from ether.protocol.seen import SeenIds
 from ether.runtime import context
@@ -147,7 +147,13 @@ class Client:
             call = f"{service}.{method}"
             raise RequestTimeout(call, service, timeout_s, f"could not be asked: {error}") from error
         left_s = deadline.left() if opened_now else timeout_s
-        return self.session.calls.begin(service, method, params, left_s, kind, later=later)
+        while True:
+            try:
+                return self.session.calls.begin(service, method, params, left_s, kind, later=later)
+            except NoResponder:
+                if not self.session.await_return(service, deadline):
+                    raise
+                left_s = deadline.left()
 
     def call(self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind) -> Any:
         """Send a request and wait for its value; raises the truth about why there is none."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ether.protocol.presence import Announcement, State
-from ether.runtime.assembly import Registry, death_notice, describe_with_registry, new_birth
+from ether.runtime.assembly import Registry, death_notice, describe_with_registry
 from ether.runtime.instance import HostedInstance
 from ether.runtime.link import Link
+from ether.runtime.pulse import Heart
 from ether.runtime.worker import Worker
 from ether.spec.methods import class_path_of
 from ether.transport.base import Will
@@ -23,16 +24,29 @@ OpenLink = Callable[[str, Will | None], Link]
 class InstanceHere:
     """An object that is hosted in this process, until `close()`."""
 
-    def __init__(self, name: str, obj: object, topics: SessionTopics, open_link: OpenLink, registry: Registry) -> None:
-        """Returns when it is announced as ready. Raises `MarkError`, `InvalidName` and what its `ether_init` raises."""
+    def __init__(
+        self,
+        name: str,
+        obj: object,
+        topics: SessionTopics,
+        open_link: OpenLink,
+        registry: Registry,
+        *,
+        birth: str,
+        epoch: int,
+        on_fenced: Callable[[str], None],
+    ) -> None:
+        """Returns when it is announced as ready. `on_fenced` is told when another process has taken over the name. Raises
+        `MarkError`, `InvalidName` and what its `ether_init` raises."""
         check_instance_name(name)
         spec = describe_with_registry(type(obj), class_path_of(type(obj)), registry)
-        birth = new_birth()
+        holding = {"epoch": epoch}
         self._topics = topics
-        self._link = open_link(name, death_notice(topics, Announcement(name, State.LOST, birth)))
+        self._link = open_link(name, death_notice(topics, Announcement(name, State.LOST, birth, about=holding)))
         self._worker = Worker()
         try:
-            self.instance = HostedInstance(name, obj, spec, self._link, topics, self._worker, birth)
+            self.instance = HostedInstance(name, obj, spec, self._link, topics, self._worker, birth, holding)
+            self.instance.on_fenced = on_fenced
             self.instance.subscribe()
             self.instance.initialise()
         except BaseException:
@@ -40,11 +54,15 @@ class InstanceHere:
             raise
         self._worker.start()
         self._link.announce(topics.state(name), self.instance.announcement().to_value())
+        self._heart = Heart(self._link, topics.pulse(name), self.instance.pulse)
+        self._heart.start()
 
     def close(self) -> None:
         """The object is the user's own again; what was queued is finished first."""
         self._worker.stop()
         self._worker.join()
+        self._heart.stop()
+        self.instance.give_up_name()
         self.instance.close()
         if self._link.transport.connected:
             self._link.withdraw(self._topics.state(self.instance.name))

@@ -13,19 +13,23 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ether.errors import PayloadError
 from ether.logs import get_ether_logger
 from ether.protocol.barrier import Answer
 from ether.protocol.presence import Announcement, State
+from ether.protocol.pulse import Pulse
 from ether.protocol.seen import SeenIds
 from ether.runtime import context
 from ether.runtime.context import CallContext, Cause, handling
 from ether.runtime.coroutines import CoroutineRunner
 from ether.runtime.failures import describe_failure, text_of, user_traceback
+from ether.runtime.fencing import FENCE, OwnName
 from ether.runtime.hosting import Overrides, publishing
 from ether.runtime.link import Inbound, Link, trace_of
+from ether.runtime.pulse import rss_mb
 from ether.runtime.serving import Server
 from ether.runtime.worker import Job, Worker
 from ether.spec.arguments import Arguments, shown
@@ -39,6 +43,7 @@ from ether.wire.topics import SessionTopics, check_topic, check_topic_filter
 _TAKES_ARGUMENTS = (MarkKind.SUB, MarkKind.GET, MarkKind.SAVE, MarkKind.SYNC)
 _CALLED = (MarkKind.GET, MarkKind.SAVE)
 _LIFECYCLE_VERBS = {"save_all": MarkKind.SAVE_ALL, "cleanup": MarkKind.CLEANUP, "stop": MarkKind.SHUTDOWN}
+_FOR_PROGRAMS = ("claim", "shutdown")
 _FLUSH_TIMEOUT_S = 5.0
 _ALONE_TIMEOUT_S = 60.0
 """For methods that run beside the worker; whoever asked has given up long before."""
@@ -56,13 +61,20 @@ class HostedInstance:
         topics: SessionTopics,
         worker: Worker,
         birth: str,
+        holding: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
-        """`birth` is the id under which this object's life is announced. Raises `MarkError` and `InvalidName`."""
+        """`birth` is the id under which this object's life is announced; `holding` is announced beside it: its epoch,
+        who supervises it. Raises `MarkError` and `InvalidName`."""
         self.name = name
         self.object = obj
         self.spec = spec
         self.topics = topics
         self.birth = birth
+        self.on_fenced: Callable[[str], None] = lambda why: None
+        self._own_name: OwnName | None = None
+        self.returns = False
+        self._holding = holding
+        self._since = time.time()
         self.logger = get_ether_logger(name)
         self.on_failure: Callable[[BaseException], None] | None = None
         self._link = link
@@ -108,7 +120,10 @@ class HostedInstance:
         """Subscribe to everything; returns when the broker has confirmed all of it."""
         for worker in self._own_workers.values():
             worker.start()
-        self._link.listen(self.topics.control("+"), self._on_control)
+        epoch = self._holding.get("epoch", 0)
+        assert isinstance(epoch, int)
+        self._own_name = OwnName(self._link, self.topics, self.name, self.birth, epoch, lambda why: self.on_fenced(why))
+        self._link.listen(self.topics.control("+"), self._on_control, now=self._on_control)
         self._link.listen(self.topics.call(self.name, "+"), self.server.receive, now=self.server.take)
         for method in self.spec.with_mark(MarkKind.SUB):
             receive = self._receiver(method)
@@ -130,14 +145,27 @@ class HostedInstance:
             status |= {"busy": method, "busy_s": time.monotonic() - since}
         return status
 
+    def pulse(self, number: int) -> Pulse:
+        """Its sign of life."""
+        status = self.status()
+        busy, busy_s, queued = status["busy"], status.get("busy_s", 0.0), status["queued"]
+        assert busy is None or isinstance(busy, str)
+        assert isinstance(busy_s, float)
+        assert isinstance(queued, int)
+        return Pulse(
+            self.birth, number, busy, busy_s, queued, self._handled, self._published, time.process_time(), rss_mb()
+        )
+
     def about(self) -> dict[str, object]:
         """What is announced about this instance beside its name and state."""
         return {
+            **self._holding,
             "class": self.spec.name,
             "class_path": self.spec.class_path,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "since": time.time(),
+            "since": self._since,
+            "node": self._link.node,
             "doc": inspect.cleandoc(type(self.object).__doc__ or ""),
             "methods": {method.name: _described(type(self.object), method) for method in self.spec.methods},
         }
@@ -145,6 +173,12 @@ class HostedInstance:
     def announcement(self) -> Announcement:
         """As it is announced when ready."""
         return Announcement(self.name, State.READY, self.birth, about=self.about())
+
+    def give_up_name(self) -> None:
+        """The announcement is no longer defended: before it is withdrawn. Twice is fine."""
+        own_name, self._own_name = self._own_name, None
+        if own_name is not None and self._link.transport.connected:
+            own_name.release()
 
     def close(self) -> None:
         """The object is the user's own again. Twice is fine."""
@@ -294,10 +328,28 @@ class HostedInstance:
         self._link.flush(_FLUSH_TIMEOUT_S)
         return {"handled": self._handled, "published": self._published}
 
-    def _on_control(self, inbound: Inbound) -> None:
-        headers = inbound.headers()
-        trace = headers.trace if headers else None
-        self.worker.submit(_ControlJob(self, inbound, trace), trace)
+    def _on_control(self, inbound: Inbound) -> bool:
+        verb = inbound.delivery.topic.rpartition("/")[2]
+        if verb == FENCE:
+            self._on_fence(inbound)
+        elif verb in _FOR_PROGRAMS:
+            inbound.done()
+        else:
+            headers = inbound.headers()
+            trace = headers.trace if headers else None
+            self.worker.submit(_ControlJob(self, inbound, trace), trace)
+        return True
+
+    def _on_fence(self, inbound: Inbound) -> None:
+        """At once, on the thread that brought it: nothing that comes behind it from a fenced process may get in."""
+        try:
+            value = inbound.unpack().value
+        except PayloadError:
+            value = None
+        finally:
+            inbound.done()
+        if self._own_name is not None:
+            self._own_name.hear_fence(value)
 
     def answer(self, inbound: Inbound, verb: str, value: object) -> None:
         """Answer a control message, if it is for this instance."""
@@ -308,6 +360,7 @@ class HostedInstance:
         if said is not None and headers is not None and headers.reply_to:
             self._link.publish(headers.reply_to, said.to_value(self.name), correlation=headers.correlation)
         if said is not None and verb == "stop":
+            self.returns = isinstance(value, dict) and value.get("returns") is True
             self.worker.stop()
 
     def count_handled(self) -> None:

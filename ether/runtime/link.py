@@ -13,14 +13,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ether.errors import DecodeError, TransportError
 from ether.logs import get_ether_logger
 from ether.protocol.routes import Routes
 from ether.transport.base import ConnectionDown, ConnectionUp, Delivery, ProtocolVersion, Receipt, Transport
 from ether.wire.envelope import Envelope, EnvelopeV5, EnvelopeV311, Headers, Unpacked, unpack, unpack_headers
-from ether.wire.ids import MessageIds
+from ether.wire.ids import MessageIds, node_of
 from ether.wire.topics import matches
 
 logger = get_ether_logger("Ether")
@@ -82,6 +82,9 @@ class Link:
         self.transport = transport
         self.source = source
         self.claims_lock = threading.Lock()
+        self.refused = 0
+        self._fenced: frozenset[str] = frozenset()
+        self._beats = 0
         self._envelope: Envelope = EnvelopeV5()
         self._ids = MessageIds(int.from_bytes(os.urandom(16), "big"))
         self._sequences: dict[str, int] = {}
@@ -108,6 +111,15 @@ class Link:
         self.transport.close(timeout_s)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+
+    @property
+    def node(self) -> str:
+        """What the ids of all our messages end with."""
+        return self._ids.node
+
+    def fence(self, nodes: Iterable[str]) -> None:
+        """From now on refuse, and count, whatever these nodes send: others have taken their places."""
+        self._fenced |= frozenset(nodes) - {self.node}
 
     # -- out
 
@@ -158,11 +170,27 @@ class Link:
                 self._last = receipt
         return receipt
 
+    def beat(self, topic: str, value: object) -> None:
+        """Publish a sign of life: QoS 0, and never behind a publisher that waits for room. Raises `TransportError`."""
+        self._beats += 1
+        now = time.time()
+        packed = self._envelope.pack(value, Headers(self._ids.next(int(now * 1000)), self.source, self._beats, now))
+        self.transport.publish(topic, packed.payload, qos=0, properties=packed.properties, timeout_s=0.0)
+
     def announce(self, topic: str, value: object) -> None:
         """Publish retained, and repeat it after every reconnect: a broker that was started anew has forgotten
         everything. Does not wait: whoever needs it has it when it arrives there."""
         self._announcements[topic] = value
         self.publish(topic, value, retain=True)
+
+    def leave_to_others(self, topic: str) -> None:
+        """Repeat an announcement no more: from now on it is another's to make."""
+        self._announcements.pop(topic, None)
+
+    def repeat(self, topic: str) -> None:
+        """Announce again what we announced: somebody else has written over it."""
+        if topic in self._announcements:
+            self.publish(topic, self._announcements[topic], retain=True, timeout_s=_ANNOUNCE_TIMEOUT_S)
 
     def withdraw(self, topic: str, timeout_s: float = 2.0) -> None:
         """Clear a retained announcement."""
@@ -223,6 +251,9 @@ class Link:
             self.transport.consumed(delivery)
             return
         inbound = Inbound(self, delivery, len(receivers))
+        if self._fenced and self._is_fenced(inbound):
+            self._refuse(inbound)
+            return
         for receiver in receivers:
             receiver(inbound)
 
@@ -234,6 +265,9 @@ class Link:
         if not takers or None in takers:
             return False
         inbound = Inbound(self, delivery, len(takers))
+        if self._fenced and self._is_fenced(inbound):
+            self._refuse(inbound)
+            return True
         try:
             taken = True
             for take in takers:
@@ -242,6 +276,14 @@ class Link:
         except Exception:  # as in the dispatch loop: one receiver's defect must not break the connection
             logger.exception("%s could not route a message", self.source)
             return True
+
+    def _is_fenced(self, inbound: Inbound) -> bool:
+        headers = inbound.headers()
+        return headers is not None and node_of(headers.id) in self._fenced
+
+    def _refuse(self, inbound: Inbound) -> None:
+        self.refused += 1
+        self.transport.consumed(inbound.delivery)
 
     def _announce_again(self) -> None:
         for topic, value in list(self._announcements.items()):

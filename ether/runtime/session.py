@@ -7,7 +7,9 @@ program's own reply topic. One that dies meanwhile is not waited for.
 from __future__ import annotations
 
 import os
+import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,10 +18,11 @@ from ether.errors import EtherError, NoResponder, PayloadError, SyncError, Trans
 from ether.logs import get_ether_logger
 from ether.protocol.barrier import Answer, Barrier
 from ether.protocol.drain import Quiescence
-from ether.protocol.presence import Announcement, Presence, State
+from ether.protocol.presence import HOLDS_ITS_NAME, Announcement, Claims, Presence, State
 from ether.runtime import context
 from ether.runtime.calls import Caller
 from ether.runtime.deadline import Deadline
+from ether.runtime.fencing import FENCE, fence_of
 from ether.runtime.instance import HostedInstance
 from ether.runtime.link import Inbound, Link
 from ether.runtime.machine import reply_client
@@ -28,8 +31,17 @@ from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
 
+CLAIM = "claim"
+"""The control verb by which a name is asked for: `{"name", "birth"}`."""
+
+Event = Callable[[Announcement], None]
+"""Told of every change in the presence table, on the dispatch thread: it must only enqueue."""
+
 _ECHO = b"echo "
 _ECHO_PATIENCE_S = 0.5
+
+
+_NOBODY_ANSWERS = (State.LOST, State.ERROR, State.FAILED, State.RESTARTING, State.STOPPED)
 
 
 class NeverAtRest(EtherError, TimeoutError):
@@ -47,6 +59,8 @@ class Session:
         self.link = link
         self.topics = topics
         self._presence = Presence()
+        self._claims = Claims()
+        self._watchers: list[Event] = []
         self._questions: dict[bytes, Barrier] = {}
         self._changed = threading.Condition()
         self._echoes: set[bytes] = set()
@@ -77,6 +91,8 @@ class Session:
 
     def _open(self, timeout_s: float) -> None:
         self.link.listen(self._reply_topic, self._on_reply, now=self._take_reply, timeout_s=timeout_s)
+        self.link.listen(self.topics.control(FENCE), self._on_fence, now=self._on_fence, timeout_s=timeout_s)
+        self.link.listen(self.topics.control(CLAIM), self._on_claim, now=self._on_claim, timeout_s=timeout_s)
         self.link.listen(self.topics.state("+"), self._on_state, timeout_s=timeout_s)
         self.catch_up(timeout_s)
 
@@ -111,6 +127,31 @@ class Session:
         with self._changed:
             return self._presence.ready()
 
+    def announcements(self) -> list[Announcement]:
+        """What is known of everybody, programs included, by name."""
+        return sorted(self._known, key=lambda member: member.name)
+
+    def info(self, timeout_s: float) -> dict[str, Any]:
+        """What is retained about the session itself; empty where it is led by nobody any more."""
+        found: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+        def receive(inbound: Inbound) -> None:
+            found.put(_value_of(inbound))
+
+        self.link.listen(self.topics.session_info, receive, timeout_s=timeout_s)
+        try:
+            self.catch_up(timeout_s)
+        finally:
+            self.link.unlisten(self.topics.session_info, receive)
+        value = None
+        while not found.empty():
+            value = found.get()
+        return value if isinstance(value, dict) else {}
+
+    def watch(self, event: Event) -> None:
+        """Call `event` with every announcement that changes the table, on the dispatch thread."""
+        self._watchers.append(event)
+
     def announcement(self, name: str) -> Announcement | None:
         """What is known of an instance."""
         with self._changed:
@@ -138,6 +179,94 @@ class Session:
             missing = self._presence.not_ready(names)
             over = ended()
             return {name: self._why_not(name, over.get(name), deadline.timeout_s) for name in missing}
+
+    def wait_any(
+        self, names: Iterable[str], deadline: Deadline, ended: Callable[[], Mapping[str, str]]
+    ) -> dict[str, str]:
+        """Wait until one of these is ready, or will not be; returns why those that will not are not."""
+        names = list(names)
+
+        def failed() -> list[str]:
+            over = ended()
+            return [name for name in names if name in over or self._has_error(name)]
+
+        with self._changed:
+            self._changed.wait_for(lambda: failed() or not self._presence.ready().isdisjoint(names), deadline.left())
+            late = names if deadline.passed and self._presence.ready().isdisjoint(names) else failed()
+            over = ended()
+            return {name: self._why_not(name, over.get(name), deadline.timeout_s) for name in late}
+
+    def _has_error(self, name: str) -> bool:
+        known = self._presence.get(name)
+        return known is not None and known.state is State.ERROR
+
+    def await_return(self, service: str, deadline: Deadline) -> bool:
+        """Where everybody of a name or class is away and at least one of them comes back: wait until one is ready, or
+        nobody comes any more. False where that is so already, or when the time is over."""
+        with self._changed:
+            if not self._coming_back(service):
+                return False
+            self._changed.wait_for(lambda: not self._coming_back(service), deadline.left())
+            return any(member.state is State.READY for member in self.members(service))
+
+    def _coming_back(self, service: str) -> bool:
+        members = self.members(service)
+        return any(member.returns for member in members) and all(m.state is not State.READY for m in members)
+
+    # -- names
+
+    def holder(self, name: str) -> Announcement | None:
+        """Who holds a name, as far as is known; None where it is free."""
+        with self._changed:
+            known = self._presence.get(name)
+        return known if known is not None and known.state in HOLDS_ITS_NAME else None
+
+    def claim(self, name: str, birth: str, timeout_s: float) -> bool:
+        """Ask everybody for a name; True where nobody asked before. All who claim hear it in the same order."""
+        self.link.publish(self.topics.control(CLAIM), {"name": name, "birth": birth}, timeout_s=timeout_s)
+        self.catch_up(timeout_s)
+        with self._changed:
+            return self._claims.holder(name, time.monotonic()) == birth
+
+    def fence(self, holder: Announcement, epoch: int, timeout_s: float) -> None:
+        """Take a name over: from now on nothing that its earlier holder sends is heard, and it stops itself."""
+        self.link.publish(self.topics.control(FENCE), fence_of(holder, epoch), timeout_s=timeout_s)
+
+    def next_epoch(self, name: str) -> int:
+        """For the next birth under a name."""
+        with self._changed:
+            known = self._presence.get(name)
+        return known.epoch + 1 if known is not None else 1
+
+    def say(self, announcement: Announcement) -> None:
+        """Announce something of an instance in its stead; it counts here at once."""
+        with self._changed:
+            self._note(announcement)
+            self._known = self._presence.members()
+            self._notify()
+        self.link.announce(self.topics.state(announcement.name), announcement.to_value())
+
+    def sweep(self) -> list[str]:
+        """Clear the announcements of the dead whom nobody starts again; returns their names."""
+        with self._changed:
+            dead = [m.name for m in self._presence.members() if m.state is State.LOST and not m.returns]
+        for name in dead:
+            self.link.withdraw(self.topics.state(name))
+        return dead
+
+    def _on_fence(self, inbound: Inbound) -> bool:
+        value = _value_of(inbound)
+        nodes = value.get("nodes") if isinstance(value, dict) else None
+        if isinstance(nodes, list):
+            self.link.fence(node for node in nodes if isinstance(node, str))
+        return True
+
+    def _on_claim(self, inbound: Inbound) -> bool:
+        match _value_of(inbound):
+            case {"name": str(name), "birth": str(birth)}:
+                with self._changed:
+                    self._claims.note(name, birth, time.monotonic())
+        return True
 
     def wake(self) -> None:
         """Something outside of the session changed that a waiter looks at."""
@@ -173,16 +302,34 @@ class Session:
         announcement = Announcement.from_value(value)
         with self._changed:
             if value is None:
-                self._lose(name, "left")
-                self._presence.forget(name)
+                self._forget(name)
             elif announcement is not None and announcement.name == name:
                 self._note(announcement)
             self._known = self._presence.members()
             self._notify()
 
+    def _forget(self, name: str) -> None:
+        known = self._presence.get(name)
+        self._lose(name, "left")
+        self._presence.forget(name)
+        if known is not None and known.state is not State.LOST:
+            self._tell(replace(known, state=State.STOPPED, error=""))
+
     def _note(self, announcement: Announcement) -> None:
-        if self._presence.apply(announcement) and announcement.state in (State.LOST, State.ERROR):
-            self._lose(announcement.name, announcement.error or "its connection broke")
+        name, before = announcement.name, self._presence.get(announcement.name)
+        if not self._presence.apply(announcement):
+            return
+        self._claims.release(name)
+        if announcement.state in _NOBODY_ANSWERS:
+            self._lose(name, announcement.error or "its connection broke")
+        elif before is not None and before.birth != announcement.birth:
+            self._lose(name, "another process has taken its place")
+        if before is None or (before.birth, before.state) != (announcement.birth, announcement.state):
+            self._tell(announcement)
+
+    def _tell(self, announcement: Announcement) -> None:
+        for watcher in self._watchers:
+            watcher(announcement)
 
     def _lose(self, name: str, why: str) -> None:
         for barrier in self._questions.values():
@@ -252,14 +399,15 @@ class Session:
             raise SyncError(topic, results, failed, barrier.lost, missing)
         return results
 
-    def lost(self, name: str, why: str) -> None:
+    def lost(self, name: str, birth: str, why: str) -> None:
         """An instance's process ended: told by whoever started it, sooner than the broker would."""
         with self._changed:
             known = self._presence.get(name)
-            if known is not None and known.state is not State.ERROR:  # which says why, and better
-                self._presence.apply(replace(known, state=State.LOST, error=why))
+            if known is None:
+                self._lose(name, why)
+            elif known.birth == birth and known.state is not State.ERROR:  # which says why, and better
+                self._note(replace(known, state=State.LOST, error=why))
                 self._known = self._presence.members()
-            self._lose(name, why)
             self._notify()
 
     def drain(self, participants: Iterable[str], timeout_s: float) -> Barrier:
@@ -306,6 +454,16 @@ class Session:
             elif correlation in self._questions and said is not None:
                 self._questions[correlation].answer(*said)
             self._notify()
+
+
+def _value_of(inbound: Inbound) -> object:
+    """A short message's value, None where it cannot be read; it is done with."""
+    try:
+        return inbound.unpack().value
+    except PayloadError:
+        return None
+    finally:
+        inbound.done()
 
 
 def _sync_topics(announcement: Announcement) -> set[str]:

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ether.errors import ConfigError
 
-if TYPE_CHECKING:
-    from urllib.parse import SplitResult
-
 DEFAULT_PORT = 1883
-_VALID = "valid are mqtt://[user:password@]host[:port] and unix://[user:password@]/path/of/the/socket"
+_VALID = "valid are mqtt://host[:port], mqtts://host[:port] and unix:///path/of/the/socket"
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The address of a broker: `host` and `port` for kind "tcp", `path` for kind "unix"."""
+    """The address of a broker: `host` and `port` for kinds "tcp" and "tls", `path` for kind "unix"."""
 
-    kind: Literal["tcp", "unix"]
+    kind: Literal["tcp", "tls", "unix"]
     host: str = ""
     port: int = DEFAULT_PORT
     path: str = ""
@@ -32,40 +29,24 @@ class Endpoint:
     password: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.kind not in ("tcp", "unix"):
+        if self.kind not in ("tcp", "tls", "unix"):
             raise ConfigError(f"a broker of kind {self.kind!r} is unknown; {_VALID}.")
-        if not (self.host if self.kind == "tcp" else self.path):
-            raise ConfigError(f"a broker's address without {'host' if self.kind == 'tcp' else 'path'}; {_VALID}.")
-        if self.kind == "tcp" and not 0 < self.port < 65536:
+        if not (self.path if self.kind == "unix" else self.host):
+            raise ConfigError(f"a broker's address without {'path' if self.kind == 'unix' else 'host'}; {_VALID}.")
+        if self.kind != "unix" and not 0 < self.port < 65536:
             raise ConfigError(f"{self.port} is not a port; valid are 1 to 65535.")
 
     @classmethod
     def from_url(cls, url: str) -> Endpoint:
-        """Read `mqtt://…` or `unix://…`, percent-encoded where needed; raises `ConfigError` for anything
+        """Read `mqtt://…`, `mqtts://…` or `unix://…`, percent-encoded where needed; raises `ConfigError` for anything
         else."""
-        from urllib.parse import unquote, urlsplit  # children get their endpoint as a dict and need none of it
+        from ether.config.broker_url import broker_address  # children get their endpoint as a dict and need none of it
 
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise ConfigError(f"the broker's address cannot be read ({error}); {_VALID}.") from None
-        user = None if parts.username is None else unquote(parts.username)
-        password = None if parts.password is None else unquote(parts.password)
-        if parts.query or parts.fragment:
-            raise ConfigError(f"a broker's address has no '?' or '#' part; {_VALID}.")
-        if parts.scheme == "mqtt" and parts.path in ("", "/"):
-            host = unquote(parts.hostname or "")
-            return cls(
-                "tcp",
-                host=host,
-                port=DEFAULT_PORT if port is None else port,
-                username=user,
-                password=password,
-            )
-        if parts.scheme == "unix" and not parts.hostname:
-            return cls("unix", path=unquote(parts.path), username=user, password=password)
-        raise ConfigError(f"{_shown(parts)!r} is not the address of a broker; {_VALID}.")
+        to = broker_address(url)
+        if to.path is not None:
+            return cls("unix", path=to.path, username=to.username, password=to.password)
+        kind: Literal["tcp", "tls"] = "tls" if to.tls else "tcp"
+        return cls(kind, to.host or "", to.port or DEFAULT_PORT, username=to.username, password=to.password)
 
     @property
     def address(self) -> str:
@@ -73,7 +54,7 @@ class Endpoint:
         if self.kind == "unix":
             return f"unix://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"mqtt://{host}:{self.port}"
+        return f"{'mqtts' if self.kind == 'tls' else 'mqtt'}://{host}:{self.port}"
 
     def to_dict(self) -> dict[str, str | int | None]:
         """Everything, the password included, as JSON can carry it."""
@@ -93,8 +74,3 @@ class Endpoint:
             return cls(**values)  # type: ignore[arg-type]
         except TypeError:
             raise ConfigError(f"an endpoint has the keys {', '.join(cls.__slots__)}, not {sorted(values)}.") from None
-
-
-def _shown(parts: SplitResult) -> str:
-    """The URL without user and password, for an error message."""
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -32,7 +32,7 @@ from ether.transport.endpoint import Endpoint
 from ether.transport.mqtt_versions import Version
 from ether.transport.outbox import LinkDown, Outbox, Publication
 from ether.transport.packets import LARGE_BYTES, Batch, Malformed, PacketReader
-from ether.transport.sockets import SocketWait, Waker, open_socket, set_user_timeout
+from ether.transport.sockets import Waker, open_socket, set_user_timeout, wait_on
 
 READ_BYTES = 65_536  # recv(262144) costs mmap, mremap and munmap for each call
 TICK_S = 0.5  # how often keep-alive is looked at
@@ -120,7 +120,7 @@ class MqttWire(Client):
         host = self._wire_endpoint.path or self._wire_endpoint.host
         try:
             self.connect(host, self._wire_endpoint.port, keepalive_s, **self.wire_version.connect_arguments())
-            self._wire_wait = SocketWait(self._wire_socket, self._wire_waker)
+            self._wire_wait = wait_on(self._wire_socket, self._wire_waker)
             self.pump(lambda: self._wire_connack is not None or stopped(), deadline)
         except InterruptedError:
             raise

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from time import monotonic
+from typing import Protocol
 
 from ether.transport.endpoint import Endpoint
 
@@ -55,6 +56,12 @@ class Waker:
         if pair is not None:
             for sock in pair:
                 sock.close()
+
+
+class Wait(Protocol):
+    """Waits for a socket and a waker together."""
+
+    def wait(self, timeout_s: float, *, writing: bool) -> tuple[bool, bool]: ...
 
 
 class _PollWait:
@@ -112,7 +119,7 @@ def open_socket(endpoint: Endpoint, timeout_s: float, waker: Waker, stopped: Cal
             sock.setblocking(False)
             _tune(sock, endpoint)
             _connect(sock, address, deadline, waker, stopped)
-            return sock
+            return _secured(sock, endpoint, deadline, waker, stopped) if endpoint.kind == "tls" else sock
         except InterruptedError:
             sock.close()
             raise
@@ -123,6 +130,24 @@ def open_socket(endpoint: Endpoint, timeout_s: float, waker: Waker, stopped: Cal
             sock.close()
             raise
     raise failure
+
+
+def _secured(
+    sock: socket.socket, endpoint: Endpoint, deadline: float, waker: Waker, stopped: Callable[[], bool]
+) -> socket.socket:
+    from ether.transport.tls import secured  # OpenSSL costs 4 MB, and few need it
+
+    return secured(sock, endpoint.host, deadline, waker, stopped)
+
+
+def wait_on(sock: socket.socket, waker: Waker) -> Wait:
+    """What waits for this socket: one with TLS may have bytes that the system knows nothing of."""
+    if hasattr(sock, "pending"):
+        from ether.transport.tls import PendingWait, TlsSocket
+
+        assert isinstance(sock, TlsSocket)
+        return PendingWait(sock, waker)
+    return SocketWait(sock, waker)
 
 
 def _addresses(endpoint: Endpoint) -> Iterator[tuple[int, object]]:
@@ -136,7 +161,7 @@ def _addresses(endpoint: Endpoint) -> Iterator[tuple[int, object]]:
 
 
 def _tune(sock: socket.socket, endpoint: Endpoint) -> None:
-    if endpoint.kind == "tcp":
+    if endpoint.kind != "unix":
         # Without it, small write after small write waits for the peer's delayed acknowledgement: 44 ms each
         # way.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -28,6 +28,11 @@ class MessageIds:
         self._numbers = count()
         self._latest_ms = 0
 
+    @property
+    def node(self) -> str:
+        """What all of these ids end with, and no other process's: see `node_of`."""
+        return self._node
+
     def next(self, unix_ms: int) -> str:
         """The next id, at `unix_ms` milliseconds since 1970."""
         if unix_ms > self._latest_ms:
@@ -42,6 +47,11 @@ class MessageIds:
             0x8000 | n & 0x3FFF,
             self._node,
         )
+
+
+def node_of(message_id: str) -> str:
+    """Which process made an id. For ids that some process of ours made; of any other text, its end."""
+    return message_id[-12:]
 
 
 def unix_ms_of(message_id: str) -> int:

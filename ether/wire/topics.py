@@ -165,6 +165,14 @@ class SessionTopics:
         """An instance's log records."""
         return f"{self._prefix}log/{instance}"
 
+    def pulse(self, instance: str) -> str:
+        """An instance's signs of life; not retained."""
+        return f"{self._state}{instance}/pulse"
+
+    def instance_of_pulse(self, mqtt_topic: str) -> str:
+        """Whose sign of life this topic carries."""
+        return mqtt_topic.removeprefix(self._state).removesuffix("/pulse")
+
     def control(self, verb: str) -> str:
         """The session's own commands."""
         return f"{self._prefix}control/{verb}"

@@ -54,6 +54,12 @@ def refusal(folder: Path, **settings: Any) -> str:
         ({**GOOD, "unix_socket": __file__}, "is no socket"),
         ({**GOOD, "private_dir": "/"}, "private_dir"),
         ({**GOOD, "engine": "amqtt", "host": "0.0.0.0"}, "listens on loopback only"),
+        ({**GOOD, "engine": "amqtt", "lan_host": "192.168.1.5"}, "host is '192.168.1.5'"),
+        ({**GOOD, "lan_host": ""}, "lan_host"),
+        ({**GOOD, "lan_host": 5}, "lan_host"),
+        ({**GOOD, "lan_host": "::1\nlistener 1"}, "control characters"),
+        ({**GOOD, "lan_host": "::1 evil"}, "spaces"),
+        ({**GOOD, "lan_host": "127.0.0.2", "lan_port": 65_536}, "lan_port"),
     ],
 )
 def test_a_bad_setting_is_refused_in_one_sentence(tmp_path: Path, settings: dict[str, Any], named: str) -> None:

@@ -289,6 +289,9 @@ def test_a_broker_url_is_taken_apart() -> None:
     assert (address.host, address.port, address.username, address.password) == ("bench", 1885, "me", "p@ss")
     assert ExternalBroker(url="mqtt://bench").address.port == 1883
     assert ExternalBroker(url="unix:///tmp/a.sock").address.path == "/tmp/a.sock"
+    assert not ExternalBroker(url="mqtt://bench").address.tls
+    over_tls = ExternalBroker(url="mqtts://me:pw@bench").address
+    assert (over_tls.tls, over_tls.port, over_tls.password) == (True, 8883, "pw")
 
 
 def test_broker_settings() -> None:
@@ -297,10 +300,21 @@ def test_broker_settings() -> None:
 
 
 @pytest.mark.parametrize(
+    ("listen", "host"),
+    [("loopback", None), ("lan", "0.0.0.0"), ("192.168.1.5", "192.168.1.5"), ("::1", "::1"), ("FD00::0:1", "fd00::1")],
+)
+def test_where_a_broker_listens(listen: str, host: str | None) -> None:
+    broker = load_config({"broker": {"listen": listen}}).broker
+    assert isinstance(broker, EmbeddedBroker)
+    assert broker.lan_host == host
+    assert load_config({}).broker.lan_host is None  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
     ("broker", "path", "says"),
     [
-        ("mqtts://h", "broker", "no mqtts:// here yet"),
-        ("http://h", "broker", "no http:// here yet"),
+        ("mqtts://h/x", "broker", "nothing may follow the port"),
+        ("http://h", "broker", "no http:// here"),
         ("mqtt://", "broker", "the host is missing"),
         ("mqtt://h/x", "broker", "nothing may follow the port"),
         ("mqtt://h:0", "broker", "0 is not a port"),
@@ -312,10 +326,17 @@ def test_broker_settings() -> None:
         ("[a]", "broker", "found a list"),
         ("{kind: other}", "broker.kind", "found 'other' (text); expected one of: embedded, external."),
         ("{kind: external}", "broker.url", "this is missing; expected mqtt://"),
-        ("{url: 'x://y'}", "broker.url", "no x:// here yet"),
+        ("{url: 'x://y'}", "broker.url", "no x:// here"),
         ("{port: 65536}", "broker.port", "less than or equal to 65535"),
         ("{port: true}", "broker.port", "expected a whole number"),
         ("{max_message_bytes: 1e6}", "broker.max_message_bytes", "expected a whole number"),
+        ("{listen: lann}", "broker.listen", "expected loopback, lan, or an address"),
+        ("{listen: bench-pc}", "broker.listen", "found 'bench-pc' (text); expected loopback, lan, or an address"),
+        ("{listen: 192.168.1.256}", "broker.listen", "expected loopback, lan, or an address"),
+        ("{listen: true}", "broker.listen", "found true"),
+        ("{listen: 5}", "broker.listen", "found 5 (a number)"),
+        ("{listen: 'fe80::1%eth0'}", "broker.listen", "expected loopback, lan, or an address"),
+        ("{engine: amqtt, listen: lan}", "broker.listen", "the amqtt engine listens on loopback only"),
     ],
 )
 def test_brokers_that_cannot_be(refuse: Refuse, broker: str, path: str, says: str) -> None:
@@ -334,6 +355,7 @@ def test_brokers_that_cannot_be(refuse: Refuse, broker: str, path: str, says: st
         ("mosquito", "{engine: mosquitto}"),
         ("localhost:1883", "mqtt://localhost:1883"),
         ("{engine: mosquito}", "mosquitto"),
+        ("{listen: lann}", "lan"),
     ],
 )
 def test_the_broker_that_was_meant(refuse: Refuse, broker: str, nearest: str) -> None:
@@ -341,7 +363,14 @@ def test_the_broker_that_was_meant(refuse: Refuse, broker: str, nearest: str) ->
 
 
 @pytest.mark.parametrize(
-    "broker", ["mqtts://u:hush@h", "mqtt://u:hu/sh@h", "{engine: 'mqtt://u:hush@h'}", "{url: 'mqtt://u:hush@h/x'}"]
+    "broker",
+    [
+        "ftp://u:hush@h",
+        "mqtts://u:hush@h/x",
+        "mqtt://u:hu/sh@h",
+        "{engine: 'mqtt://u:hush@h'}",
+        "{url: 'mqtt://u:hush@h/x'}",
+    ],
 )
 def test_no_message_shows_a_password(refuse: Refuse, broker: str) -> None:
     error = str(refuse(f"broker: {broker}"))

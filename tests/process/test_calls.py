@@ -22,8 +22,8 @@ from ether import Ether, ether_get, ether_save, ether_sub, ether_sync
 from ether.errors import (
     Cancelled,
     InstanceLost,
+    NameTaken,
     NoResponder,
-    NotAllowedHere,
     RemoteError,
     RequestTimeout,
     SyncError,
@@ -319,7 +319,7 @@ def test_a_hosted_object_is_called_directly_with_the_same_checks(lab: Ether) -> 
         with pytest.raises(ValidationFailed, match="a: "):
             lab.get("local", "add", {"a": "x"})
         assert lab.save("local", "put", {"x": 1})["message"] == "full"
-        with pytest.raises(NotAllowedHere, match="already"):
+        with pytest.raises(NameTaken, match="is held on"):
             lab.host(Local(), name="local")
         assert lab.get("store", "ask", {"service": "local", "method": "add", "params": {"a": 20}}) == 21
         lab.pub(7, topic="local")
@@ -364,7 +364,7 @@ def test_sync_names_who_failed_and_who_died_in_the_time_of_the_others(ether: Eth
     ether.tap({"instances": instances}, broker={"engine": "amqtt"})
     launch = ether._launch
     assert launch is not None
-    victim = launch._children["member7"].pid
+    victim = launch._supervisor.child("member7").pid
     with ether.subscribe("begun") as begun:
         done: list[Any] = []
 
@@ -400,7 +400,7 @@ def test_an_instance_that_dies_in_a_call_is_named_at_once(ether: Ether, engine: 
 
 def test_a_stopped_instance_is_told_from_a_busy_one(ether: Ether) -> None:
     ether.tap({"instances": {"slow": {"class_path": "called_parts.Slow"}}}, broker={"engine": "amqtt"})
-    pid = ether._launch._children["slow"].pid  # type: ignore[union-attr]
+    pid = ether._launch._supervisor.child("slow").pid  # type: ignore[union-attr]
     os.kill(pid, signal.SIGSTOP)
     try:
         with pytest.raises(RequestTimeout, match="slow stopped responding"):

@@ -322,8 +322,9 @@ def test_an_instance_that_is_killed_is_named_and_does_not_hold_up_the_end(
     tap(ether, victim="Environment", other=("Lifecycle", {"name": "other"}))
     launch = ether._launch
     assert launch is not None
-    os.kill(launch._children["victim"].pid, signal.SIGKILL)
-    launch._children["victim"]._watch.join(5)
+    child = launch._supervisor.child("victim")
+    os.kill(child.pid, signal.SIGKILL)
+    child._watch.join(5)
     ether.shutdown()
     told = capsys.readouterr()
     assert "instance victim ended: was killed by signal 9" in caplog.text

@@ -46,6 +46,8 @@ V5, V311 = ProtocolVersion.V5, ProtocolVersion.V311
         ("mqtt://[::1]:1", Endpoint("tcp", "::1", 1)),
         ("mqtt://me:p%40ss%2F%3A@h:5", Endpoint("tcp", "h", 5, username="me", password="p@ss/:")),
         ("mqtt://me@h", Endpoint("tcp", "h", username="me")),
+        ("mqtts://h", Endpoint("tls", "h", 8883)),
+        ("mqtts://u:p@h:5", Endpoint("tls", "h", 5, username="u", password="p")),
         ("unix:///run/b.sock", Endpoint("unix", path="/run/b.sock")),
         ("unix:///a%20b%23c", Endpoint("unix", path="/a b#c")),
         ("unix://u:p@/x", Endpoint("unix", path="/x", username="u", password="p")),
@@ -58,7 +60,7 @@ def test_endpoint_from_url(url: str, endpoint: Endpoint) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "", "host", "host:1883", "http://host", "mqtts://host", "mqtt://", "mqtt://:1883", "mqtt://h:0", "mqtt://h:x",
+        "", "host", "host:1883", "http://host", "mqtts://host/x", "mqtts://", "mqtt://", "mqtt://:1883", "mqtt://h:0", "mqtt://h:x",
         "mqtt://h:70000", "mqtt://h/path", "mqtt://h?x=1", "mqtt://h#x", "unix://", "unix://relative/path", "mqtt://[::1",
     ],
 )  # fmt: skip
@@ -79,6 +81,7 @@ def test_endpoint_hides_its_password() -> None:
         endpoint = Endpoint.from_url(url)
         assert "s3cret" not in repr(endpoint) + str(endpoint) + endpoint.address
     assert Endpoint.from_url("mqtt://me:s@[::1]").address == "mqtt://[::1]:1883"
+    assert Endpoint.from_url("mqtts://me:s@h").address == "mqtts://h:8883"
 
 
 def test_endpoint_as_json() -> None:

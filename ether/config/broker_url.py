@@ -1,0 +1,109 @@
+"""The URL of a broker, taken apart: the one parser for the configuration, the environment and the transport.
+
+`mqtt://` is TCP, `mqtts://` is TCP with TLS, `unix://` a socket on this machine. A URL may hold a password: no message
+here shows it. The trap: children of a session get their broker as a dict and load none of this.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ether.errors import ConfigError
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+DEFAULT_MQTT_PORT = 1883
+DEFAULT_MQTTS_PORT = 8883
+URL_RULE = (
+    "valid are mqtt://[user:password@]host[:port], mqtts://[user:password@]host[:port] and"
+    " unix://[user:password@]/path/of/the/socket."
+)
+
+_DEFAULT_PORTS = {"mqtt": DEFAULT_MQTT_PORT, "mqtts": DEFAULT_MQTTS_PORT}
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAddress:
+    """Where a broker listens, and as whom to go there. `host` and `port` for TCP, with or without `tls`; `path` for a
+    Unix socket."""
+
+    host: str | None = None
+    port: int | None = None
+    path: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: bool = False
+
+
+def broker_address(url: str, rule: str = URL_RULE) -> BrokerAddress:
+    """Take a broker's URL apart; raises `ConfigError`, which says with `rule` what would be valid."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise _refusal(url, str(error), rule) from None
+    why = _fault(url, parts, port)
+    if why:
+        raise _refusal(url, why, rule)
+    return _taken_apart(parts, port)
+
+
+def complete_url(text: str) -> str:
+    """A URL, or what people type for one: `192.168.1.5`, `bench-pc:1884`, `::1`."""
+    if "://" in text:
+        return text
+    return f"mqtt://[{text}]" if text.count(":") > 1 and not text.startswith("[") else f"mqtt://{text}"
+
+
+def url_with(url: str, username: str, password: str) -> str:
+    """The URL with these credentials instead of its own."""
+    from urllib.parse import quote, urlsplit
+
+    parts = urlsplit(url)
+    where = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{quote(username, safe='')}:{quote(password, safe='')}@{where}").geturl()
+
+
+def url_without_credentials(url: str) -> str:
+    """The URL without user and password."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return bare if parts.netloc.rpartition("@")[2] else f"{parts.scheme}://{parts.path}"  # unix:///path
+
+
+def _fault(url: str, parts: SplitResult, port: int | None) -> str:
+    """Why this is not the URL of a broker; empty where it is."""
+    if parts.scheme in _DEFAULT_PORTS:
+        if not parts.hostname:
+            return "the host is missing"
+        if parts.path not in ("", "/") or parts.query or parts.fragment:
+            return "nothing may follow the port"
+        return "0 is not a port that somebody listens on" if port == 0 else ""
+    if parts.scheme == "unix":
+        odd = parts.hostname or not parts.path.strip("/") or parts.query or parts.fragment
+        return "a Unix socket is named by its absolute path, with three slashes" if odd else ""
+    return f"there is no {parts.scheme}:// here" if "://" in url else "it is not a URL"
+
+
+def _taken_apart(parts: SplitResult, port: int | None) -> BrokerAddress:
+    from urllib.parse import unquote
+
+    username, password = (None if part is None else unquote(part) for part in (parts.username, parts.password))
+    if parts.scheme == "unix":
+        return BrokerAddress(path=unquote(parts.path), username=username, password=password)
+    port = _DEFAULT_PORTS[parts.scheme] if port is None else port
+    return BrokerAddress(parts.hostname, port, None, username, password, tls=parts.scheme == "mqtts")
+
+
+def _refusal(url: str, why: str, rule: str) -> ConfigError:
+    from ether.config.problems import without_password  # loads pydantic: only where something is wrong
+
+    nearest = f"mqtt://{url}" if re.fullmatch(r"[\w.-]+:\d{1,5}", url) else None
+    return ConfigError(f"found {without_password(url)!r:.200}: {why}; {rule}", nearest=nearest)

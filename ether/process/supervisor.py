@@ -1,0 +1,360 @@
+"""Keeps the instances of one program alive: starts them in order, notices who dies or hangs, starts them again.
+
+Promises: a death is known as soon as the operating system knows it, and everybody else is told in the same moment that
+the instance comes back, or that it does not, and why. Nothing is started again more often than its policy allows.
+
+The trap: a process that was killed cannot clear anything. What it announced is replaced here, by the one who knows;
+the broker's own notice of the death may come later and must not count for more (`ether.protocol.presence`).
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ether.config import EtherInstanceConfig
+from ether.errors import EtherError, TransportError
+from ether.logs import get_ether_logger
+from ether.process.children import Child, start_instance
+from ether.process.group import ProcessGroup
+from ether.process.settings import EXIT_REPLACED, InstanceSettings
+from ether.protocol.presence import Announcement, State
+from ether.protocol.pulse import Limits, Pulse, Vigil
+from ether.protocol.restarts import RestartPolicy, Restarts
+from ether.runtime.assembly import new_birth
+from ether.runtime.deadline import Deadline
+from ether.runtime.link import Inbound
+from ether.runtime.pulse import Heart
+from ether.runtime.session import Session
+
+logger = get_ether_logger("Ether")
+
+_LAST_WORDS_TIMEOUT_S = 2.0
+_LOOK_S = 0.2
+"""How often silences are judged."""
+_CONNECT_S = 30.0
+
+MakeSettings = Callable[[str, EtherInstanceConfig, str, int, float], InstanceSettings]
+"""Name, configuration, birth, epoch and seconds to connect, as the settings that a process is told."""
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """One instance, over all its lives."""
+
+    name: str
+    config: EtherInstanceConfig
+    restarts: Restarts
+    child: Child
+    birth: str = ""
+    epoch: int = 0
+    started: float = 0.0
+    due: float | None = None
+    killed: str = ""
+    leaving: bool = False
+
+
+class Supervisor:
+    """The instances of one program. Every method may be called from any thread."""
+
+    def __init__(self, group: Callable[[], ProcessGroup]) -> None:
+        """`group` gives the process group in which children live."""
+        self._group = group
+        self._kept: dict[str, _Kept] = {}
+        self._ended: dict[str, str] = {}
+        self._changed = threading.Condition()
+        self._session: Session | None = None
+        self._make_settings: MakeSettings | None = None
+        self._up: set[str] = set()
+        self._vigil = Vigil()
+        self._beats: dict[int, float] = {}
+        self._heart: Heart | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+
+    # -- what there is
+
+    @property
+    def names(self) -> list[str]:
+        """The instances that are kept, in the order in which they were given."""
+        return list(self._kept)
+
+    @property
+    def alive(self) -> list[str]:
+        """Those whose process runs."""
+        return [name for name, kept in list(self._kept.items()) if kept.child.exit_code is None]
+
+    @property
+    def ended(self) -> Mapping[str, str]:
+        """Those whose process has ended for good, and how."""
+        return self._ended
+
+    def child(self, name: str) -> Child:
+        """An instance's process."""
+        return self._kept[name].child
+
+    def config(self, name: str) -> EtherInstanceConfig:
+        """As it was given; raises `KeyError`."""
+        return self._kept[name].config
+
+    # -- starting
+
+    def prepare(self, name: str, config: EtherInstanceConfig) -> None:
+        """Start a process; it waits for its settings."""
+        policy = RestartPolicy(config.restart, config.restart_limit, config.restart_window_s)
+        child = start_instance(name, self._group(), self._on_end)
+        self._kept[name] = _Kept(name, config, Restarts(policy), child, started=time.monotonic())
+        self._ended.pop(name, None)
+
+    def connect(self, session: Session, make_settings: MakeSettings) -> None:
+        """From now on there is a session to speak to. Listens to signs of life."""
+        self._session, self._make_settings = session, make_settings
+        session.watch(self._on_announcement)
+
+    def take_name(self, name: str, birth_and_epoch: tuple[str, int]) -> None:
+        """The birth and epoch under which a prepared instance may announce itself; callers may wait for it already."""
+        kept = self._kept[name]
+        kept.birth, kept.epoch = birth_and_epoch
+        self._say(kept, State.STARTING, "")
+
+    def begin(self, names: Iterable[str], deadline: Deadline) -> dict[str, str]:
+        """Let the prepared instances be built, each when those it comes `after` are ready; returns when all are ready
+        or settled: why each of the others is not."""
+        session = self._joined()
+        waiting, begun = dict.fromkeys(names), list(names)
+        if waiting:
+            self._watch_over()
+        while waiting:
+            free = [name for name in waiting if not self._waits_for(name)]
+            for name in free:
+                del waiting[name]
+                self._tell_settings(self._kept[name], deadline.left())
+            blockers = {other for name in waiting for other in self._waits_for(name)}
+            if not waiting:
+                break
+            reasons = session.wait_any(blockers, deadline, lambda: self._ended)
+            if reasons:
+                late = {name: f"waits for {', '.join(self._waits_for(name))}" for name in waiting}
+                settled = session.wait_ready([n for n in begun if n not in late], deadline, lambda: self._ended)
+                return {**settled, **late}
+        not_ready = session.wait_ready(begun, deadline, lambda: self._ended)
+        with self._changed:
+            self._up.update(name for name in begun if name not in not_ready)
+        return not_ready
+
+    def _waits_for(self, name: str) -> list[str]:
+        ready = self._joined().ready()
+        return [other for other in self._kept[name].config.after if other not in ready]
+
+    def _tell_settings(self, kept: _Kept, connect_timeout_s: float) -> None:
+        assert self._make_settings is not None
+        session = self._joined()
+        if not kept.birth:
+            kept.birth, kept.epoch = new_birth(), session.next_epoch(kept.name)
+        kept.started = time.monotonic()
+        settings = self._make_settings(kept.name, kept.config, kept.birth, kept.epoch, connect_timeout_s)
+        kept.child.send(settings.to_bytes())
+
+    def _joined(self) -> Session:
+        assert self._session is not None
+        return self._session
+
+    # -- a death
+
+    def _on_end(self, child: Child) -> None:
+        """On a thread of the child's own."""
+        how = child.how_it_ended()
+        kept = self._kept.get(child.name)
+        if kept is None or kept.child is not child:
+            return
+        self._vigil.leave(child.name)
+        if self._session is not None and not self._stopping and self._session.link.transport.connected:
+            try:
+                self._session.catch_up(_LAST_WORDS_TIMEOUT_S)  # it may have announced why
+            except EtherError:
+                pass  # then its exit code must do
+        if kept.killed:
+            how = f"{kept.killed}, and was killed"
+        with self._changed:
+            self._after_end(kept, how, failed=child.exit_code != 0 or bool(kept.killed))
+            self._changed.notify_all()
+        if self._session is not None:
+            self._session.wake()
+
+    def _after_end(self, kept: _Kept, how: str, *, failed: bool) -> None:
+        replaced = kept.child.exit_code == EXIT_REPLACED
+        comes_back = bool(kept.killed) or (kept.restarts.policy.wants(failed=failed) and not replaced)
+        if self._stopping or kept.leaving or self._session is None or not (kept.name in self._up and comes_back):
+            self._is_over(kept, how)
+            return
+        now = time.monotonic()
+        pause_s = kept.restarts.pause_s(now, now - kept.started)
+        if pause_s is None:
+            self._give_up(kept, how)
+            return
+        when = f"in {pause_s:g} s" if pause_s else "at once"
+        logger.error("instance %s ended: %s\nStarting it again %s.", kept.name, how, when)
+        self._say(kept, State.RESTARTING, how)
+        kept.due, kept.killed = now + pause_s, ""
+
+    def _is_over(self, kept: _Kept, how: str) -> None:
+        self._ended[kept.name] = how
+        if self._session is None:
+            return
+        if kept.name in self._up and not self._stopping and not kept.leaving:
+            logger.error("instance %s ended: %s", kept.name, how)
+        self._session.lost(kept.name, kept.birth, how)
+
+    def _give_up(self, kept: _Kept, how: str) -> None:
+        policy = kept.restarts.policy
+        known = self._joined().announcement(kept.name)
+        last = known.error if known is not None and known.state is State.ERROR and known.error else how
+        why = f"started again {policy.limit} times within {policy.window_s:g} s; the last time:\n{last}"
+        logger.error("instance %s has failed: %s", kept.name, why)
+        self._ended[kept.name] = why
+        self._say(kept, State.FAILED, why)
+
+    def _say(self, kept: _Kept, state: State, why: str) -> None:
+        """Speak for an instance that cannot."""
+        session = self._joined()
+        known = session.announcement(kept.name)
+        about: Mapping[str, Any] = known.about if known is not None and known.birth == kept.birth else {}
+        about = {**about, "epoch": kept.epoch, "host": socket.gethostname()}
+        try:
+            session.say(Announcement(kept.name, state, kept.birth, why, about))
+        except TransportError as error:
+            logger.warning("could not tell that %s is %s: %s", kept.name, state.value, error)
+
+    # -- watching over them
+
+    def _watch_over(self) -> None:
+        session = self._joined()
+        if self._thread is not None:
+            return
+        session.link.listen(session.topics.pulse("+"), self._on_pulse, now=self._on_pulse, qos=0)
+        self._heart = Heart(session.link, session.topics.pulse(session.link.source), self._own_pulse)
+        self._thread = threading.Thread(target=self._run, name="ether-supervisor", daemon=True)
+        self._heart.start()
+        self._thread.start()
+
+    def _own_pulse(self, number: int) -> Pulse:
+        self._beats = {number: time.monotonic(), **dict(list(self._beats.items())[:20])}
+        return Pulse(self._joined().link.node, number)
+
+    def _on_pulse(self, inbound: Inbound) -> bool:
+        """On the transport's thread."""
+        session = self._joined()
+        name = session.topics.instance_of_pulse(inbound.delivery.topic)
+        own = name == session.link.source
+        if not own and name not in self._kept:
+            inbound.done()
+            return True
+        try:
+            pulse = Pulse.from_value(inbound.unpack().value)
+        except EtherError:
+            pulse = None
+        finally:
+            inbound.done()
+        with self._changed:
+            if own and pulse is not None:
+                self._vigil.echo(self._beats.pop(pulse.number, float("-inf")))
+            elif pulse is not None:
+                self._vigil.hear(name, pulse, time.monotonic())
+        return True
+
+    def _on_announcement(self, announcement: Announcement) -> None:
+        """On the dispatch thread."""
+        kept = self._kept.get(announcement.name)
+        if kept is None or announcement.birth != kept.birth or announcement.state not in (State.READY, State.ERROR):
+            return
+        self._joined().link.leave_to_others(self._joined().topics.state(kept.name))
+        if announcement.state is State.ERROR:
+            return
+        hang = kept.config.hang
+        with self._changed:
+            now = time.monotonic()
+            self._up.add(kept.name)
+            self._vigil.watch(kept.name, kept.birth, Limits(hang.silent_s, hang.busy_s), now)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if self._stopping:
+                    return
+                now = time.monotonic()
+                due = [kept for kept in self._kept.values() if kept.due is not None and kept.due <= now]
+                verdicts = self._vigil.judge(now)
+                if not due and not verdicts:
+                    self._changed.wait(self._patience_s(now))
+                    continue
+                for kept in due:
+                    kept.due = None
+            for kept in due:
+                self._start_again(kept)
+            for name, why in verdicts.items():
+                self._react(self._kept[name], why)
+
+    def _patience_s(self, now: float) -> float:
+        dues = [kept.due - now for kept in self._kept.values() if kept.due is not None]
+        return max(0.0, min([_LOOK_S, *dues]))
+
+    def _start_again(self, kept: _Kept) -> None:
+        try:
+            kept.child, kept.birth = start_instance(kept.name, self._group(), self._on_end), ""
+            self._tell_settings(kept, _CONNECT_S)
+        except (OSError, EtherError) as error:
+            logger.exception("instance %s could not be started again", kept.name)
+            with self._changed:
+                self._give_up(kept, f"could not be started: {error}")
+
+    def _react(self, kept: _Kept, why: str) -> None:
+        session = self._joined()
+        known = session.announcement(kept.name)
+        if known is None or known.birth != kept.birth or known.state not in (State.READY, State.HUNG):
+            return
+        if not why:
+            logger.warning("instance %s lives again", kept.name)
+            session.say(replace(known, state=State.READY, error=""))
+            session.link.leave_to_others(session.topics.state(kept.name))
+        elif kept.config.hang.reaction == "restart":
+            logger.error("instance %s hangs: %s. It is killed.", kept.name, why)
+            kept.killed = f"hung: {why}"
+            kept.child.kill()
+        else:
+            logger.error("instance %s hangs: %s", kept.name, why)
+            session.say(replace(known, state=State.HUNG, error=why))
+
+    # -- stopping
+
+    def leave(self, name: str) -> None:
+        """An instance is about to be stopped: its end is no failure."""
+        with self._changed:
+            kept = self._kept[name]
+            kept.leaving, kept.due = True, None
+            self._vigil.leave(name)
+
+    def forget(self, name: str) -> None:
+        """It is gone."""
+        with self._changed:
+            self._kept.pop(name, None)
+            self._ended.pop(name, None)
+            self._up.discard(name)
+
+    def no_more_starts(self) -> None:
+        """From now on every end is wanted. Twice is fine."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._heart is not None:
+            self._heart.stop()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def end(self, names: Iterable[str], timeout_s: float) -> list[str]:
+        """Wait for the ends of these; kill whoever lives when the time is over, and return their names."""
+        deadline = Deadline(timeout_s)
+        return [name for name in names if not self._kept[name].child.end(deadline.left())]

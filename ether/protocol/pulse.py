@@ -1,0 +1,139 @@
+"""Signs of life, and what their absence means.
+
+Each instance's process sends a pulse twice a second from a thread that user code cannot block by waiting. It carries
+what the worker is doing, so that "busy for 40 s in `expose`" and "hung" are different answers.
+
+Promise: who is called hung has sent nothing for as long as `silent_s`, although everything that the broker had taken
+by then has reached us. The trap that this cures: when the broker, the network or the watcher itself stood still, all
+pulses are late, and nobody is hung. So a silence counts only up to the watcher's own last echo: a message to itself
+that was sent after the silence began and has come back behind whatever was on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+INTERVAL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """One sign of life. `busy` is the method that runs, for `busy_s` seconds; `queued` is how many jobs wait.
+
+    `handled`, `published`: messages so far; `cpu_s`: processor time so far; `rss_mb`: memory, None where unknown.
+    """
+
+    birth: str
+    number: int
+    busy: str | None = None
+    busy_s: float = 0.0
+    queued: int = 0
+    handled: int = 0
+    published: int = 0
+    cpu_s: float = 0.0
+    rss_mb: float | None = None
+
+    def to_value(self) -> dict[str, Any]:
+        """As it is published."""
+        return {
+            "birth": self.birth,
+            "n": self.number,
+            "busy": self.busy,
+            "busy_s": round(self.busy_s, 3),
+            "queued": self.queued,
+            "handled": self.handled,
+            "published": self.published,
+            "cpu_s": round(self.cpu_s, 3),
+            "rss_mb": self.rss_mb,
+        }
+
+    @classmethod
+    def from_value(cls, value: object) -> Pulse | None:
+        """As it was received; None for what is none."""
+        match value:
+            case {
+                "birth": str(birth),
+                "n": int(number),
+                "busy": None | str() as busy,
+                "busy_s": int() | float() as busy_s,
+                "queued": int(queued),
+                "handled": int(handled),
+                "published": int(published),
+                "cpu_s": int() | float() as cpu_s,
+                "rss_mb": None | int() | float() as rss_mb,
+            }:
+                return cls(birth, number, busy, float(busy_s), queued, handled, published, float(cpu_s), rss_mb)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When an instance counts as hung: without a pulse for `silent_s`, or `busy_s` in one job (None: never)."""
+
+    silent_s: float = 1.5
+    busy_s: float | None = None
+
+
+@dataclass(slots=True)
+class _Watched:
+    birth: str
+    limits: Limits
+    heard: float
+    pulse: Pulse | None = None
+    hung: str = ""
+
+
+@dataclass(slots=True)
+class Vigil:
+    """Watches over instances. Not locked; `now` in seconds of any steady clock."""
+
+    _watched: dict[str, _Watched] = field(default_factory=dict)
+    _echo_sent: float = float("-inf")
+
+    def watch(self, name: str, birth: str, limits: Limits, now: float) -> None:
+        """This birth is expected to give signs of life from now on."""
+        self._watched[name] = _Watched(birth, limits, now)
+
+    def leave(self, name: str) -> None:
+        """Nothing is expected of it any more."""
+        self._watched.pop(name, None)
+
+    def hear(self, name: str, pulse: Pulse, now: float) -> None:
+        """A pulse came."""
+        watched = self._watched.get(name)
+        if watched is not None and watched.birth == pulse.birth:
+            watched.heard, watched.pulse = now, pulse
+
+    def echo(self, sent: float) -> None:
+        """The watcher's own message, sent at this time, has come back."""
+        self._echo_sent = max(self._echo_sent, sent)
+
+    def why_hung(self, name: str) -> str:
+        """Why an instance was called hung; empty where it is not."""
+        watched = self._watched.get(name)
+        return watched.hung if watched is not None else ""
+
+    def judge(self, now: float) -> Mapping[str, str]:
+        """Whose verdict has changed: why each is hung, empty for one that lives again."""
+        changed: dict[str, str] = {}
+        for name, watched in self._watched.items():
+            why = self._verdict(watched, now)
+            if bool(why) != bool(watched.hung):
+                changed[name] = why
+            watched.hung = why
+        return changed
+
+    def _verdict(self, watched: _Watched, now: float) -> str:
+        limits, pulse = watched.limits, watched.pulse
+        silent_s = min(now, self._echo_sent) - watched.heard
+        if silent_s >= limits.silent_s:
+            return f"no sign of life for {now - watched.heard:.1f} s"
+        if watched.hung and now - watched.heard >= limits.silent_s:
+            return watched.hung  # nothing new is known
+        if pulse is not None and pulse.busy and limits.busy_s is not None:
+            busy_s = pulse.busy_s + now - watched.heard
+            if busy_s >= limits.busy_s:
+                return f"busy for {busy_s:.1f} s in {pulse.busy}, where {limits.busy_s:g} s are allowed"
+        return ""

@@ -1,0 +1,50 @@
+"""When an instance that ended is started again.
+
+Promises: the first restart comes at once, later ones after pauses that double up to a limit; more than `limit` of them
+within `window_s` and it is given up. A start that held for a while counts as a new beginning.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 10.0
+STABLE_S = 30.0
+"""Who ran so long begins anew with the pauses."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """What the configuration says."""
+
+    when: Literal["never", "on-failure", "always"] = "never"
+    limit: int = 5
+    window_s: float = 60.0
+
+    def wants(self, *, failed: bool) -> bool:
+        """Whether an end of this kind is followed by a start."""
+        return self.when == "always" or (self.when == "on-failure" and failed)
+
+
+@dataclass(slots=True)
+class Restarts:
+    """The restarts of one instance so far. Not locked; times in seconds of any steady clock."""
+
+    policy: RestartPolicy
+    _begun: deque[float] = field(default_factory=deque)
+    _pause_s: float = 0.0
+
+    def pause_s(self, now: float, ran_s: float) -> float | None:
+        """How long to wait before the next start; None where there were too many. Counts as a restart."""
+        while self._begun and now - self._begun[0] > self.policy.window_s:
+            self._begun.popleft()
+        if len(self._begun) >= self.policy.limit:
+            return None
+        if ran_s >= STABLE_S:
+            self._pause_s = 0.0
+        pause_s, self._pause_s = self._pause_s, min(max(FIRST_PAUSE_S, self._pause_s * 2), LONGEST_PAUSE_S)
+        self._begun.append(now + pause_s)
+        return pause_s

@@ -1,0 +1,58 @@
+"""Sends a process's signs of life, from a thread that user code cannot block by waiting.
+
+The trap: a sign that waited for room behind the user's own messages would say that the process is hung when it is
+only busy sending. So signs go around the queue, and are dropped where the connection takes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from ether.errors import EtherError
+from ether.protocol.pulse import INTERVAL_S, Pulse
+from ether.runtime.link import Link
+
+
+class Heart:
+    """Beats from `start()` to `stop()`."""
+
+    def __init__(self, link: Link, topic: str, pulse: Callable[[int], Pulse]) -> None:
+        """`pulse` makes the sign of a number; it must not wait for anything."""
+        self._link = link
+        self._topic = topic
+        self._pulse = pulse
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"ether-heart-{link.source}", daemon=True)
+
+    def start(self) -> None:
+        """The first sign is sent at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send no more. Twice is fine."""
+        self._stopped.set()
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        number = 0
+        while True:
+            number += 1
+            try:
+                self._link.beat(self._topic, self._pulse(number).to_value())
+            except EtherError:
+                pass  # no connection, or no room: the next one will do
+            if self._stopped.wait(INTERVAL_S):
+                return
+
+
+def rss_mb() -> float | None:
+    """This process's resident memory in MB; None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+        return round(pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20), 1)
+    except (OSError, IndexError, ValueError):
+        return None
