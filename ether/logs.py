@@ -8,6 +8,9 @@ it stays silent as soon as the user configures logging: then records go where th
 
 The trap: several threads log at once and several processes share a terminal. A record is therefore written by
 a single call, traceback included, so that no other line comes between its own.
+
+A second trap: a handler on the root logger, whoever's it is, makes `logging.basicConfig()` do nothing and silences the
+console above. A handler of Ether's that shows nothing is therefore an `UnseenHandler`, which the console ignores.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import cache
 from typing import TextIO
 
 from ether.errors import ConfigError
@@ -53,8 +57,39 @@ def install_instance_console(instance_name: str, stream: TextIO | None = None) -
     """Show every record of this process under `instance_name`: Ether's and the user's from INFO up, those of
     installed libraries from WARNING up. For the process of an instance, which is Ether's own."""
     console = _Console(_InstanceLines(instance_name), stream)
-    console.addFilter(_LibrariesFromWarning())
+    console.addFilter(LibrariesFromWarning())
     _install(logging.getLogger(), console, respect_level=False)
+
+
+def set_level(level: int | str, logger: str = "") -> str:
+    """Set a logger's level while the program runs; returns the name of the level that it had.
+
+    `logger` is a name as the log lines show it; without one all are meant that have no level of their own. A library
+    that is named is heard from this level up, below WARNING, too. Raises `ConfigError` for an unknown level.
+    """
+    checked = _checked_level(level)
+    target = _logger_shown_as(logger)
+    before = logging.getLevelName(target.level)
+    target.setLevel(checked)
+    if target.parent is None:  # the root: what a console has set for Ether's own must not stand in the way
+        own = logging.getLogger(ROOT_NAME)
+        if own.level != logging.NOTSET:
+            own.setLevel(checked)
+    for handler in logging.getLogger().handlers:
+        for found in handler.filters:
+            if isinstance(found, LibrariesFromWarning):
+                found.hear(target.name)
+    return before
+
+
+def loggers_with_a_level() -> dict[str, str]:
+    """The loggers that have a level of their own, by the names that log lines show, Ether's main one left out."""
+    known = {name: found for name, found in logging.root.manager.loggerDict.items() if name != ROOT_NAME}
+    return {
+        _short(name): logging.getLevelName(found.level)
+        for name, found in sorted(known.items())
+        if isinstance(found, logging.Logger) and found.level != logging.NOTSET
+    }
 
 
 def uninstall_console() -> None:
@@ -64,6 +99,10 @@ def uninstall_console() -> None:
             logger.removeHandler(handler)
             logger.setLevel(handler.level_before)
             handler.close()
+
+
+class UnseenHandler(logging.Handler):
+    """A handler that shows nothing here: beside it the console still speaks."""
 
 
 class _Console(logging.StreamHandler[TextIO]):
@@ -126,22 +165,35 @@ class _InstanceLines(_Lines):
         return self._instance_name, message
 
 
-class _LibrariesFromWarning(logging.Filter):
+class LibrariesFromWarning(logging.Filter):
     """Keeps installed libraries quiet below WARNING, told from the user's code by where their files are."""
 
     def __init__(self) -> None:
         super().__init__()
-        import sysconfig  # 2 ms, and of use in instances only
+        self._prefixes = _library_prefixes()
+        self._heard: tuple[str, ...] = ()
 
-        paths = sysconfig.get_paths()
-        folders = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
-        # "<frozen …>": the parts of the standard library that are built into the interpreter
-        self._prefixes = (*(os.path.normcase(folder) + os.sep for folder in folders), "<frozen")
+    def hear(self, logger: str) -> None:
+        """Let everything of this logger and those below it pass; nothing for the root."""
+        if logger != logging.getLogger().name and f"{logger}." not in self._heard:
+            self._heard = (*self._heard, f"{logger}.")
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.WARNING or record.name.partition(".")[0] == ROOT_NAME:
             return True
+        if self._heard and f"{record.name}.".startswith(self._heard):
+            return True
         return not os.path.normcase(record.pathname).startswith(self._prefixes)
+
+
+@cache
+def _library_prefixes() -> tuple[str, ...]:
+    import sysconfig  # 2 ms, and of use in instances only
+
+    paths = sysconfig.get_paths()
+    folders = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+    # "<frozen …>": the parts of the standard library that are built into the interpreter
+    return (*(os.path.normcase(folder) + os.sep for folder in folders), "<frozen")
 
 
 def _install(logger: logging.Logger, console: _Console, *, respect_level: bool) -> None:
@@ -155,7 +207,15 @@ def _install(logger: logging.Logger, console: _Console, *, respect_level: bool) 
 
 
 def _nobody_else_listens(record: logging.LogRecord) -> bool:
-    return not logging.getLogger().handlers
+    return all(isinstance(handler, UnseenHandler) for handler in logging.getLogger().handlers)
+
+
+def _logger_shown_as(name: str) -> logging.Logger:
+    """The logger that log lines show under this name: a plain one, or one below Ether's."""
+    known = logging.root.manager.loggerDict
+    if name not in known and f"{ROOT_NAME}.{name}" in known:
+        name = f"{ROOT_NAME}.{name}"
+    return logging.getLogger(name or None)
 
 
 def _short(name: str) -> str:

@@ -31,6 +31,7 @@ from ether.runtime.client import Client
 from ether.runtime.failures import user_traceback
 from ether.runtime.instance import HostedInstance
 from ether.runtime.link import Link
+from ether.runtime.log_shipping import LogShipper
 from ether.runtime.pulse import Heart
 from ether.runtime.worker import Worker
 from ether.spec.marks import MarkKind
@@ -84,12 +85,14 @@ class _Life:
         link = self._connected()
         if link is None:
             return EXIT_NO_BROKER
+        log = LogShipper(link, self._topics, self._settings.name)
         try:
             instance = self._instance = self._built(link)
             instance.subscribe()
             instance.initialise()
         except (Exception, SystemExit) as error:  # noqa: BLE001  child main: user code may raise anything
             self._announce(link, State.ERROR, _told(error))
+            log.close()
             link.close()
             return EXIT_NOT_STARTED
         self._announce(link, State.READY)
@@ -99,6 +102,7 @@ class _Life:
         heart.stop()
         instance.give_up_name()
         instance.close()
+        log.close()
         self._leave(link)
         return EXIT_OK
 

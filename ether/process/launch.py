@@ -27,6 +27,7 @@ from ether.process.children import changed_environment, import_path, running_scr
 from ether.process.desk import Desk
 from ether.process.embedded_broker import EmbeddedBroker, private_folder
 from ether.process.group import ProcessGroup, make_group
+from ether.process.log_file import SessionLog
 from ether.process.records import Record, write_record
 from ether.process.registry import registry_marks, registry_options
 from ether.process.settings import InstanceSettings
@@ -37,6 +38,7 @@ from ether.runtime.client import Client
 from ether.runtime.deadline import Deadline
 from ether.runtime.here import InstanceHere, OpenLink
 from ether.runtime.link import Link
+from ether.runtime.log_shipping import LogShipper
 from ether.runtime.session import NeverAtRest, Session
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
@@ -89,6 +91,8 @@ class Launch:
         self._link: Link | None = None
         self._session: Session | None = None
         self._desk: Desk | None = None
+        self._log: LogShipper | None = None
+        self._log_file: SessionLog | None = None
         self._open_link: OpenLink | None = None
         self._here: dict[str, InstanceHere] = {}
 
@@ -107,6 +111,9 @@ class Launch:
             client = Client(link, self.topics)
             session = self._session = client.session
             session.open(deadline.left())
+            if self._found is None:
+                self._log_file = SessionLog(link, self.topics)
+            self._log = LogShipper(link, self.topics, self._program, own_process=False)
             self._appear(link, endpoint)
             self._supervisor.connect(session, self._settings)
             self._take_names(session, deadline)
@@ -398,6 +405,7 @@ class Launch:
             self._desk.close()
         if self._session is not None:
             self._session.calls.close()
+        self._end_logs()
         if self._link is not None:
             self._clear_announcements(self._link)
             self._link.close()
@@ -406,6 +414,18 @@ class Launch:
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._group is not None:
             self._group.close()
+
+    def _end_logs(self) -> None:
+        """What the instances said last is on its way to the file."""
+        if self._log is not None:
+            self._log.close()
+        if self._session is not None and self._log_file is not None:
+            try:
+                if self._session.link.transport.connected:
+                    self._session.catch_up(_LAST_WORDS_TIMEOUT_S)
+            except EtherError as error:
+                logger.debug("the last records may be missing in the log file: %s", error)
+            self._log_file.close()
 
     def _clear_announcements(self, link: Link) -> None:
         """An embedded broker of ours forgets with its end; on any other one nothing of ours must stay."""

@@ -16,6 +16,7 @@ from ether.runtime.assembly import make_link, new_birth
 from ether.runtime.client import Client
 from ether.runtime.deadline import Deadline
 from ether.runtime.link import Link
+from ether.runtime.log_shipping import LogShipper
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.wire.topics import SessionTopics, check_instance_name
@@ -32,13 +33,18 @@ class Membership(Client):
         about = {"kind": "program", "host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
         self._announcement = Announcement(link.source, State.READY, birth, about=about)
 
+        self._log: LogShipper | None = None
+
     def appear(self) -> None:
         """Let the others see it."""
+        self._log = LogShipper(self.link, self.topics, self.link.source, own_process=False)
         self.link.announce(self.topics.state(self.link.source), self._announcement.to_value())
 
     def close(self) -> None:
         """Leave. Twice is fine."""
         self.session.calls.close()
+        if self._log is not None:
+            self._log.close()
         if self.link.transport.connected:
             self.link.withdraw(self.topics.state(self.link.source))
         self.link.close()

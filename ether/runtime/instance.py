@@ -29,6 +29,8 @@ from ether.runtime.failures import describe_failure, text_of, user_traceback
 from ether.runtime.fencing import FENCE, OwnName
 from ether.runtime.hosting import Overrides, publishing
 from ether.runtime.link import Inbound, Link, trace_of
+from ether.runtime.log_levels import VERB as LOG_LEVEL
+from ether.runtime.log_levels import level_answer
 from ether.runtime.pulse import rss_mb
 from ether.runtime.serving import Server
 from ether.runtime.worker import Job, Worker
@@ -43,7 +45,7 @@ from ether.wire.topics import SessionTopics, check_topic, check_topic_filter
 _TAKES_ARGUMENTS = (MarkKind.SUB, MarkKind.GET, MarkKind.SAVE, MarkKind.SYNC)
 _CALLED = (MarkKind.GET, MarkKind.SAVE)
 _LIFECYCLE_VERBS = {"save_all": MarkKind.SAVE_ALL, "cleanup": MarkKind.CLEANUP, "stop": MarkKind.SHUTDOWN}
-_FOR_PROGRAMS = ("claim", "shutdown")
+_FOR_PROGRAMS = ("claim", "keep")
 _FLUSH_TIMEOUT_S = 5.0
 _ALONE_TIMEOUT_S = 60.0
 """For methods that run beside the worker; whoever asked has given up long before."""
@@ -332,6 +334,8 @@ class HostedInstance:
         verb = inbound.delivery.topic.rpartition("/")[2]
         if verb == FENCE:
             self._on_fence(inbound)
+        elif verb == LOG_LEVEL:
+            self._change_level(inbound)
         elif verb in _FOR_PROGRAMS:
             inbound.done()
         else:
@@ -339,6 +343,20 @@ class HostedInstance:
             trace = headers.trace if headers else None
             self.worker.submit(_ControlJob(self, inbound, trace), trace)
         return True
+
+    def _change_level(self, inbound: Inbound) -> None:
+        """At once: who wants to know what a busy instance does cannot wait for it."""
+        try:
+            unpacked = inbound.unpack()
+        except PayloadError:
+            return
+        finally:
+            inbound.done()
+        value, headers = unpacked.value, unpacked.headers
+        if isinstance(value, dict) and self.name in value.get("instances", [self.name]):
+            said = level_answer(value)
+            if headers is not None and headers.reply_to:
+                self._link.publish(headers.reply_to, said.to_value(self.name), correlation=headers.correlation)
 
     def _on_fence(self, inbound: Inbound) -> None:
         """At once, on the thread that brought it: nothing that comes behind it from a fenced process may get in."""
