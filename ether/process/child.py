@@ -100,7 +100,7 @@ class _Life:
         heart.start()
         self._worker.run()
         heart.stop()
-        instance.give_up_name()
+        instance.control.give_up_name()
         instance.close()
         log.close()
         self._leave(link)
@@ -128,15 +128,15 @@ class _Life:
         instance = HostedInstance(
             settings.name, obj, spec, link, self._topics, self._worker, self._birth, self._holding
         )
-        instance.on_fenced = _stop_at_once
+        instance.control.on_fenced = _stop_at_once
         client.session.calls.here[settings.name] = instance
         logging.getLogger().addHandler(CallLog())
         return instance
 
     def _leave(self, link: Link) -> None:
-        """Clear the announcement, if there is still a broker that could keep it; who is started again in a moment leaves
+        """Clear the announcement, if a broker is there that could keep it; who is started again in a moment leaves
         it, because it says so."""
-        returns = self._instance is not None and self._instance.returns
+        returns = self._instance is not None and self._instance.control.returns
         try:
             if link.transport.connected and not returns:
                 link.withdraw(self._topics.state(self._settings.name))

@@ -36,7 +36,7 @@ class InstanceHere:
         epoch: int,
         on_fenced: Callable[[str], None],
     ) -> None:
-        """Returns when it is announced as ready. `on_fenced` is told when another process has taken over the name. Raises
+        """Returns when it is announced as ready. `on_fenced` is told when another process has taken the name. Raises
         `MarkError`, `InvalidName` and what its `ether_init` raises."""
         check_instance_name(name)
         spec = describe_with_registry(type(obj), class_path_of(type(obj)), registry)
@@ -46,7 +46,7 @@ class InstanceHere:
         self._worker = Worker()
         try:
             self.instance = HostedInstance(name, obj, spec, self._link, topics, self._worker, birth, holding)
-            self.instance.on_fenced = on_fenced
+            self.instance.control.on_fenced = on_fenced
             self.instance.subscribe()
             self.instance.initialise()
         except BaseException:
@@ -62,7 +62,7 @@ class InstanceHere:
         self._worker.stop()
         self._worker.join()
         self._heart.stop()
-        self.instance.give_up_name()
+        self.instance.control.give_up_name()
         self.instance.close()
         if self._link.transport.connected:
             self._link.withdraw(self._topics.state(self.instance.name))

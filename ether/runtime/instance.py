@@ -24,13 +24,11 @@ from ether.protocol.pulse import Pulse
 from ether.protocol.seen import SeenIds
 from ether.runtime import context
 from ether.runtime.context import CallContext, Cause, handling
+from ether.runtime.control import Control
 from ether.runtime.coroutines import CoroutineRunner
 from ether.runtime.failures import describe_failure, text_of, user_traceback
-from ether.runtime.fencing import FENCE, OwnName
 from ether.runtime.hosting import Overrides, publishing
 from ether.runtime.link import Inbound, Link, trace_of
-from ether.runtime.log_levels import VERB as LOG_LEVEL
-from ether.runtime.log_levels import level_answer
 from ether.runtime.pulse import rss_mb
 from ether.runtime.serving import Server
 from ether.runtime.worker import Job, Worker
@@ -45,7 +43,6 @@ from ether.wire.topics import SessionTopics, check_topic, check_topic_filter
 _TAKES_ARGUMENTS = (MarkKind.SUB, MarkKind.GET, MarkKind.SAVE, MarkKind.SYNC)
 _CALLED = (MarkKind.GET, MarkKind.SAVE)
 _LIFECYCLE_VERBS = {"save_all": MarkKind.SAVE_ALL, "cleanup": MarkKind.CLEANUP, "stop": MarkKind.SHUTDOWN}
-_FOR_PROGRAMS = ("claim", "keep")
 _FLUSH_TIMEOUT_S = 5.0
 _ALONE_TIMEOUT_S = 60.0
 """For methods that run beside the worker; whoever asked has given up long before."""
@@ -72,9 +69,6 @@ class HostedInstance:
         self.spec = spec
         self.topics = topics
         self.birth = birth
-        self.on_fenced: Callable[[str], None] = lambda why: None
-        self._own_name: OwnName | None = None
-        self.returns = False
         self._holding = holding
         self._since = time.time()
         self.logger = get_ether_logger(name)
@@ -115,6 +109,8 @@ class HostedInstance:
         self._callable = {m.name for m in spec.methods if any(mark.kind in _CALLED for mark in m.marks)}
         self._busy: dict[int, tuple[str, float]] = {}
         self.server = Server(self, link)
+        epoch = holding.get("epoch", 0)
+        self.control = Control(self, link, epoch if isinstance(epoch, int) else 0)
 
     # -- coming and going
 
@@ -122,10 +118,7 @@ class HostedInstance:
         """Subscribe to everything; returns when the broker has confirmed all of it."""
         for worker in self._own_workers.values():
             worker.start()
-        epoch = self._holding.get("epoch", 0)
-        assert isinstance(epoch, int)
-        self._own_name = OwnName(self._link, self.topics, self.name, self.birth, epoch, lambda why: self.on_fenced(why))
-        self._link.listen(self.topics.control("+"), self._on_control, now=self._on_control)
+        self.control.listen()
         self._link.listen(self.topics.call(self.name, "+"), self.server.receive, now=self.server.take)
         for method in self.spec.with_mark(MarkKind.SUB):
             receive = self._receiver(method)
@@ -175,12 +168,6 @@ class HostedInstance:
     def announcement(self) -> Announcement:
         """As it is announced when ready."""
         return Announcement(self.name, State.READY, self.birth, about=self.about())
-
-    def give_up_name(self) -> None:
-        """The announcement is no longer defended: before it is withdrawn. Twice is fine."""
-        own_name, self._own_name = self._own_name, None
-        if own_name is not None and self._link.transport.connected:
-            own_name.release()
 
     def close(self) -> None:
         """The object is the user's own again. Twice is fine."""
@@ -330,57 +317,6 @@ class HostedInstance:
         self._link.flush(_FLUSH_TIMEOUT_S)
         return {"handled": self._handled, "published": self._published}
 
-    def _on_control(self, inbound: Inbound) -> bool:
-        verb = inbound.delivery.topic.rpartition("/")[2]
-        if verb == FENCE:
-            self._on_fence(inbound)
-        elif verb == LOG_LEVEL:
-            self._change_level(inbound)
-        elif verb in _FOR_PROGRAMS:
-            inbound.done()
-        else:
-            headers = inbound.headers()
-            trace = headers.trace if headers else None
-            self.worker.submit(_ControlJob(self, inbound, trace), trace)
-        return True
-
-    def _change_level(self, inbound: Inbound) -> None:
-        """At once: who wants to know what a busy instance does cannot wait for it."""
-        try:
-            unpacked = inbound.unpack()
-        except PayloadError:
-            return
-        finally:
-            inbound.done()
-        value, headers = unpacked.value, unpacked.headers
-        if isinstance(value, dict) and self.name in value.get("instances", [self.name]):
-            said = level_answer(value)
-            if headers is not None and headers.reply_to:
-                self._link.publish(headers.reply_to, said.to_value(self.name), correlation=headers.correlation)
-
-    def _on_fence(self, inbound: Inbound) -> None:
-        """At once, on the thread that brought it: nothing that comes behind it from a fenced process may get in."""
-        try:
-            value = inbound.unpack().value
-        except PayloadError:
-            value = None
-        finally:
-            inbound.done()
-        if self._own_name is not None:
-            self._own_name.hear_fence(value)
-
-    def answer(self, inbound: Inbound, verb: str, value: object) -> None:
-        """Answer a control message, if it is for this instance."""
-        headers = inbound.unpack().headers
-        if isinstance(value, dict) and self.name not in value.get("instances", [self.name]):
-            return
-        said = self.perform(verb, value if isinstance(value, dict) else {})
-        if said is not None and headers is not None and headers.reply_to:
-            self._link.publish(headers.reply_to, said.to_value(self.name), correlation=headers.correlation)
-        if said is not None and verb == "stop":
-            self.returns = isinstance(value, dict) and value.get("returns") is True
-            self.worker.stop()
-
     def count_handled(self) -> None:
         """A message is done with, well or badly."""
         with self._count_lock:
@@ -417,29 +353,6 @@ class _MessageJob:
     def _finish(self) -> None:
         self._instance.count_handled()
         self._inbound.done()
-
-
-class _ControlJob:
-    """One control message: drain, save_all, cleanup, stop."""
-
-    __slots__ = ("_inbound", "_instance", "_trace")
-
-    def __init__(self, instance: HostedInstance, inbound: Inbound, trace: str | None) -> None:
-        self._instance, self._inbound, self._trace = instance, inbound, trace
-
-    def run(self) -> None:
-        verb = self._inbound.delivery.topic.rpartition("/")[2]
-        unpacked = self._inbound.unpack()
-        message_id = unpacked.headers.id if unpacked.headers else None
-        with handling(Cause(message_id, self._trace, self._instance.worker)):
-            self._instance.answer(self._inbound, verb, unpacked.value)
-        self._inbound.done()
-
-    def failed(self, error: BaseException) -> None:
-        try:
-            self._instance.report("a control message failed", error, {"topic": self._inbound.delivery.topic})
-        finally:
-            self._inbound.done()
 
 
 def _payload_shown(inbound: Inbound) -> str:

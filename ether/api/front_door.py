@@ -9,14 +9,13 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
-from ether.decorators import ether_sync
-from ether.errors import CallError, LifecycleFailed, NotAllowedHere, NotJoined, ValidationFailed
-from ether.protocol.answers import error_status, status_of
-from ether.spec.marks import START_TOPIC, MarkKind
+from ether.api.calling import CALL_TIMEOUT_S, Calling
+from ether.errors import LifecycleFailed, NotAllowedHere, NotJoined
+from ether.spec.marks import START_TOPIC
 
 if TYPE_CHECKING:
     from ether.config import EtherConfig, EtherInstanceConfig
@@ -24,14 +23,10 @@ if TYPE_CHECKING:
     from ether.runtime.changes import Changes
     from ether.runtime.client import Client, Subscription
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 DEFAULT_TIMEOUT_S = 30.0
-CALL_TIMEOUT_S = 10.0
-LATER_TIMEOUT_S = 3600.0
 
 
-class Ether:
+class Ether(Calling):
     """A program's way into a session."""
 
     def __init__(self) -> None:
@@ -118,131 +113,7 @@ class Ether:
         `get(timeout_s=…)`, and an iterator. No message published after this call returns is missed."""
         return self._joined("ether.subscribe()").subscribe(topic, qos)
 
-    # -- calls
-
-    def get(self, service: str, method: str, params: object = None, timeout_s: float = CALL_TIMEOUT_S) -> Any:
-        """Call a method marked `ether_get` in another process, and return its value.
-
-        `service` is an instance's name, or a class name: then any ready instance of it, the least busy first.
-        `params` maps to the method's arguments as a message does. `timeout_s` is a deadline that travels along: an
-        expired request is not run.
-
-        Raises `RemoteError` (also the builtin that the method raised), `NoResponder`, `InstanceLost`,
-        `RequestTimeout`, `ValidationFailed`.
-        """
-        return self._joined("ether.get()").call(service, method, params, timeout_s, MarkKind.GET)
-
-    def save(
-        self, service: str, method: str, params: object = None, timeout_s: float = CALL_TIMEOUT_S
-    ) -> dict[str, Any]:
-        """Call a method marked `ether_save`; returns `{"status": "success", "result": …, "message": …}`, or, for
-        whatever went wrong, `{"status": "error", "error": …, "message": …}`."""
-        from ether.runtime.client import as_status
-
-        client = self._joined("ether.save()")
-        return as_status(lambda: client.call(service, method, params, timeout_s, MarkKind.SAVE), f"{service}.{method}")
-
-    async def aget(self, service: str, method: str, params: object = None, timeout_s: float = CALL_TIMEOUT_S) -> Any:
-        """`get` for async code: any number may be in flight."""
-        return await self._joined("ether.aget()").call_async(service, method, params, timeout_s, MarkKind.GET)
-
-    async def asave(
-        self, service: str, method: str, params: object = None, timeout_s: float = CALL_TIMEOUT_S
-    ) -> dict[str, Any]:
-        """`save` for async code."""
-        client = self._joined("ether.asave()")
-        try:
-            result = await client.call_async(service, method, params, timeout_s, MarkKind.SAVE)
-        except (CallError, ValidationFailed) as error:
-            return error_status(error)
-        return status_of(result, f"{service}.{method}")
-
-    def get_later(self, service: str, method: str, params: object = None, timeout_s: float = LATER_TIMEOUT_S) -> str:
-        """Begin a `get`; returns at once an id for `collect`, `cancel` and `progress_of`."""
-        return self._joined("ether.get_later()").begin_later(service, method, params, timeout_s, MarkKind.GET)
-
-    def save_later(self, service: str, method: str, params: object = None, timeout_s: float = LATER_TIMEOUT_S) -> str:
-        """Begin a `save`; returns at once an id."""
-        return self._joined("ether.save_later()").begin_later(service, method, params, timeout_s, MarkKind.SAVE)
-
-    @overload
-    def collect(self, call_id: str, timeout_s: float | None = None, *, show: bool = False) -> Any: ...
-    @overload
-    def collect(self, call_id: Sequence[str], timeout_s: float | None = None, *, show: bool = False) -> list[Any]: ...
-    def collect(self, call_id: str | Sequence[str], timeout_s: float | None = None, *, show: bool = False) -> Any:
-        """What `get` or `save` would have returned or raised, once it is there; of several, a list in their order.
-
-        `timeout_s` bounds the wait: it raises `TimeoutError`, and the call goes on. `show` draws its progress as a bar
-        on standard error.
-        """
-        client = self._joined("ether.collect()")
-        if isinstance(call_id, str):
-            return _collected(client, call_id, timeout_s, show)
-        return [_collected(client, each, timeout_s, show) for each in call_id]
-
-    def cancel(self, call_id: str) -> None:
-        """Tell the method that its result is not wanted any more; `collect` then raises `Cancelled` as soon as the
-        method heeds it, at its next `ether.progress()` or `ether.cancelled()`. What waits in a queue is not begun."""
-        client = self._joined("ether.cancel()")
-        client.session.calls.cancel(client.later(call_id))
-
-    def progress(self, fraction: float, text: str = "") -> None:
-        """Inside of a method: report how far it is (0 to 1). Raises `Cancelled` where the caller has cancelled.
-        Outside of a call it does nothing."""
-        from ether.runtime.context import current
-        from ether.runtime.serving import tell_progress
-
-        if (call := current().call) is not None:
-            tell_progress(call, fraction, text)
-
-    def cancelled(self) -> bool:
-        """Inside of a method: True where the caller has cancelled."""
-        from ether.runtime.context import current
-
-        call = current().call
-        return call is not None and call.cancelled
-
-    def progress_of(self, call_id: str) -> tuple[float, str] | None:
-        """How far a call is, as its method last reported: fraction and text; None where it has reported nothing."""
-        return self._joined("ether.progress_of()").later(call_id).progress
-
-    def log_of(self, call_id: str) -> list[dict[str, Any]]:
-        """What the method of a call has logged so far, on whichever machine: `time`, `level`, `message`."""
-        return list(self._joined("ether.log_of()").later(call_id).log)
-
-    def instance(self, name: str, *, timeout_s: float = CALL_TIMEOUT_S) -> Any:
-        """An object with the methods of a running instance: `ether.instance("camera1").snap(exposure=0.1)`.
-
-        Names, signatures and docstrings are the remote class's own, from its announcement; nothing is imported. A
-        method marked `ether_get` returns its value, one marked `ether_save` a status. Raises `NoResponder`.
-        """
-        return self._joined("ether.instance()").proxy(name, timeout_s, of_class=False)
-
-    def service(self, class_name: str, *, timeout_s: float = CALL_TIMEOUT_S) -> Any:
-        """The same for a class: each call goes to one of its ready instances, the least busy first."""
-        return self._joined("ether.service()").proxy(class_name, timeout_s, of_class=True)
-
-    # -- all together
-
-    @overload
-    def sync(self, topic: str, /, *, timeout_s: float = CALL_TIMEOUT_S, **arguments: Any) -> dict[str, Any]: ...
-    @overload
-    def sync(self, /, *, topic: str) -> Callable[[F], F]: ...
-    def sync(self, called: str | None = None, /, *, topic: str | None = None, timeout_s: float = CALL_TIMEOUT_S,
-             **arguments: Any) -> Any:  # fmt: skip
-        """`ether.sync("prepare_trial", exposure=0.1)` runs every method marked with that sync topic on all ready
-        instances at the same time, and returns what each returned. `@ether.sync(topic="prepare_trial")` marks one.
-
-        Raises `SyncError` that names who failed, died or did not answer within `timeout_s` seconds; `NoResponder` where
-        nobody has such a method. An instance that joins after the call began is not waited for.
-        """
-        if called is None:
-            return ether_sync(topic=topic)
-        if topic is not None:
-            arguments["topic"] = topic
-        client = self._joined("ether.sync()")
-        client.session.open(timeout_s)
-        return client.session.sync(called, arguments, timeout_s)
+    # -- objects of this program
 
     def host(self, obj: object, name: str, *, takeover: bool = False) -> None:
         """Make a live object of this program an instance: others call it and it receives messages, on a thread of its
@@ -406,20 +277,3 @@ class Ether:
 
     def __repr__(self) -> str:
         return f"<Ether: {f'session {self.session_id!r}' if self._client else 'no session'}>"
-
-
-def _collected(client: Client, call_id: str, timeout_s: float | None, show: bool) -> Any:
-    from ether.runtime.client import as_status
-    from ether.runtime.progress_bar import ProgressBar
-
-    pending = client.later(call_id)
-    bar = ProgressBar(pending.call) if show else None
-    if bar is not None:
-        pending.watch(bar.draw)
-    try:
-        if pending.kind is not MarkKind.SAVE:
-            return client.collect(call_id, timeout_s)
-        return as_status(lambda: client.collect(call_id, timeout_s), pending.call)
-    finally:
-        if bar is not None:
-            bar.close()
