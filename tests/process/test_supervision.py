@@ -104,10 +104,10 @@ def test_a_killed_instance_is_seen_and_serves_again(ether: Ether, engine: str, r
 
 def test_a_call_under_way_is_lost_and_not_made_again(ether: Ether) -> None:
     ether.tap({"instances": {"w": worker(restart="always")}}, broker={"engine": "amqtt"})
+    pid = ether.get("w", "pid")
+    ether.pub({"seconds": 30}, topic="rest")
+    threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
     with pytest.raises(InstanceLost, match=r"w\.add"):
-        pid = ether.get("w", "pid")
-        ether.pub({"seconds": 30}, topic="rest")
-        threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
         ether.get("w", "add", {"a": 1, "b": 2})
     assert ether.get("w", "add", {"a": 1, "b": 2}) == 3
 
@@ -211,7 +211,7 @@ def test_a_stopped_process_that_goes_on_is_ready_again(ether: Ether, engine: str
         stopped = time.monotonic()
         os.kill(pid, signal.SIGSTOP)
         for watcher in (seen, also_seen):
-            when, states = watcher.until("w", "hung")
+            when, _ = watcher.until("w", "hung")
             assert when - stopped < FLAGGED_S
         assert "no sign of life" in state_of(other, "w")["error"]
         os.kill(pid, signal.SIGCONT)
