@@ -219,18 +219,22 @@ class Ether(Calling):
 
     def _start(self, config: EtherConfig, takeover: bool, timeout_s: float) -> None:
         from ether.logs import get_ether_logger, install_console
-        from ether.process.finding import running_session
+        from ether.process.finding import running_session, starting_alone, with_environment
         from ether.process.launch import Launch, new_session_name
 
         install_console()
-        config, found = running_session(config, os.environ)
-        session = found.name if found is not None else config.session or new_session_name()
-        if found is None:
-            get_ether_logger().info("Starting Ether session: %s...", session)
-        else:
-            get_ether_logger().info("Joining Ether session: %s on %s (%s)...", session, found.host, found.how)
-        launch = Launch(config, session, found, takeover=takeover)
-        self._client = launch.start(timeout_s)
+        config = with_environment(config, os.environ)
+        found = running_session(config, os.environ)
+        with starting_alone(None if found is not None else config.session, timeout_s):
+            if found is None and config.session is not None:
+                found = running_session(config, os.environ)  # it may have been started while we waited
+            session = found.name if found is not None else config.session or new_session_name()
+            if found is None:
+                get_ether_logger().info("Starting Ether session: %s...", session)
+            else:
+                get_ether_logger().info("Joining Ether session: %s on %s (%s)...", session, found.host, found.how)
+            launch = Launch(config, session, found, takeover=takeover)
+            self._client = launch.start(timeout_s)
         self._launch, self._pid = launch, os.getpid()
         atexit.register(self._at_exit)
         get_ether_logger().info("Ether system started successfully")

@@ -147,12 +147,16 @@ class Client:
             call = f"{service}.{method}"
             raise RequestTimeout(call, service, timeout_s, f"could not be asked: {error}") from error
         left_s = deadline.left() if opened_now else timeout_s
+        asked_again = False
         while True:
             try:
                 return self.session.calls.begin(service, method, params, left_s, kind, later=later)
             except NoResponder:
-                if not self.session.await_return(service, deadline):
-                    raise
+                # Who was announced before now, by whomever, is known after this; then it may be about to come back.
+                if asked_again or not self.session.hear_the_latest(deadline):
+                    if not self.session.await_return(service, deadline):
+                        raise
+                asked_again = True
                 left_s = deadline.left()
 
     def call(self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind) -> Any:

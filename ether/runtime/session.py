@@ -64,7 +64,7 @@ class Session:
         self._questions: dict[bytes, Barrier] = {}
         self._changed = threading.Condition()
         self._echoes: set[bytes] = set()
-        self._opened = False
+        self._opened = self._listening = False
         self._opening = threading.Lock()
         self._known: list[Announcement] = []
         self._nested: list[Nested] = []
@@ -78,7 +78,7 @@ class Session:
             if self._opened:
                 return False
             self._open(timeout_s)
-            self._opened = True
+            self._opened = self._listening = True
             return True
 
     def close_in(self, here: dict[str, HostedInstance]) -> None:
@@ -114,6 +114,16 @@ class Session:
         if not came_back:
             raise TransportError(f"the broker did not deliver a message to ourselves within {timeout_s:g} s")
 
+    def hear_the_latest(self, deadline: Deadline) -> bool:
+        """Catch up, where there is a broker that answers; false where there is none."""
+        if not self._listening:
+            return False
+        try:
+            self.catch_up(min(deadline.left(), _ECHO_PATIENCE_S))
+        except TransportError:
+            return False
+        return True
+
     def _notify(self) -> None:
         """Wake everybody who waits; under the lock."""
         self._changed.notify_all()
@@ -126,6 +136,11 @@ class Session:
         """The names of the instances that are ready."""
         with self._changed:
             return self._presence.ready()
+
+    def settled(self) -> frozenset[str]:
+        """The names of those who are ready, or whose start has failed."""
+        with self._changed:
+            return frozenset(m.name for m in self._presence.members() if m.state in (State.READY, State.ERROR))
 
     def announcements(self) -> list[Announcement]:
         """What is known of everybody, programs included, by name."""
@@ -246,13 +261,14 @@ class Session:
             self._notify()
         self.link.announce(self.topics.state(announcement.name), announcement.to_value())
 
-    def sweep(self) -> list[str]:
-        """Clear the announcements of the dead whom nobody starts again; returns their names."""
+    def forget(self, name: str) -> None:
+        """Somebody is not there any more, and the broker holds nothing of it either."""
+        self._take(name, None)
+
+    def await_change(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until something is so that follows from what is known of the others."""
         with self._changed:
-            dead = [m.name for m in self._presence.members() if m.state is State.LOST and not m.returns]
-        for name in dead:
-            self.link.withdraw(self.topics.state(name))
-        return dead
+            return self._changed.wait_for(condition, timeout_s)
 
     def _on_fence(self, inbound: Inbound) -> bool:
         value = _value_of(inbound)

@@ -178,3 +178,34 @@ def end(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
+
+
+def test_programs_that_want_the_same_new_session_at_once_share_one(rounds: int) -> None:
+    for n in range(max(2, rounds // 3)):
+        with ExitStack() as stack:
+            programs = [Ether() for _ in range(4)]
+            for program in programs:
+                stack.callback(leave, program)
+            start, failures = threading.Barrier(len(programs)), []
+
+            def tap(program: Ether, session: str, start: threading.Barrier, failures: list[BaseException]) -> None:
+                start.wait()
+                try:
+                    program.tap(session=session, broker={"engine": "amqtt"})
+                except EtherError as error:
+                    failures.append(error)
+
+            threads = [threading.Thread(target=tap, args=(p, f"bench{n}", start, failures)) for p in programs]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+            assert not failures
+            leaders = [program for program in programs if program.broker_url is not None]
+            assert len(leaders) == 1
+            leaders[0].host(Here(), "cam")
+            for program in programs:
+                assert program.get("cam", "slow_pid", {"seconds": 0}) == os.getpid()
+            for program in programs:
+                if program not in leaders:
+                    leave(program)
