@@ -1,4 +1,4 @@
-"""`python -m ether instance`: what the launcher starts for each instance."""
+"""`python -m ether instance` is what the launcher starts for each instance; anything else is the command line `ether`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import sys
 def main() -> int:
     """Returns the exit code."""
     if sys.argv[1:] != ["instance"]:
-        print(
-            "usage: python -m ether instance  (started by ether.tap(), with settings on standard input)",
-            file=sys.stderr,
-        )
-        return 2
+        from ether.cli.main import main as command_line
+
+        return command_line()
     from ether import ether
     from ether.process.child import main as live
 

@@ -34,7 +34,7 @@ logger = get_ether_logger("Ether")
 CLAIM = "claim"
 """The control verb by which a name is asked for: `{"name", "birth"}`."""
 
-Event = Callable[[Announcement], None]
+Event = Callable[[Announcement], object]
 """Told of every change in the presence table, on the dispatch thread: it must only enqueue."""
 
 _ECHO = b"echo "
@@ -336,7 +336,8 @@ class Session:
         if not self._presence.apply(announcement):
             return
         self._claims.release(name)
-        if announcement.state in _NOBODY_ANSWERS:
+        planned = announcement.state is State.RESTARTING and not announcement.error  # it finishes what it has begun
+        if announcement.state in _NOBODY_ANSWERS and not planned:
             self._lose(name, announcement.error or "its connection broke")
         elif before is not None and before.birth != announcement.birth:
             self._lose(name, "another process has taken its place")

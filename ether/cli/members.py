@@ -1,0 +1,110 @@
+"""`ether ps`, `ether sessions`, `ether graph`: who is there."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ether.cli.exits import Exit
+from ether.cli.joined import JOIN_TIMEOUT_S, TOOL, joined
+from ether.cli.options import BrokerUrl, Json, SessionName, Timeout
+from ether.cli.output import ago, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from ether.cli.pulses import Pulses
+    from ether.protocol.presence import Announcement
+    from ether.runtime.client import Client
+
+_PULSE_PATIENCE_S = 0.8
+"""A living instance sends a pulse every 0.5 s."""
+
+_COLUMNS = {
+    "name": "NAME", "state": "STATE", "class": "CLASS", "host": "HOST", "pid": "PID", "ago": "SINCE", "busy": "BUSY",
+}  # fmt: skip
+
+
+def ps(
+    session: SessionName = None,
+    broker: BrokerUrl = None,
+    errors: Annotated[bool, typer.Option("--errors", help="Show why instances failed, in full.")] = False,
+    timeout: Timeout = JOIN_TIMEOUT_S,
+    json: Json = False,
+) -> None:
+    """Show who is in the session: instances, programs and agents, and what each is doing."""
+    with joined(session, broker, timeout) as client:
+        rows = member_rows(client)
+        name = client.topics.session
+    if json:
+        print_json({"session": name, "members": rows})
+        return
+    shown = [{**row, "ago": ago(row["since"]), "class": row["class"] or f"({row['kind']})"} for row in rows]
+    print_table(shown, _COLUMNS, nothing=f"nobody is in session {name}")
+    for row in rows:
+        if row["error"]:
+            print_line(f"\n{row['name']}: {row['error'] if errors else _last_line(row['error'])}")
+
+
+def _last_line(text: str) -> str:
+    """Of a traceback the line that says what went wrong."""
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def member_rows(client: Client) -> list[dict[str, Any]]:
+    """Everybody but commands such as this one, with what their newest pulse says."""
+    from ether.cli.pulses import Pulses
+
+    pulses = Pulses(client)
+    try:
+        members = [member for member in client.session.announcements() if not member.name.startswith(TOOL)]
+        alive = [member.name for member in members if member.kind == "instance" and member.state.value == "ready"]
+        pulses.collect(_PULSE_PATIENCE_S, alive)
+    finally:
+        pulses.close()
+    return [_row(member, pulses) for member in members]
+
+
+def _row(member: Announcement, pulses: Pulses) -> dict[str, Any]:
+    from ether.cli.pulses import busy_text
+
+    about, beat = member.about, pulses.beat(member.name)
+    facts = {key: about.get(key) for key in ("class", "class_path", "host", "pid", "since", "epoch", "version")}
+    row = {"name": member.name, "kind": member.kind, "state": member.state.value, **facts, "error": member.error}
+    row["busy"] = busy_text(beat.pulse if beat else None)
+    row["queued"] = beat.pulse.queued if beat else None
+    return row
+
+
+def graph(
+    session: SessionName = None,
+    broker: BrokerUrl = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flowchart.")] = False,
+    timeout: Timeout = JOIN_TIMEOUT_S,
+    json: Json = False,
+) -> None:
+    """Show who publishes to whom, by the topics that classes are marked with."""
+    from ether.cli.flow import as_mermaid, as_text, flow_of
+
+    with joined(session, broker, timeout) as client:
+        flow = flow_of(client.session.announcements())
+    if json:
+        print_json(flow.to_value())
+    else:
+        print_line(as_mermaid(flow) if mermaid else as_text(flow) or "nobody publishes or subscribes")
+
+
+_SESSION_COLUMNS = {"name": "SESSION", "host": "HOST", "pid": "PID", "ago": "SINCE", "how": "FOUND", "broker": "BROKER"}
+
+
+def sessions(broker: BrokerUrl = None, json: Json = False) -> int:
+    """Show the sessions that run on this machine, in its network, and at brokers that were used before."""
+    from ether.cli.reach import sessions_in_reach
+
+    rows = sessions_in_reach(broker, os.environ)
+    if json:
+        print_json(rows)
+    else:
+        print_table([{**row, "ago": ago(row["since"])} for row in rows], _SESSION_COLUMNS, nothing="no session runs")
+    return Exit.OK

@@ -1,0 +1,125 @@
+"""What commands print: lines and tables for people, JSON for programs.
+
+JSON goes to standard output and nothing else does then; remarks go to standard error. Colours are for terminals, and
+only where `NO_COLOR` is not set (https://no-color.org). The trap: values from the wire may be arrays, bytes or NaN,
+which JSON has no form for; `to_json` gives them one.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+_SHOWN_ELEMENTS = 1000
+"""Arrays of more elements are described, not listed."""
+
+_STATE_COLOURS = {
+    "ready": "32", "ok": "32", "starting": "36", "restarting": "33", "warn": "33", "stopped": "2",
+    "error": "31", "lost": "31", "failed": "31", "hung": "31", "fail": "31",
+}  # fmt: skip
+
+
+class ReaderGone(Exception):
+    """Whoever read our output has had enough, as `| head` does. No `OSError`: typer would end the program for one."""
+
+
+def colours(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether colours may be written to this stream."""
+    if environment.get("NO_COLOR"):
+        return False
+    if environment.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and environment.get("TERM") != "dumb"
+
+
+def print_json(value: object, *, lines: bool = False) -> None:
+    """Write a value as JSON: indented, or in one line for a stream of them."""
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print_line(json.dumps(to_json(value), ensure_ascii=not is_utf8, indent=None if lines else 2, allow_nan=False))
+
+
+def print_table(rows: Sequence[Mapping[str, object]], columns: Mapping[str, str], *, nothing: str) -> None:
+    """Write rows in aligned columns; `columns` maps keys to headings. `nothing` is said where there are no rows."""
+    if not rows:
+        print(nothing, file=sys.stderr)
+        return
+    cells = [[_cell(row.get(key)) for key in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns.values(), *cells, strict=True)]
+    coloured = colours(sys.stdout)
+    print_line(_joined(list(columns.values()), widths))
+    for row in cells:
+        line = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        print_line("  ".join(_painted(cell, coloured) for cell in line).rstrip())
+
+
+def print_line(text: str) -> None:
+    """Write a line, whatever characters it has and the terminal has not."""
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise ReaderGone from error
+
+
+def remark(text: str) -> None:
+    """Say something beside the result, on standard error."""
+    sys.stderr.write(f"{text}\n")  # one write: others write there, too
+    sys.stderr.flush()
+
+
+def _joined(cells: list[str], widths: list[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:.1f}" if isinstance(value, float) else str(value)
+    return " ".join(text.split()) if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+def _painted(cell: str, coloured: bool) -> str:
+    code = _STATE_COLOURS.get(cell.strip().partition(" ")[0]) if coloured else None
+    return f"\x1b[{code}m{cell}\x1b[0m" if code else cell
+
+
+def to_json(value: object) -> Any:
+    """A value as JSON can carry it: NaN and infinities as texts, bytes as base64, arrays as lists (long ones
+    described), mappings and sequences item by item, all else as text."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [to_json(item) for item in value]
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return {"bytes": len(value), "base64": base64.b64encode(value).decode()}
+    return _array_to_json(value)
+
+
+def _array_to_json(value: Any) -> Any:
+    """An array by what it can do, so that numpy is not imported here."""
+    if not all(hasattr(value, name) for name in ("shape", "dtype", "size", "tolist")):
+        return str(value)
+    described = {"array": str(value.dtype), "shape": list(value.shape)}
+    return {**described, "values": to_json(value.tolist())} if value.size <= _SHOWN_ELEMENTS else described
+
+
+def ago(since: object, now: float | None = None) -> str:
+    """How long ago a unix time is: 12 s, 5 min, 3 h, 2 d."""
+    if not isinstance(since, (int, float)) or not math.isfinite(since):
+        return "-"
+    seconds = max(0.0, (time.time() if now is None else now) - since)
+    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"

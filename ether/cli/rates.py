@@ -1,0 +1,74 @@
+"""How often, and how much: rates over the last seconds of a stream. Pure; `now` is an argument in seconds.
+
+Memory is bounded by `_LONGEST` messages: of a faster stream the rate is taken over the newest of them.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from itertools import pairwise
+from typing import NamedTuple
+
+_LONGEST = 20_000
+
+
+class Rate(NamedTuple):
+    """Over the window: messages and bytes a second, and the time between two messages (None for fewer than two)."""
+
+    messages: int
+    hz: float
+    bytes_per_s: float
+    mean_bytes: float
+    interval_mean_s: float | None
+    interval_min_s: float | None
+    interval_max_s: float | None
+    interval_deviation_s: float | None
+
+
+class Meter:
+    """Feed it messages; ask it for the rate. Not locked."""
+
+    def __init__(self, window_s: float, now: float) -> None:
+        self._window_s = window_s
+        self._began = now
+        self._taken: deque[tuple[float, int]] = deque(maxlen=_LONGEST)
+        self.total = 0
+
+    def take(self, now: float, size_bytes: int = 0) -> None:
+        """A message arrived."""
+        self._taken.append((now, size_bytes))
+        self.total += 1
+
+    def rate(self, now: float) -> Rate:
+        """The rate until now."""
+        while self._taken and self._taken[0][0] <= now - self._window_s:
+            self._taken.popleft()
+        times = [when for when, _ in self._taken]
+        seen_s = self._seen_s(now, times)
+        size = sum(size for _, size in self._taken)
+        gaps = [after - before for before, after in pairwise(times)]
+        return Rate(
+            len(times),
+            len(times) / seen_s,
+            size / seen_s,
+            size / len(times) if times else 0.0,
+            statistics.fmean(gaps) if gaps else None,
+            min(gaps, default=None),
+            max(gaps, default=None),
+            statistics.pstdev(gaps) if gaps else None,
+        )
+
+    def _seen_s(self, now: float, times: list[float]) -> float:
+        """How much time the messages that are kept stand for."""
+        since = times[0] if len(times) == _LONGEST else max(self._began, now - self._window_s)
+        return max(now - since, 1e-6)
+
+
+def shown_bytes(count: float) -> str:
+    """With a unit: 999 B, 1.5 kB, 2.0 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -1,0 +1,188 @@
+"""Commands that need no session, run as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from command_line import ETHER, Done, ether
+
+from ether.cli.main import ENTRIES
+from ether.version import VERSION
+
+START_LIMIT_S = 0.2
+GROUPS = {"topic": ["list", "echo", "hz", "bw", "pub"], "service": ["install", "status", "logs", "remove"]}
+COMMANDS = [entry.name for entry in ENTRIES]
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
+
+
+def test_help_lists_every_command(tmp_path: Path) -> None:
+    done = ether(tmp_path, "--help")
+    assert done.code == 0
+    for entry in ENTRIES:
+        assert f"  {entry.name} " in done.out
+    assert ether(tmp_path).out == done.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_json_and_a_place_on_the_page(tmp_path: Path, command: str) -> None:
+    done = ether(tmp_path, command, "--help")
+    assert done.code == 0
+    assert done.out.startswith(f"Usage: ether {command} ")
+    listed = GROUPS.get(command, [])
+    for sub in listed:
+        assert "--json" in ether(tmp_path, command, sub, "--help").out or (command, sub) == ("service", "logs")
+        assert sub in PAGE.read_text().partition(f"## ether {command}")[2].partition("## ")[0]
+    assert listed or "--json" in done.out
+    assert f"## ether {command}" in PAGE.read_text()
+
+
+def test_the_version(tmp_path: Path) -> None:
+    assert ether(tmp_path, "--version") == Done(0, f"ether {VERSION}\n", "")
+
+
+def test_it_starts_in_under_200_ms(tmp_path: Path) -> None:
+    """The quickest of ten: the others tell how busy the machine is with other things."""
+    times = []
+    for _ in range(10):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, *ETHER, "--help"], cwd=tmp_path, capture_output=True, check=True)
+        times.append(time.perf_counter() - began)
+    assert min(times) < START_LIMIT_S, times
+
+
+def test_only_the_command_that_was_asked_for_is_imported() -> None:
+    code = (
+        "import sys; from ether.cli.main import main; main(['--version']); print([n for n in sys.modules if n in %r])"
+    )
+    heavy = ["rich", "pydantic", "paho", "yaml", "ether.cli.run", "ether.process.launch", "numpy"]
+    done = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["vlidate"], "Did you mean 'validate'"),
+        (["validate", "--jsn"], "ether validate --help"),
+        (["call"], "SERVICE.METHOD"),
+        (["call", "nodot"], "camera1.snap"),
+        (["new"], "NAME"),
+        (["topic", "hz", "x", "--count", "many"], "--count"),
+        (["topic", "pub", "x", "--count", "3"], "--rate"),
+        (["top"], "--once"),
+        (["logs", "-f", "--since", "soon"], "how long ago"),
+        (["logs", "--set", "cam"], "NAME=LEVEL"),
+        (["run"], "ether.yaml"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line_and_code_2(tmp_path: Path, words: list[str], said: str) -> None:
+    ether(tmp_path, *words).assert_mistake(2, said)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["ps"], ["call", "a.b"], ["topic", "list"], ["graph"], ["top", "--once"], ["down"], ["logs"], ["restart", "x"]],
+)
+def test_without_a_session_it_says_so(tmp_path: Path, words: list[str]) -> None:
+    ether(tmp_path, *words).assert_mistake(4, "no session is running", "ether run FILE")
+
+
+def test_a_broker_that_is_not_there(tmp_path: Path) -> None:
+    ether(tmp_path, "ps", "--broker", "mqtt://127.0.0.1:9").assert_mistake(5, "127.0.0.1:9")
+    ether(tmp_path, "ps", "--broker", "http://x").assert_mistake(3, "http://x")
+
+
+def test_sessions_without_any(tmp_path: Path) -> None:
+    assert ether(tmp_path, "sessions") == Done(0, "", "no session runs\n")
+    assert ether(tmp_path, "sessions", "--json").json == []
+
+
+# -- validate
+
+
+def test_a_valid_configuration(tmp_path: Path) -> None:
+    (tmp_path / "lab.yaml").write_text(
+        "instances:\n  cam: {class_path: a.B}\n  other: {class_path: a.B, autorun: false}\n"
+    )
+    done = ether(tmp_path, "validate")
+    assert (done.code, done.out) == (0, "lab.yaml: fine: 2 instances (2 a.B), 1 of them not started with the session\n")
+    assert ether(tmp_path, "validate", "lab.yaml", "--json").json["instances"] == ["cam", "other"]
+
+
+def test_an_invalid_configuration(tmp_path: Path) -> None:
+    (tmp_path / "lab.yaml").write_text("instances:\n  cam:\n    clas_path: a.B\n")
+    done = ether(tmp_path, "validate", "lab.yaml")
+    assert done.code == 3
+    assert "lab.yaml:3" in done.err
+    assert "Did you mean 'class_path'" in done.err
+    assert "Traceback" not in done.err
+    told = ether(tmp_path, "validate", "lab.yaml", "--json")
+    assert (told.code, told.err) == (3, "")
+    first = told.json["problems"][0]
+    assert (first["line"], first["path"], first["nearest"]) == (3, "instances.cam.clas_path", "class_path")
+    ether(tmp_path, "validate", "no.yaml").assert_mistake(3, "no.yaml")
+
+
+def test_which_file_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "notes.yaml").write_text("a: 1\n")
+    ether(tmp_path, "validate").assert_mistake(2, "no ether.yaml")
+    for name in ("one.yaml", "two.yml"):
+        (tmp_path / name).write_text("instances: {}\n")
+    ether(tmp_path, "validate").assert_mistake(2, "one.yaml, two.yml")
+    (tmp_path / "ether.yaml").write_text("session: bench\n")
+    assert ether(tmp_path, "validate").out.startswith("ether.yaml: fine")
+
+
+# -- schema, new
+
+
+def test_the_schema_is_printed_or_written(tmp_path: Path) -> None:
+    printed = ether(tmp_path, "schema").json
+    assert printed["$schema"].startswith("https://json-schema.org/")
+    assert ether(tmp_path, "schema", "-o", "s.json") == Done(0, "", "")
+    assert (tmp_path / "s.json").read_text().count("class_path") >= 1
+    ether(tmp_path, "schema", "-o", "no/where.json").assert_mistake(2, "where.json")
+
+
+def test_a_new_project_is_whole_and_its_test_passes(tmp_path: Path) -> None:
+    made = ether(tmp_path, "new", "demo", "--json").json
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == sorted(made["files"])
+    assert ether(tmp_path / "demo", "validate").code == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q"], cwd=tmp_path / "demo", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    ether(tmp_path, "new", "demo").assert_mistake(2, "exists already")
+    (tmp_path / "file").write_text("")
+    ether(tmp_path, "new", "file/below").assert_mistake(2, "file/below")
+
+
+def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, *ETHER, "schema"], cwd=tmp_path, stdout=closed, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_get_their_completion(tmp_path: Path, shell: str) -> None:
+    script = ether(tmp_path, "--show-completion", shell)
+    assert script.code == 0
+    assert "_ETHER_COMPLETE" in script.out
+
+
+def test_what_could_stand_here(tmp_path: Path) -> None:
+    done = ether(tmp_path, _ETHER_COMPLETE="complete_bash", COMP_WORDS="ether va", COMP_CWORD="1")
+    assert done.out.split() == ["validate"]
+    done = ether(tmp_path, _ETHER_COMPLETE="complete_bash", COMP_WORDS="ether topic e", COMP_CWORD="2")
+    assert done.out.split() == ["echo"]
+    done = ether(tmp_path, _ETHER_COMPLETE="complete_bash", COMP_WORDS="ether ps --js", COMP_CWORD="2")
+    assert done.out.split() == ["--json"]
