@@ -153,9 +153,9 @@ class Client:
                 return self.session.calls.begin(service, method, params, left_s, kind, later=later)
             except NoResponder:
                 # Who was announced before now, by whomever, is known after this; then it may be about to come back.
-                if asked_again or not self.session.hear_the_latest(deadline):
-                    if not self.session.await_return(service, deadline):
-                        raise
+                known = asked_again or not self.session.hear_the_latest(deadline)
+                if known and not self.session.await_return(service, deadline):
+                    raise
                 asked_again = True
                 left_s = deadline.left()
 
