@@ -1,4 +1,4 @@
-"""`python -m ether instance` is what the launcher starts for each instance; anything else is the command line `ether`."""
+"""`python -m ether instance` is what the launcher starts for each instance; anything else is the command line."""
 
 from __future__ import annotations
 

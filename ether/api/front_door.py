@@ -20,6 +20,7 @@ from ether.spec.marks import START_TOPIC
 if TYPE_CHECKING:
     from ether.config import EtherConfig, EtherInstanceConfig
     from ether.process.launch import Launch
+    from ether.protocol.presence import Announcement
     from ether.runtime.changes import Changes
     from ether.runtime.client import Client, Subscription
 
@@ -34,6 +35,7 @@ class Ether(Calling):
         self._launch: Launch | None = None
         self._client: Client | None = None
         self._changes: Changes | None = None
+        self._watch: Callable[[Announcement], object] | None = None
         self._pid = os.getpid()
 
     # -- joining and leaving
@@ -197,6 +199,18 @@ class Ether(Calling):
         broker is not this program's own."""
         return self._launch.broker_url if self._launch else None
 
+    # -- for programs that run others' sessions, such as the command line
+
+    def watch_start(self, event: Callable[[Announcement], object]) -> None:
+        """Tell `event` of every change in the table of members from the next `tap()` on, while it is still waiting. It
+        is called on the dispatch thread and must only note something; `on_change` is for everybody else."""
+        self._watch = event
+
+    def on_shutdown_asked(self, callback: Callable[[], object]) -> None:
+        """Let other programs end this session (`ether down`): `callback` is called, on a thread of Ether's own, when
+        one of them asks, and should lead to `ether.shutdown()` on another thread."""
+        self._launched("ether.on_shutdown_asked()").on_shutdown_asked(callback)
+
     # -- inside
 
     def adopt(self, client: Client | None) -> None:
@@ -219,6 +233,7 @@ class Ether(Calling):
 
     def _start(self, config: EtherConfig, takeover: bool, timeout_s: float) -> None:
         from ether.logs import get_ether_logger, install_console
+        from ether.process.discovery import remember
         from ether.process.finding import running_session, starting_alone, with_environment
         from ether.process.launch import Launch, new_session_name
 
@@ -234,7 +249,9 @@ class Ether(Calling):
             else:
                 get_ether_logger().info("Joining Ether session: %s on %s (%s)...", session, found.host, found.how)
             launch = Launch(config, session, found, takeover=takeover)
-            self._client = launch.start(timeout_s)
+            self._client = launch.start(timeout_s, self._watch)
+        if found is not None:
+            remember(found, os.environ)
         self._launch, self._pid = launch, os.getpid()
         atexit.register(self._at_exit)
         get_ether_logger().info("Ether system started successfully")

@@ -47,6 +47,7 @@ ENTRIES = (
     Entry("graph", "ether.cli.members:graph", "Who publishes to whom."),
     Entry("doctor", "ether.cli.doctor:doctor", "Look for what is wrong with this machine and the session."),
     Entry("instance", "ether.cli.instance:instance", "Run one instance of a configuration, as a service does."),
+    Entry("agent", "ether.cli.agent:agent", "Run instances here for sessions elsewhere."),
     Entry("service", "ether.cli.service:app", "Services that run after a reboot: install, status, logs, remove."),
     Entry("validate", "ether.cli.files:validate", "Check a configuration without starting anything."),
     Entry("schema", "ether.cli.files:schema", "The JSON Schema of a configuration, for editors."),

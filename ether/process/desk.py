@@ -3,14 +3,15 @@ like, from any program of the session.
 
 Promise: one request at a time, on a thread of its own, each answered with what came of it. The trap: whoever can
 publish in the session can ask. So only what the program's own configuration describes can be started; a class path
-never comes over the network (for that there is the agent, with its list of what is allowed).
+comes over the network only to an agent, which has its owner's list of what is allowed (`run`).
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ether.config import EtherInstanceConfig
@@ -33,8 +34,10 @@ class Keeper(Protocol):
 
     def add(self, name: str, instance: EtherInstanceConfig, timeout_s: float) -> None: ...
     def remove(self, name: str) -> dict[str, str]: ...
+    def remove_all(self, names: Sequence[str], steps: Sequence[str] | None) -> dict[str, str]: ...
     def restart(self, name: str, timeout_s: float) -> None: ...
     def described(self, name: str) -> EtherInstanceConfig | None: ...
+    def run(self, name: str, asked: Mapping[str, Any], by: str) -> str: ...
 
 
 class Desk:
@@ -47,7 +50,7 @@ class Desk:
         self._keeper = keeper
         self._requests: queue.SimpleQueue[Inbound | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self.on_shutdown: Callable[[], None] | None = None
+        self.on_shutdown: Callable[[], object] | None = None
         self._receive = self._take
         link.listen(topics.control(KEEP), self._receive)
 
@@ -84,34 +87,49 @@ class Desk:
         value, headers = unpacked.value, unpacked.headers
         if not isinstance(value, dict) or self._program not in value.get("instances", ()):
             return
-        answer = self._do(value)
+        answer = self._do(value, headers.source if headers is not None else "somebody")
         if headers is not None and headers.reply_to:
             self._link.publish(headers.reply_to, answer.to_value(self._program), correlation=headers.correlation)
         if value.get("do") == "shutdown" and self.on_shutdown is not None and not answer.failed:
             self.on_shutdown()
 
-    def _do(self, asked: Mapping[str, Any]) -> Answer:
-        verb, name = str(asked.get("do")), str(asked.get("name", ""))
+    def _do(self, asked: Mapping[str, Any], by: str) -> Answer:
+        verb = str(asked.get("do"))
         try:
-            self._carry_out(verb, name)
+            return Answer((verb,), results=self._carry_out(verb, asked, by))
         except (EtherError, KeyError) as error:
             return Answer(failed={verb: str(error.args[0]) if error.args else str(error)})
-        return Answer((verb,))
+        except Exception as error:
+            logger.exception("%s could not %s, as %s asked", self._program, verb, by)
+            return Answer(failed={verb: f"{type(error).__name__}: {error}"})
 
-    def _carry_out(self, verb: str, name: str) -> None:
+    def _carry_out(self, verb: str, asked: Mapping[str, Any], by: str) -> Mapping[str, Any]:
+        name = str(asked.get("name", ""))
         match verb:
+            case "clock":
+                return {"time": time.time()}
             case "shutdown" if self.on_shutdown is not None:
-                return
+                return {}
             case "shutdown":
                 raise KeyError(f"{self._program} ends by itself; it cannot be asked to")
             case "restart":
                 self._keeper.restart(name, START_TIMEOUT_S)
             case "remove":
-                self._keeper.remove(name)
+                names, steps = _texts(asked.get("names")), _texts(asked.get("steps"))
+                removed = self._keeper.remove(name) if names is None else self._keeper.remove_all(names, steps)
+                return {"problems": removed}
+            case "run":
+                return {"run": self._keeper.run(name, asked, by)}
             case "start":
                 instance = self._keeper.described(name)
                 if instance is None:
                     raise KeyError(f"the configuration of {self._program} describes no instance {name!r}")
                 self._keeper.add(name, instance, START_TIMEOUT_S)
             case _:
-                raise KeyError(f"{self._program} knows no request {verb!r}; it knows start, remove, restart, shutdown")
+                known = "start, remove, restart, run, clock, shutdown"
+                raise KeyError(f"{self._program} knows no request {verb!r}; it knows {known}")
+        return {}
+
+
+def _texts(value: object) -> list[str] | None:
+    return [str(item) for item in value] if isinstance(value, list) else None

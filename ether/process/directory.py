@@ -9,6 +9,7 @@ there, so nothing in an entry is believed but its form.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from ether.runtime.deadline import Deadline
 from ether.transport import open_transport
 from ether.transport.base import Delivery, Transport
 from ether.transport.endpoint import Endpoint
+from ether.version import VERSION
 from ether.wire.envelope import unpack
 from ether.wire.topics import ROOT, check_session_name
 
@@ -51,6 +53,23 @@ class SessionInfo:
             return None
         said = {key: value[key] for key, kind in _TYPES.items() if isinstance(value.get(key), kind)}
         return cls(check_session_name(session), **said)
+
+
+def entry_of(
+    session: str, program: str, since: float, endpoint: Endpoint, engine: str, *, named: bool
+) -> dict[str, object]:
+    """The entry of a session that this process leads; `named`: it will have the same name when it is started again."""
+    return {
+        "session": session,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "since": since,
+        "version": VERSION,
+        "broker": endpoint.address,
+        "engine": engine,
+        "program": program,
+        "named": named,
+    }
 
 
 def sessions_at(endpoint: Endpoint, timeout_s: float) -> list[SessionInfo]:

@@ -31,7 +31,7 @@ from ether.wire.topics import check_session_name
 
 logger = get_ether_logger("Ether")
 
-BROKER_VARIABLE, SESSION_VARIABLE, MDNS_VARIABLE = "ETHER_BROKER", "ETHER_SESSION", "ETHER_MDNS"
+BROKER_VARIABLE, SESSION_VARIABLE = "ETHER_BROKER", "ETHER_SESSION"
 ARGUMENT, ENVIRONMENT = "argument", "environment"
 THIS_MACHINE, NETWORK, REMEMBERED = "this machine", "network", "remembered"
 
@@ -91,7 +91,7 @@ class Wish:
         if name is not None:
             check_session_name(name)
         given = broker or environment.get(BROKER_VARIABLE) or None
-        mdns_s = _mdns_seconds(environment) if mdns_timeout_s is None else mdns_timeout_s
+        mdns_s = mdns.browse_seconds(environment) if mdns_timeout_s is None else mdns_timeout_s
         how = ARGUMENT if broker or not given else ENVIRONMENT
         return cls(name, None if given is None else complete_url(given), how, mdns_s, environment)
 
@@ -181,7 +181,7 @@ def look_here(wish: Wish) -> Step:
 def look_around(wish: Wish) -> Step:
     """The sessions that are announced on the network."""
     if wish.mdns_s <= 0:
-        return Step(NETWORK, detail=f"mDNS is turned off ({MDNS_VARIABLE}=0)")
+        return Step(NETWORK, detail=f"mDNS is turned off ({mdns.MDNS_VARIABLE}=0)")
     try:
         announced = mdns.browse(wish.mdns_s, session=wish.session)
     except mdns.MdnsUnavailable as error:
@@ -312,16 +312,3 @@ def _key_or_problem(environment: Mapping[str, str]) -> tuple[LabKey | None, str]
     except ConfigError as error:
         logger.warning("sessions on the network cannot be joined: %s", error)
         return None, str(error)
-
-
-def _mdns_seconds(environment: Mapping[str, str]) -> float:
-    given = environment.get(MDNS_VARIABLE, "").strip()
-    if not given:
-        return mdns.BROWSE_S
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 60:
-        raise ConfigError(f"found {MDNS_VARIABLE}={given!r:.40}; expected seconds from 0 (off) to 60.")
-    return seconds

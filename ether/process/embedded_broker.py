@@ -21,12 +21,14 @@ from typing import Any
 from ether.config import broker as config_broker
 from ether.errors import BrokerFailed
 from ether.logs import get_ether_logger
+from ether.process import mdns
 from ether.process.children import Child
 from ether.process.group import ProcessGroup
 from ether.process.runtime_folder import private_folder
 from ether.security.credentials import Credentials
-from ether.security.lab_key import load_or_make_key
+from ether.security.lab_key import USERNAME, load_or_make_key
 from ether.transport.endpoint import Endpoint
+from ether.version import VERSION
 
 __all__ = ["BrokerFacts", "EmbeddedBroker", "private_folder"]
 
@@ -65,6 +67,7 @@ class EmbeddedBroker:
         self._facts: BrokerFacts | None = None
         self._changed = threading.Condition()
         self._stopping = False
+        self._on_network: mdns.Announcement | None = None
         self._ended = ""
         self._starts: deque[float] = deque(maxlen=_RESTARTS)
         self._child = self._start()
@@ -111,8 +114,19 @@ class EmbeddedBroker:
         host = socket.gethostname() if facts.lan_host == config_broker.EVERYWHERE else facts.lan_host
         return Endpoint("tcp", host, facts.lan_port).address
 
+    def announce(self, session: str, environment: Mapping[str, str]) -> None:
+        """Let other machines find the session, where the broker listens to them."""
+        host, port = self.lan_host, self.lan_port
+        if host is None or port is None or not mdns.browse_seconds(environment):
+            return
+        addresses = mdns.own_addresses() if host == config_broker.EVERYWHERE else [host]
+        self._on_network = mdns.announce(session, port, addresses, VERSION, user=USERNAME)
+
     def stop(self, timeout_s: float) -> None:
         """Stop it. Twice is fine."""
+        if self._on_network is not None:
+            self._on_network.close()
+            self._on_network = None
         with self._changed:
             self._stopping = True
             child = self._child

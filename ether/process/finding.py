@@ -3,7 +3,8 @@
 A configuration that names neither session nor broker and describes instances starts a session of its own, so that two
 pipelines on one machine do not run into each other. A program without instances looks for a session to join.
 
-Two programs that want the same session in the same moment, where none runs yet: one starts it, the other waits and joins.
+Two programs that want the same session in the same moment, where none runs yet: one starts it, the other waits and
+joins.
 """
 
 from __future__ import annotations

@@ -7,42 +7,45 @@ work in flight, save_all, cleanup, stop, then the broker. Whatever cannot be ask
 
 from __future__ import annotations
 
-import difflib
 import os
 import shutil
 import socket
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ether.config import EtherConfig, EtherInstanceConfig
 from ether.config import broker as config_broker
-from ether.errors import EtherError, LifecycleFailed, NameTaken, StartFailed, TransportError
+from ether.errors import EtherError, LifecycleFailed, StartFailed
 from ether.logs import get_ether_logger
-from ether.process.alive import is_running
 from ether.process.children import changed_environment, import_path, running_script
 from ether.process.desk import Desk
+from ether.process.directory import entry_of
+from ether.process.elsewhere import Elsewhere
 from ether.process.embedded_broker import EmbeddedBroker, private_folder
 from ether.process.group import ProcessGroup, make_group
+from ether.process.guests import Guests
+from ether.process.holding import program_name, take_name
 from ether.process.log_file import SessionLog
+from ether.process.offline import OfflineNotes
+from ether.process.orderly_end import STEPS, OrderlyEnd
 from ether.process.records import Record, write_record
-from ether.process.registry import registry_marks, registry_options
+from ether.process.registry import registry_options, warn_of_registry_typos
 from ether.process.settings import InstanceSettings
 from ether.process.supervisor import Supervisor
 from ether.protocol.presence import Announcement, State
 from ether.runtime.assembly import make_link, new_birth
 from ether.runtime.client import Client
 from ether.runtime.deadline import Deadline
-from ether.runtime.here import InstanceHere, OpenLink
+from ether.runtime.here import OpenLink
 from ether.runtime.link import Link
 from ether.runtime.log_shipping import LogShipper
-from ether.runtime.session import NeverAtRest, Session
+from ether.runtime.members import Event
+from ether.runtime.session import Session
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
-from ether.version import VERSION
 from ether.wire.topics import SessionTopics, check_instance_name
 
 if TYPE_CHECKING:
@@ -54,10 +57,6 @@ STEP_TIMEOUT_S = 10.0
 """For each of drain, save_all, cleanup and stop."""
 
 _LEAVE_TIMEOUT_S = 2.0
-_LAST_WORDS_TIMEOUT_S = 2.0
-_RETURN_TIMEOUT_S = 3.0
-"""For an instance that is just reconnecting when everything ends."""
-
 PROGRAM = "main"
 """The source that stands in the headers of what the main program publishes."""
 
@@ -74,31 +73,33 @@ class Launch:
     def __init__(
         self, config: EtherConfig, session: str, found: FoundSession | None = None, *, takeover: bool = False
     ) -> None:
-        """`found` is the running session to join, None to start one. `takeover` replaces instances of the same names."""
+        """`found` is the running session to join, None to start one; `takeover` replaces holders of the same names."""
         self.config = config
         self.topics = SessionTopics(session)
         self._found = found
         self._takeover = takeover
-        self._program = PROGRAM if found is None else _program_name()
+        self._program = PROGRAM if found is None else program_name()
         self._since = time.time()
         self._folder = private_folder()
         self._group: ProcessGroup | None = None
         self._group_lock = threading.Lock()
         self._broker: EmbeddedBroker | None = None
         self._supervisor = Supervisor(self._own_group)
+        self._elsewhere = Elsewhere(config)
         self._endpoint: Endpoint | None = None
         self._limit: int | None = None
         self._link: Link | None = None
         self._session: Session | None = None
         self._desk: Desk | None = None
+        self._offline: OfflineNotes | None = None
         self._log: LogShipper | None = None
         self._log_file: SessionLog | None = None
         self._open_link: OpenLink | None = None
-        self._here: dict[str, InstanceHere] = {}
+        self._here = Guests()
 
     # -- starting
 
-    def start(self, timeout_s: float) -> Client:
+    def start(self, timeout_s: float, watch: Event | None = None) -> Client:
         """Start everything; returns when every autorun instance is ready. Raises `StartFailed`, `BrokerFailed` and
         `NameTaken`; nothing is left running then."""
         deadline = Deadline(timeout_s)
@@ -110,20 +111,35 @@ class Launch:
             link = self._link = self._open_link(self._program, self._last_word())
             client = Client(link, self.topics)
             session = self._session = client.session
+            if watch is not None:
+                session.watch(watch)
             session.open(deadline.left())
             if self._found is None:
                 self._log_file = SessionLog(link, self.topics)
             self._log = LogShipper(link, self.topics, self._program, own_process=False)
             self._appear(link, endpoint)
             self._supervisor.connect(session, self._settings)
+            self._elsewhere.connect(session)
             self._take_names(session, deadline)
             self._desk = Desk(link, self.topics, self._program, self)
-            if reasons := self._supervisor.begin(self._supervisor.names, deadline):
-                raise StartFailed(self.topics.session, reasons)
+            self._begin(deadline)
         except BaseException:
+            self._elsewhere.undo(self._elsewhere.names)
             self._abandon()
             raise
         return client
+
+    def _begin(self, deadline: Deadline) -> None:
+        far = self._elsewhere
+        starts = far.starts(far.names, deadline.left())
+        reasons = self._supervisor.begin(self._supervisor.names, deadline, starts, far.failed)
+        if reasons := {**reasons, **far.refused(far.names)}:
+            raise StartFailed(self.topics.session, reasons)
+
+    def on_shutdown_asked(self, callback: Callable[[], object]) -> None:
+        """What to do when another program asks for the end of this one."""
+        assert self._desk is not None
+        self._desk.on_shutdown = callback
 
     @property
     def session(self) -> Session:
@@ -148,25 +164,18 @@ class Launch:
             return self._group
 
     def _start_processes(self) -> None:
-        self._warn_of_registry_typos()
+        warn_of_registry_typos(self.config)
         if self._found is None and isinstance(self.config.broker, config_broker.EmbeddedBroker):
             self._broker = EmbeddedBroker(self.config.broker, self._own_group(), self._folder)
         for name, instance in self.config.named_instances().items():
             if instance.autorun:
-                self._supervisor.prepare(name, instance)
-
-    def _warn_of_registry_typos(self) -> None:
-        """An entry that no instance names may be of a base class; one that is nearly an instance's class is not."""
-        used = {instance.class_path for instance in self.config.instances.values()}
-        for class_path in self.config.registry.keys() - used:
-            if nearest := difflib.get_close_matches(class_path, used, n=1, cutoff=0.9):
-                logger.warning("registry: no instance is a %s; did you mean %s?", class_path, nearest[0])
+                (self._supervisor.prepare if instance.host is None else self._elsewhere.add)(name, instance)
 
     def _broker_address(self, deadline: Deadline) -> tuple[Endpoint, int | None]:
         if self._found is not None:
             return Endpoint.from_url(self._found.url), None
         if isinstance(self.config.broker, config_broker.ExternalBroker):
-            return external_endpoint(self.config.broker), None
+            return Endpoint.from_url(self.config.broker.url), None
         assert self._broker is not None
         facts = self._broker.wait_ready(deadline.left())
         logger.info("Broker: %s %s on %s:%s", facts.engine, facts.version, facts.host, facts.port)
@@ -209,23 +218,17 @@ class Launch:
             announcement = Announcement(self._program, State.READY, new_birth(), about=about)
             link.announce(self.topics.state(self._program), announcement.to_value())
             return
-        link.announce(self.topics.session_info, self._session_info(endpoint))
+        self._offline = OfflineNotes(self.session)
+        engine = self._broker.wait_ready(0).engine if self._broker is not None else "external"
+        named = self.config.session is not None
+        entry = entry_of(self.topics.session, self._program, self._since, endpoint, engine, named=named)
+        link.announce(self.topics.session_info, entry)
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         self._own_group()  # its guard removes the folder, whatever becomes of this program
         url = self._broker.url if self._broker is not None else _url_of(self.config)
         write_record(self._folder, Record.of_this_process(self.topics.session, url, self._since))
-
-    def _session_info(self, endpoint: Endpoint) -> dict[str, object]:
-        return {
-            "session": self.topics.session,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "since": self._since,
-            "version": VERSION,
-            "broker": endpoint.address,
-            "engine": self._broker.wait_ready(0).engine if self._broker is not None else "external",
-            "program": self._program,
-        }
+        if self._broker is not None:
+            self._broker.announce(self.topics.session, os.environ)
 
     # -- names
 
@@ -237,19 +240,11 @@ class Launch:
 
     def take_name(self, session: Session, name: str, deadline: Deadline) -> tuple[str, int]:
         """Become the holder of an instance's name: its birth and epoch. Raises `NameTaken`."""
-        holder = session.holder(name)
-        if holder is not None and not (self._takeover or _is_dead_here(holder)):
-            raise _taken(holder)
-        birth = new_birth()
-        if not session.claim(name, birth, deadline.left()):
-            raise NameTaken("instance", name, responds=False)
-        winner = session.holder(name)
-        if winner is not None and (holder is None or winner.birth != holder.birth):
-            raise _taken(winner)
-        epoch = session.next_epoch(name)
-        if holder is not None:
-            session.fence(holder, epoch, deadline.left())
-        return birth, epoch
+        return take_name(session, name, deadline, yields=self._yields)
+
+    def _yields(self, holder: Announcement) -> bool:
+        """Whether a holder gives way to us although it lives."""
+        return self._takeover
 
     # -- objects of this process
 
@@ -258,39 +253,22 @@ class Launch:
         check_instance_name(name)
         assert self._open_link is not None
         self._takeover = takeover
-        birth, epoch = self.take_name(self.session, name, Deadline(STEP_TIMEOUT_S))
-        registry = registry_marks(registry_options(self.config))
-        here = InstanceHere(
-            name,
-            obj,
-            self.topics,
-            self._open_link,
-            registry,
-            birth=birth,
-            epoch=epoch,
-            on_fenced=lambda why: self._unhost_soon(name),
-        )
-        self._here[name] = here
-        self.session.calls.here[name] = here.instance
-        self.session.wait_ready([name], Deadline(STEP_TIMEOUT_S), dict)
+        birth_and_epoch = self.take_name(self.session, name, Deadline(STEP_TIMEOUT_S))
+        options = registry_options(self.config)
+        self._here.add(self.session, self._open_link, name, obj, options, birth_and_epoch)
 
     def unhost(self, name: str) -> None:
         """The object leaves the session; nothing where it is not hosted here."""
-        here = self._here.pop(name, None)
-        if here is not None:
-            self.session.calls.here.pop(name, None)
-            here.close()
-            if self.session.link.transport.connected:
-                self.session.catch_up(_LAST_WORDS_TIMEOUT_S)  # whoever calls it next is told that it has left
-
-    def _unhost_soon(self, name: str) -> None:
-        """From a thread that must not wait."""
-        threading.Thread(target=self.unhost, args=(name,), name=f"ether-unhost-{name}", daemon=True).start()
+        self._here.remove(self.session, name)
 
     # -- one instance, while everything runs
 
     def add(self, name: str, instance: EtherInstanceConfig, timeout_s: float) -> None:
         """Start an instance that was not there. Raises `NameTaken` and `StartFailed`."""
+        if instance.host is not None:
+            self._elsewhere.add(name, instance)
+            self._elsewhere.start(name, timeout_s)
+            return
         deadline = Deadline(timeout_s)
         birth_and_epoch = self.take_name(self.session, name, deadline)
         self._supervisor.prepare(name, instance)
@@ -303,20 +281,32 @@ class Launch:
 
     def remove(self, name: str) -> dict[str, str]:
         """Stop one instance in order; returns what went wrong. Raises `KeyError` for one that is not kept here."""
-        if name not in self._supervisor.names:
+        if name not in [*self._supervisor.names, *self._elsewhere.names]:
             raise KeyError(f"no instance {name!r} is kept by this program")
-        self._supervisor.leave(name)
-        problems = self._stop_in_order([name])
-        self._supervisor.forget(name)
-        if self.session.link.transport.connected:
-            self.session.link.withdraw(self.topics.state(name))
+        return self.remove_all([name], None)
+
+    def remove_all(self, names: Sequence[str], steps: Sequence[str] | None) -> dict[str, str]:
+        """Stop those of them that are kept here; `steps` are those of the end that are still to be taken, None for all.
+        Returns what went wrong."""
+        local = [name for name in names if name in self._supervisor.names]
+        far = [name for name in names if name in self._elsewhere.names]
+        for name in local:
+            self._supervisor.leave(name)
+        problems = self._end().of([*local, *far], STEPS if steps is None else steps)
+        for name in local:
+            self._supervisor.forget(name)
+            if self.session.link.transport.connected:
+                self.session.link.withdraw(self.topics.state(name))
         return problems
 
     def restart(self, name: str, timeout_s: float) -> None:
         """Stop one instance in order and start it again; calls to it wait meanwhile."""
+        if name in self._elsewhere.names:
+            self._elsewhere.restart(name, timeout_s)
+            return
         instance = self._supervisor.config(name)
         self._supervisor.leave(name)
-        self._stop_in_order([name], returns=True)
+        self._end(returns=True).of([name])
         self._supervisor.forget(name)
         deadline = Deadline(timeout_s)
         self._supervisor.prepare(name, instance)
@@ -326,6 +316,10 @@ class Launch:
     def described(self, name: str) -> EtherInstanceConfig | None:
         """What the configuration says of an instance, started or not."""
         return self.config.named_instances().get(name)
+
+    def run(self, name: str, asked: Mapping[str, Any], by: str) -> str:
+        """Only an agent runs what it is told over the network; raises `KeyError`."""
+        raise KeyError(f"{self._program} is no agent: it runs only what its own configuration describes")
 
     # -- stopping
 
@@ -341,68 +335,23 @@ class Launch:
         raises for what an instance does."""
         self._supervisor.no_more_starts()
         try:
-            return self._stop_in_order([*self._supervisor.names, *self._here])
+            return self._end().of([*self._supervisor.names, *self._here, *self._elsewhere.names])
         finally:
             self._abandon()
 
-    def _stop_in_order(self, names: list[str], *, returns: bool = False) -> dict[str, str]:
-        """`returns`: they will be started again, and leave their announcements, which say so, as they are."""
-        problems: dict[str, list[str]] = {}
-        silent: set[str] = set()
-        children = [name for name in names if name in self._supervisor.names]
-        for step in ("drain", "save_all", "cleanup", "stop"):
-            if returns and step == "stop":
-                self._say_restarting(names)
-            for name, why in self._step(step, names, silent, returns=returns).items():
-                logger.error("%s: %s: %s", step, name, why)
-                problems.setdefault(name, []).append(f"{step}: {why}")
-        for name in silent.intersection(children):
-            self._supervisor.child(name).terminate()
-        for name in self._supervisor.end(children, STEP_TIMEOUT_S):
-            logger.error("instance %s did not end and was killed", name)
-            problems.setdefault(name, []).append("did not end and was killed")
-        return {name: "; ".join(whys) for name, whys in problems.items()}
-
-    def _say_restarting(self, names: list[str]) -> None:
-        for name in names:
-            known = self.session.announcement(name)
-            if known is not None and known.state is State.READY:
-                self.session.say(replace(known, state=State.RESTARTING, error="restarted by request"))
-
-    def _step(self, step: str, names: list[str], silent: set[str], *, returns: bool) -> Mapping[str, str]:
-        """Take one step with those who are alive and have answered so far. Who does not answer joins `silent`: it is
-        asked no more, and in the end told to finish by a signal, which it obeys after what it is doing."""
-        alive = {*self._supervisor.alive, *self._here}
-        participants = [name for name in names if name in alive and name not in silent]
-        if not participants:
-            return {}
-        try:
-            if not self.session.link.transport.connected:
-                raise TransportError("the broker is gone")
-            ended = self._supervisor.ended
-            patience = Deadline(0 if returns else _RETURN_TIMEOUT_S)
-            away = self.session.wait_ready(participants, patience, lambda: ended)
-            if away and not returns:  # alive, and not back from a lost connection: a signal must tell them
-                silent.update(away.keys() - ended.keys())
-                participants = [name for name in participants if name not in away]
-            ask = self.session.drain if step == "drain" else partial(self.session.ask, step, more={"returns": returns})
-            barrier = ask(participants, timeout_s=STEP_TIMEOUT_S)
-        except NeverAtRest as error:
-            return {"the session": str(error)}
-        except EtherError as error:  # what follows must happen all the same
-            silent.update(participants)
-            return dict.fromkeys(participants, f"could not be asked: {error}")
-        silent.update(barrier.missing)
-        return barrier.reasons(STEP_TIMEOUT_S)
+    def _end(self, *, returns: bool = False) -> OrderlyEnd:
+        return OrderlyEnd(self.session, self._supervisor, self._elsewhere, self._here, STEP_TIMEOUT_S, returns)
 
     def _abandon(self) -> None:
         """End whatever is left, at once. Twice is fine."""
         self._supervisor.no_more_starts()
         self._supervisor.end(self._supervisor.names, 0)
-        for name in list(self._here):
+        for name in self._here:
             self.unhost(name)
         if self._desk is not None:
             self._desk.close()
+        if self._offline is not None:
+            self._offline.close()
         if self._session is not None:
             self._session.calls.close()
         self._end_logs()
@@ -422,7 +371,7 @@ class Launch:
         if self._session is not None and self._log_file is not None:
             try:
                 if self._session.link.transport.connected:
-                    self._session.catch_up(_LAST_WORDS_TIMEOUT_S)
+                    self._session.catch_up(_LEAVE_TIMEOUT_S)
             except EtherError as error:
                 logger.debug("the last records may be missing in the log file: %s", error)
             self._log_file.close()
@@ -440,44 +389,12 @@ class Launch:
             logger.warning("could not clear the announcements of session %s: %s", self.topics.session, error)
 
 
-def _program_name() -> str:
-    """For a program that joins: what it is, and random bits, for two may be of the same script."""
-    script = running_script()
-    stem = os.path.splitext(os.path.basename(script))[0] if script else "program"
-    kept = "".join(character if character.isalnum() or character in "-_." else "-" for character in stem)
-    return f"{kept[:40] or 'program'}-{os.urandom(3).hex()}"
-
-
 def _url_of(config: EtherConfig) -> str:
     assert isinstance(config.broker, config_broker.ExternalBroker)
     return config.broker.url
-
-
-def _taken(holder: Announcement) -> NameTaken:
-    about = holder.about
-    since, pid = about.get("since"), about.get("pid")
-    return NameTaken(
-        "instance",
-        holder.name,
-        host=str(about.get("host")),
-        pid=pid if isinstance(pid, int) else None,
-        since=since if isinstance(since, (int, float)) else None,
-        responds=holder.state is not State.HUNG,
-    )
-
-
-def _is_dead_here(holder: Announcement) -> bool:
-    """A holder on this machine whose process is gone has left a ghost."""
-    pid = holder.about.get("pid")
-    return holder.about.get("host") == socket.gethostname() and isinstance(pid, int) and not is_running(pid, None)
 
 
 def _opened(endpoint: Endpoint, limit: int | None, source: str, will: Will | None) -> Link:
     link = make_link(endpoint, source, will=will, max_packet_bytes=limit)
     link.open(STEP_TIMEOUT_S)
     return link
-
-
-def external_endpoint(broker: config_broker.ExternalBroker) -> Endpoint:
-    """Where a broker that runs already listens."""
-    return Endpoint.from_url(broker.url)

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ether.errors import InvalidName
+from ether.errors import ConfigError, InvalidName
 from ether.logs import get_ether_logger
 from ether.runtime.deadline import Deadline
 from ether.wire.topics import check_session_name
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 logger = get_ether_logger("Ether")
 
 SERVICE = "_ether._tcp.local."
-BROWSE_S = 1.2
+MDNS_VARIABLE = "ETHER_MDNS"
+BROWSE_S = 2.0
 SETTLE_S = 0.25
 """After the first answer: others come within 120 ms (RFC 6762, section 6)."""
 
@@ -87,6 +88,20 @@ class Announcement:
                 self._closing.wait()
         except Exception as error:  # noqa: BLE001 (the seam to a library on a thread of its own: nothing depends on it)
             logger.warning("mDNS: this session is not announced on the network: %s", error or type(error).__name__)
+
+
+def browse_seconds(environment: Mapping[str, str]) -> float:
+    """How long to look, as the environment says it; 0 turns all of this off. Raises `ConfigError`."""
+    given = environment.get(MDNS_VARIABLE, "").strip()
+    if not given:
+        return BROWSE_S
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 60:
+        raise ConfigError(f"found {MDNS_VARIABLE}={given!r:.40}; expected seconds from 0 (off) to 60.")
+    return seconds
 
 
 def announce(

@@ -9,11 +9,14 @@ the broker's own notice of the death may come later and must not count for more 
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from ether.config import EtherInstanceConfig
@@ -22,6 +25,8 @@ from ether.logs import get_ether_logger
 from ether.process.children import Child, start_instance
 from ether.process.group import ProcessGroup
 from ether.process.settings import EXIT_REPLACED, InstanceSettings
+from ether.process.start_order import Ended, Start, start_in_order
+from ether.process.sweeper import Sweeper
 from ether.protocol.presence import Announcement, State
 from ether.protocol.pulse import Limits, Pulse, Vigil
 from ether.protocol.restarts import RestartPolicy, Restarts
@@ -37,6 +42,14 @@ _LAST_WORDS_TIMEOUT_S = 2.0
 _LOOK_S = 0.2
 """How often silences are judged."""
 _CONNECT_S = 30.0
+_BUILT_AT_ONCE = 2 * (os.cpu_count() or 1) + 4
+"""Interpreters that start side by side: enough to keep every core busy while some wait for a device or the broker. More
+of them make nobody faster: 200 at once kept the broker from its ready line for 23 s on two cores."""
+_STARTING_S = 2.0
+"""For so long a start counts as work for the processor; who takes longer waits for a device, and holds nobody up."""
+_LOOK_FOR_ROOM_S = 0.5
+_ORPHANS_END_S = 1.5
+"""Within a second of its launcher's death an instance is gone."""
 
 MakeSettings = Callable[[str, EtherInstanceConfig, str, int, float], InstanceSettings]
 """Name, configuration, birth, epoch and seconds to connect, as the settings that a process is told."""
@@ -49,7 +62,8 @@ class _Kept:
     name: str
     config: EtherInstanceConfig
     restarts: Restarts
-    child: Child
+    child: Child | None = None
+    """None until it is its turn to be started."""
     birth: str = ""
     epoch: int = 0
     started: float = 0.0
@@ -73,7 +87,9 @@ class Supervisor:
         self._vigil = Vigil()
         self._beats: dict[int, float] = {}
         self._heart: Heart | None = None
+        self._sweeper: Sweeper | None = None
         self._thread: threading.Thread | None = None
+        self._beginning = threading.Lock()
         self._stopping = False
 
     # -- what there is
@@ -86,7 +102,8 @@ class Supervisor:
     @property
     def alive(self) -> list[str]:
         """Those whose process runs."""
-        return [name for name, kept in list(self._kept.items()) if kept.child.exit_code is None]
+        kept = list(self._kept.items())
+        return [name for name, one in kept if one.child is not None and one.child.exit_code is None]
 
     @property
     def ended(self) -> Mapping[str, str]:
@@ -94,8 +111,11 @@ class Supervisor:
         return self._ended
 
     def child(self, name: str) -> Child:
-        """An instance's process."""
-        return self._kept[name].child
+        """An instance's process; raises `KeyError` where it has none yet."""
+        child = self._kept[name].child
+        if child is None:
+            raise KeyError(name)
+        return child
 
     def config(self, name: str) -> EtherInstanceConfig:
         """As it was given; raises `KeyError`."""
@@ -104,16 +124,19 @@ class Supervisor:
     # -- starting
 
     def prepare(self, name: str, config: EtherInstanceConfig) -> None:
-        """Start a process; it waits for its settings."""
+        """Start a process, which waits for its settings; where many are being built already, that comes later."""
         policy = RestartPolicy(config.restart, config.restart_limit, config.restart_window_s)
-        child = start_instance(name, self._group(), self._on_end)
-        self._kept[name] = _Kept(name, config, Restarts(policy), child, started=time.monotonic())
+        kept = self._kept[name] = _Kept(name, config, Restarts(policy), started=time.monotonic())
         self._ended.pop(name, None)
+        if self._has_room():
+            self._start_process(kept)
 
     def connect(self, session: Session, make_settings: MakeSettings) -> None:
-        """From now on there is a session to speak to. Listens to signs of life."""
+        """From now on there is a session to speak to. What killed programs have left there is cleared."""
         self._session, self._make_settings = session, make_settings
         session.watch(self._on_announcement)
+        self._sweeper = Sweeper(session, self._kept.keys)
+        self._sweeper.start(_ORPHANS_END_S)
 
     def take_name(self, name: str, birth_and_epoch: tuple[str, int]) -> None:
         """The birth and epoch under which a prepared instance may announce itself; callers may wait for it already."""
@@ -121,34 +144,52 @@ class Supervisor:
         kept.birth, kept.epoch = birth_and_epoch
         self._say(kept, State.STARTING, "")
 
-    def begin(self, names: Iterable[str], deadline: Deadline) -> dict[str, str]:
+    def begin(
+        self,
+        names: Iterable[str],
+        deadline: Deadline,
+        others: Mapping[str, Start] = MappingProxyType({}),
+        others_ended: Ended = dict,
+    ) -> dict[str, str]:
         """Let the prepared instances be built, each when those it comes `after` are ready; returns when all are ready
-        or settled: why each of the others is not."""
-        session = self._joined()
-        waiting, begun = dict.fromkeys(names), list(names)
-        if waiting:
+        or settled: why each of the others is not. `others` are started in the same order, by somebody else, and
+        `others_ended` says why they will not be ready."""
+        names = list(names)
+        if names:
             self._watch_over()
-        while waiting:
-            free = [name for name in waiting if not self._waits_for(name)]
-            for name in free:
-                del waiting[name]
-                self._tell_settings(self._kept[name], deadline.left())
-            blockers = {other for name in waiting for other in self._waits_for(name)}
-            if not waiting:
-                break
-            reasons = session.wait_any(blockers, deadline, lambda: self._ended)
-            if reasons:
-                late = {name: f"waits for {', '.join(self._waits_for(name))}" for name in waiting}
-                settled = session.wait_ready([n for n in begun if n not in late], deadline, lambda: self._ended)
-                return {**settled, **late}
-        not_ready = session.wait_ready(begun, deadline, lambda: self._ended)
+        starts = {name: Start(self._kept[name].config.after, partial(self._begin, name)) for name in names}
+        ended = self._ended
+        reasons = start_in_order(self._joined(), {**starts, **others}, deadline, lambda: {**others_ended(), **ended})
         with self._changed:
-            self._up.update(name for name in begun if name not in not_ready)
-        return not_ready
+            self._up.update(name for name in names if name not in reasons)
+        return reasons
 
-    def _waits_for(self, name: str) -> list[str]:
-        ready = self._joined().ready()
-        return [other for other in self._kept[name].config.after if other not in ready]
+    def start(self, name: str, connect_timeout_s: float) -> None:
+        """Let a prepared instance be built, and do not wait for it."""
+        self._watch_over()
+        self._tell_settings(self._kept[name], connect_timeout_s)
+
+    def was_ready(self, name: str) -> bool:
+        """Whether it ever got so far."""
+        return name in self._up
+
+    def _begin(self, name: str, deadline: Deadline) -> None:
+        """Where too many are being built, it waits until one of them is ready, or will not be."""
+        kept = self._kept[name]
+        while kept.child is None and not self._has_room() and not deadline.passed:
+            self._joined().await_change(self._has_room, min(_LOOK_FOR_ROOM_S, deadline.left()))
+        if kept.child is not None or not deadline.passed:
+            self._tell_settings(kept, deadline.left())
+
+    def _has_room(self) -> bool:
+        settled = self._session.settled() if self._session is not None else frozenset()
+        young = time.monotonic() - _STARTING_S
+        starting = [name for name in self.alive if name not in settled and self._kept[name].started > young]
+        return len(starting) < _BUILT_AT_ONCE
+
+    def _start_process(self, kept: _Kept) -> Child:
+        kept.child = start_instance(kept.name, self._group(), self._on_end)
+        return kept.child
 
     def _tell_settings(self, kept: _Kept, connect_timeout_s: float) -> None:
         assert self._make_settings is not None
@@ -157,7 +198,7 @@ class Supervisor:
             kept.birth, kept.epoch = new_birth(), session.next_epoch(kept.name)
         kept.started = time.monotonic()
         settings = self._make_settings(kept.name, kept.config, kept.birth, kept.epoch, connect_timeout_s)
-        kept.child.send(settings.to_bytes())
+        (kept.child or self._start_process(kept)).send(settings.to_bytes())
 
     def _joined(self) -> Session:
         assert self._session is not None
@@ -186,7 +227,7 @@ class Supervisor:
             self._session.wake()
 
     def _after_end(self, kept: _Kept, how: str, *, failed: bool) -> None:
-        replaced = kept.child.exit_code == EXIT_REPLACED
+        replaced = self.child(kept.name).exit_code == EXIT_REPLACED
         comes_back = bool(kept.killed) or (kept.restarts.policy.wants(failed=failed) and not replaced)
         if self._stopping or kept.leaving or self._session is None or not (kept.name in self._up and comes_back):
             self._is_over(kept, how)
@@ -205,9 +246,16 @@ class Supervisor:
         self._ended[kept.name] = how
         if self._session is None:
             return
-        if kept.name in self._up and not self._stopping and not kept.leaving:
+        wanted = self._stopping or kept.leaving or self.child(kept.name).exit_code == EXIT_REPLACED
+        if kept.name in self._up and not wanted:
             logger.error("instance %s ended: %s", kept.name, how)
+        elif kept.birth and not wanted and not self._has_told_why(kept):
+            self._say(kept, State.ERROR, how)  # it never got so far that its broker could tell of its death
         self._session.lost(kept.name, kept.birth, how)
+
+    def _has_told_why(self, kept: _Kept) -> bool:
+        known = self._joined().announcement(kept.name)
+        return known is not None and known.birth == kept.birth and known.state is State.ERROR
 
     def _give_up(self, kept: _Kept, how: str) -> None:
         policy = kept.restarts.policy
@@ -223,7 +271,9 @@ class Supervisor:
         session = self._joined()
         known = session.announcement(kept.name)
         about: Mapping[str, Any] = known.about if known is not None and known.birth == kept.birth else {}
-        about = {**about, "epoch": kept.epoch, "host": socket.gethostname()}
+        about = {**about, "epoch": kept.epoch, "host": socket.gethostname(), "keeper": session.link.source}
+        if state in (State.STARTING, State.RESTARTING):
+            about["pid"] = os.getpid()  # until there is another process, this one holds the name
         try:
             session.say(Announcement(kept.name, state, kept.birth, why, about))
         except TransportError as error:
@@ -232,9 +282,11 @@ class Supervisor:
     # -- watching over them
 
     def _watch_over(self) -> None:
-        session = self._joined()
-        if self._thread is not None:
-            return
+        with self._beginning:
+            if self._thread is None:
+                self._begin_watch(self._joined())
+
+    def _begin_watch(self, session: Session) -> None:
         session.link.listen(session.topics.pulse("+"), self._on_pulse, now=self._on_pulse, qos=0)
         self._heart = Heart(session.link, session.topics.pulse(session.link.source), self._own_pulse)
         self._thread = threading.Thread(target=self._run, name="ether-supervisor", daemon=True)
@@ -262,6 +314,7 @@ class Supervisor:
         with self._changed:
             if own and pulse is not None:
                 self._vigil.echo(self._beats.pop(pulse.number, float("-inf")))
+                self._changed.notify_all()
             elif pulse is not None:
                 self._vigil.hear(name, pulse, time.monotonic())
         return True
@@ -289,6 +342,8 @@ class Supervisor:
                 due = [kept for kept in self._kept.values() if kept.due is not None and kept.due <= now]
                 verdicts = self._vigil.judge(now)
                 if not due and not verdicts:
+                    if self._heart is not None and self._vigil.wants_echo(now):
+                        self._heart.hurry()
                     self._changed.wait(self._patience_s(now))
                     continue
                 for kept in due:
@@ -304,7 +359,8 @@ class Supervisor:
 
     def _start_again(self, kept: _Kept) -> None:
         try:
-            kept.child, kept.birth = start_instance(kept.name, self._group(), self._on_end), ""
+            kept.birth = ""
+            self._start_process(kept)
             self._tell_settings(kept, _CONNECT_S)
         except (OSError, EtherError) as error:
             logger.exception("instance %s could not be started again", kept.name)
@@ -323,7 +379,7 @@ class Supervisor:
         elif kept.config.hang.reaction == "restart":
             logger.error("instance %s hangs: %s. It is killed.", kept.name, why)
             kept.killed = f"hung: {why}"
-            kept.child.kill()
+            self.child(kept.name).kill()
         else:
             logger.error("instance %s hangs: %s", kept.name, why)
             session.say(replace(known, state=State.HUNG, error=why))
@@ -349,6 +405,8 @@ class Supervisor:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+        if self._sweeper is not None:
+            self._sweeper.stop()
         if self._heart is not None:
             self._heart.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -357,4 +415,5 @@ class Supervisor:
     def end(self, names: Iterable[str], timeout_s: float) -> list[str]:
         """Wait for the ends of these; kill whoever lives when the time is over, and return their names."""
         deadline = Deadline(timeout_s)
-        return [name for name in names if not self._kept[name].child.end(deadline.left())]
+        started = [(name, self._kept[name].child) for name in names]
+        return [name for name, child in started if child is not None and not child.end(deadline.left())]

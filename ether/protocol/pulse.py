@@ -110,6 +110,13 @@ class Vigil:
         """The watcher's own message, sent at this time, has come back."""
         self._echo_sent = max(self._echo_sent, sent)
 
+    def wants_echo(self, now: float) -> bool:
+        """Whether somebody would be called hung, if only a message that is sent now came back."""
+        return any(
+            now - watched.heard >= watched.limits.silent_s > self._echo_sent - watched.heard
+            for watched in self._watched.values()
+        )
+
     def why_hung(self, name: str) -> str:
         """Why an instance was called hung; empty where it is not."""
         watched = self._watched.get(name)

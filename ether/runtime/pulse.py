@@ -24,29 +24,36 @@ class Heart:
         self._link = link
         self._topic = topic
         self._pulse = pulse
-        self._stopped = threading.Event()
+        self._stopped = False
+        self._due = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ether-heart-{link.source}", daemon=True)
 
     def start(self) -> None:
         """The first sign is sent at once."""
         self._thread.start()
 
+    def hurry(self) -> None:
+        """Send the next sign now."""
+        self._due.set()
+
     def stop(self) -> None:
         """Send no more. Twice is fine."""
-        self._stopped.set()
+        self._stopped = True
+        self._due.set()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _run(self) -> None:
         number = 0
-        while True:
+        while not self._stopped:
             number += 1
+            self._due.clear()
             try:
                 self._link.beat(self._topic, self._pulse(number).to_value())
             except EtherError:
                 pass  # no connection, or no room: the next one will do
-            if self._stopped.wait(INTERVAL_S):
-                return
+            if not self._stopped:
+                self._due.wait(INTERVAL_S)
 
 
 def rss_mb() -> float | None:

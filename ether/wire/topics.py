@@ -169,6 +169,10 @@ class SessionTopics:
         """An instance's signs of life; not retained."""
         return f"{self._state}{instance}/pulse"
 
+    def health(self, agent: str) -> str:
+        """Retained: how an agent's machine is."""
+        return f"{self._state}{agent}/health"
+
     def instance_of_pulse(self, mqtt_topic: str) -> str:
         """Whose sign of life this topic carries."""
         return mqtt_topic.removeprefix(self._state).removesuffix("/pulse")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from command_line import ETHER, LAB, Bench, ether, make_lab
+from command_line import ETHER, LAB, Bench, bench, ether, make_lab
 from programs import running
 
 
@@ -26,6 +28,21 @@ def test_an_instance_that_the_file_does_not_have(tmp_path: Path) -> None:
     make_lab(tmp_path, "amqtt")
     ether(tmp_path, "instance", "ether.yaml", "snik").assert_mistake(2, "snik", "source, sink")
     ether(tmp_path, "instance", "no.yaml", "sink").assert_mistake(3, "no.yaml")
+
+
+def test_an_agent_runs_what_its_owner_allows(tmp_path: Path) -> None:
+    make_lab(tmp_path, "amqtt", LAB + "  far: {{class_path: cli_parts.Sink, host: pi3, autorun: false}}\n")
+    with ExitStack() as stack:
+        lab = stack.enter_context(bench(tmp_path))
+        record = json.loads(next(lab.program.runtime.glob("ether-*/session.json")).read_text())
+        where = ("--session", record["session"], "--broker", record["url"])
+        agent = stack.enter_context(running(tmp_path, *ETHER, "agent", "--name", "pi3", "--allow", "cli_parts", *where))
+        agent.wait_for("pi3")
+        assert lab.ether("start", "far").code == 0  # the launcher waits for the agent
+        assert lab.ether("call", "far.echo", "text=hello", "--json").code == 0
+        agent.interrupt()
+        assert agent.finish().code == 0
+        agent.assert_nothing_left()
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there is no systemd without Unix sockets")

@@ -1,0 +1,193 @@
+"""Where a class path leads, found by looking and not by importing.
+
+`lab.cameras.Basler` may be a class that `lab/cameras.py` defines, or one that it imports from elsewhere; and
+`lab.cameras.subprocess.Popen` leads out of a file that only says `import subprocess`. Who decides whether a class may
+run has to know that before any of its code has run.
+
+Promise: `places_of` returns every file on the way to the class statement, and that one itself, or raises
+`SourceUnclear`; no module of the class path, and no package around it, is imported. The trap: what is bound in any
+other way than by a class statement or a `from … import …` (an assignment, a function, a star) is unclear, and never
+guessed at.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+
+from ether.errors import EtherError
+
+_MOST_STEPS = 10
+"""Imports that are followed from file to file."""
+
+
+class SourceUnclear(EtherError, LookupError):
+    """It cannot be told where a class is defined."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file that names the class: as `class_path`; `file` with every link resolved."""
+
+    class_path: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Module:
+    name: str
+    file: str
+    is_package: bool
+
+
+def places_of(class_path: str, more_places: Sequence[str]) -> list[Place]:
+    """Where the class is defined, and where it is imported on the way there; all of them where a file chooses between
+    several (`try … except ImportError`). `more_places` are looked at behind the import path. Raises `SourceUnclear`."""
+    importlib.invalidate_caches()
+    return _places(class_path, more_places, _MOST_STEPS)
+
+
+def _places(class_path: str, more_places: Sequence[str], steps: int) -> list[Place]:
+    if steps == 0:
+        raise SourceUnclear(f"{class_path} is imported from file to file without end")
+    module, names = _module_of(class_path.split("."), more_places)
+    here = Place(f"{module.name}.{'.'.join(names)}", module.file)
+    found: list[Place] = []
+    for binding in _bindings(_statements(module), names[0]):
+        if isinstance(binding, ast.ClassDef):
+            _check_inner(binding, names, module)
+            found.append(here)
+        elif isinstance(binding, str):
+            origin = _absolute(binding, module)
+            found += [here, *_places(".".join([origin, *names[1:]]), more_places, steps - 1)]
+        else:
+            raise SourceUnclear(
+                f"{names[0]} is bound in {module.file}, line {binding.lineno}, but not by a class statement"
+            )
+    if not found:
+        raise SourceUnclear(f"{module.file} has no class {names[0]!r}")
+    return found
+
+
+# -- the module
+
+
+def _module_of(parts: list[str], more_places: Sequence[str]) -> tuple[_Module, list[str]]:
+    """The deepest module of a class path, as an import would find it, and the names that are left."""
+    spec: ModuleSpec | None = None
+    places: list[str] | None = None
+    length = 0
+    for length in range(1, len(parts)):
+        deeper = _spec(".".join(parts[:length]), places, more_places)
+        if deeper is None:
+            length -= 1
+            break
+        spec, places = deeper, _places_in(deeper, places, more_places)
+        if places is None:
+            break
+    if spec is None or parts[0] == "__main__":
+        raise SourceUnclear(f"there is no module {parts[0]!r} on the import path")
+    file = spec.origin
+    if file is None or not file.endswith(".py") or not os.path.isfile(file):
+        raise SourceUnclear(f"{spec.name} has no file with its source ({file or 'a folder without __init__.py'})")
+    return _Module(spec.name, os.path.realpath(file), places is not None), parts[length:]
+
+
+def _spec(name: str, places: list[str] | None, more_places: Sequence[str]) -> ModuleSpec | None:
+    """As `importlib.util.find_spec`, which however would import the packages around it."""
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_spec", None)
+        if find is None:
+            continue
+        everywhere = [*sys.path, *more_places] if finder is PathFinder and places is None else places
+        if isinstance(spec := find(name, everywhere), ModuleSpec):
+            return spec
+    return None
+
+
+def _places_in(spec: ModuleSpec, around: list[str] | None, more_places: Sequence[str]) -> list[str] | None:
+    """Where the modules of a package are; None for what is none."""
+    if spec.submodule_search_locations is None:
+        return None
+    if spec.origin is not None:
+        return list(spec.submodule_search_locations)
+    tail = spec.name.rpartition(".")[2]  # without __init__.py: asking it would look up the package around it, not there
+    folders = [os.path.join(place, tail) for place in around or [*sys.path, *more_places]]
+    return [folder for folder in folders if os.path.isdir(folder)]
+
+
+# -- what its file says
+
+
+def _statements(module: _Module) -> list[ast.stmt]:
+    try:
+        with open(module.file, "rb") as file:
+            return ast.parse(file.read(), module.file).body
+    except (OSError, SyntaxError, ValueError, RecursionError) as error:
+        raise SourceUnclear(f"{module.file} cannot be read: {error}") from error
+
+
+def _bindings(statements: Sequence[ast.stmt], name: str) -> Iterator[ast.ClassDef | str | ast.stmt]:
+    """Whatever gives the name a meaning at the top of a file: a class statement, the full name that it is imported from
+    (with its leading dots), or another statement."""
+    for statement in statements:
+        match statement:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                if statement.name == name:
+                    yield statement
+            case ast.ImportFrom():
+                yield from (
+                    f"{'.' * statement.level}{statement.module or ''}:{alias.name}"
+                    for alias in statement.names
+                    if (alias.asname or alias.name) == name
+                )
+            case ast.Import():
+                if any((alias.asname or alias.name.partition(".")[0]) == name for alias in statement.names):
+                    yield statement
+            case _:
+                yield from _bindings_in(statement, name)
+
+
+def _bindings_in(statement: ast.stmt, name: str) -> Iterator[ast.ClassDef | str | ast.stmt]:
+    inner = [child for child in ast.iter_child_nodes(statement) if isinstance(child, ast.stmt)]
+    for part in ast.iter_child_nodes(statement):
+        if isinstance(part, (ast.ExceptHandler, ast.match_case)):
+            inner += part.body
+            if getattr(part, "name", None) == name:
+                yield statement
+        elif not isinstance(part, ast.stmt) and _binds(part, name):
+            yield statement
+    yield from _bindings(inner, name)
+
+
+def _binds(part: ast.AST, name: str) -> bool:
+    return any(
+        isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Load) for node in ast.walk(part)
+    )
+
+
+def _absolute(binding: str, module: _Module) -> str:
+    """`.basler:Basler` in the package `lab.cameras` is `lab.cameras.basler.Basler`."""
+    source, _, name = binding.partition(":")
+    package = module.name if module.is_package else module.name.rpartition(".")[0]
+    try:
+        origin = importlib.util.resolve_name(source, package) if source.startswith(".") else source
+    except ImportError as error:
+        raise SourceUnclear(f"{module.file} imports {name} from beyond its package: {error}") from error
+    return f"{origin}.{name}"
+
+
+def _check_inner(statement: ast.ClassDef, names: Sequence[str], module: _Module) -> None:
+    """Of `Outer.Inner`, both have to be class statements."""
+    for name in names[1:]:
+        found = list(_bindings(statement.body, name))
+        inner = found[0] if len(found) == 1 else None
+        if not isinstance(inner, ast.ClassDef):
+            raise SourceUnclear(f"{'.'.join(names)} is not a class statement in {module.file}")
+        statement = inner
