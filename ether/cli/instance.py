@@ -43,9 +43,9 @@ def instance(
         foreground = Foreground(ether, config, events)
 
         def tell_ready() -> None:
-            watchdog.start()
             if notifier is not None:
                 notifier.ready(f"{name} is ready in session {ether.session_id}")
+            watchdog.start()
 
         def tell_stop() -> None:
             if notifier is not None:

@@ -25,15 +25,14 @@ from ether.logs import get_ether_logger
 from ether.process.children import Child, start_instance
 from ether.process.group import ProcessGroup
 from ether.process.settings import EXIT_REPLACED, InstanceSettings
+from ether.process.signs_of_life import SignsOfLife
 from ether.process.start_order import Ended, Start, start_in_order
 from ether.process.sweeper import Sweeper
 from ether.protocol.presence import Announcement, State
-from ether.protocol.pulse import Limits, Pulse, Vigil
+from ether.protocol.pulse import Limits, Vigil
 from ether.protocol.restarts import RestartPolicy, Restarts
 from ether.runtime.assembly import new_birth
 from ether.runtime.deadline import Deadline
-from ether.runtime.link import Inbound
-from ether.runtime.pulse import Heart
 from ether.runtime.session import Session
 
 logger = get_ether_logger("Ether")
@@ -85,8 +84,7 @@ class Supervisor:
         self._make_settings: MakeSettings | None = None
         self._up: set[str] = set()
         self._vigil = Vigil()
-        self._beats: dict[int, float] = {}
-        self._heart: Heart | None = None
+        self._signs: SignsOfLife | None = None
         self._sweeper: Sweeper | None = None
         self._thread: threading.Thread | None = None
         self._beginning = threading.Lock()
@@ -287,37 +285,10 @@ class Supervisor:
                 self._begin_watch(self._joined())
 
     def _begin_watch(self, session: Session) -> None:
-        session.link.listen(session.topics.pulse("+"), self._on_pulse, now=self._on_pulse, qos=0)
-        self._heart = Heart(session.link, session.topics.pulse(session.link.source), self._own_pulse)
+        self._signs = SignsOfLife(session, self._vigil, self._changed, self._kept)
         self._thread = threading.Thread(target=self._run, name="ether-supervisor", daemon=True)
-        self._heart.start()
+        self._signs.start()
         self._thread.start()
-
-    def _own_pulse(self, number: int) -> Pulse:
-        self._beats = {number: time.monotonic(), **dict(list(self._beats.items())[:20])}
-        return Pulse(self._joined().link.node, number)
-
-    def _on_pulse(self, inbound: Inbound) -> bool:
-        """On the transport's thread."""
-        session = self._joined()
-        name = session.topics.instance_of_pulse(inbound.delivery.topic)
-        own = name == session.link.source
-        if not own and name not in self._kept:
-            inbound.done()
-            return True
-        try:
-            pulse = Pulse.from_value(inbound.unpack().value)
-        except EtherError:
-            pulse = None
-        finally:
-            inbound.done()
-        with self._changed:
-            if own and pulse is not None:
-                self._vigil.echo(self._beats.pop(pulse.number, float("-inf")))
-                self._changed.notify_all()
-            elif pulse is not None:
-                self._vigil.hear(name, pulse, time.monotonic())
-        return True
 
     def _on_announcement(self, announcement: Announcement) -> None:
         """On the dispatch thread."""
@@ -342,8 +313,8 @@ class Supervisor:
                 due = [kept for kept in self._kept.values() if kept.due is not None and kept.due <= now]
                 verdicts = self._vigil.judge(now)
                 if not due and not verdicts:
-                    if self._heart is not None and self._vigil.wants_echo(now):
-                        self._heart.hurry()
+                    if self._signs is not None and self._vigil.wants_echo(now):
+                        self._signs.hurry()
                     self._changed.wait(self._patience_s(now))
                     continue
                 for kept in due:
@@ -407,8 +378,8 @@ class Supervisor:
             self._changed.notify_all()
         if self._sweeper is not None:
             self._sweeper.stop()
-        if self._heart is not None:
-            self._heart.stop()
+        if self._signs is not None:
+            self._signs.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 

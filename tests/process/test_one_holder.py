@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,7 +118,7 @@ def test_nothing_that_a_frozen_and_replaced_process_sends_is_accepted(broker: Ru
         with other.subscribe("late") as late:
             other.pub({"total": LATE}, topic="flood")
             assert isinstance(late.get().value, dict)
-            os.kill(frozen, signal.SIGSTOP)
+            freeze(frozen)
             stack.callback(end, frozen)
             call_id = first.get_later("cam", "slow_pid", {"seconds": 0})
             other.host(Here(), "cam", takeover=True)
@@ -138,7 +139,7 @@ def test_a_replaced_process_that_was_cut_off_gives_up_when_it_is_back() -> None:
         first = member(stack, broker, cam=WORKER)
         pid = first.get("cam", "pid")
         other = member(stack, broker)
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         stack.callback(end, pid)
         other.host(Here(), "cam", takeover=True)
         broker.kill()
@@ -162,6 +163,19 @@ def drained(subscription: Any) -> int:
             count += 1
         except TimeoutError:
             return count
+
+
+def freeze(pid: int) -> None:
+    """Stop a process; returns when it stands still, which on a busy machine is not at once."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline, pause = time.monotonic() + 10, threading.Event()
+    while (state := state_letter(pid)) != "T":
+        assert time.monotonic() < deadline, state
+        pause.wait(0.01)
+
+
+def state_letter(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def gone(pid: int) -> None:

@@ -1,0 +1,68 @@
+"""Hears the signs of life of one program's instances, and the echo of its own, for the vigil that judges them.
+
+The trap: signs come in on the transport's thread. They are only noted there, under the supervisor's lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Container
+
+from ether.errors import EtherError
+from ether.protocol.pulse import Pulse, Vigil
+from ether.runtime.link import Inbound
+from ether.runtime.pulse import Heart
+from ether.runtime.session import Session
+
+_BEATS_KEPT = 20
+
+
+class SignsOfLife:
+    """From `start()` to `stop()`. `kept` are the names that matter; `changed` guards the vigil, and is told of each
+    echo."""
+
+    def __init__(self, session: Session, vigil: Vigil, changed: threading.Condition, kept: Container[str]) -> None:
+        self._session = session
+        self._vigil = vigil
+        self._changed = changed
+        self._kept = kept
+        self._beats: dict[int, float] = {}
+        self._heart = Heart(session.link, session.topics.pulse(session.link.source), self._own_pulse)
+
+    def start(self) -> None:
+        """Listen, and send signs of our own."""
+        self._session.link.listen(self._session.topics.pulse("+"), self._take, now=self._take, qos=0)
+        self._heart.start()
+
+    def stop(self) -> None:
+        """Send no more. Twice is fine."""
+        self._heart.stop()
+
+    def hurry(self) -> None:
+        """Send the next sign of our own now: its echo is waited for."""
+        self._heart.hurry()
+
+    def _own_pulse(self, number: int) -> Pulse:
+        self._beats = {number: time.monotonic(), **dict(list(self._beats.items())[:_BEATS_KEPT])}
+        return Pulse(self._session.link.node, number)
+
+    def _take(self, inbound: Inbound) -> bool:
+        name = self._session.topics.instance_of_pulse(inbound.delivery.topic)
+        own = name == self._session.link.source
+        if not own and name not in self._kept:
+            inbound.done()
+            return True
+        try:
+            pulse = Pulse.from_value(inbound.unpack().value)
+        except EtherError:
+            pulse = None
+        finally:
+            inbound.done()
+        with self._changed:
+            if own and pulse is not None:
+                self._vigil.echo(self._beats.pop(pulse.number, float("-inf")))
+                self._changed.notify_all()
+            elif pulse is not None:
+                self._vigil.hear(name, pulse, time.monotonic())
+        return True
