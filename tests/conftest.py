@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -14,6 +15,10 @@ from pathlib import Path
 import pytest
 
 _GRACE_S = 2.0
+
+# Where tests run in the background of a script Ctrl-C is ignored, and every program that they start would inherit it.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _threads() -> frozenset[threading.Thread]:
