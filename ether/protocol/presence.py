@@ -88,6 +88,7 @@ class Presence:
 
     def __init__(self) -> None:
         self._members: dict[str, Announcement] = {}
+        self._last_epochs: dict[str, int] = {}
 
     def apply(self, announcement: Announcement) -> bool:
         """Take note; False where an earlier birth speaks, or the broker of a death that is known already."""
@@ -106,8 +107,16 @@ class Presence:
         return new.state in _ENDED
 
     def forget(self, name: str) -> None:
-        """The announcement was cleared: the instance left."""
-        self._members.pop(name, None)
+        """The announcement was cleared: the instance left. Its epoch is not used again: the will of a process that is
+        still dying would count for more than the next birth."""
+        known = self._members.pop(name, None)
+        if known is not None and known.epoch:
+            self._last_epochs[name] = known.epoch
+
+    def next_epoch(self, name: str) -> int:
+        """For the next birth under a name."""
+        known = self._members.get(name)
+        return 1 + (known.epoch if known is not None else self._last_epochs.get(name, 0))
 
     def get(self, name: str) -> Announcement | None:
         """What is known of one instance."""

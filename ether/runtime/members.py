@@ -145,8 +145,7 @@ class Members(ABC):
     def next_epoch(self, name: str) -> int:
         """For the next birth under a name."""
         with self._changed:
-            known = self._presence.get(name)
-        return known.epoch + 1 if known is not None else 1
+            return self._presence.next_epoch(name)
 
     def say(self, announcement: Announcement) -> None:
         """Announce something of an instance in its stead; it counts here at once."""

@@ -25,7 +25,7 @@ from programs import Program, running, write
 
 from ether import Ether
 from ether.errors import EtherError, LifecycleFailed
-from ether.process.records import read_records
+from ether.process.records import Record, read_records
 
 LONG = os.environ.get("ETHER_LONG") == "1"
 KILLS = 100 if LONG else 5
@@ -36,6 +36,7 @@ LATEST_KILL_S = 2.5
 
 pytestmark = pytest.mark.timeout(1800 if LONG else 120)
 
+needs_mosquitto = short.needs_mosquitto
 ether = short.ether
 engine = short.engine
 
@@ -117,6 +118,15 @@ def assert_clean(probe: Ether, session: str, survivor: Ether | None, since: floa
     assert soon(lambda: not ghosts(), CLEAN_S - (time.monotonic() - since)), f"{moment}: {ghosts()}"
 
 
+def until_nothing_is_left(program: Program) -> float:
+    """Seconds from the end of a killed program to that of the last process and file of it. A second is the rule, which
+    other tests hold it to; on a machine where everybody waits for the processor only these 5 s are promised."""
+    program.process.wait(30)
+    ended = time.monotonic()
+    assert soon(lambda: not program._left(0), CLEAN_S), f"left behind: {program._left(0)}; it said:\n{program.said()}"
+    return time.monotonic() - ended
+
+
 def pause(seconds: float) -> None:
     """Until a random moment: there is nothing to wait for."""
     threading.Event().wait(seconds)
@@ -151,7 +161,7 @@ def kill_and_start_again(
         victim.kill()
         killed = time.monotonic()
         if chance.random() < 0.5:  # at once, while its orphans die; or when all is over
-            victim.assert_nothing_left()
+            until_nothing_is_left(victim)
             if survivor is not None:
                 assert_clean(probe, session, survivor, killed, moment)
         again = stack.enter_context(program_of(folder, session, url))
@@ -162,7 +172,7 @@ def kill_and_start_again(
         assert states == {"state/w": "ready", "state/v": "ready"}, moment
         seen = survivor if survivor is not None else stack.enter_context(member(session, url))
         assert soon(lambda: ready_and_answering(seen)), f"{moment}: {seen.instances()}"
-        victim.assert_nothing_left()
+        until_nothing_is_left(victim)
         again.interrupt()
         again.assert_nothing_left()
         assert_clean(probe, session, seen, time.monotonic(), f"{moment}, and started again")
@@ -228,20 +238,43 @@ def ready_and_answering(ether: Ether) -> bool:
 
 
 def test_launcher_or_broker_killed_and_the_next_start_works(folder: Path, engine: str, chance: random.Random) -> None:
+    gone_s: list[float] = []
     for n in range(KILLS):
         session, embedded = f"e{n}", {"engine": engine}
         with program_of(folder, session, embedded, *chance.choice([(), ("die",)])) as victim:
             delay_s = chance.uniform(0, LATEST_KILL_S)
             pause(delay_s)
             if chance.random() < 0.5:
+                records = records_of(victim)
                 kill_one_of_the_broker(victim, chance)
-                assert_back_or_ended(victim, f"its broker was killed after {delay_s:.3f} s")
+                assert_back_or_ended(victim, records, f"its broker was killed after {delay_s:.3f} s")
             victim.kill()
-            victim.assert_nothing_left()
+            gone_s.append(until_nothing_is_left(victim))
         with program_of(folder, session, embedded) as again:
             again.wait_for("ready")
             again.interrupt()
             again.assert_nothing_left()
+    told(gone_s, f"{engine}, all gone after the launcher")
+
+
+@needs_mosquitto
+@pytest.mark.xfail(
+    strict=True, reason="an embedded broker that ends removes the session's folder, the record in it too"
+)
+def test_a_session_is_found_after_its_broker_was_started_again(folder: Path) -> None:
+    with program_of(folder, "bench", {"engine": "mosquitto"}) as program:
+        program.wait_for("ready")
+        before = records_of(program)
+        engines = [pid for pid in program.descendants() if command_of(pid).split(b"\0")[0].endswith(b"mosquitto")]
+        assert before
+        assert engines
+        os.kill(engines[0], signal.SIGKILL)
+        program.wait_for("main is connected to the broker again")
+        assert records_of(program) == before
+
+
+def records_of(program: Program) -> list[Record]:
+    return read_records({"XDG_RUNTIME_DIR": str(program.runtime)})
 
 
 def kill_one_of_the_broker(program: Program, chance: random.Random) -> None:
@@ -263,16 +296,18 @@ def command_of(pid: int) -> bytes:
         return b""
 
 
-def assert_back_or_ended(program: Program, moment: str) -> None:
+def assert_back_or_ended(program: Program, records: list[Record], moment: str) -> None:
     """It goes on as if nothing had happened, or says that it could not start and leaves nothing."""
-    assert soon(lambda: program.process.poll() is not None or is_whole(program), 20), f"{moment}\n{program.said()}"
+    assert soon(lambda: program.process.poll() is not None or is_whole(program, records), 20), (
+        f"{moment}\n{program.said()}"
+    )
     if program.process.poll() is not None:
         assert "StartFailed" in program.said() or "BrokerFailed" in program.said(), f"{moment}\n{program.said()}"
 
 
-def is_whole(program: Program) -> bool:
+def is_whole(program: Program, records: list[Record]) -> bool:
     """What a newcomer sees of it. Of `v`, where it had died, the broker has forgotten even that."""
-    records = read_records({"XDG_RUNTIME_DIR": str(program.runtime)})
+    records = records or records_of(program)
     if not records or not program._said("ready"):
         return False
     newcomer = Ether()

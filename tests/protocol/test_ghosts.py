@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from ether.protocol.ghosts import find_orphans, keepers_among
-from ether.protocol.presence import Announcement, State
+from ether.protocol.presence import Announcement, Presence, State
 from ether.protocol.pulse import Limits, Vigil
 
 
@@ -53,6 +53,16 @@ def test_an_object_of_a_program_is_a_ghost_only_when_it_is_lost() -> None:
 
 def test_an_agent_keeps_its_instances_while_it_is_away() -> None:
     assert orphans_of(instance("a", State.LOST, "pi"), program("pi", "agent", State.LOST)) == (set(), set())
+
+
+def test_who_is_born_after_a_sweep_counts_for_more_than_the_swept() -> None:
+    presence = Presence()
+    dead = Announcement("cam", State.STARTING, "a", about={"epoch": 5})
+    presence.apply(dead)
+    presence.forget("cam")
+    assert presence.next_epoch("cam") == 6
+    presence.apply(Announcement("cam", State.READY, "b", about={"epoch": 6}))
+    assert not presence.apply(Announcement("cam", State.LOST, "a", about={"epoch": 5}))
 
 
 def test_programs_are_never_orphans() -> None:
