@@ -119,9 +119,9 @@ def test_too_many_values() -> None:
 
 
 def test_an_alias_behind_as_much_as_is_read_is_refused_in_time() -> None:
-    before = time.perf_counter()
+    before = time.process_time()
     assert "found the alias" in str(refused("x: [" + "1.5e3," * (MAX_VALUES - 4) + "*a]"))
-    assert time.perf_counter() - before < IN_TIME_S
+    assert time.process_time() - before < IN_TIME_S
 
 
 def test_too_large() -> None:
