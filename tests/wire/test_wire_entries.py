@@ -1,0 +1,63 @@
+"""Entries and batches come back as they were, and nothing else comes back at all."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ether.errors import DecodeError
+from ether.wire.entries import KINDS, Batch, Entry, pack_batch, pack_entry, unpack_batch, unpack_entry
+
+texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+entries = st.builds(
+    Entry,
+    number=st.integers(0, 1 << 62),
+    kind=st.sampled_from(sorted(KINDS)),
+    topic=texts,
+    id=texts,
+    seq=st.integers(0, 1 << 62),
+    time=st.floats(allow_nan=False, allow_infinity=False),
+    parents=st.lists(texts, max_size=3).map(tuple),
+    context=texts,
+    content_type=st.none() | texts,
+    payload=st.binary(max_size=200),
+    more=st.dictionaries(texts, st.integers(0, 9) | texts, max_size=3),
+)
+
+
+@given(entries)
+def test_an_entry_comes_back(entry: Entry) -> None:
+    assert unpack_entry(pack_entry(entry)) == entry
+
+
+@given(st.lists(entries, max_size=5))
+def test_a_batch_comes_back(several: list[Entry]) -> None:
+    packed = pack_batch("ab" * 8, "camera", 7, map(pack_entry, several))
+    assert unpack_batch(packed) == Batch("ab" * 8, "camera", 7, tuple(several))
+
+
+@given(st.lists(entries, min_size=1, max_size=3), st.data())
+def test_a_damaged_batch_is_refused_or_still_a_batch(several: list[Entry], data: st.DataObject) -> None:
+    packed = bytearray(pack_batch("ab" * 8, "camera", 7, map(pack_entry, several)))
+    where = data.draw(st.integers(0, len(packed) - 1))
+    packed[where] ^= data.draw(st.integers(1, 255))
+    try:
+        assert isinstance(unpack_batch(bytes(packed)), Batch)
+    except DecodeError:
+        pass
+
+
+@given(st.lists(entries, min_size=1, max_size=3), st.data())
+def test_a_batch_that_was_cut_off_is_refused(several: list[Entry], data: st.DataObject) -> None:
+    packed = pack_batch("ab" * 8, "camera", 7, map(pack_entry, several))
+    whole = {len(pack_batch("ab" * 8, "camera", 7, map(pack_entry, several[:n]))) for n in range(len(several))}
+    end = data.draw(st.integers(0, len(packed) - 1).filter(lambda n: n not in whole))
+    with pytest.raises(DecodeError):
+        unpack_batch(packed[:end])
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"\x00EB1", b"\x00EB1\x00\x00\x00\x02\x00\x00\x00\x00[]"])
+def test_what_is_no_batch_is_refused(body: bytes) -> None:
+    with pytest.raises(DecodeError):
+        unpack_batch(body)
