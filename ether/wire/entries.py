@@ -76,6 +76,9 @@ class Batch(NamedTuple):
     head: int
     """The highest number that the outbox had given out when this was sent."""
     entries: tuple[Entry, ...]
+    base: int = 0
+    """The outbox has nothing up to this number any more: a recorder has acknowledged it. One that knows nothing of this
+    outbox begins behind it."""
 
 
 def pack_entry(entry: Entry) -> bytes:
@@ -92,9 +95,9 @@ def unpack_entry(packed: bytes) -> Entry:
     return entry
 
 
-def pack_batch(outbox: str, source: str, head: int, packed_entries: Iterable[bytes]) -> bytes:
+def pack_batch(outbox: str, source: str, head: int, packed_entries: Iterable[bytes], base: int = 0) -> bytes:
     """A batch's bytes, of entries that are packed already."""
-    opening = dumps([outbox, source, head])
+    opening = dumps([outbox, source, head, base])
     return b"".join((MAGIC, _HEAD.pack(len(opening), 0), opening, *packed_entries))
 
 
@@ -104,7 +107,7 @@ def unpack_batch(packed: bytes) -> Batch:
         raise DecodeError("this is no batch of entries")
     opening, at = _head_at(packed, len(MAGIC))
     match opening:
-        case [str(outbox), str(source), int(head)]:
+        case [str(outbox), str(source), int(head), int(base)]:
             pass
         case _:
             raise DecodeError("a batch's opening does not say whose it is")
@@ -112,7 +115,7 @@ def unpack_batch(packed: bytes) -> Batch:
     while at < len(packed):
         entry, at = _entry_at(packed, at)
         entries.append(entry)
-    return Batch(outbox, source, head, tuple(entries))
+    return Batch(outbox, source, head, tuple(entries), base)
 
 
 def _head_at(packed: bytes, at: int) -> tuple[object, int]:

@@ -33,8 +33,8 @@ def test_an_entry_comes_back(entry: Entry) -> None:
 
 @given(st.lists(entries, max_size=5))
 def test_a_batch_comes_back(several: list[Entry]) -> None:
-    packed = pack_batch("ab" * 8, "camera", 7, map(pack_entry, several))
-    assert unpack_batch(packed) == Batch("ab" * 8, "camera", 7, tuple(several))
+    packed = pack_batch("ab" * 8, "camera", 7, map(pack_entry, several), base=3)
+    assert unpack_batch(packed) == Batch("ab" * 8, "camera", 7, tuple(several), 3)
 
 
 @given(st.lists(entries, min_size=1, max_size=3), st.data())

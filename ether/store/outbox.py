@@ -1,0 +1,214 @@
+"""The outbox of one process on disk: entries that no recorder has acknowledged yet.
+
+One SQLite file for each process and session, `<source>~<id>.outbox`, held by the operating system's lock for as long as
+its process lives. What was appended survives a kill at once, a power cut after `sync()`.
+
+Promises: entries are read in the order of their numbers, without a hole; a file whose process died is opened by whoever
+comes next (`adopt`), with all that was appended, and by one of them only. One that is empty when closed is removed.
+
+The trap: the lock is SQLite's (exclusive locking mode), so nobody else can even look into a file that is in use.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+
+from ether.errors import OutboxFailed
+
+SUFFIX = ".outbox"
+_SCHEMA = """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE entries (number INTEGER PRIMARY KEY, packed BLOB NOT NULL);
+"""
+_BUSY_S = 0.0
+_BUSY_WORDS = ("locked", "busy")
+
+Row = tuple[int, bytes]
+"""A number, and the entry of that number as it is packed."""
+
+
+class OutboxFile:
+    """One outbox. Not locked between threads: one thread uses it."""
+
+    def __init__(self, path: Path, database: sqlite3.Connection, outbox: str, source: str) -> None:
+        """Made by `create` and `adopt`."""
+        self.path, self.outbox, self.source = path, outbox, source
+        self._database = database
+        first, last, count, size = database.execute(
+            "SELECT MIN(number), MAX(number), COUNT(*), TOTAL(LENGTH(packed)) FROM entries"
+        ).fetchone()
+        self.first: int | None = first
+        """The lowest number that is there; None where nothing is."""
+        self.last: int = last or int(_meta(database).get("head", 0))
+        """The highest number that was ever appended."""
+        self.count: int = count
+        self.size: int = int(size)
+        """Bytes of the entries."""
+
+    @classmethod
+    def create(cls, folder: Path, source: str) -> OutboxFile:
+        """A new one; makes the folder. Raises `OutboxFailed`."""
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            while True:
+                outbox = os.urandom(8).hex()
+                path = folder / f"{source}~{outbox}{SUFFIX}"
+                if (database := _opened(path, new=True)) is not None:
+                    break  # else somebody who looks for orphans was faster, and removes it
+            with database:
+                database.executescript(_SCHEMA)
+                database.executemany("INSERT INTO meta VALUES (?, ?)", [("outbox", outbox), ("source", source)])
+        except (OSError, sqlite3.Error) as error:
+            raise OutboxFailed(str(folder), error) from error
+        return cls(path, database, outbox, source)
+
+    # -- entries
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Add entries, numbered from `last` + 1. They survive a kill of this process from now on. Raises
+        `OutboxFailed`; nothing of them is there then."""
+        if not rows:
+            return
+        try:
+            with self._database:
+                self._database.executemany("INSERT INTO entries VALUES (?, ?)", rows)
+        except sqlite3.Error as error:
+            raise OutboxFailed(str(self.path), error) from error
+        self.first = rows[0][0] if self.first is None else self.first
+        self.last = rows[-1][0]
+        self.count += len(rows)
+        self.size += sum(len(packed) for _, packed in rows)
+
+    def read(self, first: int, last: int, max_count: int, max_bytes: int) -> list[Row]:
+        """Entries from a number on, at least one where there is one."""
+        found: list[Row] = []
+        size = 0
+        query = "SELECT number, packed FROM entries WHERE number BETWEEN ? AND ? ORDER BY number LIMIT ?"
+        with closing(self._database.execute(query, (first, last, max_count))) as cursor:
+            for number, packed in cursor:
+                size += len(packed)
+                if found and size > max_bytes:
+                    break
+                found.append((number, packed))
+        return found
+
+    def drop(self, upto: int) -> None:
+        """Forget what was acknowledged. Raises `OutboxFailed`."""
+        self._delete(upto)
+
+    def replace(self, upto: int, gap: Row) -> None:
+        """Put one entry, of number `upto`, in the place of all up to it. Raises `OutboxFailed`."""
+        self._delete(upto, gap)
+
+    def sync(self) -> None:
+        """Returns when all that was appended survives a power cut. Raises `OutboxFailed`."""
+        try:
+            self._database.execute("PRAGMA synchronous=FULL")
+            with self._database:
+                self._database.execute("INSERT OR REPLACE INTO meta VALUES ('head', ?)", (str(self.last),))
+        except sqlite3.Error as error:
+            raise OutboxFailed(str(self.path), error) from error
+        finally:
+            self._database.execute("PRAGMA synchronous=NORMAL")
+
+    def close(self) -> None:
+        """Let go of it; an empty one is removed. Twice is fine."""
+        empty = self.count == 0
+        with suppress(sqlite3.Error):
+            self._database.close()
+        if empty:
+            for ending in ("", "-wal", "-shm", "-journal"):
+                Path(f"{self.path}{ending}").unlink(missing_ok=True)
+
+    def _delete(self, upto: int, gap: Row | None = None) -> None:
+        if self.first is None or upto < self.first:
+            return
+        try:
+            with self._database:
+                going = "SELECT COUNT(*), TOTAL(LENGTH(packed)) FROM entries WHERE number <= ?"
+                count, size = self._database.execute(going, (upto,)).fetchone()
+                self._database.execute("DELETE FROM entries WHERE number <= ?", (upto,))
+                if gap is not None:
+                    self._database.execute("INSERT INTO entries VALUES (?, ?)", gap)
+                    count, size = count - 1, size - len(gap[1])
+        except sqlite3.Error as error:
+            raise OutboxFailed(str(self.path), error) from error
+        self.count -= count
+        self.size -= int(size)
+        self.first = None if self.count == 0 else upto if gap is not None else upto + 1
+
+
+def adopt(folder: Path) -> Iterator[OutboxFile]:
+    """The outboxes in a folder whose processes are dead, each to be closed. A file that cannot be read is put aside as
+    `….damaged`, and named by the `OutboxFailed` that this raises when all others have been given."""
+    damaged: list[tuple[Path, Exception]] = []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            found = _adopted(path)
+        except (OSError, sqlite3.Error, KeyError) as error:
+            with suppress(OSError):
+                path.rename(path.with_name(f"{path.name}.damaged"))
+            damaged.append((path, error))
+            continue
+        if found is not None:
+            yield found
+    for path, error in damaged:
+        raise OutboxFailed(str(path), error)
+
+
+def _adopted(path: Path) -> OutboxFile | None:
+    """None where it lives, is gone, or holds nothing."""
+    try:
+        database = _opened(path, new=False)
+    except sqlite3.OperationalError:
+        if not path.exists():
+            return None
+        raise
+    if database is None:
+        return None
+    try:
+        tables = database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+        if tables:
+            told = _meta(database)
+            found = OutboxFile(path, database, told["outbox"], told["source"])
+            if found.count:
+                return found
+            found.close()
+            return None
+    except (sqlite3.Error, KeyError):
+        database.close()
+        raise
+    database.close()  # its maker died before it had written anything
+    path.unlink(missing_ok=True)
+    return None
+
+
+def _opened(path: Path, *, new: bool) -> sqlite3.Connection | None:
+    """The database, locked; None where another process holds it."""
+    mode = "rwc" if new else "rw"
+    database = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=_BUSY_S, check_same_thread=False
+    )
+    try:
+        database.execute("PRAGMA locking_mode=EXCLUSIVE")
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.execute("BEGIN EXCLUSIVE")
+        database.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        database.close()
+        if any(word in str(error) for word in _BUSY_WORDS):
+            return None
+        raise
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _meta(database: sqlite3.Connection) -> dict[str, str]:
+    return dict(database.execute("SELECT key, value FROM meta"))
