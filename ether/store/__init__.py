@@ -1,0 +1,1 @@
+"""What outlives a message: the ledger of a session."""
