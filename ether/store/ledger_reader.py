@@ -1,0 +1,254 @@
+"""The ledger of a session, read: also while it is written, also where nothing can be written.
+
+Promises: what it returns was checked against its checksum; anything else raises `LedgerDamaged` and says where. It
+changes nothing in the folder. It never holds up the writer: what it reads, it reads in short pieces.
+
+The trap: an iteration sees what is appended while it lasts. Rows never change, so nothing is seen twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+from ether.errors import LedgerDamaged, LedgerFailed
+from ether.store import ledger_schema as schema
+from ether.store.ledger_failures import translated
+from ether.store.ledger_rows import COLUMNS
+from ether.store.objects import Objects
+from ether.store.stored_record import StoredRecord, record_of
+from ether.wire.facts import GapFact, OutboxFacts
+from ether.wire.json_text import loads
+from ether.wire.topics import OUTSIDE, matches
+
+_PIECE_ROWS = 500
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM records"
+_LAST_ROW = (1 << 63) - 1
+
+Where = list[tuple[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSummary:
+    """What a ledger has of a topic. Times in unix seconds by the sources' clocks."""
+
+    topic: str
+    kind: str
+    count: int
+    first: float
+    last: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a ledger has of a run."""
+
+    run: str
+    count: int
+    first: float
+    last: float
+
+
+class LedgerReader:
+    """Reads one ledger. A context manager. Not locked: one thread at a time."""
+
+    def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
+        """Made by `LedgerReader.open`."""
+        self.folder = folder
+        self._connection = connection
+        self._objects = Objects(folder)
+        self.schema_version = schema.check_version(connection, folder)
+        meta = schema.meta_of(connection)
+        self.session, self.created = meta.get("session", ""), float(meta.get("created", "0"))
+
+    @classmethod
+    def open(cls, folder: Path) -> LedgerReader:
+        """Open the folder's ledger; raises `LedgerFailed` where there is none, `SchemaTooNew`, `LedgerDamaged`."""
+        folder = Path(folder).absolute()
+        if not (folder / schema.DATABASE).is_file():
+            raise LedgerFailed(folder, f"there is no {schema.DATABASE} in it: this is no ledger")
+        _refuse_log_on_read_only(folder)
+        with translated(folder):
+            connection = schema.connect(folder, write=False)
+            try:
+                return cls(folder, connection)
+            except BaseException:
+                connection.close()
+                raise
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    def __enter__(self) -> LedgerReader:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def records(
+        self, *, kinds: Sequence[str] = ("data", "record"), topic: str | None = None, source: str | None = None,
+        run: str | None = None, since: float | None = None, until: float | None = None, after_row: int = 0,
+        newest_first: bool = False, limit: int | None = None,
+    ) -> Iterator[StoredRecord]:  # fmt: skip
+        """The records in the order in which they came.
+
+        `topic` is a user's topic or filter (`camera/+`); `since` and `until` (included) are unix seconds by the
+        sources' clocks; `after_row` leaves out that row and all before it, also with `newest_first`. `kinds=()` means
+        all of them.
+        """
+        where: Where = [(f"kind IN ({', '.join('?' * len(kinds))})", tuple(kinds))] if kinds else []
+        if topic is not None:
+            topics = self._topics_like(topic)
+            where.append((f"topic IN ({', '.join('?' * len(topics))})", tuple(topics)))
+        for column, value in (("source = ?", source), ("run = ?", run), ("time >= ?", since), ("time <= ?", until)):
+            if value is not None:
+                where.append((column, (value,)))
+        return self._pieces(where, after_row, newest_first, limit)
+
+    def record(self, message_id: str) -> StoredRecord | None:
+        """The message, recorded value or call of that id."""
+        found = self._found("id = ? AND kind NOT IN ('context', 'artifact') ORDER BY row LIMIT 1", message_id)
+        return found[0] if found else None
+
+    def by_row(self, row: int) -> StoredRecord | None:
+        """The record in that row."""
+        found = self._found("row = ?", row)
+        return found[0] if found else None
+
+    def children(self, message_id: str) -> list[StoredRecord]:
+        """What the message led to: everything that names it as a parent, log records left out."""
+        return [record for record in self._that_name(message_id) if record.kind != "log"]
+
+    def logs_of(self, message_id: str) -> list[StoredRecord]:
+        """The log records that were made while the message was handled: those that name it as a parent."""
+        return [record for record in self._that_name(message_id) if record.kind == "log"]
+
+    def context(self, sha256: str) -> dict[str, object] | None:
+        """The context of that hash; raises `LedgerDamaged` where it is not what its hash says."""
+        content = self.artifact(sha256)
+        return None if content is None else cast("dict[str, object]", loads(content.decode(), strict=True))
+
+    def artifact(self, sha256: str) -> bytes | None:
+        """The content of that hash, None where it is not here; raises `LedgerDamaged`."""
+        known = self._all("SELECT 1 FROM contents WHERE sha256 = ?", sha256)
+        return self._fetch(sha256) if known or self._objects.path(sha256).is_file() else None
+
+    def topics(self) -> list[TopicSummary]:
+        """What there is on each topic, by its name."""
+        asked = "SELECT topic, kind, count(*), min(time), max(time) FROM records WHERE kind IN ('data', 'record')"
+        return [TopicSummary(*row) for row in self._all(f"{asked} GROUP BY topic, kind ORDER BY topic, kind")]
+
+    def sources(self) -> list[str]:
+        """Everybody that something is from."""
+        return [source for (source,) in self._all("SELECT DISTINCT source FROM records ORDER BY source")]
+
+    def runs(self) -> list[RunSummary]:
+        """The runs that records belong to, in the order in which they began."""
+        asked = "SELECT run, count(*), min(time), max(time) FROM records WHERE run != '' GROUP BY run"
+        return [RunSummary(*row) for row in self._all(f"{asked} ORDER BY min(time)")]
+
+    def outboxes(self) -> list[OutboxFacts]:
+        """What is known of each outbox: where it stands, what its source has given out, what is missing in between."""
+        gaps: dict[str, list[GapFact]] = {}
+        for record in self._pieces([("kind = 'gap'", ())], 0, False, None):
+            gaps.setdefault(record.outbox, []).append(_gap_fact(record))
+        asked = "SELECT outbox, source, highest, head, last FROM outboxes ORDER BY source, outbox"
+        facts = [
+            OutboxFacts(outbox, source, highest, head, tuple(gaps.pop(outbox, ())), last)
+            for outbox, source, highest, head, last in self._all(asked)
+        ]
+        return facts + [_lost_here(tuple(left)) for left in gaps.values()]
+
+    def duplicates(self) -> int:
+        """How many messages and recorded values stand here more than once, counted from the ids."""
+        twice = "SELECT count(*) - 1 AS more FROM records WHERE id != '' AND kind IN ('data', 'record') GROUP BY id"
+        return int(self._all(f"SELECT coalesce(sum(more), 0) FROM ({twice} HAVING more > 0)")[0][0])
+
+    def count(self) -> int:
+        """How many rows there are."""
+        return int(self._all("SELECT coalesce(max(row), 0) FROM records")[0][0])
+
+    def _that_name(self, parent: str) -> list[StoredRecord]:
+        return self._found("row IN (SELECT row FROM parents WHERE parent = ?) ORDER BY row", parent)
+
+    def _topics_like(self, topic_filter: str) -> list[str]:
+        if "+" not in topic_filter and "#" not in topic_filter:
+            return [topic_filter]
+        outside = topic_filter.startswith(OUTSIDE)
+        pattern = topic_filter.removeprefix(OUTSIDE)
+        topics = (topic for (topic,) in self._all("SELECT DISTINCT topic FROM records"))
+        return [
+            topic for topic in topics
+            if topic.startswith(OUTSIDE) == outside and matches(pattern, topic.removeprefix(OUTSIDE))
+        ]  # fmt: skip
+
+    def _pieces(self, where: Where, after_row: int, newest_first: bool, limit: int | None) -> Iterator[StoredRecord]:
+        """In short pieces, between which nothing is held that the writer could wait for."""
+        low, high, left = after_row, _LAST_ROW, limit
+        given = [value for _, values in where for value in cast("tuple[object, ...]", values)]
+        conditions = "".join(f" AND {condition}" for condition, _ in where)
+        order = "row DESC" if newest_first else "row"
+        asked = f"{_SELECT} WHERE row > ? AND row < ?{conditions} ORDER BY {order} LIMIT ?"
+        while left is None or left > 0:
+            piece = min(_PIECE_ROWS, _PIECE_ROWS if left is None else left)
+            rows = self._all(asked, low, high, *given, piece)
+            for row in rows:
+                yield self._checked(row)
+            if len(rows) < piece:
+                return
+            low, high = (low, int(rows[-1][0])) if newest_first else (int(rows[-1][0]), high)
+            left = None if left is None else left - len(rows)
+
+    def _found(self, where: str, value: object) -> list[StoredRecord]:
+        return [self._checked(row) for row in self._all(f"{_SELECT} WHERE {where}", value)]
+
+    def _checked(self, row: tuple[object, ...]) -> StoredRecord:
+        try:
+            return record_of(row, self._fetch)
+        except (ValueError, TypeError) as error:
+            raise LedgerDamaged(self.folder, f"row {row[0]}", str(error)) from error
+
+    def _fetch(self, sha256: str) -> bytes:
+        kept = self._all("SELECT payload FROM contents WHERE sha256 = ?", sha256)
+        if not kept:
+            with translated(self.folder):
+                return self._objects.get(sha256)
+        payload = bytes(kept[0][0])
+        if hashlib.sha256(payload).hexdigest() != sha256:
+            raise LedgerDamaged(self.folder, f"content {sha256}", "it is not what its hash says")
+        return payload
+
+    def _all(self, asked: str, *values: object) -> list[tuple[Any, ...]]:
+        with translated(self.folder):
+            return self._connection.execute(asked, values).fetchall()
+
+
+def _gap_fact(record: StoredRecord) -> GapFact:
+    more = record.more
+    return GapFact(
+        int(cast(int, more.get("first", record.number))), int(cast(int, more.get("last", record.number))),
+        str(more.get("why", "")), cast("dict[str, object]", more.get("topics") or {}), record.time or record.received,
+    )  # fmt: skip
+
+
+def _lost_here(gaps: tuple[GapFact, ...]) -> OutboxFacts:
+    """Rows that the ledger itself has lost (see `ether.store.ledger`), as if an outbox had given them up."""
+    rows = sum(gap.last - gap.first + 1 for gap in gaps)
+    return OutboxFacts("", "the ledger itself", rows, rows, gaps)
+
+
+def _refuse_log_on_read_only(folder: Path) -> None:
+    """SQLite reads a database with a log only where it can write its scratch file."""
+    log = folder / schema.WAL
+    if log.exists() and log.stat().st_size and not os.access(folder, os.W_OK):
+        raise LedgerFailed(
+            folder,
+            "its writer has not closed it, and nothing can be written here: copy the folder to where you can write",
+        )

@@ -1,0 +1,203 @@
+"""Entries as rows of a ledger: what a row says, its checksum, its link, and which entries may become one.
+
+    checksum = SHA-256(JSON of the row's columns from `outbox` to `sha256`, then the payload if it is in the row)
+    link     = SHA-256(link of the row before, then checksum);  before the first: SHA-256(JSON of [session, created])
+
+Promises: pure; what it is given it does not change. An intake that is thrown away leaves nothing behind.
+
+The trap: what is refused still takes its number, as a gap that says why. Otherwise its outbox would offer it for ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ether.wire.entries import Batch, Entry
+from ether.wire.json_text import dumps
+
+LARGE_BYTES = 64 * 1024
+"""Payloads of more bytes are files of their own."""
+
+BY_HASH = frozenset({"context", "artifact"})
+"""Kinds whose id is the hash of their payload."""
+
+COLUMNS = (
+    "row", "outbox", "number", "kind", "topic", "id", "source", "seq", "time", "received", "run", "parents", "context",
+    "content_type", "more", "size", "sha256", "payload", "checksum", "link",
+)  # fmt: skip
+INSERT = f"INSERT INTO records VALUES ({', '.join('?' * len(COLUMNS))})"
+
+_LARGEST = (1 << 63) - 1
+_sha256 = hashlib.sha256
+
+Row = tuple[object, ...]
+
+
+class OutboxState(NamedTuple):
+    """What a ledger knows of an outbox."""
+
+    source: str
+    highest: int
+    """The highest number that is here, with everything before it."""
+    head: int
+    """The highest number that the source has given out, as far as is known."""
+    last: float = 0.0
+    """Unix seconds when something last came from it."""
+
+
+def first_link(session: str, created: str) -> bytes:
+    """What the chain begins with."""
+    return _sha256(dumps([session, created])).digest()
+
+
+def checksum_of(said: list[object], payload: bytes | None) -> bytes:
+    """A row's checksum, from its columns from `outbox` to `sha256` and the payload in it."""
+    return _sha256(dumps(said) + payload if payload else dumps(said)).digest()
+
+
+def link_of(before: bytes, checksum: bytes) -> bytes:
+    """A row's link."""
+    return _sha256(before + checksum).digest()
+
+
+def outbox_checksum(outbox: str, state: OutboxState) -> bytes:
+    """The checksum of an outbox's row."""
+    return _sha256(dumps([outbox, *state])).digest()
+
+
+class Unfit(ValueError):
+    """An entry that no row can hold."""
+
+
+class Intake:
+    """Gathers the rows of one transaction, after `rows_before` rows of which the last has `link`.
+
+    `careful` looks at each entry for what the database cannot hold; without it such an entry makes the transaction
+    fail, and it is made once more with care.
+    """
+
+    def __init__(
+        self, rows_before: int, link: bytes, outboxes: Mapping[str, OutboxState], received: float, *, careful: bool
+    ) -> None:
+        self.rows_before, self.link, self.received, self._careful = rows_before, link, received, careful
+        self._known = outboxes
+        self.rows: list[Row] = []
+        self.parents: list[tuple[str, int]] = []
+        self.outboxes: dict[str, OutboxState] = {}
+        self.contents: dict[str, bytes] = {}
+        self.objects: dict[str, bytes] = {}
+        self.refused: list[str] = []
+        self.repeated = 0
+
+    def take(self, batch: Batch) -> None:
+        """Take what follows on what is there, up to the first hole."""
+        state = self.state(batch.outbox, batch.source)
+        highest = state.highest
+        for entry in batch.entries:
+            if entry.kind == "gap":
+                last = gap_end(entry)
+                if last > highest:
+                    if gap_begin(entry) > highest + 1:
+                        break
+                    self._add(batch.outbox, batch.source, highest + 1, _shortened(entry, highest + 1, last))
+                    highest = last
+                else:
+                    self.repeated += 1
+            elif entry.number == highest + 1:
+                self._add(batch.outbox, batch.source, entry.number, entry)
+                highest = entry.number
+            elif entry.number > highest:
+                break
+            else:
+                self.repeated += 1
+        head = min(max(state.head, batch.head, highest), _LARGEST)
+        if (highest, head) != (state.highest, state.head) or batch.outbox not in self._known:
+            self.outboxes[batch.outbox] = OutboxState(state.source, highest, head, self.received)
+
+    def take_loose(self, source: str, entry: Entry) -> None:
+        """Take an entry that no outbox has numbered."""
+        self._add("", source, 0, entry)
+
+    def state(self, outbox: str, source: str = "") -> OutboxState:
+        """What is known of an outbox, with what this transaction adds."""
+        return self.outboxes.get(outbox) or self._known.get(outbox) or OutboxState(source, 0, 0)
+
+    def _add(self, outbox: str, source: str, number: int, entry: Entry) -> None:
+        try:
+            if self._careful:
+                _check_fits(source, entry)
+            self._add_row(outbox, source, number, entry)
+        except Unfit as unfit:
+            self.refused.append(f"entry {number} of {source!r} ({entry.kind} {entry.topic!r}): {unfit}")
+            if outbox:  # a loose entry leaves no hole
+                self._add_row(outbox, source.encode(errors="replace").decode(), number, _refusal(number, entry, unfit))
+
+    def _add_row(self, outbox: str, source: str, number: int, entry: Entry) -> None:
+        _, kind, topic, entry_id, seq, time, parents, context, content_type, payload, more = entry
+        size = len(payload)
+        sha256: str | None = None
+        body: bytes | None = payload
+        if size > LARGE_BYTES or kind in BY_HASH:
+            sha256, body = _sha256(payload).hexdigest(), None
+            if kind in BY_HASH and sha256 != entry_id:
+                raise Unfit(f"its content has the SHA-256 {sha256}, not {entry_id}")
+            (self.objects if size > LARGE_BYTES else self.contents)[sha256] = payload
+        run = more.get("run", "") if more else ""
+        said = [
+            outbox, number, kind, topic, entry_id, source, seq, time + 0.0, self.received,
+            run if isinstance(run, str) else "",
+            dumps(list(parents)).decode() if parents else "[]", context, content_type,
+            dumps(dict(more)).decode() if more else "{}", size, sha256,
+        ]  # fmt: skip
+        checksum = checksum_of(said, body)
+        self.link = link_of(self.link, checksum)
+        row = self.rows_before + len(self.rows) + 1
+        self.rows.append((row, *said, body, checksum, self.link))
+        if parents:
+            self.parents += [(parent, row) for parent in set(parents)]
+
+
+def gap_begin(entry: Entry) -> int:
+    """The first number that a gap covers."""
+    first = entry.more.get("first")
+    return first if isinstance(first, int) else entry.number
+
+
+def gap_end(entry: Entry) -> int:
+    """The last number that a gap covers."""
+    last = entry.more.get("last")
+    return last if isinstance(last, int) and last <= _LARGEST else entry.number
+
+
+def _shortened(entry: Entry, first: int, last: int) -> Entry:
+    """The gap without what is here already."""
+    return entry._replace(more={**entry.more, "first": first, "last": last})
+
+
+def _refusal(number: int, entry: Entry, unfit: Unfit) -> Entry:
+    """The gap in place of an entry that was refused."""
+    more = {"first": number, "last": number, "why": f"refused: {unfit}", "kind": entry.kind}
+    return Entry(number, "gap", "", "", 0, 0.0, (), "", None, b"", more)
+
+
+def _check_fits(source: str, entry: Entry) -> None:
+    """Raise `Unfit` for what the database cannot hold."""
+    texts = (source, entry.topic, entry.id, entry.context, entry.content_type or "", entry.more.get("run", ""))
+    if any(isinstance(text, str) and not _is_unicode(text) for text in (*texts, *entry.parents)):
+        raise Unfit("it has text that is not Unicode (half of a surrogate pair)")
+    if not -_LARGEST <= entry.seq <= _LARGEST:
+        raise Unfit("its seq has more than 63 bits")
+    try:
+        dumps([entry.time, dict(entry.more)])
+    except (ValueError, TypeError) as error:
+        raise Unfit(f"its time or what else it says is no JSON: {error}") from error
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
