@@ -59,6 +59,7 @@ async def _serve(settings: Settings, announcer: Announcer, lifeline: Lifeline, e
         pid=os.getpid(),
         lan_host=None,
         lan_port=None,
+        websocket_port=None,
     )
     await stop.wait()
     await broker.shutdown()

@@ -24,13 +24,19 @@ FIRST_WITH_UNIX_SOCKETS: Version = (2, 0, 0)
 
 
 def configuration(
-    settings: Settings, port: int, version: Version, unix_socket: str | None, lan_port: int | None = None
+    settings: Settings,
+    port: int,
+    version: Version,
+    unix_socket: str | None,
+    lan_port: int | None = None,
+    websocket_port: int | None = None,
 ) -> str:
     """The configuration file, for a mosquitto whose working directory is the private folder."""
     lines = [
         f"listener {port} {settings.host}",
         *([f"listener 0 {unix_socket}"] if unix_socket else []),
         *([f"listener {lan_port} {settings.lan_host}"] if settings.lan_host else []),
+        *([f"listener {websocket_port} {settings.lan_host}", "protocol websockets"] if websocket_port else []),
         "allow_anonymous false",
         "password_file users",
         "persistence false",

@@ -102,6 +102,7 @@ class _Supervisor:
         self._last_words: list[str] = []
         self._announced = False
         self._lan_port: int | None = None
+        self._websocket_port: int | None = None
 
     def run(self) -> None:
         try:
@@ -123,6 +124,7 @@ class _Supervisor:
         for _ in range(attempts):
             port = settings.port or ports.free(settings.host)
             self._lan_port = ports.for_lan(settings.lan_host, settings.lan_port) if settings.lan_host else None
+            self._websocket_port = ports.for_websocket(settings.lan_host, settings.websocket_port)
             self._launch(port)
             came = self._wait_for_start(port)
             if came != "taken":
@@ -134,7 +136,8 @@ class _Supervisor:
         socket_path = self._unix_socket
         if socket_path is not None and os.path.dirname(socket_path) == self._folder:
             socket_path = os.path.basename(socket_path)  # a relative name survives a folder with spaces in its name
-        text = configuration(self._settings, port, self._version, socket_path, self._lan_port)
+        others = self._lan_port, self._websocket_port
+        text = configuration(self._settings, port, self._version, socket_path, *others)
         private.write(self._folder, "mosquitto.conf", text)
         self._last_words.clear()
         self._process = orphans.spawn([self._program, "-c", "mosquitto.conf"], self._folder)
@@ -173,6 +176,7 @@ class _Supervisor:
             pid=self._process.pid,
             lan_host=self._settings.lan_host,
             lan_port=self._lan_port,
+            websocket_port=self._websocket_port,
         )
         self._announced = True
         for line in self._last_words:  # before that they were the explanation of a start that failed, or of a retry

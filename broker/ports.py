@@ -22,8 +22,21 @@ def free(host: str) -> int:
 def for_lan(host: str, wanted: int) -> int:
     """The port for other machines: the one wanted, or for 0 the usual one, or a free one where that is taken. Raises
     `AddressInUse`, or `EngineFailed` for an address that this machine does not have."""
+    return _tried(host, wanted or USUAL, wanted) or free(host)
+
+
+def for_websocket(host: str | None, wanted: int | None) -> int | None:
+    """The port for WebSockets on that address: the one wanted, a free one for 0; None where none is wanted. Raises as
+    `for_lan` does."""
+    if host is None or wanted is None:
+        return None
+    return _tried(host, wanted, wanted)
+
+
+def _tried(host: str, port: int, wanted: int) -> int | None:
+    """The port, None where it is taken and was not asked for."""
     try:
-        return _bound(host, wanted or USUAL)
+        return _bound(host, port)
     except PermissionError as error:
         raise EngineFailed(f"Cannot listen on {host}:{wanted}: {error.strerror}; take a port above 1023.") from error
     except OSError as error:
@@ -33,7 +46,7 @@ def for_lan(host: str, wanted: int) -> int:
             ) from error
         if wanted:
             raise AddressInUse(host, wanted) from error
-    return free(host)
+    return None
 
 
 def _bound(host: str, port: int) -> int:

@@ -37,6 +37,7 @@ class Settings(NamedTuple):
     private_dir: str | None = None
     lan_host: str | None = None
     lan_port: int = 0
+    websocket_port: int | None = None
 
 
 def load(path: str) -> Settings:
@@ -66,6 +67,8 @@ def check(document: dict[str, Any], path: str) -> Settings:
     _check_texts(settings, path)
     _check_numbers(settings, path)
     _check_paths(settings, path)
+    if settings.websocket_port is not None and settings.lan_host is None:
+        raise SettingsRefused(f"websocket_port in {path} is a port on lan_host, and there is none.")
     if settings.engine == "amqtt" and (host := beyond_loopback(settings)) is not None:
         raise SettingsRefused(LOOPBACK_ONLY.format(host=host))
     return settings._replace(host="127.0.0.1") if settings.host == "localhost" else settings
@@ -120,7 +123,10 @@ def _check_texts(settings: Settings, path: str) -> None:
 
 
 def _check_numbers(settings: Settings, path: str) -> None:
+    bounds: tuple[tuple[str, int, int], ...]
     bounds = (("port", 0, 65_535), ("lan_port", 0, 65_535), ("max_packet_bytes", MIN_PACKET_BYTES, MAX_PACKET_BYTES))
+    if settings.websocket_port is not None:
+        bounds = (*bounds, ("websocket_port", 0, 65_535))
     for key, lowest, highest in bounds:
         value = getattr(settings, key)
         if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:

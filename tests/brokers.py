@@ -62,6 +62,8 @@ class RunningBroker:
     _reader: threading.Thread = field(repr=False)
     _settings: dict[str, Any] = field(repr=False)
     _family: Family = field(repr=False)
+    lan_host: str | None = None
+    websocket_port: int | None = None
 
     @property
     def url_tcp(self) -> str:
@@ -74,6 +76,13 @@ class RunningBroker:
         if self.unix_socket is None:
             return None
         return f"unix://{self.username}:{self.password}@{self.unix_socket}"
+
+    @property
+    def url_ws(self) -> str | None:
+        """`ws://user:password@host:port`, or None where there is no such listener."""
+        if self.websocket_port is None:
+            return None
+        return f"ws://{self.username}:{self.password}@{self.lan_host}:{self.websocket_port}"
 
     def event(self, kind: str, timeout_s: float = 10.0) -> dict[str, Any]:
         """The next event of that kind from the broker's stdout; `AssertionError` when the time is over."""
@@ -101,7 +110,10 @@ class RunningBroker:
         """Another broker at the same address, with the same credentials; this one is stopped if it still runs."""
         if self.process.poll() is None:
             self.stop()
-        return start_broker(self._family, **{**self._settings, "port": self.port})
+        return start_broker(self._family, **{**self._settings, **self._ports()})
+
+    def _ports(self) -> dict[str, int]:
+        return {"port": self.port} | ({} if self.websocket_port is None else {"websocket_port": self.websocket_port})
 
     def _reap(self) -> int:
         try:
@@ -189,6 +201,8 @@ def start_broker(family: Family, **settings: Any) -> RunningBroker:
         _reader=reader,
         _settings=settings,
         _family=family,
+        lan_host=ready["lan_host"],
+        websocket_port=ready["websocket_port"],
     )
     family.append(broker)
     return broker

@@ -34,11 +34,16 @@ LOOPBACK_ONLY = (
     "the amqtt engine listens on loopback only, because its access control has holes: install mosquitto or name an"
     " external broker by its URL to let other machines into the session."
 )
+WEBSOCKET_NEEDS_LAN = (
+    "this port is for other machines, and the broker listens on loopback only: add listen: lan, or an address of this"
+    " machine."
+)
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 # MQTT's "remaining length" has 28 bits: no broker can take a larger packet.
 LARGEST_MQTT_PACKET_BYTES = 268_435_455
 BROKER_RULE = (
-    "expected embedded, mqtt://[user:password@]host[:port], mqtts://host[:port], unix:///path/to/broker.sock,"
+    "expected embedded, mqtt://[user:password@]host[:port], mqtts://host[:port], ws://host[:port][/path],"
+    " wss://host[:port][/path], unix:///path/to/broker.sock,"
     " or a mapping such as {engine: auto, port: 0}."
 )
 
@@ -104,10 +109,25 @@ class EmbeddedBroker(Part):
         description="the largest message in bytes; a larger one is refused where it is sent",
     )
 
+    websocket_port: int | None = Field(
+        None,
+        strict=True,
+        ge=1,
+        le=65535,
+        description="a second port on the network, for programs behind a firewall that come by ws://host:port; null for"
+        " none. Only beside listen: lan, or an address",
+    )
+
     @model_validator(mode="after")
     def _may_listen_there(self) -> EmbeddedBroker:
         if self.engine == "amqtt" and self.listen != LOOPBACK:
             raise ConfigError(LOOPBACK_ONLY, path="listen")
+        if self.websocket_port is not None and self.listen == LOOPBACK:
+            raise ConfigError(WEBSOCKET_NEEDS_LAN, path="websocket_port")
+        if self.websocket_port is not None and self.websocket_port == self.port:
+            raise ConfigError(
+                "found the number of port; each of the two needs a port of its own.", path="websocket_port"
+            )
         return self
 
     @property
@@ -121,7 +141,9 @@ class ExternalBroker(Part):
 
     kind: Literal["external"] = Field("external", description="a broker that runs already")
     url: Annotated[str, AfterValidator(_check_url)] = Field(
-        description="mqtt://[user:password@]host[:port], mqtts://… with TLS, or unix:///path/to/broker.sock", repr=False
+        description="mqtt://[user:password@]host[:port], mqtts://… with TLS, ws://[user:password@]host[:port][/path]"
+        " through a WebSocket, wss://… through one with TLS, or unix:///path/to/broker.sock",
+        repr=False,
     )
 
     @property

@@ -1,7 +1,8 @@
 """The URL of a broker, taken apart: the one parser for the configuration, the environment and the transport.
 
-`mqtt://` is TCP, `mqtts://` is TCP with TLS, `unix://` a socket on this machine. A URL may hold a password: no message
-here shows it. The trap: children of a session get their broker as a dict and load none of this.
+`mqtt://` is TCP, `mqtts://` is TCP with TLS, `ws://` and `wss://` are the same through a WebSocket, `unix://` a socket
+on this machine. A URL may hold a password: no message here shows it. The trap: children of a session get their broker
+as a dict and load none of this.
 """
 
 from __future__ import annotations
@@ -17,18 +18,22 @@ if TYPE_CHECKING:
 
 DEFAULT_MQTT_PORT = 1883
 DEFAULT_MQTTS_PORT = 8883
+DEFAULT_WS_PATH = "/mqtt"
+"""Where most brokers have their WebSocket; mosquitto has it at any path."""
 URL_RULE = (
-    "valid are mqtt://[user:password@]host[:port], mqtts://[user:password@]host[:port] and"
+    "valid are mqtt://[user:password@]host[:port], mqtts://[user:password@]host[:port],"
+    " ws://[user:password@]host[:port][/path], wss://[user:password@]host[:port][/path] and"
     " unix://[user:password@]/path/of/the/socket."
 )
 
-_DEFAULT_PORTS = {"mqtt": DEFAULT_MQTT_PORT, "mqtts": DEFAULT_MQTTS_PORT}
+_DEFAULT_PORTS = {"mqtt": DEFAULT_MQTT_PORT, "mqtts": DEFAULT_MQTTS_PORT, "ws": 80, "wss": 443}
+_OVER_TLS, _OVER_WEBSOCKET = {"mqtts", "wss"}, {"ws", "wss"}
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
     """Where a broker listens, and as whom to go there. `host` and `port` for TCP, with or without `tls`; `path` for a
-    Unix socket."""
+    Unix socket, and beside host and port for a `websocket`, as it stands in the URL."""
 
     host: str | None = None
     port: int | None = None
@@ -36,6 +41,7 @@ class BrokerAddress:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     tls: bool = False
+    websocket: bool = False
 
 
 def broker_address(url: str, rule: str = URL_RULE) -> BrokerAddress:
@@ -83,13 +89,22 @@ def _fault(url: str, parts: SplitResult, port: int | None) -> str:
     if parts.scheme in _DEFAULT_PORTS:
         if not parts.hostname:
             return "the host is missing"
-        if parts.path not in ("", "/") or parts.query or parts.fragment:
-            return "nothing may follow the port"
+        if why := _fault_after_port(parts):
+            return why
         return "0 is not a port that somebody listens on" if port == 0 else ""
     if parts.scheme == "unix":
         odd = parts.hostname or not parts.path.strip("/") or parts.query or parts.fragment
         return "a Unix socket is named by its absolute path, with three slashes" if odd else ""
     return f"there is no {parts.scheme}:// here" if "://" in url else "it is not a URL"
+
+
+def _fault_after_port(parts: SplitResult) -> str:
+    if parts.scheme not in _OVER_WEBSOCKET:
+        return "nothing may follow the port" if parts.path not in ("", "/") or parts.query or parts.fragment else ""
+    if parts.query or parts.fragment:
+        return "nothing may follow the path"
+    odd = not re.fullmatch(r"[!-~]*", parts.path)
+    return "the path is ASCII without spaces; write other characters as %20 and the like" if odd else ""
 
 
 def _taken_apart(parts: SplitResult, port: int | None) -> BrokerAddress:
@@ -99,7 +114,9 @@ def _taken_apart(parts: SplitResult, port: int | None) -> BrokerAddress:
     if parts.scheme == "unix":
         return BrokerAddress(path=unquote(parts.path), username=username, password=password)
     port = _DEFAULT_PORTS[parts.scheme] if port is None else port
-    return BrokerAddress(parts.hostname, port, None, username, password, tls=parts.scheme == "mqtts")
+    path = (parts.path or DEFAULT_WS_PATH) if parts.scheme in _OVER_WEBSOCKET else None
+    tls, websocket = parts.scheme in _OVER_TLS, path is not None
+    return BrokerAddress(parts.hostname, port, path, username, password, tls=tls, websocket=websocket)
 
 
 def _refusal(url: str, why: str, rule: str) -> ConfigError:

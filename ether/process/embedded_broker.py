@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ether.config import broker as config_broker
+from ether.config.broker_url import DEFAULT_WS_PATH
 from ether.errors import BrokerFailed
 from ether.logs import get_ether_logger
 from ether.process import mdns
@@ -53,6 +54,7 @@ class BrokerFacts:
     max_packet_bytes: int
     lan_host: str | None = None
     lan_port: int | None = None
+    websocket_port: int | None = None
 
 
 class EmbeddedBroker:
@@ -109,10 +111,14 @@ class EmbeddedBroker:
     def lan_url(self) -> str | None:
         """For a person to type on another machine that holds the same lab key: no password in it."""
         facts = self.wait_ready(0)
-        if facts.lan_host is None or facts.lan_port is None:
-            return None
-        host = socket.gethostname() if facts.lan_host == config_broker.EVERYWHERE else facts.lan_host
-        return Endpoint("tcp", host, facts.lan_port).address
+        return None if facts.lan_port is None else Endpoint("tcp", _typed_host(facts), facts.lan_port).address
+
+    @property
+    def websocket_url(self) -> str | None:
+        """The same for a machine behind a firewall; None where there is no such port."""
+        facts = self.wait_ready(0)
+        port = facts.websocket_port
+        return None if port is None else Endpoint("ws", _typed_host(facts), port, DEFAULT_WS_PATH).address
 
     def announce(self, session: str, environment: Mapping[str, str]) -> None:
         """Let other machines find the session, where the broker listens to them."""
@@ -157,6 +163,7 @@ class EmbeddedBroker:
             "port": known.port if known else (0 if lan_host else self._config.port),
             "lan_host": lan_host,
             "lan_port": (known.lan_port if known else self._config.port) if lan_host else 0,
+            "websocket_port": self._config.websocket_port,
             "unix_socket": socket_path if usable else None,
             "username": self._credentials.username,
             "password": self._credentials.password,
@@ -185,6 +192,7 @@ class EmbeddedBroker:
             max_packet_bytes=event["max_packet_bytes"],
             lan_host=event["lan_host"],
             lan_port=event["lan_port"],
+            websocket_port=event["websocket_port"],
         )
         with self._changed:
             self._facts = facts
@@ -211,6 +219,11 @@ class EmbeddedBroker:
 def _credentials(config: config_broker.EmbeddedBroker) -> Credentials:
     """Random for a session of this machine alone; what other machines must know follows from the lab key."""
     return Credentials.random() if config.lan_host is None else load_or_make_key(os.environ).credentials()
+
+
+def _typed_host(facts: BrokerFacts) -> str:
+    """What a person types for this machine on another one."""
+    return socket.gethostname() if facts.lan_host == config_broker.EVERYWHERE else facts.lan_host or ""
 
 
 def _on_log_line(line: str) -> None:

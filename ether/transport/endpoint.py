@@ -14,14 +14,22 @@ from typing import Literal
 from ether.errors import ConfigError
 
 DEFAULT_PORT = 1883
-_VALID = "valid are mqtt://host[:port], mqtts://host[:port] and unix:///path/of/the/socket"
+Kind = Literal["tcp", "tls", "ws", "wss", "unix"]
+OVER_TLS: frozenset[Kind] = frozenset({"tls", "wss"})
+OVER_WEBSOCKET: frozenset[Kind] = frozenset({"ws", "wss"})
+_SCHEMES: dict[Kind, str] = {"tcp": "mqtt", "tls": "mqtts", "ws": "ws", "wss": "wss", "unix": "unix"}
+_VALID = (
+    "valid are mqtt://host[:port], mqtts://host[:port], ws://host[:port][/path], wss://host[:port][/path] and"
+    " unix:///path/of/the/socket"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The address of a broker: `host` and `port` for kinds "tcp" and "tls", `path` for kind "unix"."""
+    """The address of a broker: `host` and `port` for kinds "tcp" and "tls", with a `path` for "ws" and "wss"; only
+    `path` for kind "unix"."""
 
-    kind: Literal["tcp", "tls", "unix"]
+    kind: Kind
     host: str = ""
     port: int = DEFAULT_PORT
     path: str = ""
@@ -29,7 +37,7 @@ class Endpoint:
     password: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.kind not in ("tcp", "tls", "unix"):
+        if self.kind not in _SCHEMES:
             raise ConfigError(f"a broker of kind {self.kind!r} is unknown; {_VALID}.")
         if not (self.path if self.kind == "unix" else self.host):
             raise ConfigError(f"a broker's address without {'path' if self.kind == 'unix' else 'host'}; {_VALID}.")
@@ -38,15 +46,15 @@ class Endpoint:
 
     @classmethod
     def from_url(cls, url: str) -> Endpoint:
-        """Read `mqtt://…`, `mqtts://…` or `unix://…`, percent-encoded where needed; raises `ConfigError` for anything
-        else."""
+        """Read `mqtt://…`, `mqtts://…`, `ws://…`, `wss://…` or `unix://…`, percent-encoded where needed; raises
+        `ConfigError` for anything else."""
         from ether.config.broker_url import broker_address  # children get their endpoint as a dict and need none of it
 
         to = broker_address(url)
-        if to.path is not None:
-            return cls("unix", path=to.path, username=to.username, password=to.password)
-        kind: Literal["tcp", "tls"] = "tls" if to.tls else "tcp"
-        return cls(kind, to.host or "", to.port or DEFAULT_PORT, username=to.username, password=to.password)
+        if to.host is None or to.port is None:
+            return cls("unix", path=to.path or "", username=to.username, password=to.password)
+        kinds: tuple[Kind, Kind] = ("ws", "wss") if to.websocket else ("tcp", "tls")
+        return cls(kinds[to.tls], to.host, to.port, to.path or "", to.username, to.password)
 
     @property
     def address(self) -> str:
@@ -54,7 +62,7 @@ class Endpoint:
         if self.kind == "unix":
             return f"unix://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'mqtts' if self.kind == 'tls' else 'mqtt'}://{host}:{self.port}"
+        return f"{_SCHEMES[self.kind]}://{host}:{self.port}{self.path}"
 
     def to_dict(self) -> dict[str, str | int | None]:
         """Everything, the password included, as JSON can carry it."""

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from threading import get_ident
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from paho.mqtt.client import Client, ConnectFlags
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -32,7 +32,7 @@ from ether.transport.endpoint import Endpoint
 from ether.transport.mqtt_versions import Version
 from ether.transport.outbox import LinkDown, Outbox, Publication
 from ether.transport.packets import LARGE_BYTES, Batch, Malformed, PacketReader
-from ether.transport.sockets import Waker, open_socket, set_user_timeout, wait_on
+from ether.transport.sockets import ByteStream, Waker, open_socket, wait_on
 
 READ_BYTES = 65_536  # recv(262144) costs mmap, mremap and munmap for each call
 TICK_S = 0.5  # how often keep-alive is looked at
@@ -117,12 +117,12 @@ class MqttWire(Client):
         `InterruptedError` once `stopped()`."""
         self._wire_deadline, self._wire_stopped = deadline, stopped
         address = self._wire_endpoint.address
-        host = self._wire_endpoint.path or self._wire_endpoint.host
+        host = self._wire_endpoint.host or self._wire_endpoint.path
         try:
             self.connect(host, self._wire_endpoint.port, keepalive_s, **self.wire_version.connect_arguments())
             self._wire_wait = wait_on(self._wire_socket, self._wire_waker)
             self.pump(lambda: self._wire_connack is not None or stopped(), deadline)
-        except InterruptedError:
+        except (InterruptedError, NotAuthorized):
             raise
         except TimeoutError:
             raise BrokerUnreachable(address, "no answer in time") from None
@@ -150,16 +150,14 @@ class MqttWire(Client):
         self.wire_window, self.wire_max_packet_bytes = self.wire_version.limits(properties)
 
     @property
-    def _wire_socket(self) -> socket.socket:
-        if not isinstance(self._sock, socket.socket):
+    def _wire_socket(self) -> ByteStream:
+        if self._sock is None:
             raise ConnectionLost("the socket is closed")
-        return self._sock
+        return cast(ByteStream, self._sock)
 
-    def _create_socket_connection(self) -> socket.socket:  # for Unix sockets, too
-        remaining = self._wire_deadline - monotonic()
-        sock = open_socket(self._wire_endpoint, remaining, self._wire_waker, self._wire_stopped)
-        set_user_timeout(sock, self._keepalive)
-        return sock
+    def _create_socket_connection(self) -> Any:  # a `ByteStream`, of every kind: paho is told of plain TCP
+        remaining, waker, stopped = self._wire_deadline - monotonic(), self._wire_waker, self._wire_stopped
+        return open_socket(self._wire_endpoint, remaining, waker, stopped, give_up_s=self._keepalive)
 
     # paho's callbacks
 

@@ -14,9 +14,9 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
-from ether.transport.endpoint import Endpoint
+from ether.transport.endpoint import OVER_TLS, OVER_WEBSOCKET, Endpoint
 
 _IN_PROGRESS = {errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)}
 
@@ -58,6 +58,17 @@ class Waker:
                 sock.close()
 
 
+class ByteStream(Protocol):
+    """What a connection needs of a non-blocking socket: one of TCP, of TLS, or a WebSocket."""
+
+    def fileno(self) -> int: ...
+    def send(self, data: Any, /) -> int: ...
+    def recv(self, count: int, /) -> bytes: ...
+    def recv_into(self, buffer: Any, /) -> int: ...
+    def shutdown(self, how: int, /) -> None: ...
+    def close(self) -> None: ...
+
+
 class Wait(Protocol):
     """Waits for a socket and a waker together."""
 
@@ -67,7 +78,7 @@ class Wait(Protocol):
 class _PollWait:
     """With poll(2), which knows no limit of file descriptors and is registered once."""
 
-    def __init__(self, sock: socket.socket, waker: Waker) -> None:
+    def __init__(self, sock: ByteStream, waker: Waker) -> None:
         self._fd, self._waker = sock.fileno(), waker
         self._reading, self._writing = select.poll(), select.poll()
         self._reading.register(self._fd, select.POLLIN)
@@ -92,7 +103,7 @@ class _PollWait:
 class _SelectWait:
     """With select(2), for systems without poll."""
 
-    def __init__(self, sock: socket.socket, waker: Waker) -> None:
+    def __init__(self, sock: ByteStream, waker: Waker) -> None:
         self._sock, self._waker = sock, waker
 
     def wait(self, timeout_s: float, *, writing: bool) -> tuple[bool, bool]:
@@ -108,9 +119,12 @@ class _SelectWait:
 SocketWait: type[_PollWait] | type[_SelectWait] = _PollWait if hasattr(select, "poll") else _SelectWait
 
 
-def open_socket(endpoint: Endpoint, timeout_s: float, waker: Waker, stopped: Callable[[], bool]) -> socket.socket:
-    """A connected, non-blocking socket. Raises `OSError` (the last address's), or `InterruptedError` when
-    woken and `stopped()`."""
+def open_socket(
+    endpoint: Endpoint, timeout_s: float, waker: Waker, stopped: Callable[[], bool], *, give_up_s: float
+) -> ByteStream:
+    """A connected, non-blocking socket that can be used at once; the system gives up on unacknowledged bytes after
+    `give_up_s` seconds. Raises `OSError` (the last address's; also `NotAuthorized`, which is one), or
+    `InterruptedError` when woken and `stopped()`."""
     deadline = monotonic() + timeout_s
     failure: OSError = OSError("the name has no address")
     for family, address in _addresses(endpoint):
@@ -119,7 +133,8 @@ def open_socket(endpoint: Endpoint, timeout_s: float, waker: Waker, stopped: Cal
             sock.setblocking(False)
             _tune(sock, endpoint)
             _connect(sock, address, deadline, waker, stopped)
-            return _secured(sock, endpoint, deadline, waker, stopped) if endpoint.kind == "tls" else sock
+            _set_user_timeout(sock, give_up_s)
+            return _dressed(sock, endpoint, deadline, waker, stopped)
         except InterruptedError:
             sock.close()
             raise
@@ -132,22 +147,26 @@ def open_socket(endpoint: Endpoint, timeout_s: float, waker: Waker, stopped: Cal
     raise failure
 
 
-def _secured(
+def _dressed(
     sock: socket.socket, endpoint: Endpoint, deadline: float, waker: Waker, stopped: Callable[[], bool]
-) -> socket.socket:
-    from ether.transport.tls import secured  # OpenSSL costs 4 MB, and few need it
+) -> ByteStream:
+    """The connection with TLS, a WebSocket, both or neither."""
+    stream: ByteStream = sock
+    if endpoint.kind in OVER_TLS:
+        from ether.transport.tls import secured  # OpenSSL costs 4 MB, and few need it
 
-    return secured(sock, endpoint.host, deadline, waker, stopped)
+        stream = secured(sock, endpoint.host, deadline, waker, stopped)
+    if endpoint.kind in OVER_WEBSOCKET:
+        from ether.transport.upgrade import upgraded  # 22 ms
+
+        stream = upgraded(stream, endpoint, deadline, waker, stopped)
+    return stream
 
 
-def wait_on(sock: socket.socket, waker: Waker) -> Wait:
-    """What waits for this socket: one with TLS may have bytes that the system knows nothing of."""
-    if hasattr(sock, "pending"):
-        from ether.transport.tls import PendingWait, TlsSocket
-
-        assert isinstance(sock, TlsSocket)
-        return PendingWait(sock, waker)
-    return SocketWait(sock, waker)
+def wait_on(stream: ByteStream, waker: Waker) -> Wait:
+    """What waits for this stream: one that is more than a socket may have bytes that the system knows nothing of."""
+    own: Callable[[Waker], Wait] | None = getattr(stream, "waiting_with", None)
+    return SocketWait(stream, waker) if own is None else own(waker)
 
 
 def _addresses(endpoint: Endpoint) -> Iterator[tuple[int, object]]:
@@ -167,7 +186,7 @@ def _tune(sock: socket.socket, endpoint: Endpoint) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def set_user_timeout(sock: socket.socket, timeout_s: float) -> None:
+def _set_user_timeout(sock: socket.socket, timeout_s: float) -> None:
     """Let the system give up on unacknowledged bytes after `timeout_s` seconds, where it can (Linux). Without
     it nothing was delivered for 23 s after a network cut of 30 s."""
     if hasattr(socket, "TCP_USER_TIMEOUT") and sock.family != getattr(socket, "AF_UNIX", None):

@@ -67,6 +67,10 @@ class TlsSocket(ssl.SSLSocket):
         with self.guard:
             return super().pending()
 
+    def waiting_with(self, waker: Waker) -> PendingWait:
+        """What waits for it."""
+        return PendingWait(self, waker)
+
     def shutdown(self, how: int) -> None:
         """Say that nothing more follows. Reading goes on until the other side has closed."""
         with self.guard, suppress(OSError, ValueError):

@@ -1,4 +1,5 @@
-"""amqtt as it is, with one user: what our engine is compared with. Run as a script; says its port; ends with stdin."""
+"""amqtt as it is, with one user: what our engine is compared with. Run as a script, with `ws` as
+third argument behind its WebSocket; says its port; ends with stdin."""
 
 import asyncio
 import json
@@ -28,7 +29,7 @@ class OneUser(BaseAuthPlugin):
 async def main() -> None:
     logging.disable(logging.CRITICAL)
     user = {"username": sys.argv[1], "password": sys.argv[2]}
-    listeners = {"default": {"type": "tcp", "bind": "127.0.0.1:0"}}
+    listeners = {"default": {"type": sys.argv[3] if len(sys.argv) > 3 else "tcp", "bind": "127.0.0.1:0"}}
     broker = Broker({"listeners": listeners, "plugins": {"__main__.OneUser": user}})
     await broker.start()
     port = broker._servers["default"].instance.sockets[0].getsockname()[1]

@@ -26,6 +26,7 @@ BACKENDS = [
     pytest.param("mosquitto-3.1.1", marks=NEEDS_MOSQUITTO),
     pytest.param("mosquitto-5", marks=NEEDS_MOSQUITTO),
     pytest.param("mosquitto-5-unix", marks=NEEDS_MOSQUITTO),
+    pytest.param("mosquitto-5-ws", marks=NEEDS_MOSQUITTO),
 ]
 over_networks = pytest.mark.parametrize("lasting_backend", BACKENDS[1:], indirect=True)
 over_amqtt = pytest.mark.parametrize("lasting_backend", BACKENDS[1:2], indirect=True)
@@ -115,12 +116,17 @@ def kill_a_client(endpoint: Endpoint, topic: str) -> None:
         child.kill()
 
 
+def settings_of(name: str) -> dict[str, object]:
+    """What the broker of that backend is told beside the usual."""
+    return {"lan_host": "127.0.0.1", "websocket_port": 0} if name.endswith("ws") else {}
+
+
 def make_backend(name: str, start: Callable[[str], RunningBroker]) -> Backend:
     """The backend of that name; `start(engine)` gives the broker that it needs."""
     if name == "loopback":
         return Backend(name, V5, None, LoopbackBroker())
     broker = start(name.partition("-")[0])
-    url = broker.url_unix if name.endswith("unix") else broker.url_tcp
+    url = {"unix": broker.url_unix, "ws": broker.url_ws}.get(name.rpartition("-")[2], broker.url_tcp)
     assert url is not None
     version = V311 if name.endswith("3.1.1") else V5
     return Backend(name, version, Endpoint.from_url(url), broker)

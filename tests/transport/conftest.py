@@ -15,14 +15,15 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import running_broker
-from tests.transport.backends import BACKENDS, Backend, make_backend
+from tests.transport.backends import BACKENDS, Backend, make_backend, settings_of
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
 def lasting_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """A backend over a broker that lives while tests of its kind run."""
     with ExitStack() as stack:
-        yield make_backend(request.param, lambda engine: stack.enter_context(running_broker(engine)))
+        own = settings_of(request.param)
+        yield make_backend(request.param, lambda engine: stack.enter_context(running_broker(engine, **own)))
 
 
 @pytest.fixture
@@ -37,7 +38,9 @@ def fragile(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Every backend in turn, over a broker of its own that may be killed and started again."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ether-"))
-        settings = {"unix_socket": str(Path(folder) / "b.sock")} if "mosquitto" in request.param else {}
+        settings = settings_of(request.param)
+        if "mosquitto" in request.param:
+            settings["unix_socket"] = str(Path(folder) / "b.sock")
         made = make_backend(request.param, lambda engine: stack.enter_context(running_broker(engine, **settings)))
         stack.callback(made.close)
         yield made

@@ -1,4 +1,5 @@
-"""`mqtts://` against a real mosquitto: the same promises as over TCP, and nobody is trusted without a certificate."""
+"""`mqtts://` and `wss://` against a real mosquitto: the same promises as over TCP, and nobody is trusted without a
+certificate."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ import pytest
 
 from ether.errors import BrokerUnreachable
 from ether.transport import ConnectionDown, ConnectionUp, Endpoint, Transport, Will, open_transport
+from ether.transport.endpoint import Kind
 from tests.brokers import mosquitto_missing, soon
 from tests.transport.backends import messages, take
 
@@ -55,15 +57,17 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TlsBroker:
-    """A mosquitto with one TLS listener."""
+    """A mosquitto with one TLS listener, for `scheme`."""
 
-    def __init__(self, certificates: Path, folder: Path, name: str = HOST, port: int = 0) -> None:
-        self.port = port or free_port()
+    def __init__(self, certificates: Path, folder: Path, scheme: str, name: str = HOST) -> None:
+        self.port, self.scheme = free_port(), scheme
         self._settings = folder / "mosquitto.conf"
         lines = [
+            f"listener {free_port()} 127.0.0.1",  # 2.0.11 does not start with a WebSocket alone
             f"listener {self.port} 127.0.0.1",
             f"certfile {certificates / name}.pem",
             f"keyfile {certificates / name}.key",
+            *(["protocol websockets"] if scheme == "wss" else []),
             "allow_anonymous true",
             "set_tcp_nodelay true",
             "max_queued_messages 0",
@@ -99,9 +103,9 @@ def trusted(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "ca.pem"))
 
 
-@pytest.fixture
-def broker(certificates: Path, tmp_path: Path) -> Iterator[TlsBroker]:
-    running = TlsBroker(certificates, tmp_path)
+@pytest.fixture(params=["mqtts", "wss"])
+def broker(certificates: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[TlsBroker]:
+    running = TlsBroker(certificates, tmp_path, request.param)
     yield running
     running.stop()
 
@@ -115,7 +119,9 @@ def opened() -> Iterator[list[Transport]]:
 
 
 def connect(broker: TlsBroker, opened: list[Transport], *filters: str, will: Will | None = None) -> Transport:
-    transport = open_transport(Endpoint.from_url(f"mqtts://{HOST}:{broker.port}"), client_id="test", will=will)
+    transport = open_transport(
+        Endpoint.from_url(f"{broker.scheme}://{HOST}:{broker.port}"), client_id="test", will=will
+    )
     opened.append(transport)
     transport.connect(5)
     if filters:
@@ -209,8 +215,11 @@ def test_an_authority_that_nobody_trusts(broker: TlsBroker, opened: list[Transpo
 
 
 @pytest.mark.usefixtures("trusted")
-def test_a_certificate_of_another_host(certificates: Path, tmp_path: Path, opened: list[Transport]) -> None:
-    wrong = TlsBroker(certificates, tmp_path, "elsewhere")
+@pytest.mark.parametrize("scheme", ["mqtts", "wss"])
+def test_a_certificate_of_another_host(
+    certificates: Path, tmp_path: Path, opened: list[Transport], scheme: str
+) -> None:
+    wrong = TlsBroker(certificates, tmp_path, scheme, "elsewhere")
     try:
         with pytest.raises(BrokerUnreachable, match="its TLS certificate is not accepted"):
             connect(wrong, opened)
@@ -218,7 +227,8 @@ def test_a_certificate_of_another_host(certificates: Path, tmp_path: Path, opene
         wrong.stop()
 
 
-def test_a_port_without_tls(opened: list[Transport]) -> None:
+@pytest.mark.parametrize("kind", ["tls", "wss"])
+def test_a_port_without_tls(opened: list[Transport], kind: Kind) -> None:
     with socket.create_server(("127.0.0.1", 0)) as plain:
 
         def answer() -> None:
@@ -230,7 +240,7 @@ def test_a_port_without_tls(opened: list[Transport]) -> None:
 
         server = threading.Thread(target=answer)
         server.start()
-        endpoint = Endpoint("tls", "127.0.0.1", plain.getsockname()[1])
+        endpoint = Endpoint(kind, "127.0.0.1", plain.getsockname()[1])
         transport = open_transport(endpoint, client_id="test")
         opened.append(transport)
         with pytest.raises(BrokerUnreachable, match="TLS failed, perhaps it speaks none on this port"):
