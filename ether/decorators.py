@@ -18,13 +18,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 @overload
 def ether_pub(function: F, /) -> F: ...
 @overload
-def ether_pub(*, topic: str | None = None, qos: int = 1) -> Callable[[F], F]: ...
-def ether_pub(function: Any = None, /, *, topic: str | None = None, qos: int = 1) -> Any:
+def ether_pub(*, topic: str | None = None, qos: int = 1, save: bool = False) -> Callable[[F], F]: ...
+def ether_pub(function: Any = None, /, *, topic: str | None = None, qos: int = 1, save: bool = False) -> Any:
     """Publish what the method returns to `topic` (default `ClassName.method`); `None` is an empty message.
 
-    `qos` 1 arrives at least once while sender and broker live, 0 may be lost.
+    `qos` 1 arrives at least once while sender and broker live, 0 may be lost. With `save` it is on disk in the end,
+    once, whatever is killed meanwhile (docs/saving.md).
     """
-    return _apply(Mark(MarkKind.PUB, topic, qos), function)
+    return _apply(Mark(MarkKind.PUB, topic, qos, save=save), function)
 
 
 @overload

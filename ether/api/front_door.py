@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ether.protocol.presence import Announcement
     from ether.runtime.changes import Changes
     from ether.runtime.client import Client, Subscription
+    from ether.runtime.saved import Saved
 
 DEFAULT_TIMEOUT_S = 30.0
 
@@ -101,14 +102,30 @@ class Ether(Calling):
         """Publish to the topic `start`, for which `@ether_start()` methods wait."""
         self._joined("ether.start()").publish(None, START_TOPIC)
 
-    def pub(self, data: object = None, topic: str = "general", *, qos: int = 1) -> None:
+    def pub(self, data: object = None, topic: str = "general", *, qos: int = 1, save: bool = False) -> Saved | None:
         """Publish a dict, model, dataclass, list, number, string, bytes or numpy array (any shape and dtype).
 
         `qos` 1 arrives at least once while sender, broker and receiver live; 0 may be lost. Returns when the message
         is on its way. Raises `EncodeError` with the place inside `data` that cannot be sent, `PayloadTooLarge`,
         `PublishTimeout`.
+
+        With `save`, or where the session records the topic, it is on disk in the end, once, whatever is killed
+        meanwhile; what is returned tells when: `ether.pub(7, topic="dose", save=True).wait()`. Raises `OutboxFull`.
         """
-        self._joined("ether.pub()").publish(data, topic, qos)
+        return self._joined("ether.pub()").publish(data, topic, qos, save=save)
+
+    def record(self, value: object, name: str = "value") -> Saved:
+        """Bring a value to disk that nobody needs to hear of, under a name. Returns at once; `.wait()` of what is
+        returned returns when it is on disk, synced. Inside of a handler the message that is being handled is noted as
+        its cause. Raises `EncodeError`, `PayloadTooLarge`, `OutboxFull`."""
+        return self._joined("ether.record()").record(value, name)
+
+    def flush(self, timeout_s: float = CALL_TIMEOUT_S) -> int:
+        """Wait until all that this process gave to be saved is on disk; returns how many entries are not."""
+        from ether.runtime.deadline import Deadline
+
+        saver = self._joined("ether.flush()").saver
+        return 0 if saver is None else saver.flush(Deadline(timeout_s))
 
     def subscribe(self, topic: str, *, qos: int = 1) -> Subscription:
         """Receive a topic's messages in this program (`+` and `#` are wildcards): a context manager with
@@ -235,7 +252,8 @@ class Ether(Calling):
         from ether.logs import get_ether_logger, install_console
         from ether.process.discovery import remember
         from ether.process.finding import running_session, starting_alone, with_environment
-        from ether.process.launch import Launch, new_session_name
+        from ether.process.holding import new_session_name
+        from ether.process.launch import Launch
 
         install_console()
         config = with_environment(config, os.environ)

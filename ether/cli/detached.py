@@ -41,7 +41,7 @@ def up(
     if not detach:
         return run(file, session, broker, start, timeout, json)
     from ether.config import load_config
-    from ether.process.launch import new_session_name
+    from ether.process.holding import new_session_name
 
     path = chosen_file(file, Path.cwd())
     name = session or load_config(path).session or new_session_name()

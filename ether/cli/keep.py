@@ -147,7 +147,7 @@ def _keeper_of(client: Client, name: str, verb: str) -> str:
 
 
 def _ask(client: Client, program: str, verb: str, name: str, what: str, timeout_s: float) -> None:
-    from ether.process.desk import KEEP
+    from ether.runtime.session import KEEP
 
     barrier = client.session.ask(KEEP, [program], timeout_s, {"do": verb, "name": name})
     answer = barrier.answers.get(program)

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from ether.config.broker import BrokerField, EmbeddedBroker
 from ether.config.names import check_name, class_path_of
 from ether.config.part import Part
+from ether.config.record import RecordField
 from ether.errors import ConfigError, InvalidName
 
 NAME_KEYWORD = "ether_name"
@@ -124,12 +125,18 @@ class EtherInstanceConfig(Part):
 
 
 class TopicOptions(Part):
-    """What `ether_pub` and `ether_sub` may be told."""
+    """What `ether_sub` may be told."""
 
     topic: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="the topic; left out, it is ClassName.method"
     )
     qos: Literal[0, 1] = Field(1, description="1 arrives at least once, 0 may be lost")
+
+
+class PubOptions(TopicOptions):
+    """What `ether_pub` may be told."""
+
+    save: bool = Field(False, strict=True, description="true: what is published is brought to disk, too")
 
 
 class CallOptions(Part):
@@ -151,6 +158,7 @@ class NoOptions(Part):
 
 
 TopicUses = Annotated[tuple[TopicOptions, ...], BeforeValidator(_each_use), Field(min_length=1)]
+PubUses = Annotated[tuple[PubOptions, ...], BeforeValidator(_each_use), Field(min_length=1)]
 CallUse = Annotated[tuple[CallOptions, ...], BeforeValidator(_each_use), Field(min_length=1, max_length=1)]
 SyncUses = Annotated[tuple[SyncOptions, ...], BeforeValidator(_each_use), Field(min_length=1)]
 OneUse = Annotated[tuple[NoOptions, ...], BeforeValidator(_each_use), Field(min_length=1, max_length=1)]
@@ -159,7 +167,7 @@ OneUse = Annotated[tuple[NoOptions, ...], BeforeValidator(_each_use), Field(min_
 class RegistryMethod(Part):
     """The decorators of one method. Each is the list of its uses; an empty one was not given."""
 
-    ether_pub: TopicUses = Field((), description="publish what the method returns")
+    ether_pub: PubUses = Field((), description="publish what the method returns")
     ether_sub: TopicUses = Field((), description="call the method with every message on a topic")
     ether_get: CallUse = Field((), description="answer ether.get(...) with what the method returns")
     ether_save: CallUse = Field((), description="answer ether.save(...) with a status")
@@ -240,6 +248,11 @@ class EtherConfig(Part):
     ] = Field({}, description="a mapping from names to the instances of the session")
     registry: Annotated[dict[ClassPath, RegistryEntry], EmptyIfNone] = Field(
         {}, description="a mapping from class paths to the marks of classes without decorators"
+    )
+
+    record: RecordField = Field(
+        None,
+        description="what is recorded to disk: all, a list of topics, or a mapping; left out, what asks to be",
     )
 
     def named_instances(self) -> dict[str, EtherInstanceConfig]:

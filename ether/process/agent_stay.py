@@ -25,7 +25,6 @@ from ether.logs import get_ether_logger
 from ether.process.agent_file import AgentFile, Wanted
 from ether.process.alive import birth_of
 from ether.process.allowed import Roots
-from ether.process.desk import KEEP
 from ether.process.holding import take_name, taken
 from ether.process.launch import STEP_TIMEOUT_S, Launch
 from ether.process.machine_health import read_health
@@ -37,7 +36,7 @@ from ether.runtime.assembly import death_notice
 from ether.runtime.deadline import Deadline
 from ether.runtime.fencing import OwnName
 from ether.runtime.link import Inbound, Link
-from ether.runtime.session import Session
+from ether.runtime.session import KEEP, Session
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.version import VERSION

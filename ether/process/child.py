@@ -18,13 +18,16 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import BinaryIO
 
 from ether.errors import ConfigError, EtherError, InvalidName, MarkError
 from ether.logs import get_ether_logger, install_instance_console
+from ether.process.explaining import explained, open_saver
 from ether.process.settings import EXIT_REPLACED, InstanceSettings
 from ether.protocol.presence import Announcement, State
 from ether.runtime.assembly import death_notice, describe_with_registry, make_link
+from ether.runtime.attached import Attached
 from ether.runtime.call_log import CallLog
 from ether.runtime.classes import find_class
 from ether.runtime.client import Client
@@ -33,6 +36,7 @@ from ether.runtime.instance import HostedInstance
 from ether.runtime.link import Link
 from ether.runtime.log_shipping import LogShipper
 from ether.runtime.pulse import Heart
+from ether.runtime.saving import Saver, SavingOptions
 from ether.runtime.worker import Worker
 from ether.spec.marks import MarkKind
 from ether.wire.topics import SessionTopics
@@ -43,6 +47,9 @@ EXIT_NOT_STARTED = 1
 EXIT_NO_BROKER = 2
 EXIT_ORPHANED = 3
 """The launcher died."""
+
+SAVE_TIMEOUT_S = 5.0
+"""For bringing what waits in the outbox to the recorder, at the end. What is left then waits on disk."""
 
 ORPHAN_GRACE_S = 0.4
 """For save_all and cleanup after the launcher's death. Everything of ours must be gone within a second of it."""
@@ -89,6 +96,8 @@ class _Life:
         try:
             instance = self._instance = self._built(link)
             instance.subscribe()
+            if isinstance(instance.object, Attached):
+                instance.object.attach(link, self._topics, instance.name)
             instance.initialise()
         except (Exception, SystemExit) as error:  # noqa: BLE001  child main: user code may raise anything
             self._announce(link, State.ERROR, _told(error))
@@ -102,6 +111,10 @@ class _Life:
         heart.stop()
         instance.control.give_up_name()
         instance.close()
+        if instance.saver is not None:
+            instance.saver.close(SAVE_TIMEOUT_S)
+        if isinstance(instance.object, Attached):
+            instance.object.detach()
         log.close()
         self._leave(link)
         return EXIT_OK
@@ -129,9 +142,19 @@ class _Life:
             settings.name, obj, spec, link, self._topics, self._worker, self._birth, self._holding
         )
         instance.control.on_fenced = _stop_at_once
+        if not isinstance(obj, Attached):
+            instance.saver = client.saver = self._saver(link, cls)
         client.session.calls.here[settings.name] = instance
         logging.getLogger().addHandler(CallLog())
         return instance
+
+    def _saver(self, link: Link, cls: type) -> Saver:
+        settings = self._settings
+        explain = partial(
+            explained, settings.name, self._birth, settings.epoch, cls, settings.args, settings.kwargs,
+            settings.class_path, settings.registry, settings.configuration,
+        )  # fmt: skip
+        return open_saver(link, self._topics, SavingOptions.from_value(settings.saving), settings.leader, explain)
 
     def _leave(self, link: Link) -> None:
         """Clear the announcement, if a broker is there that could keep it; who is started again in a moment leaves

@@ -19,12 +19,10 @@ from ether.errors import EtherError, PayloadError
 from ether.logs import get_ether_logger
 from ether.protocol.barrier import Answer
 from ether.runtime.link import Inbound, Link
+from ether.runtime.session import KEEP
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
-
-KEEP = "keep"
-"""The control verb: `{"instances": [program], "do": "restart", "name": "camera1"}`."""
 
 START_TIMEOUT_S = 30.0
 
@@ -38,6 +36,7 @@ class Keeper(Protocol):
     def restart(self, name: str, timeout_s: float) -> None: ...
     def described(self, name: str) -> EtherInstanceConfig | None: ...
     def run(self, name: str, asked: Mapping[str, Any], by: str) -> str: ...
+    def record(self) -> None: ...
 
 
 class Desk:
@@ -120,13 +119,15 @@ class Desk:
                 return {"problems": removed}
             case "run":
                 return {"run": self._keeper.run(name, asked, by)}
+            case "record":
+                self._keeper.record()
             case "start":
                 instance = self._keeper.described(name)
                 if instance is None:
                     raise KeyError(f"the configuration of {self._program} describes no instance {name!r}")
                 self._keeper.add(name, instance, START_TIMEOUT_S)
             case _:
-                known = "start, remove, restart, run, clock, shutdown"
+                known = "start, remove, restart, run, record, clock, shutdown"
                 raise KeyError(f"{self._program} knows no request {verb!r}; it knows {known}")
         return {}
 

@@ -17,12 +17,11 @@ from typing import Any
 
 from ether.config import EtherConfig, EtherInstanceConfig
 from ether.errors import EncodeError, EtherError, StartFailed
-from ether.process.desk import KEEP
 from ether.process.start_order import Start, start_in_order
 from ether.protocol.barrier import Answer, Barrier
 from ether.protocol.presence import Announcement, State
 from ether.runtime.deadline import Deadline
-from ether.runtime.session import Session
+from ether.runtime.session import KEEP, Session
 from ether.wire.codec import JSON, decode, encode
 
 AGENT_PATIENCE_S = 15.0

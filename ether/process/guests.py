@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ether.process.registry import RegistryOptions, registry_marks
 from ether.runtime.deadline import Deadline
-from ether.runtime.here import InstanceHere, OpenLink
+from ether.runtime.here import InstanceHere, MakeSaver, OpenLink
 from ether.runtime.session import Session
 
 _READY_TIMEOUT_S = 10.0
@@ -41,6 +41,7 @@ class Guests:
         obj: object,
         registry: RegistryOptions,
         birth_and_epoch: tuple[str, int],
+        make_saver: MakeSaver,
     ) -> None:
         """Returns when it is ready; its name has been taken."""
         here = InstanceHere(
@@ -51,6 +52,7 @@ class Guests:
             registry_marks(registry),
             birth=birth_and_epoch[0],
             epoch=birth_and_epoch[1],
+            make_saver=make_saver,
             on_fenced=lambda why: self._remove_soon(session, name),
         )
         self._guests[name] = here

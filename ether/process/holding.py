@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
 
 from ether.errors import NameTaken
@@ -17,6 +18,11 @@ from ether.protocol.presence import Announcement, State
 from ether.runtime.assembly import new_birth
 from ether.runtime.deadline import Deadline
 from ether.runtime.session import Session
+
+
+def new_session_name() -> str:
+    """A name for a session whose configuration gives none: when it began, and random bits."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
 
 
 def program_name() -> str:

@@ -28,20 +28,20 @@ from ether.process.embedded_broker import EmbeddedBroker, private_folder
 from ether.process.group import ProcessGroup, make_group
 from ether.process.guests import Guests
 from ether.process.holding import program_name, take_name
-from ether.process.log_file import SessionLog
 from ether.process.offline import OfflineNotes
 from ether.process.orderly_end import STEPS, OrderlyEnd
+from ether.process.program_log import ProgramLog
+from ether.process.recording import LEADER, RECORDER, Recording
 from ether.process.records import Record, write_record
 from ether.process.registry import registry_options, warn_of_registry_typos
 from ether.process.settings import InstanceSettings
 from ether.process.supervisor import Supervisor
 from ether.protocol.presence import Announcement, State
-from ether.runtime.assembly import make_link, new_birth
+from ether.runtime.assembly import new_birth, open_link
 from ether.runtime.client import Client
 from ether.runtime.deadline import Deadline
 from ether.runtime.here import OpenLink
 from ether.runtime.link import Link
-from ether.runtime.log_shipping import LogShipper
 from ether.runtime.members import Event
 from ether.runtime.session import Session
 from ether.transport.base import Will
@@ -57,13 +57,6 @@ STEP_TIMEOUT_S = 10.0
 """For each of drain, save_all, cleanup and stop."""
 
 _LEAVE_TIMEOUT_S = 2.0
-PROGRAM = "main"
-"""The source that stands in the headers of what the main program publishes."""
-
-
-def new_session_name() -> str:
-    """A name for a session whose configuration gives none: when it began, and random bits."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
 
 
 class Launch:
@@ -71,14 +64,21 @@ class Launch:
     `stop()`."""
 
     def __init__(
-        self, config: EtherConfig, session: str, found: FoundSession | None = None, *, takeover: bool = False
+        self,
+        config: EtherConfig,
+        session: str,
+        found: FoundSession | None = None,
+        *,
+        takeover: bool = False,
+        written: tuple[str, str] | None = None,
     ) -> None:
-        """`found` is the running session to join, None to start one; `takeover` replaces holders of the same names."""
+        """`found` is the running session to join, None to start one; `takeover` replaces holders of the same names;
+        `written` is the file of the configuration and its text."""
         self.config = config
         self.topics = SessionTopics(session)
         self._found = found
         self._takeover = takeover
-        self._program = PROGRAM if found is None else program_name()
+        self._program = LEADER if found is None else program_name()
         self._since = time.time()
         self._folder = private_folder()
         self._group: ProcessGroup | None = None
@@ -92,10 +92,10 @@ class Launch:
         self._session: Session | None = None
         self._desk: Desk | None = None
         self._offline: OfflineNotes | None = None
-        self._log: LogShipper | None = None
-        self._log_file: SessionLog | None = None
+        self._log: ProgramLog | None = None
         self._open_link: OpenLink | None = None
         self._here = Guests()
+        self._saving = Recording(config, session, written)
 
     # -- starting
 
@@ -107,19 +107,18 @@ class Launch:
             self._start_processes()
             endpoint, self._limit = self._broker_address(deadline)
             self._endpoint = endpoint
-            self._open_link = partial(_opened, endpoint, self._limit)
+            self._open_link = partial(open_link, endpoint, self._limit, STEP_TIMEOUT_S)
             link = self._link = self._open_link(self._program, self._last_word())
             client = Client(link, self.topics)
             session = self._session = client.session
             if watch is not None:
                 session.watch(watch)
             session.open(deadline.left())
-            if self._found is None:
-                self._log_file = SessionLog(link, self.topics)
-            self._log = LogShipper(link, self.topics, self._program, own_process=False)
+            self._log = ProgramLog(session, self._program, leads=self._found is None)
             self._appear(link, endpoint)
             self._supervisor.connect(session, self._settings)
             self._elsewhere.connect(session)
+            self._begin_saving(client, deadline)
             self._take_names(session, deadline)
             self._desk = Desk(link, self.topics, self._program, self)
             self._begin(deadline)
@@ -128,6 +127,17 @@ class Launch:
             self._abandon()
             raise
         return client
+
+    def _begin_saving(self, client: Client, deadline: Deadline) -> None:
+        """What this program saves, or has saved when it died the last time."""
+        if self._found is not None:
+            self._saving.join(self.session.info(deadline.left()))
+        self._saving.open(client, self._program)
+
+    def record(self) -> None:
+        """Something is to be saved and nobody records: start a recorder. Twice is fine."""
+        if self._found is None and RECORDER not in self._supervisor.names:
+            self.add(RECORDER, self._saving.recorder(), STEP_TIMEOUT_S)
 
     def _begin(self, deadline: Deadline) -> None:
         far = self._elsewhere
@@ -167,7 +177,7 @@ class Launch:
         warn_of_registry_typos(self.config)
         if self._found is None and isinstance(self.config.broker, config_broker.EmbeddedBroker):
             self._broker = EmbeddedBroker(self.config.broker, self._own_group(), self._folder)
-        for name, instance in self.config.named_instances().items():
+        for name, instance in self._saving.instances(leads=self._found is None).items():
             if instance.autorun:
                 (self._supervisor.prepare if instance.host is None else self._elsewhere.add)(name, instance)
 
@@ -202,6 +212,9 @@ class Launch:
             birth=birth,
             epoch=epoch,
             holding={"keeper": self._program, "supervised": instance.restart != "never"},
+            saving=self._saving.options().to_value(),
+            configuration=self._saving.configuration(),
+            leader=self._saving.leader,
         )
 
     # -- being seen
@@ -222,10 +235,12 @@ class Launch:
         engine = self._broker.wait_ready(0).engine if self._broker is not None else "external"
         named = self.config.session is not None
         entry = entry_of(self.topics.session, self._program, self._since, endpoint, engine, named=named)
+        entry["run"] = self._saving.run
         link.announce(self.topics.session_info, entry)
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         self._own_group()  # its guard removes the folder, whatever becomes of this program
-        url = self._broker.url if self._broker is not None else _url_of(self.config)
+        external = self.config.broker
+        url = external.url if isinstance(external, config_broker.ExternalBroker) else self.broker_url or ""
         write_record(self._folder, Record.of_this_process(self.topics.session, url, self._since))
         if self._broker is not None:
             self._broker.announce(self.topics.session, os.environ)
@@ -255,7 +270,7 @@ class Launch:
         self._takeover = takeover
         birth_and_epoch = self.take_name(self.session, name, Deadline(STEP_TIMEOUT_S))
         options = registry_options(self.config)
-        self._here.add(self.session, self._open_link, name, obj, options, birth_and_epoch)
+        self._here.add(self.session, self._open_link, name, obj, options, birth_and_epoch, self._saving.saver_of)
 
     def unhost(self, name: str) -> None:
         """The object leaves the session; nothing where it is not hosted here."""
@@ -334,8 +349,12 @@ class Launch:
         """Stop everything of this program in order; returns what went wrong, by instance, empty when nothing did. Never
         raises for what an instance does."""
         self._supervisor.no_more_starts()
+        names = [*self._supervisor.names, *self._here, *self._elsewhere.names]
+        recorders = [name for name in names if name == RECORDER]
         try:
-            return self._end().of([*self._supervisor.names, *self._here, *self._elsewhere.names])
+            problems = self._end().of([name for name in names if name not in recorders])
+            self._saving.close()
+            return problems | self._end().of(recorders)
         finally:
             self._abandon()
 
@@ -348,13 +367,15 @@ class Launch:
         self._supervisor.end(self._supervisor.names, 0)
         for name in self._here:
             self.unhost(name)
+        self._saving.close(0.0)
         if self._desk is not None:
             self._desk.close()
         if self._offline is not None:
             self._offline.close()
         if self._session is not None:
             self._session.calls.close()
-        self._end_logs()
+        if self._log is not None:
+            self._log.close()
         if self._link is not None:
             self._clear_announcements(self._link)
             self._link.close()
@@ -363,18 +384,6 @@ class Launch:
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._group is not None:
             self._group.close()
-
-    def _end_logs(self) -> None:
-        """What the instances said last is on its way to the file."""
-        if self._log is not None:
-            self._log.close()
-        if self._session is not None and self._log_file is not None:
-            try:
-                if self._session.link.transport.connected:
-                    self._session.catch_up(_LEAVE_TIMEOUT_S)
-            except EtherError as error:
-                logger.debug("the last records may be missing in the log file: %s", error)
-            self._log_file.close()
 
     def _clear_announcements(self, link: Link) -> None:
         """An embedded broker of ours forgets with its end; on any other one nothing of ours must stay."""
@@ -387,14 +396,3 @@ class Launch:
             link.withdraw(own, _LEAVE_TIMEOUT_S)
         except EtherError as error:
             logger.warning("could not clear the announcements of session %s: %s", self.topics.session, error)
-
-
-def _url_of(config: EtherConfig) -> str:
-    assert isinstance(config.broker, config_broker.ExternalBroker)
-    return config.broker.url
-
-
-def _opened(endpoint: Endpoint, limit: int | None, source: str, will: Will | None) -> Link:
-    link = make_link(endpoint, source, will=will, max_packet_bytes=limit)
-    link.open(STEP_TIMEOUT_S)
-    return link

@@ -41,6 +41,12 @@ class InstanceSettings:
     epoch: int
     holding: dict[str, Any]
     """What is announced beside: who keeps it, whether it is started again."""
+    saving: dict[str, Any]
+    """How it saves: `ether.process.recording.options_to_value`."""
+    configuration: dict[str, Any]
+    """What the contexts of this session say of its configuration."""
+    leader: str
+    """The program that starts a recorder where there is none."""
 
     def marks(self) -> Registry:
         """The registry as marks; raises `MarkError`."""

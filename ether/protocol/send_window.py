@@ -21,10 +21,10 @@ at once."""
 class SendWindow:
     """One outbox, one recorder."""
 
-    def __init__(self) -> None:
-        self.acknowledged = 0
-        """The highest number that the recorder has on disk."""
-        self._sent = 0
+    def __init__(self, acknowledged: int = 0) -> None:
+        self.acknowledged = acknowledged
+        """The highest number that the recorder has on disk, or does not need."""
+        self._sent = acknowledged
         self._under_way: list[int] = []
         self._recorder: str | None = None
         self._connected = False

@@ -25,6 +25,13 @@ def make_link(endpoint: Endpoint, source: str, *, will: Will | None, max_packet_
     return Link(transport, source)
 
 
+def open_link(endpoint: Endpoint, limit: int | None, timeout_s: float, source: str, will: Will | None) -> Link:
+    """A link that is open; `limit` is the largest message in bytes."""
+    link = make_link(endpoint, source, will=will, max_packet_bytes=limit)
+    link.open(timeout_s)
+    return link
+
+
 def new_birth() -> str:
     """A birth's id: unguessable, so that nobody can speak for it."""
     return os.urandom(8).hex()

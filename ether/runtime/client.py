@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ether.errors import CallError, NoResponder, RequestTimeout, TransportError, ValidationFailed
+from ether.errors import CallError, NoResponder, NotAllowedHere, RequestTimeout, TransportError, ValidationFailed
 from ether.protocol.answers import error_status, status_of
 from ether.protocol.seen import SeenIds
 from ether.runtime import context
@@ -19,12 +19,15 @@ from ether.runtime.deadline import Deadline
 from ether.runtime.link import Inbound, Link
 from ether.runtime.pending import PendingCall
 from ether.runtime.proxies import Proxy, make_proxy
+from ether.runtime.saved import Saved
 from ether.runtime.session import Session
 from ether.spec.marks import MarkKind
 from ether.wire.topics import SessionTopics, check_topic, check_topic_filter
 
 if TYPE_CHECKING:
     import asyncio
+
+    from ether.runtime.saving import Saver
 
 _REMEMBERED_TOPICS = 4096
 _UNCOLLECTED = 4096
@@ -118,13 +121,28 @@ class Client:
         self.link = link
         self.topics = topics
         self.session = Session(link, topics)
+        self.saver: Saver | None = None
+        """Brings what is to be saved to disk; None where that is nobody's wish (in a lab)."""
         self._later: dict[str, PendingCall] = {}
         self._resolved: dict[str, str] = {}
 
-    def publish(self, value: object, topic: str, qos: int = 1) -> None:
-        """Publish a value; a publish inside a handler names the handled message as its parent."""
+    def publish(self, value: object, topic: str, qos: int = 1, *, save: bool = False) -> Saved | None:
+        """Publish a value; a publish inside a handler names the handled message as its parent. What is saved, because
+        the session records it or by `save`, comes back as `Saved`."""
         mqtt_topic = self._resolved.get(topic) or self._resolve(topic)
+        saver = self.saver
+        if saver is not None and (save or saver.wants(topic)):
+            return saver.publish(topic, mqtt_topic, value, qos, context.parents(), {"asked": True} if save else {})
+        if save:
+            raise NotAllowedHere("saving", "nothing is recorded in a lab")
         self.link.publish(mqtt_topic, value, qos=qos, parents=context.parents())
+        return None
+
+    def record(self, value: object, name: str) -> Saved:
+        """Bring a value to disk that goes to no topic; inside a handler the handled message is its parent."""
+        if self.saver is None:
+            raise NotAllowedHere("ether.record()", "nothing is recorded in a lab")
+        return self.saver.record("record", check_topic(name), value, context.parents(), {})
 
     def _resolve(self, topic: str) -> str:
         """Checked once for each topic; a program that invents topics without end fills no memory."""

@@ -12,6 +12,7 @@ from ether.runtime.assembly import Registry, death_notice, describe_with_registr
 from ether.runtime.instance import HostedInstance
 from ether.runtime.link import Link
 from ether.runtime.pulse import Heart
+from ether.runtime.saving import Saver
 from ether.runtime.worker import Worker
 from ether.spec.methods import class_path_of
 from ether.transport.base import Will
@@ -19,6 +20,11 @@ from ether.wire.topics import SessionTopics, check_instance_name
 
 OpenLink = Callable[[str, Will | None], Link]
 """Makes and opens a link for a source, with a will."""
+
+MakeSaver = Callable[[Link, SessionTopics, str, str, int, "type | None"], Saver]
+"""Makes the saving side of an instance: its link, name, birth, epoch and class."""
+
+SAVE_TIMEOUT_S = 5.0
 
 
 class InstanceHere:
@@ -34,6 +40,7 @@ class InstanceHere:
         *,
         birth: str,
         epoch: int,
+        make_saver: MakeSaver,
         on_fenced: Callable[[str], None],
     ) -> None:
         """Returns when it is announced as ready. `on_fenced` is told when another process has taken the name. Raises
@@ -47,6 +54,7 @@ class InstanceHere:
         try:
             self.instance = HostedInstance(name, obj, spec, self._link, topics, self._worker, birth, holding)
             self.instance.control.on_fenced = on_fenced
+            self.instance.saver = make_saver(self._link, topics, name, birth, epoch, type(obj))
             self.instance.subscribe()
             self.instance.initialise()
         except BaseException:
@@ -64,6 +72,8 @@ class InstanceHere:
         self._heart.stop()
         self.instance.control.give_up_name()
         self.instance.close()
+        if self.instance.saver is not None:
+            self.instance.saver.close(SAVE_TIMEOUT_S)
         if self._link.transport.connected:
             self._link.withdraw(self._topics.state(self.instance.name))
         self._link.close()

@@ -14,11 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ether.errors import PayloadError
 from ether.logs import get_ether_logger
 from ether.protocol.barrier import Answer
+from ether.protocol.heard import Heard
 from ether.protocol.presence import Announcement, State
 from ether.protocol.pulse import Pulse
 from ether.protocol.seen import SeenIds
@@ -39,6 +40,9 @@ from ether.spec.methods import ClassSpec, MethodSpec
 from ether.spec.results import Results
 from ether.wire.envelope import unpack_headers
 from ether.wire.topics import SessionTopics, check_topic, check_topic_filter
+
+if TYPE_CHECKING:
+    from ether.runtime.saving import Saver
 
 _TAKES_ARGUMENTS = (MarkKind.SUB, MarkKind.GET, MarkKind.SAVE, MarkKind.SYNC)
 _CALLED = (MarkKind.GET, MarkKind.SAVE)
@@ -87,12 +91,13 @@ class HostedInstance:
             for method in spec.methods
             if any(mark.kind in _CALLED for mark in method.marks)
         }
+        self.saver: Saver | None = None
+        """Brings what is to be saved to disk; None where that is nobody's wish."""
         self._publications = {
-            method.name: [
-                (topics.data(check_topic(mark.topic or "")), mark.qos) for mark in method.of_kind(MarkKind.PUB)
-            ]
+            method.name: [(topics.data(check_topic(mark.topic or "")), mark) for mark in method.of_kind(MarkKind.PUB)]
             for method in spec.methods
         }
+        self._heard = Heard()
         self._subscriptions = {
             method.name: [
                 (topics.data_filter(check_topic_filter(mark.topic or "")), mark.qos)
@@ -186,6 +191,8 @@ class HostedInstance:
         message_id = unpacked.headers.id if unpacked.headers else None
         if self._seen[method.name].before(message_id):
             return
+        if unpacked.headers is not None:
+            self._heard.note(inbound.delivery.topic, unpacked.headers.source, unpacked.headers.id)
         trace = trace_of(message_id) if message_id else os.urandom(16).hex()
         self.call(method.name, unpacked.value, message_id, trace, None)
 
@@ -251,8 +258,14 @@ class HostedInstance:
         }
 
     def _publish(self, method: str, value: object) -> None:
-        for topic, qos in self._publications[method]:
-            self._link.publish(topic, value, qos=qos, parents=context.parents())
+        saver, parents = self.saver, context.parents()
+        for mqtt_topic, mark in self._publications[method]:
+            topic = mark.topic or ""
+            if saver is not None and (mark.save or saver.wants(topic)):
+                more = {"heard": self._heard.beside(parents)} | ({"asked": True} if mark.save else {})
+                saver.publish(topic, mqtt_topic, value, mark.qos, parents, more)
+            else:
+                self._link.publish(mqtt_topic, value, qos=mark.qos, parents=parents)
             with self._count_lock:
                 self._published += 1
 

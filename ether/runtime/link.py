@@ -15,10 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from ether.errors import DecodeError, TransportError
+from ether.errors import DecodeError, PayloadTooLarge, PublishTimeout, TransportError
 from ether.logs import get_ether_logger
 from ether.protocol.routes import Routes
 from ether.transport.base import ConnectionDown, ConnectionUp, Delivery, ProtocolVersion, Receipt, Transport
+from ether.transport.outbox import Settled
+from ether.wire.codec import Body, encode
 from ether.wire.envelope import Envelope, EnvelopeV5, EnvelopeV311, Headers, Unpacked, unpack, unpack_headers
 from ether.wire.ids import MessageIds, node_of
 from ether.wire.topics import matches
@@ -27,6 +29,9 @@ logger = get_ether_logger("Ether")
 
 _SMALL = 65_536
 """Bytes up to which a message is decoded at once, instead of its headers first and its value on another thread."""
+
+_BATCH_OVERHEAD = 65_536
+"""Bytes beside the body that an entry's way to a recorder takes."""
 
 _ANNOUNCE_TIMEOUT_S = 2.0
 """How long the dispatch thread may wait for room when it repeats announcements after a reconnect."""
@@ -70,6 +75,8 @@ class Inbound:
 
 
 Receiver = Callable[[Inbound], object]
+Keep = Callable[[Headers, Body], object]
+"""Told of a message that has been published, to keep it: its headers and its body, in the order of their numbers."""
 TakeNow = Callable[[Inbound], bool]
 """Takes a message on the transport's own thread, by only enqueueing it; False to have it routed to the receiver."""
 
@@ -83,6 +90,9 @@ class Link:
         self.source = source
         self.claims_lock = threading.Lock()
         self.refused = 0
+        self.unheard = 0
+        self.on_connection: list[Callable[[bool], object]] = []
+        """Told of a lost connection (False) and of its return (True), on the dispatch thread: they only note it."""
         self._fenced: frozenset[str] = frozenset()
         self._beats = 0
         self._envelope: Envelope = EnvelopeV5()
@@ -138,8 +148,11 @@ class Link:
         error: str | None = None,
         trace: str | None = None,
         timeout_s: float = 10.0,
+        keep: Keep | None = None,
     ) -> Receipt:
         """Publish a value on a full MQTT topic. Raises `EncodeError`, `PayloadTooLarge`, `PublishTimeout`.
+
+        A message that is kept (`keep`) never waits for room: who listens may miss it, and that is counted (`unheard`).
 
         Sequence numbers are given in the order in which the messages leave; a value that cannot be sent uses none.
         A request (one with `reply_to`) carries the chain of calls that it belongs to: `trace`, or a new one.
@@ -162,13 +175,37 @@ class Link:
                 error=error,
             )
             packed = self._envelope.pack(value, headers)
-            receipt = self.transport.publish(
-                topic, packed.payload, qos=qos, retain=retain, properties=packed.properties, timeout_s=timeout_s
-            )
+            try:
+                receipt = self.transport.publish(
+                    topic,
+                    packed.payload,
+                    qos=qos,
+                    retain=retain,
+                    properties=packed.properties,
+                    timeout_s=timeout_s if keep is None else 0.0,
+                )
+            except PublishTimeout as full:
+                if keep is None:
+                    raise
+                self.unheard += 1
+                receipt = Settled(full)
             self._sequences[topic] = sequence
             if qos:
                 self._last = receipt
+            if keep is not None:
+                keep(headers, self._envelope.body(packed, value))
         return receipt
+
+    def stamp(self, what: str, value: object, parents: tuple[str, ...]) -> tuple[Headers, Body]:
+        """Headers and body of a value that is not published but kept; `what` is what its numbers count. Raises
+        `EncodeError` and `PayloadTooLarge`."""
+        body = encode(value)
+        if len(body.payload) > (limit := self.transport.max_packet_bytes - _BATCH_OVERHEAD):
+            raise PayloadTooLarge(what, len(body.payload), limit)
+        now = time.time()
+        with self._publish_lock:
+            sequence = self._sequences[what] = self._sequences.get(what, 0) + 1
+            return Headers(self._ids.next(int(now * 1000)), self.source, sequence, now, parents), body
 
     def beat(self, topic: str, value: object) -> None:
         """Publish a sign of life: QoS 0, and never behind a publisher that waits for room. Raises `TransportError`."""
@@ -240,9 +277,15 @@ class Link:
                 self._route(item)
             case ConnectionDown(reason):
                 logger.warning("%s lost its connection to the broker: %s. Trying again...", self.source, reason)
+                self._tell_connection(False)
             case ConnectionUp():
                 logger.info("%s is connected to the broker again", self.source)
                 self._announce_again()
+                self._tell_connection(True)
+
+    def _tell_connection(self, up: bool) -> None:
+        for told in tuple(self.on_connection):
+            told(up)
 
     def _route(self, delivery: Delivery) -> None:
         with self._routes_lock:

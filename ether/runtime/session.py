@@ -34,6 +34,10 @@ logger = get_ether_logger("Ether")
 CLAIM = "claim"
 """The control verb by which a name is asked for: `{"name", "birth"}`."""
 
+KEEP = "keep"
+"""The control verb by which programs are asked to start, stop and restart what they keep: `{"instances": [program],
+"do": "restart", "name": "camera1"}`."""
+
 _ECHO = b"echo "
 _ECHO_PATIENCE_S = 0.5
 

@@ -33,14 +33,15 @@ class MarkKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One mark. `topic` None stands for the default, `ClassName.method`; only PUB, SUB and SYNC have one.
-    `concurrency` is how many messages or calls the method takes at the same time; more than 1 frees it from the
-    instance's worker."""
+    """One mark. `topic` None stands for the default, `ClassName.method`; only PUB, SUB and SYNC have one. `save`: what
+    is published is brought to disk, too. `concurrency` is how many messages or calls the method takes at the same time;
+    more than 1 frees it from the instance's worker."""
 
     kind: MarkKind
     topic: str | None = None
     qos: int = 1
     concurrency: int = 1
+    save: bool = False
 
     def __post_init__(self) -> None:
         if self.qos not in (0, 1):

@@ -39,7 +39,6 @@ VALUES = ("data", "record")
 _CHUNK = 10_000
 
 
-
 @dataclass(frozen=True, slots=True)
 class Record:
     """One value that was kept."""
@@ -232,7 +231,9 @@ def _holds(where: Predicate, record: Record) -> bool:
     try:
         return bool(where(record.value))
     except Exception as error:
-        error.add_note(f"while `where` looked at the record {record.id} on topic {record.topic!r}: {record.value!r:.200}")
+        error.add_note(
+            f"while `where` looked at the record {record.id} on topic {record.topic!r}: {record.value!r:.200}"
+        )
         raise
 
 

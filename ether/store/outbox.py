@@ -156,8 +156,8 @@ def adopt(folder: Path) -> Iterator[OutboxFile]:
             continue
         if found is not None:
             yield found
-    for path, error in damaged:
-        raise OutboxFailed(str(path), error)
+    for path, why in damaged:
+        raise OutboxFailed(str(path), why)
 
 
 def _adopted(path: Path) -> OutboxFile | None:

@@ -30,7 +30,9 @@ class SeveralLedgers(EtherError, LookupError):
     def __init__(self, session: str, places: Sequence[Path]) -> None:
         self.session, self.places = session, tuple(places)
         listed = ", ".join(map(str, self.places))
-        super().__init__(f"session {session!r} has several ledgers: {listed}. Give the folder of the one that you mean.")
+        super().__init__(
+            f"session {session!r} has several ledgers: {listed}. Give the folder of the one that you mean."
+        )
 
 
 class MissingExtra(EtherError, ImportError):

@@ -107,4 +107,3 @@ def _cell(cell: Any, name: str, form: Form) -> Any:
     if form.kind in ("array", "list") and is_array(cell):
         return cell.astype(cell.dtype.newbyteorder("=")).reshape(-1)
     return cell
-

@@ -37,8 +37,7 @@ READING = {
 def write_csv(file: TextIO, forms: Mapping[str, Form], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the heading and the rows. The file must leave line ends as they are."""
     file.write(",".join(map(_quoted, forms)) + "\r\n")
-    for row in rows:
-        file.write(",".join(_cell(row.get(name), name, form) for name, form in forms.items()) + "\r\n")
+    file.writelines(",".join(_cell(row.get(name), name, form) for name, form in forms.items()) + "\r\n" for row in rows)
 
 
 def _cell(cell: Any, name: str, form: Form) -> str:

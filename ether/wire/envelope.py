@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ether.errors import DecodeError
 from ether.wire import binary
-from ether.wire.codec import JSON, OCTETS, encode, read
+from ether.wire.codec import JSON, OCTETS, Body, encode, read
 from ether.wire.headers import (
     Headers,
     fields_of,
@@ -44,7 +44,14 @@ __all__ = [
 
 _ROOT = "root"
 _MARK = b'"_ether":'
+_SOURCE = b"\x26\x00\x06source"
+_TAIL = 4096
+"""Ether's headers stand at the end of a JSON body and at the beginning of a binary one."""
 _NO_PROPERTIES = Properties()
+_COMMA = ord(",")
+_ROOT_BEGINS = b'{"root":'
+_WRAPPED = b',"root":true}}'
+"""How a body of 3.1.1 ends whose value is no object: see `EnvelopeV311.pack`."""
 
 
 class Packed(NamedTuple):
@@ -70,6 +77,10 @@ class Envelope(ABC):
     def pack(self, value: object, headers: Headers) -> Packed:
         """The bytes of a message; raises `EncodeError`."""
 
+    @abstractmethod
+    def body(self, packed: Packed, value: object) -> Body:
+        """The body alone, as `ether.wire.codec.encode` makes it, of a message that has just been packed."""
+
 
 class EnvelopeV5(Envelope):
     """MQTT 5: the headers are properties."""
@@ -80,6 +91,14 @@ class EnvelopeV5(Envelope):
         """The bytes of a message; raises `EncodeError`."""
         body = encode(value)
         return Packed(body.payload, pack_headers(headers, _CONTENT_TYPES[body.content_type]))
+
+    def body(self, packed: Packed, value: object) -> Body:
+        """It is what was sent."""
+        if value is None:
+            return Body(b"", None)
+        if isinstance(value, bytes | bytearray | memoryview):
+            return Body(packed.payload, OCTETS)
+        return Body(packed.payload, binary.CONTENT_TYPE if packed.payload.startswith(binary.MAGIC) else JSON)
 
 
 _CONTENT_TYPES: dict[str | None, bytes] = {
@@ -107,6 +126,16 @@ class EnvelopeV311(Envelope):
             text = b'{"root":' + text + b"}"
         comma = b"," if len(text) > 2 else b""
         return Packed(b"".join((text[:-1], comma, _MARK, dumps(fields), b"}")), b"")
+
+    def body(self, packed: Packed, value: object) -> Body:
+        """Ether's own key, which comes last, is cut off again."""
+        payload = packed.payload
+        if value is None or payload.startswith(binary.MAGIC):
+            return encode(value)
+        end = payload.rfind(_MARK)
+        text = payload[: end - (payload[end - 1] == _COMMA)] + b"}"
+        wrapped = payload.endswith(_WRAPPED)
+        return Body(text[len(_ROOT_BEGINS) : -1] if wrapped else text, JSON)
 
 
 def unpack(payload: bytes, properties: bytes) -> Unpacked:
@@ -136,6 +165,14 @@ def _unwrap(value: dict[str, object], fields: object) -> object:
     if _ROOT not in value or len(value) != 1:
         raise DecodeError("'_ether' says that the value stands under 'root', and there it does not stand alone")
     return value[_ROOT]
+
+
+def looks_like_ethers(payload: bytes, properties: bytes) -> bool:
+    """Whether a message most likely carries Ether's headers, told without reading it: for whoever has no use for
+    those."""
+    if _SOURCE in properties:
+        return True
+    return _MARK in payload[-_TAIL:] or (payload.startswith(binary.MAGIC) and b'"source":' in payload[:_TAIL])
 
 
 def unpack_headers(payload: bytes, properties: bytes) -> Headers | None:

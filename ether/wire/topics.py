@@ -177,6 +177,22 @@ class SessionTopics:
         """Whose sign of life this topic carries."""
         return mqtt_topic.removeprefix(self._state).removesuffix("/pulse")
 
+    def record(self, recorder: str) -> str:
+        """Batches of entries for a recorder."""
+        return f"{self._prefix}record/{recorder}"
+
+    def recorder(self, name: str) -> str:
+        """Retained: which recorder there is, in which life, and what it wants."""
+        return f"{self._prefix}record/{name}/about"
+
+    def recorder_of(self, mqtt_topic: str) -> str:
+        """Whose description this topic carries."""
+        return mqtt_topic.removeprefix(f"{self._prefix}record/").removesuffix("/about")
+
+    def ack(self, outbox: str) -> str:
+        """Recorders' receipts for one outbox."""
+        return f"{self._prefix}ack/{outbox}"
+
     def control(self, verb: str) -> str:
         """The session's own commands."""
         return f"{self._prefix}control/{verb}"

@@ -75,8 +75,8 @@ def test_the_whole_schema(write: Callable[[str], pathlib.Path]) -> None:
     assert camera.constructor_kwargs == {"gain": 3}
     marks = list(config.registry["external.Processor"].methods["process"].marks())
     assert marks == [
-        ("ether_pub", {"topic": "result", "qos": 1}),
-        ("ether_pub", {"topic": "copy", "qos": 0}),
+        ("ether_pub", {"topic": "result", "qos": 1, "save": False}),
+        ("ether_pub", {"topic": "copy", "qos": 0, "save": False}),
         ("ether_sub", {"topic": "data", "qos": 1}),
         ("ether_init", {}),
         ("ether_cleanup", {}),
@@ -147,7 +147,7 @@ def test_unknown_keys_at_every_level(refuse: Refuse, text: str, line: int, path:
 def test_an_unknown_key_far_from_any_names_no_nearest(refuse: Refuse) -> None:
     error = refuse("zzz: 1")
     assert error.nearest is None
-    assert "valid here: session, broker, instances, registry." in str(error)
+    assert "valid here: session, broker, instances, registry, record." in str(error)
 
 
 def test_a_decorator_without_options_says_so(refuse: Refuse) -> None:

@@ -1,4 +1,4 @@
-"""A window over a connection that loses whatever it likes: everything arrives, and nothing is acknowledged that did not."""
+"""A window over a connection that loses whatever it likes: everything arrives, and only that is acknowledged."""
 
 from __future__ import annotations
 

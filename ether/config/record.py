@@ -1,0 +1,76 @@
+"""What a session records, where to, and what waits where nobody can record.
+
+Short spellings: `record: all`, `record: [temperature, "camera/#"]`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from ether.config.part import Part
+from ether.config.problems import shown
+from ether.errors import ConfigError
+
+ALL = "all"
+RECORD_RULE = "expected all, a list of topics such as [temperature, camera/#], or a mapping such as {topics: all}."
+
+
+class OutboxOptions(Part):
+    """What each process keeps for the recorder."""
+
+    max_mb: float = Field(
+        512.0, gt=0, le=1_000_000, description="megabytes of what no recorder has acknowledged, for each process"
+    )
+    max_age_s: float = Field(604_800.0, gt=0, description="seconds after which what nobody recorded is given up")
+    when_full: Literal["block", "drop-oldest", "drop-new"] = Field(
+        "block",
+        description="block: whoever saves waits 10 s for room, then gets an error; drop-oldest, drop-new: what is"
+        " dropped is named in the record",
+    )
+
+
+def _list_of_topics(value: Any) -> Any:
+    return [value] if isinstance(value, str) and value != ALL else value
+
+
+def _check_topics(topics: Any) -> Any:
+    if topics == ALL:
+        return topics
+    for topic in topics:
+        if not topic or topic != topic.strip() or "#" in topic.split("/")[:-1]:
+            raise ConfigError(f"{topic!r} is not a topic or a filter of topics (+ one level, # all that follow).")
+    return topics
+
+
+class Recording(Part):
+    """What is recorded, and where."""
+
+    topics: Annotated[
+        Literal["all"] | tuple[str, ...], BeforeValidator(_list_of_topics), AfterValidator(_check_topics)
+    ] = Field("all", description="all, or a list of topics; + and # are wildcards")
+    folder: str | None = Field(
+        None,
+        min_length=1,
+        description="the ledger's folder; left out, one in the user's data folder",
+    )
+    logs: bool = Field(True, strict=True, description="whether log records and changes of state are recorded, too")
+    outbox: OutboxOptions = Field(OutboxOptions(), description="what each process keeps until it is recorded")
+
+
+def _spelled_out(value: Any) -> Any:
+    """Turn the short spellings into the mapping that they stand for."""
+    if value is None or isinstance(value, (dict, Recording)):
+        return value
+    if value is True or value == ALL:
+        return {"topics": ALL}
+    if isinstance(value, (list, tuple)):
+        return {"topics": value}
+    raise ConfigError(f"found {shown(value)}; {RECORD_RULE}")
+
+
+RecordField = Annotated[
+    Recording | None,
+    BeforeValidator(_spelled_out, json_schema_input_type=Literal["all"] | list[str] | Recording | None),
+]

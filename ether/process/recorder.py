@@ -1,0 +1,217 @@
+"""The recorder: an ordinary instance that brings what the session saves to disk.
+
+    instances:
+      recorder2: {class_path: ether.process.recorder.Recorder, kwargs: {folder: /mnt/lab/bench, topics: ["camera/#"]}}
+
+A session that records has one, `recorder`, without being asked; more may run, on other machines, too. Batches come in
+on the network thread, which only queues them. One thread writes: whatever has come meanwhile goes into one
+transaction, is synced, and is acknowledged then, outbox by outbox.
+
+Promises: nothing is acknowledged that is not on disk; what cannot be written is said to whoever waits for it, at once,
+and is sent again when there is room. The trap: a receipt covers every number before it, so a batch that comes out of
+turn is not stored, and its sender begins again behind what was acknowledged.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ether.decorators import ether_get
+from ether.errors import DecodeError, EtherError, LedgerError, PayloadError
+from ether.logs import get_ether_logger
+from ether.process.overheard import Overheard
+from ether.protocol.completeness import prove
+from ether.protocol.recorders import ALL, RecorderAbout
+from ether.runtime.attached import Attached
+from ether.runtime.link import Inbound, Link
+from ether.store.ledger import LedgerWriter
+from ether.store.ledger_reader import LedgerReader
+from ether.store.places import default_folder, leave_pointer
+from ether.wire.entries import Batch, Entry, unpack_batch
+from ether.wire.facts import NOT_HERE
+from ether.wire.topics import SessionTopics
+
+logger = get_ether_logger("Ether")
+
+_AT_ONCE_BYTES = 32 << 20
+_AT_ONCE_COUNT = 256
+_LOOK_S = 1.0
+_ACK_S = 2.0
+_CLOSE_S = 10.0
+
+
+class _Work(NamedTuple):
+    """What one transaction keeps."""
+
+    batches: list[Batch]
+    loose: list[tuple[str, Entry]]
+    inbound: list[Inbound]
+    ends: bool
+
+
+class Recorder(Attached):
+    """Records a session. `topics` are filters of users' topics, or "all"; `folder` is the ledger's place, the user's
+    data folder if left out. `logs` says whether log records and changes of state are kept, too."""
+
+    def __init__(self, topics: str | Sequence[str] = ALL, folder: str | None = None, logs: bool = True) -> None:
+        self._filters = None if topics == ALL else tuple([topics] if isinstance(topics, str) else topics)
+        self._place = folder
+        self._logs = logs
+        self._queue: queue.SimpleQueue[Inbound | tuple[str, Entry] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._problem = ""
+        self._warned = False
+
+    # -- coming and going
+
+    def attach(self, link: Link, topics: SessionTopics, name: str) -> None:
+        """Begin to record; raises `LedgerError`."""
+        self._link, self._topics, self._name = link, topics, name
+        self._birth = os.urandom(8).hex()
+        self._folder = Path(self._place).absolute() if self._place else default_folder(topics.session, os.environ)
+        self._writer = LedgerWriter.open(self._folder, topics.session)
+        if self._place:
+            leave_pointer(topics.session, self._folder, os.environ)
+        self._thread = threading.Thread(target=self._run, name="ether-recorder", daemon=True)
+        self._thread.start()
+        self._receive = self._take
+        link.listen(topics.record(name), self._receive, now=self._take)
+        self._overheard = Overheard(link, topics, self._filters, self._queue.put, logs=self._logs)
+        link.announce(topics.recorder(name), RecorderAbout(name, self._birth, self._filters).to_value())
+        logger.info("%s records to %s", name, self._folder)
+
+    def detach(self) -> None:
+        """Keep what has come, and close the ledger. Twice is fine."""
+        if self._closing or self._thread is None:
+            return
+        self._closing = True
+        if self._link.transport.connected:
+            try:
+                self._link.withdraw(self._topics.recorder(self._name))
+            except EtherError as error:
+                logger.debug("%s could not take its description back: %s", self._name, error)
+        self._overheard.close()
+        self._queue.put(None)
+        self._thread.join(_CLOSE_S)
+        self._writer.close()
+
+    def _take(self, inbound: Inbound) -> bool:
+        """On the transport's thread."""
+        self._queue.put(inbound)
+        return True
+
+    # -- writing
+
+    def _run(self) -> None:
+        ends = False
+        while not ends:
+            try:
+                work = self._gather()
+                ends = work.ends
+                self._keep(work)
+            except Exception:  # this loop must outlive every batch: whoever is not answered sends again
+                logger.exception("%s could not keep what came", self._name)
+
+    def _gather(self) -> _Work:
+        """What has come: at least one thing, after a while none."""
+        work = _Work([], [], [], False)
+        size = 0
+        try:
+            item = self._queue.get(timeout=_LOOK_S)
+        except queue.Empty:
+            return work
+        while item is not None:
+            if isinstance(item, Inbound):
+                size += self._note_batch(item, work)
+            else:
+                work.loose.append(item)
+                size += len(item[1].payload)
+            if size > _AT_ONCE_BYTES or len(work.batches) >= _AT_ONCE_COUNT:
+                return work
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return work
+        return work._replace(ends=True)
+
+    def _note_batch(self, inbound: Inbound, work: _Work) -> int:
+        work.inbound.append(inbound)
+        try:
+            value = inbound.unpack().value
+            if not isinstance(value, bytes):
+                raise DecodeError("it is no batch of entries")
+            batch = unpack_batch(value)
+        except PayloadError as error:
+            logger.error("%s was sent what it cannot keep, on %s: %s", self._name, inbound.delivery.topic, error)
+            return 0
+        work.batches.append(self._beginning_where_it_can(batch))
+        return len(value)
+
+    def _beginning_where_it_can(self, batch: Batch) -> Batch:
+        """What its outbox has forgotten before this recorder knew of it, another one has."""
+        known = self._writer.highest(batch.outbox)
+        if known >= batch.base:
+            return batch
+        more = {"first": known + 1, "last": batch.base, "why": NOT_HERE}
+        gap = Entry(batch.base, "gap", "", "", 0, time.time(), (), "", None, b"", more)
+        return batch._replace(entries=(gap, *batch.entries))
+
+    def _keep(self, work: _Work) -> None:
+        try:
+            upto = self._written(work)
+            self._all_is_well()
+        except LedgerError as error:
+            upto = {batch.outbox: self._writer.highest(batch.outbox) for batch in work.batches}
+            self._is_in_trouble(error)
+        finally:
+            for inbound in work.inbound:
+                inbound.done()
+        for outbox, number in upto.items():
+            self._acknowledge(outbox, number)
+
+    def _written(self, work: _Work) -> dict[str, int]:
+        now = time.time()
+        upto = self._writer.append(work.batches, now) if work.batches else {}
+        if work.loose:
+            self._writer.append_loose(work.loose, now)
+        return upto
+
+    def _acknowledge(self, outbox: str, upto: int) -> None:
+        receipt: dict[str, Any] = {"outbox": outbox, "recorder": self._name, "birth": self._birth, "upto": upto}
+        if self._problem:
+            receipt["problem"] = self._problem
+        try:
+            self._link.publish(self._topics.ack(outbox), receipt, timeout_s=_ACK_S)
+        except EtherError as error:
+            logger.debug("a receipt could not be sent; it is asked for again: %s", error)
+
+    def _is_in_trouble(self, error: LedgerError) -> None:
+        if not self._problem:
+            logger.error("%s cannot record: %s. What comes waits at its source.", self._name, error)
+        self._problem = f"{self._name} cannot record: {error}"
+
+    def _all_is_well(self) -> None:
+        if self._problem:
+            logger.warning("%s records again", self._name)
+        self._problem = ""
+        warning = self._writer.warning()
+        if warning is not None and not self._warned:
+            logger.warning("%s: %s", self._name, warning)
+        self._warned = warning is not None
+
+    # -- questions
+
+    @ether_get
+    def proof(self) -> dict[str, Any]:
+        """What is on disk and what is missing: `summary`, `durable`, `total`, `duplicates`, `gaps`, `folder`."""
+        with LedgerReader.open(self._folder) as reader:
+            proof = prove(reader.outboxes(), reader.duplicates())
+        return {**asdict(proof), "summary": str(proof), "folder": str(self._folder), "problem": self._problem}

@@ -1,0 +1,146 @@
+"""From what the configuration says of recording to what is started and told: the recorder's instance, the saving side
+of each process, what the contexts say of the configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ether.config import EtherConfig, EtherInstanceConfig
+from ether.process.log_file import log_folder
+from ether.runtime.client import Client
+from ether.runtime.link import Link
+from ether.runtime.saving import Saver, SavingOptions, WhenFull
+from ether.wire.entries import Entry
+from ether.wire.topics import SessionTopics
+
+if TYPE_CHECKING:
+    from ether.store.provenance import Facts
+
+RECORDER = "recorder"
+"""The instance that a session starts by itself when something is to be saved."""
+
+CLASS_PATH = "ether.process.recorder.Recorder"
+
+LEADER = "main"
+"""The program that starts a session, as it stands in the headers of what it publishes."""
+
+SAVE_TIMEOUT_S = 5.0
+"""For bringing what waits in the outbox to the recorder, at the end. What is left then waits on disk."""
+
+
+def outbox_folder(session: str) -> Path:
+    """Where the outboxes of a session's processes on this machine are; nothing is made. Raises `ConfigError`."""
+    return log_folder().parent / "outbox" / session
+
+
+def recorder_instance(config: EtherConfig) -> EtherInstanceConfig:
+    """The recorder that a session starts by itself. Without `record:` it takes only what is saved by name."""
+    chosen = config.record
+    kwargs: dict[str, Any] = {"topics": []}
+    if chosen is not None:
+        topics = chosen.topics if isinstance(chosen.topics, str) else list(chosen.topics)
+        kwargs = {"topics": topics, "logs": chosen.logs}
+        if chosen.folder is not None:
+            kwargs["folder"] = os.path.abspath(chosen.folder)
+    return EtherInstanceConfig(
+        class_path=CLASS_PATH, kwargs=kwargs, restart="always", restart_limit=1000, restart_window_s=1000.0
+    )
+
+
+def saving_options(config: EtherConfig, session: str, run: str) -> SavingOptions:
+    """How a process of this session saves."""
+    folder = outbox_folder(session)
+    chosen = config.record
+    if chosen is None:
+        return SavingOptions(folder, run=run)
+    outbox = chosen.outbox
+    return SavingOptions(
+        folder,
+        None if chosen.topics == "all" else tuple(chosen.topics),
+        run,
+        int(outbox.max_mb * 1e6),
+        outbox.max_age_s,
+        WhenFull(outbox.when_full),
+    )
+
+
+class Recording:
+    """The part that one program has in what its session records."""
+
+    def __init__(self, config: EtherConfig, session: str, written: tuple[str, str] | None) -> None:
+        """`written` is the file of the configuration and its text."""
+        self.run = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
+        """The id of this run of the session: when it began, and random bits."""
+        self.leader = LEADER
+        """The program that starts a recorder where there is none."""
+        self._config, self._session, self._written = config, session, written
+        self._facts: Facts | None = None
+        self._saver: Saver | None = None
+
+    def join(self, info: Mapping[str, Any]) -> None:
+        """The session is another program's, which describes it so."""
+        self.run = str(info.get("run") or "")
+        self.leader = str(info.get("program") or LEADER)
+
+    def recorder(self) -> EtherInstanceConfig:
+        """The instance that records."""
+        return recorder_instance(self._config)
+
+    def instances(self, *, leads: bool) -> dict[str, EtherInstanceConfig]:
+        """Those of the configuration; before them a recorder, where this program leads a session that is recorded."""
+        described = self._config.named_instances()
+        recorded = leads and self._config.record is not None and RECORDER not in described
+        return {RECORDER: self.recorder(), **described} if recorded else described
+
+    def options(self) -> SavingOptions:
+        """How processes of this program save."""
+        return saving_options(self._config, self._session, self.run)
+
+    def configuration(self) -> dict[str, Any]:
+        """What contexts say of the configuration."""
+        return dict(self._described().described)
+
+    def _described(self) -> Facts:
+        if self._facts is None:
+            from ether.store.plain_values import plain
+            from ether.store.provenance import configuration_facts
+
+            file, text = self._written or (None, None)
+            self._facts = configuration_facts(plain(self._config.model_dump()), text, file)
+        return self._facts
+
+    # -- this program's own saving
+
+    def open(self, client: Client, program: str) -> None:
+        """From now on this program can save; what it could not bring to a recorder in an earlier life is sent."""
+        self._saver = client.saver = self.saver_of(client.link, client.topics, program, "", 0, None)
+        self._saver.adopt()
+        if self._config.record is not None:
+            self._saver.keep_run(self.run, "begin", {"configuration": self.configuration()})
+
+    def saver_of(self, link: Link, topics: SessionTopics, name: str, birth: str, epoch: int, cls: type | None) -> Saver:
+        """The saving side of this program, or of an object that it hosts."""
+
+        def explain() -> list[Entry]:
+            artifacts = artifact_entries(self._described().artifacts, time.time())
+            path = class_path_of(cls) if cls is not None else "__main__"
+            return [*artifacts, *explained(name, birth, epoch, cls, (), {}, path, {}, self.configuration())]
+
+        from ether.process.explaining import explained, open_saver
+        from ether.spec.methods import class_path_of
+        from ether.store.provenance import artifact_entries
+
+        return open_saver(link, topics, self.options(), self.leader, explain)
+
+    def close(self, timeout_s: float = SAVE_TIMEOUT_S) -> None:
+        """Bring what waits to the recorder. Twice is fine."""
+        saver, self._saver = self._saver, None
+        if saver is not None:
+            if timeout_s and self._config.record is not None and saver.recorders():
+                saver.keep_run(self.run, "end", {})
+            saver.close(timeout_s)

@@ -1,0 +1,199 @@
+"""One outbox on its way to the recorders: what is on disk, what the disk did not take, what each recorder has.
+
+Used by one thread, the saver's. The trap: the disk may be full. Then entries wait in memory, are sent all the same, and
+go to the disk as soon as it takes them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from ether.errors import OutboxFailed
+from ether.logs import get_ether_logger
+from ether.protocol.recorders import RecorderAbout
+from ether.protocol.send_window import SendWindow
+from ether.store.outbox import OutboxFile, Row
+from ether.wire.entries import Entry, pack_entry, unpack_entry
+from ether.wire.facts import NOT_HERE
+from ether.wire.topics import matches
+
+BATCH_COUNT = 500
+BATCH_BYTES = 1 << 20
+
+FULL = "the outbox was full"
+"""Why entries are given up at the limit."""
+
+logger = get_ether_logger("Ether")
+
+
+class Lane:
+    """One outbox, and a window for each recorder."""
+
+    def __init__(self, file: OutboxFile) -> None:
+        self.file = file
+        self.outbox, self.source = file.outbox, file.source
+        self.head = file.last
+        """The highest number that was given out."""
+        self.base = self._first_number() - 1
+        """Up to here a recorder has everything, and it is forgotten."""
+        self.windows: dict[str, SendWindow] = {}
+        self._latest: list[Row] = []
+        self._unwritten: list[Row] = []
+
+    def _first_number(self) -> int:
+        if self.file.first is None:
+            return self.head + 1
+        [(_, packed)] = self.file.read(self.file.first, self.file.first, 1, 1)
+        return first_of(unpack_entry(packed))
+
+    @property
+    def stored_bytes(self) -> int:
+        """What waits, on disk and in memory."""
+        return self.file.size + sum(len(packed) for _, packed in self._unwritten)
+
+    @property
+    def waiting(self) -> int:
+        """How many numbers no recorder has acknowledged."""
+        return self.head - max(self.acknowledged, self.base)
+
+    @property
+    def acknowledged(self) -> int:
+        """The highest number that is on disk at some recorder."""
+        return max([self.base, *(window.acknowledged for window in self.windows.values())])
+
+    # -- coming in
+
+    def add(self, rows: list[Row]) -> None:
+        """New entries, in order. Where the disk does not take them they stay in memory."""
+        had_to_wait = bool(self._unwritten)
+        self._unwritten += rows
+        self._latest = rows
+        self.head = rows[-1][0]
+        self.write(complain=not had_to_wait)
+
+    def write(self, *, complain: bool = False) -> bool:
+        """Write what the disk has not taken so far; False where it still does not."""
+        if not self._unwritten:
+            return True
+        try:
+            self.file.append(self._unwritten)
+        except OutboxFailed as error:
+            if complain:
+                logger.error("%s; it waits in memory", error)
+            return False
+        self._unwritten = []
+        return True
+
+    # -- going out
+
+    def rows(self, first: int, recorder: RecorderAbout) -> list[Row]:
+        """What a recorder is to be sent from a number on: entries that it wants, and gaps for the others."""
+        rows = self._read(first)
+        return rows if recorder.topics is None else _only_wanted(rows, recorder)
+
+    def _read(self, first: int) -> list[Row]:
+        if self._latest and first >= self._latest[0][0]:
+            return _portion(self._latest, first)
+        if first <= self.file.last and self.file.first is not None:
+            return self.file.read(first, self.head, BATCH_COUNT, BATCH_BYTES)
+        return _portion(self._unwritten, first)
+
+    def forget(self) -> None:
+        """Drop what every recorder has. Raises `OutboxFailed`."""
+        if not self.windows:
+            return
+        upto = min(window.acknowledged for window in self.windows.values())
+        if upto > self.base:
+            self._unwritten = [row for row in self._unwritten if row[0] > upto]
+            self.file.drop(upto)
+            self.base = upto
+
+    # -- giving up
+
+    def give_up(self, room_bytes: int, why: str) -> Entry | None:
+        """Give up the oldest entries, at least so many bytes of them; the gap that stands in their place. Raises
+        `OutboxFailed`."""
+        going: list[Entry] = []
+        first, size = self.base + 1, 0
+        while size < room_bytes and (rows := self.file.read(first, self.file.last, BATCH_COUNT, BATCH_BYTES)):
+            for number, packed in rows:
+                going.append(unpack_entry(packed))
+                size += len(packed)
+                first = number + 1
+                if size >= room_bytes:
+                    break
+        if not going:
+            return None
+        gap = gap_of(going, why)
+        self.file.replace(gap.number, (gap.number, pack_entry(gap)))
+        self._latest = []
+        return gap
+
+    def oldest(self) -> Entry | None:
+        """The oldest entry on disk that stands for itself."""
+        first = self.base + 1
+        while rows := self.file.read(first, self.file.last, 1, 1):
+            entry = unpack_entry(rows[0][1])
+            if entry.kind != "gap":
+                return entry
+            first = entry.number + 1
+        return None
+
+
+def first_of(entry: Entry) -> int:
+    """The first number that an entry stands for."""
+    first = entry.more.get("first") if entry.kind == "gap" else None
+    return first if isinstance(first, int) else entry.number
+
+
+def gap_of(entries: Sequence[Entry], why: str) -> Entry:
+    """The gap that takes the place of entries, gaps among them included."""
+    topics: dict[str, list[int]] = {}
+    for entry in entries:
+        if entry.kind == "gap":
+            told = entry.more.get("topics")
+            for topic, span in (told if isinstance(told, dict) else {}).items():
+                _widen(topics, topic, *span)
+        elif entry.kind not in ("context", "artifact"):
+            _widen(topics, entry.topic, entry.seq, entry.seq, 1)
+    last = entries[-1]
+    more = {"first": first_of(entries[0]), "last": last.number, "why": why, "topics": topics}
+    return Entry(last.number, "gap", "", "", 0, entries[0].time, (), "", None, b"", more)
+
+
+def _widen(topics: dict[str, list[int]], topic: str, first: int, last: int, count: int) -> None:
+    span = topics.setdefault(topic, [first, last, 0])
+    span[0], span[1], span[2] = min(span[0], first), max(span[1], last), span[2] + count
+
+
+def _portion(rows: list[Row], first: int) -> list[Row]:
+    start = bisect_left(rows, first, key=lambda row: row[0])
+    size, end = 0, start
+    for _, packed in rows[start : start + BATCH_COUNT]:
+        size += len(packed)
+        if size > BATCH_BYTES and end > start:
+            break
+        end += 1
+    return rows[start:end]
+
+
+def _only_wanted(rows: list[Row], recorder: RecorderAbout) -> list[Row]:
+    kept: list[Row] = []
+    skipped: list[Entry] = []
+    for number, packed in rows:
+        entry = unpack_entry(packed)
+        if entry.kind != "data" or entry.more.get("asked") or recorder.wants(entry.topic, matches):
+            _close_gap(kept, skipped)
+            kept.append((number, packed))
+        else:
+            skipped.append(entry)
+    _close_gap(kept, skipped)
+    return kept
+
+
+def _close_gap(kept: list[Row], skipped: list[Entry]) -> None:
+    if skipped:
+        gap = gap_of(skipped, NOT_HERE)
+        kept.append((gap.number, pack_entry(gap)))
+        skipped.clear()
