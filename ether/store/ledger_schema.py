@@ -128,6 +128,8 @@ def check_version(connection: sqlite3.Connection, folder: Path) -> int:
     version = version_of(connection)
     if version > SCHEMA:
         raise SchemaTooNew(folder, version, SCHEMA)
+    if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise LedgerFailed(folder, "its first writer ended before it was made; the next writer will make it")
     if int(connection.execute("PRAGMA application_id").fetchone()[0]) != APPLICATION_ID:
         raise LedgerFailed(folder, f"its {DATABASE} is the database of something else")
     return version

@@ -61,7 +61,7 @@ class _Verification:
         """Look, and tell."""
         pages, files = self._against_seal(self._seal) if self._seal else ([], [])
         records = self._records(thorough=self._seal is None or bool(pages))
-        concerned = ranges([*records.damaged, *records.missing])
+        concerned = ranges(records.concerned())
         self._findings += [Finding(where, what, concerned) for where, what in pages]
         self._findings += [Finding(path, what, records.rows_with(path)) for path, what in files]
         self._findings += records.findings

@@ -42,6 +42,7 @@ class RecordCheck:
     def __init__(self, folder: Path, digest_of: Callable[[str], str | None], head: Head | None) -> None:
         self._folder, self._digest_of, self._head = folder, digest_of, head
         self.good = 0
+        self._broken = False
         self.damaged: set[int] = set()
         self.missing: set[int] = set()
         self.findings: list[Finding] = []
@@ -55,6 +56,10 @@ class RecordCheck:
     def rows_with(self, path: str) -> tuple[Range, ...]:
         """The rows that refer to an object's file."""
         return ranges(self._objects.get(path.rpartition("/")[2], ())) if path.startswith(f"{OBJECTS}/") else ()
+
+    def concerned(self) -> set[int]:
+        """Every row that a finding is about."""
+        return {row for finding in self.findings for first, last in finding.records for row in range(first, last + 1)}
 
     def unreadable(self, why: str) -> None:
         """The database cannot be read on; every row that was not seen is concerned."""
@@ -94,6 +99,7 @@ class RecordCheck:
             told = [str(error)]
         for line in told:
             if line != "ok":
+                self._broken = True
                 page = re.search(r"page (\d+)", line)
                 where = f"{schema.DATABASE}, page {page[1]}" if page else schema.DATABASE
                 self.findings.append(Finding(where, f"its structure is damaged: {' '.join(line.split())}"))
@@ -115,6 +121,8 @@ class RecordCheck:
 
     def _piece(self, connection: sqlite3.Connection, begin: int, end: int) -> dict[int, tuple[Any, ...]]:
         asked = f"{_SELECT} WHERE row BETWEEN ? AND ?"
+        if self._broken:  # what a scan still finds a search may not
+            return dict(self._one_by_one(connection, begin, end))
         try:
             return {row[0]: row for row in connection.execute(asked, (begin, end))}
         except sqlite3.Error:
