@@ -4,7 +4,7 @@
     python ledger_life.py FOLDER PART            one part
 
 What it says on standard output: `TRY rows` before a save that makes the ledger that long, `ACK {outbox: highest}` after
-it. An entry's payload follows from its number: `payload_of`.
+it, `ERR …` where it failed and is tried again. An entry's payload follows from its number: `payload_of`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ledger_parts import NOW, OTHER, OUTBOX, batch, content, entry
 
+from ether.errors import LedgerError
 from ether.store import ledger_schema
 from ether.store.ledger import LedgerWriter
 
@@ -43,7 +44,12 @@ def save(writer: LedgerWriter, first: int, count: int) -> None:
     rows = [entry(n, payload=payload_of(n), parents=(f"p{n}",)) for n in range(first, first + count)]
     say(f"TRY {writer.records + count + (writer.highest(OTHER) < first)}")
     other = batch(explained._replace(number=writer.highest(OTHER) + 1), outbox=OTHER, source="pump")
-    say(f"ACK {json.dumps(writer.append([batch(*rows), other], NOW))}")
+    for _ in range(5):
+        try:
+            say(f"ACK {json.dumps(writer.append([batch(*rows), other], NOW))}")
+            return
+        except LedgerError as error:
+            say(f"ERR {error}")
 
 
 def live(folder: Path, part: int) -> None:

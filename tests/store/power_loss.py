@@ -59,8 +59,10 @@ def require_strace() -> None:
         pytest.skip(f"strace cannot trace here: {done.stderr.decode().strip()}")
 
 
-def recorded(command: list[str], trace: Path, *, timeout_s: float = 120) -> list[Call]:
-    """Run the command and those that it starts; what they did to files, and what they wrote to standard output."""
+def recorded(command: list[str], trace: Path, *, fault: str = "", timeout_s: float = 120) -> list[Call]:
+    """Run the command and those that it starts; what they did to files, and what they wrote to standard output.
+
+    `fault` is what strace's `-e inject=` takes: system calls that fail on the way."""
     traced = [
         "strace",
         "-f",
@@ -75,6 +77,7 @@ def recorded(command: list[str], trace: Path, *, timeout_s: float = 120) -> list
         "-o",
         str(trace),
     ]
+    traced += ["-e", f"inject={fault}"] if fault else []
     done = subprocess.run([*traced, *command], capture_output=True, check=False, timeout=timeout_s)
     assert done.returncode in (0, -9, 137), done.stderr.decode()
     return list(_calls(trace))
@@ -89,7 +92,11 @@ def _calls(trace: Path) -> Iterator[Call]:
             continue
         if resumed := _RESUMED.match(line):
             line = f"{resumed[1]} {unfinished.pop(resumed[1])}{resumed[2]}"
-        if (read := _LINE.match(line)) and not read[4].startswith("-"):
+        read = _LINE.match(line)
+        if read and read[4].startswith("-"):
+            if read[2] in ("fsync", "fdatasync"):
+                yield Call("sync_failed", _bytes(_OPEN.match(read[3])[2]).decode())  # type: ignore[index]
+        elif read:
             call = _call(read[1], read[2], read[3], int(read[4]), positions)
             if call:
                 yield call
@@ -261,6 +268,14 @@ class Disk:
         elif node:
             for change in node.pending:
                 _change(node.safe, change)
+            node.pending.clear()
+
+    def _sync_failed(self, call: Call) -> None:
+        """The system says so once, forgets what was not written, and calls the next sync a success. What it shows of
+        the file until then is only in its memory."""
+        folder, name = self._place(call.path)
+        node = folder.now.get(name)
+        if isinstance(node, _File):
             node.pending.clear()
 
     def _rename(self, call: Call) -> None:

@@ -92,10 +92,10 @@ def is_made(folder: Path) -> bool:
     return True
 
 
-def test_nothing_acknowledged_is_lost_when_the_power_goes(life: tuple[list[Call], Path], tmp_path: Path) -> None:
-    calls, root = life
+def check_crashes(calls: list[Call], root: Path, points: int, into: Path) -> tuple[int, int]:
+    """Returns how many crashes came after the ledger was made, and how many left something half-written."""
     tails = begun = 0
-    for crash, left in Disk(root).crashes(calls, POINTS, seed=20, into=tmp_path):
+    for crash, left in Disk(root).crashes(calls, points, seed=20, into=into):
         promised, folder = acknowledged(crash), left / "session"
         if not any(line.startswith("ACK") for line in crash.said) and not is_made(folder):
             check_that_it_goes_on(folder, promised)
@@ -104,6 +104,23 @@ def test_nothing_acknowledged_is_lost_when_the_power_goes(life: tuple[list[Call]
         rows = check_records(folder, promised)
         tails += check_tails(folder, crash, rows)
         check_that_it_goes_on(folder, promised)
-    print(f"{begun} crashes, {tails} of them with a half-written transaction")
+    return begun, tails
+
+
+def test_nothing_acknowledged_is_lost_when_the_power_goes(life: tuple[list[Call], Path], tmp_path: Path) -> None:
+    begun, tails = check_crashes(*life, POINTS, tmp_path)
+    print(f"{POINTS} crashes, {begun} of a ledger that was there, {tails} with a half-written transaction")
     assert begun > POINTS * 0.7
     assert tails > POINTS // 30
+
+
+@pytest.mark.parametrize("call", ["fdatasync", "fsync"])
+def test_nothing_acknowledged_is_lost_when_the_power_goes_after_syncs_have_failed(call: str, tmp_path: Path) -> None:
+    require_strace()
+    root = tmp_path / "root"
+    root.mkdir()
+    command = [sys.executable, str(HERE / "ledger_life.py"), str(root / "session")]
+    calls = recorded(command, tmp_path / "strace.txt", fault=f"{call}:error=EIO:when=16+19")
+    assert any(call.name == "said" and call.data.startswith(b"ERR") for call in calls)
+    begun, _ = check_crashes(calls, root, POINTS // 4, tmp_path)
+    assert begun > POINTS // 8
