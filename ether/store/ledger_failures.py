@@ -17,6 +17,8 @@ from ether.store.durable import free_bytes
 
 _NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+# SQLITE_READONLY_ROLLBACK: a ledger has a rollback journal only while it is being made.
+_HALF_MADE = sqlite3.SQLITE_READONLY | 3 << 8
 _NEARLY_NONE_BYTES = 64 * 1024
 
 
@@ -36,7 +38,11 @@ def translated(folder: Path) -> Iterator[None]:
 
 
 def _from_sqlite(folder: Path, error: sqlite3.Error) -> LedgerError:
+    if isinstance(error, sqlite3.ProgrammingError):
+        return LedgerFailed(folder, str(error))  # used after it was closed
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if getattr(error, "sqlite_errorcode", 0) == _HALF_MADE:
+        return LedgerFailed(folder, "its first writer ended before it was made; the next writer will make it")
     if code == sqlite3.SQLITE_FULL:
         return LedgerFull(folder, _free(folder))
     if code in _DAMAGED or (isinstance(error, sqlite3.DatabaseError) and code == 0):

@@ -19,6 +19,9 @@ LOCK = "lock"
 WRITER = "writer"
 """Who writes, as JSON. It outlives a killed writer and then says nothing: the lock alone counts."""
 
+_LOOKED_AT_S = 0.2
+"""Longer than anybody's look at the lock lasts."""
+
 
 class LedgerLock:
     """Holds the folder's lock until `release()`."""
@@ -27,7 +30,9 @@ class LedgerLock:
         """Raises `LedgerLocked` where another holds it, `sqlite3.Error` and `OSError` where it cannot be had."""
         self._writer = folder / WRITER
         os.close(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)) if not (folder / LOCK).exists() else None
-        self._connection = sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None, check_same_thread=False)
+        self._connection = sqlite3.connect(
+            folder / LOCK, timeout=_LOOKED_AT_S, isolation_level=None, check_same_thread=False
+        )
         try:
             self._connection.execute("PRAGMA journal_mode = OFF")
             self._connection.execute("BEGIN EXCLUSIVE")
@@ -45,6 +50,20 @@ class LedgerLock:
         """Let others write."""
         self._writer.unlink(missing_ok=True)
         self._connection.close()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether somebody writes to the ledger now."""
+    if not (folder / LOCK).exists():
+        return False
+    connection = sqlite3.connect(f"{(folder / LOCK).as_uri()}?mode=ro", uri=True, timeout=0)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    finally:
+        connection.close()
+    return False
 
 
 def _oneself() -> dict[str, object]:

@@ -22,6 +22,7 @@ from ether.store import ledger_schema as schema
 from ether.store.ledger_failures import translated
 from ether.store.ledger_rows import COLUMNS
 from ether.store.objects import Objects
+from ether.store.seal import SEAL
 from ether.store.stored_record import StoredRecord, record_of
 from ether.wire.facts import GapFact, OutboxFacts
 from ether.wire.json_text import loads
@@ -58,8 +59,9 @@ class RunSummary:
 class LedgerReader:
     """Reads one ledger. A context manager. Not locked: one thread at a time."""
 
-    def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, folder: Path, connection: sqlite3.Connection, *, sealed: bool) -> None:
         """Made by `LedgerReader.open`."""
+        self._sealed = sealed
         self.folder = folder
         self._connection = connection
         self._objects = Objects(folder)
@@ -75,9 +77,10 @@ class LedgerReader:
             raise LedgerFailed(folder, f"there is no {schema.DATABASE} in it: this is no ledger")
         _refuse_log_on_read_only(folder)
         with translated(folder):
-            connection = schema.connect(folder, write=False)
+            sealed = (folder / SEAL).exists()
+            connection = schema.connect(folder, write=False, sealed=sealed)
             try:
-                return cls(folder, connection)
+                return cls(folder, connection, sealed=sealed)
             except BaseException:
                 connection.close()
                 raise
@@ -137,8 +140,9 @@ class LedgerReader:
 
     def artifact(self, sha256: str) -> bytes | None:
         """The content of that hash, None where it is not here; raises `LedgerDamaged`."""
-        known = self._all("SELECT 1 FROM contents WHERE sha256 = ?", sha256)
-        return self._fetch(sha256) if known or self._objects.path(sha256).is_file() else None
+        if self._all("SELECT 1 FROM contents WHERE sha256 = ?", sha256):
+            return self._content(sha256)
+        return self._object(sha256) if self._objects.path(sha256).is_file() else None
 
     def topics(self) -> list[TopicSummary]:
         """What there is on each topic, by its name."""
@@ -211,15 +215,18 @@ class LedgerReader:
 
     def _checked(self, row: tuple[object, ...]) -> StoredRecord:
         try:
-            return record_of(row, self._fetch)
+            return record_of(row, self._content, self._object)
         except (ValueError, TypeError) as error:
             raise LedgerDamaged(self.folder, f"row {row[0]}", str(error)) from error
 
-    def _fetch(self, sha256: str) -> bytes:
+    def _object(self, sha256: str) -> bytes:
+        with translated(self.folder):
+            return self._objects.get(sha256)
+
+    def _content(self, sha256: str) -> bytes:
         kept = self._all("SELECT payload FROM contents WHERE sha256 = ?", sha256)
         if not kept:
-            with translated(self.folder):
-                return self._objects.get(sha256)
+            raise LedgerDamaged(self.folder, f"content {sha256}", "it is missing")
         payload = bytes(kept[0][0])
         if hashlib.sha256(payload).hexdigest() != sha256:
             raise LedgerDamaged(self.folder, f"content {sha256}", "it is not what its hash says")
@@ -227,7 +234,14 @@ class LedgerReader:
 
     def _all(self, asked: str, *values: object) -> list[tuple[Any, ...]]:
         with translated(self.folder):
-            return self._connection.execute(asked, values).fetchall()
+            found = self._connection.execute(asked, values).fetchall()
+            if self._sealed and not (self.folder / SEAL).exists():
+                # Without a lock it was read as a file that nobody changes; a writer has come, perhaps in the middle.
+                self._sealed = False
+                self._connection.close()
+                self._connection = schema.connect(self.folder, write=False)
+                found = self._connection.execute(asked, values).fetchall()
+            return found
 
 
 def _gap_fact(record: StoredRecord) -> GapFact:

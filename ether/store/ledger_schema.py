@@ -68,9 +68,10 @@ MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {}
 """From each earlier version the step to the next."""
 
 
-def connect(folder: Path, *, write: bool) -> sqlite3.Connection:
-    """A connection to the folder's database; raises `sqlite3.Error`. Each thread may use it, one at a time."""
-    mode = "rwc" if write else "ro"
+def connect(folder: Path, *, write: bool, sealed: bool = False) -> sqlite3.Connection:
+    """A connection to the folder's database; raises `sqlite3.Error`. Each thread may use it, one at a time. `sealed`:
+    nobody writes, and nothing is to be put beside it whatever its header says."""
+    mode = "rwc" if write else "ro&immutable=1" if sealed else "ro"
     path = urllib.parse.quote(str((folder / DATABASE).absolute()))
     connection = sqlite3.connect(
         f"file:{path}?mode={mode}", uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
@@ -127,6 +128,8 @@ def check_version(connection: sqlite3.Connection, folder: Path) -> int:
     version = version_of(connection)
     if version > SCHEMA:
         raise SchemaTooNew(folder, version, SCHEMA)
+    if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise LedgerFailed(folder, "its first writer ended before it was made; the next writer will make it")
     if int(connection.execute("PRAGMA application_id").fetchone()[0]) != APPLICATION_ID:
         raise LedgerFailed(folder, f"its {DATABASE} is the database of something else")
     return version

@@ -34,13 +34,13 @@ class Seal(NamedTuple):
 
 
 def seal(folder: Path, connection: sqlite3.Connection) -> str | None:
-    """Close the ledger's last connection and seal the folder; returns why that was not possible, None if it was.
+    """Bring everything into ledger.db, close it and seal the folder; returns why that was not possible, None if it was.
 
     Raises `sqlite3.Error` and `OSError`."""
-    why_not = _in_one_file(connection)
+    busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     connection.close()
-    if why_not:
-        return why_not
+    if busy:
+        return "somebody was reading it"
     page_hashes, database = _hashed_pages(folder)
     write_whole(folder / PAGES, page_hashes)
     lines = [_TITLE, f"{database}  {DATABASE}", f"{digest_of(folder / HEAD)}  {HEAD}"]
@@ -49,19 +49,6 @@ def seal(folder: Path, connection: sqlite3.Connection) -> str | None:
     text = "".join(f"{line}\n" for line in lines)
     write_whole(folder / SEAL, [f"{text}{_LAST}{hashlib.sha256(text.encode()).hexdigest()}\n".encode()])
     sync_folder(folder)
-    return None
-
-
-def _in_one_file(connection: sqlite3.Connection) -> str | None:
-    """Bring everything into ledger.db. As a database without a log it can be read from where nothing can be written."""
-    busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if busy:
-        return "somebody was reading it"
-    try:
-        connection.execute("PRAGMA journal_mode = DELETE")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-            raise  # a reader that stays: its empty log stays, too
     return None
 
 

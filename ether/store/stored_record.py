@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import cast
 
-from ether.store.ledger_rows import checksum_of
+from ether.store.ledger_rows import LARGE_BYTES, checksum_of
 from ether.wire.codec import decode
 from ether.wire.entries import Kind
 from ether.wire.json_text import loads
@@ -39,7 +39,7 @@ class StoredRecord:
     size: int
     """Bytes of the payload."""
     sha256: str | None
-    """Of a payload that is not in the record's row."""
+    """Of a payload that is kept by its hash."""
     checksum: str
     link: str
     _body: bytes | None = field(repr=False)
@@ -48,7 +48,7 @@ class StoredRecord:
     @property
     def payload(self) -> bytes:
         """The body. A large one is read from its file; raises `LedgerDamaged` where that is not what was written."""
-        return (self._body or b"") if self.sha256 is None else self._fetch(self.sha256)
+        return self._fetch(self.sha256) if self._body is None and self.sha256 else self._body or b""
 
     @property
     def value(self) -> object:
@@ -56,8 +56,10 @@ class StoredRecord:
         return decode(self.payload, self.content_type)
 
 
-def record_of(row: tuple[object, ...], fetch: Callable[[str], bytes]) -> StoredRecord:
-    """The record of a row; raises `ValueError` where the row is not what was written."""
+def record_of(row: tuple[object, ...], content: Callable[[str], bytes], fetch: Callable[[str], bytes]) -> StoredRecord:
+    """The record of a row; raises `ValueError` where the row is not what was written.
+
+    `content` gives a small payload that is kept by its hash, at once; `fetch` a large one, when it is asked for."""
     _, *said, body, checksum, link = row
     try:
         right = checksum_of(said, cast("bytes | None", body)) == checksum
@@ -69,6 +71,8 @@ def record_of(row: tuple[object, ...], fetch: Callable[[str], bytes]) -> StoredR
     values["parents"] = _parents(str(values["parents"]))
     values["more"] = MappingProxyType(cast("dict[str, object]", loads(str(values["more"]), strict=True)))
     values["checksum"], values["link"] = cast(bytes, checksum).hex(), cast(bytes, link).hex()
+    if values["sha256"] is not None and cast(int, values["size"]) <= LARGE_BYTES:
+        values["_body"] = content(str(values["sha256"]))
     return StoredRecord(**values, _fetch=fetch)  # type: ignore[arg-type]
 
 

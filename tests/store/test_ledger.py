@@ -19,6 +19,7 @@ from ether.protocol.completeness import prove
 from ether.store import ledger_schema
 from ether.store.ledger import LedgerWriter
 from ether.store.ledger_reader import LedgerReader
+from ether.store.verify import verify
 from ether.wire.facts import NOT_HERE
 
 
@@ -232,6 +233,34 @@ def test_a_closed_ledger_is_sealed_and_goes_on(folder: Path) -> None:
     assert again.append([run_of(2, 5)], NOW) == {OUTBOX: 5}
     again.close()
     assert [record.number for record in stored(folder)] == [1, 2, 3, 4, 5]
+
+
+def test_a_reader_of_a_sealed_ledger_sees_what_the_next_writer_appends(folder: Path) -> None:
+    writer = LedgerWriter.open(folder, "bench")
+    writer.append([run_of(1, 3)], NOW)
+    writer.close()
+    with LedgerReader.open(folder) as reader:
+        assert reader.count() == 3
+        again = LedgerWriter.open(folder, "bench")
+        again.append([run_of(4, 9)], NOW)
+        assert reader.count() == 9
+        again.close()
+        assert (folder / "seal").exists()
+        assert reader.count() == 9
+    assert verify(folder).ok
+
+
+def test_a_sealed_ledger_is_read_where_nothing_can_be_written(folder: Path) -> None:
+    writer = LedgerWriter.open(folder, "bench")
+    writer.append([run_of(1, 3)], NOW)
+    writer.close()
+    folder.chmod(0o500)
+    try:
+        assert len(stored(folder)) == 3
+        assert verify(folder).ok
+    finally:
+        folder.chmod(0o700)
+    assert sorted(path.name for path in folder.iterdir()) == ["head", "ledger.db", "lock", "pages", "seal"]
 
 
 def test_another_writer_is_told_who_writes(writer: LedgerWriter) -> None:
