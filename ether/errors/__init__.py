@@ -36,6 +36,8 @@
     │   └── SchemaTooNew                    … a newer Ether has written it
     ├── NoLedger (LookupError)              nothing was recorded under that name
     ├── SeveralLedgers (LookupError)        one session was recorded at several places
+    ├── NotRecorded (LookupError)           what is asked for is no record of this ledger, or several are meant
+    ├── NoSuchRun (LookupError)             … is no run of it
     ├── QueryMistake (ValueError)           `ether.data()`: a condition or a point in time that cannot be understood
     ├── ExportFailed (ValueError)           records cannot be written in that form
     ├── MissingExtra (ImportError)          a library is needed that is not installed
@@ -77,6 +79,10 @@ from ether.errors.ledger import (
     LedgerFull as LedgerFull,
     LedgerLocked as LedgerLocked,
     SchemaTooNew as SchemaTooNew,
+)
+from ether.errors.lineage import (
+    NoSuchRun as NoSuchRun,
+    NotRecorded as NotRecorded,
 )
 from ether.errors.reading import (
     ExportFailed as ExportFailed,

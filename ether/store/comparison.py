@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ether.errors import EtherError, PayloadError
+from ether.errors import NoSuchRun, PayloadError
 from ether.store.code_comparison import CodeDifference, code_differences
 from ether.store.ledger_reader import LedgerReader
 from ether.wire.json_text import loads
@@ -25,15 +25,6 @@ _COUNTED = ("data", "record", "call", "log")
 
 _Pair = tuple[str, Mapping[str, Any], Mapping[str, Any]]
 """An instance, and something of it in the one run and in the other."""
-
-
-class NoSuchRun(EtherError, LookupError):
-    """A run that is not in this ledger. `existing` are those that are."""
-
-    def __init__(self, run: str, folder: object, existing: Iterable[str]) -> None:
-        self.run, self.folder, self.existing = run, folder, tuple(existing)
-        there = f"there are: {', '.join(self.existing[-20:])}" if self.existing else "none was recorded"
-        super().__init__(f"there is no run {run!r} in {folder}; {there}")
 
 
 class Change(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ether.errors import EtherError
+from ether.errors import NotRecorded
 from ether.store.ledger_reader import LedgerReader
 from ether.store.stored_record import StoredRecord
 
@@ -19,14 +19,6 @@ _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f-]{0,27})?", re.IGNORECASE)
 _KINDS = ("data", "record", "call", "log")
 _MARGIN_S = 60.0
 _SHOWN = 5
-
-
-class NotRecorded(EtherError, LookupError):
-    """Nothing in the ledger is meant by `wanted`, or several things are; `why` says which, and what would be valid."""
-
-    def __init__(self, wanted: str, why: str) -> None:
-        self.wanted, self.why = wanted, why
-        super().__init__(f"{wanted!r:.80} is not a record of this ledger: {why}")
 
 
 def find(reader: LedgerReader, text: str, *, last: bool = False) -> StoredRecord:

@@ -11,8 +11,9 @@ import pytest
 from git_bench import PARTS, Asked, Repository, ask_context, needs_git
 from lineage_lab import Writer
 
+from ether.errors import NoSuchRun
 from ether.store.code_comparison import reversed_diff, sections
-from ether.store.comparison import ABSENT, Change, Differences, NoSuchRun, compare
+from ether.store.comparison import ABSENT, Change, Differences, compare
 from ether.store.ledger_reader import LedgerReader
 from ether.store.provenance import configuration_facts
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from lineage_lab import Writer, write_pipeline
 
-from ether.store.finding import NotRecorded, find
+from ether.errors import NotRecorded
+from ether.store.finding import find
 from ether.store.ledger_reader import LedgerReader
 from ether.store.lineage import LOOP, NOT_FOLLOWED, NOT_RECORDED, SHOWN, Tree, why
 
