@@ -45,6 +45,8 @@ ENTRIES = (
     Entry("logs", "ether.cli.logs:logs", "The log of every instance; change levels."),
     Entry("top", "ether.cli.top:top", "A live table: state, rates, queues, CPU, memory."),
     Entry("graph", "ether.cli.members:graph", "Who publishes to whom."),
+    Entry("why", "ether.cli.why:why", "Where a recorded value came from, back to the first message."),
+    Entry("diff", "ether.cli.differences:diff", "What differed between two recorded runs."),
     Entry("doctor", "ether.cli.doctor:doctor", "Look for what is wrong with this machine and the session."),
     Entry("instance", "ether.cli.instance:instance", "Run one instance of a configuration, as a service does."),
     Entry("agent", "ether.cli.agent:agent", "Run instances here for sessions elsewhere."),

@@ -10,6 +10,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text f
 SessionName = Annotated[
     str | None, typer.Option("--session", "-s", metavar="NAME", help="The session; else the one that runs.")
 ]
+LedgerFolder = Annotated[
+    str | None, typer.Option("--ledger", metavar="FOLDER", help="The folder of a ledger, instead of a session's name.")
+]
 BrokerUrl = Annotated[
     str | None, typer.Option("--broker", "-b", metavar="URL", help="Look for it at this broker, mqtt://host:port.")
 ]

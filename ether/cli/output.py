@@ -68,6 +68,11 @@ def print_line(text: str) -> None:
         raise ReaderGone from error
 
 
+def harmless(line: str) -> str:
+    """A line in which what was recorded does not steer the terminal."""
+    return "".join(char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in line)
+
+
 def remark(text: str) -> None:
     """Say something beside the result, on standard error."""
     sys.stderr.write(f"{text}\n")  # one write: others write there, too

@@ -34,6 +34,13 @@
     │   ├── LedgerLocked                    … another program is writing to it
     │   ├── LedgerDamaged                   … what is on the disk is not what was written
     │   └── SchemaTooNew                    … a newer Ether has written it
+    ├── NoLedger (LookupError)              nothing was recorded under that name
+    ├── SeveralLedgers (LookupError)        one session was recorded at several places
+    ├── NotRecorded (LookupError)           what is asked for is no record of this ledger, or several are meant
+    ├── NoSuchRun (LookupError)             … is no run of it
+    ├── QueryMistake (ValueError)           `ether.data()`: a condition or a point in time that cannot be understood
+    ├── ExportFailed (ValueError)           records cannot be written in that form
+    ├── MissingExtra (ImportError)          a library is needed that is not installed
     ├── LifecycleFailed (RuntimeError)      save_all, cleanup or shutdown: who failed or did not answer
     └── CallError                           a call to another instance that has no value to return
         ├── RemoteError                     … the method raised; also the builtin that it raised, where it was one
@@ -72,6 +79,17 @@ from ether.errors.ledger import (
     LedgerFull as LedgerFull,
     LedgerLocked as LedgerLocked,
     SchemaTooNew as SchemaTooNew,
+)
+from ether.errors.lineage import (
+    NoSuchRun as NoSuchRun,
+    NotRecorded as NotRecorded,
+)
+from ether.errors.reading import (
+    ExportFailed as ExportFailed,
+    MissingExtra as MissingExtra,
+    NoLedger as NoLedger,
+    QueryMistake as QueryMistake,
+    SeveralLedgers as SeveralLedgers,
 )
 # isort: on
 

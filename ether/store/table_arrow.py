@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from ether.errors import MissingExtra
 from ether.store.columns import FIXED, Form, is_array, json_text
-from ether.store.reading_errors import MissingExtra
 from ether.store.table_body import body_of
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """Records as CSV, with a JSON file beside it that says what the columns hold. Needs no library.
 
 RFC 4180, UTF-8. An empty cell is nothing, an empty text is `""`, which is why the writing is done here: the standard
-library's writer of Python 3.11 writes both alike. Times are ISO 8601 in UTC with microseconds; numbers are written so that
-they are read back exactly; bytes and bodies are base64; arrays, lists and whatever else JSON carries are JSON.
+library's writer of Python 3.11 writes both alike. Times are ISO 8601 in UTC with microseconds; numbers are written so
+that they are read back exactly; bytes and bodies are base64; arrays, lists and whatever else JSON carries are JSON.
 
 The trap: spreadsheets round, and take texts for dates. The file is right; look at what opened it.
 """
