@@ -81,7 +81,7 @@ def folders_of_their_own() -> Iterator[None]:
     """No test finds a session of the machine's user, nor leaves anything in that user's folders. A short path, because
     sockets lie below it."""
     with tempfile.TemporaryDirectory(prefix="er-") as folder, pytest.MonkeyPatch.context() as environment:
-        for variable in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        for variable in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
             place = Path(folder) / variable[4:7].lower()
             place.mkdir(mode=0o700)
             environment.setenv(variable, str(place))

@@ -1,0 +1,45 @@
+"""What can go wrong before anything is read: no such ledger, several of them, a library that is not installed.
+
+Each inherits the builtin that a caller would catch anyway.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from ether.errors import EtherError
+
+
+class NoLedger(EtherError, LookupError):
+    """There is no ledger of that name or at that place. `existing` are the sessions that have one."""
+
+    def __init__(self, wanted: str | None, place: Path, existing: Sequence[str] = ()) -> None:
+        self.wanted, self.place, self.existing = wanted, place, tuple(existing)
+        nearest = difflib.get_close_matches(wanted or "", self.existing, n=1)
+        what = "nothing has been recorded yet" if wanted is None else f"nothing is recorded of {wanted!r}"
+        there = f" There are ledgers of: {', '.join(self.existing[:20])}." if self.existing else ""
+        meant = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        super().__init__(f"{what}: no ledger in {place}.{there}{meant}")
+
+
+class SeveralLedgers(EtherError, LookupError):
+    """One session has ledgers at several places; `places` lists them."""
+
+    def __init__(self, session: str, places: Sequence[Path]) -> None:
+        self.session, self.places = session, tuple(places)
+        listed = ", ".join(map(str, self.places))
+        super().__init__(f"session {session!r} has several ledgers: {listed}. Give the folder of the one that you mean.")
+
+
+class MissingExtra(EtherError, ImportError):
+    """A library that is needed here and is not installed; `extra` is what to install."""
+
+    def __init__(self, what: str, library: str, extra: str) -> None:
+        self.what, self.library, self.extra = what, library, extra
+        super().__init__(f"{what} needs {library}, which is not installed: pip install 'ether-medium[{extra}]'")
+
+
+class ExportFailed(EtherError, ValueError):
+    """Records that cannot be written in the form that was asked for."""
