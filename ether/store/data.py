@@ -1,0 +1,283 @@
+"""What was recorded, as values: an iterator that can be run again, and tables of it.
+
+Promises: nothing is read before it is asked for; records come in the order of their sources' clocks, and those of one
+source in the order in which it made them, whatever its clock did; what arrives while one reads is not waited for. A
+body that cannot be understood is given as the bytes that were kept, with `problem` saying why, and told once in the log.
+
+The trap: each iteration opens the ledger anew and may find more in it; `upto_row` holds it to what was there.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ether.errors import DecodeError
+from ether.logs import get_ether_logger
+from ether.store.columns import Columns, flatten
+from ether.store.conditions import Predicate
+from ether.store.ledger_reader import LedgerReader
+from ether.version import VERSION
+from ether.wire.codec import Body, decode
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    from ether.store.stored_record import StoredRecord
+
+logger = get_ether_logger("data")
+
+VALUES = ("data", "record")
+"""The kinds of entries that carry values: messages, and what `ether.record()` was given."""
+
+_CHUNK = 10_000
+
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One value that was kept."""
+
+    time: float
+    """Unix seconds by the source's clock."""
+    topic: str
+    """The topic, or the name that `ether.record()` was given."""
+    source: str
+    """The instance or program that it came from; "" for a stranger."""
+    id: str
+    run: str
+    """The run that it belongs to, "" for none."""
+    value: Any
+    parents: tuple[str, ...]
+    """Ids of the messages that led to it."""
+    kind: str
+    """`data` for a message, `record` for what `ether.record()` was given."""
+    row: int
+    """Its row in the ledger."""
+    body: Body = field(repr=False)
+    """As it was kept."""
+    replay_of: str | None = None
+    """The id of the message that this one repeats."""
+    problem: str | None = None
+    """Why the body cannot be understood; `value` then is its bytes."""
+
+    def cells(self) -> dict[str, Any]:
+        """As a row of a table, by column."""
+        fixed = {"time": self.time, "topic": self.topic, "source": self.source, "id": self.id, "run": self.run}
+        return {**fixed, **flatten(self.value)}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which records are wanted; times in unix seconds, `instance` is a source's name. `said` is what the user asked
+    for, as text for metadata."""
+
+    topic: str | None = None
+    run: str | None = None
+    instance: str | None = None
+    since: float | None = None
+    until: float | None = None
+    where: Predicate | None = None
+    kinds: tuple[str, ...] = VALUES
+    upto_row: int | None = None
+    said: Mapping[str, str] = field(default_factory=dict)
+
+
+class Data:
+    """Records of a ledger that a query chose. Iterate over it as often as you like: it reads while it goes, and holds
+    one piece of each source. `len()`, `first` and `last` read, too."""
+
+    def __init__(self, folder: Path, query: Query) -> None:
+        self.folder = folder
+        self.query = query
+
+    # -- records
+
+    def __iter__(self) -> Iterator[Record]:
+        with LedgerReader.open(self.folder) as reader:
+            unreadable = _Unreadable(self.folder)
+            try:
+                yield from self._chosen(reader, unreadable)
+            finally:
+                unreadable.tell()
+
+    def __len__(self) -> int:
+        if self.query.where is not None:
+            return sum(1 for _ in self)
+        with LedgerReader.open(self.folder) as reader:
+            return sum(1 for _ in stored_in_time_order(reader, self.query))
+
+    def __bool__(self) -> bool:
+        return self.first is not None
+
+    @property
+    def first(self) -> Record | None:
+        """The earliest, None where there is none."""
+        return next(iter(self), None)
+
+    @property
+    def last(self) -> Record | None:
+        """The latest, None where there is none."""
+        last = None
+        for last in self:  # noqa: B007  the sources' clocks decide which one it is, so all are looked at
+            pass
+        return last
+
+    def topics(self) -> list[str]:
+        """The topics of these records."""
+        with LedgerReader.open(self.folder) as reader:
+            return sorted({stored.topic for stored in stored_in_time_order(reader, self.query)})
+
+    @property
+    def session(self) -> str:
+        """The session that was recorded."""
+        with LedgerReader.open(self.folder) as reader:
+            return reader.session
+
+    def held(self) -> Data:
+        """The same, held to what is in the ledger now: every iteration finds the same records."""
+        if self.query.upto_row is not None:
+            return self
+        with LedgerReader.open(self.folder) as reader:
+            upto = reader.count()
+        return Data(self.folder, replace(self.query, upto_row=upto))
+
+    def chunks(self, size: int = _CHUNK) -> Iterator[list[Record]]:
+        """The records in lists of at most `size`."""
+        records = iter(self)
+        while chunk := list(islice(records, size)):
+            yield chunk
+
+    # -- tables
+
+    def columns(self) -> Columns:
+        """What a table of these records looks like; reads all of them."""
+        columns = Columns()
+        for record in self:
+            columns.take(record.cells())
+        return columns
+
+    def metadata(self) -> dict[str, Any]:
+        """What a table says of where it comes from."""
+        with LedgerReader.open(self.folder) as reader:
+            session = reader.session
+        topics: object = self.query.topic if self.query.topic is not None else self.topics()
+        return {
+            "session": session, "ledger": str(self.folder), "topic": topics, "query": dict(self.query.said),
+            "ether": VERSION,
+        }  # fmt: skip
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A table with the columns `time` (UTC, datetime64[ns]), `topic`, `source`, `id`, `run`, then one for each key
+        of the values; keys inside of keys are joined by dots, values that are no mappings are in `value`. Arrays stay
+        arrays. `attrs` says where it comes from. Raises `MissingExtra` without pandas."""
+        from ether.store.table_pandas import frame_of
+
+        return frame_of(self)
+
+    def to_arrow(self) -> pa.Table:
+        """The same as an Arrow table; arrays of one shape are fixed-size lists, with their shape in the field's
+        metadata. Raises `MissingExtra` without pyarrow."""
+        from ether.store.table_arrow import table_of
+
+        return table_of(self)
+
+    def to_numpy(self) -> np.ndarray[Any, Any]:
+        """The same as a structured array, of shape `(records,)`, with one field for each column: `array["celsius"]`.
+        Arrays of one shape are stacked: `array["image"]` has the shape `(records, height, width)`. Raises
+        `MissingExtra` without numpy."""
+        from ether.store.table_numpy import structured_array_of
+
+        return structured_array_of(self)
+
+    def __repr__(self) -> str:
+        asked = ", ".join(f"{key}={text}" for key, text in self.query.said.items())
+        return f"<ether.data of {self.folder}{': ' if asked else ''}{asked}>"
+
+    def _chosen(self, reader: LedgerReader, unreadable: _Unreadable) -> Iterator[Record]:
+        where = self.query.where
+        for stored in stored_in_time_order(reader, self.query):
+            record = record_of(stored)
+            if record.problem is not None:
+                unreadable.take(record)
+            if where is None or (record.problem is None and _holds(where, record)):
+                yield record
+
+
+class _Unreadable:
+    """Counts what could not be understood, and says it once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._count = 0
+        self._first: Record | None = None
+
+    def take(self, record: Record) -> None:
+        self._count += 1
+        self._first = self._first or record
+
+    def tell(self) -> None:
+        if self._first is not None:
+            where = f"the first is row {self._first.row} on {self._first.topic!r}: {self._first.problem}"
+            logger.warning("%d values in %s cannot be understood; %s", self._count, self._folder, where)
+
+
+def _holds(where: Predicate, record: Record) -> bool:
+    try:
+        return bool(where(record.value))
+    except Exception as error:
+        error.add_note(f"while `where` looked at the record {record.id} on topic {record.topic!r}: {record.value!r:.200}")
+        raise
+
+
+def record_of(stored: StoredRecord) -> Record:
+    """What users see of a stored record."""
+    body = Body(stored.payload, stored.content_type)
+    problem = None
+    try:
+        value = decode(*body)
+    except DecodeError as error:
+        value, problem = stored.payload, str(error)
+    replay_of = stored.more.get("replay_of")
+    return Record(
+        time=stored.time,
+        topic=stored.topic,
+        source=stored.source,
+        id=stored.id,
+        run=stored.run,
+        value=value,
+        parents=stored.parents,
+        kind=stored.kind,
+        row=stored.row,
+        body=body,
+        replay_of=replay_of if isinstance(replay_of, str) else None,
+        problem=problem,
+    )
+
+
+def stored_in_time_order(reader: LedgerReader, query: Query) -> Iterator[StoredRecord]:
+    """The stored records of a query, without its `where`: merged by time, each source's in its own order."""
+    sources = reader.sources() if query.instance is None else [query.instance]
+    streams: Iterable[Iterator[StoredRecord]] = [_of_source(reader, query, source) for source in sources]
+    return heapq.merge(*streams, key=lambda stored: stored.time)
+
+
+def _of_source(reader: LedgerReader, query: Query, source: str) -> Iterator[StoredRecord]:
+    upto = query.upto_row
+    for stored in reader.records(
+        kinds=query.kinds,
+        topic=query.topic,
+        source=source,
+        run=query.run,
+        since=query.since,
+        until=query.until,
+    ):
+        if upto is not None and stored.row > upto:
+            return
+        yield stored
