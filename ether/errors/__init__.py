@@ -31,6 +31,11 @@
     │   ├── LedgerLocked                    … another program is writing to it
     │   ├── LedgerDamaged                   … what is on the disk is not what was written
     │   └── SchemaTooNew                    … a newer Ether has written it
+    ├── NoLedger (LookupError)              nothing was recorded under that name
+    ├── SeveralLedgers (LookupError)        one session was recorded at several places
+    ├── QueryMistake (ValueError)           `ether.data()`: a condition or a point in time that cannot be understood
+    ├── ExportFailed (ValueError)           records cannot be written in that form
+    ├── MissingExtra (ImportError)          a library is needed that is not installed
     ├── LifecycleFailed (RuntimeError)      save_all, cleanup or shutdown: who failed or did not answer
     └── CallError                           a call to another instance that has no value to return
         ├── RemoteError                     … the method raised; also the builtin that it raised, where it was one
@@ -69,6 +74,13 @@ from ether.errors.ledger import (
     LedgerFull as LedgerFull,
     LedgerLocked as LedgerLocked,
     SchemaTooNew as SchemaTooNew,
+)
+from ether.errors.reading import (
+    ExportFailed as ExportFailed,
+    MissingExtra as MissingExtra,
+    NoLedger as NoLedger,
+    QueryMistake as QueryMistake,
+    SeveralLedgers as SeveralLedgers,
 )
 # isort: on
 

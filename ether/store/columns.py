@@ -127,9 +127,9 @@ def _form_of_array(cell: Any) -> Form:
 
 def _form_of_list(cell: list[Any]) -> Form:
     kinds = {type(item) for item in cell}
-    if len(kinds) == 1 and (dtype := _LIST_DTYPES.get(kinds.pop())) is not None:
-        if dtype != "<i8" or all(_INT_MIN <= item <= _INT_MAX for item in cell):
-            return Form("list", dtype)
+    dtype = _LIST_DTYPES.get(kinds.pop()) if len(kinds) == 1 else None
+    if dtype is not None and (dtype != "<i8" or all(_INT_MIN <= item <= _INT_MAX for item in cell)):
+        return Form("list", dtype)
     return Form("json") if _is_json(cell) else Form("body")
 
 

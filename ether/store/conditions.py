@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ether.errors import DecodeError, EtherError
+from ether.errors import DecodeError, QueryMistake
 from ether.wire.json_text import loads
 
 Predicate = Callable[[Any], bool]
@@ -49,10 +49,6 @@ _UNITS_S = {
     **dict.fromkeys(("d", "day"), 86_400),
     **dict.fromkeys(("w", "week"), 604_800),
 }
-
-
-class QueryMistake(EtherError, ValueError):
-    """A condition or a point in time that cannot be understood."""
 
 
 class Comparison(NamedTuple):

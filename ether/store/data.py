@@ -2,7 +2,7 @@
 
 Promises: nothing is read before it is asked for; records come in the order of their sources' clocks, and those of one
 source in the order in which it made them, whatever its clock did; what arrives while one reads is not waited for. A
-body that cannot be understood is given as the bytes that were kept, with `problem` saying why, and told once in the log.
+body that cannot be understood is given as the bytes that were kept, with `problem` saying why, and the log says it once.
 
 The trap: each iteration opens the ledger anew and may find more in it; `upto_row` holds it to what was there.
 """
@@ -37,7 +37,6 @@ VALUES = ("data", "record")
 """The kinds of entries that carry values: messages, and what `ether.record()` was given."""
 
 _CHUNK = 10_000
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +231,9 @@ def _holds(where: Predicate, record: Record) -> bool:
     try:
         return bool(where(record.value))
     except Exception as error:
-        error.add_note(f"while `where` looked at the record {record.id} on topic {record.topic!r}: {record.value!r:.200}")
+        error.add_note(
+            f"while `where` looked at the record {record.id} on topic {record.topic!r}: {record.value!r:.200}"
+        )
         raise
 
 

@@ -1,8 +1,8 @@
 """Recorded values as one file that other programs read: Parquet, CSV, HDF5, with its metadata in it or beside it.
 
-Promises: the file is there whole or not at all, and an older one of that name stays until then; ledgers of any size pass
-through in pieces: they are read twice, once for what columns there are, once for what stands in them, and both times
-hold the same records, whatever a recorder adds meanwhile.
+Promises: the file is there whole or not at all, and an older one of that name stays until then. Ledgers of any size
+pass through in pieces: they are read twice, once for what columns there are, once for what stands in them, and both
+times hold the same records, whatever a recorder adds meanwhile.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ether.errors import ExportFailed
 from ether.store.columns import FIXED, Columns, Form
 from ether.store.data import Data
-from ether.store.reading_errors import ExportFailed
 from ether.store.table_csv import READING, SIDECAR, write_csv
 
 CHUNK = 5000

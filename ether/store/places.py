@@ -1,8 +1,7 @@
 """Where ledgers are, so that what was recorded is found by the name of its session.
 
-`$XDG_DATA_HOME/ether/<session>` (else `~/.local/share/ether/<session>`; on Windows `%LOCALAPPDATA%\\ether\\<session>`). A
-session that records elsewhere leaves a pointer, `.elsewhere/<session>` in the same folder: JSON with `session` and
-`folder`.
+`$XDG_DATA_HOME/ether/<session>`, else `~/.local/share/ether/<session>`; on Windows below `%LOCALAPPDATA%`. A session
+that records elsewhere leaves a pointer, `.elsewhere/<session>` in the same folder: JSON with `session` and `folder`.
 
 Promises: writer and readers ask the same functions; looking makes nothing; a pointer to a folder that is gone (a disk
 that is not plugged in) is told as what it is. The trap: a session's name may hold characters that no file system takes,
@@ -21,8 +20,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from ether.config.names import check_name
-from ether.errors import ConfigError
-from ether.store.reading_errors import NoLedger, SeveralLedgers
+from ether.errors import ConfigError, NoLedger, SeveralLedgers
 
 LEDGER_FILE = "ledger.db"
 """What makes a folder a ledger."""

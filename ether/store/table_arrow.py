@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from ether.errors import MissingExtra
 from ether.store.columns import FIXED, Form, is_array, json_text
-from ether.store.reading_errors import MissingExtra
 from ether.store.table_body import body_of
 
 if TYPE_CHECKING:
@@ -107,4 +107,3 @@ def _cell(cell: Any, name: str, form: Form) -> Any:
     if form.kind in ("array", "list") and is_array(cell):
         return cell.astype(cell.dtype.newbyteorder("=")).reshape(-1)
     return cell
-

@@ -1,8 +1,8 @@
 """Records as CSV, with a JSON file beside it that says what the columns hold. Needs no library.
 
 RFC 4180, UTF-8. An empty cell is nothing, an empty text is `""`, which is why the writing is done here: the standard
-library's writer of Python 3.11 writes both alike. Times are ISO 8601 in UTC with microseconds; numbers are written so that
-they are read back exactly; bytes and bodies are base64; arrays, lists and whatever else JSON carries are JSON.
+library's writer of Python 3.11 writes both alike. Times are ISO 8601 in UTC with microseconds; numbers are written so
+that they are read back exactly; bytes and bodies are base64; arrays, lists and whatever else JSON carries are JSON.
 
 The trap: spreadsheets round, and take texts for dates. The file is right; look at what opened it.
 """
@@ -37,8 +37,7 @@ READING = {
 def write_csv(file: TextIO, forms: Mapping[str, Form], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the heading and the rows. The file must leave line ends as they are."""
     file.write(",".join(map(_quoted, forms)) + "\r\n")
-    for row in rows:
-        file.write(",".join(_cell(row.get(name), name, form) for name, form in forms.items()) + "\r\n")
+    file.writelines(",".join(_cell(row.get(name), name, form) for name, form in forms.items()) + "\r\n" for row in rows)
 
 
 def _cell(cell: Any, name: str, form: Form) -> str:

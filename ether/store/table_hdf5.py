@@ -1,9 +1,9 @@
 """Records as an HDF5 file, in pieces. Owner of h5py.
 
 One dataset for each column, all of the same length, growing chunk by chunk; what the table is and where it comes from
-stands in attributes (`ether` of the file, and of each dataset: JSON). Arrays of one shape are stacked. HDF5 has no empty
-cell: a column with some is filled with NaN, 0, False or nothing, and `missing/<column>` says by truth values which ones
-these are. Times are integers, nanoseconds since 1970 in UTC.
+stands in attributes (`ether` of the file, and of each dataset: JSON). Arrays of one shape are stacked. HDF5 has no
+empty cell: a column with some is filled with NaN, 0, False or nothing, and `missing/<column>` says by truth values
+which ones these are. Times are integers, nanoseconds since 1970 in UTC.
 
 The trap: in HDF5 a `/` begins a group. In the names of datasets `/`, `%` and NUL are written as in URLs; the attribute
 `column` has the name itself.
@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ether.errors import MissingExtra
 from ether.store.columns import Form, json_text
-from ether.store.reading_errors import MissingExtra
 from ether.store.table_body import body_of
 
 if TYPE_CHECKING:

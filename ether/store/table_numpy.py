@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ether.errors import MissingExtra
 from ether.store.columns import FIXED, Form
-from ether.store.reading_errors import MissingExtra
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ def column_array(rows: Sequence[Mapping[str, Any]], name: str, form: Form) -> np
     """A column of rows as an array whose first dimension is theirs."""
     import numpy as np
 
-    cells = [row.get(name) for row in rows]
+    cells: list[Any] = [row.get(name) for row in rows]
     if name == "time":
         return times_of(cells)
     if all(cell is not None for cell in cells):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ether.errors import MissingExtra
 from ether.store.columns import FIXED, Form
-from ether.store.reading_errors import MissingExtra
 from ether.store.table_numpy import DTYPES, objects_of, times_of
 
 if TYPE_CHECKING:

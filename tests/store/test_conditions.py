@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from ether.store.conditions import QueryMistake, Where, moment_of, predicate_of
+from ether.errors import QueryMistake
+from ether.store.conditions import Where, moment_of, predicate_of
 
 VALUE = {"celsius": 21.5, "unit": "C", "stage": {"x": 3, "y.z": 4}, "a.b": 5, "tags": ["hot", "dry"]}
 
@@ -26,7 +27,7 @@ VALUE = {"celsius": 21.5, "unit": "C", "stage": {"x": 3, "y.z": 4}, "a.b": 5, "t
         "stage.y.z == 4",
         "a.b == 5",
         "tags contains hot",
-        "unit in [\"C\", \"K\"]",
+        'unit in ["C", "K"]',
         {"celsius": 21.5, "unit": "C"},
         {"celsius": (">", 21), "stage.x": 3},
         ("celsius", "<", 22),
@@ -78,7 +79,7 @@ def test_mistakes_say_what_would_be_right(where: Where) -> None:
 def test_an_array_is_compared_by_a_function() -> None:
     predicate = predicate_of("image > 3")
     assert predicate is not None
-    with pytest.raises(QueryMistake, match="image.*array.*lambda"):
+    with pytest.raises(QueryMistake, match=r"image.*array.*lambda"):
         predicate({"image": np.zeros(3)})
 
 
@@ -104,5 +105,5 @@ def test_moments() -> None:
 
 @pytest.mark.parametrize("moment", ["soon", "-10 parsecs", "", float("nan"), "nan", True, "2025-13-01"])
 def test_moments_that_cannot_be_understood(moment: str) -> None:
-    with pytest.raises(QueryMistake, match="since=.*-10 min"):
+    with pytest.raises(QueryMistake, match=r"since=.*-10 min"):
         moment_of(moment, 0.0, "since")

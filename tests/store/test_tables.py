@@ -42,7 +42,18 @@ def column(folder: Path, *values: Any) -> tuple[Form, pd.Series, list[Any], np.n
 def test_keys_become_columns(tmp_path: Path) -> None:
     data = data_of(tmp_path, {"celsius": 21.5, "stage": {"x": 1, "y": 2}, "on": True}, {"celsius": 22.5, "note": "hot"})
     frame = data.to_pandas()
-    assert list(frame.columns) == ["time", "topic", "source", "id", "run", "celsius", "stage.x", "stage.y", "on", "note"]
+    assert list(frame.columns) == [
+        "time",
+        "topic",
+        "source",
+        "id",
+        "run",
+        "celsius",
+        "stage.x",
+        "stage.y",
+        "on",
+        "note",
+    ]
     assert frame["time"].dtype == "datetime64[ns, UTC]"
     assert frame["time"].astype("int64").tolist() == [int(BEGAN * 1e9), int(BEGAN * 1e9) + 125_000_000]
     assert frame["celsius"].tolist() == [21.5, 22.5]
@@ -171,9 +182,7 @@ def test_tables_of_nothing_have_the_columns_that_all_have(tmp_path: Path) -> Non
     ("call", "library", "extra"),
     [("to_pandas", "pandas", "pandas"), ("to_arrow", "pyarrow", "parquet"), ("to_numpy", "numpy", "numpy")],
 )
-def test_a_missing_library_is_named_with_what_to_install(
-    tmp_path: Path, call: str, library: str, extra: str
-) -> None:
+def test_a_missing_library_is_named_with_what_to_install(tmp_path: Path, call: str, library: str, extra: str) -> None:
     folder = data_of(tmp_path, 1).folder
     code = f"""
 import sys

@@ -1,7 +1,4 @@
-"""What can go wrong before anything is read: no such ledger, several of them, a library that is not installed.
-
-Each inherits the builtin that a caller would catch anyway.
-"""
+"""Errors of reading back and exporting; the whole tree is drawn in `ether.errors`."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ether.errors import EtherError
+from ether.errors.base import EtherError
 
 
 class NoLedger(EtherError, LookupError):
@@ -30,7 +27,9 @@ class SeveralLedgers(EtherError, LookupError):
     def __init__(self, session: str, places: Sequence[Path]) -> None:
         self.session, self.places = session, tuple(places)
         listed = ", ".join(map(str, self.places))
-        super().__init__(f"session {session!r} has several ledgers: {listed}. Give the folder of the one that you mean.")
+        super().__init__(
+            f"session {session!r} has several ledgers: {listed}. Give the folder of the one that you mean."
+        )
 
 
 class MissingExtra(EtherError, ImportError):
@@ -43,3 +42,7 @@ class MissingExtra(EtherError, ImportError):
 
 class ExportFailed(EtherError, ValueError):
     """Records that cannot be written in the form that was asked for."""
+
+
+class QueryMistake(EtherError, ValueError):
+    """A condition or a point in time that cannot be understood."""
