@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ether.api.calling import CALL_TIMEOUT_S, Calling
+from ether.api.reading import Reading
 from ether.errors import LifecycleFailed, NotAllowedHere, NotJoined
 from ether.spec.marks import START_TOPIC
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT_S = 30.0
 
 
-class Ether(Calling):
+class Ether(Calling, Reading):
     """A program's way into a session."""
 
     def __init__(self) -> None:

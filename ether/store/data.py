@@ -2,13 +2,14 @@
 
 Promises: nothing is read before it is asked for; records come in the order of their sources' clocks, and those of one
 source in the order in which it made them, whatever its clock did; what arrives while one reads is not waited for. A
-body that cannot be understood is given as the bytes that were kept, with `problem` saying why, and the log says it once.
+body that cannot be understood is given as the bytes that were kept, with `problem` saying why; the log says it once.
 
 The trap: each iteration opens the ledger anew and may find more in it; `upto_row` holds it to what was there.
 """
 
 from __future__ import annotations
 
+import difflib
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -100,11 +101,15 @@ class Data:
 
     def __iter__(self) -> Iterator[Record]:
         with LedgerReader.open(self.folder) as reader:
-            unreadable = _Unreadable(self.folder)
+            unreadable, found = _Unreadable(self.folder), False
             try:
-                yield from self._chosen(reader, unreadable)
+                for record in self._chosen(reader, unreadable):
+                    found = True
+                    yield record
             finally:
                 unreadable.tell()
+            if not found and (why := why_nothing(reader, self.query)):
+                logger.warning("nothing was found in %s: %s", self.folder, why)
 
     def __len__(self) -> int:
         if self.query.where is not None:
@@ -235,6 +240,22 @@ def _holds(where: Predicate, record: Record) -> bool:
             f"while `where` looked at the record {record.id} on topic {record.topic!r}: {record.value!r:.200}"
         )
         raise
+
+
+def why_nothing(reader: LedgerReader, query: Query) -> str | None:
+    """A sentence where a name in the query is one that nothing was recorded under; None where it is not that."""
+    asked = (
+        ("topic", query.topic, [summary.topic for summary in reader.topics()]),
+        ("run", query.run, [summary.run for summary in reader.runs()]),
+        ("instance", query.instance, reader.sources()),
+    )
+    for what, name, there in asked:
+        is_filter = what == "topic" and name is not None and ("+" in name or "#" in name)
+        if name is not None and name not in there and not is_filter:
+            nearest = difflib.get_close_matches(name, there, n=1)
+            meant = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            return f"it has nothing of the {what} {name!r}{meant}"
+    return None
 
 
 def record_of(stored: StoredRecord) -> Record:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ether.errors import DecodeError
 from ether.wire import binary
-from ether.wire.codec import JSON, OCTETS, encode, read
+from ether.wire.codec import JSON, OCTETS, Body, decode, encode, read
 from ether.wire.headers import (
     Headers,
     fields_of,
@@ -62,7 +62,8 @@ class Unpacked(NamedTuple):
 
 
 class Envelope(ABC):
-    """How one version of MQTT carries messages."""
+    """How one version of MQTT carries messages. A value may be a `Body`, which is one that was packed before: over
+    MQTT 5 its bytes go out as they are, over 3.1.1 its value does."""
 
     __slots__ = ()
 
@@ -79,7 +80,10 @@ class EnvelopeV5(Envelope):
     def pack(self, value: object, headers: Headers) -> Packed:
         """The bytes of a message; raises `EncodeError`."""
         body = encode(value)
-        return Packed(body.payload, pack_headers(headers, _CONTENT_TYPES[body.content_type]))
+        content_type = _CONTENT_TYPES.get(body.content_type)
+        if content_type is None:  # a stranger's, in a recording
+            content_type = pack_text(b"\x03", body.content_type or "")
+        return Packed(body.payload, pack_headers(headers, content_type))
 
 
 _CONTENT_TYPES: dict[str | None, bytes] = {
@@ -96,8 +100,8 @@ class EnvelopeV311(Envelope):
     __slots__ = ()
 
     def pack(self, value: object, headers: Headers) -> Packed:
-        """The bytes of a message; raises `EncodeError`."""
-        text, parts = flatten(value)
+        """The bytes of a message; raises `EncodeError`, and `DecodeError` for a `Body` that is none."""
+        text, parts = flatten(decode(*value) if type(value) is Body else value)
         fields = fields_of(headers)
         if parts:
             return Packed(binary.join(text, parts, dumps(fields)), b"")

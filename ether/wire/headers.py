@@ -27,6 +27,9 @@ from ether.wire.properties import (
 TEXT_MAX_CHARS = 16_000
 """The longest text in a header: as UTF-8 it fits into an MQTT property, whatever the characters."""
 
+REPLAY = "ether/replay"
+"""The schema of a message that repeats a recorded one, whose id is its first parent."""
+
 _ALWAYS = frozenset(("id", "source", "seq", "time"))
 _SEQ_MAX = (1 << 63) - 1
 
@@ -58,6 +61,11 @@ class Headers(NamedTuple):
     broker."""
     error: str | None = None
     """An answer that is an error: its kind."""
+
+    @property
+    def replay_of(self) -> str | None:
+        """The id of the recorded message that this one repeats; None for a message that is no replay."""
+        return self.parents[0] if self.schema == REPLAY and self.parents else None
 
     @property
     def trace(self) -> str | None:
