@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -104,7 +105,7 @@ def topic_rows(ledger: str | None) -> list[dict[str, Any]]:
     from ether.store.ledger_reader import LedgerReader
 
     with LedgerReader.open(ledger_folder(ledger)) as reader:
-        return [summary._asdict() for summary in reader.topics()]
+        return [asdict(summary) for summary in reader.topics()]
 
 
 def show_topics(rows: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -30,16 +30,16 @@ def export(
     since: Since = None,
     until: Until = None,
     where: Where = None,
-    table_format: Format = None,
+    form: Format = None,
     json: Json = False,
 ) -> int:
     """Write records to one file, with where they come from in it (CSV: in a .json file beside it)."""
-    from ether.store.export_table import TABLES, export_table, format_of
+    from ether.store import exports
 
-    wanted = table_format or format_of(to)
-    if wanted not in TABLES:
-        raise CommandMistake(f"found --format {wanted}; there are {', '.join(TABLES)}")
-    done = export_table(asked(ledger, topic, run, instance, since, until, where), to, wanted)
+    if form is not None and form not in exports.EXPORTS:
+        raise CommandMistake(f"found --format {form}; there are {', '.join(exports.EXPORTS)}")
+    form = form or exports.form_of(to)
+    done = exports.export(asked(ledger, topic, run, instance, since, until, where), to, form)
     if json:
         print_json(_facts(done))
     else:
@@ -51,7 +51,7 @@ def export(
 def _facts(done: Exported) -> dict[str, object]:
     return {
         "path": str(done.path),
-        "format": done.format,
+        "form": done.form,
         "records": done.records,
         "columns": list(done.columns),
         "beside": [str(path) for path in done.beside],

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Ledger = Annotated[
     str | None,
-    typer.Argument(metavar="[LEDGER]", help="A session's name, or a ledger's folder; else the one recorded last."),
+    typer.Argument(metavar="LEDGER", help="A session's name, or a ledger's folder; else the one recorded last."),
 ]
 Topic = Annotated[
     str | None, typer.Option("--topic", "-T", metavar="TOPIC", help="Of this topic; + and # are wildcards.")

@@ -23,7 +23,7 @@ def status(ledger: Ledger = None, json: Json = False) -> int:
     folder = ledger_folder(ledger)
     with LedgerReader.open(folder) as reader:
         proof = prove(reader.outboxes(), reader.duplicates())
-        topics = [summary._asdict() for summary in reader.topics()]
+        topics = [asdict(summary) for summary in reader.topics()]
         session = reader.session
     if json:
         print_json({"session": session, "ledger": str(folder), **proof_to_json(proof), "topics": topics})

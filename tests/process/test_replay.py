@@ -87,6 +87,13 @@ def listening(ether: Ether, *topics: str) -> Iterator[Heard]:
         heard.close()
 
 
+@pytest.fixture(scope="module")
+def joined() -> Iterator[Ether]:
+    """A session without instances, for what is the same on each engine."""
+    with session("amqtt") as ether:
+        yield ether
+
+
 def signal(number: int) -> dict[str, Any]:
     return {"samples": np.random.default_rng(number).normal(size=64), "gain": 0.1 * number}
 
@@ -163,16 +170,16 @@ def test_each_message_says_that_it_is_a_replay_and_of_what(tmp_path: Path, engin
     assert is_v5 == (engine == "mosquitto")
 
 
-def test_the_rhythm_is_the_recordings(tmp_path: Path) -> None:
+def test_the_rhythm_is_the_recordings(tmp_path: Path, joined: Ether) -> None:
     offsets = [0.0, 0.1, 0.15, 0.6]
     source = Source("gen")
     for offset in offsets:
         source.add("x", offset, BEGAN + offset)
     folder = make_ledger(tmp_path, [source])
-    with session("amqtt") as ether, listening(ether, "x") as heard:
+    with listening(joined, "x") as heard:
         for speed in (1, 4):
             began = time.time()
-            played = ether.play(folder, speed=speed)
+            played = joined.play(folder, speed=speed)
             messages = heard.wait_for(4)
             sent = [headers.time - began for _, _, headers, _, _ in messages]
             # never early; late only as far as this machine is busy, and not more and more
@@ -181,7 +188,7 @@ def test_the_rhythm_is_the_recordings(tmp_path: Path) -> None:
             heard.messages.clear()
 
 
-def test_what_is_played_and_what_is_not(tmp_path: Path) -> None:
+def test_what_is_played_and_what_is_not(tmp_path: Path, joined: Ether) -> None:
     one, two = Source("one"), Source("two")
     for number in range(4):
         one.add("a", {"n": number}, BEGAN + number, more={"run": "r1"} if number < 2 else {})
@@ -191,11 +198,11 @@ def test_what_is_played_and_what_is_not(tmp_path: Path) -> None:
     two.add("mqtt:$SYS/broker/uptime", "5 seconds", BEGAN + 9)
     one.add("temperature", 20.5, BEGAN, kind="record")
     folder = make_ledger(tmp_path, [one, two])
-    with session("amqtt") as ether, listening(ether, "#") as heard:
+    with listening(joined, "#") as heard:
 
         def played(**chosen: Any) -> list[tuple[str, object]]:
             heard.messages.clear()
-            count = ether.play(folder=folder, speed="max", **chosen).messages
+            count = joined.play(folder=folder, speed="max", **chosen).messages
             return [(topic, value) for topic, value, *_ in heard.wait_for(count)]
 
         assert played() == [(topic, {"n": n} if topic == "a" else n) for n in range(4) for topic in ("a", "b/c")]
@@ -203,45 +210,44 @@ def test_what_is_played_and_what_is_not(tmp_path: Path) -> None:
         assert played(run="r1", as_topic="again") == [("again", {"n": 0}), ("again", {"n": 1})]
         assert played(topic="a", since=BEGAN + 1, until=BEGAN + 2) == [("a", {"n": 1}), ("a", {"n": 2})]
         assert played(instance="two", where="value > 2") == [("b/c", 3)]
-        done = ether.play(folder=folder, speed="max")
+        done = joined.play(folder=folder, speed="max")
         assert done.skipped == {IS_REPLAY: 1, IS_UNREADABLE: 1, IS_ELSEWHERE: 1}
         assert "8 messages in" in str(done)
         assert "1 left out: replays themselves" in str(done)
 
 
-def test_a_ledger_that_records_its_own_replay_feeds_nothing_back(tmp_path: Path) -> None:
+def test_a_ledger_that_records_its_own_replay_feeds_nothing_back(tmp_path: Path, joined: Ether) -> None:
     source, recorder = Source("gen"), Source("recorder")
     for number in range(50):
         source.add("x", number, BEGAN + number / 1000)
     folder = make_ledger(tmp_path, [source])
     writer = LedgerWriter.open(folder, "bench")
     try:
-        with session("amqtt") as ether, listening(ether, "x") as heard:
+        with listening(joined, "x") as heard:
             recording = threading.Thread(
                 target=lambda: [
                     (recorder.add("x", n, BEGAN + 0.02), writer.append([recorder.batch()], BEGAN)) for n in range(20)
                 ]
             )
             recording.start()
-            played = ether.play(folder, speed=1)
+            played = joined.play(folder, speed=1)
             recording.join(TIMEOUT_S)
             assert 50 <= played.messages <= 70  # at most what was there at the beginning
             heard.wait_for(played.messages)
-            assert len(ether.data(folder)) == 70
+            assert len(joined.data(folder)) == 70
     finally:
         writer.close()
 
 
-def test_mistakes_are_told_before_anything_is_sent(tmp_path: Path) -> None:
+def test_mistakes_are_told_before_anything_is_sent(tmp_path: Path, joined: Ether) -> None:
     source = Source("gen")
     source.add("x", 1)
     folder = make_ledger(tmp_path, [source])
     with pytest.raises(NotJoined, match=r"ether\.play\(\)"):
         Ether().play(folder)
-    with session("amqtt") as ether:
-        with pytest.raises(QueryMistake, match="speed"):
-            ether.play(folder, speed="fast")
-        with pytest.raises(InvalidName):
-            ether.play(folder, as_topic="a/+")
-        with pytest.raises(NoLedger, match=str(ether.session_id)):
-            ether.play()  # this session has recorded nothing
+    with pytest.raises(QueryMistake, match="speed"):
+        joined.play(folder, speed="fast")
+    with pytest.raises(InvalidName):
+        joined.play(folder, as_topic="a/+")
+    with pytest.raises(NoLedger, match=str(joined.session_id)):
+        joined.play()  # this session has recorded nothing
