@@ -40,6 +40,7 @@
     ├── NoSuchRun (LookupError)             … is no run of it
     ├── QueryMistake (ValueError)           `ether.data()`: a condition or a point in time that cannot be understood
     ├── ExportFailed (ValueError)           records cannot be written in that form
+    ├── ExportUnwritable (OSError)          … or their file cannot be written
     ├── MissingExtra (ImportError)          a library is needed that is not installed
     ├── LifecycleFailed (RuntimeError)      save_all, cleanup or shutdown: who failed or did not answer
     └── CallError                           a call to another instance that has no value to return
@@ -86,6 +87,7 @@ from ether.errors.lineage import (
 )
 from ether.errors.reading import (
     ExportFailed as ExportFailed,
+    ExportUnwritable as ExportUnwritable,
     MissingExtra as MissingExtra,
     NoLedger as NoLedger,
     QueryMistake as QueryMistake,

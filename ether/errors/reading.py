@@ -44,5 +44,16 @@ class ExportFailed(EtherError, ValueError):
     """Records that cannot be written in the form that was asked for."""
 
 
+class ExportUnwritable(EtherError, OSError):
+    """A file that cannot be written; nothing of it is left, and an older one is as it was."""
+
+    def __init__(self, path: Path, why: OSError) -> None:
+        self.path, self.why = path, why
+        Exception.__init__(self, f"cannot write {path}: {why.strerror or why}")
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class QueryMistake(EtherError, ValueError):
     """A condition or a point in time that cannot be understood."""

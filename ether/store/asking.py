@@ -6,9 +6,11 @@ is no mistake, because it may be recorded in a moment; reading nothing says so i
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ether.errors import QueryMistake
 from ether.store.conditions import Moment, Where, moment_of, predicate_of
@@ -33,7 +35,7 @@ def ask(
 ) -> Data:
     """The records of a session's ledger (see `find_ledger`). Raises `NoLedger`, `SeveralLedgers`, `QueryMistake`,
     `InvalidName`."""
-    asked = {"topic": topic, "run": run, "instance": instance, "since": since, "until": until, "where": where}
+    asked: dict[str, object] = {"topic": topic, "run": run, "instance": instance, "where": where}
     query = Query(
         topic=None if topic is None else check_topic_filter(topic),
         run=run,
@@ -42,8 +44,10 @@ def ask(
         until=moment_of(until, now, "until"),
         where=predicate_of(where),
         kinds=_checked_kinds(kinds),
-        said={name: _said(value) for name, value in asked.items() if value is not None},
     )
+    moments = {"since": query.since, "until": query.until}
+    asked |= {name: _iso(seconds) for name, seconds in moments.items() if seconds is not None}
+    query = replace(query, said={name: _said(value) for name, value in asked.items() if value is not None})
     return Data(find_ledger(session, environment), query)
 
 
@@ -55,6 +59,11 @@ def _checked_kinds(kinds: Sequence[str]) -> tuple[str, ...]:
             meant = f"; did you mean {nearest[0]!r}?" if nearest else ""
             raise QueryMistake(f"there is no kind of entries {kind!r}: there are {', '.join(sorted(KINDS))}{meant}")
     return wanted
+
+
+def _iso(seconds: float) -> str:
+    """A moment that still means something when "-10 min" does not."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat()
 
 
 def _said(value: object) -> str:

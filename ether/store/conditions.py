@@ -10,7 +10,6 @@ The trap: a text is not a number. `"5" > 3` is neither true nor false; such a va
 from __future__ import annotations
 
 import datetime
-import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,6 +40,7 @@ _CONDITION = re.compile(r"\s*(.+?)\s*(==|!=|<=|>=|<|>|=|\s(?:in|contains)\s)\s*(
 _FORMS = "write FIELD OP VALUE, such as 'celsius > 21', with one of " + ", ".join(_OPERATORS)
 
 _AGO = re.compile(r"-\s*(\d+(?:\.\d+)?)\s*([a-z]+)")
+_YEAR_9999_S = 253_370_764_800
 _UNITS_S = {
     **dict.fromkeys(("ms", "millisecond"), 0.001),
     **dict.fromkeys(("s", "sec", "second"), 1),
@@ -137,7 +137,7 @@ def moment_of(moment: Moment | None, now: float, name: str) -> float | None:
         return None
     if isinstance(moment, datetime.datetime):
         return moment.timestamp()
-    if isinstance(moment, (int, float)) and not isinstance(moment, bool) and math.isfinite(moment):
+    if isinstance(moment, (int, float)) and not isinstance(moment, bool) and 0 <= moment < _YEAR_9999_S:
         return float(moment)
     if isinstance(moment, str) and (seconds := _seconds_of(moment.strip(), now)) is not None:
         return seconds
@@ -158,4 +158,4 @@ def _seconds_of(text: str, now: float) -> float | None:
         seconds = float(text)
     except ValueError:
         return None
-    return seconds if math.isfinite(seconds) else None
+    return seconds if 0 <= seconds < _YEAR_9999_S else None

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from ledgers import BEGAN, Source, make_ledger
 
-from ether.errors import ExportFailed
+from ether.errors import ExportFailed, ExportUnwritable
 from ether.store.data import Data, Query
-from ether.store.export_table import Exported, export_table, format_of
+from ether.store.export_table import Exported, to_csv, to_hdf5, to_parquet
+from ether.store.exports import EXPORTS, export, form_of
 from ether.store.ledger import LedgerWriter
 from ether.store.table_body import value_of
 
@@ -42,7 +43,8 @@ def data(tmp_path: Path) -> Data:
 
 def exported(data: Data, path: Path, chunk: int = 2) -> Exported:
     """In pieces of two, so that each file is written in three."""
-    return export_table(data, path, format_of(path), chunk=chunk)
+    write = {"parquet": to_parquet, "csv": to_csv, "hdf5": to_hdf5}[form_of(path)]
+    return write(data, path, chunk=chunk)
 
 
 def same(found: Any, wanted: Any) -> bool:
@@ -54,7 +56,7 @@ def same(found: Any, wanted: Any) -> bool:
 
 def test_parquet(data: Data, tmp_path: Path) -> None:
     done = exported(data, tmp_path / "x.parquet")
-    assert (done.records, done.format, done.beside) == (5, "parquet", ())
+    assert (done.records, done.form, done.beside) == (5, "parquet", ())
     table = pq.read_table(done.path)
     assert pq.ParquetFile(done.path).num_row_groups == 3
     assert json.loads(table.schema.metadata[b"ether"])["session"] == "bench"
@@ -130,7 +132,7 @@ def test_a_file_is_whole_or_not_there(data: Data, tmp_path: Path, name: str, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(Data, "chunks", broken)
-        with pytest.raises(OSError, match="the disk is gone"):
+        with pytest.raises(ExportUnwritable, match="the disk is gone"):
             exported(data, path)
     assert [file.name for file in folder.iterdir()] == [name]
     assert path.read_text() == "the older one"
@@ -158,14 +160,20 @@ def test_what_is_recorded_meanwhile_waits_for_the_next_export(
     assert exported(data, tmp_path / "x.parquet").records == 6
 
 
+def test_every_form_has_a_writer_and_the_name_of_a_file_chooses_it(data: Data, tmp_path: Path) -> None:
+    for form in EXPORTS:
+        assert export(data, tmp_path / "any.name", form).form == form
+    assert export(data, tmp_path / "X.CSV").form == "csv"
+
+
 def test_mistakes(data: Data, tmp_path: Path) -> None:
     with pytest.raises(ExportFailed, match=r"\.parquet.*\.csv.*\.h5"):
-        format_of(Path("x.xlsx"))
+        form_of(Path("x.xlsx"))
     with pytest.raises(ExportFailed, match="parquet, csv, hdf5"):
-        export_table(data, tmp_path / "x", "excel")
+        export(data, tmp_path / "x", "excel")
     with pytest.raises(ExportFailed, match=r"x\.csv is not written.*topic=nothing"):
         exported(Data(data.folder, Query(topic="nothing", said={"topic": "nothing"})), tmp_path / "x.csv")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ExportUnwritable, match=r"no/folder\.csv: No such file"):
         exported(data, tmp_path / "no" / "folder.csv")
 
 
@@ -178,10 +186,10 @@ import sys
 sys.modules[{library!r}] = None
 from pathlib import Path
 from ether.store.data import Data, Query
-from ether.store.export_table import export_table, format_of
+from ether.store.exports import export
 path = Path({str(tmp_path / name)!r})
 try:
-    export_table(Data(Path({str(data.folder)!r}), Query()), path, format_of(path))
+    export(Data(Path({str(data.folder)!r}), Query()), path)
 except ImportError as error:
     print(error, path.exists())
 """
@@ -199,8 +207,8 @@ for name in ("numpy", "pandas", "pyarrow", "h5py"):
     sys.modules[name] = None
 from pathlib import Path
 from ether.store.data import Data, Query
-from ether.store.export_table import export_table
-export_table(Data(Path({str(folder)!r}), Query()), Path({str(tmp_path / "x.csv")!r}), "csv")
+from ether.store.exports import export
+export(Data(Path({str(folder)!r}), Query()), Path({str(tmp_path / "x.csv")!r}))
 """
     subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (tmp_path / "x.csv").read_text().splitlines()[1].endswith(f',one,{source.entries[0].id},"",1,text')

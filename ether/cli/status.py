@@ -1,0 +1,39 @@
+"""`ether status`: the proof of a ledger: how much of what was given out is on the disk, and what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ether.cli.data import show_topics
+from ether.cli.exits import Exit
+from ether.cli.options import Json
+from ether.cli.output import print_json, print_line
+from ether.cli.recorded import Ledger, ledger_folder
+
+if TYPE_CHECKING:
+    from ether.protocol.completeness import Proof
+
+
+def status(ledger: Ledger = None, json: Json = False) -> int:
+    """Show what is on the disk of what was to be saved, and what is missing (then with code 1)."""
+    from ether.protocol.completeness import prove
+    from ether.store.ledger_reader import LedgerReader
+
+    folder = ledger_folder(ledger)
+    with LedgerReader.open(folder) as reader:
+        proof = prove(reader.outboxes(), reader.duplicates())
+        topics = [asdict(summary) for summary in reader.topics()]
+        session = reader.session
+    if json:
+        print_json({"session": session, "ledger": str(folder), **proof_to_json(proof), "topics": topics})
+    else:
+        print_line(f"session {session}, {folder}")
+        print_line(str(proof))
+        show_topics(topics, as_json=False)
+    return Exit.OK if proof.complete else Exit.FAILED
+
+
+def proof_to_json(proof: Proof) -> dict[str, Any]:
+    """A proof for programs."""
+    return {**asdict(proof), "complete": proof.complete}
