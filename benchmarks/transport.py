@@ -5,7 +5,8 @@
 Publisher and subscriber are processes of their own. Rounds are interleaved (each round measures every client
 once), and the medians are printed, so that what the machine does besides hits all alike. Throughput: from the
 first `publish()` to the last message received. Latency: one way, at a steady rate. `paho` is paho with
-TCP_NODELAY and otherwise its defaults, `paho plain` its defaults alone. Run it from the root of the checkout.
+TCP_NODELAY and otherwise its defaults, `paho plain` its defaults alone, `ether ws` ours through mosquitto's WebSocket.
+Run it from the root of the checkout.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 TOPIC = "benchmark/data"
-CLIENTS = ("paho", "paho plain", "ether")
+CLIENTS = ("paho", "paho plain", "ether", "ether ws")
 GIVE_UP_S = 60.0
 
 
@@ -67,8 +68,9 @@ def paho_client(setup: dict[str, Any], on_message: Callable[[bytes], None] | Non
 def ether_transport(setup: dict[str, Any]) -> Iterator[Any]:
     from ether.transport import Endpoint, ProtocolVersion, open_transport
 
-    names = ("host", "port", "username", "password")
-    endpoint = Endpoint("tcp", **{name: setup[name] for name in names})
+    who = setup["username"], setup["password"]
+    tcp = Endpoint("tcp", setup["host"], setup["port"], "", *who)
+    endpoint = Endpoint("ws", setup["host"], setup["ws_port"], "/mqtt", *who) if setup["client"] == "ether ws" else tcp
     protocol = ProtocolVersion.V5 if setup["v5"] else ProtocolVersion.V311
     transport = open_transport(endpoint, client_id="benchmark", protocol=protocol)
     transport.connect(GIVE_UP_S)
@@ -92,7 +94,7 @@ def subscribe(setup: dict[str, Any]) -> None:
             on_message(delivery.payload)
             transport.consumed(delivery)
 
-    if setup["client"] == "ether":
+    if setup["client"] in ("ether", "ether ws"):
         with ether_transport(setup) as transport:
             transport.subscribe([TOPIC], qos=setup["qos"])
             print("ready", flush=True)
@@ -122,7 +124,7 @@ def publish(setup: dict[str, Any]) -> None:
                 wait(max(next_us - now_us(), 0) / 1e6)
             send(b"%-24.1f" % now_us() + filling)
 
-    if setup["client"] == "ether":
+    if setup["client"] in ("ether", "ether ws"):
         with ether_transport(setup) as transport:
             run(lambda payload: transport.publish(TOPIC, payload, qos=setup["qos"], timeout_s=GIVE_UP_S))
             sys.stdin.readline()
@@ -182,7 +184,8 @@ def compare(engine: str, options: argparse.Namespace) -> None:
     from brokers import running_broker
 
     # the largest limit that can be announced is one that paho's own MQTT 5 client cannot read
-    with running_broker(engine, max_packet_bytes=64 << 20) as broker:
+    web = {"lan_host": "127.0.0.1", "websocket_port": 0} if engine == "mosquitto" else {}
+    with running_broker(engine, max_packet_bytes=64 << 20, **web) as broker:
         versions = ("5", "3.1.1") if engine == "mosquitto" else ("3.1.1",)
         print(f"\n{engine} {broker.version}, {options.size} B, medians of {options.rounds} rounds")
         print(f"{'MQTT':5} {'QoS':3} {'client':11} {'msg/s':>9} {'ratio':>6}   {'p50 µs':>7} {'p99 µs':>7}  ratios")
@@ -190,12 +193,15 @@ def compare(engine: str, options: argparse.Namespace) -> None:
             for qos in (0, 1):
                 setup = {"host": broker.host, "port": broker.port, "username": broker.username}
                 setup |= {"password": broker.password, "v5": version == "5", "qos": qos, "size": options.size}
+                setup["ws_port"] = broker.websocket_port
                 print_rows(version, qos, rounds(setup, options))
 
 
 def rounds(setup: dict[str, Any], options: argparse.Namespace) -> dict[str, tuple[float, float, float]]:
     """For each client the medians of msg/s, p50 and p99."""
-    taken: dict[str, list[tuple[float, float, float]]] = {client: [] for client in CLIENTS}
+    taken: dict[str, list[tuple[float, float, float]]] = {
+        client: [] for client in CLIENTS if setup["ws_port"] or client != "ether ws"
+    }
     for _ in range(options.rounds):
         for client, results in taken.items():
             full = measure({**setup, "client": client, "count": options.count, "rate": 0})

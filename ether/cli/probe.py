@@ -37,8 +37,32 @@ def session_checks(client: Client) -> Iterator[Check]:
     yield Check("session", "ok" if info else "warn", f"{client.topics.session}: {where if info else 'led by nobody'}")
     transport = client.link.transport
     yield Check("broker", "ok", f"{engine}, {info.get('broker', '')}, MQTT {transport.version.value}")
+    if isinstance(url := info.get("websocket"), str):
+        yield _websocket_check(url)
     yield from _echo_checks(client)
     yield from _member_checks(client)
+
+
+def _websocket_check(url: str) -> Check:
+    """Whether a WebSocket opens there, as for a machine behind a firewall. Nobody logs in."""
+    from ether.config.broker_url import url_without_credentials
+    from ether.errors import ConfigError
+    from ether.transport.endpoint import Endpoint
+    from ether.transport.sockets import Waker, open_socket
+
+    waker = Waker()
+    waker.open()
+    try:
+        endpoint = Endpoint.from_url(url)
+        open_socket(endpoint, _ECHO_S, waker, lambda: False, give_up_s=_ECHO_S).close()
+        return Check("websocket", "ok", f"opens at {endpoint.address}")
+    except (OSError, ConfigError) as error:
+        detail = f"{url_without_credentials(url)!r:.200}: {error}"
+        return Check(
+            "websocket", "fail", detail, "other machines cannot come this way: is a firewall, or a name, wrong?"
+        )
+    finally:
+        waker.close()
 
 
 def _echo_checks(client: Client) -> Iterator[Check]:

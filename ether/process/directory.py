@@ -56,9 +56,10 @@ class SessionInfo:
 
 
 def entry_of(
-    session: str, program: str, since: float, endpoint: Endpoint, engine: str, *, named: bool
+    session: str, program: str, since: float, endpoint: Endpoint, broker: Mapping[str, str], *, named: bool
 ) -> dict[str, object]:
-    """The entry of a session that this process leads; `named`: it will have the same name when it is started again."""
+    """The entry of a session that this process leads; `broker`: its engine, and a second way in where there is one;
+    `named`: it will have the same name when it is started again."""
     return {
         "session": session,
         "host": socket.gethostname(),
@@ -66,7 +67,7 @@ def entry_of(
         "since": since,
         "version": VERSION,
         "broker": endpoint.address,
-        "engine": engine,
+        **broker,
         "program": program,
         "named": named,
     }

@@ -120,6 +120,12 @@ class EmbeddedBroker:
         port = facts.websocket_port
         return None if port is None else Endpoint("ws", _typed_host(facts), port, DEFAULT_WS_PATH).address
 
+    @property
+    def entry(self) -> dict[str, str]:
+        """What members of the session are told of it."""
+        url = self.websocket_url
+        return {"engine": self.wait_ready(0).engine} | ({} if url is None else {"websocket": url})
+
     def announce(self, session: str, environment: Mapping[str, str]) -> None:
         """Let other machines find the session, where the broker listens to them."""
         host, port = self.lan_host, self.lan_port

@@ -232,9 +232,9 @@ class Launch:
             link.announce(self.topics.state(self._program), announcement.to_value())
             return
         self._offline = OfflineNotes(self.session)
-        engine = self._broker.wait_ready(0).engine if self._broker is not None else "external"
+        broker = {"engine": "external"} if self._broker is None else self._broker.entry
         named = self.config.session is not None
-        entry = entry_of(self.topics.session, self._program, self._since, endpoint, engine, named=named)
+        entry = entry_of(self.topics.session, self._program, self._since, endpoint, broker, named=named)
         entry["run"] = self._saving.run
         link.announce(self.topics.session_info, entry)
         os.makedirs(self._folder, mode=0o700, exist_ok=True)

@@ -60,6 +60,9 @@ def refusal(folder: Path, **settings: Any) -> str:
         ({**GOOD, "lan_host": "::1\nlistener 1"}, "control characters"),
         ({**GOOD, "lan_host": "::1 evil"}, "spaces"),
         ({**GOOD, "lan_host": "127.0.0.2", "lan_port": 65_536}, "lan_port"),
+        ({**GOOD, "lan_host": "127.0.0.2", "websocket_port": 65_536}, "websocket_port"),
+        ({**GOOD, "lan_host": "127.0.0.2", "websocket_port": "9001"}, "websocket_port"),
+        ({**GOOD, "websocket_port": 9001}, "is a port on lan_host, and there is none"),
     ],
 )
 def test_a_bad_setting_is_refused_in_one_sentence(tmp_path: Path, settings: dict[str, Any], named: str) -> None:

@@ -17,13 +17,16 @@ from ether.errors import ConfigError
         ("[::1]:5", "mqtt://[::1]:5"),
         ("mqtts://h", "mqtts://h"),
         ("unix:///x", "unix:///x"),
+        ("wss://h/x", "wss://h/x"),
     ],
 )
 def test_what_people_type(typed: str, url: str) -> None:
     assert complete_url(typed) == url
 
 
-@pytest.mark.parametrize("url", ["mqtt://h", "mqtts://h:1", "mqtt://[::1]:5", "unix:///run/b.sock"])
+@pytest.mark.parametrize(
+    "url", ["mqtt://h", "mqtts://h:1", "mqtt://[::1]:5", "unix:///run/b.sock", "ws://h", "wss://[::1]:5/a/b%20"]
+)
 def test_credentials_are_put_in_and_taken_out(url: str) -> None:
     with_them = url_with(url, "me@x", "p/:@ß")
     address = broker_address(with_them)

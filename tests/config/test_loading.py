@@ -292,6 +292,24 @@ def test_a_broker_url_is_taken_apart() -> None:
     assert not ExternalBroker(url="mqtt://bench").address.tls
     over_tls = ExternalBroker(url="mqtts://me:pw@bench").address
     assert (over_tls.tls, over_tls.port, over_tls.password) == (True, 8883, "pw")
+    assert not over_tls.websocket
+    assert over_tls.path is None
+    web = ExternalBroker(url="wss://me:pw@bench/lab%20a").address
+    assert (web.host, web.port, web.path, web.tls, web.websocket) == ("bench", 443, "/lab%20a", True, True)
+    plain = ExternalBroker(url="ws://bench").address
+    assert (plain.port, plain.path, plain.tls, plain.websocket) == (80, "/mqtt", False, True)
+
+
+@pytest.mark.parametrize("url", ["ws://bench", "wss://me:p%40@bench:8443/a/b", "ws://[::1]:9001/"])
+def test_a_websocket_url_is_kept_verbatim(url: str) -> None:
+    assert load_config({"broker": url}).broker == ExternalBroker(url=url)
+
+
+def test_a_port_for_websockets() -> None:
+    broker = load_config({"broker": {"listen": "lan", "websocket_port": 9001}}).broker
+    assert isinstance(broker, EmbeddedBroker)
+    assert broker.websocket_port == 9001
+    assert load_config({}).broker.websocket_port is None  # type: ignore[union-attr]
 
 
 def test_broker_settings() -> None:
@@ -336,6 +354,17 @@ def test_where_a_broker_listens(listen: str, host: str | None) -> None:
         ("{listen: true}", "broker.listen", "found true"),
         ("{listen: 5}", "broker.listen", "found 5 (a number)"),
         ("{listen: 'fe80::1%eth0'}", "broker.listen", "expected loopback, lan, or an address"),
+        ("ws://", "broker", "the host is missing"),
+        ("ws://h/x?token=1", "broker", "nothing may follow the path"),
+        ("'wss://h/x#y'", "broker", "nothing may follow the path"),
+        ("'wss://h/a b'", "broker", "the path is ASCII without spaces"),
+        ("ws://h/mü", "broker", "the path is ASCII without spaces"),
+        ("ws://h:0", "broker", "0 is not a port"),
+        ("{listen: lan, websocket_port: 0}", "broker.websocket_port", "greater than or equal to 1"),
+        ("{listen: lan, websocket_port: 65536}", "broker.websocket_port", "less than or equal to 65535"),
+        ("{listen: lan, port: 9001, websocket_port: 9001}", "broker.websocket_port", "a port of its own"),
+        ("{websocket_port: 9001}", "broker.websocket_port", "listens on loopback only: add listen: lan"),
+        ("{engine: amqtt, listen: lan, websocket_port: 9001}", "broker.listen", "amqtt engine listens on loopback"),
         ("{engine: amqtt, listen: lan}", "broker.listen", "the amqtt engine listens on loopback only"),
     ],
 )
@@ -368,6 +397,8 @@ def test_the_broker_that_was_meant(refuse: Refuse, broker: str, nearest: str) ->
         "ftp://u:hush@h",
         "mqtts://u:hush@h/x",
         "mqtt://u:hu/sh@h",
+        "ws://u:hush@h/x?y",
+        "wss://u:hush@h:0/x",
         "{engine: 'mqtt://u:hush@h'}",
         "{url: 'mqtt://u:hush@h/x'}",
     ],

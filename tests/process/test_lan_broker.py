@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from brokers import mosquitto_missing, soon
 
+from ether.cli.probe import _websocket_check
 from ether.config.broker import EmbeddedBroker as Config
 from ether.errors import BrokerFailed, BrokerUnreachable, NotAuthorized, WrongLabKey
-from ether.process.discovery import find
+from ether.process.discovery import Wish, find, look_back, remember
 from ether.process.embedded_broker import EmbeddedBroker, private_folder
 from ether.process.group import make_group
 from ether.security.credentials import Credentials
@@ -184,10 +185,58 @@ def test_a_broker_that_died_comes_back_at_the_same_address(start: Start) -> None
     assert broker.lan_port == port
 
 
+def free_port() -> int:
+    with socket.create_server((BESIDE, 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+@NEEDS_MOSQUITTO
+@NEEDS_MORE_LOOPBACK
+def test_through_a_websocket_with_the_address_and_the_key(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    broker = start(listen=BESIDE, websocket_port=port)
+    url = f"ws://{BESIDE}:{port}/mqtt"
+    assert broker.websocket_url == broker.entry["websocket"] == url
+    transport = open_transport(broker.endpoint, client_id="owner")
+    transport.connect(5)
+    transport.publish("ether/1/bench/session", b'{"host": "pc1"}', retain=True).wait(5)
+    for named in ({"broker": url, "environment": os.environ}, {"environment": {**os.environ, "ETHER_BROKER": url}}):
+        found = find(**named)
+        assert found is not None
+        assert (found.name, found.host, found.address) == ("bench", "pc1", url)
+    remember(found, os.environ)
+    assert look_back(Wish.of(None, None, os.environ, 0)).found[0].url == found.url
+    transport.close()
+    with pytest.raises(WrongLabKey, match=rf"{url}"):
+        find(broker=url, environment={"HOME": str(tmp_path / "stranger"), "ETHER_KEY": "f" * 32})
+
+
+@NEEDS_MOSQUITTO
+@NEEDS_MORE_LOOPBACK
+def test_a_websocket_port_that_is_taken_is_an_error(start: Start) -> None:
+    with socket.create_server((BESIDE, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BrokerFailed, match=f"Cannot listen on {BESIDE}:{port}"):
+            start(listen=BESIDE, websocket_port=port)
+
+
+@NEEDS_MOSQUITTO
+@NEEDS_MORE_LOOPBACK
+def test_what_doctor_says_of_it(start: Start) -> None:
+    broker = start(listen=BESIDE, websocket_port=free_port())
+    assert broker.websocket_url is not None
+    assert _websocket_check(broker.websocket_url)[:2] == ("websocket", "ok")
+    for url in (f"ws://{BESIDE}:{broker.lan_port}", f"ws://me:hush@{BESIDE}:{free_port()}", "ws://me:hush@h/?x"):
+        check = _websocket_check(url)
+        assert check[:2] == ("websocket", "fail")
+        assert "hush" not in check.detail
+
+
 @NEEDS_MORE_LOOPBACK
 def test_by_default_nobody_else_reaches_it(start: Start) -> None:
     broker = start()
-    assert broker.lan_url is broker.lan_host is broker.lan_port is None
+    assert broker.lan_url is broker.lan_host is broker.lan_port is broker.websocket_url is None
+    assert "websocket" not in broker.entry
     assert load_key(os.environ) is None, "no key is made where none is needed"
     with pytest.raises(BrokerUnreachable):
         enter(BESIDE, Endpoint.from_url(broker.url).port, None)
@@ -195,7 +244,9 @@ def test_by_default_nobody_else_reaches_it(start: Start) -> None:
 
 @pytest.mark.usefixtures("start")
 def test_amqtt_says_in_one_sentence_why_not() -> None:
-    config = Config.model_construct(engine="amqtt", listen="lan", port=0, max_message_bytes=1 << 20)
+    config = Config.model_construct(
+        engine="amqtt", listen="lan", port=0, max_message_bytes=1 << 20, websocket_port=None
+    )
     folder = private_folder()
     group = make_group(folder)
     broker = EmbeddedBroker(config, group, folder)

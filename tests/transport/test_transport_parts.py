@@ -48,6 +48,9 @@ V5, V311 = ProtocolVersion.V5, ProtocolVersion.V311
         ("mqtt://me@h", Endpoint("tcp", "h", username="me")),
         ("mqtts://h", Endpoint("tls", "h", 8883)),
         ("mqtts://u:p@h:5", Endpoint("tls", "h", 5, username="u", password="p")),
+        ("ws://h", Endpoint("ws", "h", 80, "/mqtt")),
+        ("ws://h/", Endpoint("ws", "h", 80, "/")),
+        ("WSS://u:p%40@[::1]:8443/a%20b", Endpoint("wss", "::1", 8443, "/a%20b", "u", "p@")),
         ("unix:///run/b.sock", Endpoint("unix", path="/run/b.sock")),
         ("unix:///a%20b%23c", Endpoint("unix", path="/a b#c")),
         ("unix://u:p@/x", Endpoint("unix", path="/x", username="u", password="p")),
@@ -61,7 +64,8 @@ def test_endpoint_from_url(url: str, endpoint: Endpoint) -> None:
     "url",
     [
         "", "host", "host:1883", "http://host", "mqtts://host/x", "mqtts://", "mqtt://", "mqtt://:1883", "mqtt://h:0", "mqtt://h:x",
-        "mqtt://h:70000", "mqtt://h/path", "mqtt://h?x=1", "mqtt://h#x", "unix://", "unix://relative/path", "mqtt://[::1",
+        "mqtt://h:70000", "mqtt://h/path", "mqtt://h?x=1", "mqtt://h#x",
+        "ws://", "ws:///x", "ws://h/x?y", "wss://h/a b", "unix://", "unix://relative/path", "mqtt://[::1",
     ],
 )  # fmt: skip
 def test_endpoint_refuses_other_urls_and_says_what_is_valid(url: str) -> None:
@@ -69,7 +73,9 @@ def test_endpoint_refuses_other_urls_and_says_what_is_valid(url: str) -> None:
         Endpoint.from_url(url)
 
 
-@pytest.mark.parametrize("url", ["ftp://me:s3cret@host", "mqtt://me:s3cret@host/x", "unix://me:s3cret@host/x"])
+@pytest.mark.parametrize(
+    "url", ["ftp://me:s3cret@host", "mqtt://me:s3cret@host/x", "ws://me:s3cret@h/#x", "unix://me:s3cret@host/x"]
+)
 def test_refused_url_does_not_show_its_password(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Endpoint.from_url(url)
@@ -82,6 +88,8 @@ def test_endpoint_hides_its_password() -> None:
         assert "s3cret" not in repr(endpoint) + str(endpoint) + endpoint.address
     assert Endpoint.from_url("mqtt://me:s@[::1]").address == "mqtt://[::1]:1883"
     assert Endpoint.from_url("mqtts://me:s@h").address == "mqtts://h:8883"
+    assert Endpoint.from_url("ws://me:s@[::1]").address == "ws://[::1]:80/mqtt"
+    assert Endpoint.from_url("wss://me:s@h/a/b").address == "wss://h:443/a/b"
 
 
 def test_endpoint_as_json() -> None:
