@@ -11,7 +11,6 @@ import pytest
 from ether.errors import OutboxFailed
 from ether.store.outbox import OutboxFile, adopt
 
-
 ADOPTER = """
 import sys
 from pathlib import Path
