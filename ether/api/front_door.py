@@ -66,13 +66,13 @@ class Ether(Calling, Reading):
         `NameTaken`; `SeveralSessions`; `BrokerFailed`; `BrokerUnreachable`; `NotAllowedHere` inside of an instance or
         when a session runs already. Nothing is left running after an error.
         """
-        from ether.config import load_config
+        from ether.config import changed, load_config
 
         with self._lock:
             self._make_room(restart)
             described = load_config(config)
             given = {key: value for key, value in (("session", session), ("broker", broker)) if value is not None}
-            merged = load_config({**dict(described), **given}) if given else described
+            merged = changed(described, **given) if given else described
             self._start(merged, takeover, timeout_s)
         return self
 

@@ -57,13 +57,13 @@ def instance(
 
 def _only(config: EtherConfig, name: str) -> EtherConfig:
     """The configuration with that instance alone."""
-    from ether.config import load_config
+    from ether.config import changed
 
     described = config.named_instances()
     if name not in described:
         raise CommandMistake(f"there is no instance {name!r} in this file; there are: {', '.join(described) or 'none'}")
     chosen = described[name].model_copy(update={"autorun": True, "after": (), "host": None})
-    return load_config({**dict(config), "instances": {name: chosen}})
+    return changed(config, instances={name: chosen})
 
 
 def _is_alive(ether: Ether, name: str) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ether.config.broker import BrokerAddress, BrokerConfig, EmbeddedBroker, ExternalBroker
-    from ether.config.loading import load_config
+    from ether.config.loading import changed, load_config
     from ether.config.models import EtherConfig, EtherInstanceConfig, RegistryEntry, RegistryMethod
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "ExternalBroker",
     "RegistryEntry",
     "RegistryMethod",
+    "changed",
     "load_config",
 ]
 
@@ -38,6 +39,7 @@ _HOMES = {
     "ExternalBroker": "ether.config.broker",
     "RegistryEntry": "ether.config.models",
     "RegistryMethod": "ether.config.models",
+    "changed": "ether.config.loading",
     "load_config": "ether.config.loading",
 }
 

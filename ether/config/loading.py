@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ether.config.models import EtherConfig
+from ether.config.models import EtherConfig, Written
 from ether.config.problems import config_error, nearest_of
 from ether.errors import ConfigError
 
@@ -32,12 +32,19 @@ def load_config(source: Source = None) -> EtherConfig:
     if isinstance(source, Mapping):
         return _validated(dict(source))
     if isinstance(source, (str, os.PathLike)):
-        document = _read(_path(source))
-        return _validated(document.data, document)
+        raw = _read(_path(source))
+        document = _document(raw, os.fspath(source))
+        text = raw.decode("utf-8", "surrogateescape")
+        return _validated(document.data, document).read_from(Written(os.path.basename(source), text))
     raise ConfigError(
         f"found {type(source).__name__} {source!r:.60}; a configuration is the path of a YAML file, a dict,"
         " an EtherConfig, or None."
     )
+
+
+def changed(config: EtherConfig, **changes: Any) -> EtherConfig:
+    """A configuration in which some things are different; raises `ConfigError`."""
+    return _validated({**dict(config), **changes}).read_from(config.written)
 
 
 def _validated(data: dict[Any, Any], document: YamlDocument | None = None) -> EtherConfig:
@@ -60,18 +67,24 @@ def _path(source: str | os.PathLike[str]) -> str:
     return path
 
 
-def _read(path: str) -> YamlDocument:
+def _document(raw: bytes, path: str) -> YamlDocument:
+    """The YAML in a file's bytes."""
     # PyYAML takes 18 ms to import, and a configuration given as a dict does without
-    from ether.config.yaml_source import MAX_BYTES, read_yaml
+    from ether.config.yaml_source import read_yaml
+
+    return read_yaml(raw, path)
+
+
+def _read(path: str) -> bytes:
+    from ether.config.yaml_source import MAX_BYTES
 
     try:
         with open(path, "rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise _not_found(path) from error
     except OSError as error:
         raise ConfigError(_why_unreadable(path, error), file=path) from error
-    return read_yaml(raw, path)
 
 
 def _why_unreadable(path: str, error: OSError) -> str:

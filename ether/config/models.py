@@ -10,9 +10,9 @@ import difflib
 import graphlib
 from collections.abc import Iterator
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from ether.config.broker import BrokerField, EmbeddedBroker
 from ether.config.names import check_name, class_path_of
@@ -231,6 +231,13 @@ def _check_order(instances: dict[str, EtherInstanceConfig]) -> dict[str, EtherIn
     return instances
 
 
+class Written(NamedTuple):
+    """A configuration as its author wrote it: the file's name, and its text."""
+
+    file: str
+    text: str
+
+
 class EtherConfig(Part):
     """A whole configuration. Everything has a default: an empty one starts a session without instances."""
 
@@ -254,6 +261,25 @@ class EtherConfig(Part):
         None,
         description="what is recorded to disk: all, a list of topics, or a mapping; left out, what asks to be",
     )
+
+    _written: Written | None = PrivateAttr(None)
+
+    @property
+    def written(self) -> Written | None:
+        """The file that this was read from, None where it was none."""
+        return self._written
+
+    def read_from(self, written: Written | None) -> EtherConfig:
+        """The same, which knows where it was read."""
+        known = self.model_copy()
+        known._written = written
+        return known
+
+    def __eq__(self, other: object) -> bool:
+        """What it says counts, not where it stands."""
+        return isinstance(other, EtherConfig) and dict(self) == dict(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
     def named_instances(self) -> dict[str, EtherInstanceConfig]:
         """The instances under their final names (`ether_name`, else the key), in the order of the file."""

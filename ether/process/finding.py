@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ether.config import EtherConfig, load_config
+from ether.config import EtherConfig, changed
 from ether.config.broker import EmbeddedBroker, ExternalBroker
 from ether.config.broker_url import complete_url
 from ether.logs import get_ether_logger
@@ -48,7 +48,7 @@ def with_environment(config: EtherConfig, environment: Mapping[str, str]) -> Eth
         added["session"] = session
     if config.broker == EmbeddedBroker() and (broker := environment.get("ETHER_BROKER")):
         added["broker"] = complete_url(broker)
-    return load_config({**dict(config), **added}) if added else config
+    return changed(config, **added) if added else config
 
 
 @contextmanager

@@ -70,10 +70,9 @@ class Launch:
         found: FoundSession | None = None,
         *,
         takeover: bool = False,
-        written: tuple[str, str] | None = None,
     ) -> None:
-        """`found` is the running session to join, None to start one; `takeover` replaces holders of the same names;
-        `written` is the file of the configuration and its text."""
+        """`found` is the running session to join, None to start one; `takeover` replaces holders of the same
+        names."""
         self.config = config
         self.topics = SessionTopics(session)
         self._found = found
@@ -95,7 +94,7 @@ class Launch:
         self._log: ProgramLog | None = None
         self._open_link: OpenLink | None = None
         self._here = Guests()
-        self._saving = Recording(config, session, written)
+        self._saving = Recording(config, session)
 
     # -- starting
 

@@ -72,13 +72,12 @@ def saving_options(config: EtherConfig, session: str, run: str) -> SavingOptions
 class Recording:
     """The part that one program has in what its session records."""
 
-    def __init__(self, config: EtherConfig, session: str, written: tuple[str, str] | None) -> None:
-        """`written` is the file of the configuration and its text."""
+    def __init__(self, config: EtherConfig, session: str) -> None:
         self.run = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
         """The id of this run of the session: when it began, and random bits."""
         self.leader = LEADER
         """The program that starts a recorder where there is none."""
-        self._config, self._session, self._written = config, session, written
+        self._config, self._session = config, session
         self._facts: Facts | None = None
         self._saver: Saver | None = None
 
@@ -110,7 +109,7 @@ class Recording:
             from ether.store.plain_values import plain
             from ether.store.provenance import configuration_facts
 
-            file, text = self._written or (None, None)
+            file, text = self._config.written or (None, None)
             self._facts = configuration_facts(plain(self._config.model_dump()), text, file)
         return self._facts
 

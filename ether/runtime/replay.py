@@ -94,7 +94,13 @@ class Player:
         mqtt_topic = self._mqtt_topic(topic)
         assert mqtt_topic is not None
         parents = (record.id,) if record.id else ()
-        self._client.link.publish(mqtt_topic, record.body, parents=parents, schema=REPLAY, timeout_s=PUBLISH_TIMEOUT_S)
+        saver = self._client.saver
+        if saver is not None and saver.wants(topic):
+            saver.publish(topic, mqtt_topic, record.body, 1, parents, {"replay_of": record.id}, schema=REPLAY)
+        else:
+            self._client.link.publish(
+                mqtt_topic, record.body, parents=parents, schema=REPLAY, timeout_s=PUBLISH_TIMEOUT_S
+            )
         self._sent[topic] += 1
 
     def _topic_of(self, record: Record) -> str:
