@@ -141,5 +141,5 @@ class Recording:
         saver, self._saver = self._saver, None
         if saver is not None:
             if timeout_s and self._config.record is not None and saver.recorders():
-                saver.keep_run(self.run, "end", {})
+                saver.keep_run(self.run, "end", {"status": "ended"})
             saver.close(timeout_s)
