@@ -86,11 +86,11 @@ def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def form_of(cell: Any) -> Form:
     """The narrowest form of one cell."""
-    kind = _SCALARS.get(type(cell))
-    if kind is not None:
-        return Form(kind)
+    known = _SCALARS.get(type(cell))
+    if known is not None:
+        return known
     if type(cell) is int:
-        return Form(_kind_of_int(cell))
+        return _form_of_int(cell)
     if is_array(cell):
         return _form_of_array(cell)
     if type(cell) is list:
@@ -98,20 +98,22 @@ def form_of(cell: Any) -> Form:
     return Form("json") if _is_json(cell) else Form("body")
 
 
-_SCALARS: Mapping[type, Kind] = {
-    type(None): "empty",
-    bool: "bool",
-    float: "float",
-    complex: "complex",
-    str: "text",
-    bytes: "bytes",
+_SCALARS: Mapping[type, Form] = {
+    type(None): EMPTY,
+    bool: Form("bool"),
+    float: Form("float"),
+    complex: Form("complex"),
+    str: Form("text"),
+    bytes: Form("bytes"),
 }
+_INT, _UINT, _JSON = Form("int"), Form("uint"), Form("json")
+_CARRIED_BY_JSON = frozenset(("bool", "int", "uint", "text"))
 
 
-def _kind_of_int(cell: int) -> Kind:
+def _form_of_int(cell: int) -> Form:
     if _INT_MIN <= cell <= _INT_MAX:
-        return "int"
-    return "uint" if 0 <= cell <= _UINT_MAX else "json"
+        return _INT
+    return _UINT if 0 <= cell <= _UINT_MAX else _JSON
 
 
 def is_array(cell: Any) -> bool:
@@ -135,11 +137,13 @@ def _form_of_list(cell: list[Any]) -> Form:
 
 def _is_json(cell: Any) -> bool:
     """Whether JSON carries it without loss."""
+    if type(cell) is float:
+        return math.isfinite(cell)
     if isinstance(cell, Mapping):
         return all(type(key) is str and _is_json(inner) for key, inner in cell.items())
     if type(cell) is list:
         return all(map(_is_json, cell))
-    return cell is None or type(cell) in (bool, int, str) or (type(cell) is float and math.isfinite(cell))
+    return cell is None or type(cell) in (bool, int, str)
 
 
 class Column:
@@ -159,14 +163,14 @@ class Column:
     def take(self, cell: Any) -> None:
         """Widen the form so that it holds this cell, too."""
         form = form_of(cell)
-        if form.kind == "empty":
+        if form is EMPTY:
             return
         self.cells += 1
         if type(cell) is int and abs(cell) > _EXACT:
             self.exact = False
-        if self.has_json and form.kind not in ("bool", "int", "uint", "text"):
+        if self.has_json and form.kind not in _CARRIED_BY_JSON:
             self.has_json = _is_json(cell)
-        if form != self.form:
+        if form is not self.form and form != self.form:
             self.form = self._wider(form)
 
     def _wider(self, form: Form) -> Form:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import difflib
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,10 +128,10 @@ class Data:
     @property
     def last(self) -> Record | None:
         """The latest, None where there is none."""
-        last = None
-        for last in self:  # noqa: B007  the sources' clocks decide which one it is, so all are looked at
-            pass
-        return last
+        with LedgerReader.open(self.folder) as reader:
+            sources = reader.sources() if self.query.instance is None else [self.query.instance]
+            latest = [next(self._newest_of(reader, source), None) for source in sources]
+        return max((record for record in latest if record is not None), key=lambda record: record.time, default=None)
 
     def topics(self) -> list[str]:
         """The topics of these records."""
@@ -166,6 +166,13 @@ class Data:
         for record in self:
             columns.take(record.cells())
         return columns
+
+    def rows(self) -> tuple[Columns, list[dict[str, Any]]]:
+        """The same, and what stands in the table."""
+        columns, rows = Columns(), [record.cells() for record in self]
+        for row in rows:
+            columns.take(row)
+        return columns, rows
 
     def metadata(self) -> dict[str, Any]:
         """What a table says of where it comes from."""
@@ -204,13 +211,23 @@ class Data:
         asked = ", ".join(f"{key}={text}" for key, text in self.query.said.items())
         return f"<ether.data of {self.folder}{': ' if asked else ''}{asked}>"
 
-    def _chosen(self, reader: LedgerReader, unreadable: _Unreadable) -> Iterator[Record]:
+    def _newest_of(self, reader: LedgerReader, source: str) -> Iterator[Record]:
+        upto = self.query.upto_row
+        for stored in _of_source(reader, self.query, source, newest_first=True):
+            record = record_of(stored)
+            if (upto is None or record.row <= upto) and self._wants(record):
+                yield record
+
+    def _wants(self, record: Record) -> bool:
         where = self.query.where
+        return where is None or (record.problem is None and _holds(where, record))
+
+    def _chosen(self, reader: LedgerReader, unreadable: _Unreadable) -> Iterator[Record]:
         for stored in stored_in_time_order(reader, self.query):
             record = record_of(stored)
             if record.problem is not None:
                 unreadable.take(record)
-            if where is None or (record.problem is None and _holds(where, record)):
+            if self._wants(record):
                 yield record
 
 
@@ -286,20 +303,22 @@ def record_of(stored: StoredRecord) -> Record:
 def stored_in_time_order(reader: LedgerReader, query: Query) -> Iterator[StoredRecord]:
     """The stored records of a query, without its `where`: merged by time, each source's in its own order."""
     sources = reader.sources() if query.instance is None else [query.instance]
-    streams: Iterable[Iterator[StoredRecord]] = [_of_source(reader, query, source) for source in sources]
-    return heapq.merge(*streams, key=lambda stored: stored.time)
+    streams = [_of_source(reader, query, source) for source in sources]
+    if query.upto_row is not None:
+        upto = query.upto_row
+        streams = [takewhile(lambda stored: stored.row <= upto, stream) for stream in streams]
+    return heapq.merge(*streams, key=lambda stored: stored.time) if len(streams) != 1 else streams[0]
 
 
-def _of_source(reader: LedgerReader, query: Query, source: str) -> Iterator[StoredRecord]:
-    upto = query.upto_row
-    for stored in reader.records(
+def _of_source(
+    reader: LedgerReader, query: Query, source: str, *, newest_first: bool = False
+) -> Iterator[StoredRecord]:
+    return reader.records(
         kinds=query.kinds,
         topic=query.topic,
         source=source,
         run=query.run,
         since=query.since,
         until=query.until,
-    ):
-        if upto is not None and stored.row > upto:
-            return
-        yield stored
+        newest_first=newest_first,
+    )

@@ -31,9 +31,8 @@ _TYPES = {"bool": "bool_", "int": "int64", "uint": "uint64", "float": "float64",
 def table_of(data: Data) -> pa.Table:
     """See `Data.to_arrow`."""
     held = data.held()
-    schema = schema_of(held.columns().forms(), held.metadata(), "to_arrow()")
-    rows = [record.cells() for record in held]
-    return arrow_rows(rows, schema)
+    columns, rows = held.rows()
+    return arrow_rows(rows, schema_of(columns.forms(), held.metadata(), "to_arrow()"))
 
 
 def schema_of(forms: Mapping[str, Form], metadata: Mapping[str, Any], what: str) -> pa.Schema:

@@ -30,8 +30,7 @@ def structured_array_of(data: Data) -> np.ndarray[Any, Any]:
     except ImportError as error:
         raise MissingExtra("to_numpy()", "numpy", "numpy") from error
     held = data.held()
-    columns = held.columns()
-    rows = [record.cells() for record in held]
+    columns, rows = held.rows()
     fields = {name: column_array(rows, name, form) for name, form in columns.forms().items()}
     if not rows:
         fields = {name: times_of([]) if name == "time" else np.empty(0, object) for name in FIXED}

@@ -28,8 +28,7 @@ def frame_of(data: Data) -> pd.DataFrame:
     except ImportError as error:
         raise MissingExtra("to_pandas()", "pandas", "pandas") from error
     held = data.held()
-    columns = held.columns()
-    rows = [record.cells() for record in held]
+    columns, rows = held.rows()
     forms = columns.forms() or dict.fromkeys(FIXED, Form("text"))
     frame = pd.DataFrame({name: _series(rows, name, form) for name, form in forms.items()})
     frame.attrs["ether"] = held.metadata()

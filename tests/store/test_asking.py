@@ -89,7 +89,7 @@ def test_mistakes_come_before_anything_is_read() -> None:
     ("asked", "said"),
     [
         ({"topic": "room/2"}, "the topic 'room/2'; did you mean 'room/1'?"),
-        ({"run": "r9"}, "the run 'r9'; did you mean 'r"),
+        ({"run": "r10"}, "the run 'r10'; did you mean 'r1'?"),
         ({"instance": "prob"}, "the instance 'prob'; did you mean 'probe'?"),
     ],
 )
