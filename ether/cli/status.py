@@ -24,9 +24,11 @@ def status(ledger: Ledger = None, json: Json = False) -> int:
     with LedgerReader.open(folder) as reader:
         proof = prove(reader.outboxes(), reader.duplicates())
         topics = [asdict(summary) for summary in reader.topics()]
+        runs = [summary.run for summary in reader.runs()]
         session = reader.session
     if json:
-        print_json({"session": session, "ledger": str(folder), **proof_to_json(proof), "topics": topics})
+        told = {"session": session, "ledger": str(folder), **proof_to_json(proof), "topics": topics, "runs": runs}
+        print_json(told)
     else:
         print_line(f"session {session}, {folder}")
         print_line(str(proof))

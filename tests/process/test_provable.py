@@ -67,8 +67,9 @@ def run_once(project: Path, engine: str) -> None:
 
 
 def ether(tmp_path: Path, *words: str) -> str:
-    command = [sys.executable, "-m", "ether.cli.main", *words, "--ledger", str(tmp_path / "ledger")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "ether.cli.main", *words], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -80,7 +81,8 @@ def test_the_pipelines_summary_is_explained_and_a_changed_line_is_found(
 ) -> None:
     commit = git(project, "rev-parse", "HEAD")
     run_once(project, engine)
-    told = ether(tmp_path, "why", "summarize", "--last", "--full")
+    ledger = str(tmp_path / "ledger")
+    told = ether(tmp_path, "why", "summarize", "--last", "--full", "--ledger", ledger)
     for needed in (
         '"value": 84', '"value": 168', "by processor1", "by processor2", 'data = {"data": 42}', "by generator",
         "multiplier=2", "multiplier=4", "dual_processors.DataProcessor", commit[:10], "with changes",
@@ -89,9 +91,9 @@ def test_the_pipelines_summary_is_explained_and_a_changed_line_is_found(
         assert needed in told, told
     change(project, "data * self.multiplier", "data * self.multiplier + 1")
     run_once(project, engine)
-    first, second = json.loads(ether(tmp_path, "status", "--json"))["runs"]
-    lines = ether(tmp_path, "diff", first, second).splitlines()
+    first, second = json.loads(ether(tmp_path, "status", ledger, "--json"))["runs"]
+    lines = ether(tmp_path, "diff", first, second, "--ledger", ledger).splitlines()
     changed = [line.strip() for line in lines if line.strip()[:1] in "+-" and line.strip()[:3] not in ("+++", "---")]
     assert changed == ["-        result = data * self.multiplier", "+        result = data * self.multiplier + 1"]
-    assert " 0 gaps, 0 duplicates" in ether(tmp_path, "status")
-    assert "sealed" in ether(tmp_path, "verify")
+    assert " 0 gaps, 0 duplicates" in ether(tmp_path, "status", ledger)
+    assert "sealed" in ether(tmp_path, "verify", ledger)
