@@ -25,14 +25,12 @@ from ether.store.objects import Objects
 from ether.store.seal import SEAL
 from ether.store.stored_record import StoredRecord, record_of
 from ether.wire.facts import GapFact, OutboxFacts
-from ether.wire.json_text import loads
+from ether.wire.json_text import dumps, loads
 from ether.wire.topics import OUTSIDE, matches
 
 _PIECE_ROWS = 500
-_SELECT = f"SELECT {', '.join(COLUMNS)} FROM records"
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM entries"
 _LAST_ROW = (1 << 63) - 1
-
-Where = list[tuple[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +104,12 @@ class LedgerReader:
         sources' clocks; `after_row` leaves out that row and all before it, also with `newest_first`. `kinds=()` means
         all of them.
         """
-        where: Where = [(f"kind IN ({', '.join('?' * len(kinds))})", tuple(kinds))] if kinds else []
-        if topic is not None:
-            topics = self._topics_like(topic)
-            where.append((f"topic IN ({', '.join('?' * len(topics))})", tuple(topics)))
-        for column, value in (("source = ?", source), ("run = ?", run), ("time >= ?", since), ("time <= ?", until)):
+        conditions, values = self._origins_where(tuple(kinds), topic, source, run)
+        for condition, value in (("time >= ?", since), ("time <= ?", until)):
             if value is not None:
-                where.append((column, (value,)))
-        return self._pieces(where, after_row, newest_first, limit)
+                conditions += f" AND {condition}"
+                values.append(value)
+        return self._pieces(conditions, values, after_row, newest_first, limit)
 
     def record(self, message_id: str) -> StoredRecord | None:
         """The message, recorded value or call of that id."""
@@ -146,22 +142,22 @@ class LedgerReader:
 
     def topics(self) -> list[TopicSummary]:
         """What there is on each topic, by its name."""
-        asked = "SELECT topic, kind, count(*), min(time), max(time) FROM records WHERE kind IN ('data', 'record')"
+        asked = "SELECT topic, kind, count(*), min(time), max(time) FROM entries WHERE kind IN ('data', 'record')"
         return [TopicSummary(*row) for row in self._all(f"{asked} GROUP BY topic, kind ORDER BY topic, kind")]
 
     def sources(self) -> list[str]:
         """Everybody that something is from."""
-        return [source for (source,) in self._all("SELECT DISTINCT source FROM records ORDER BY source")]
+        return [source for (source,) in self._all("SELECT DISTINCT source FROM origins ORDER BY source")]
 
     def runs(self) -> list[RunSummary]:
         """The runs that records belong to, in the order in which they began."""
-        asked = "SELECT run, count(*), min(time), max(time) FROM records WHERE run != '' GROUP BY run"
+        asked = "SELECT run, count(*), min(time), max(time) FROM entries WHERE run != '' GROUP BY run"
         return [RunSummary(*row) for row in self._all(f"{asked} ORDER BY min(time)")]
 
     def outboxes(self) -> list[OutboxFacts]:
         """What is known of each outbox: where it stands, what its source has given out, what is missing in between."""
         gaps: dict[str, list[GapFact]] = {}
-        for record in self._pieces([("kind = 'gap'", ())], 0, False, None):
+        for record in self.records(kinds=("gap",)):
             gaps.setdefault(record.outbox, []).append(_gap_fact(record))
         asked = "SELECT outbox, source, highest, head, last FROM outboxes ORDER BY source, outbox"
         facts = [
@@ -172,8 +168,8 @@ class LedgerReader:
 
     def duplicates(self) -> int:
         """How many messages and recorded values stand here more than once, counted from the ids."""
-        twice = "SELECT count(*) - 1 AS more FROM records WHERE id != '' AND kind IN ('data', 'record') GROUP BY id"
-        return int(self._all(f"SELECT coalesce(sum(more), 0) FROM ({twice} HAVING more > 0)")[0][0])
+        twice = "SELECT count(*) - 1 AS again FROM entries WHERE id != '' AND kind IN ('data', 'record') GROUP BY id"
+        return int(self._all(f"SELECT coalesce(sum(again), 0) FROM ({twice} HAVING again > 0)")[0][0])
 
     def count(self) -> int:
         """How many rows there are."""
@@ -182,27 +178,44 @@ class LedgerReader:
     def _that_name(self, parent: str) -> list[StoredRecord]:
         return self._found("row IN (SELECT row FROM parents WHERE parent = ?) ORDER BY row", parent)
 
+    def _origins_where(
+        self, kinds: tuple[str, ...], topic: str | None, source: str | None, run: str | None
+    ) -> tuple[str, list[object]]:
+        """The condition that a record is of one of these kinds, and so on, and its values."""
+        of_kinds = f"kind IN ({', '.join('?' * len(kinds))})" if kinds else "true"
+        parts, values = [of_kinds], [*kinds]
+        for column, value in (("source", source), ("run", run)):
+            if value is not None:
+                parts.append(f"{column} = ?")
+                values.append(value)
+        if topic is not None:
+            parts.append("topic IN (SELECT value FROM json_each(?))")
+            values.append(dumps(self._topics_like(topic)).decode())
+        if len(parts) == 1 and not kinds:
+            return "", []
+        return f" AND origin IN (SELECT origin FROM origins WHERE {' AND '.join(parts)})", list(values)
+
     def _topics_like(self, topic_filter: str) -> list[str]:
         if "+" not in topic_filter and "#" not in topic_filter:
             return [topic_filter]
         outside = topic_filter.startswith(OUTSIDE)
         pattern = topic_filter.removeprefix(OUTSIDE)
-        topics = (topic for (topic,) in self._all("SELECT DISTINCT topic FROM records"))
+        topics = (topic for (topic,) in self._all("SELECT DISTINCT topic FROM origins"))
         return [
             topic for topic in topics
             if topic.startswith(OUTSIDE) == outside and matches(pattern, topic.removeprefix(OUTSIDE))
         ]  # fmt: skip
 
-    def _pieces(self, where: Where, after_row: int, newest_first: bool, limit: int | None) -> Iterator[StoredRecord]:
+    def _pieces(
+        self, conditions: str, values: list[object], after_row: int, newest_first: bool, limit: int | None
+    ) -> Iterator[StoredRecord]:
         """In short pieces, between which nothing is held that the writer could wait for."""
         low, high, left = after_row, _LAST_ROW, limit
-        given = [value for _, values in where for value in cast("tuple[object, ...]", values)]
-        conditions = "".join(f" AND {condition}" for condition, _ in where)
         order = "row DESC" if newest_first else "row"
         asked = f"{_SELECT} WHERE row > ? AND row < ?{conditions} ORDER BY {order} LIMIT ?"
         while left is None or left > 0:
             piece = min(_PIECE_ROWS, _PIECE_ROWS if left is None else left)
-            rows = self._all(asked, low, high, *given, piece)
+            rows = self._all(asked, low, high, *values, piece)
             for row in rows:
                 yield self._checked(row)
             if len(rows) < piece:
