@@ -3,16 +3,19 @@
 Promises: what it returns was checked against its checksum; anything else raises `LedgerDamaged` and says where. It
 changes nothing in the folder. It never holds up the writer: what it reads, it reads in short pieces.
 
-The trap: an iteration sees what is appended while it lasts. Rows never change, so nothing is seen twice.
+The trap: an iteration may see what is appended while it lasts. Rows never change, so nothing is seen twice.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -29,13 +32,16 @@ from ether.wire.json_text import dumps, loads
 from ether.wire.topics import OUTSIDE, matches
 
 _PIECE_ROWS = 500
+_FEWEST_ROWS = 20
+_MOST_STREAMS = 50
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM entries"
 _LAST_ROW = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSummary:
-    """What a ledger has of a topic. Times in unix seconds by the sources' clocks."""
+    """What a ledger has of a topic. `first` and `last` are the times of the first and last that came, in unix seconds
+    by the sources' clocks."""
 
     topic: str
     kind: str
@@ -46,7 +52,7 @@ class TopicSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What a ledger has of a run."""
+    """What a ledger has of a run; see `TopicSummary`."""
 
     run: str
     count: int
@@ -104,12 +110,26 @@ class LedgerReader:
         sources' clocks; `after_row` leaves out that row and all before it, also with `newest_first`. `kinds=()` means
         all of them.
         """
-        conditions, values = self._origins_where(tuple(kinds), topic, source, run)
+        conditions, values = "", []
         for condition, value in (("time >= ?", since), ("time <= ?", until)):
             if value is not None:
                 conditions += f" AND {condition}"
                 values.append(value)
-        return self._pieces(conditions, values, after_row, newest_first, limit)
+        origins = self._origins(tuple(kinds), topic, source, run)
+        if origins is None:
+            found = self._pieces(conditions, values, after_row, newest_first)
+        elif len(origins) <= _MOST_STREAMS:
+            # Each by the index, in order, and then into one another: what is rare is not searched for among the rest.
+            rows = max(_PIECE_ROWS // max(len(origins), 1), _FEWEST_ROWS)
+            streams = [
+                self._pieces(f"{conditions} AND origin = ?", [*values, origin], after_row, newest_first, rows)
+                for origin in origins
+            ]
+            found = heapq.merge(*streams, key=attrgetter("row"), reverse=newest_first)
+        else:
+            several = f"{conditions} AND +origin IN (SELECT value FROM json_each(?))"
+            found = self._pieces(several, [*values, dumps(origins).decode()], after_row, newest_first)
+        return islice(found, limit)
 
     def record(self, message_id: str) -> StoredRecord | None:
         """The message, recorded value or call of that id."""
@@ -142,8 +162,8 @@ class LedgerReader:
 
     def topics(self) -> list[TopicSummary]:
         """What there is on each topic, by its name."""
-        asked = "SELECT topic, kind, count(*), min(time), max(time) FROM entries WHERE kind IN ('data', 'record')"
-        return [TopicSummary(*row) for row in self._all(f"{asked} GROUP BY topic, kind ORDER BY topic, kind")]
+        found = self._summaries("topic, kind", "kind IN ('data', 'record')")
+        return [TopicSummary(*row) for row in found]
 
     def sources(self) -> list[str]:
         """Everybody that something is from."""
@@ -151,8 +171,17 @@ class LedgerReader:
 
     def runs(self) -> list[RunSummary]:
         """The runs that records belong to, in the order in which they began."""
-        asked = "SELECT run, count(*), min(time), max(time) FROM entries WHERE run != '' GROUP BY run"
-        return [RunSummary(*row) for row in self._all(f"{asked} ORDER BY min(time)")]
+        return [RunSummary(*row) for row in sorted(self._summaries("run", "run != ''"), key=itemgetter(2))]
+
+    def _summaries(self, by: str, where: str) -> list[tuple[Any, ...]]:
+        """From the index, and the first and the last row of each."""
+        each = "SELECT origin, count(*) AS n, min(row) AS a, max(row) AS b FROM records GROUP BY origin"
+        summed = (
+            f"SELECT {by}, sum(n) AS n, min(a) AS a, max(b) AS b FROM origins JOIN ({each}) USING (origin)"
+            f" WHERE {where} GROUP BY {by}"
+        )
+        ends = "JOIN records AS first ON first.row = a JOIN records AS last ON last.row = b"
+        return self._all(f"SELECT {by}, n, first.time, last.time FROM ({summed}) {ends} ORDER BY {by}")
 
     def outboxes(self) -> list[OutboxFacts]:
         """What is known of each outbox: where it stands, what its source has given out, what is missing in between."""
@@ -178,22 +207,19 @@ class LedgerReader:
     def _that_name(self, parent: str) -> list[StoredRecord]:
         return self._found("row IN (SELECT row FROM parents WHERE parent = ?) ORDER BY row", parent)
 
-    def _origins_where(
+    def _origins(
         self, kinds: tuple[str, ...], topic: str | None, source: str | None, run: str | None
-    ) -> tuple[str, list[object]]:
-        """The condition that a record is of one of these kinds, and so on, and its values."""
-        of_kinds = f"kind IN ({', '.join('?' * len(kinds))})" if kinds else "true"
-        parts, values = [of_kinds], [*kinds]
-        for column, value in (("source", source), ("run", run)):
-            if value is not None:
-                parts.append(f"{column} = ?")
-                values.append(value)
-        if topic is not None:
-            parts.append("topic IN (SELECT value FROM json_each(?))")
-            values.append(dumps(self._topics_like(topic)).decode())
-        if len(parts) == 1 and not kinds:
-            return "", []
-        return f" AND origin IN (SELECT origin FROM origins WHERE {' AND '.join(parts)})", list(values)
+    ) -> list[int] | None:
+        """The origins of these kinds, and so on; None for all."""
+        if not kinds and topic is source is run is None:
+            return None
+        asked = "SELECT origin, kind, source, run, topic FROM origins"
+        topics = None if topic is None else set(self._topics_like(topic))
+        return [
+            origin for origin, its_kind, its_source, its_run, its_topic in self._all(asked)
+            if (not kinds or its_kind in kinds) and source in (None, its_source) and run in (None, its_run)
+            and (topics is None or its_topic in topics)
+        ]  # fmt: skip
 
     def _topics_like(self, topic_filter: str) -> list[str]:
         if "+" not in topic_filter and "#" not in topic_filter:
@@ -207,21 +233,18 @@ class LedgerReader:
         ]  # fmt: skip
 
     def _pieces(
-        self, conditions: str, values: list[object], after_row: int, newest_first: bool, limit: int | None
+        self, conditions: str, values: list[Any], after_row: int, newest_first: bool, piece: int = _PIECE_ROWS
     ) -> Iterator[StoredRecord]:
         """In short pieces, between which nothing is held that the writer could wait for."""
-        low, high, left = after_row, _LAST_ROW, limit
+        low, high = after_row, _LAST_ROW
         order = "row DESC" if newest_first else "row"
         asked = f"{_SELECT} WHERE row > ? AND row < ?{conditions} ORDER BY {order} LIMIT ?"
-        while left is None or left > 0:
-            piece = min(_PIECE_ROWS, _PIECE_ROWS if left is None else left)
-            rows = self._all(asked, low, high, *values, piece)
+        while rows := self._all(asked, low, high, *values, piece):
             for row in rows:
                 yield self._checked(row)
             if len(rows) < piece:
                 return
             low, high = (low, int(rows[-1][0])) if newest_first else (int(rows[-1][0]), high)
-            left = None if left is None else left - len(rows)
 
     def _found(self, where: str, value: object) -> list[StoredRecord]:
         return [self._checked(row) for row in self._all(f"{_SELECT} WHERE {where}", value)]

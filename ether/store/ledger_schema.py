@@ -55,7 +55,7 @@ CREATE TABLE records (
   link BLOB NOT NULL            -- SHA-256 of the link before it and of the checksum
 );
 CREATE INDEX by_id ON records (id, origin);
-CREATE INDEX by_origin ON records (origin, time);
+CREATE INDEX by_origin ON records (origin);
 CREATE VIEW entries AS
   SELECT row, outbox, kind, topic, source, run, context, content_type, number, id, seq, time, received, parents, more,
     size, sha256, payload, checksum, link, records.origin AS origin
