@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -79,7 +78,7 @@ class LedgerReader:
         folder = Path(folder).absolute()
         if not (folder / schema.DATABASE).is_file():
             raise LedgerFailed(folder, f"there is no {schema.DATABASE} in it: this is no ledger")
-        _refuse_log_on_read_only(folder)
+        schema.refuse_log_on_read_only(folder)
         with translated(folder):
             sealed = (folder / SEAL).exists()
             connection = schema.connect(folder, write=False, sealed=sealed)
@@ -292,13 +291,3 @@ def _lost_here(gaps: tuple[GapFact, ...]) -> OutboxFacts:
     """Rows that the ledger itself has lost (see `ether.store.ledger`), as if an outbox had given them up."""
     rows = sum(gap.last - gap.first + 1 for gap in gaps)
     return OutboxFacts("", "the ledger itself", rows, rows, gaps)
-
-
-def _refuse_log_on_read_only(folder: Path) -> None:
-    """SQLite reads a database with a log only where it can write its scratch file."""
-    log = folder / schema.WAL
-    if log.exists() and log.stat().st_size and not os.access(folder, os.W_OK):
-        raise LedgerFailed(
-            folder,
-            "its writer has not closed it, and nothing can be written here: copy the folder to where you can write",
-        )

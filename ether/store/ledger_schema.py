@@ -9,6 +9,7 @@ indexes and columns, but never change what those columns say.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import urllib.parse
 from collections.abc import Callable, Mapping
@@ -145,3 +146,13 @@ def check_version(connection: sqlite3.Connection, folder: Path) -> int:
 def meta_of(connection: sqlite3.Connection) -> dict[str, str]:
     """What the ledger says of itself: `session`, `created`."""
     return dict(connection.execute("SELECT key, value FROM meta"))
+
+
+def refuse_log_on_read_only(folder: Path) -> None:
+    """SQLite reads a database with a log only where it can write its scratch file; raises `LedgerFailed`."""
+    log = folder / WAL
+    if log.exists() and log.stat().st_size and not os.access(folder, os.W_OK):
+        raise LedgerFailed(
+            folder,
+            "its writer has not closed it, and nothing can be written here: copy the folder to where you can write",
+        )

@@ -226,6 +226,19 @@ class TestEdits:
         assert not verify(killed).ok
 
 
+def test_a_ledger_that_was_never_made_is_told_from_a_damaged_one(killed: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "ledger.db").touch()
+    with pytest.raises(LedgerFailed, match="its first writer ended before it was made"):
+        verify(empty)
+    for name in ("ledger.db", "ledger.db-wal"):
+        os.truncate(killed / name, 0)
+    report = verify(killed)
+    assert not report.ok
+    assert report.findings[0].records == ((1, 46),)
+
+
 def test_leftovers_are_named_and_are_no_damage(killed: Path) -> None:
     (killed / "objects" / "ab").mkdir(exist_ok=True)
     (killed / "objects" / "ab" / "abcd.1234.part").write_bytes(b"half")
