@@ -18,11 +18,11 @@ from pathlib import Path
 
 from ether.errors import LedgerFailed
 from ether.store import ledger_schema as schema
-from ether.store.durable import PART, low_space, make_folder, sync_folder
+from ether.store.durable import PART, low_space, make_folder, sync_file, sync_folder
 from ether.store.head import HeadFile, read_head
 from ether.store.ledger_failures import translated
 from ether.store.ledger_lock import LedgerLock
-from ether.store.ledger_rows import INSERT, Intake, OutboxState, first_link, outbox_checksum
+from ether.store.ledger_rows import Intake, OriginCache, OutboxState, first_link, outbox_checksum
 from ether.store.objects import Objects
 from ether.store.seal import seal, unseal
 from ether.store.wal import tails
@@ -47,6 +47,7 @@ class LedgerWriter:
         self._head: HeadFile | None = None
         self._rows, self._link = 0, b""
         self._outboxes: dict[str, OutboxState] = {}
+        self._origins = OriginCache(0)
         self._told_heads: dict[str, OutboxState] = {}
         self._failed = self._closed = False
 
@@ -152,7 +153,7 @@ class LedgerWriter:
                 self._store(intake)
 
     def _intake(self, received: float, *, careful: bool) -> Intake:
-        intake = Intake(self._rows, self._link, self._outboxes, received, careful=careful)
+        intake = Intake(self._rows, self._link, self._outboxes, self._origins, received, careful=careful)
         for outbox, told in self._told_heads.items():
             known = self._outboxes.get(outbox)
             if known is None or told.head > known.head:
@@ -177,7 +178,9 @@ class LedgerWriter:
     def _commit(self, intake: Intake) -> None:
         run = self._database()
         run.execute("BEGIN IMMEDIATE")
-        run.executemany(INSERT, intake.rows)
+        new = [(number, *origin) for origin, (number, _) in intake.origins.items()]
+        run.executemany("INSERT INTO origins VALUES (?, ?, ?, ?, ?, ?, ?, ?)", new)
+        run.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", intake.rows)
         if intake.parents:
             run.executemany("INSERT INTO parents VALUES (?, ?)", intake.parents)
         if intake.contents:
@@ -190,6 +193,7 @@ class LedgerWriter:
         self._rows += len(intake.rows)
         self._link = intake.link
         self._outboxes.update(intake.outboxes)
+        self._origins.add(intake.origins)
         self._told_heads.clear()
         self.repeated += intake.repeated
         for refused in intake.refused:
@@ -206,10 +210,9 @@ class LedgerWriter:
         """After a failure: begin again from what is on the disk."""
         if self._failed or self._connection is None:
             self._disconnect()
-            self._connect()
-            self._failed = False
+            self._connect(after_failure=True)
 
-    def _connect(self) -> None:
+    def _connect(self, *, after_failure: bool = False) -> None:
         """Open the database, make sure that what it shows is on the disk, and read where it ends."""
         self._failed = True
         self._objects.forget()
@@ -219,7 +222,7 @@ class LedgerWriter:
             schema.create(connection, {"session": self.session, "created": created})
         for version in schema.migrate(connection, self.folder):
             logger.warning("the ledger %s was brought from schema version %d to %d", self.folder, version, version + 1)
-        self._write_through(connection)
+        self._write_through(connection, after_failure=after_failure)
         self._read_end(connection)
         cut = self._cut_rows()
         self._head = HeadFile(self.folder)
@@ -229,11 +232,15 @@ class LedgerWriter:
         self._head.write(self._rows, self._link)
         self._failed = False
 
-    def _write_through(self, connection: sqlite3.Connection) -> None:
+    def _write_through(self, connection: sqlite3.Connection, *, after_failure: bool) -> None:
         """Copy the write-ahead log into the database and sync it: a killed writer may not have synced it, and a failed
         sync may have lost it."""
         busy, frames, copied = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
-        if busy or frames != copied:
+        if not busy and frames == copied:
+            return
+        if not after_failure:  # somebody reads an earlier state; a sync that has not failed is as good
+            sync_file(self.folder / schema.WAL)
+        else:
             raise LedgerFailed(self.folder, "a reader holds its state of before; end that program, or wait for it")
 
     def _read_end(self, connection: sqlite3.Connection) -> None:
@@ -242,6 +249,7 @@ class LedgerWriter:
             raise LedgerFailed(self.folder, f"it belongs to the session {meta.get('session')!r}, not {self.session!r}")
         last = connection.execute("SELECT row, link FROM records ORDER BY row DESC LIMIT 1").fetchone()
         self._rows, self._link = last or (0, first_link(self.session, meta["created"]))
+        self._origins = OriginCache(connection.execute("SELECT coalesce(max(origin), 0) FROM origins").fetchone()[0])
         known = connection.execute("SELECT outbox, source, highest, head FROM outboxes")
         self._outboxes = {outbox: OutboxState(*state) for outbox, *state in known}
 

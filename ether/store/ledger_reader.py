@@ -3,16 +3,18 @@
 Promises: what it returns was checked against its checksum; anything else raises `LedgerDamaged` and says where. It
 changes nothing in the folder. It never holds up the writer: what it reads, it reads in short pieces.
 
-The trap: an iteration sees what is appended while it lasts. Rows never change, so nothing is seen twice.
+The trap: an iteration may see what is appended while it lasts. Rows never change, so nothing is seen twice.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
+import heapq
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -25,19 +27,20 @@ from ether.store.objects import Objects
 from ether.store.seal import SEAL
 from ether.store.stored_record import StoredRecord, record_of
 from ether.wire.facts import GapFact, OutboxFacts
-from ether.wire.json_text import loads
+from ether.wire.json_text import dumps, loads
 from ether.wire.topics import OUTSIDE, matches
 
 _PIECE_ROWS = 500
-_SELECT = f"SELECT {', '.join(COLUMNS)} FROM records"
+_FEWEST_ROWS = 20
+_MOST_STREAMS = 50
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM entries"
 _LAST_ROW = (1 << 63) - 1
-
-Where = list[tuple[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSummary:
-    """What a ledger has of a topic. Times in unix seconds by the sources' clocks."""
+    """What a ledger has of a topic. `first` and `last` are the times of the first and last that came, in unix seconds
+    by the sources' clocks."""
 
     topic: str
     kind: str
@@ -48,7 +51,7 @@ class TopicSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What a ledger has of a run."""
+    """What a ledger has of a run; see `TopicSummary`."""
 
     run: str
     count: int
@@ -75,7 +78,7 @@ class LedgerReader:
         folder = Path(folder).absolute()
         if not (folder / schema.DATABASE).is_file():
             raise LedgerFailed(folder, f"there is no {schema.DATABASE} in it: this is no ledger")
-        _refuse_log_on_read_only(folder)
+        schema.refuse_log_on_read_only(folder)
         with translated(folder):
             sealed = (folder / SEAL).exists()
             connection = schema.connect(folder, write=False, sealed=sealed)
@@ -106,14 +109,26 @@ class LedgerReader:
         sources' clocks; `after_row` leaves out that row and all before it, also with `newest_first`. `kinds=()` means
         all of them.
         """
-        where: Where = [(f"kind IN ({', '.join('?' * len(kinds))})", tuple(kinds))] if kinds else []
-        if topic is not None:
-            topics = self._topics_like(topic)
-            where.append((f"topic IN ({', '.join('?' * len(topics))})", tuple(topics)))
-        for column, value in (("source = ?", source), ("run = ?", run), ("time >= ?", since), ("time <= ?", until)):
+        conditions, values = "", []
+        for condition, value in (("time >= ?", since), ("time <= ?", until)):
             if value is not None:
-                where.append((column, (value,)))
-        return self._pieces(where, after_row, newest_first, limit)
+                conditions += f" AND {condition}"
+                values.append(value)
+        origins = self._origins(tuple(kinds), topic, source, run)
+        if origins is None:
+            found = self._pieces(conditions, values, after_row, newest_first)
+        elif len(origins) <= _MOST_STREAMS:
+            # Each by the index, in order, and then into one another: what is rare is not searched for among the rest.
+            rows = max(_PIECE_ROWS // max(len(origins), 1), _FEWEST_ROWS)
+            streams = [
+                self._pieces(f"{conditions} AND origin = ?", [*values, origin], after_row, newest_first, rows)
+                for origin in origins
+            ]
+            found = heapq.merge(*streams, key=attrgetter("row"), reverse=newest_first)
+        else:
+            several = f"{conditions} AND +origin IN (SELECT value FROM json_each(?))"
+            found = self._pieces(several, [*values, dumps(origins).decode()], after_row, newest_first)
+        return islice(found, limit)
 
     def record(self, message_id: str) -> StoredRecord | None:
         """The message, recorded value or call of that id."""
@@ -146,22 +161,31 @@ class LedgerReader:
 
     def topics(self) -> list[TopicSummary]:
         """What there is on each topic, by its name."""
-        asked = "SELECT topic, kind, count(*), min(time), max(time) FROM records WHERE kind IN ('data', 'record')"
-        return [TopicSummary(*row) for row in self._all(f"{asked} GROUP BY topic, kind ORDER BY topic, kind")]
+        found = self._summaries("topic, kind", "kind IN ('data', 'record')")
+        return [TopicSummary(*row) for row in found]
 
     def sources(self) -> list[str]:
         """Everybody that something is from."""
-        return [source for (source,) in self._all("SELECT DISTINCT source FROM records ORDER BY source")]
+        return [source for (source,) in self._all("SELECT DISTINCT source FROM origins ORDER BY source")]
 
     def runs(self) -> list[RunSummary]:
         """The runs that records belong to, in the order in which they began."""
-        asked = "SELECT run, count(*), min(time), max(time) FROM records WHERE run != '' GROUP BY run"
-        return [RunSummary(*row) for row in self._all(f"{asked} ORDER BY min(time)")]
+        return [RunSummary(*row) for row in sorted(self._summaries("run", "run != ''"), key=itemgetter(2))]
+
+    def _summaries(self, by: str, where: str) -> list[tuple[Any, ...]]:
+        """From the index, and the first and the last row of each."""
+        each = "SELECT origin, count(*) AS n, min(row) AS a, max(row) AS b FROM records GROUP BY origin"
+        summed = (
+            f"SELECT {by}, sum(n) AS n, min(a) AS a, max(b) AS b FROM origins JOIN ({each}) USING (origin)"
+            f" WHERE {where} GROUP BY {by}"
+        )
+        ends = "JOIN records AS first ON first.row = a JOIN records AS last ON last.row = b"
+        return self._all(f"SELECT {by}, n, first.time, last.time FROM ({summed}) {ends} ORDER BY {by}")
 
     def outboxes(self) -> list[OutboxFacts]:
         """What is known of each outbox: where it stands, what its source has given out, what is missing in between."""
         gaps: dict[str, list[GapFact]] = {}
-        for record in self._pieces([("kind = 'gap'", ())], 0, False, None):
+        for record in self.records(kinds=("gap",)):
             gaps.setdefault(record.outbox, []).append(_gap_fact(record))
         asked = "SELECT outbox, source, highest, head, last FROM outboxes ORDER BY source, outbox"
         facts = [
@@ -172,8 +196,8 @@ class LedgerReader:
 
     def duplicates(self) -> int:
         """How many messages and recorded values stand here more than once, counted from the ids."""
-        twice = "SELECT count(*) - 1 AS more FROM records WHERE id != '' AND kind IN ('data', 'record') GROUP BY id"
-        return int(self._all(f"SELECT coalesce(sum(more), 0) FROM ({twice} HAVING more > 0)")[0][0])
+        twice = "SELECT count(*) - 1 AS again FROM entries WHERE id != '' AND kind IN ('data', 'record') GROUP BY id"
+        return int(self._all(f"SELECT coalesce(sum(again), 0) FROM ({twice} HAVING again > 0)")[0][0])
 
     def count(self) -> int:
         """How many rows there are."""
@@ -182,33 +206,44 @@ class LedgerReader:
     def _that_name(self, parent: str) -> list[StoredRecord]:
         return self._found("row IN (SELECT row FROM parents WHERE parent = ?) ORDER BY row", parent)
 
+    def _origins(
+        self, kinds: tuple[str, ...], topic: str | None, source: str | None, run: str | None
+    ) -> list[int] | None:
+        """The origins of these kinds, and so on; None for all."""
+        if not kinds and topic is source is run is None:
+            return None
+        asked = "SELECT origin, kind, source, run, topic FROM origins"
+        topics = None if topic is None else set(self._topics_like(topic))
+        return [
+            origin for origin, its_kind, its_source, its_run, its_topic in self._all(asked)
+            if (not kinds or its_kind in kinds) and source in (None, its_source) and run in (None, its_run)
+            and (topics is None or its_topic in topics)
+        ]  # fmt: skip
+
     def _topics_like(self, topic_filter: str) -> list[str]:
         if "+" not in topic_filter and "#" not in topic_filter:
             return [topic_filter]
         outside = topic_filter.startswith(OUTSIDE)
         pattern = topic_filter.removeprefix(OUTSIDE)
-        topics = (topic for (topic,) in self._all("SELECT DISTINCT topic FROM records"))
+        topics = (topic for (topic,) in self._all("SELECT DISTINCT topic FROM origins"))
         return [
             topic for topic in topics
             if topic.startswith(OUTSIDE) == outside and matches(pattern, topic.removeprefix(OUTSIDE))
         ]  # fmt: skip
 
-    def _pieces(self, where: Where, after_row: int, newest_first: bool, limit: int | None) -> Iterator[StoredRecord]:
+    def _pieces(
+        self, conditions: str, values: list[Any], after_row: int, newest_first: bool, piece: int = _PIECE_ROWS
+    ) -> Iterator[StoredRecord]:
         """In short pieces, between which nothing is held that the writer could wait for."""
-        low, high, left = after_row, _LAST_ROW, limit
-        given = [value for _, values in where for value in cast("tuple[object, ...]", values)]
-        conditions = "".join(f" AND {condition}" for condition, _ in where)
+        low, high = after_row, _LAST_ROW
         order = "row DESC" if newest_first else "row"
         asked = f"{_SELECT} WHERE row > ? AND row < ?{conditions} ORDER BY {order} LIMIT ?"
-        while left is None or left > 0:
-            piece = min(_PIECE_ROWS, _PIECE_ROWS if left is None else left)
-            rows = self._all(asked, low, high, *given, piece)
+        while rows := self._all(asked, low, high, *values, piece):
             for row in rows:
                 yield self._checked(row)
             if len(rows) < piece:
                 return
             low, high = (low, int(rows[-1][0])) if newest_first else (int(rows[-1][0]), high)
-            left = None if left is None else left - len(rows)
 
     def _found(self, where: str, value: object) -> list[StoredRecord]:
         return [self._checked(row) for row in self._all(f"{_SELECT} WHERE {where}", value)]
@@ -256,13 +291,3 @@ def _lost_here(gaps: tuple[GapFact, ...]) -> OutboxFacts:
     """Rows that the ledger itself has lost (see `ether.store.ledger`), as if an outbox had given them up."""
     rows = sum(gap.last - gap.first + 1 for gap in gaps)
     return OutboxFacts("", "the ledger itself", rows, rows, gaps)
-
-
-def _refuse_log_on_read_only(folder: Path) -> None:
-    """SQLite reads a database with a log only where it can write its scratch file."""
-    log = folder / schema.WAL
-    if log.exists() and log.stat().st_size and not os.access(folder, os.W_OK):
-        raise LedgerFailed(
-            folder,
-            "its writer has not closed it, and nothing can be written here: copy the folder to where you can write",
-        )

@@ -1,6 +1,7 @@
 """Entries as rows of a ledger: what a row says, its checksum, its link, and which entries may become one.
 
-    checksum = SHA-256(JSON of the row's columns from `outbox` to `sha256`, then the payload if it is in the row)
+    checksum = SHA-256(JSON of the columns `outbox` to `content_type`, JSON of `number` to `sha256`, then the payload if
+               it is in the row)
     link     = SHA-256(link of the row before, then checksum);  before the first: SHA-256(JSON of [session, created])
 
 Promises: pure; what it is given it does not change. An intake that is thrown away leaves nothing behind.
@@ -24,15 +25,39 @@ BY_HASH = frozenset({"context", "artifact"})
 """Kinds whose id is the hash of their payload."""
 
 COLUMNS = (
-    "row", "outbox", "number", "kind", "topic", "id", "source", "seq", "time", "received", "run", "parents", "context",
-    "content_type", "more", "size", "sha256", "payload", "checksum", "link",
+    "row", "outbox", "kind", "topic", "source", "run", "context", "content_type",
+    "number", "id", "seq", "time", "received", "parents", "more", "size", "sha256", "payload", "checksum", "link",
 )  # fmt: skip
-INSERT = f"INSERT INTO records VALUES ({', '.join('?' * len(COLUMNS))})"
+"""Of the view `entries`: a row with its origin."""
+
+ORIGIN_COLUMNS = 7
+"""How many columns after `row` are those of its origin."""
 
 _LARGEST = (1 << 63) - 1
 _sha256 = hashlib.sha256
 
 Row = tuple[object, ...]
+Origin = tuple[str, str, str, str, str, str, str | None]
+"""Outbox, kind, topic, source, run, context, content type: what many rows have in common."""
+
+
+class OriginCache:
+    """Origins that have a row, with its number and their JSON. The numbers go on where the table ends; forgetting an
+    origin costs one more row for it, nothing else."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+        self.known: dict[Origin, tuple[int, bytes]] = {}
+
+    def add(self, origins: Mapping[Origin, tuple[int, bytes]]) -> None:
+        """Remember origins that are in the table now."""
+        if len(self.known) > _MOST_ORIGINS:
+            self.known.clear()
+        self.known.update(origins)
+        self.last += len(origins)
+
+
+_MOST_ORIGINS = 20_000
 
 
 class OutboxState(NamedTuple):
@@ -54,7 +79,11 @@ def first_link(session: str, created: str) -> bytes:
 
 def checksum_of(said: list[object], payload: bytes | None) -> bytes:
     """A row's checksum, from its columns from `outbox` to `sha256` and the payload in it."""
-    return _sha256(dumps(said) + payload if payload else dumps(said)).digest()
+    return _checksum(dumps(said[:ORIGIN_COLUMNS]), said[ORIGIN_COLUMNS:], payload)
+
+
+def _checksum(origin: bytes, said: list[object], payload: bytes | None) -> bytes:
+    return _sha256(origin + dumps(said) + payload if payload else origin + dumps(said)).digest()
 
 
 def link_of(before: bytes, checksum: bytes) -> bytes:
@@ -79,10 +108,18 @@ class Intake:
     """
 
     def __init__(
-        self, rows_before: int, link: bytes, outboxes: Mapping[str, OutboxState], received: float, *, careful: bool
+        self,
+        rows_before: int,
+        link: bytes,
+        outboxes: Mapping[str, OutboxState],
+        origins: OriginCache,
+        received: float,
+        *,
+        careful: bool,
     ) -> None:
         self.rows_before, self.link, self.received, self._careful = rows_before, link, received, careful
-        self._known = outboxes
+        self._known, self._origins = outboxes, origins
+        self.origins: dict[Origin, tuple[int, bytes]] = {}
         self.rows: list[Row] = []
         self.parents: list[tuple[str, int]] = []
         self.outboxes: dict[str, OutboxState] = {}
@@ -93,6 +130,8 @@ class Intake:
 
     def take(self, batch: Batch) -> None:
         """Take what follows on what is there, up to the first hole."""
+        if self._careful:
+            batch = batch._replace(outbox=_unicode(batch.outbox), source=_unicode(batch.source))
         state = self.state(batch.outbox, batch.source)
         highest = state.highest
         for entry in batch.entries:
@@ -132,7 +171,7 @@ class Intake:
         except Unfit as unfit:
             self.refused.append(f"entry {number} of {source!r} ({entry.kind} {entry.topic!r}): {unfit}")
             if outbox:  # a loose entry leaves no hole
-                self._add_row(outbox, source.encode(errors="replace").decode(), number, _refusal(number, entry, unfit))
+                self._add_row(outbox, _unicode(source), number, _refusal(number, entry, unfit))
 
     def _add_row(self, outbox: str, source: str, number: int, entry: Entry) -> None:
         _, kind, topic, entry_id, seq, time, parents, context, content_type, payload, more = entry
@@ -145,18 +184,24 @@ class Intake:
                 raise Unfit(f"its content has the SHA-256 {sha256}, not {entry_id}")
             (self.objects if size > LARGE_BYTES else self.contents)[sha256] = payload
         run = more.get("run", "") if more else ""
+        origin = (outbox, kind, topic, source, run if isinstance(run, str) else "", context, content_type)
+        known = self._origins.known.get(origin) or self.origins.get(origin) or self._new(origin)
         said = [
-            outbox, number, kind, topic, entry_id, source, seq, time + 0.0, self.received,
-            run if isinstance(run, str) else "",
-            dumps(list(parents)).decode() if parents else "[]", context, content_type,
-            dumps(dict(more)).decode() if more else "{}", size, sha256,
+            number, entry_id, seq, time + 0.0, self.received,
+            dumps(list(parents)).decode() if parents else "[]", dumps(dict(more)).decode() if more else "{}",
+            size, sha256,
         ]  # fmt: skip
-        checksum = checksum_of(said, body)
+        checksum = _checksum(known[1], said, body)
         self.link = link_of(self.link, checksum)
         row = self.rows_before + len(self.rows) + 1
-        self.rows.append((row, *said, body, checksum, self.link))
+        self.rows.append((row, known[0], *said, body, checksum, self.link))
         if parents:
             self.parents += [(parent, row) for parent in set(parents)]
+
+    def _new(self, origin: Origin) -> tuple[int, bytes]:
+        known = (self._origins.last + len(self.origins) + 1, dumps(list(origin)))
+        self.origins[origin] = known
+        return known
 
 
 def gap_begin(entry: Entry) -> int:
@@ -193,6 +238,10 @@ def _check_fits(source: str, entry: Entry) -> None:
         dumps([entry.time, dict(entry.more)])
     except (ValueError, TypeError) as error:
         raise Unfit(f"its time or what else it says is no JSON: {error}") from error
+
+
+def _unicode(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 def _is_unicode(text: str) -> bool:

@@ -9,6 +9,7 @@ indexes and columns, but never change what those columns say.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import urllib.parse
 from collections.abc import Callable, Mapping
@@ -24,35 +25,42 @@ APPLICATION_ID = 0x45544C31  # "ETL1"
 SCHEMA = 1
 """The version that this Ether writes."""
 
-_BUSY_S = 2.0
+_BUSY_S = 0.5
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE records (
-  row INTEGER PRIMARY KEY,      -- from 1, without a hole: its place in the chain
+CREATE TABLE origins (          -- what many records have in common
+  origin INTEGER PRIMARY KEY,
   outbox TEXT NOT NULL,         -- '' where no outbox has numbered it
-  number INTEGER NOT NULL,
   kind TEXT NOT NULL,
   topic TEXT NOT NULL,
-  id TEXT NOT NULL,
   source TEXT NOT NULL,
+  run TEXT NOT NULL,
+  context TEXT NOT NULL,
+  content_type TEXT
+);
+CREATE TABLE records (
+  row INTEGER PRIMARY KEY,      -- from 1, without a hole: its place in the chain
+  origin INTEGER NOT NULL,
+  number INTEGER NOT NULL,      -- of its outbox
+  id TEXT NOT NULL,
   seq INTEGER NOT NULL,
   time REAL NOT NULL,           -- unix seconds by the source's clock
   received REAL NOT NULL,       -- unix seconds by the recorder's clock
-  run TEXT NOT NULL,
   parents TEXT NOT NULL,        -- JSON: a list of ids
-  context TEXT NOT NULL,
-  content_type TEXT,
   more TEXT NOT NULL,           -- JSON: an object
   size INTEGER NOT NULL,        -- bytes of the payload
   sha256 TEXT,                  -- of a payload that is kept elsewhere: in contents, or above 64 KiB in objects/
   payload BLOB,                 -- NULL where it is kept elsewhere
-  checksum BLOB NOT NULL,       -- SHA-256 of the columns above
+  checksum BLOB NOT NULL,       -- SHA-256 of what the record says (see docs/ledger.md)
   link BLOB NOT NULL            -- SHA-256 of the link before it and of the checksum
 );
-CREATE INDEX by_id ON records (id, kind);
-CREATE INDEX by_topic ON records (topic, kind, time);
-CREATE INDEX by_run ON records (run) WHERE run != '';
+CREATE INDEX by_id ON records (id, origin);
+CREATE INDEX by_origin ON records (origin);
+CREATE VIEW entries AS
+  SELECT row, outbox, kind, topic, source, run, context, content_type, number, id, seq, time, received, parents, more,
+    size, sha256, payload, checksum, link, records.origin AS origin
+  FROM records LEFT JOIN origins ON origins.origin = records.origin;
 CREATE TABLE parents (parent TEXT NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (parent, row)) WITHOUT ROWID;
 CREATE TABLE contents (sha256 TEXT PRIMARY KEY, payload BLOB NOT NULL);
 CREATE TABLE outboxes (
@@ -138,3 +146,13 @@ def check_version(connection: sqlite3.Connection, folder: Path) -> int:
 def meta_of(connection: sqlite3.Connection) -> dict[str, str]:
     """What the ledger says of itself: `session`, `created`."""
     return dict(connection.execute("SELECT key, value FROM meta"))
+
+
+def refuse_log_on_read_only(folder: Path) -> None:
+    """SQLite reads a database with a log only where it can write its scratch file; raises `LedgerFailed`."""
+    log = folder / WAL
+    if log.exists() and log.stat().st_size and not os.access(folder, os.W_OK):
+        raise LedgerFailed(
+            folder,
+            "its writer has not closed it, and nothing can be written here: copy the folder to where you can write",
+        )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import cast
 
-from ether.store.ledger_rows import LARGE_BYTES, checksum_of
+from ether.store.ledger_rows import COLUMNS, LARGE_BYTES, checksum_of
 from ether.wire.codec import decode
 from ether.wire.entries import Kind
 from ether.wire.json_text import loads
@@ -80,7 +80,4 @@ def _parents(text: str) -> tuple[str, ...]:
     return () if text == "[]" else tuple(cast("list[str]", loads(text, strict=True)))
 
 
-_FIELDS = (
-    "row", "outbox", "number", "kind", "topic", "id", "source", "seq", "time", "received", "run", "parents", "context",
-    "content_type", "more", "size", "sha256", "_body", "checksum", "link",
-)  # fmt: skip
+_FIELDS = tuple("_body" if name == "payload" else name for name in COLUMNS)

@@ -30,6 +30,9 @@ from ether.store.verify_records import RecordCheck
 from ether.store.wal import tails
 
 _HASH_BYTES = 32
+_OF_THE_DISK = {
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY,
+}  # fmt: skip
 _OWN = {schema.DATABASE, schema.WAL, schema.SHARED_MEMORY, HEAD, SEAL, PAGES, LOCK, WRITER}
 
 
@@ -38,6 +41,7 @@ def verify(folder: Path) -> Report:
     folder = Path(folder).absolute()
     if not (folder / schema.DATABASE).is_file():
         raise LedgerFailed(folder, f"there is no {schema.DATABASE} in it: this is no ledger")
+    schema.refuse_log_on_read_only(folder)
     with translated(folder):
         report = _Verification(folder).report()
         if report.sealed and not (folder / SEAL).exists():  # a writer came meanwhile
@@ -72,18 +76,22 @@ class _Verification:
 
     def _records(self, *, thorough: bool) -> RecordCheck:
         check = RecordCheck(self._folder, self._digest_of_object, self._head)
-        try:
-            connection = schema.connect(self._folder, write=False, sealed=self._seal is not None)
-        except sqlite3.Error as error:
-            check.unreadable(str(error))
-            return check
+        connection = schema.connect(self._folder, write=False, sealed=self._seal is not None)
         try:
             check.look(connection, thorough=thorough)
         except (sqlite3.Error, LedgerError, ValueError) as error:
+            if self._says_nothing_of_the_data(error):
+                raise
             check.unreadable(str(error))
         finally:
             connection.close()
         return check
+
+    def _says_nothing_of_the_data(self, error: Exception) -> bool:
+        """Whether it is about the disk, or about a ledger that was never made."""
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_DISK:
+            return True
+        return isinstance(error, LedgerError) and self._seal is None and not (self._head and self._head.records)
 
     def _against_seal(self, seal: Seal) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         """What differs from the seal: in the database, and elsewhere."""

@@ -31,7 +31,7 @@ from ether.store.report import Finding, Range, ranges
 from ether.wire.json_text import loads
 
 _PIECE_ROWS = 500
-_SELECT = f"SELECT {', '.join(COLUMNS)} FROM records"
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM entries"
 _AT = {name: index for index, name in enumerate(COLUMNS)}
 _MOST_TOLD = 100
 

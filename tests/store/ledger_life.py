@@ -3,6 +3,8 @@
     python ledger_life.py FOLDER                 the whole life, each part a process of its own
     python ledger_life.py FOLDER PART            one part
 
+With LEDGER_LIFE_SYNC=NORMAL it breaks its promise, so that the simulator can show that it would find that.
+
 What it says on standard output: `TRY rows` before a save that makes the ledger that long, `ACK {outbox: highest}` after
 it, `ERR …` where it failed and is tried again. An entry's payload follows from its number: `payload_of`.
 """
@@ -68,6 +70,7 @@ def often_copied(connection: sqlite3.Connection) -> None:
     """The log is copied into the database every few saves instead of every thousand pages."""
     make_durable(connection)
     connection.execute("PRAGMA wal_autocheckpoint = 40")
+    connection.execute(f"PRAGMA synchronous = {os.environ.get('LEDGER_LIFE_SYNC', 'FULL')}")
 
 
 make_durable = ledger_schema._make_durable

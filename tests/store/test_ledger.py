@@ -208,6 +208,19 @@ def test_records_are_found(writer: LedgerWriter, reader: LedgerReader) -> None:
     assert (reader.session, reader.schema_version) == ("bench", ledger_schema.SCHEMA)
 
 
+def test_many_topics_are_found_as_few_are(writer: LedgerWriter, reader: LedgerReader) -> None:
+    writer.append([batch(*(entry(n, topic=f"sample/{n % 90}/mass") for n in range(1, 901)))], NOW)
+    assert [record.number for record in reader.records(topic="sample/+/mass")] == list(range(1, 901))
+    assert [record.number for record in reader.records(topic="sample/+/mass", newest_first=True, limit=3)] == [
+        900,
+        899,
+        898,
+    ]
+    assert [record.number for record in reader.records(topic="sample/7/+")] == list(range(7, 901, 90))
+    summary = reader.topics()[0]
+    assert (summary.topic, summary.count, summary.first, summary.last) == ("sample/0/mass", 10, NOW + 90, NOW + 900)
+
+
 def test_a_reader_sees_what_is_appended_and_changes_nothing(writer: LedgerWriter, reader: LedgerReader) -> None:
     writer.append([run_of(1, 700)], NOW)
     seen = reader.records()

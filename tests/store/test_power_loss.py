@@ -114,6 +114,18 @@ def test_nothing_acknowledged_is_lost_when_the_power_goes(life: tuple[list[Call]
     assert tails > POINTS // 30
 
 
+def test_a_ledger_that_does_not_sync_its_log_would_be_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_strace()
+    monkeypatch.setenv("LEDGER_LIFE_SYNC", "NORMAL")
+    root = tmp_path / "root"
+    root.mkdir()
+    calls = recorded([sys.executable, str(HERE / "ledger_life.py"), str(root / "session")], tmp_path / "strace.txt")
+    with pytest.raises(AssertionError, match="were acknowledged"):
+        check_crashes(calls, root, 60, tmp_path)
+
+
 @pytest.mark.parametrize("call", ["fdatasync", "fsync"])
 def test_nothing_acknowledged_is_lost_when_the_power_goes_after_syncs_have_failed(call: str, tmp_path: Path) -> None:
     require_strace()

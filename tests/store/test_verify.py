@@ -16,7 +16,7 @@ from ledger_parts import NOW, OTHER, OUTBOX, batch, content, entry, gap, message
 from ether.errors import LedgerDamaged, LedgerError, LedgerFailed
 from ether.store.ledger import LedgerWriter
 from ether.store.ledger_reader import LedgerReader
-from ether.store.ledger_rows import checksum_of
+from ether.store.ledger_rows import COLUMNS, checksum_of
 from ether.store.report import Report
 from ether.store.verify import verify
 
@@ -119,6 +119,22 @@ def test_a_ledger_that_is_being_written_is_whole(tmp_path: Path) -> None:
     assert verify(writer.folder).findings == ()
 
 
+def test_a_reader_that_stays_does_not_keep_the_next_writer_away(killed: Path) -> None:
+    staying = sqlite3.connect(f"file:{killed / 'ledger.db'}?mode=ro", uri=True, isolation_level=None)
+    staying.execute("BEGIN")
+    assert staying.execute("SELECT count(*) FROM records").fetchone() == (46,)
+    writer = LedgerWriter.open(killed, "bench")
+    assert writer.append([run_of(51, 60)], NOW) == {OUTBOX: 60}
+    writer.close()
+    assert not verify(killed).sealed
+    assert staying.execute("SELECT count(*) FROM records").fetchone() == (46,)
+    staying.close()
+    assert len(stored(killed)) == 56
+    assert verify(killed).ok
+    LedgerWriter.open(killed, "bench").close()
+    assert verify(killed).sealed
+
+
 def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LedgerFailed, match="this is no ledger"):
         verify(tmp_path)
@@ -133,22 +149,34 @@ class TestEdits:
             "damage: ledger.db, row 7: what the record says is not what was written (records 7)"
         ]
 
-    @pytest.mark.parametrize("column", ["topic", "time", "run", "context", "more", "source", "id", "number"])
+    @pytest.mark.parametrize("column", ["time", "more", "id", "number", "seq", "received", "parents", "size"])
     def test_a_changed_column(self, killed: Path, column: str) -> None:
         edit(killed, f"UPDATE records SET {column} = 5 WHERE row = 9")
         assert "row 9: what the record says is not what was written" in "".join(told(verify(killed)))
 
     def test_a_changed_value_with_its_checksum(self, killed: Path) -> None:
         connection = sqlite3.connect(killed / "ledger.db")
-        _, *said, body, _, _ = connection.execute("SELECT * FROM records WHERE row = 7").fetchone()
-        said[7] += 1.0
+        asked = f"SELECT {', '.join(COLUMNS)} FROM entries WHERE row = 7"
+        _, *said, body, _, _ = connection.execute(asked).fetchone()
+        at = COLUMNS.index("time") - 1
+        said[at] += 1.0
         with connection:
             new = checksum_of(said, body)
-            connection.execute("UPDATE records SET time = ?, checksum = ? WHERE row = 7", (said[7], new))
+            connection.execute("UPDATE records SET time = ?, checksum = ? WHERE row = 7", (said[at], new))
         connection.close()
         assert told(verify(killed)) == [
             "damage: ledger.db, row 7: what the record says is not what was written (records 7)"
         ]
+
+    @pytest.mark.parametrize("column", ["outbox", "kind", "topic", "source", "run", "context", "content_type"])
+    def test_what_records_have_in_common(self, killed: Path, column: str) -> None:
+        edit(killed, f"UPDATE origins SET {column} = 'other' WHERE kind = 'record'")
+        (finding, *_) = verify(killed).findings
+        assert (finding.where, finding.records) == ("ledger.db, row 44", ((44, 44),))
+
+    def test_what_records_have_in_common_taken_out(self, killed: Path) -> None:
+        edit(killed, "DELETE FROM origins WHERE kind = 'record'")
+        assert verify(killed).findings[0].records == ((44, 44),)
 
     def test_a_row_taken_out(self, killed: Path) -> None:
         edit(killed, "DELETE FROM records WHERE row IN (11, 12)")
@@ -196,6 +224,19 @@ class TestEdits:
     def test_the_head_file_taken_away(self, killed: Path) -> None:
         (killed / "head").unlink()
         assert not verify(killed).ok
+
+
+def test_a_ledger_that_was_never_made_is_told_from_a_damaged_one(killed: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "ledger.db").touch()
+    with pytest.raises(LedgerFailed, match="its first writer ended before it was made"):
+        verify(empty)
+    for name in ("ledger.db", "ledger.db-wal"):
+        os.truncate(killed / name, 0)
+    report = verify(killed)
+    assert not report.ok
+    assert report.findings[0].records == ((1, 46),)
 
 
 def test_leftovers_are_named_and_are_no_damage(killed: Path) -> None:
