@@ -1,4 +1,4 @@
-"""A run, or a whole ledger, as an RO-Crate: a folder that says what is in it, for archives and people without Ether.
+"""Records of a ledger as an RO-Crate: a folder that says what is in it, for archives and people without Ether.
 
     ro-crate-metadata.json   what all of it is (RO-Crate 1.1, profile Process Run Crate 0.5)
     records.jsonl            each record in one line: value, id, parents, source, times, context
@@ -21,7 +21,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +38,7 @@ _CONTEXT = "https://w3id.org/ro/terms/workflow-run/context"
 NO_LICENSE = "No licence was given. Ask whoever made this crate."
 
 RECORDS, PROVENANCE = "records.jsonl", "provenance.json"
-_KINDS = ("data", "record", "call", "log", "run", "state", "gap")
+KINDS = ("data", "record", "call", "log", "run", "state", "gap")
 _FORMATS = {
     ".json": "application/json", ".jsonl": "application/jsonl", ".yaml": "application/yaml", ".yml": "application/yaml",
     ".py": "text/x-python", ".diff": "text/x-diff",
@@ -67,27 +67,24 @@ class _Parts:
 
 
 def write(
-    reader: LedgerReader,
-    folder: Path,
-    *,
-    run: str | None = None,
-    name: str | None = None,
-    license_text: str = NO_LICENSE,
-) -> int:
-    """Write the crate to a folder that is not there yet, and return how many records are in it. `license_text` is the
-    URL of a licence, or a sentence. Raises `ExportFailed`, `MissingExtra`, `OSError`."""
+    reader: LedgerReader, folder: Path, records: Callable[[], Iterable[StoredRecord]] | None = None, *,
+    name: str | None = None, license_text: str = NO_LICENSE,
+) -> int:  # fmt: skip
+    """Write the crate to a folder that is not there yet, and return how many records are in it.
+
+    `records` gives them, each time that it is called; without it they are all of the ledger's. `license_text` is the
+    URL of a licence, or a sentence. Raises `ExportFailed`, `MissingExtra`, `OSError`.
+    """
     _check_library()
     if folder.exists():
         raise ExportFailed(f"{folder} is there already; a crate is written to a folder of its own")
     part = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.part")
     try:
         part.mkdir(parents=True)
-        parts = _write_files(reader, part, run)
+        parts = _write_files(reader, part, records or (lambda: reader.records(kinds=KINDS)))
         if parts.count == 0:
-            what = f"run {run!r}" if run is not None else "this ledger"
-            raise ExportFailed(f"nothing was recorded of {what}, so {folder} is not written")
-        title = name or f"{reader.session}: {run or 'all that was recorded'}"
-        _describe(part, parts, title, license_text)
+            raise ExportFailed(f"nothing was recorded that fits, so {folder} is not written")
+        _describe(part, parts, name or f"{reader.session}: all that was recorded", license_text)
         part.replace(folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -105,17 +102,17 @@ def _check_library() -> None:
 # -- the files
 
 
-def _write_files(reader: LedgerReader, part: Path, run: str | None) -> _Parts:
+def _write_files(reader: LedgerReader, part: Path, records: Callable[[], Iterable[StoredRecord]]) -> _Parts:
     parts = _Parts()
     with (part / RECORDS).open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        for record in reader.records(kinds=_KINDS, run=run):
+        for record in records():
             file.write(json.dumps(_line(record, part, parts)) + "\n")
             parts.count += 1
             _note_context(reader, record, parts)
     parts.names[RECORDS] = "records"
     for sha256, use in parts.uses.items():
         _write_context(reader, part, parts, sha256, use.context)
-    export_prov.write(reader, part / PROVENANCE, reader.records(kinds=export_prov.KINDS, run=run))
+    export_prov.write(reader, part / PROVENANCE, (each for each in records() if each.kind in export_prov.KINDS))
     parts.names[PROVENANCE] = "W3C PROV"
     return parts
 

@@ -125,3 +125,22 @@ def test_mistakes_are_one_sentence(bench: Path) -> None:
     ether(bench, "why", "summary", "--ledger", "ledger").assert_mistake(1, "--last")
     ether(bench, "diff", "one", "three", "--ledger", "ledger").assert_mistake(1, "no run 'three'", "one, two")
     ether(bench, "why", "1", "--ledger", "nowhere").assert_mistake(4, "nowhere")
+
+
+@needs_git
+def test_provenance_is_exported_as_prov_and_as_a_crate(bench: Path, tmp_path: Path) -> None:
+    prov = pytest.importorskip("prov.model", reason="prov is not installed: pip install prov")
+    crates = pytest.importorskip(
+        "rocrate.rocrate", reason="rocrate is not installed: pip install 'ether-medium[crate]'"
+    )
+    ledger = str(bench / "ledger")
+    done = ether(tmp_path, "export", ledger, "--run", "two", "-f", "prov", "-o", "two.json", "--json")
+    assert done.json["records"] == 6
+    document = prov.ProvDocument.deserialize(str(tmp_path / "two.json"), format="json")
+    assert sum(type(each).__name__ == "ProvActivity" for each in document.get_records()) == 6
+    done = ether(tmp_path, "export", ledger, "--run", "two", "--topic", "summary", "-f", "crate", "-o", "two")
+    assert done.code == 0, done.err
+    crate = crates.ROCrate(str(tmp_path / "two"))
+    assert [action["name"] for action in crate.get_by_type("CreateAction")] == ["summarizer made 1 records"]
+    ether(tmp_path, "export", ledger, "-f", "crate", "-o", "two").assert_mistake(1, "is there already")
+    ether(tmp_path, "export", ledger, "--run", "three", "-f", "prov", "-o", "no.json").assert_mistake(1, "nothing was")
