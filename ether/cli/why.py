@@ -33,7 +33,7 @@ def why(
     last: Annotated[bool, typer.Option("--last", help="WHAT is a topic: explain the newest value on it.")] = False,
     session: SessionName = None,
     ledger: LedgerFolder = None,
-    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Follow at most so many records.")] = 2000,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Follow at most so many records.")] = 1000,
     code: Annotated[bool, typer.Option("--code", help="Show the source files that were kept, too.")] = False,
     full: Annotated[bool, typer.Option("--full", help=f"Show all of each text, not its first {_LINES} lines.")] = False,
     as_json: Json = False,
@@ -67,17 +67,19 @@ def _drawn(tree: Tree) -> Iterator[str]:
         yield f"{_branch(step.depth, later)}{_headline(step, marks)}"
         beside = _beside(step.depth, later)
         for log in step.logs:
-            yield from (f"{beside}   ! {line}" for line in _log_text(log).splitlines())
+            who = "" if step.record is None or log.source == step.record.source else f"{log.source}: "
+            yield from (f"{beside}   ! {line}" for line in f"{who}{_log_text(log)}".splitlines())
 
 
 def _with_siblings(steps: Sequence[Step]) -> list[list[bool]]:
     """For each step and each depth down to its own: whether another cause of the same record comes after it."""
     found: list[list[bool]] = []
-    later: list[bool] = []
+    later = [False] * (_DEEPEST_DRAWN + 1)
     for step in reversed(steps):
-        later = [*later[: step.depth + 1], *([False] * (step.depth + 1 - len(later)))]
-        found.append(later[:])
-        later[step.depth] = True
+        found.append(later[: step.depth + 1])
+        if step.depth <= _DEEPEST_DRAWN:
+            later[step.depth] = True
+            later[step.depth + 1 :] = [False] * (_DEEPEST_DRAWN - step.depth)
     return found[::-1]
 
 

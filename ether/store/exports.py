@@ -21,6 +21,8 @@ EXPORTS: Mapping[str, str] = {
     "parquet": "ether.store.export_table:to_parquet",
     "csv": "ether.store.export_table:to_csv",
     "hdf5": "ether.store.export_table:to_hdf5",
+    "prov": "ether.store.export_provenance:to_prov",
+    "crate": "ether.store.export_provenance:to_crate",
 }
 """From each form's name to where its `Export` is."""
 

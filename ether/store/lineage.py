@@ -11,8 +11,9 @@ something was heard before does not say that it was used, only that it could be.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 from ether.errors import LedgerDamaged, PayloadError
@@ -20,7 +21,7 @@ from ether.store.ledger_reader import LedgerReader
 from ether.store.stored_record import StoredRecord
 
 How = Literal["asked", "parent", "heard"]
-MOST_STEPS = 2_000
+MOST_STEPS = 1_000
 """Records that one tree shows unless it is told otherwise."""
 
 NOT_RECORDED = "not recorded"
@@ -31,7 +32,7 @@ NOT_FOLLOWED = "not followed: the tree is cut here"
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """What was logged while a message was handled."""
+    """What was logged while a value was made."""
 
     time: float
     source: str
@@ -139,6 +140,7 @@ def _explored(reader: LedgerReader, what: StoredRecord, most_steps: int) -> dict
 
 def _ordered(reader: LedgerReader, nodes: Mapping[str, _Node], what: StoredRecord) -> Iterator[Step]:
     """The tree as lines. A stack of its own: a chain of causes may be longer than Python's."""
+    logs_of = cache(reader.logs_of)  # each is asked for by its own step and by those that it led to
     waiting: list[tuple[str, int, str, How]] = [(what.id, 0, "", "asked")]
     while waiting:
         known, depth, of, how = waiting.pop()
@@ -150,7 +152,8 @@ def _ordered(reader: LedgerReader, nodes: Mapping[str, _Node], what: StoredRecor
         elif node.record is None:
             yield Step(known, depth, of, how, None, (), NOT_RECORDED)
         else:
-            yield Step(known, depth, of, how, node.record, tuple(log_lines(reader, known)))
+            logs = tuple(map(_log_line, logs_with(logs_of, node.record, asked=how == "asked")))
+            yield Step(known, depth, of, how, node.record, logs)
             waiting += [(cause, depth + 1, known, kind) for cause, kind in reversed(node.causes)]
 
 
@@ -165,10 +168,15 @@ def _why_again(nodes: Mapping[str, _Node], known: str, of: str) -> str:
     return SHOWN
 
 
-def log_lines(reader: LedgerReader, message_id: str) -> Iterator[LogLine]:
-    """What was logged while a message was handled."""
-    for record in reader.logs_of(message_id) if message_id else ():
-        yield _log_line(record)
+def logs_with(
+    logs_of: Callable[[str], Sequence[StoredRecord]], record: StoredRecord, *, asked: bool = False
+) -> list[StoredRecord]:
+    """What was logged where the record was made, while it was: by its source, while that handled what led to it. For
+    the record that is asked for also what others logged while they handled it."""
+    found = {log.row: log for log in logs_of(record.id) if asked or log.source == record.source}
+    for parent in record.parents:
+        found |= {log.row: log for log in logs_of(parent) if log.source == record.source}
+    return [found[row] for row in sorted(found)]
 
 
 def _log_line(record: StoredRecord) -> LogLine:

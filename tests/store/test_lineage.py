@@ -89,12 +89,22 @@ def test_when_it_is_cut_the_nearest_are_shown(tmp_path: Path) -> None:
 def test_warnings_stand_beside_the_value_that_they_came_with(tmp_path: Path) -> None:
     with Writer(tmp_path / "ledger") as writer:
         ids = write_pipeline(writer)
-        writer.log("squarer", "WARNING", "the lamp is dim", ids["square"])
+        writer.log("squarer", "WARNING", "the lamp is dim", ids["value"])
+        writer.log("doubler", "ERROR", "the scale is stuck", ids["value"])
         writer.log("squarer", "WARNING", "of something else")
+        writer.log("display", "ERROR", "no window", ids["summary"])
     tree = tree_of(tmp_path / "ledger", ids["summary"])
-    logs = {step.record.topic: [line.message for line in step.logs] for step in tree.steps if step.record}
-    assert logs["square"] == ["the lamp is dim"]
-    assert [line for messages in logs.values() for line in messages] == ["the lamp is dim"]
+    logs = {step.record.topic: [line.message for line in step.logs] for step in tree.steps if step.record and step.logs}
+    assert logs == {"square": ["the lamp is dim"], "double": ["the scale is stuck"], "summary": ["no window"]}
+
+
+def test_what_was_logged_while_a_call_was_served_stands_beside_the_call(tmp_path: Path) -> None:
+    with Writer(tmp_path / "ledger") as writer:
+        call = writer.put("camera", "camera.snap", 1, kind="call")
+        writer.log("camera", "WARNING", "too dark", call)
+        frame = writer.put("camera", "frame", 2, [call])
+    steps = tree_of(tmp_path / "ledger", frame).steps
+    assert [[line.message for line in step.logs] for step in steps] == [["too dark"], ["too dark"]]
 
 
 def test_a_replay_says_of_what(tmp_path: Path) -> None:
