@@ -21,9 +21,6 @@ Done = Callable[[Delivery], object]
 _SMALL = 65_536
 """Bytes up to which a message is decoded at once, instead of its headers first and its value on another thread."""
 
-_BATCH_OVERHEAD = 65_536
-"""Bytes beside the body that an entry's way to a recorder takes."""
-
 
 class Inbound:
     """A message on its way to its receivers. Each of them calls `done()` once, when it needs it no more: until

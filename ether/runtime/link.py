@@ -30,6 +30,9 @@ from ether.wire.topics import SessionTopics, matches
 
 logger = get_ether_logger("Ether")
 
+_BATCH_OVERHEAD = 65_536
+"""Bytes beside the body that an entry's way to a recorder takes."""
+
 _ANNOUNCE_TIMEOUT_S = 2.0
 """How long the dispatch thread may wait for room when it repeats announcements after a reconnect."""
 

@@ -280,7 +280,8 @@ class Resending:
             self._do(partial(self._ask, node, ask))
 
     def _on_answer(self, node: str, said: Mapping[str, Any]) -> None:
-        answers = [answer for topic, value in said.items() if (answer := Resent.from_value(topic, value)) is not None]
+        read = [Resent.from_value(topic, value) for topic, value in said.items() if self._tracks(topic)]
+        answers = [answer for answer in read if answer is not None]
         with self._lock:
             self._hand_on(self._order.answered(node, answers, time.monotonic()))
             self._look_after()
