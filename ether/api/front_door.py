@@ -171,24 +171,28 @@ class Ether(Calling, Reading):
 
     def instances(self) -> list[dict[str, Any]]:
         """Every instance of the session, by name: `name`, `state`, `class`, `host`, `pid`, `since` (unix seconds),
-        `error`, and what else it announces."""
+        `error`, and what else it announces. `last_known` is true while this program has no connection: the rest is as
+        it was when it was lost."""
         session = self._joined("ether.instances()").session
         session.open(CALL_TIMEOUT_S)
+        stale = {"last_known": session.link.offline_since is not None}
         return [
-            {"name": member.name, "state": member.state.value, "error": member.error, **member.about}
+            {"name": member.name, "state": member.state.value, "error": member.error, **stale, **member.about}
             for member in session.announcements()
             if member.kind == "instance"
         ]
 
     def session_info(self) -> dict[str, Any]:
         """The session: `session`, `host`, `pid`, `since` (unix seconds), `version` and `broker` of the program that
-        started it, and the names of all `instances` and `programs`."""
+        started it, and the names of all `instances` and `programs`. `offline_since` (unix seconds) says since when this
+        program has no connection, and the rest is what it knew then; None while it has one."""
         session = self._joined("ether.session_info()").session
         session.open(CALL_TIMEOUT_S)
         members = session.announcements()
         return {
             "session": session.topics.session,
             **session.info(CALL_TIMEOUT_S),
+            "offline_since": session.link.offline_since,
             "instances": [member.name for member in members if member.kind == "instance"],
             "programs": [member.name for member in members if member.kind != "instance"],
         }

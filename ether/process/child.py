@@ -123,7 +123,13 @@ class _Life:
         settings = self._settings
         dead = Announcement(settings.name, State.LOST, self._birth, about={"pid": os.getpid(), **self._holding})
         will = death_notice(self._topics, dead)
-        link = make_link(settings.broker(), settings.name, will=will, max_packet_bytes=settings.max_packet_bytes)
+        link = make_link(
+            settings.broker(),
+            settings.name,
+            will=will,
+            max_packet_bytes=settings.max_packet_bytes,
+            topics=self._topics,
+        )
         try:
             link.open(settings.connect_timeout_s)
         except EtherError as error:

@@ -106,7 +106,7 @@ class Launch:
             self._start_processes()
             endpoint, self._limit = self._broker_address(deadline)
             self._endpoint = endpoint
-            self._open_link = partial(open_link, endpoint, self._limit, STEP_TIMEOUT_S)
+            self._open_link = partial(open_link, endpoint, self._limit, STEP_TIMEOUT_S, self.topics)
             link = self._link = self._open_link(self._program, self._last_word())
             client = Client(link, self.topics)
             session = self._session = client.session

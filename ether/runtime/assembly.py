@@ -19,15 +19,24 @@ Registry = Mapping[str, Mapping[str, tuple[Mark, ...]]]
 """Class path to method name to marks."""
 
 
-def make_link(endpoint: Endpoint, source: str, *, will: Will | None, max_packet_bytes: int | None) -> Link:
-    """An unopened link to the broker at `endpoint`."""
+def make_link(
+    endpoint: Endpoint,
+    source: str,
+    *,
+    will: Will | None,
+    max_packet_bytes: int | None,
+    topics: SessionTopics | None = None,
+) -> Link:
+    """An unopened link to the broker at `endpoint`; with `topics` what is missed is sent again."""
     transport = open_transport(endpoint, client_id=source, will=will, max_packet_bytes=max_packet_bytes)
-    return Link(transport, source)
+    return Link(transport, source, topics)
 
 
-def open_link(endpoint: Endpoint, limit: int | None, timeout_s: float, source: str, will: Will | None) -> Link:
+def open_link(
+    endpoint: Endpoint, limit: int | None, timeout_s: float, topics: SessionTopics, source: str, will: Will | None
+) -> Link:
     """A link that is open; `limit` is the largest message in bytes."""
-    link = make_link(endpoint, source, will=will, max_packet_bytes=limit)
+    link = make_link(endpoint, source, will=will, max_packet_bytes=limit, topics=topics)
     link.open(timeout_s)
     return link
 

@@ -15,63 +15,26 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from ether.errors import DecodeError, PayloadTooLarge, PublishTimeout, TransportError
+from ether.errors import PayloadTooLarge, PublishTimeout, TransportError
 from ether.logs import get_ether_logger
 from ether.protocol.routes import Routes
+from ether.runtime.inbound import Done
+from ether.runtime.inbound import Inbound as Inbound
+from ether.runtime.resending import Resending
 from ether.transport.base import ConnectionDown, ConnectionUp, Delivery, ProtocolVersion, Receipt, Transport
 from ether.transport.outbox import Settled
 from ether.wire.codec import Body, encode
-from ether.wire.envelope import Envelope, EnvelopeV5, EnvelopeV311, Headers, Unpacked, unpack, unpack_headers
+from ether.wire.envelope import Envelope, EnvelopeV5, EnvelopeV311, Headers
 from ether.wire.ids import MessageIds, node_of
-from ether.wire.topics import matches
+from ether.wire.topics import SessionTopics, matches
 
 logger = get_ether_logger("Ether")
-
-_SMALL = 65_536
-"""Bytes up to which a message is decoded at once, instead of its headers first and its value on another thread."""
 
 _BATCH_OVERHEAD = 65_536
 """Bytes beside the body that an entry's way to a recorder takes."""
 
 _ANNOUNCE_TIMEOUT_S = 2.0
 """How long the dispatch thread may wait for room when it repeats announcements after a reconnect."""
-
-
-class Inbound:
-    """A message on its way to its receivers. Each of them calls `done()` once, when it needs it no more: until
-    then the message counts as unread, which is what slows a sender down to the pace of its slowest receiver."""
-
-    __slots__ = ("_claims", "_link", "_unpacked", "delivery")
-
-    def __init__(self, link: Link, delivery: Delivery, claims: int) -> None:
-        self.delivery = delivery
-        self._link = link
-        self._claims = claims
-        self._unpacked: Unpacked | None = None
-
-    def unpack(self) -> Unpacked:
-        """Value and headers; raises `DecodeError`."""
-        if self._unpacked is None:
-            self._unpacked = unpack(self.delivery.payload, self.delivery.properties)
-        return self._unpacked
-
-    def headers(self) -> Headers | None:
-        """The headers alone, where the value is large; None for a stranger's message. Never raises."""
-        if self._unpacked is None and len(self.delivery.payload) > _SMALL:
-            return unpack_headers(self.delivery.payload, self.delivery.properties)
-        try:
-            return self.unpack().headers
-        except DecodeError:
-            return unpack_headers(self.delivery.payload, self.delivery.properties)
-
-    def done(self) -> None:
-        """This receiver is finished with it."""
-        if self._claims > 1:
-            with self._link.claims_lock:
-                self._claims -= 1
-                if self._claims:
-                    return
-        self._link.transport.consumed(self.delivery)
 
 
 Receiver = Callable[[Inbound], object]
@@ -84,8 +47,9 @@ TakeNow = Callable[[Inbound], bool]
 class Link:
     """One process's connection to one session. Every method may be called from any thread."""
 
-    def __init__(self, transport: Transport, source: str) -> None:
-        """`source` is the instance's or program's name, as it stands in every header."""
+    def __init__(self, transport: Transport, source: str, topics: SessionTopics | None = None) -> None:
+        """`source` is the instance's or program's name, as it stands in every header. With `topics` what is missed is
+        sent again (`ether.runtime.resending`)."""
         self.transport = transport
         self.source = source
         self.claims_lock = threading.Lock()
@@ -93,6 +57,8 @@ class Link:
         self.unheard = 0
         self.on_connection: list[Callable[[bool], object]] = []
         """Told of a lost connection (False) and of its return (True), on the dispatch thread: they only note it."""
+        self.offline_since: float | None = None
+        """Unix seconds; None while connected."""
         self._fenced: frozenset[str] = frozenset()
         self._beats = 0
         self._envelope: Envelope = EnvelopeV5()
@@ -105,6 +71,7 @@ class Link:
         self._now: dict[Receiver, TakeNow] = {}
         self._routes_lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self.resending = None if topics is None else Resending(self, topics)
 
     def open(self, timeout_s: float, *, dispatch: bool = True) -> None:
         """Connect, and start the dispatch thread. Without `dispatch` the owner feeds `step()` itself."""
@@ -115,10 +82,16 @@ class Link:
             self.transport.offer_to(self._take_now)
             self._thread = threading.Thread(target=self._dispatch, name=f"ether-dispatch-{self.source}", daemon=True)
             self._thread.start()
+        if self.resending is not None:
+            self.resending.open()
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Disconnect cleanly and end the dispatch thread. Twice is fine."""
+        if self.resending is not None:
+            self.resending.say_goodbye()
         self.transport.close(timeout_s)
+        if self.resending is not None:
+            self.resending.close()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -192,6 +165,8 @@ class Link:
             self._sequences[topic] = sequence
             if qos:
                 self._last = receipt
+                if self.resending is not None:
+                    self.resending.sent(topic, sequence, packed.payload, packed.properties)
             if keep is not None:
                 keep(headers, self._envelope.body(packed, value))
         return receipt
@@ -209,10 +184,14 @@ class Link:
 
     def beat(self, topic: str, value: object) -> None:
         """Publish a sign of life: QoS 0, and never behind a publisher that waits for room. Raises `TransportError`."""
+        self.tell(topic, value, qos=0, timeout_s=0.0)
+
+    def tell(self, topic: str, value: object, *, timeout_s: float, qos: int = 1) -> None:
+        """Publish beside the user's messages, whose publishers may be waiting for room. Raises `TransportError`."""
         self._beats += 1
         now = time.time()
         packed = self._envelope.pack(value, Headers(self._ids.next(int(now * 1000)), self.source, self._beats, now))
-        self.transport.publish(topic, packed.payload, qos=0, properties=packed.properties, timeout_s=0.0)
+        self.transport.publish(topic, packed.payload, qos=qos, properties=packed.properties, timeout_s=timeout_s)
 
     def announce(self, topic: str, value: object) -> None:
         """Publish retained, and repeat it after every reconnect: a broker that was started anew has forgotten
@@ -260,6 +239,8 @@ class Link:
             if now is not None:
                 self._now[receiver] = now
             self._routes.add(topic_filter, receiver)
+        if self.resending is not None:
+            self.resending.listening(topic_filter, qos)
         self.transport.subscribe([topic_filter], qos=qos, timeout_s=timeout_s)
 
     def unlisten(self, topic_filter: str, receiver: Receiver) -> None:
@@ -267,6 +248,8 @@ class Link:
         with self._routes_lock:
             last = self._routes.remove(topic_filter, receiver)
             self._now.pop(receiver, None)
+        if last and self.resending is not None:
+            self.resending.unlistening(topic_filter)
         if last and self.transport.connected:
             self.transport.unsubscribe([topic_filter])
 
@@ -277,9 +260,15 @@ class Link:
                 self._route(item)
             case ConnectionDown(reason):
                 logger.warning("%s lost its connection to the broker: %s. Trying again...", self.source, reason)
+                self.offline_since = self.offline_since or time.time()
+                if self.resending is not None:
+                    self.resending.went_down()
                 self._tell_connection(False)
             case ConnectionUp():
                 logger.info("%s is connected to the broker again", self.source)
+                self.offline_since = None
+                if self.resending is not None:
+                    self.resending.came_up()
                 self._announce_again()
                 self._tell_connection(True)
 
@@ -297,8 +286,23 @@ class Link:
         if self._fenced and self._is_fenced(inbound):
             self._refuse(inbound)
             return
+        if self.resending is not None and self.resending.takes(inbound):
+            return
         for receiver in receivers:
             receiver(inbound)
+
+    def hand_over(self, delivery: Delivery, done: Done | None = None) -> None:
+        """Give a message to its receivers; `done` as for `Inbound`. They only enqueue, whichever thread it is."""
+        with self._routes_lock:
+            receivers = self._routes.match(delivery.topic)
+            takers = [self._now.get(receiver) for receiver in receivers]
+        inbound = Inbound(self, delivery, len(receivers), done)
+        if not receivers or (self._fenced and self._is_fenced(inbound)):
+            inbound.drop()
+            return
+        for receiver, take in zip(receivers, takers, strict=True):
+            if take is None or not take(inbound):
+                receiver(inbound)
 
     def _take_now(self, delivery: Delivery) -> bool:
         """On the transport's thread: give it to its receivers, if all of them can take it at once."""
@@ -312,6 +316,8 @@ class Link:
             self._refuse(inbound)
             return True
         try:
+            if self.resending is not None and self.resending.takes(inbound):
+                return True
             taken = True
             for take in takers:
                 taken = take is not None and take(inbound) and taken
@@ -320,9 +326,13 @@ class Link:
             logger.exception("%s could not route a message", self.source)
             return True
 
+    def is_fenced(self, message_id: str) -> bool:
+        """Whether what this message's sender sends is refused."""
+        return node_of(message_id) in self._fenced
+
     def _is_fenced(self, inbound: Inbound) -> bool:
         headers = inbound.headers()
-        return headers is not None and node_of(headers.id) in self._fenced
+        return headers is not None and self.is_fenced(headers.id)
 
     def _refuse(self, inbound: Inbound) -> None:
         self.refused += 1

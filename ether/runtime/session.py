@@ -7,7 +7,6 @@ program's own reply topic. One that dies meanwhile is not waited for.
 from __future__ import annotations
 
 import os
-import queue
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -58,6 +57,7 @@ class Session(Members):
         self._questions: dict[bytes, Barrier] = {}
         self._echoes: set[bytes] = set()
         self._opened = self._listening = False
+        self._info: dict[str, Any] = {}
         self._opening = threading.Lock()
         self._reply_topic = topics.reply(reply_client(link.source))
         self.calls = Caller(link, topics, self._reply_topic, lambda: self._known)
@@ -84,18 +84,21 @@ class Session(Members):
         self.link.listen(self._reply_topic, self._on_reply, now=self._take_reply, timeout_s=timeout_s)
         self.link.listen(self.topics.control(FENCE), self._on_fence, now=self._on_fence, timeout_s=timeout_s)
         self.link.listen(self.topics.control(CLAIM), self._on_claim, now=self._on_claim, timeout_s=timeout_s)
+        self.link.listen(self.topics.session_info, self._on_info, timeout_s=timeout_s)
         self.link.listen(self.topics.state("+"), self._on_state, timeout_s=timeout_s)
         self.catch_up(timeout_s)
 
-    def catch_up(self, timeout_s: float) -> None:
+    def catch_up(self, timeout_s: float, *, while_online: bool = False) -> None:
         """Return when everything is known that the broker took before now: when a message to ourselves comes back,
-        whatever was on its way to us has come before it."""
+        whatever was on its way to us has come before it. `while_online`: not through an outage."""
         echo = _ECHO + os.urandom(8)
         with self._changed:
             self._echoes.add(echo)
         deadline = Deadline(timeout_s)
         came_back = False
         while not came_back and not deadline.passed:  # asked again, in case the broker died with the first one
+            if while_online and self.link.offline_since is not None:
+                break
             self.link.publish(self._reply_topic, None, correlation=echo, timeout_s=deadline.left())
             with self._changed:
                 patience = min(_ECHO_PATIENCE_S, deadline.left())
@@ -118,21 +121,19 @@ class Session(Members):
     # -- presence
 
     def info(self, timeout_s: float) -> dict[str, Any]:
-        """What is retained about the session itself; empty where it is led by nobody any more."""
-        found: queue.SimpleQueue[object] = queue.SimpleQueue()
-
-        def receive(inbound: Inbound) -> None:
-            found.put(_value_of(inbound))
-
-        self.link.listen(self.topics.session_info, receive, timeout_s=timeout_s)
+        """What is retained about the session itself; empty where it is led by nobody any more. While there is no
+        connection, at once, what was known of it last."""
         try:
-            self.catch_up(timeout_s)
-        finally:
-            self.link.unlisten(self.topics.session_info, receive)
-        value = None
-        while not found.empty():
-            value = found.get()
-        return value if isinstance(value, dict) else {}
+            if self.link.offline_since is None:
+                self.catch_up(timeout_s, while_online=True)
+        except TransportError:
+            if self.link.offline_since is None:
+                raise
+        return dict(self._info)
+
+    def _on_info(self, inbound: Inbound) -> None:
+        value = _value_of(inbound)
+        self._info = value if isinstance(value, dict) else {}
 
     # -- names
 

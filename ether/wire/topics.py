@@ -197,6 +197,10 @@ class SessionTopics:
         """The session's own commands."""
         return f"{self._prefix}control/{verb}"
 
+    def missed(self, whom: str) -> str:
+        """Messages that a receiver missed: to one process by its node, or to `all`."""
+        return f"{self._prefix}control/missed/{whom}"
+
     def user_topic(self, mqtt_topic: str) -> str:
         """A user's name for an MQTT topic: the inverse of `data()`."""
         if mqtt_topic.startswith(self._data):
@@ -207,6 +211,11 @@ class SessionTopics:
         """Whose announcement this topic carries; None where it carries none."""
         instance = mqtt_topic.removeprefix(self._state)
         return None if instance == mqtt_topic or not instance or "/" in instance else instance
+
+
+def is_data(mqtt_topic: str) -> bool:
+    """True for a topic, or filter, of the data plane: what users publish, inside a session or outside of all."""
+    return not mqtt_topic.startswith(ROOT) or mqtt_topic.split("/")[3:4] == ["data"]
 
 
 def matches(topic_filter: str, topic: str) -> bool:

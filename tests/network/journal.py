@@ -27,6 +27,10 @@ class Journal:
         self._program = program
         self._events: list[Event] = []
 
+    def said(self) -> str:
+        """The end of what the program has printed to stderr."""
+        return "".join(self._program.lines["err"])[-6000:]
+
     def events(self, what: str, after: float = 0.0) -> list[Event]:
         """All of a kind since a time."""
         self._read()

@@ -84,6 +84,8 @@ def main(name: str, other: str, settings: str = "{}") -> None:
         for thread in work:
             thread.start()
         while not ending.wait(0.1):
+            tell("offline", ether.session_info()["offline_since"] is not None)
+            tell("last-known", any(it["last_known"] for it in ether.instances()))
             tell("present", " ".join(f"{it['name']}={it['state']}" for it in ether.instances()))
         enough.set()
         for thread in work:
