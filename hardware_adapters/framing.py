@@ -55,13 +55,13 @@ class Framing(Protocol):
 class Framer:
     """Makes frames of a stream of bytes, and counts what made none.
 
-    `skipped` is how many bytes belonged to no frame, `faults` how often for which reason, `rejected` the last damaged
-    frame. Not thread-safe: one reader owns it.
+    `skipped` is how many bytes belonged to no frame, `faults` how often for which reason, `rejections` how many
+    frames were damaged, `rejected` the last of them. Not thread-safe: one reader owns it.
     """
 
     def __init__(self, framing: Framing) -> None:
         self._framing, self._buffer, self._lost, self._fault = framing, bytearray(), False, ""
-        self.skipped, self.rejected = 0, b""
+        self.skipped, self.rejections, self.rejected = 0, 0, b""
         self._faults: Counter[str] = Counter()
 
     @property
@@ -102,7 +102,7 @@ class Framer:
         if taken.fault and not (taken.fault == self._fault == GARBAGE):  # a run of it, however split, counts once
             self._faults[taken.fault] += 1
         if taken.rejected:
-            self.rejected = taken.rejected
+            self.rejections, self.rejected = self.rejections + 1, taken.rejected
 
 
 def _before_start(buffer: bytearray, start: bytes) -> Taken | None:
