@@ -3,10 +3,11 @@
     with SerialPort("/dev/ttyUSB0", identity=Identity("ACME,Heater,0042,1.3"), on_connect=restore) as heater:
         heater.query_value("TEMP?", float)
 
-What it promises: each call returns an answer to its own command, or raises one `AdapterError` that says what happened,
-within its time-out (with retries: each attempt's). Commands of several threads never mix. A device that is unplugged and
-plugged in again is found by its identity, on whatever port; `on_connect` brings its settings back before anybody else
-may speak to it; until then every call raises `Disconnected` at once. Another device is never taken for it.
+What it promises: each call returns an answer to its own command, or raises one `AdapterError` that says what
+happened, within its time-out (with retries: each attempt's). Commands of several threads never mix. A device that is
+unplugged and plugged in again is found by its identity, on whatever port; `on_connect` brings its settings back
+before anybody else may speak to it; until then every call raises `Disconnected` at once. Another device is never
+taken for it.
 
 The trap: `retries` repeats a command. Reading twice is harmless, dosing twice is not: it is 0 unless you say so, and
 `write` never repeats. `on_connect`, `on_input` and `on_presence` are called from threads of the adapter.
@@ -194,9 +195,7 @@ class Adapter:
 
     # Asking
 
-    def _repeated(
-        self, command: bytes, parse: Callable[[bytes], T], timeout_s: float | None, retries: int | None
-    ) -> T:
+    def _repeated(self, command: bytes, parse: Callable[[bytes], T], timeout_s: float | None, retries: int | None) -> T:
         timeout_s = self.timeout_s if timeout_s is None else timeout_s
         attempts = 1 + (self.retries if retries is None else retries)
         with self._lease_for(command):
@@ -233,7 +232,12 @@ class Adapter:
         if self._setting_up == threading.get_ident():
             return nullcontext()
         self._present(command)
-        return self._lock.lease(self.name, f"{command[:40]!r}")
+        lease = self._lock.lease(self.name, f"{command[:40]!r}")
+        if lease.interrupted:
+            lease.release()
+            why = f"the device was lost during the lease of {lease.holding}; what was begun must begin again"
+            raise Disconnected(self.name, why, command=command)
+        return lease
 
     @contextmanager
     def _turn(self, command: bytes) -> Iterator[Connection]:
@@ -332,6 +336,7 @@ class Adapter:
             self._connection = None
             self._tally.add_line(connection.counts)
             if self._presence.online:
+                self._lock.interrupt(error.problem)
                 self._tell(Presence(False, self.port, error.problem))
                 self._begin_search()
         connection.close()
@@ -350,7 +355,7 @@ class Adapter:
                 break
             except AdapterError as error:
                 told = self._explain(str(error), told)
-            except Exception as error:  # noqa: BLE001 - a user's on_connect; the device must be found all the same
+            except Exception as error:
                 if str(error) != told:
                     logger.exception("%s: on_connect failed; it is tried again", self.name)
                 told = self._explain(f"on_connect failed: {error}", told)
@@ -364,4 +369,3 @@ class Adapter:
             with self._changed:
                 self._presence = Presence(False, self.port, reason, self._presence.since)
         return reason
-

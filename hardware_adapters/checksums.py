@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 
 class CrcModel(NamedTuple):
-    """What defines a CRC: width in bits, polynomial, start value, reflected bits, final exclusive or, published check."""
+    """What defines a CRC: width, polynomial, start value, reflected bits, final exclusive or, published check."""
 
     width: int
     polynomial: int

@@ -22,10 +22,10 @@ class Events:
 
 
 class LineCounts(NamedTuple):
-    """What happened on a line: bytes that belonged to no frame, how often for which fault, answers that came too late."""
+    """What happened on a line: bytes that belonged to no frame, how often which fault, answers that came too late."""
 
     skipped_bytes: int = 0
-    faults: Mapping[str, int] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
+    faults: Mapping[str, int] = {}
     late: int = 0
 
 

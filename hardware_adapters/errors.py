@@ -8,7 +8,8 @@
     ├── BadAnswer (ValueError)                what came back is damaged: checksum, garbage, half an answer
     ├── WrongDevice (LookupError)             another device answers there than the one that was named
     ├── Disconnected (ConnectionError)        the device is gone, or the adapter was closed
-    └── VisaFailure (RuntimeError)            VISA refuses for a reason of its own; `status` is its name for it
+    ├── VisaFailure (RuntimeError)            VISA refuses for a reason of its own; `status` is its name for it
+    └── InstrumentError (RuntimeError)        the instrument's own error queue says so (in scpi.py)
 
 Each keeps `port`, `command` and `answer` (what came back, bytes), so that a caller can decide without reading the
 sentence. Each inherits the builtin that a caller would already catch.
@@ -59,7 +60,9 @@ class PortNotFound(AdapterError, FileNotFoundError):
 class PermissionDenied(AdapterError, PermissionError):
     """The port is there, and this user may not open it. `group` is the one to join, None where that does not help."""
 
-    def __init__(self, port: str, *, group: str | None = None, user: str = "") -> None:
+    def __init__(
+        self, port: str, *, group: str | None = None, user: str = "", command: bytes | str | None = None
+    ) -> None:
         self.group = group
         if group:
             advice = (
@@ -68,7 +71,7 @@ class PermissionDenied(AdapterError, PermissionError):
             )
         else:
             advice = " Ask who administers this machine for access to it."
-        super().__init__(port, "this user may not open it." + advice)
+        super().__init__(port, "this user may not open it." + advice, command=command)
 
 
 class PortBusy(AdapterError, BlockingIOError):

@@ -112,7 +112,9 @@ def _before_start(buffer: bytearray, start: bytes) -> Taken | None:
         return Taken(0)
     if place > 0:
         return Taken(place, fault=GARBAGE)
-    kept = next((size for size in range(min(len(start) - 1, len(buffer)), 0, -1) if start.startswith(buffer[-size:])), 0)
+    kept = next(
+        (size for size in range(min(len(start) - 1, len(buffer)), 0, -1) if start.startswith(buffer[-size:])), 0
+    )
     return Taken(len(buffer) - kept, fault=GARBAGE) if len(buffer) > kept else None
 
 
@@ -120,9 +122,10 @@ def _before_start(buffer: bytearray, start: bytes) -> Taken | None:
 class Delimited:
     """Frames that end with `end`, and begin with `start` where the instrument sends one (`b"$"`, STX).
 
-    `strip` are bytes that are taken off the end of a payload (the carriage return of `b"\\r\\n"`). With a `checksum`, it
-    stands before `end`, after `separator` (`b"*"` in NMEA sentences), and covers what lies between start and separator. Neither
-    `end` nor `start` may occur in a payload: a second start in a frame means that the first one's rest was lost.
+    `strip` are bytes that are taken off the end of a payload (the carriage return of `b"\\r\\n"`). With a `checksum`,
+    it stands before `end`, after `separator` (`b"*"` in NMEA sentences), and covers what lies between start and
+    separator. Neither `end` nor `start` may occur in a payload: a second start in a frame means that the first one's
+    rest was lost.
     """
 
     end: bytes = b"\n"
@@ -212,8 +215,10 @@ class Fixed:
         return self.start + payload + (self.checksum.of(payload) if self.checksum else b"")
 
 
-def _measured(buffer: bytearray, head: int, length: int, checksum: Checksum | None, covered: int | None = None) -> Taken | None:
-    """A frame of known length; where its checksum is wrong, one byte is skipped: its start may have been a false one."""
+def _measured(
+    buffer: bytearray, head: int, length: int, checksum: Checksum | None, covered: int | None = None
+) -> Taken | None:
+    """A frame of known length; where its checksum is wrong one byte is skipped: its start may be a false one."""
     size = checksum.size if checksum else 0
     if len(buffer) < head + length + size:
         return None

@@ -45,9 +45,9 @@ class Fingerprint(NamedTuple):
 class Identity:
     """The device that is wanted. Everything that is given must fit.
 
-    `answer` is the whole answer to `query` (surrounding blanks do not count), or a compiled pattern that fits all of it;
-    the pattern's groups, where it has some, are what distinguishes one such device from another. `read` cuts out of
-    the answer's bytes what is to be compared.
+    `answer` is the whole answer to `query` (surrounding blanks do not count), or a compiled pattern that fits all of
+    it; the pattern's groups, where it has some, are what distinguishes one such device from another. `read` cuts out
+    of the answer's bytes what is to be compared.
     """
 
     answer: str | bytes | re.Pattern[str] | None = None

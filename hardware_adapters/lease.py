@@ -4,7 +4,8 @@
         port.query("CAL?")          # nobody else's command comes between
 
 A lease belongs to the thread that took it; other threads may act under it with `lease.joined()`. A thread that has
-the lease may lease again. Who comes first is served first. Who waits for too long gets `PortBusy`, which says who holds it, why and since when.
+the lease may lease again. Who comes first is served first. Who waits for too long gets `PortBusy`, which says who
+holds it, why and since when.
 """
 
 from __future__ import annotations
@@ -64,10 +65,18 @@ class PortLock:
         try:
             if not self._changed.wait_for(lambda: self._lease is None and self._queue[0] is turn, timeout_s):
                 held = self._lease.holding if self._lease else None
-                raise PortBusy(self.port, holder=str(held or "those who came before"), reason=held.reason if held else "")
+                raise PortBusy(
+                    self.port, holder=str(held or "those who came before"), reason=held.reason if held else ""
+                )
         finally:
             self._queue.remove(turn)
             self._changed.notify_all()
+
+    def interrupt(self, why: str) -> None:
+        """The device was lost while it was leased: what its holder had begun does not hold any more."""
+        with self._changed:
+            if self._lease is not None:
+                self._lease.interrupted = why
 
     def leave(self, lease: Lease) -> None:
         """One entry less of this thread into the lease; the last one frees the port. For `Lease`."""
@@ -88,7 +97,7 @@ class Lease:
     """A port that somebody has; a context, or ended with `release()`."""
 
     def __init__(self, lock: PortLock, holding: Holding) -> None:
-        self._lock, self.holding = lock, holding
+        self._lock, self.holding, self.interrupted = lock, holding, ""
         self._entries: Counter[int] = Counter()
 
     def admits(self, thread: int) -> bool:
@@ -111,7 +120,7 @@ class Lease:
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """Let the calling thread act under this lease, which another thread took. Raises PortBusy where it has ended."""
+        """Let the calling thread act under this lease, which another one took. Raises PortBusy where it has ended."""
         self._lock.enter(self)
         try:
             yield

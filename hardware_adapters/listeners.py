@@ -77,6 +77,6 @@ class Calls:
     def _call(self, callback: Callable[..., Any], arguments: tuple[object, ...]) -> None:
         try:
             callback(*arguments)
-        except Exception:  # noqa: BLE001 - a user's callback; its failure must not end the thread of all others
+        except Exception:
             self.failed += 1
             logger.exception("%s: a callback failed", self._name)

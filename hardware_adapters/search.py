@@ -1,8 +1,9 @@
 """Finds a device by its identity, wherever it is plugged in.
 
-The port that the user named is looked at first, then the one where the device was last, then the others. What USB tells is
-compared without opening; a port that another program holds is left alone; a stranger is asked the one question of the
-identity and nothing else. The trap: that question may mean something to the stranger. Narrow the `candidates` where it might.
+The port that the user named is looked at first, then the one where the device was last, then the others. What USB
+tells is compared without opening; a port that another program holds is left alone; a stranger is asked the one
+question of the identity and nothing else. The trap: that question may mean something to the stranger. Narrow the
+`candidates` where it might.
 """
 
 from __future__ import annotations

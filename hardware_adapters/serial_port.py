@@ -4,8 +4,8 @@
     heater = SerialPort("/dev/ttyUSB0", identity=Identity("ACME,Heater,0042,1.3"))
     heater.query("TEMP?")                                        # "21.5"
 
-`SerialPort` is an `Adapter` (retries, identity, reconnect, leases: see there) over a line. A thread reads each open port,
-so a pulled plug is noticed at once, and a frame that nobody asked for reaches `on_input`.
+`SerialPort` is an `Adapter` (retries, identity, reconnect, leases: see there) over a line. A thread reads each open
+port, so a pulled plug is noticed at once, and a frame that nobody asked for reaches `on_input`.
 
 The trap: an answer that comes after its time-out would be taken for the answer to the next question. After a time-out
 the line must therefore have been quiet for `settle_s` before the next command is sent; what came too late is counted.
@@ -34,6 +34,9 @@ from hardware_adapters.port_access import PORT_FAULTS, hold, opening_error, rele
 _READ_S = 0.2
 """Where a read cannot be interrupted (sockets), closing waits so long."""
 
+OPENING_FAULTS: tuple[type[Exception], ...] = (*PORT_FAULTS, ValueError)
+"""Pyserial raises ValueError for a URL that it does not know."""
+
 _SETTLE_LIMIT_S = 1.0
 _JOIN_S = 2.0
 
@@ -42,9 +45,10 @@ class SerialPort(Adapter):
     """An instrument on a serial line.
 
     `port` is where it is looked for first (None: wherever its identity is found), `candidates` where else: names,
-    patterns (`/dev/ttyUSB*`), or a function that lists `PortInfo`; by default the ports of this machine where the port is
-    one of them. `framing` is the form of its messages, `unsolicited` tells input from answers (by default all that comes
-    while nothing was asked is input), `line` goes to pyserial (`parity="E"`, `rtscts=True`). The rest: see `Adapter`.
+    patterns (`/dev/ttyUSB*`), or a function that lists `PortInfo`; by default the ports of this machine where the
+    port is one of them. `framing` is the form of its messages, `unsolicited` tells input from answers (by default all
+    that comes while nothing was asked is input), `line` goes to pyserial (`parity="E"`, `rtscts=True`). The rest: see
+    `Adapter`.
     """
 
     def __init__(
@@ -126,9 +130,11 @@ class SerialMedium:
             if "://" not in port and os.name == "posix":
                 opened.exclusive = True
             opened.open()
-        except (*PORT_FAULTS, ValueError) as error:
+        except OPENING_FAULTS as error:
             raise opening_error(port, error) from error
-        return SerialConnection(hold(port, holder), port, opened, Framer(self._framing), events, self._unsolicited, self._settle_s)
+        return SerialConnection(
+            hold(port, holder), port, opened, Framer(self._framing), events, self._unsolicited, self._settle_s
+        )
 
 
 class SerialConnection:
@@ -138,7 +144,7 @@ class SerialConnection:
         self,
         held: str,
         port: str,
-        opened: serial.SerialBase,
+        opened: serial.Serial,
         framer: Framer,
         events: Events,
         unsolicited: Callable[[bytes], bool] | None,

@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hardware_adapters.checksums import Checksum
 from hardware_adapters.framing import Delimited, Framing, ScpiMessages
 from hardware_adapters.simulate.faults import FAULTS, Fault, FaultName
-from hardware_adapters.simulate.instrument import DescribedInstrument, Property, SimulatedInstrument
+from hardware_adapters.simulate.instrument import DescribedInstrument, Property, SimulatedInstrument, Stream
 from hardware_adapters.simulate.world import Wire
 
 
@@ -56,6 +56,14 @@ class PropertyPart(_Part):
     form: str = "{:g}"
     noise: float = 0.0
     drift_per_s: float = 0.0
+
+
+class StreamPart(_Part):
+    """What it says unasked: see `Stream`."""
+
+    every_s: float = Field(gt=0)
+    property: str
+    form: str = "{}"
 
 
 class FramingPart(_Part):
@@ -84,6 +92,7 @@ class InstrumentPart(_Part):
     properties: Mapping[str, PropertyPart] = Field(default_factory=dict)
     dialogues: Mapping[str, str | None] = Field(default_factory=dict)
     framing: FramingPart | None = None
+    stream: StreamPart | None = None
 
     def instrument(self, name: str) -> SimulatedInstrument:
         """The instrument. Raises ValueError for a model that is not there."""
@@ -92,7 +101,10 @@ class InstrumentPart(_Part):
         properties = [Property(key, **part.model_dump()) for key, part in self.properties.items()]
         identity = self.idn or f"ETHER,Simulated,{name},1"
         framing = self.framing.framing() if self.framing else ScpiMessages()
-        return DescribedInstrument(name, identity, properties, self.dialogues, framing)
+        if self.stream and self.stream.property not in self.properties:
+            raise ValueError(f"stream: there is no property {self.stream.property!r}; there are: {[*self.properties]}")
+        stream = Stream(**self.stream.model_dump()) if self.stream else None
+        return DescribedInstrument(name, identity, properties, self.dialogues, framing, stream)
 
 
 class WirePart(_Part):
@@ -146,7 +158,7 @@ def read_description(source: str | Path | Mapping[str, Any]) -> LabDescription:
     strangers = {fault.instrument for fault in description.faults} - set(description.instruments)
     if strangers:
         known = ", ".join(description.instruments)
-        raise LabError(f"{where}: faults: there is no instrument {sorted(strangers)[0]!r}; there are: {known}")
+        raise LabError(f"{where}: faults: there is no instrument {min(strangers)!r}; there are: {known}")
     return description
 
 

@@ -1,8 +1,8 @@
 """Where a simulated instrument can be reached: a real pty, or a TCP port (`socket://`) where there are no ptys.
 
-A pty stands behind a link with a name that stays, as `/dev/serial/by-id` has them. `unplug()` closes the pty under its
-reader's hands and takes the link away, as the operating system does with a pulled adapter. A thread serves each endpoint
-that is plugged in.
+A pty stands behind a link with a name that stays, as `/dev/serial/by-id` has them. `unplug()` closes the pty under
+its reader's hands and takes the link away, as the operating system does with a pulled adapter. A thread serves each
+endpoint that is plugged in.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hardware_adapters.simulate.instrument import SimulatedInstrument
 
 _READ_BYTES = 65536
 _JOIN_S = 5.0
+_CATCH_UP = 1000
 
 
 class Endpoint(Protocol):
@@ -46,6 +47,8 @@ class Dialogue:
     def __init__(self, instrument: SimulatedInstrument) -> None:
         self._instrument, self._framer = instrument, Framer(instrument.framing)
         self._due: deque[tuple[float, bytes]] = deque()
+        self._every_s = instrument.stream_every_s
+        self._next = instrument.clock.now() + (self._every_s or 0.0)
 
     def hear(self, data: bytes) -> None:
         """Bytes from the reader."""
@@ -59,6 +62,7 @@ class Dialogue:
     def say(self) -> bytes:
         """Bytes that are due now."""
         said, now = b"", self._instrument.clock.now()
+        said += self._unasked(now)
         while self._due and self._due[0][0] <= now:
             said += self._due.popleft()[1]
         return said
@@ -66,7 +70,23 @@ class Dialogue:
     def wait_s(self) -> float | None:
         """How long until something is due, by the wall's clock; None: nothing is."""
         clock = self._instrument.clock
-        return clock.wall_s(self._due[0][0] - clock.now()) if self._due else None
+        times = [self._due[0][0]] if self._due else []
+        times += [self._next] if self._every_s else []
+        return clock.wall_s(min(times) - clock.now()) if times else None
+
+    def _unasked(self, now: float) -> bytes:
+        """What the instrument has said by itself up to now; after a long pause, not all of it."""
+        said, instrument = b"", self._instrument
+        if not self._every_s:
+            return said
+        self._next = max(self._next, now - _CATCH_UP * self._every_s)
+        while self._next <= now:
+            self._next += self._every_s
+            message = instrument.unasked()
+            if message is not None:
+                payload = message.encode() if isinstance(message, str) else message
+                said += instrument.faults.distorted(instrument.framing.encode(payload), now)
+        return said
 
 
 class _Served:
@@ -150,8 +170,8 @@ class PtyEndpoint:
     """A pty behind a link (POSIX)."""
 
     def __init__(self, link: Path) -> None:
-        self._link, self._served, self._guard = link, None, threading.RLock()
-        self._served: _ServedPty | None
+        self._link, self._guard = link, threading.RLock()
+        self._served: _ServedPty | None = None
 
     @property
     def port(self) -> str:

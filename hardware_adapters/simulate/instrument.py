@@ -47,10 +47,20 @@ class Property:
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What an instrument says unasked: every so many seconds, a property in a form (`W={}`)."""
+
+    every_s: float
+    property: str
+    form: str = "{}"
+
+
 class SimulatedInstrument:
-    """One instrument of a lab. Subclasses write `answer`; `self.lab(name)` and `self.change(name, value)` are the world."""
+    """One instrument of a lab. Subclasses write `answer`; `lab(name)` and `change(name, value)` reach its world."""
 
     framing: Framing = ScpiMessages()
+    stream_every_s: float | None = None
 
     def __init__(self, name: str, identity: str = "") -> None:
         self.name, self.identity = name, identity or f"ETHER,{type(self).__name__},{name},1"
@@ -65,6 +75,10 @@ class SimulatedInstrument:
     def answer(self, command: str) -> str | bytes | None:
         """What it answers; None: nothing. Raises LookupError for a command that it does not know."""
         raise LookupError(command)
+
+    def unasked(self) -> str | bytes | None:
+        """What it says by itself, each `stream_every_s` seconds; None: nothing this time."""
+        return None
 
     def reset(self) -> None:
         """What `*RST` and power-up do."""
@@ -134,8 +148,10 @@ class DescribedInstrument(SimulatedInstrument):
         properties: Sequence[Property],
         dialogues: Mapping[str, str | None] | None = None,
         framing: Framing | None = None,
+        stream: Stream | None = None,
     ) -> None:
         super().__init__(name, identity)
+        self._stream, self.stream_every_s = stream, stream.every_s if stream else None
         self.framing = framing or SimulatedInstrument.framing
         self.properties, self._dialogues = tuple(properties), dict(dialogues or {})
         self._getters = {prop.get: prop for prop in properties if prop.get}
@@ -164,6 +180,11 @@ class DescribedInstrument(SimulatedInstrument):
                 self._set(prop, found[1])
                 return None
         raise LookupError(command)
+
+    def unasked(self) -> str | None:
+        """See `SimulatedInstrument`."""
+        streamed = [prop for prop in self.properties if self._stream and prop.name == self._stream.property]
+        return self._stream.form.format(self.reading(streamed[0])) if self._stream and streamed else None
 
     def reading(self, prop: Property) -> str:
         """A property as it is read now."""

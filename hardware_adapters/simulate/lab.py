@@ -17,7 +17,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hardware_adapters.simulate.clock import Clock, ScaledClock
 from hardware_adapters.simulate.description import InstrumentPart, LabDescription, LabError, read_description
@@ -25,6 +25,9 @@ from hardware_adapters.simulate.endpoints import Endpoint, PtyEndpoint, SocketEn
 from hardware_adapters.simulate.faults import Fault, FaultName, Faults
 from hardware_adapters.simulate.instrument import SimulatedInstrument
 from hardware_adapters.simulate.world import World
+
+if TYPE_CHECKING:
+    from hardware_adapters.simulate.visa_bench import VisaBench
 
 _JOIN_S = 5.0
 
@@ -51,6 +54,7 @@ class SimulatedLab:
         self._endpoints: dict[str, Endpoint] = {}
         self._at: dict[str, str] = {}  # which instrument is plugged in at whose place
         self._pulled: dict[str, str] = {}  # by a fault, and where it goes back to
+        self._bench: VisaBench | None = None
         self._guard = threading.RLock()
         self._changed, self._closing = threading.Event(), False
         self._thread: threading.Thread | None = None
@@ -107,6 +111,18 @@ class SimulatedLab:
         if isinstance(endpoint, SocketEndpoint):
             return f"TCPIP::127.0.0.1::{endpoint.number}::SOCKET@py"
         return f"ASRL{endpoint.port}::INSTR@py"
+
+    def visa_resource(self, name: str, resource: str) -> str:
+        """Put this instrument into pyvisa-sim, too, under a VISA name (`GPIB0::8::INSTR`); returns it with its library.
+
+        It reaches programs of this process only, and is never unplugged; its other faults act.
+        """
+        from hardware_adapters.simulate.visa_bench import VisaBench
+
+        if self._bench is None:
+            assert self._folder is not None, "start the lab first"
+            self._bench = VisaBench(Path(self._folder.name))
+        return self._bench.add(resource, self.instruments[name])
 
     def unplug(self, name: str) -> None:
         """Pull the plug of this instrument, wherever it is."""

@@ -1,8 +1,8 @@
 """What the instruments of a lab measure and change: quantities by name, and wires between them.
 
 A wire lets one quantity follow another as most things in a lab do, with a time constant: `offset + gain × source` is
-where it goes, `tau_s` how fast. A heater's power warms what the thermometer reads. Values are computed when somebody looks,
-with steps that do not depend on when that is: the same seed, commands and times give the same values.
+where it goes, `tau_s` how fast. A heater's power warms what the thermometer reads. Values are computed when somebody
+looks, with steps that do not depend on when that is: the same seed, commands and times give the same values.
 """
 
 from __future__ import annotations

@@ -42,5 +42,5 @@ def test_one_changed_bit_is_noticed(name: str, data: bytes, draw: st.DataObject)
 
 
 def test_an_unknown_name_lists_those_that_exist() -> None:
-    with pytest.raises(ValueError, match="there is no checksum 'crc16'; there are: .*crc16-modbus"):
+    with pytest.raises(ValueError, match=r"there is no checksum 'crc16'; there are: .*crc16-modbus"):
         Checksum("crc16")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -24,7 +25,9 @@ from hardware_adapters.framing import (
 NMEA = Delimited(b"\r\n", start=b"$", checksum=Checksum("xor8", hex=True), separator=b"*", max_bytes=60)
 STX = Delimited(b"\x03\x04", start=b"\x02\x01", max_bytes=40)
 HEADED = Fixed(4, start=b"\xaa\x55\xaa", checksum=Checksum("crc8-maxim"))
-MODBUS = LengthPrefixed(1, start=b"\x7e\x7f", checksum=Checksum("crc16-modbus", "little"), covers="length", max_bytes=40)
+MODBUS = LengthPrefixed(
+    1, start=b"\x7e\x7f", checksum=Checksum("crc16-modbus", "little"), covers="length", max_bytes=40
+)
 FRAMINGS: dict[str, Framing] = {
     "lines": lines(max_bytes=30),
     "delimited": Delimited(b"END", max_bytes=30),
@@ -40,7 +43,7 @@ FRAMINGS: dict[str, Framing] = {
 
 def pieces(stream: bytes, cuts: Sequence[int]) -> list[bytes]:
     places = sorted({min(cut, len(stream)) for cut in cuts} | {0, len(stream)})
-    return [stream[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [stream[a:b] for a, b in itertools.pairwise(places)]
 
 
 def outcome(framing: Framing, parts: Sequence[bytes]) -> tuple[list[bytes], int, dict[str, int], bytes]:
@@ -141,7 +144,7 @@ def test_what_cannot_be_framed_is_refused() -> None:
 
 
 def test_a_large_block_in_small_pieces_is_read_in_linear_time() -> None:
-    """A framer that copied its buffer for each piece would move 100 GB here, and the time limit of tests would say so."""
+    """A framer that copied its buffer for each piece would move 100 GB here, and meet the time limit of tests."""
     framer, message = Framer(ScpiMessages()), block(bytes(20_000_000)) + b"\n"
     frames = [frame for i in range(0, len(message), 2_000) for frame in framer.feed(message[i : i + 2_000])]
     assert [len(frame) for frame in frames] == [20_000_000]

@@ -18,7 +18,6 @@ from hardware_adapters import (
     Checksum,
     Delimited,
     Disconnected,
-    Identity,
     NoAnswer,
     PortInfo,
     Presence,
@@ -165,7 +164,6 @@ def test_a_twin_without_a_given_identity_is_known_by_its_usb_number(lab: Simulat
     with SerialPort(lab.port("heater"), candidates=ports) as port:
         lab.unplug("cooler")
         numbers.update(heater="B", cooler="A")
-        lab.swap_places = None  # type: ignore[attr-defined]
         lab.unplug("heater")
         lab.plug("heater", "cooler")
         lab.plug("cooler", "heater")
@@ -188,9 +186,7 @@ def test_cables_that_are_swapped_without_a_trace_are_noticed(lab: SimulatedLab) 
         assert port.query("LEV?") == "0"
 
 
-def test_a_hook_that_fails_is_tried_again_until_it_works(
-    lab: SimulatedLab, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_hook_that_fails_is_tried_again_until_it_works(lab: SimulatedLab, caplog: pytest.LogCaptureFixture) -> None:
     calls: list[int] = []
     failed = threading.Event()
 
@@ -265,7 +261,7 @@ def dirt(chance: random.Random, number: int) -> bytes:
 
 
 def test_garbage_partial_lines_and_wrong_checksums_are_counted() -> None:
-    """Written into a real pty between good frames: every good frame arrives, every bad one is counted, nothing crashes."""
+    """Written into a real pty between good frames: each good frame arrives, each bad one is counted."""
     import pty
     import tty
 
@@ -319,3 +315,18 @@ def test_questions_on_a_line_full_of_garbage(lab: SimulatedLab) -> None:
         assert port.counts.unanswered + port.counts.bad == outcomes["errors"]
     assert sum(outcomes.values()) == 4 * (40 if LONG else 5)
     assert outcomes["errors"] > 0
+
+
+def test_a_lease_does_not_outlive_its_device(lab: SimulatedLab, unit: Unit) -> None:
+    """A sequence that was interrupted must begin again: the device has forgotten what came before."""
+    with unit.port.lease("calibration"):
+        assert unit.read() == 42.0
+        lab.unplug("heater")
+        lab.plug("heater")
+        deadline = time.monotonic() + 5
+        while unit.port.counts.connections < 2:
+            assert time.monotonic() < deadline
+            unit.port.wait_online(0.05)
+        with pytest.raises(Disconnected, match=r"lost during the lease of calibration .*must begin again"):
+            unit.read()
+    assert unit.read() == 42.0

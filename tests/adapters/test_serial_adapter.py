@@ -126,7 +126,8 @@ def test_a_holder_in_another_program_is_named(lab: SimulatedLab) -> None:
     import subprocess
     import sys
 
-    program = f"import serial, sys; p = serial.Serial({lab.port('heater')!r}, exclusive=True); print(1, flush=True); sys.stdin.read()"
+    opening = f"p = serial.Serial({lab.port('heater')!r}, exclusive=True)"
+    program = f"import serial, sys; {opening}; print(1, flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"1\n"
@@ -180,13 +181,16 @@ def test_a_damaged_answer_says_what_came_back(lab: SimulatedLab) -> None:
 def test_half_an_answer_is_bad(lab: SimulatedLab) -> None:
     with SerialPort(lab.port("heater"), timeout_s=0.1) as heater:
         lab.fault("heater", "partial")
-        with pytest.raises(BadAnswer, match="only a part came within 0.1 s; what came back: b'wo") as caught:
+        with pytest.raises(BadAnswer, match=r"only a part came within 0\.1 s; what came back: b'wo") as caught:
             heater.query("HELLO?")
         assert isinstance(caught.value, ValueError)
 
 
 def test_an_answer_that_cannot_be_parsed_is_bad(lab: SimulatedLab) -> None:
-    with SerialPort(lab.port("heater"), retries=1) as heater, pytest.raises(BadAnswer, match=r"could not convert.*b'world'"):
+    with (
+        SerialPort(lab.port("heater"), retries=1) as heater,
+        pytest.raises(BadAnswer, match=r"could not convert.*b'world'"),
+    ):
         heater.query_value("HELLO?", float)
 
 
@@ -304,3 +308,43 @@ def test_errors_cross_process_borders() -> None:
         assert type(copy) is type(error)
         assert str(copy) == str(error)
         assert vars(copy) == vars(error)
+
+
+def test_rfc2217_a_serial_port_on_the_network(lab: SimulatedLab) -> None:
+    """A server of pyserial's own making, between a socket and a pty of the lab."""
+    import selectors
+
+    import serial
+    from serial import rfc2217
+
+    stop, ready = threading.Event(), threading.Event()
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with serial.Serial(lab.port("heater"), timeout=0) as line:
+            ready.set()
+            reader, _ = server.accept()
+            with reader:
+                manager = rfc2217.PortManager(line, type("Writer", (), {"write": staticmethod(reader.sendall)})())
+                with selectors.DefaultSelector() as selector:
+                    selector.register(reader, selectors.EVENT_READ)
+                    selector.register(line.fileno(), selectors.EVENT_READ)
+                    while not stop.is_set():
+                        for key, _ in selector.select(0.1):
+                            if key.fileobj is not reader:
+                                reader.sendall(b"".join(manager.escape(line.read(1024))))
+                            elif data := reader.recv(1024):
+                                line.write(b"".join(manager.filter(data)))
+                            else:
+                                return
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        assert ready.wait(5)
+        with SerialPort(f"rfc2217://127.0.0.1:{server.getsockname()[1]}", timeout_s=5) as heater:
+            assert heater.query("HELLO?") == "world"
+    finally:
+        stop.set()
+        thread.join()
+        server.close()
