@@ -1,0 +1,117 @@
+"""Who a device is. A port's name says nothing: it changes with the plug, the hub and the order of power-up.
+
+    Identity(usb_serial="A50285BI")                               the serial number of the USB chip
+    Identity("ACME,Heater,0042,1.3")                              the whole answer to *IDN?
+    Identity(re.compile(r"ACME,Heater,(\\w+),.*"))                 any ACME heater, then always the one that was found
+    Identity(b"\\x07", query=b"\\x01\\x11\\xc0\\x2c", read=lambda answer: answer[3:4])   an own question, in bytes
+
+What the first connection found is remembered (`Fingerprint`) and from then on wanted: two identical instruments are
+never swapped. The trap: a device without USB serial number, which is not asked either, is known by its port only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from hardware_adapters.errors import WrongDevice, shown
+
+
+class PortInfo(NamedTuple):
+    """What the operating system tells of a port without opening it."""
+
+    device: str
+    usb_serial: str | None = None
+    usb_vid: int | None = None
+    usb_pid: int | None = None
+    description: str = ""
+
+
+class Fingerprint(NamedTuple):
+    """What was found of a device: its USB serial number, and what its answer said; None: not known."""
+
+    usb_serial: str | None
+    answer: tuple[str | bytes, ...] | None
+
+    def __str__(self) -> str:
+        parts = [f"USB serial number {self.usb_serial}"] if self.usb_serial else []
+        parts += [f"answer {', '.join(shown(part) for part in self.answer)}"] if self.answer else []
+        return " and ".join(parts) or "a device that says nothing about itself"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The device that is wanted. Everything that is given must fit.
+
+    `answer` is the whole answer to `query` (surrounding blanks do not count), or a compiled pattern that fits all of
+    it; the pattern's groups, where it has some, are what distinguishes one such device from another. `read` cuts out
+    of the answer's bytes what is to be compared.
+    """
+
+    answer: str | bytes | re.Pattern[str] | None = None
+    query: str | bytes = "*IDN?"
+    read: Callable[[bytes], bytes] | None = None
+    usb_serial: str | None = None
+    usb_vid: int | None = None
+    usb_pid: int | None = None
+
+    def __post_init__(self) -> None:
+        if all(part is None for part in (self.answer, self.usb_serial, self.usb_vid, self.usb_pid)):
+            raise ValueError("an identity needs an answer (to *IDN? or an own query) or USB numbers")
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the device must be asked."""
+        return self.answer is not None
+
+    @property
+    def is_unique(self) -> bool:
+        """Whether only one device in the world fits."""
+        return self.usb_serial is not None or isinstance(self.answer, str | bytes)
+
+    def fits_port(self, info: PortInfo) -> bool:
+        """Whether what is known without opening does not speak against it."""
+        wanted = (self.usb_serial, self.usb_vid, self.usb_pid)
+        there = (info.usb_serial, info.usb_vid, info.usb_pid)
+        return all(want is None or want == have for want, have in zip(wanted, there, strict=True))
+
+    def recognise(self, answer: bytes) -> tuple[str | bytes, ...] | None:
+        """What distinguishes the device that gave this answer; None where it is not one of those that are wanted."""
+        data = self.read(answer) if self.read else answer
+        if isinstance(self.answer, bytes):
+            return (data,) if data == self.answer else None
+        text = data.decode("ascii", "backslashreplace").strip()
+        if isinstance(self.answer, str):
+            return (text,) if text == self.answer.strip() else None
+        found = self.answer.fullmatch(text) if self.answer else None
+        if found is None:
+            return None
+        return tuple(group or "" for group in found.groups()) or (text,)
+
+    def __str__(self) -> str:
+        answer = self.answer.pattern if isinstance(self.answer, re.Pattern) else self.answer
+        parts = [f"a device that answers {shown(self.query)} with {shown(answer)}"] if answer is not None else []
+        parts += [f"USB serial number {self.usb_serial}"] if self.usb_serial else []
+        parts += [f"USB {self.usb_vid or 0:04x}:{self.usb_pid or 0:04x}"] if self.usb_vid or self.usb_pid else []
+        return " and ".join(parts)
+
+
+def recognised(
+    identity: Identity | None, known: Fingerprint | None, port: str, info: PortInfo, ask: Callable[[str | bytes], bytes]
+) -> Fingerprint:
+    """What is found at a port. Raises WrongDevice where that is not the identity, or not the device known from before.
+
+    `ask` sends a question and returns the bytes that come back.
+    """
+    answer = None
+    if identity is not None and identity.is_asked:
+        came_back = ask(identity.query)
+        answer = identity.recognise(came_back)
+        if answer is None:
+            raise WrongDevice(port, str(identity), f"one that answers {shown(came_back)}")
+    found = Fingerprint(info.usb_serial, answer)
+    if known is not None and found != known:
+        raise WrongDevice(port, f"the one of before ({known})", str(found))
+    return found

@@ -1,0 +1,48 @@
+"""A class with an instrument, in a session: what the instrument says by itself is published, also after a replug."""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections.abc import Iterator
+
+import pytest
+
+from ether import Ether
+from hardware_adapters.simulate import SimulatedLab
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="ptys are there on POSIX only")
+
+BENCH = {
+    "instruments": {
+        "balance": {
+            "idn": "ACME,Balance,1,1",
+            "properties": {"weight": {"get": "W?", "value": 12.5}},
+            "stream": {"every_s": 0.02, "property": "weight", "form": "W={}"},
+        }
+    }
+}
+
+
+@pytest.fixture
+def ether() -> Iterator[Ether]:
+    own = Ether()
+    yield own
+    own.shutdown()
+
+
+def test_unsolicited_input_is_published(ether: Ether) -> None:
+    heard: queue.Queue[object] = queue.Queue()
+    with SimulatedLab(BENCH) as lab:
+        kwargs = {"port": lab.port("balance"), "identity": "ACME,Balance,1,1"}
+        instances = {"balance": {"class_path": "adapter_parts.Balance", "kwargs": kwargs}}
+        ether.tap({"instances": instances}, broker={"engine": "amqtt"})
+        ether.subscribe("weight", heard.put)
+        assert heard.get(timeout=10) == 12.5
+        assert ether.get("balance", "ask", {"command": "W?"}) == "12.5"
+        lab.unplug("balance")
+        lab.plug("balance")
+        lab.world.set("balance.weight", 99.0, lab.clock.now())
+        while heard.get(timeout=10) != 99.0:
+            pass
+        ether.shutdown()
