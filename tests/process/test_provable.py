@@ -1,5 +1,5 @@
-"""What the command line says of a pipeline that was recorded for real: why its summary is what it is, and what a changed
-line changed."""
+"""What the command line says of a pipeline that was recorded for real: why its summary is what it is, and what a
+changed line changed."""
 
 from __future__ import annotations
 
