@@ -120,7 +120,7 @@ class Recording:
         self._saver = client.saver = self.saver_of(client.link, client.topics, program, "", 0, None)
         self._saver.adopt()
         if self._config.record is not None:
-            self._saver.keep_run(self.run, "begin", {"configuration": self.configuration()})
+            self._saver.keep_run(self.run, "begin", {"config": self.configuration()["sha256"]})
 
     def saver_of(self, link: Link, topics: SessionTopics, name: str, birth: str, epoch: int, cls: type | None) -> Saver:
         """The saving side of this program, or of an object that it hosts."""

@@ -50,11 +50,14 @@ def code_differences(
     reader_a: LedgerReader, reader_b: LedgerReader, pairs: Iterable[tuple[str, Mapping[str, Any], Mapping[str, Any]]]
 ) -> Iterator[CodeDifference]:
     """The differences between the `code` of instances' contexts, each once, with the instances that have it."""
+    pairs = list(pairs)
+    kept_before, kept_after = _kept_by_tree(before for _, before, _ in pairs), _kept_by_tree(x for _, _, x in pairs)
     found: dict[tuple[Revision, Revision, str, str], list[str]] = {}
     for name, before, after in pairs:
         if _said(before) == _said(after):
             continue
-        diff = "".join(_file_diffs(_Side(reader_a, before), _Side(reader_b, after)))
+        old, new = _Side(reader_a, before, kept_before), _Side(reader_b, after, kept_after)
+        diff = "".join(_file_diffs(old, new))
         revisions = revision(before), revision(after)
         found.setdefault((*revisions, diff, _hint(*revisions, diff)), []).append(name)
     for (old, new, diff, hint), names in found.items():
@@ -73,13 +76,32 @@ def sections(diff: str) -> dict[str, str]:
     return {(named["path"] if (named := _NAMED.match(part)) else part.partition("\n")[0]): part for part in parts}
 
 
+_Kept = Mapping[tuple[object, object], Mapping[str, str]]
+"""Files by the state of the tree in which they were: its commit and its diff."""
+
+
+def _kept_by_tree(codes: Iterable[Mapping[str, Any]]) -> _Kept:
+    """What all instances of a run have kept: who shares a state of the tree shares the files, and a change of one shows
+    as itself with all of them, and not as a difference between two diffs."""
+    kept: dict[tuple[object, object], dict[str, str]] = {}
+    for code in codes:
+        kept.setdefault(_tree(code), {}).update(code.get("files") or {})
+    return kept
+
+
+def _tree(code: Mapping[str, Any]) -> tuple[object, object]:
+    git = code.get("git") or {}
+    return git.get("commit"), git.get("diff")
+
+
 class _Side:
     """What one run has kept of its code, read when it is asked for."""
 
-    def __init__(self, reader: LedgerReader, code: Mapping[str, Any]) -> None:
+    def __init__(self, reader: LedgerReader, code: Mapping[str, Any], kept: _Kept) -> None:
         self._reader = reader
-        self.files: Mapping[str, str] = code.get("files") or {}
         git = code.get("git") or {}
+        own: Mapping[str, str] = code.get("files") or {}
+        self.files = {**kept.get(_tree(code), {}), **own} if git.get("commit") else own
         self.commit = git.get("commit")
         self.sections = sections(self.text(git["diff"])) if git.get("diff") else {}
 

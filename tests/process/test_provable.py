@@ -93,7 +93,9 @@ def test_the_pipelines_summary_is_explained_and_a_changed_line_is_found(
     run_once(project, engine)
     first, second = json.loads(ether(tmp_path, "status", ledger, "--json"))["runs"]
     lines = ether(tmp_path, "diff", first, second, "--ledger", ledger).splitlines()
-    changed = [line.strip() for line in lines if line.strip()[:1] in "+-" and line.strip()[:3] not in ("+++", "---")]
+    changed = [
+        line.strip() for line in lines if line.strip()[:1] in ("+", "-") and line.strip()[:3] not in ("+++", "---")
+    ]
     assert changed == ["-        result = data * self.multiplier", "+        result = data * self.multiplier + 1"]
     assert " 0 gaps, 0 duplicates" in ether(tmp_path, "status", ledger)
     assert "sealed" in ether(tmp_path, "verify", ledger)
