@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ether.decorators import ether_sync
-from ether.errors import CallError, ValidationFailed
-from ether.protocol.answers import error_status, status_of
 from ether.spec.marks import MarkKind
 
 if TYPE_CHECKING:
@@ -44,12 +42,15 @@ class Calling(ABC):
     def save(
         self, service: str, method: str, params: object = None, timeout_s: float = CALL_TIMEOUT_S
     ) -> dict[str, Any]:
-        """Call a method marked `ether_save`; returns `{"status": "success", "result": …, "message": …}`, or, for
-        whatever went wrong, `{"status": "error", "error": …, "message": …}`."""
-        from ether.runtime.client import as_status
+        """Call a method marked `ether_save`, so that the call survives: it is on disk before it is sent, is sent until
+        it is answered, and is run once, whatever is restarted meanwhile.
 
-        client = self._joined("ether.save()")
-        return as_status(lambda: client.call(service, method, params, timeout_s, MarkKind.SAVE), f"{service}.{method}")
+        Returns `{"status": "success", "result": …, "message": …}`; for what went wrong and will not be tried again
+        `{"status": "error", "error": …, "message": …}`; for what is not answered by the deadline
+        `{"status": "pending", "call_id": …, "message": …}`: it goes on, after the end of this program by the next that
+        runs in this session, and `ether.collect(call_id)` tells what became of it.
+        """
+        return self._joined("ether.save()").save(service, method, params, timeout_s)
 
     async def aget(self, service: str, method: str, params: object = None, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         """`get` for async code: any number may be in flight."""
@@ -59,12 +60,7 @@ class Calling(ABC):
         self, service: str, method: str, params: object = None, timeout_s: float = CALL_TIMEOUT_S
     ) -> dict[str, Any]:
         """`save` for async code."""
-        client = self._joined("ether.asave()")
-        try:
-            result = await client.call_async(service, method, params, timeout_s, MarkKind.SAVE)
-        except (CallError, ValidationFailed) as error:
-            return error_status(error)
-        return status_of(result, f"{service}.{method}")
+        return await self._joined("ether.asave()").save_async(service, method, params, timeout_s)
 
     def get_later(self, service: str, method: str, params: object = None, timeout_s: float = LATER_TIMEOUT_S) -> str:
         """Begin a `get`; returns at once an id for `collect`, `cancel` and `progress_of`."""
@@ -82,7 +78,7 @@ class Calling(ABC):
         """What `get` or `save` would have returned or raised, once it is there; of several, a list in their order.
 
         `timeout_s` bounds the wait: it raises `TimeoutError`, and the call goes on. `show` draws its progress as a bar
-        on standard error.
+        on standard error. Of a save that is pending it tells the status as it is now, or in `timeout_s` seconds.
         """
         client = self._joined("ether.collect()")
         if isinstance(call_id, str):
@@ -92,8 +88,7 @@ class Calling(ABC):
     def cancel(self, call_id: str) -> None:
         """Tell the method that its result is not wanted any more; `collect` then raises `Cancelled` as soon as the
         method heeds it, at its next `ether.progress()` or `ether.cancelled()`. What waits in a queue is not begun."""
-        client = self._joined("ether.cancel()")
-        client.session.calls.cancel(client.later(call_id))
+        self._joined("ether.cancel()").cancel(call_id)
 
     def progress(self, fraction: float, text: str = "") -> None:
         """Inside of a method: report how far it is (0 to 1). Raises `Cancelled` where the caller has cancelled.
@@ -155,7 +150,6 @@ class Calling(ABC):
 
 
 def _collected(client: Client, call_id: str, timeout_s: float | None, show: bool) -> Any:
-    from ether.runtime.client import as_status
     from ether.runtime.progress_bar import ProgressBar
 
     pending = client.later(call_id)
@@ -163,9 +157,7 @@ def _collected(client: Client, call_id: str, timeout_s: float | None, show: bool
     if bar is not None:
         pending.watch(bar.draw)
     try:
-        if pending.kind is not MarkKind.SAVE:
-            return client.collect(call_id, timeout_s)
-        return as_status(lambda: client.collect(call_id, timeout_s), pending.call)
+        return client.collect(call_id, timeout_s)
     finally:
         if bar is not None:
             bar.close()

@@ -259,6 +259,7 @@ class Ether(Calling, Reading):
         from ether.process.finding import running_session, starting_alone, with_environment
         from ether.process.holding import new_session_name
         from ether.process.launch import Launch
+        from ether.process.state_folder import calls_folder, file_name
 
         install_console()
         config = with_environment(config, os.environ)
@@ -272,7 +273,8 @@ class Ether(Calling, Reading):
             else:
                 get_ether_logger().info("Joining Ether session: %s on %s (%s)...", session, found.host, found.how)
             launch = Launch(config, session, found, takeover=takeover)
-            self._client = launch.start(timeout_s, self._watch)
+            client = self._client = launch.start(timeout_s, self._watch)
+            client.keep_saves(lambda: calls_folder(session), file_name(client.link.source), own=False)
         if found is not None:
             remember(found, os.environ)
         self._launch, self._pid = launch, os.getpid()

@@ -17,6 +17,7 @@
     │   ├── SubscribeRefused                … a subscription was not granted
     │   ├── TransportClosed                 … used after close()
     │   └── PublishTimeout (TimeoutError)   … not accepted, or not acknowledged, in time
+    ├── StoreFailed (OSError)               a file that has to outlive this process cannot be written, or read
     ├── UnsupportedFeature (NotImplementedError)  MQTT 3.1.1 has no such thing
     ├── BrokerFailed (RuntimeError)         the embedded broker did not start
     ├── SeveralSessions (LookupError)       several sessions run, and none was named
@@ -49,6 +50,7 @@
         ├── InstanceLost (ConnectionError)  … the instance died while it was working on it
         ├── RequestTimeout (TimeoutError)   … no answer by the deadline
         ├── Cancelled (RuntimeError)        … it was cancelled
+        ├── Interrupted (RuntimeError)      … a save whose instance died in the middle; it is not run again
         └── SyncError (RuntimeError)        `ether.sync()`: who succeeded, who failed, who died or is missing
 
 Each class builds its own sentence (what was attempted, with which thing, what happened, what to do) and
@@ -67,6 +69,7 @@ from ether.errors.calls import (
     CallError as CallError,
     Cancelled as Cancelled,
     InstanceLost as InstanceLost,
+    Interrupted as Interrupted,
     NoResponder as NoResponder,
     RemoteError as RemoteError,
     RequestTimeout as RequestTimeout,
@@ -226,6 +229,15 @@ class PublishTimeout(TransportError, TimeoutError):
     def __init__(self, topic: str, timeout_s: float, why: str) -> None:
         self.topic, self.timeout_s, self.why = topic, timeout_s, why
         super().__init__(f"publishing to {topic!r} did not complete within {timeout_s:g} s: {why}")
+
+
+class StoreFailed(EtherError, OSError):
+    """A file that has to outlive this process cannot be written, or read: `what` was attempted with `path`, and `why`
+    it failed."""
+
+    def __init__(self, what: str, path: str, why: str) -> None:
+        self.what, self.path, self.why = what, path, why
+        super().__init__(f"cannot {what} {path}: {why}. Is the disk full, or may this user not write there?")
 
 
 class UnsupportedFeature(EtherError, NotImplementedError):

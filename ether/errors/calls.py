@@ -84,6 +84,14 @@ class Cancelled(CallError, RuntimeError):
         super().__init__(f"{call} was cancelled")
 
 
+class Interrupted(CallError, RuntimeError):
+    """A save that may have been begun, of which nobody can say how far it came. It is not run again."""
+
+    def __init__(self, call: str, why: str) -> None:
+        self.call, self.why = call, why
+        super().__init__(f"{call} was interrupted: {why}")
+
+
 class SyncError(CallError, RuntimeError):
     """Not everybody did what `ether.sync(topic)` asked for.
 

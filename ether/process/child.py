@@ -25,6 +25,7 @@ from ether.errors import ConfigError, EtherError, InvalidName, MarkError
 from ether.logs import get_ether_logger, install_instance_console
 from ether.process.explaining import explained, open_saver
 from ether.process.settings import EXIT_REPLACED, InstanceSettings
+from ether.process.state_folder import calls_folder, file_name, journal_path
 from ether.protocol.presence import Announcement, State
 from ether.runtime.assembly import death_notice, describe_with_registry, make_link
 from ether.runtime.attached import Attached
@@ -33,6 +34,7 @@ from ether.runtime.classes import find_class
 from ether.runtime.client import Client
 from ether.runtime.failures import user_traceback
 from ether.runtime.instance import HostedInstance
+from ether.runtime.journaled import InstanceJournal
 from ether.runtime.link import Link
 from ether.runtime.log_shipping import LogShipper
 from ether.runtime.pulse import Heart
@@ -85,6 +87,8 @@ class _Life:
         self._birth = settings.birth
         self._holding = {"epoch": settings.epoch, **settings.holding}
         self._instance: HostedInstance | None = None
+        self._client: Client | None = None
+        self._journal: InstanceJournal | None = None
 
     def live(self, lifeline: BinaryIO) -> int:
         threading.Thread(target=self._watch, args=(lifeline,), name="ether-lifeline", daemon=True).start()
@@ -107,6 +111,7 @@ class _Life:
         self._announce(link, State.READY)
         heart = Heart(link, self._topics.pulse(instance.name), instance.pulse)
         heart.start()
+        self._keep_saves()
         self._worker.run()
         heart.stop()
         instance.control.give_up_name()
@@ -115,6 +120,7 @@ class _Life:
             instance.saver.close(SAVE_TIMEOUT_S)
         if isinstance(instance.object, Attached):
             instance.object.detach()
+        self._let_go_of_saves()
         log.close()
         self._leave(link)
         return EXIT_OK
@@ -139,14 +145,18 @@ class _Life:
 
     def _built(self, link: Link) -> HostedInstance:
         settings = self._settings
-        client = Client(link, self._topics)
+        client = self._client = Client(link, self._topics)
         self._adopt(client)
         cls = find_class(settings.class_path, settings.script)
         spec = describe_with_registry(cls, settings.class_path, settings.marks())
         obj = cls(*settings.args, **settings.kwargs)
+        if spec.with_mark(MarkKind.SAVE):
+            self._journal = InstanceJournal(lambda: journal_path(settings.session, settings.name))
+            self._holding["journal"] = self._journal.id
         instance = HostedInstance(
             settings.name, obj, spec, link, self._topics, self._worker, self._birth, self._holding
         )
+        instance.server.journal = self._journal
         instance.control.on_fenced = _stop_at_once
         if not isinstance(obj, Attached):
             instance.saver = client.saver = self._saver(link, cls)
@@ -161,6 +171,18 @@ class _Life:
             settings.class_path, settings.registry, settings.configuration,
         )  # fmt: skip
         return open_saver(link, self._topics, SavingOptions.from_value(settings.saving), settings.leader, explain)
+
+    def _keep_saves(self) -> None:
+        """What this instance saves elsewhere survives it, and what it saved in an earlier life is delivered."""
+        assert self._client is not None
+        session, name = self._settings.session, file_name(self._settings.name)
+        self._client.keep_saves(lambda: calls_folder(session), name, own=True)
+
+    def _let_go_of_saves(self) -> None:
+        if self._client is not None:
+            self._client.session.close()
+        if self._journal is not None:
+            self._journal.close()
 
     def _leave(self, link: Link) -> None:
         """Clear the announcement, if a broker is there that could keep it; who is started again in a moment leaves

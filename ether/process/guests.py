@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 
 from ether.process.registry import RegistryOptions, registry_marks
+from ether.process.state_folder import journal_path
 from ether.runtime.deadline import Deadline
 from ether.runtime.here import InstanceHere, MakeSaver, OpenLink
 from ether.runtime.session import Session
@@ -54,6 +55,7 @@ class Guests:
             epoch=birth_and_epoch[1],
             make_saver=make_saver,
             on_fenced=lambda why: self._remove_soon(session, name),
+            journal_at=lambda: journal_path(session.topics.session, name),
         )
         self._guests[name] = here
         session.calls.here[name] = here.instance

@@ -372,7 +372,7 @@ class Launch:
         if self._offline is not None:
             self._offline.close()
         if self._session is not None:
-            self._session.calls.close()
+            self._session.close()
         if self._log is not None:
             self._log.close()
         if self._link is not None:

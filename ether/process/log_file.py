@@ -11,18 +11,17 @@ back as records for the file. They are therefore made once for each change of st
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from hashlib import blake2b
 from pathlib import Path
 
 from ether.errors import ConfigError, InvalidName, PayloadError
 from ether.logs import get_ether_logger
 from ether.process.log_lines import LogLine, level_number, read_lines
 from ether.process.rotating_file import RotatingFile, Unwritten, parts_of
+from ether.process.state_folder import file_name, remove_old, state_folder
 from ether.protocol.log_budget import Cut, CutCount, LogQueue, band_of, cut_sentence
 from ether.runtime.link import Inbound, Link
 from ether.wire.topics import SessionTopics, check_instance_name
@@ -37,7 +36,6 @@ CLOSE_TIMEOUT_S = 2.0
 
 _BATCH = 500
 _RETRY_S = 1.0
-_NAME_MAX_BYTES = 180
 _LEVELS_IN_A_BODY = ((b'"DEBUG"', 10), (b'"INFO"', 20), (b'"WARNING"', 30), (b'"ERROR"', 40), (b'"CRITICAL"', 50))
 
 logger = get_ether_logger("logs")
@@ -45,18 +43,12 @@ logger = get_ether_logger("logs")
 
 def log_folder() -> Path:
     """Where this user's session logs are; nothing is made. Raises `ConfigError` where the user has no home."""
-    given = os.environ.get("XDG_STATE_HOME") or (os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else None)
-    if given and os.path.isabs(given):
-        return Path(given, "ether", "logs")
-    try:
-        return Path.home() / ".local" / "state" / "ether" / "logs"
-    except RuntimeError as error:
-        raise ConfigError(f"there is no folder for log files: {error} Set XDG_STATE_HOME to one.") from error
+    return state_folder() / "logs"
 
 
 def log_path(session: str, folder: Path | None = None) -> Path:
     """The file that a session's log is written to."""
-    return (folder or log_folder()) / f"{_file_name(session)}.log"
+    return (folder or log_folder()) / f"{file_name(session)}.log"
 
 
 def read_back(
@@ -226,8 +218,9 @@ class SessionLog:
     def _make_room(self) -> None:
         try:
             _remove_old(self._where(), self._session, self._now())
+            remove_old()
         except (OSError, ConfigError) as error:
-            logger.info("old log files could not be removed: %s", error)
+            logger.info("what old sessions left could not be removed: %s", error)
 
     def _where(self) -> Path:
         return self._folder or log_folder()
@@ -260,15 +253,6 @@ def _is_wanted(line: LogLine, since: float | None, instance: str | None, least: 
     )
 
 
-def _file_name(session: str) -> str:
-    """A name that every file system takes."""
-    plain = "".join(c if c.isalnum() or c in "-_. " else f"%{ord(c):02x}" for c in session)
-    if len(plain.encode()) > _NAME_MAX_BYTES:
-        digest = blake2b(session.encode(), digest_size=8).hexdigest()
-        plain = plain.encode()[: _NAME_MAX_BYTES - 20].decode("utf-8", "ignore") + f"-{digest}"
-    return plain
-
-
 def _remove_old(folder: Path, own_session: str, now: float) -> None:
     """Of other sessions, keep what is younger than 30 days, and of that the youngest 50."""
     ages: dict[str, float] = {}
@@ -279,7 +263,7 @@ def _remove_old(folder: Path, own_session: str, now: float) -> None:
             continue
         files.setdefault(name, []).append(path)
         ages[name] = min(ages.get(name, float("inf")), now - path.stat().st_mtime)
-    ages.pop(_file_name(own_session), None)
+    ages.pop(file_name(own_session), None)
     for place, name in enumerate(sorted(ages, key=lambda name: ages[name])):
         if place >= KEPT_SESSIONS - 1 or ages[name] > KEPT_DAYS * 86_400:
             for path in files[name]:

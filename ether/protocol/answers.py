@@ -10,14 +10,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ether.errors import ArgumentProblem, CallError, Cancelled, EtherError, NoResponder, ValidationFailed, remote_error
+from ether.errors import (
+    ArgumentProblem,
+    Cancelled,
+    EtherError,
+    Interrupted,
+    NoResponder,
+    ValidationFailed,
+    remote_error,
+)
 
 PROGRESS = "ether/progress"
 LOG = "ether/log"
 LATER = "ether/later"
-"""Schemas of what is not a plain request or answer: a forerunner of the answer; a request whose progress is wanted."""
+SAVE = "ether/save"
+SAVE_LATER = "ether/save-later"
+"""Schemas of what is not a plain request or answer: a forerunner of the answer; a request whose progress is wanted; a
+save, which is sent again until it is answered and is to be run once, without and with its progress."""
+
+SAVES = frozenset((SAVE, SAVE_LATER))
+WATCHED = frozenset((LATER, SAVE_LATER))
 
 RAISED, INVALID, NO_METHOD, CANCELLED = "raised", "invalid", "no-method", "cancelled"
+INTERRUPTED, UNKEPT = "interrupted", "unkept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +71,8 @@ class ErrorReport:
             return NoResponder(call, self.message)
         if self.kind == CANCELLED:
             return Cancelled(call)
+        if self.kind == INTERRUPTED:
+            return Interrupted(call, self.message)
         return remote_error(call, self.class_name, self.message, self.traceback)
 
 
@@ -71,7 +88,12 @@ def status_of(result: object, method: str) -> dict[str, Any]:
     return {"status": "success", "result": result, "message": f"{method} succeeded"}
 
 
-def error_status(error: CallError | ValidationFailed) -> dict[str, Any]:
+def pending_status(call_id: str, message: str) -> dict[str, Any]:
+    """What `ether.save` returns for a call that is on disk and goes on being sent."""
+    return {"status": "pending", "call_id": call_id, "message": message}
+
+
+def error_status(error: EtherError) -> dict[str, Any]:
     """What `ether.save` returns for everything else."""
     name = getattr(error, "remote_class", type(error).__name__)
     message = getattr(error, "remote_message", str(error))

@@ -59,34 +59,51 @@ class Caller:
     ) -> PendingCall:
         """Send a request. `kind` is the decorator that the method must carry. Raises `NoResponder` and what
         publishing raises."""
-        instance = self._choose(service, method, kind.value)
+        instance = self.choose(service, method, kind)
         pending = PendingCall(f"{service}.{method}", instance, kind, timeout_s)
         if instance in self.here:
             self._begin_here(pending, self.here[instance], method, params)
             return pending
-        self._send(pending, self._topics.call(instance, method), params, LATER if later else None)
+        self._send(pending, self._topics.call(instance, method), params, LATER if later else None, timeout_s)
         return pending
+
+    def send(self, pending: PendingCall, method: str, params: object, schema: str, timeout_s: float) -> None:
+        """Send the request of a save, which has no deadline where it is run; `timeout_s` is for room in the outgoing
+        queue. Raises what publishing raises."""
+        self._send(pending, self._topics.call(pending.instance, method), params, schema, timeout_s, expires=False)
 
     def wait(self, pending: PendingCall) -> Any:
         """The value; raises the truth about why there is none, at the latest at the deadline."""
+        self.await_end(pending)
+        return pending.result()
+
+    def await_end(self, pending: PendingCall) -> None:
+        """Return when it is settled. At its deadline it is, with an error; only a save may go on after it."""
         waiting = context.current()
         if waiting.worker is not None and waiting.trace is not None and waiting.worker.on_this_thread:
             self._wait_working(pending, waiting.worker, waiting.trace)
         else:
             self._wait(pending)
-        return pending.result()
 
     def expire(self, pending: PendingCall) -> None:
-        """The deadline has passed: settle it so, unless it was settled meanwhile."""
+        """The deadline has passed: settle it so, unless it was settled meanwhile, or is a save, which goes on."""
+        if pending.when_cut is not None:
+            return
         with self._lock:
             mine = self.requests.give_up(pending.correlation)
         if mine:
-            pending.fail(RequestTimeout(pending.call, pending.instance, pending.timeout_s, _doing(pending.status)))
+            pending.fail(RequestTimeout(pending.call, pending.instance, pending.timeout_s, doing(pending.status)))
         else:
             pending.wait(time.monotonic() + 1.0)  # somebody is settling it this very moment
 
     def probe(self, pending: PendingCall) -> None:
-        """Ask the instance what it is doing; the answer comes into `pending.status`."""
+        """Shortly before the deadline: ask the instance what it is doing; the answer comes into `pending.status`."""
+        if pending.instance:  # else it is a save that nobody could be asked for yet
+            self._ask(pending)
+        if pending.when_late is not None:
+            pending.when_late()
+
+    def _ask(self, pending: PendingCall) -> None:
         if pending.instance in self.here:
             pending.status = self.here[pending.instance].status()
             return
@@ -102,7 +119,7 @@ class Caller:
         question.when_done(note)
         pending.when_done(lambda: self._drop(question))
         try:
-            self._send(question, self._topics.call(pending.instance, STATUS), None, None)
+            self._send(question, self._topics.call(pending.instance, STATUS), None, None, _PROBE_LEAD_S)
         except EtherError:
             self._drop(question)
 
@@ -113,7 +130,10 @@ class Caller:
             return
         self._link.publish(self._topics.call(pending.instance, CANCEL), pending.correlation.hex())
 
-    def _send(self, pending: PendingCall, topic: str, params: object, schema: str | None) -> None:
+    def _send(
+        self, pending: PendingCall, topic: str, params: object, schema: str | None, timeout_s: float,
+        *, expires: bool = True,
+    ) -> None:  # fmt: skip
         with self._lock:
             self.requests.add(pending.correlation, pending.instance, pending)
         cause = context.current()
@@ -123,11 +143,11 @@ class Caller:
                 params,
                 reply_to=self._reply_topic,
                 correlation=pending.correlation,
-                expiry_s=pending.timeout_s,
+                expiry_s=timeout_s if expires else None,
                 parents=context.parents(),
                 trace=cause.trace,
                 schema=schema,
-                timeout_s=pending.timeout_s,
+                timeout_s=timeout_s,
             )
         except BaseException:
             self._drop(pending)
@@ -152,6 +172,12 @@ class Caller:
         pending.cancel_here = job.context.cancel
         instance.call_here(method, job, trace)
 
+    def give_up(self, pending: PendingCall) -> bool:
+        """Nobody answers this save any more, whoever may still try; false where it is settled."""
+        with self._lock:
+            self.requests.give_up(pending.correlation)
+            return not pending.settled
+
     def _drop(self, pending: PendingCall) -> None:
         with self._lock:
             self.requests.give_up(pending.correlation)
@@ -160,7 +186,7 @@ class Caller:
         with self._lock:
             mine = self.requests.give_up(pending.correlation)
         if mine:
-            pending.fail(NoResponder(pending.call, f"{pending.instance} is not connected any more"))
+            pending.cut(NoResponder(pending.call, f"{pending.instance} is not connected any more"))
 
     # -- waiting
 
@@ -184,6 +210,8 @@ class Caller:
                     worker.perform(job)
                 elif time.monotonic() >= pending.deadline:
                     self.expire(pending)
+                    if pending.when_cut is not None:
+                        break
                 elif not probed and not pending.settled and time.monotonic() >= until:
                     self.probe(pending)
                     probed = True
@@ -201,10 +229,8 @@ class Caller:
             return
         with self._lock:
             pending = self.requests.settle(correlation)
-        if pending is None:
+        if pending is None or not pending.settle(lambda: read_answer(inbound)):
             inbound.done()
-        else:
-            pending.settle(lambda: read_answer(inbound))
 
     def take(self, correlation: bytes | None, inbound: Inbound) -> bool:
         """An answer, on the transport's thread; False where nobody waits for it."""
@@ -212,7 +238,8 @@ class Caller:
             pending = self.requests.take(correlation)
         if pending is None:
             return False
-        pending.settle(lambda: read_answer(inbound))
+        if not pending.settle(lambda: read_answer(inbound)):
+            inbound.done()
         return True
 
     def lose(self, instance: str, why: str) -> None:
@@ -220,14 +247,14 @@ class Caller:
         with self._lock:
             lost = self.requests.lose(instance)
         for pending in lost:
-            pending.fail(InstanceLost(pending.call, instance, why))
+            pending.cut(InstanceLost(pending.call, instance, why))
 
     def close(self) -> None:
         """The session is over: nobody will answer any more."""
         with self._lock:
             left = self.requests.lose_all()
         for pending in left:
-            pending.fail(InstanceLost(pending.call, pending.instance, "the session was left"))
+            pending.cut(InstanceLost(pending.call, pending.instance, "the session was left"))
 
     def _forerunner(self, schema: str, correlation: bytes | None, inbound: Inbound) -> None:
         with self._lock:
@@ -243,8 +270,9 @@ class Caller:
 
     # -- whom to ask
 
-    def _choose(self, service: str, method: str, kind: str) -> str:
-        known = self._find()
+    def choose(self, service: str, method: str, marked: MarkKind) -> str:
+        """The ready instance that a call goes to; raises `NoResponder`."""
+        known, kind = self._find(), marked.value
         if known is not self._known:  # somebody came, left or changed: presence gives a new list then
             self._known, self._able = known, {}
         key = (service, method, kind)
@@ -289,7 +317,8 @@ def _probe_lead(pending: PendingCall) -> float:
     return min(_PROBE_LEAD_S, pending.timeout_s / 3)
 
 
-def _doing(status: Mapping[str, Any] | None) -> str:
+def doing(status: Mapping[str, Any] | None) -> str:
+    """What an instance said of itself, or that it said nothing, as the end of a sentence that begins with its name."""
     if status is None:
         return "stopped responding: it did not say what it is doing either"
     waiting = status.get("queued", 0)

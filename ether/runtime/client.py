@@ -7,11 +7,21 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ether.errors import CallError, NoResponder, NotAllowedHere, RequestTimeout, TransportError, ValidationFailed
-from ether.protocol.answers import error_status, status_of
+from ether.errors import (
+    CallError,
+    ConfigError,
+    NoResponder,
+    NotAllowedHere,
+    RequestTimeout,
+    StoreFailed,
+    TransportError,
+    ValidationFailed,
+)
+from ether.protocol.answers import error_status, pending_status, status_of
 from ether.protocol.seen import SeenIds
 from ether.runtime import context
 from ether.runtime.calls import callable_methods
@@ -28,6 +38,9 @@ if TYPE_CHECKING:
     import asyncio
 
     from ether.runtime.saving import Saver
+
+_STATUS_ERRORS = (CallError, ValidationFailed, StoreFailed, ConfigError)
+"""What becomes a status of a save, instead of being raised."""
 
 _REMEMBERED_TOPICS = 4096
 _UNCOLLECTED = 4096
@@ -187,16 +200,70 @@ class Client:
 
         loop = asyncio.get_running_loop()
         pending = await loop.run_in_executor(None, self.begin, service, method, params, timeout_s, kind)
+        await self._settled(pending)
+        return pending.result()
+
+    async def _settled(self, pending: PendingCall) -> None:
+        """Return when it is settled, or, for a save, at its deadline."""
+        import asyncio
+
         settled = asyncio.Event()
-        pending.when_done(partial(_call_in, loop, settled.set))
+        pending.when_done(partial(_call_in, asyncio.get_running_loop(), settled.set))
         try:
             await asyncio.wait_for(settled.wait(), max(0.0, pending.deadline - time.monotonic()))
         except TimeoutError:
             self.session.calls.expire(pending)
         except asyncio.CancelledError:
-            self.session.calls.cancel(pending)
+            self._cancel(pending)
             raise
-        return pending.result()
+
+    # -- saves
+
+    def save(self, service: str, method: str, params: object, timeout_s: float) -> dict[str, Any]:
+        """Make a save and wait for its answer; a status, whatever becomes of it."""
+        name, saves = f"{service}.{method}", self.session.saves
+        if not saves.kept:
+            return as_status(lambda: self.call(service, method, params, timeout_s, MarkKind.SAVE), name)
+        try:
+            pending = saves.begin(service, method, params, timeout_s, waited=True)
+        except _STATUS_ERRORS as error:
+            return error_status(error)
+        try:
+            self.session.calls.await_end(pending)
+        except BaseException:  # Ctrl-C: it goes on without us
+            saves.end_wait(pending)
+            raise
+        return self._status(pending, saves.end_wait(pending))
+
+    async def save_async(self, service: str, method: str, params: object, timeout_s: float) -> dict[str, Any]:
+        """The same, without blocking the event loop; cancelling the task cancels the call."""
+        import asyncio
+
+        saves, loop = self.session.saves, asyncio.get_running_loop()
+        try:
+            if not saves.kept:
+                value = await self.call_async(service, method, params, timeout_s, MarkKind.SAVE)
+                return status_of(value, f"{service}.{method}")
+            pending = await loop.run_in_executor(None, saves.begin, service, method, params, timeout_s)
+            await self._settled(pending)
+        except _STATUS_ERRORS as error:
+            return error_status(error)
+        return self._status(pending, await loop.run_in_executor(None, saves.end_wait, pending))
+
+    def _status(self, pending: PendingCall, why_not_over: str | None) -> dict[str, Any]:
+        if why_not_over is None:
+            return as_status(pending.result, pending.call)
+        call_id = pending.correlation.hex()
+        self._forget_the_uncollected()
+        self._later[call_id] = pending
+        return pending_status(call_id, why_not_over)
+
+    def keep_saves(self, where: Callable[[], Path], owner: str, *, own: bool) -> None:
+        """From now on saves survive this process, in a folder that `where` finds; those of processes that died are
+        delivered: of `owner`'s earlier lives, or, unless `own`, of everybody in this session."""
+        self.session.saves.keep_in(where, owner)
+        for pending in self.session.saves.take_over(own=own):
+            self._later[pending.correlation.hex()] = pending
 
     def proxy(self, service: str, timeout_s: float, *, of_class: bool) -> Proxy:
         """An object with the methods of a remote class, made of its announcement alone. Raises `NoResponder`."""
@@ -210,7 +277,7 @@ class Client:
             kind = kinds[methods[method][0]]
             if kind is MarkKind.GET:
                 return self.call(service, method, params, timeout_s, kind)
-            return as_status(lambda: self.call(service, method, params, timeout_s, kind), f"{service}.{method}")
+            return self.save(service, method, params, timeout_s)
 
         described = {name: description for name, (_, description) in methods.items()}
 
@@ -225,7 +292,11 @@ class Client:
     def begin_later(self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind) -> str:
         """Send a request; returns the id by which its answer is collected."""
         self._forget_the_uncollected()
-        pending = self.begin(service, method, params, timeout_s, kind, later=True)
+        saves = self.session.saves
+        if kind is MarkKind.SAVE and saves.kept:
+            pending = saves.begin(service, method, params, timeout_s, later=True)
+        else:
+            pending = self.begin(service, method, params, timeout_s, kind, later=True)
         call_id = pending.correlation.hex()
         self._later[call_id] = pending
         return call_id
@@ -235,7 +306,7 @@ class Client:
         for call_id in list(self._later) if len(self._later) >= _UNCOLLECTED else ():
             pending = self._later[call_id]
             if time.monotonic() >= pending.deadline:
-                self.session.calls.expire(pending)
+                self.session.calls.expire(pending)  # a save goes on, and counts until it is over
             if pending.settled:
                 del self._later[call_id]
 
@@ -246,8 +317,16 @@ class Client:
         except KeyError:
             raise KeyError(f"no call {call_id!r} is under way here: it was collected before, or never begun") from None
 
+    def cancel(self, call_id: str) -> None:
+        """Tell the method that its result is not wanted any more."""
+        self._cancel(self.later(call_id))
+
+    def _cancel(self, pending: PendingCall) -> None:
+        (self.session.calls if pending.when_cut is None else self.session.saves).cancel(pending)
+
     def collect(self, call_id: str, timeout_s: float | None) -> Any:
-        """Wait for a call's value, by its own deadline or for `timeout_s` seconds, whichever is sooner.
+        """Wait for a call's value, by its own deadline or for `timeout_s` seconds, whichever is sooner; for that of a
+        save that is pending past its deadline `timeout_s` seconds. A save gives a status.
 
         Raises `TimeoutError` where `timeout_s` was sooner: the call goes on and can be collected again.
         """
@@ -255,10 +334,11 @@ class Client:
         until = pending.deadline if timeout_s is None else time.monotonic() + timeout_s
         if until < pending.deadline and not pending.wait(until):
             raise TimeoutError(f"{pending.call} has not answered within {timeout_s:g} s; it goes on")
-        try:
-            return self.session.calls.wait(pending)
-        finally:
-            self._later.pop(call_id, None)
+        self.session.calls.await_end(pending)
+        if pending.when_cut is not None and not pending.settled and not pending.wait(until):
+            return pending_status(call_id, self.session.saves.promise(pending))
+        self._later.pop(call_id, None)
+        return pending.result() if pending.kind is not MarkKind.SAVE else as_status(pending.result, pending.call)
 
     # -- messages
 
@@ -289,6 +369,6 @@ def as_status(call: Callable[[], Any], name: str) -> dict[str, Any]:
     """What `ether.save` returns: a status, whatever the call does."""
     try:
         result = call()
-    except (CallError, ValidationFailed) as error:
+    except _STATUS_ERRORS as error:
         return error_status(error)
     return status_of(result, name)

@@ -6,14 +6,17 @@ It has a connection of its own, so that its announcement and the notice of its d
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from ether.protocol.presence import Announcement, State
 from ether.runtime.assembly import Registry, death_notice, describe_with_registry
 from ether.runtime.instance import HostedInstance
+from ether.runtime.journaled import InstanceJournal
 from ether.runtime.link import Link
 from ether.runtime.pulse import Heart
 from ether.runtime.saving import Saver
 from ether.runtime.worker import Worker
+from ether.spec.marks import MarkKind
 from ether.spec.methods import class_path_of
 from ether.transport.base import Will
 from ether.wire.topics import SessionTopics, check_instance_name
@@ -42,22 +45,28 @@ class InstanceHere:
         epoch: int,
         make_saver: MakeSaver,
         on_fenced: Callable[[str], None],
+        journal_at: Callable[[], Path],
     ) -> None:
-        """Returns when it is announced as ready. `on_fenced` is told when another process has taken the name. Raises
-        `MarkError`, `InvalidName` and what its `ether_init` raises."""
+        """Returns when it is announced as ready. `on_fenced` is told when another process has taken the name;
+        `journal_at` finds the file for its saves. Raises `MarkError`, `InvalidName` and what `ether_init` raises."""
         check_instance_name(name)
         spec = describe_with_registry(type(obj), class_path_of(type(obj)), registry)
-        holding = {"epoch": epoch}
+        holding: dict[str, object] = {"epoch": epoch}
         self._topics = topics
         self._link = open_link(name, death_notice(topics, Announcement(name, State.LOST, birth, about=holding)))
         self._worker = Worker()
+        self._journal = InstanceJournal(journal_at) if spec.with_mark(MarkKind.SAVE) else None
+        if self._journal is not None:
+            holding["journal"] = self._journal.id
         try:
             self.instance = HostedInstance(name, obj, spec, self._link, topics, self._worker, birth, holding)
+            self.instance.server.journal = self._journal
             self.instance.control.on_fenced = on_fenced
             self.instance.saver = make_saver(self._link, topics, name, birth, epoch, type(obj))
             self.instance.subscribe()
             self.instance.initialise()
         except BaseException:
+            self._close_journal()
             self._link.close()
             raise
         self._worker.start()
@@ -74,6 +83,11 @@ class InstanceHere:
         self.instance.close()
         if self.instance.saver is not None:
             self.instance.saver.close(SAVE_TIMEOUT_S)
+        self._close_journal()
         if self._link.transport.connected:
             self._link.withdraw(self._topics.state(self.instance.name))
         self._link.close()
+
+    def _close_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.close()

@@ -22,17 +22,23 @@ Outcome = tuple[object, ErrorReport | EtherError | None]
 class PendingCall:
     """A call under way. Settled once; may be waited for by several threads, and watched."""
 
-    def __init__(self, call: str, instance: str, kind: MarkKind | None, timeout_s: float) -> None:
+    def __init__(
+        self, call: str, instance: str, kind: MarkKind | None, timeout_s: float, correlation: bytes | None = None
+    ) -> None:
         self.call = call
         self.instance = instance
         self.kind = kind
         self.timeout_s = timeout_s
         self.deadline = time.monotonic() + timeout_s
-        self.correlation = os.urandom(16)
+        self.correlation = correlation or os.urandom(16)
         self.progress: tuple[float, str] | None = None
         self.log: list[dict[str, Any]] = []
         self.status: Mapping[str, Any] | None = None
         self.cancel_here: Callable[[], None] | None = None
+        self.when_cut: Callable[[EtherError], None] | None = None
+        """For a save, which outlives what ends every other call: it is told of that, and goes on."""
+        self.when_late: Callable[[], None] | None = None
+        """For a save, shortly before its deadline: its promise is prepared."""
         self._take: Callable[[], Outcome] | None = None
         self._outcome: Outcome | None = None
         self._settled = False
@@ -47,15 +53,18 @@ class PendingCall:
         """True once there is an answer or an error."""
         return self._settled
 
-    def settle(self, take: Callable[[], Outcome]) -> None:
+    def settle(self, take: Callable[[], Outcome]) -> bool:
         """The end, told by whoever took this out of the table of requests. `take` gives the value or the error; it is
-        called once, by the first who wants to know."""
+        called once, by the first who wants to know. False where it was over before: a save's first end counts."""
         with self._lock:
+            if self._settled:
+                return False
             self._take, self._settled = take, True
             callbacks, self._callbacks = self._callbacks, []
         self._open.release()
         for done in callbacks:
             done()
+        return True
 
     def take_note(self, schema: str, value: object) -> None:
         """A forerunner of the answer."""
@@ -70,6 +79,13 @@ class PendingCall:
     def fail(self, error: EtherError) -> None:
         """The end without an answer."""
         self.settle(lambda: (None, error))
+
+    def cut(self, error: EtherError) -> None:
+        """This attempt will not be answered: the end, except for a save."""
+        if self.when_cut is None:
+            self.fail(error)
+        else:
+            self.when_cut(error)
 
     def when_done(self, done: Done) -> None:
         """Call `done` when settled, on the thread that settles; at once where it is."""
@@ -96,10 +112,11 @@ class PendingCall:
 
     def result(self) -> Any:
         """The value, or the error raised. Only once settled. A large answer is decoded here, on the caller's thread."""
-        if self._outcome is None:
-            assert self._take is not None
-            self._outcome = self._take()
-        value, error = self._outcome
+        with self._lock:
+            if self._outcome is None:
+                assert self._take is not None
+                self._outcome = self._take()
+            value, error = self._outcome
         if isinstance(error, ErrorReport):
             raise error.to_exception(self.call, self.call)
         if error is not None:

@@ -15,11 +15,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ether.errors import ArgumentProblem, Cancelled, DecodeError, EtherError, PayloadError, ValidationFailed
-from ether.protocol.answers import CANCELLED, INVALID, LATER, LOG, NO_METHOD, PROGRESS, RAISED, ErrorReport
+from ether.protocol.answers import (
+    CANCELLED,
+    INVALID,
+    LOG,
+    NO_METHOD,
+    PROGRESS,
+    RAISED,
+    SAVES,
+    WATCHED,
+    ErrorReport,
+)
 from ether.protocol.requests import Answered
 from ether.protocol.transit import Transit
 from ether.runtime.context import CallContext
 from ether.runtime.failures import text_of, user_traceback
+from ether.runtime.journaled import InstanceJournal, JournaledCall
 from ether.runtime.link import Inbound, Link
 from ether.runtime.machine import is_of_this_machine
 from ether.wire.envelope import Headers
@@ -31,6 +42,7 @@ if TYPE_CHECKING:
 STATUS, CANCEL = "ether.status", "ether.cancel"
 """In place of a method's name, which cannot contain a dot."""
 
+_SAVE_ID_BYTES = 16
 _STATUS_TIMEOUT_S = 0.2
 """For room in the outgoing queue; the dispatch thread must not wait longer."""
 
@@ -62,9 +74,12 @@ class CallJob:
         respond: Respond,
         tell: Callable[[str, object], None] | None = None,
         forget: Callable[[], None] = lambda: None,
+        begin: Callable[[], bool] | None = None,
     ) -> None:
-        """`forget` is called instead of `respond` where the request has expired: nobody waits for an answer."""
+        """`forget` is called instead of `respond` where the request has expired: nobody waits for an answer. `begin` is
+        asked before the method runs; where it says no, it has answered."""
         self._forget = forget
+        self._begin = begin
         self._instance = instance
         self._request = request
         self._payload = payload
@@ -79,6 +94,8 @@ class CallJob:
             return
         if self.context.cancelled:
             raise Cancelled(self.context.call)
+        if self._begin is not None and not self._begin():
+            return
         value = self._instance.call(request.method, self._payload(), request.message_id, request.trace, self.context)
         self._respond(value, None)
 
@@ -114,8 +131,11 @@ class Server:
         self._lock = threading.Lock()
         self._answered: Answered[tuple[object, ErrorReport | None]] = Answered()
         self._running: dict[tuple[str, bytes], CallContext] = {}
+        self._latest: dict[bytes, _Head] = {}
         self._transit = Transit()
         self.expired = 0
+        self.journal: InstanceJournal | None = None
+        """Where saves are noted, so that each is run once in all lives of this instance; None: in this one."""
 
     def receive(self, inbound: Inbound) -> None:
         """A request arrived; called on the dispatch thread."""
@@ -140,14 +160,14 @@ class Server:
         if own is None or own.correlation is None or method == STATUS or self._instance.cannot_call(method):
             return False
         with self._lock:
-            first = self._answered.take_on(own.source, own.correlation, _say_nothing)
+            first = self._answered.take_on(_asker(own), own.correlation, _say_nothing)
         if first:
             self._queue(method, own, inbound)
         return first
 
     def _queue(self, method: str, headers: _Head, inbound: Inbound) -> None:
         request = _request(method, headers, self._left(headers))
-        key = (headers.source, headers.correlation or b"")
+        key = (_asker(headers), headers.correlation or b"")
 
         def forget() -> None:
             self._running.pop(key, None)
@@ -155,16 +175,23 @@ class Server:
 
         respond = self._responder(headers, inbound, forget)
         tell = self._teller(headers, request)
-        job = CallJob(self._instance, request, lambda: inbound.unpack().value, respond, tell, forget)
+        begin = None
+        if self.journal is not None and headers.schema in SAVES and len(key[1]) == _SAVE_ID_BYTES:
+            name = f"{self._instance.name}.{method}"
+            journaled = JournaledCall(self.journal, key[1], name, respond, inbound.done)
+            respond, begin = journaled.respond, journaled.begin
+        job = CallJob(self._instance, request, lambda: inbound.unpack().value, respond, tell, forget, begin)
         if headers.correlation is not None:
             self._running[key] = job.context
         self._instance.submit_call(method, job, request.trace)
 
     def _take_on(self, headers: _Head) -> bool:
+        correlation = headers.correlation or b""
         with self._lock:
-            return self._answered.take_on(
-                headers.source, headers.correlation or b"", lambda kept: self._send(headers, *kept)
-            )
+            first = self._answered.take_on(_asker(headers), correlation, lambda kept: self._send(headers, *kept))
+            if not first and ("", correlation) in self._running:
+                self._latest[correlation] = headers  # whoever sent a save again is where its answer is wanted now
+            return first
 
     def _left(self, headers: _Head) -> float | None:
         """Seconds until the deadline; what the request spent on its way and in queues has passed."""
@@ -177,16 +204,17 @@ class Server:
 
     def _responder(self, headers: _Head, inbound: Inbound, forget: Callable[[], None]) -> Respond:
         def respond(value: object, error: ErrorReport | None) -> None:
+            head = self._latest.pop(headers.correlation or b"", headers) if self._latest else headers
             try:
-                self._send(headers, value, error)
+                self._send(head, value, error)
             except PayloadError as unsendable:
                 value, error = None, report_of(unsendable)
-                self._send(headers, value, error)
+                self._send(head, value, error)
             finally:
                 forget()
-            if headers.id is not None and headers.correlation is not None:
-                with self._lock:
-                    self._answered.answered(headers.source, headers.correlation, (value, error), _size(value))
+                if headers.id is not None and headers.correlation is not None:
+                    with self._lock:
+                        self._answered.answered(_asker(headers), headers.correlation, (value, error), _size(value))
 
         return respond
 
@@ -228,7 +256,10 @@ class Server:
 
     def _cancel(self, caller: str, correlation: object) -> None:
         """A caller has lost interest in a call of its own."""
-        context = self._running.get((caller, bytes.fromhex(correlation))) if isinstance(correlation, str) else None
+        if not isinstance(correlation, str):
+            return
+        number = bytes.fromhex(correlation)
+        context = self._running.get((caller, number)) or self._running.get(("", number))
         if context is not None:
             context.cancel()
 
@@ -264,9 +295,14 @@ def _headers(inbound: Inbound) -> _Head:
     return _StrangersHead("", None, properties.response_topic, properties.correlation_data, expiry, None, None, None)
 
 
+def _asker(head: _Head) -> str:
+    """Whose request it is, beside its correlation. A save is the same whoever sends it: perhaps the next run."""
+    return "" if head.schema in SAVES else head.source
+
+
 def _request(method: str, head: _Head, left_s: float | None) -> Request:
     deadline = None if left_s is None else time.monotonic() + left_s
-    return Request(method, head.source, head.correlation, head.id, head.trace, deadline, head.schema == LATER)
+    return Request(method, head.source, head.correlation, head.id, head.trace, deadline, head.schema in WATCHED)
 
 
 def _size(value: object) -> int:

@@ -25,6 +25,7 @@ from ether.runtime.instance import HostedInstance
 from ether.runtime.link import Inbound, Link
 from ether.runtime.machine import reply_client
 from ether.runtime.members import Members
+from ether.runtime.saves import Saves
 from ether.runtime.worker import next_job
 from ether.wire.topics import SessionTopics
 
@@ -61,6 +62,12 @@ class Session(Members):
         self._opening = threading.Lock()
         self._reply_topic = topics.reply(reply_client(link.source))
         self.calls = Caller(link, topics, self._reply_topic, lambda: self._known)
+        self.saves = Saves(self)
+
+    def close(self) -> None:
+        """Nobody will answer any more. What was saved and is not answered stays for the next run."""
+        self.saves.close()
+        self.calls.close()
 
     def open(self, timeout_s: float) -> bool:
         """Listen to announcements and answers; returns when all that was announced before is known. Twice is fine:

@@ -1,1 +1,1 @@
-"""What outlives a message: the ledger of a session."""
+"""What outlives a message: the ledger of a session, outboxes, journals of calls."""
