@@ -18,12 +18,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from ether.errors import OutboxFailed
+from ether.store.durable import make_folder
 
 SUFFIX = ".outbox"
-_SCHEMA = """
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE entries (number INTEGER PRIMARY KEY, packed BLOB NOT NULL);
-"""
+_SCHEMA = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE entries (number INTEGER PRIMARY KEY, packed BLOB NOT NULL)",
+)
 _BUSY_S = 0.0
 _BUSY_WORDS = ("locked", "busy")
 
@@ -53,14 +54,16 @@ class OutboxFile:
     def create(cls, folder: Path, source: str) -> OutboxFile:
         """A new one; makes the folder. Raises `OutboxFailed`."""
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(folder)
             while True:
                 outbox = os.urandom(8).hex()
                 path = folder / f"{source}~{outbox}{SUFFIX}"
                 if (database := _opened(path, new=True)) is not None:
                     break  # else somebody who looks for orphans was faster, and removes it
-            with database:
-                database.executescript(_SCHEMA)
+            with database:  # all of it or nothing: a half-made one would be taken for a damaged one
+                database.execute("BEGIN")
+                for statement in _SCHEMA:
+                    database.execute(statement)
                 database.executemany("INSERT INTO meta VALUES (?, ?)", [("outbox", outbox), ("source", source)])
         except (OSError, sqlite3.Error) as error:
             raise OutboxFailed(str(folder), error) from error
