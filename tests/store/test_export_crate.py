@@ -88,7 +88,7 @@ def test_actions_say_who_did_what_with_which_code_and_when(ledger: Path, tmp_pat
     assert set(actions) == {"doubler made 3 records", "squarer made 3 records"}
     action = actions["doubler made 3 records"]
     assert action["instrument"]["name"] == "parts.Processor"
-    assert [entity.id for entity in action["result"]] == ["records.jsonl"]
+    assert action["result"].id == "records.jsonl"
     assert {"ether.yaml", "parts.py"} <= {entity["name"] for entity in action["object"]}
     assert action["startTime"] < action["endTime"]
     assert crate.root_dataset["conformsTo"].id == export_crate.PROFILE
