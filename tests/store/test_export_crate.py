@@ -21,8 +21,10 @@ from ether.wire.codec import OCTETS
 from ether.wire.entries import Entry
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs of a pipeline, the second with a body that is no JSON."""
+    tmp_path = tmp_path_factory.mktemp("bench")
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "parts.py").write_text(PARTS)
     about = ask_context(tmp_path / "lab", kwargs={"gain": 3, "password": "hush"})
