@@ -60,8 +60,8 @@ def code_differences(
         diff = "".join(_file_diffs(old, new))
         revisions = revision(before), revision(after)
         found.setdefault((*revisions, diff, _hint(*revisions, diff)), []).append(name)
-    for (old, new, diff, hint), names in found.items():
-        yield CodeDifference(tuple(names), old, new, diff, hint)
+    for (was, now, diff, hint), names in found.items():
+        yield CodeDifference(tuple(names), was, now, diff, hint)
 
 
 def revision(code: Mapping[str, Any]) -> Revision:

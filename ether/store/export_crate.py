@@ -219,14 +219,13 @@ def _add_action(crate: Any, files: Mapping[str, Any], parts: _Parts, sha256: str
     origin = origin_of(use.context)
     tool = crate.add(ContextEntity(crate, f"#code-{sha256}", properties=_tool(origin)))
     used = [files[path] for kept, path in parts.artifacts.items() if kept in export_prov.artifacts_of(use.context)]
-    action = crate.add_action(
-        tool, f"#made-{sha256}", object=[files[f"contexts/{sha256}.json"], *used], result=[files[RECORDS]],
+    crate.add_action(
+        tool, f"#made-{sha256}", object=[files[f"contexts/{sha256}.json"], *used], result=files[RECORDS],
         properties={
             "name": f"{origin.instance} made {use.count} records", "startTime": _time(use.first),
             "endTime": _time(use.last), "description": f"on {origin.host}, Python {origin.python}",
         },
     )  # fmt: skip
-    action["agent"] = crate.add(ContextEntity(crate, f"#instance-{sha256}", properties=_agent(origin)))
 
 
 def _tool(origin: Origin) -> dict[str, Any]:
@@ -238,9 +237,5 @@ def _tool(origin: Origin) -> dict[str, Any]:
     return told
 
 
-def _agent(origin: Origin) -> dict[str, Any]:
-    return {"@type": "Organization", "name": f"instance {origin.instance} on {origin.host}"}
-
-
 def _time(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat()
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

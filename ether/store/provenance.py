@@ -5,7 +5,7 @@ with which packages. It is made once, when the instance is built, sent once, and
 
     about = configuration_facts(config.model_dump(mode="json"), yaml_text, "ether.yaml")     # once, in the main program
     context = make_context(InstanceFacts("camera", birth, 1, "lab.Camera", Camera), configuration=about.described)
-    for entry in context.entries(time.time()): ...                        # artifacts first, then the context itself
+    for entry in unsent(context.entries(time.time()), sent): ...     # artifacts first; `sent` is a set of the process
 
 Promises: the same facts make the same bytes; nothing of the process's environment variables is in them; secrets are
 masked (see `secrets`). Nothing here is imported when ether is, and no message waits for it. The trap: it asks git,
@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +78,15 @@ def artifact_entries(artifacts: Sequence[Artifact], time_s: float) -> Iterator[E
     """Artifacts as entries, each once."""
     for made in dict.fromkeys(artifacts):
         yield Entry(0, "artifact", made.name, made.sha256, 0, time_s, (), "", OCTETS, made.content)
+
+
+def unsent(entries: Iterable[Entry], sent: set[str]) -> Iterator[Entry]:
+    """Of entries that are named by their hash those that are not in `sent`, which they are added to: several contexts
+    of a process refer to the same artifacts."""
+    for entry in entries:
+        if entry.id not in sent:
+            sent.add(entry.id)
+            yield entry
 
 
 def make_context(

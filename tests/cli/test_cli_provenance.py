@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -109,6 +110,16 @@ def test_diff_shows_the_line_that_was_changed_and_nothing_else(bench: Path) -> N
     assert told["same"] is False
     assert [code["instances"] for code in told["code"]] == [sorted(PIPELINE)]
     assert [told[group] for group in ("configuration", "arguments", "packages", "machines", "counts")] == [[]] * 5
+
+
+@needs_git
+@pytest.mark.parametrize("words", ["why summary --last", "diff one two"])
+def test_the_page_shows_what_is_printed(bench: Path, words: str) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "provenance.md").read_text()
+    wanted = page.partition(f"$ ether {words}\n")[2].partition("```")[0]
+    given = ether(bench, *words.split(), "--ledger", "ledger").out
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    assert doctest.OutputChecker().check_output(wanted, given, flags), given
 
 
 @needs_git

@@ -21,8 +21,10 @@ from ether.wire.codec import OCTETS
 from ether.wire.entries import Entry
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs of a pipeline, the second with a body that is no JSON."""
+    tmp_path = tmp_path_factory.mktemp("bench")
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "parts.py").write_text(PARTS)
     about = ask_context(tmp_path / "lab", kwargs={"gain": 3, "password": "hush"})
@@ -88,7 +90,7 @@ def test_actions_say_who_did_what_with_which_code_and_when(ledger: Path, tmp_pat
     assert set(actions) == {"doubler made 3 records", "squarer made 3 records"}
     action = actions["doubler made 3 records"]
     assert action["instrument"]["name"] == "parts.Processor"
-    assert [entity.id for entity in action["result"]] == ["records.jsonl"]
+    assert action["result"].id == "records.jsonl"
     assert {"ether.yaml", "parts.py"} <= {entity["name"] for entity in action["object"]}
     assert action["startTime"] < action["endTime"]
     assert crate.root_dataset["conformsTo"].id == export_crate.PROFILE

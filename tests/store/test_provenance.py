@@ -14,7 +14,7 @@ import pytest
 from ether.config import load_config
 from ether.store.environment import environment, installed_packages
 from ether.store.plain_values import plain
-from ether.store.provenance import InstanceFacts, configuration_facts, make_context
+from ether.store.provenance import InstanceFacts, configuration_facts, make_context, unsent
 from ether.wire.codec import decode
 
 
@@ -65,6 +65,16 @@ def test_a_context_refers_to_what_goes_with_it() -> None:
     about = told(context)
     assert about["environment"]["sha256"] in kept
     assert set(about["code"]["files"].values()) <= kept.keys()
+
+
+def test_what_several_contexts_refer_to_is_sent_once() -> None:
+    sent: set[str] = set()
+    first = [entry.kind for entry in unsent(make_context(facts()).entries(1.0), sent)]
+    other = [entry.kind for entry in unsent(make_context(facts(args=(7,))).entries(2.0), sent)]
+    assert first[-1] == "context"
+    assert "artifact" in first
+    assert other == ["context"]
+    assert list(unsent(make_context(facts()).entries(3.0), sent)) == []
 
 
 def test_a_configuration_is_kept_without_secrets(tmp_path: Path) -> None:
