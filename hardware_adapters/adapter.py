@@ -85,8 +85,9 @@ class Adapter:
         self.name = options.get("name") or port or str(self._identity)
         self.timeout_s, self.retries = options.get("timeout_s", 1.0), options.get("retries", 0)
         self.encoding = options.get("encoding", "utf-8")
-        self._on_connect, self._on_input = options.get("on_connect"), options.get("on_input")
-        self._on_presence = options.get("on_presence")
+        self._on_connect = late_bound(options.get("on_connect"))
+        self._on_input = late_bound(options.get("on_input"))
+        self._on_presence = late_bound(options.get("on_presence"))
         self._reconnects = options.get("reconnect", True)
         self._verify_after_s = options.get("verify_after_s", VERIFY_AFTER_S)
         self._encode, self._tally, self._calls = encode, Tally(), Calls(self.name)
@@ -289,7 +290,7 @@ class Adapter:
             return
         self._tally.inputs += 1
         if self._on_input is not None:
-            self._calls.put(late_bound(self._on_input), frame)
+            self._calls.put(self._on_input, frame)
 
     def _lost(self) -> None:
         """A connection has ended by itself, perhaps the present one."""
@@ -305,7 +306,7 @@ class Adapter:
             self._used, self._doubted = time.monotonic(), False
         try:
             if self._on_connect is not None:
-                late_bound(self._on_connect)(self)
+                self._on_connect(self)
             self._search.known = found.fingerprint
             self._online(found)
         except BaseException:
@@ -326,7 +327,7 @@ class Adapter:
         self._presence = presence
         self._changed.notify_all()
         if self._on_presence is not None:
-            self._calls.put(late_bound(self._on_presence), presence)
+            self._calls.put(self._on_presence, presence)
 
     def _drop(self, connection: Connection | None, error: AdapterError) -> None:
         """A connection ends: offline for everybody, and the search begins. Once for each connection."""

@@ -300,6 +300,43 @@ def test_a_closed_adapter_says_so(lab: SimulatedLab) -> None:
         heater.query("HELLO?")
 
 
+def test_closing_ends_a_question_that_waits(lab: SimulatedLab) -> None:
+    outcome: queue.Queue[BaseException] = queue.Queue()
+    heater = SerialPort(lab.port("heater"), timeout_s=60.0)
+
+    def asking() -> None:
+        try:
+            heater.query("NOTHING?")
+        except AdapterError as error:
+            outcome.put(error)
+
+    thread = threading.Thread(target=asking)
+    thread.start()
+    received = lab.instruments["heater"].received
+    while "NOTHING?" not in received:
+        assert thread.is_alive()
+        thread.join(0.01)
+    heater.close()
+    assert isinstance(outcome.get(timeout=5), Disconnected)
+    thread.join()
+
+
+def test_importing_the_package_loads_no_engine() -> None:
+    import subprocess
+    import sys
+
+    heavy = ["serial", "pyvisa", "pydantic", "yaml", "numpy"]
+    code = f"""import sys, hardware_adapters
+hardware_adapters.Identity("x"), hardware_adapters.Delimited, hardware_adapters.NoAnswer
+print([name for name in {heavy} if name in sys.modules], hardware_adapters.__all__ == dir(hardware_adapters))
+try: hardware_adapters.Serialport
+except AttributeError as error: print(error)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(
+        "[] True\nmodule 'hardware_adapters' has no attribute 'Serialport'; it has: Adapter, "
+    )
+
+
 def test_errors_cross_process_borders() -> None:
     import pickle
 
@@ -310,40 +347,32 @@ def test_errors_cross_process_borders() -> None:
         assert vars(copy) == vars(error)
 
 
-def test_rfc2217_a_serial_port_on_the_network(lab: SimulatedLab) -> None:
-    """A server of pyserial's own making, between a socket and a pty of the lab."""
+@pytest.mark.filterwarnings("ignore:set(Daemon|Name):DeprecationWarning")  # pyserial 3.5 calls them
+def test_rfc2217_a_serial_port_on_the_network() -> None:
+    """A server made of pyserial's own parts; the line behind it sends back what it gets."""
     import selectors
 
     import serial
     from serial import rfc2217
 
-    stop, ready = threading.Event(), threading.Event()
+    stop = threading.Event()
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
-        with serial.Serial(lab.port("heater"), timeout=0) as line:
-            ready.set()
-            reader, _ = server.accept()
-            with reader:
-                manager = rfc2217.PortManager(line, type("Writer", (), {"write": staticmethod(reader.sendall)})())
-                with selectors.DefaultSelector() as selector:
-                    selector.register(reader, selectors.EVENT_READ)
-                    selector.register(line.fileno(), selectors.EVENT_READ)
-                    while not stop.is_set():
-                        for key, _ in selector.select(0.1):
-                            if key.fileobj is not reader:
-                                reader.sendall(b"".join(manager.escape(line.read(1024))))
-                            elif data := reader.recv(1024):
-                                line.write(b"".join(manager.filter(data)))
-                            else:
-                                return
+        reader, _ = server.accept()
+        with reader, serial.serial_for_url("loop://", timeout=0) as line, selectors.DefaultSelector() as selector:
+            manager = rfc2217.PortManager(line, type("Writer", (), {"write": staticmethod(reader.sendall)})())
+            selector.register(reader, selectors.EVENT_READ)
+            while not stop.is_set():
+                if selector.select(0.1):
+                    line.write(b"".join(manager.filter(reader.recv(1024))))
+                    reader.sendall(b"".join(manager.escape(line.read(line.in_waiting))))
 
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        assert ready.wait(5)
-        with SerialPort(f"rfc2217://127.0.0.1:{server.getsockname()[1]}", timeout_s=5) as heater:
-            assert heater.query("HELLO?") == "world"
+        with SerialPort(f"rfc2217://127.0.0.1:{server.getsockname()[1]}", timeout_s=5) as device:
+            assert device.query("HELLO?") == "HELLO?"
     finally:
         stop.set()
         thread.join()
