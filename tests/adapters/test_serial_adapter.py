@@ -9,6 +9,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -107,11 +108,28 @@ def test_permission_denied_names_the_group(tmp_path: Path, monkeypatch: pytest.M
     assert "sudo usermod -aG dialout ada" in str(error)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may open everything")
+@contextmanager
+def as_an_ordinary_user() -> Iterator[None]:
+    """Root may open everything; for a while this process is nobody."""
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+
+
 def test_a_port_that_this_user_may_not_open(lab: SimulatedLab) -> None:
-    os.chmod(lab.port("heater"), 0)
-    with pytest.raises(PermissionDenied):
-        SerialPort(lab.port("heater"))
+    import grp
+
+    device = os.path.realpath(lab.port("heater"))
+    os.chmod(device, 0o060)
+    group = grp.getgrgid(os.stat(device).st_gid).gr_name
+    if os.geteuid() != 0 and group in {grp.getgrgid(number).gr_name for number in os.getgroups()}:
+        pytest.skip(f"this user is in the group {group!r}, which may open it")
+    with as_an_ordinary_user(), pytest.raises(PermissionDenied, match=f"usermod -aG {group}"):
+        SerialPort(device)
 
 
 def test_a_port_has_one_holder_who_is_named(lab: SimulatedLab) -> None:
@@ -319,6 +337,19 @@ def test_closing_ends_a_question_that_waits(lab: SimulatedLab) -> None:
     heater.close()
     assert isinstance(outcome.get(timeout=5), Disconnected)
     thread.join()
+
+
+def test_options_that_cannot_be_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"no option 'retires'\. Did you mean 'retries'\?"):
+        SerialPort("loop://", retires=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"no option 'x'\. There are: name, identity"):
+        SerialPort("loop://", x=3)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="more than 0"):
+        SerialPort("loop://", timeout_s=0)
+    with pytest.raises(ValueError, match="needs a port, or an identity"):
+        SerialPort()
+    with pytest.raises(ValueError, match="needs an answer"):
+        Identity()
 
 
 def test_importing_the_package_loads_no_engine() -> None:
