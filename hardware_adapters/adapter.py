@@ -15,6 +15,7 @@ The trap: `retries` repeats a command. Reading twice is harmless, dosing twice i
 
 from __future__ import annotations
 
+import difflib
 import logging
 import threading
 import time
@@ -34,11 +35,12 @@ from hardware_adapters.search import Found, Search
 
 logger = logging.getLogger("Ether.hardware")
 
-SEARCH_EVERY_S = 0.1
+SEARCH_EVERY_S, SEARCH_RARELY_S = 0.1, 0.5
 VERIFY_AFTER_S = 2.0
 """Nobody swaps two cables in less; a line that was idle for longer is asked who it is before it is used."""
 
 _JOIN_S = 5.0
+_REASONS_LIMIT = 20
 T = TypeVar("T")
 
 
@@ -80,13 +82,15 @@ class Adapter:
     def __init__(
         self, medium: Medium, port: str | None, *, encode: Callable[[bytes], bytes], **options: Unpack[AdapterOptions]
     ) -> None:
+        _check(options)
         identity = options.get("identity")
         self._identity = Identity(identity) if isinstance(identity, str) else identity
         self.name = options.get("name") or port or str(self._identity)
         self.timeout_s, self.retries = options.get("timeout_s", 1.0), options.get("retries", 0)
         self.encoding = options.get("encoding", "utf-8")
-        self._on_connect, self._on_input = options.get("on_connect"), options.get("on_input")
-        self._on_presence = options.get("on_presence")
+        self._on_connect = late_bound(options.get("on_connect"))
+        self._on_input = late_bound(options.get("on_input"))
+        self._on_presence = late_bound(options.get("on_presence"))
         self._reconnects = options.get("reconnect", True)
         self._verify_after_s = options.get("verify_after_s", VERIFY_AFTER_S)
         self._encode, self._tally, self._calls = encode, Tally(), Calls(self.name)
@@ -162,6 +166,8 @@ class Adapter:
 
     def lease(self, holder: str, reason: str = "", timeout_s: float = 5.0) -> Lease:
         """Have the port for oneself: see `lease.py`. Raises PortBusy, which names who has it."""
+        if self._setting_up == threading.get_ident():  # on_connect has the port anyway, whoever else waits for it
+            return PortLock(self.name).lease(holder, reason)
         return self._lock.lease(holder, reason, timeout_s)
 
     @property
@@ -289,7 +295,7 @@ class Adapter:
             return
         self._tally.inputs += 1
         if self._on_input is not None:
-            self._calls.put(late_bound(self._on_input), frame)
+            self._calls.put(self._on_input, frame)
 
     def _lost(self) -> None:
         """A connection has ended by itself, perhaps the present one."""
@@ -305,7 +311,7 @@ class Adapter:
             self._used, self._doubted = time.monotonic(), False
         try:
             if self._on_connect is not None:
-                late_bound(self._on_connect)(self)
+                self._on_connect(self)
             self._search.known = found.fingerprint
             self._online(found)
         except BaseException:
@@ -326,7 +332,7 @@ class Adapter:
         self._presence = presence
         self._changed.notify_all()
         if self._on_presence is not None:
-            self._calls.put(late_bound(self._on_presence), presence)
+            self._calls.put(self._on_presence, presence)
 
     def _drop(self, connection: Connection | None, error: AdapterError) -> None:
         """A connection ends: offline for everybody, and the search begins. Once for each connection."""
@@ -348,24 +354,39 @@ class Adapter:
 
     def _keep(self) -> None:
         """Search until the device is there again, or the adapter is closed."""
-        told = ""
+        told: set[str] = set()
+        pause_s = SEARCH_EVERY_S
         while not self._closing.is_set():
             try:
                 self._connect()
                 break
             except AdapterError as error:
-                told = self._explain(str(error), told)
+                self._explain(str(error), told)
             except Exception as error:
-                if str(error) != told:
-                    logger.exception("%s: on_connect failed; it is tried again", self.name)
-                told = self._explain(f"on_connect failed: {error}", told)
-            self._closing.wait(SEARCH_EVERY_S)
+                if self._explain(f"{type(error).__name__}: {error}", told):
+                    logger.exception("%s: its on_connect or candidates failed; it is tried again", self.name)
+            self._closing.wait(pause_s)
+            pause_s = min(pause_s * 1.2, SEARCH_RARELY_S)
         if self._closing.is_set():
             self._drop(self._connection, Disconnected(self.name, "the adapter was closed"))
 
-    def _explain(self, reason: str, told: str) -> str:
-        if reason != told:
-            logger.info("%s: still offline: %s", self.name, reason)
-            with self._changed:
-                self._presence = Presence(False, self.port, reason, self._presence.since)
-        return reason
+    def _explain(self, reason: str, told: set[str]) -> bool:
+        """Why it is still offline, in the log when it is new; whether it was."""
+        with self._changed:
+            self._presence = Presence(False, self.port, reason, self._presence.since)
+        if reason in told or len(told) >= _REASONS_LIMIT:
+            return False
+        told.add(reason)
+        logger.info("%s: still offline: %s", self.name, reason)
+        return True
+
+
+def _check(options: AdapterOptions) -> None:
+    """Raise TypeError for an option that is not there, ValueError for one that cannot be."""
+    known = AdapterOptions.__annotations__
+    if unknown := [name for name in options if name not in known]:
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(known)}."
+        raise TypeError(f"an adapter has no option {unknown[0]!r}.{hint}")
+    if options.get("timeout_s", 1.0) <= 0 or options.get("retries", 0) < 0:
+        raise ValueError("timeout_s is more than 0 and retries 0 or more")

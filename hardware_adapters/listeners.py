@@ -22,8 +22,10 @@ WAITING_LIMIT = 10_000
 _JOIN_S = 2.0
 
 
-def late_bound(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """The callback; one that is an object's method is looked up by its name at each call."""
+def late_bound(callback: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """The callback; one that is an object's method now is looked up by its name at each later call."""
+    if callback is None:
+        return None
     owner, name = getattr(callback, "__self__", None), getattr(callback, "__name__", "")
     if owner is None or getattr(owner, name, None) != callback:
         return callback

@@ -39,6 +39,7 @@ OPENING_FAULTS: tuple[type[Exception], ...] = (*PORT_FAULTS, ValueError)
 
 _SETTLE_LIMIT_S = 1.0
 _JOIN_S = 2.0
+_WRITE_S = 2.0
 
 
 class SerialPort(Adapter):
@@ -126,7 +127,9 @@ class SerialMedium:
         """See `Medium`."""
         try:
             opened = serial.serial_for_url(port, do_not_open=True, **self._settings)
-            opened.timeout, opened.write_timeout = _READ_S, 2.0
+            opened.timeout = _READ_S
+            if not port.startswith("rfc2217://"):  # pyserial has no time limit for writing there
+                opened.write_timeout = _WRITE_S
             if "://" not in port and os.name == "posix":
                 opened.exclusive = True
             opened.open()
@@ -179,8 +182,8 @@ class SerialConnection:
     def tell(self, command: bytes) -> None:
         """See `Connection`. Raises NoAnswer where the line takes nothing (flow control)."""
         with self._writing:
-            if self._lost or self._closing:
-                raise Disconnected(self.port, self._gone(), command=command)
+            if self._lost is not None:
+                raise Disconnected(self.port, self._lost.problem, command=command)
             try:
                 self._serial.write(command)
             except serial.SerialTimeoutException as error:
@@ -206,7 +209,10 @@ class SerialConnection:
 
     def close(self) -> None:
         """See `Connection`."""
-        self._closing = True
+        with self._changed:
+            self._closing = True
+            self._lost = self._lost or Disconnected(self.port, "the adapter has closed this port")
+            self._changed.notify_all()
         cancel = getattr(self._serial, "cancel_read", None)
         if cancel is not None and self._thread.is_alive():
             cancel()
@@ -227,7 +233,7 @@ class SerialConnection:
         if self._answer is not None:
             return self._answer
         if self._lost is not None:
-            raise Disconnected(self.port, self._gone(), command=command)
+            raise Disconnected(self.port, self._lost.problem, command=command)
         self._stale, self._owed = True, self._owed + 1
         if self._bad is not None:
             raise BadAnswer(self.port, self._bad.why, command=command, answer=self._bad.answer)
@@ -251,9 +257,6 @@ class SerialConnection:
                 self._framer.discard()
             self._stale, self._owed = False, 0
 
-    def _gone(self) -> str:
-        return self._lost.problem if self._lost else "the adapter has closed this port"
-
     def _read(self) -> None:
         try:
             while not self._closing:
@@ -263,11 +266,10 @@ class SerialConnection:
             self._end(error)
 
     def _end(self, error: Exception) -> None:
-        if self._closing:
-            return
-        lost = Disconnected(self.port, f"the device was unplugged or the line broke: {error}")
         with self._changed:
-            self._lost = lost
+            if self._closing:
+                return
+            self._lost = Disconnected(self.port, f"the device was unplugged or the line broke: {error}")
             self._framer.discard()
             self._changed.notify_all()
         self._events.on_lost()

@@ -236,6 +236,7 @@ class VisaConnection:
         self._stream = _is_stream(port.partition("@")[0])
         self._using = threading.RLock()
         self._stale, self._closed, self._late = False, False, 0
+        self._timeout_s = 0.0
         self._lost: AdapterError | None = None
 
     @property
@@ -280,10 +281,13 @@ class VisaConnection:
         if self._closed:
             raise Disconnected(self.port, "the adapter has closed this session", command=command)
         if self._stale:
+            self._timeout_s = 0.0
             self._clear(command)
             self._framer.discard()
             self._stale = False
-        self._do(lambda: setattr(self._resource, "timeout", timeout_s * 1000), command, timeout_s)
+        if timeout_s != self._timeout_s:  # setting it configures a serial line anew each time
+            self._do(lambda: setattr(self._resource, "timeout", timeout_s * 1000), command, timeout_s)
+            self._timeout_s = timeout_s
 
     def _clear(self, command: bytes) -> None:
         """Read a stream dry; on other interfaces, tell the device to forget what it was asked."""
@@ -304,8 +308,11 @@ class VisaConnection:
             data = bytes(self._do(self._resource.read_raw, command, timeout_s))
             if not self._stream:
                 return self._message(data, command)
+            skipped = self._framer.skipped
             if frames := self._framer.feed(data):
                 return frames[0]
+            if self._framer.skipped > skipped:
+                raise BadAnswer(self.port, "garbage instead of a message", command=command, answer=data)
 
     def _message(self, data: bytes, command: bytes) -> bytes:
         if data[:1] != b"#" or not data[1:2].isdigit():

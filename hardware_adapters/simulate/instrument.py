@@ -85,7 +85,7 @@ class SimulatedInstrument:
 
     def powered(self) -> None:
         """It was plugged in: settings are lost, as those of most instruments are."""
-        self._events |= _POWER_ON
+        self._events = _POWER_ON
         self._errors.clear()
         self.reset()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import queue
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -32,17 +32,17 @@ def ether() -> Iterator[Ether]:
 
 
 def test_unsolicited_input_is_published(ether: Ether) -> None:
-    heard: queue.Queue[object] = queue.Queue()
     with SimulatedLab(BENCH) as lab:
         kwargs = {"port": lab.port("balance"), "identity": "ACME,Balance,1,1"}
         instances = {"balance": {"class_path": "adapter_parts.Balance", "kwargs": kwargs}}
         ether.tap({"instances": instances}, broker={"engine": "amqtt"})
-        ether.subscribe("weight", heard.put)
-        assert heard.get(timeout=10) == 12.5
-        assert ether.get("balance", "ask", {"command": "W?"}) == "12.5"
-        lab.unplug("balance")
-        lab.plug("balance")
-        lab.world.set("balance.weight", 99.0, lab.clock.now())
-        while heard.get(timeout=10) != 99.0:
-            pass
+        with ether.subscribe("weight") as heard:
+            assert heard.get(timeout_s=10).value == 12.5
+            assert ether.get("balance", "ask", {"command": "W?"}) == "12.5"
+            lab.unplug("balance")
+            lab.plug("balance")
+            lab.world.set("balance.weight", 99.0, lab.clock.now())
+            deadline = time.monotonic() + 10
+            while heard.get(timeout_s=10).value != 99.0:
+                assert time.monotonic() < deadline
         ether.shutdown()

@@ -9,6 +9,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -107,11 +108,28 @@ def test_permission_denied_names_the_group(tmp_path: Path, monkeypatch: pytest.M
     assert "sudo usermod -aG dialout ada" in str(error)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may open everything")
+@contextmanager
+def as_an_ordinary_user() -> Iterator[None]:
+    """Root may open everything; for a while this process is nobody."""
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+
+
 def test_a_port_that_this_user_may_not_open(lab: SimulatedLab) -> None:
-    os.chmod(lab.port("heater"), 0)
-    with pytest.raises(PermissionDenied):
-        SerialPort(lab.port("heater"))
+    import grp
+
+    device = os.path.realpath(lab.port("heater"))
+    if os.geteuid() == 0:
+        os.chown(device, 0, grp.getgrnam("tty").gr_gid)
+    os.chmod(device, 0o060)  # its owner, where that is not root, is refused too
+    group = grp.getgrgid(os.stat(device).st_gid).gr_name
+    with as_an_ordinary_user(), pytest.raises(PermissionDenied, match=f"usermod -aG {group}"):
+        SerialPort(device)
 
 
 def test_a_port_has_one_holder_who_is_named(lab: SimulatedLab) -> None:
@@ -300,6 +318,56 @@ def test_a_closed_adapter_says_so(lab: SimulatedLab) -> None:
         heater.query("HELLO?")
 
 
+def test_closing_ends_a_question_that_waits(lab: SimulatedLab) -> None:
+    outcome: queue.Queue[BaseException] = queue.Queue()
+    heater = SerialPort(lab.port("heater"), timeout_s=60.0)
+
+    def asking() -> None:
+        try:
+            heater.query("NOTHING?")
+        except AdapterError as error:
+            outcome.put(error)
+
+    thread = threading.Thread(target=asking)
+    thread.start()
+    received = lab.instruments["heater"].received
+    while "NOTHING?" not in received:
+        assert thread.is_alive()
+        thread.join(0.01)
+    heater.close()
+    assert isinstance(outcome.get(timeout=5), Disconnected)
+    thread.join()
+
+
+def test_options_that_cannot_be_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"no option 'retires'\. Did you mean 'retries'\?"):
+        SerialPort("loop://", retires=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"no option 'x'\. There are: name, identity"):
+        SerialPort("loop://", x=3)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="more than 0"):
+        SerialPort("loop://", timeout_s=0)
+    with pytest.raises(ValueError, match="needs a port, or an identity"):
+        SerialPort()
+    with pytest.raises(ValueError, match="needs an answer"):
+        Identity()
+
+
+def test_importing_the_package_loads_no_engine() -> None:
+    import subprocess
+    import sys
+
+    heavy = ["serial", "pyvisa", "pydantic", "yaml", "numpy"]
+    code = f"""import sys, hardware_adapters
+hardware_adapters.Identity("x"), hardware_adapters.Delimited, hardware_adapters.NoAnswer
+print([name for name in {heavy} if name in sys.modules], hardware_adapters.__all__ == dir(hardware_adapters))
+try: hardware_adapters.Serialport
+except AttributeError as error: print(error)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(
+        "[] True\nmodule 'hardware_adapters' has no attribute 'Serialport'; it has: Adapter, "
+    )
+
+
 def test_errors_cross_process_borders() -> None:
     import pickle
 
@@ -310,40 +378,32 @@ def test_errors_cross_process_borders() -> None:
         assert vars(copy) == vars(error)
 
 
-def test_rfc2217_a_serial_port_on_the_network(lab: SimulatedLab) -> None:
-    """A server of pyserial's own making, between a socket and a pty of the lab."""
+@pytest.mark.filterwarnings("ignore:set(Daemon|Name):DeprecationWarning")  # pyserial 3.5 calls them
+def test_rfc2217_a_serial_port_on_the_network() -> None:
+    """A server made of pyserial's own parts; the line behind it sends back what it gets."""
     import selectors
 
     import serial
     from serial import rfc2217
 
-    stop, ready = threading.Event(), threading.Event()
+    stop = threading.Event()
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
-        with serial.Serial(lab.port("heater"), timeout=0) as line:
-            ready.set()
-            reader, _ = server.accept()
-            with reader:
-                manager = rfc2217.PortManager(line, type("Writer", (), {"write": staticmethod(reader.sendall)})())
-                with selectors.DefaultSelector() as selector:
-                    selector.register(reader, selectors.EVENT_READ)
-                    selector.register(line.fileno(), selectors.EVENT_READ)
-                    while not stop.is_set():
-                        for key, _ in selector.select(0.1):
-                            if key.fileobj is not reader:
-                                reader.sendall(b"".join(manager.escape(line.read(1024))))
-                            elif data := reader.recv(1024):
-                                line.write(b"".join(manager.filter(data)))
-                            else:
-                                return
+        reader, _ = server.accept()
+        with reader, serial.serial_for_url("loop://", timeout=0) as line, selectors.DefaultSelector() as selector:
+            manager = rfc2217.PortManager(line, type("Writer", (), {"write": staticmethod(reader.sendall)})())
+            selector.register(reader, selectors.EVENT_READ)
+            while not stop.is_set():
+                if selector.select(0.1):
+                    line.write(b"".join(manager.filter(reader.recv(1024))))
+                    reader.sendall(b"".join(manager.escape(line.read(line.in_waiting))))
 
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        assert ready.wait(5)
-        with SerialPort(f"rfc2217://127.0.0.1:{server.getsockname()[1]}", timeout_s=5) as heater:
-            assert heater.query("HELLO?") == "world"
+        with SerialPort(f"rfc2217://127.0.0.1:{server.getsockname()[1]}", timeout_s=5) as device:
+            assert device.query("HELLO?") == "HELLO?"
     finally:
         stop.set()
         thread.join()

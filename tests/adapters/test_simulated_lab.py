@@ -69,8 +69,10 @@ def test_the_heater_warms_what_the_thermometer_reads(bench: Path) -> None:
 def test_an_hour_passes_faster_than_the_walls_clock(bench: Path) -> None:
     with SimulatedLab(bench, clock=ScaledClock(speed=100_000)) as lab, SerialPort(lab.port("heater")) as heater:
         heater.write("POW 100")
-        while lab.clock.now() < 3600:
-            heater.query("POW?")
+        assert heater.query("POW?", timeout_s=10) == "100"
+        began = lab.clock.now()
+        while lab.clock.now() < began + 3600:
+            heater.query("POW?", timeout_s=10)
         assert lab.value("thermometer.temperature") == pytest.approx(101, abs=0.01)
 
 
@@ -139,7 +141,7 @@ def test_each_fault_of_the_line(bench: Path) -> None:
     clock = ManualClock()
     with (
         SimulatedLab(bench, clock=clock) as lab,
-        SerialPort(lab.port("heater"), timeout_s=0.1, identity="ACME,Heater,0042,1.3", verify_after_s=None) as heater,
+        SerialPort(lab.port("heater"), timeout_s=0.5, identity="ACME,Heater,0042,1.3", verify_after_s=None) as heater,
     ):
         for fault, error in (("silence", NoAnswer), ("partial", BadAnswer), ("delay", NoAnswer)):
             lab.fault("heater", fault)  # type: ignore[arg-type]

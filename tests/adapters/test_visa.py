@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,6 +156,14 @@ def test_usb_numbers_are_in_the_name(bench: str) -> None:
     everywhere = [f"{name}{bench}" for name in ("GPIB0::8::INSTR", "USB0::0x1AB1::0x0588::S8::INSTR")]
     with VisaInstrument(identity="ACME,Supply,0008,2.0", candidates=everywhere) as found:
         assert found.port == everywhere[1]
+
+
+def test_without_pyvisa_the_error_names_the_extra() -> None:
+    code = """import sys; sys.modules["pyvisa"] = None
+try: from hardware_adapters import VisaInstrument
+except ImportError as error: print(error)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "VISA instruments need pyvisa: pip install 'ether-medium[visa]'\n"
 
 
 LAB = {
