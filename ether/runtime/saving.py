@@ -147,6 +147,15 @@ class Saver:
         headers, body = self._link.stamp(f"{kind} {topic}", value, parents)
         return self._keep(kind, topic, headers, body, {"asked": True, **more})
 
+    def keep_call(
+        self, call: str, message_id: str | None, value: object, parents: tuple[str, ...], caller: str
+    ) -> None:
+        """Note a call that was served: `instance.method`, the id of its request, what was asked and what came of it.
+        Raises as `record`."""
+        self._prepare()
+        headers, body = self._link.stamp(f"call {call}", value, parents)
+        self._keep("call", call, headers._replace(id=message_id or headers.id), body, {"caller": caller})
+
     def keep_run(self, run: str, event: str, facts: Mapping[str, object]) -> Saved:
         """Note that a run began or ended."""
         return self.record("run", run, {"event": event, **facts}, (), {})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,6 +57,7 @@ class Request(NamedTuple):
     trace: str | None
     deadline: float | None
     watched: bool
+    parents: tuple[str, ...] = ()
 
 
 Respond = Callable[[object, ErrorReport | None], None]
@@ -98,6 +99,7 @@ class CallJob:
             return
         value = self._instance.call(request.method, self._payload(), request.message_id, request.trace, self.context)
         self._respond(value, None)
+        self._note({"result": value})
 
     def failed(self, error: BaseException) -> None:
         report = report_of(error)
@@ -107,6 +109,18 @@ class CallJob:
                 f"{self._instance.spec.name}.{self._request.method} raised", error, details, answered=True
             )
         self._respond(None, report)
+        self._note(report.to_value())
+
+    def _note(self, outcome: Mapping[str, object]) -> None:
+        """Have the call recorded, where the session records calls. It has been answered: nobody waits for this."""
+        saver, request = self._instance.saver, self._request
+        if saver is None or not saver.wants(self.context.call):
+            return
+        try:
+            told = {"params": self._payload(), **outcome}
+            saver.keep_call(self.context.call, request.message_id, told, request.parents, request.caller)
+        except (EtherError, ValueError) as error:  # what cannot be sent cannot be recorded either
+            self._instance.logger.warning("the call of %s is not recorded: %s", self.context.call, error)
 
 
 def report_of(error: BaseException) -> ErrorReport:
@@ -280,6 +294,7 @@ class _StrangersHead:
     trace: str | None
     schema: str | None
     time: float | None
+    parents: tuple[str, ...] = ()
 
 
 _Head = Headers | _StrangersHead
@@ -302,7 +317,8 @@ def _asker(head: _Head) -> str:
 
 def _request(method: str, head: _Head, left_s: float | None) -> Request:
     deadline = None if left_s is None else time.monotonic() + left_s
-    return Request(method, head.source, head.correlation, head.id, head.trace, deadline, head.schema in WATCHED)
+    watched = head.schema in WATCHED
+    return Request(method, head.source, head.correlation, head.id, head.trace, deadline, watched, head.parents)
 
 
 def _size(value: object) -> int:

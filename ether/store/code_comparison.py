@@ -56,8 +56,8 @@ def code_differences(
     for name, before, after in pairs:
         if _said(before) == _said(after):
             continue
-        old, new = _Side(reader_a, before, kept_before), _Side(reader_b, after, kept_after)
-        diff = "".join(_file_diffs(old, new))
+        sides = _Side(reader_a, before, kept_before), _Side(reader_b, after, kept_after)
+        diff = "".join(_file_diffs(*sides))
         revisions = revision(before), revision(after)
         found.setdefault((*revisions, diff, _hint(*revisions, diff)), []).append(name)
     for (was, now, diff, hint), names in found.items():

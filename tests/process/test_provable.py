@@ -13,6 +13,8 @@ import pytest
 from brokers import engines, mosquitto_missing
 from programs import running, write
 
+from ether.store.ledger_reader import LedgerReader
+
 PIPELINE = Path(__file__).resolve().parents[2] / "examples" / "dual_processors"
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
@@ -99,3 +101,62 @@ def test_the_pipelines_summary_is_explained_and_a_changed_line_is_found(
     assert changed == ["-        result = data * self.multiplier", "+        result = data * self.multiplier + 1"]
     assert " 0 gaps, 0 duplicates" in ether(tmp_path, "status", ledger)
     assert "sealed" in ether(tmp_path, "verify", ledger)
+
+
+SCALE = """
+    from ether import ether, ether_get, ether_pub, ether_save
+
+    class Scale:
+        def __init__(self):
+            self.grams = 0
+
+        @ether_get
+        def weigh(self, grams: float):
+            self.grams = grams
+            self.report()
+            return grams
+
+        @ether_save
+        def tare(self, to: float = 0):
+            if to < 0:
+                raise ValueError("less than nothing")
+
+        @ether_pub(topic="weight")
+        def report(self):
+            return self.grams
+"""
+WEIGH = """
+    import sys
+    from ether import ether
+
+    lab = {"session": "calls", "record": {"topics": "all", "folder": sys.argv[2]},
+           "instances": {"scale": {"class_path": "scale.Scale"}}}
+    with ether.tap(lab, broker={"engine": sys.argv[1]}):
+        assert ether.get("scale", "weigh", {"grams": 12.5}) == 12.5
+        assert ether.save("scale", "tare", {"to": 1})["status"] == "success"
+        assert ether.save("scale", "tare", {"to": -1})["error"] == "ValueError"
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_calls_are_recorded_and_are_what_led_to_a_value(tmp_path: Path, engine: str) -> None:
+    write(tmp_path, "scale.py", SCALE)
+    write(tmp_path, "weigh.py", WEIGH)
+    folder = tmp_path / "ledger"
+    with running(tmp_path, "weigh.py", engine, str(folder)) as program:
+        done = program.finish()
+        assert done.code == 0, done.err
+    with LedgerReader.open(folder) as reader:
+        calls = list(reader.records(kinds=("call",)))
+        assert [(call.topic, call.more["caller"]) for call in calls] == [
+            ("scale.weigh", "main"), ("scale.tare", "main"), ("scale.tare", "main"),
+        ]  # fmt: skip
+        weighed, tared, refused = (call.value for call in calls)
+        assert weighed == {"params": {"grams": 12.5}, "result": 12.5}
+        assert tared == {"params": {"to": 1}, "result": None}
+        assert refused["params"] == {"to": -1}
+        assert (refused["error"]["class"], refused["error"]["message"]) == ("ValueError", "less than nothing")
+        [weight] = reader.records(topic="weight")
+        assert weight.parents == (calls[0].id,)
+    told = ether(tmp_path, "why", "weight", "--last", "--ledger", str(folder))
+    assert "scale.weigh" in told
