@@ -13,7 +13,7 @@ from ether.logs import get_ether_logger, install_console
 
 if TYPE_CHECKING:
     from ether.process.discovery import FoundSession
-    from ether.runtime.client import Client
+    from ether.process.membership import Membership
 
 JOIN_TIMEOUT_S = 10.0
 
@@ -21,7 +21,7 @@ JOIN_TIMEOUT_S = 10.0
 @contextmanager
 def joined(
     session: str | None, broker: str | None, timeout_s: float = JOIN_TIMEOUT_S, *, log_level: str = "WARNING"
-) -> Iterator[Client]:
+) -> Iterator[Membership]:
     """A client in the session that was named, or in the only one there is; raises `NoSession`, `SeveralSessions`,
     and what connecting raises. What Ether itself logs meanwhile is shown from `log_level` up."""
     from ether.process.membership import join

@@ -36,12 +36,14 @@ def play(
     json: Json = False,
 ) -> int:
     """Publish recorded messages again into the session that runs, in the recorded rhythm, marked as a replay."""
+    from ether.process.replaying import saving
     from ether.protocol.pace import speed_of
     from ether.runtime.replay import Player
 
     factor = speed_of(speed)
     data = asked(ledger, topic, run, instance, since, until, where, kinds=("data",))
-    with joined(session, broker) as client:
+    described = {"ledger": str(data.folder), **data.query.said, "speed": speed, "as": as_topic or ""}
+    with joined(session, broker) as client, saving(client, described):
         player = Player(client, data, factor, as_topic)
         remark(f"playing {data.folder} into session {client.topics.session}")
         try:

@@ -4,8 +4,9 @@ Each message is a new one, with an id, a number and a time of its own, and says 
 first parent which recorded one it repeats. What live classes make of it names it as their parent, as ever.
 
 Promises: bodies go out as they were kept, with their content types; what was added to the ledger since the beginning is
-not played, so a recorder that records the replay feeds nothing back; what is not sent is counted, with why. The trap:
-results in the recording are messages, too. Play the inputs (`topic`), or those who listen to results hear both.
+not played, so a recorder that records the replay feeds nothing back; what is not sent is counted, with why. Where the
+session records a topic, the replay is recorded, too, with `replay_of`. The trap: results in the recording are messages,
+too. Play the inputs (`topic`), or those who listen to results hear both.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ PUBLISH_TIMEOUT_S = 60.0
 IS_REPLAY = "replays themselves"
 IS_UNREADABLE = "not to be understood"
 IS_ELSEWHERE = "on topics that nobody may publish on"
+IS_UNHEARD = "recorded, but not sent: the broker took no more"
+
+_AT_ONCE, _AT_ONCE_BYTES = 100, 1 << 20
+"""How much may be on its way to the broker, where it is recorded, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class Player:
         self._mqtt_topics: dict[str, str | None] = {}
         self._never = threading.Event()
         self._began = time.monotonic()
+        self._on_the_way = self._on_the_way_bytes = 0
 
     def play(self) -> Played:
         """Send everything; returns when the broker has acknowledged it. Raises `PublishTimeout`, `TransportError`."""
@@ -94,14 +100,23 @@ class Player:
         mqtt_topic = self._mqtt_topic(topic)
         assert mqtt_topic is not None
         parents = (record.id,) if record.id else ()
-        saver = self._client.saver
+        link, saver = self._client.link, self._client.saver
         if saver is not None and saver.wants(topic):
+            unheard = link.unheard
             saver.publish(topic, mqtt_topic, record.body, 1, parents, {"replay_of": record.id}, schema=REPLAY)
+            self._skipped.update({IS_UNHEARD: link.unheard - unheard} if link.unheard > unheard else {})
+            self._make_room(len(record.body.payload))
         else:
-            self._client.link.publish(
-                mqtt_topic, record.body, parents=parents, schema=REPLAY, timeout_s=PUBLISH_TIMEOUT_S
-            )
+            link.publish(mqtt_topic, record.body, parents=parents, schema=REPLAY, timeout_s=PUBLISH_TIMEOUT_S)
         self._sent[topic] += 1
+
+    def _make_room(self, sent_bytes: int) -> None:
+        """What is recorded is never held up by who listens. Here it shall be, or who listens would miss some of it."""
+        self._on_the_way += 1
+        self._on_the_way_bytes += sent_bytes
+        if self._on_the_way >= _AT_ONCE or self._on_the_way_bytes >= _AT_ONCE_BYTES:
+            self._client.link.flush(PUBLISH_TIMEOUT_S)
+            self._on_the_way = self._on_the_way_bytes = 0
 
     def _topic_of(self, record: Record) -> str:
         return record.topic if self._as_topic is None else self._as_topic

@@ -28,6 +28,9 @@ _SCHEMA = (
 _BUSY_S = 0.0
 _BUSY_WORDS = ("locked", "busy")
 
+_ENDINGS = ("", "-wal", "-shm", "-journal")
+"""What SQLite adds to a database's name."""
+
 Row = tuple[int, bytes]
 """A number, and the entry of that number as it is packed."""
 
@@ -58,7 +61,7 @@ class OutboxFile:
             while True:
                 outbox = os.urandom(8).hex()
                 path = folder / f"{source}~{outbox}{SUFFIX}"
-                if (database := _opened(path, new=True)) is not None:
+                if (database := _made(path)) is not None:
                     break  # else somebody who looks for orphans was faster, and removes it
             with database:  # all of it or nothing: a half-made one would be taken for a damaged one
                 database.execute("BEGIN")
@@ -124,7 +127,7 @@ class OutboxFile:
         with suppress(sqlite3.Error):
             self._database.close()
         if empty:
-            for ending in ("", "-wal", "-shm", "-journal"):
+            for ending in _ENDINGS:
                 Path(f"{self.path}{ending}").unlink(missing_ok=True)
 
     def _delete(self, upto: int, gap: Row | None = None) -> None:
@@ -185,9 +188,31 @@ def _adopted(path: Path) -> OutboxFile | None:
     except (sqlite3.Error, KeyError):
         database.close()
         raise
-    database.close()  # its maker died before it had written anything
-    path.unlink(missing_ok=True)
+    _remove(path, database)  # its maker died before it had written anything, or has not yet
     return None
+
+
+def _made(path: Path) -> sqlite3.Connection | None:
+    """A new database, locked; None where who looks for orphans has taken it for one before it was locked."""
+    try:
+        database = _opened(path, new=True)
+    except sqlite3.OperationalError:
+        if path.exists():
+            raise
+        return None
+    if database is not None and not path.exists():
+        database.close()
+        return None
+    return database
+
+
+def _remove(path: Path, database: sqlite3.Connection) -> None:
+    """Under the lock, so that a maker who waits for it finds that the file is gone. Windows keeps open files."""
+    with suppress(PermissionError):
+        path.unlink(missing_ok=True)
+    database.close()
+    for ending in _ENDINGS:
+        Path(f"{path}{ending}").unlink(missing_ok=True)
 
 
 def _opened(path: Path, *, new: bool) -> sqlite3.Connection | None:

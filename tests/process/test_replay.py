@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from ledgers import BEGAN, Source, make_ledger
 from ether import Ether
 from ether.errors import InvalidName, NoLedger, NotJoined, QueryMistake
 from ether.runtime.replay import IS_ELSEWHERE, IS_REPLAY, IS_UNREADABLE
+from ether.store.data import Data
 from ether.store.ledger import LedgerWriter
 from ether.transport.base import ProtocolVersion
 from ether.wire.codec import JSON, OCTETS, Body, encode
@@ -33,7 +36,7 @@ PIPELINE = {
     "filter": {"class_path": "replay_parts.Filter"},
 }
 VALUES = [0, 7, -3, 2**53 - 1, 123_456_789]
-RESULTS = 2 * len(VALUES)
+RESULTS = 3 * len(VALUES)
 TIMEOUT_S = 20.0
 
 
@@ -69,9 +72,11 @@ class Heard:
 
 
 @contextmanager
-def session(engine: str, instances: dict[str, Any] | None = None) -> Iterator[Ether]:
+def session(
+    engine: str, instances: dict[str, Any] | None = None, name: str | None = None, **more: Any
+) -> Iterator[Ether]:
     own = Ether()
-    own.tap({"instances": instances or {}}, broker={"engine": engine})
+    own.tap({"instances": instances or {}, **more}, session=name, broker={"engine": engine})
     try:
         yield own
     finally:
@@ -98,46 +103,60 @@ def signal(number: int) -> dict[str, Any]:
     return {"samples": np.random.default_rng(number).normal(size=64), "gain": 0.1 * number}
 
 
-def results_of(messages: list[tuple[str, Any, Any, bytes, bytes]]) -> dict[str, list[bytes]]:
-    """The bodies of the results by who made them, in order."""
-    found: dict[str, list[bytes]] = {}
-    for _, value, headers, _, _ in messages:
-        found.setdefault(headers.source, []).append(encode(value).payload)
+def results_of(data: Data) -> dict[str, list[Body]]:
+    """The bodies of the results as they were kept, by who made them, in order."""
+    found: dict[str, list[Body]] = {}
+    for record in data:
+        if record.topic in ("result", "filtered"):
+            found.setdefault(record.source, []).append(record.body)
     return found
-
-
-def recorded(folder: Path, engine: str) -> tuple[Path, dict[str, list[bytes]]]:
-    """A session that is recorded by hand: its inputs and its results."""
-    with session(engine, PIPELINE) as ether, listening(ether, "#") as heard:
-        for number, value in enumerate(VALUES):
-            ether.pub({"data": value}, "data")
-            ether.pub(signal(number), "signal")
-        messages = heard.wait_for(2 * len(VALUES) + RESULTS + len(VALUES))
-    sources: dict[str, Source] = {}
-    for topic, value, headers, _, _ in messages:
-        source = sources.setdefault(headers.source, Source(headers.source))
-        source.add(topic, value, headers.time, parents=headers.parents)
-    made = make_ledger(folder, sources.values())
-    return made, results_of([message for message in messages if message[0] in ("result", "filtered")])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_recording_gives_the_same_results_bit_for_bit(
     tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A session is recorded; its inputs are played into another one, by the call and by the command, and recorded."""
     monkeypatch.syspath_prepend(str(EXAMPLE))
-    folder, wanted = recorded(tmp_path / "ledger", engine)
-    assert {name: len(bodies) for name, bodies in wanted.items()} == {
-        "processor1": 5, "processor2": 5, "filter": 5,
-    }  # fmt: skip
-    with session(engine, PIPELINE) as ether, listening(ether, "result", "filtered") as heard:
-        inputs = {record.id: record for topic in ("data", "signal") for record in ether.data(folder, topic)}
-        for topic in ("data", "signal"):
-            played = ether.play(folder, topic, speed="max")
-            assert (played.messages, played.topics, played.skipped) == (5, {topic: 5}, {})
-        messages = heard.wait_for(RESULTS + len(VALUES))
-    assert results_of(messages) == wanted
-    assert len(inputs) == 10
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    with session(engine, PIPELINE, "past", record="all") as ether, listening(ether, "result", "filtered") as heard:
+        for number, value in enumerate(VALUES):
+            ether.pub({"data": value}, "data")
+            ether.pub(signal(number), "signal")
+        heard.wait_for(RESULTS)
+    past = Ether().data("past")
+    wanted = results_of(past)
+    assert {name: len(bodies) for name, bodies in wanted.items()} == dict.fromkeys(PIPELINE, len(VALUES))
+    with session(engine, PIPELINE, "again", record="all") as ether, listening(ether, "result", "filtered") as heard:
+        played = ether.play("past", "data", speed="max")
+        assert (played.messages, played.topics, played.skipped) == (5, {"data": 5}, {})
+        command = [
+            sys.executable,
+            "-m",
+            "ether.cli.main",
+            "play",
+            "past",
+            "-T",
+            "signal",
+            "--speed",
+            "max",
+            "-s",
+            "again",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout.startswith("5 messages in "), done
+        heard.wait_for(RESULTS)
+    again = Ether().data("again")
+    assert results_of(again) == wanted
+    inputs = {record.id: record for record in past if record.topic in ("data", "signal")}
+    replays = {record.id: record for record in again if record.topic in ("data", "signal")}
+    assert {record.replay_of for record in replays.values()} == set(inputs)
+    for record in replays.values():
+        assert record.parents == (record.replay_of,)
+        assert (record.body, record.topic) == (inputs[record.parents[0]].body, inputs[record.parents[0]].topic)
+    for record in again:
+        assert record.id in replays or record.parents[0] in replays  # every result leads back to the recording
+    assert len(again) == len(past) == 2 * len(VALUES) + RESULTS
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import subprocess
 import sys
@@ -161,8 +162,11 @@ def test_what_is_recorded_meanwhile_waits_for_the_next_export(
 
 
 def test_every_form_has_a_writer_and_the_name_of_a_file_chooses_it(data: Data, tmp_path: Path) -> None:
-    for form in EXPORTS:
+    for form in ("parquet", "csv", "hdf5"):
         assert export(data, tmp_path / "any.name", form).form == form
+    for home in EXPORTS.values():
+        module, _, name = home.partition(":")
+        assert callable(getattr(importlib.import_module(module), name))
     assert export(data, tmp_path / "X.CSV").form == "csv"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ether.errors import OutboxFailed
+from ether.store import outbox
 from ether.store.outbox import OutboxFile, adopt
 
 ADOPTER = """
@@ -115,6 +117,37 @@ def test_a_file_that_was_never_begun_is_removed(tmp_path: Path) -> None:
     (tmp_path / "a~0.outbox").write_bytes(b"")
     assert list(adopt(tmp_path)) == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("when", ["while it is opened", "before it is locked"])
+def test_who_finds_its_new_file_taken_for_an_orphan_makes_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """A maker has a file before it has its lock; whoever looks for orphans in between removes it."""
+    opened, taken = outbox._opened, []
+
+    def interrupted(path: Path, *, new: bool) -> sqlite3.Connection | None:
+        if not new or taken:
+            return opened(path, new=new)
+        taken.append(path)
+        path.touch()
+        if when == "before it is locked":
+            assert list(adopt(tmp_path)) == []
+            assert not path.exists()
+            raise sqlite3.OperationalError("disk I/O error")
+        database = opened(path, new=True)
+        path.unlink()
+        return database
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox, "_opened", interrupted)
+        made = OutboxFile.create(tmp_path, "cam")
+    assert made.path not in taken
+    assert made.path.exists()
+    made.append([(1, b"one")])
+    assert made.read(1, 1, 10, 100) == [(1, b"one")]
+    made.drop(1)
+    made.close()
 
 
 def test_a_place_that_cannot_be_used_is_named(tmp_path: Path) -> None:
