@@ -70,9 +70,9 @@ def unit(lab: SimulatedLab) -> Iterator[Unit]:
 
 def back_again(port: SerialPort, connections: int) -> bool:
     """Whether the device was connected so many times within 5 s: a pulled plug may not have been noticed yet."""
-    deadline = time.monotonic() + 5
+    deadline, pause = time.monotonic() + 5, threading.Event()
     while port.counts.connections < connections and time.monotonic() < deadline:
-        port.wait_online(0.02) and threading.Event().wait(0.02)
+        pause.wait(0.02)
     return port.counts.connections >= connections and port.wait_online(5)
 
 
