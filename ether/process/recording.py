@@ -7,11 +7,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ether.config import EtherConfig, EtherInstanceConfig
-from ether.process.log_file import log_folder
+from ether.process.state_folder import outbox_folder
 from ether.runtime.client import Client
 from ether.runtime.link import Link
 from ether.runtime.saving import Saver, SavingOptions, WhenFull
@@ -31,11 +30,6 @@ LEADER = "main"
 
 SAVE_TIMEOUT_S = 5.0
 """For bringing what waits in the outbox to the recorder, at the end. What is left then waits on disk."""
-
-
-def outbox_folder(session: str) -> Path:
-    """Where the outboxes of a session's processes on this machine are; nothing is made. Raises `ConfigError`."""
-    return log_folder().parent / "outbox" / session
 
 
 def recorder_instance(config: EtherConfig) -> EtherInstanceConfig:

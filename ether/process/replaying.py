@@ -12,7 +12,8 @@ from typing import Any
 
 from ether.process.explaining import explained, open_saver
 from ether.process.membership import Membership
-from ether.process.recording import LEADER, SAVE_TIMEOUT_S, outbox_folder
+from ether.process.recording import LEADER, SAVE_TIMEOUT_S
+from ether.process.state_folder import outbox_folder
 from ether.runtime.deadline import Deadline
 from ether.runtime.saving import SavingOptions
 

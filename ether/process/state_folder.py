@@ -45,6 +45,11 @@ def calls_folder(session: str) -> Path:
     return session_folder(session) / "calls"
 
 
+def outbox_folder(session: str) -> Path:
+    """Where the outboxes of a session's processes on this machine are: what no recorder has acknowledged yet."""
+    return session_folder(session) / "outbox"
+
+
 def journal_path(session: str, instance: str) -> Path:
     """What an instance has begun and finished of the saves that it was asked for."""
     return session_folder(session) / "journals" / f"{file_name(instance)}.db"
