@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 KEEP_COUNT = 10_000
@@ -42,6 +42,10 @@ class Kept(NamedTuple):
     properties: bytes
 
 
+MOST_ON_THE_WAY_S = 30.0
+GUESSED_ON_THE_WAY_S = 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What a receiver asks for. `last`: for each topic the last number that it has of each node. `holes`: numbers above
@@ -68,6 +72,17 @@ class Ask:
                 heard = {topic: _numbers(nodes) for topic, nodes in last.items()}
                 return cls(by, heard, ages, {topic: pair for topic, pair in pairs.items() if pair is not None})
         return None
+
+    def older(self, seconds: float) -> Ask:
+        """The same question after so long on its way: what happened before it was asked is that much longer ago."""
+        return replace(self, filters={name: age_s + seconds for name, age_s in self.filters.items()})
+
+
+def seconds_on_the_way(asked: object, now: float) -> float:
+    """How long a question took, by the clocks of two machines, in unix seconds. Where they do not agree it is a guess that
+    is rather too long: a message too many from before one listened is better than one that is missing."""
+    took = now - asked if isinstance(asked, int | float) else -1.0
+    return took if 0 <= took <= MOST_ON_THE_WAY_S else GUESSED_ON_THE_WAY_S
 
 
 @dataclass(frozen=True, slots=True)

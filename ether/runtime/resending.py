@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ether.errors import PayloadError, PayloadTooLarge, TransportClosed, TransportError
 from ether.logs import get_ether_logger
-from ether.protocol.history import Ask, History, Kept, Resent
+from ether.protocol.history import Ask, History, Kept, Resent, seconds_on_the_way
 from ether.protocol.order import PATIENCE_S, Gap, Order, Sorted
 from ether.transport.base import Delivery
 from ether.wire.ids import node_of
@@ -225,7 +225,7 @@ class Resending:
         heads = self._history.heads()
         said: dict[str, Any] = {"node": self._link.node}
         if ask.filters:
-            said["ask"] = ask.to_value()
+            said["ask"] = _asked_now(ask)
         if heads:
             said["heads"] = heads
         self._do(partial(self._link.tell, self._all, said, timeout_s=_SEND_TIMEOUT_S))
@@ -260,7 +260,8 @@ class Resending:
     def _understand(self, value: Mapping[str, Any]) -> None:
         ask = Ask.from_value(value.get("ask"))
         if ask is not None:
-            self._do(partial(self._answer, ask))
+            took_s = seconds_on_the_way(value["ask"].get("at"), time.time())
+            self._do(partial(self._answer, ask.older(took_s)))
         match value:
             case {"node": str(node), "heads": dict(heads)} if node != self._link.node:
                 self._on_heads(node, {name: number for name, number in heads.items() if type(number) is int})
@@ -302,7 +303,7 @@ class Resending:
     # -- on our own thread
 
     def _ask(self, node: str, ask: Ask) -> None:
-        self._link.tell(self._topics.missed(node), {"ask": ask.to_value()}, timeout_s=_SEND_TIMEOUT_S)
+        self._link.tell(self._topics.missed(node), {"ask": _asked_now(ask)}, timeout_s=_SEND_TIMEOUT_S)
 
     def _do(self, task: Callable[[], object]) -> None:
         self._tasks.put(task)
@@ -359,3 +360,8 @@ def _not_kept(topic: str, sequence: int, payload: bytes, properties: bytes, now:
 
 def _nothing() -> None:
     """A task that only wakes the thread."""
+
+
+def _asked_now(ask: Ask) -> dict[str, Any]:
+    """A question as it leaves; `at` in unix seconds."""
+    return {**ask.to_value(), "at": time.time()}

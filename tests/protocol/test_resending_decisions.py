@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ether.protocol.history import ANSWER_COUNT, Ask, History, Resent
+from ether.protocol.history import ANSWER_COUNT, Ask, History, Resent, seconds_on_the_way
 from ether.protocol.order import NO_ANSWER, PATIENCE_S, TOO_MUCH, TOO_OLD, Gap, Order, Sorted
 from ether.wire.topics import matches
 
@@ -279,3 +279,22 @@ def test_whatever_gets_lost_every_number_is_handed_on_in_order_or_reported(
     pair.answer(pair.outage())
     pair.settle()
     pair.assert_accounted()
+
+
+def test_what_was_sent_while_the_question_was_on_its_way_counts_as_missed() -> None:
+    history = History()
+    history.note("t", 1, b"", b"", 10.0)
+    asked_at = 10.5
+    ask = Ask("receiver", {}, {"t": 0.6}, {})  # it has listened since 9.9
+    arrived_at = asked_at + 3.0
+    [late] = history.answer(ask, "node", lambda name, topic: name == topic, arrived_at)
+    assert late.messages == [] or late.messages == ()
+    [right] = history.answer(ask.older(3.0), "node", lambda name, topic: name == topic, arrived_at)
+    assert [message.sequence for message in right.messages] == [1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "now", "took_s"), [(100.0, 103.0, 3.0), (100.0, 99.0, 2.0), (100.0, 500.0, 2.0), ("x", 1.0, 2.0)]
+)
+def test_how_long_a_question_took_where_clocks_differ(asked: object, now: float, took_s: float) -> None:
+    assert seconds_on_the_way(asked, now) == took_s
