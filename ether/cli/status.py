@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def status(ledger: Ledger = None, json: Json = False) -> int:
     """Show what is on the disk of what was to be saved, and what is missing (then with code 1)."""
+    from ether.process.left_behind import left_behind
     from ether.protocol.completeness import prove
     from ether.store.ledger_reader import LedgerReader
 
@@ -26,14 +27,17 @@ def status(ledger: Ledger = None, json: Json = False) -> int:
         topics = [asdict(summary) for summary in reader.topics()]
         runs = [summary.run for summary in reader.runs()]
         session = reader.session
+    waiting = left_behind(session)
     if json:
         told = {"session": session, "ledger": str(folder), **proof_to_json(proof), "topics": topics, "runs": runs}
-        print_json(told)
+        print_json({**told, "waiting": [asdict(one) for one in waiting]})
     else:
         print_line(f"session {session}, {folder}")
         print_line(str(proof))
+        for one in waiting:
+            print_line(f"  waiting {one.count:,} entries of {one.source!r}, whose process has ended, in {one.path}")
         show_topics(topics, as_json=False)
-    return Exit.OK if proof.complete else Exit.FAILED
+    return Exit.OK if proof.complete and not waiting else Exit.FAILED
 
 
 def proof_to_json(proof: Proof) -> dict[str, Any]:

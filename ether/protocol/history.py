@@ -79,8 +79,8 @@ class Ask:
 
 
 def seconds_on_the_way(asked: object, now: float) -> float:
-    """How long a question took, by the clocks of two machines, in unix seconds. Where they do not agree it is a guess that
-    is rather too long: a message too many from before one listened is better than one that is missing."""
+    """How long a question took, by the clocks of two machines, in unix seconds. Where they do not agree it is a guess
+    that is rather too long: a message too many from before one listened is better than one that is missing."""
     took = now - asked if isinstance(asked, int | float) else -1.0
     return took if 0 <= took <= MOST_ON_THE_WAY_S else GUESSED_ON_THE_WAY_S
 

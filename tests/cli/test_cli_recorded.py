@@ -15,6 +15,9 @@ from command_line import ether as ether_process
 from ledgers import BEGAN, Source, make_ledger
 
 from ether.cli.main import main
+from ether.process.state_folder import outbox_folder
+from ether.store.ledger import LedgerWriter
+from ether.store.outbox import OutboxFile
 from ether.store.places import default_folder, leave_pointer
 from ether.wire.entries import Entry
 
@@ -209,3 +212,25 @@ def test_play_that_is_interrupted_says_how_far_it_came(lab: Bench) -> None:
         out, _ = process.communicate(timeout=20)
         assert process.returncode == 130
         assert " messages in " in out
+
+
+def test_status_names_what_the_dead_have_left_in_their_outboxes(
+    ether: Ether, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    folder = tmp_path / "ledger"
+    LedgerWriter.open(folder, "left").close()
+    left = OutboxFile.create(outbox_folder("left"), "camera")
+    left.append([(1, b"x"), (2, b"y")])
+    alive = OutboxFile.create(outbox_folder("left"), "probe")
+    alive.append([(1, b"x")])
+    left.close()
+    try:
+        said = ether("status", str(folder))
+    finally:
+        alive.drop(1)
+        alive.close()
+    assert said.code == 1
+    assert "waiting 2 entries of 'camera', whose process has ended" in said.out
+    assert "probe" not in said.out
+    assert left.path.exists()
