@@ -265,7 +265,10 @@ class Session(Members):
     def _on_reply(self, inbound: Inbound) -> None:
         headers = inbound.headers()
         correlation = headers.correlation if headers else None
-        if correlation not in self._questions and correlation not in self._echoes:
+        if correlation is not None and correlation.startswith(_ECHO):
+            self._on_echo(correlation, inbound)
+            return
+        if correlation not in self._questions:
             self.calls.receive(inbound)
             return
         try:
@@ -276,10 +279,15 @@ class Session(Members):
         finally:
             inbound.done()
         with self._changed:
-            if correlation in self._echoes:
-                self._echoes.discard(correlation)
-            elif correlation in self._questions and said is not None:
+            if correlation in self._questions and said is not None:
                 self._questions[correlation].answer(*said)
+            self._notify()
+
+    def _on_echo(self, echo: bytes, inbound: Inbound) -> None:
+        """One that was asked for twice comes back twice: the second one answers nothing, and is nobody's forgery."""
+        inbound.done()
+        with self._changed:
+            self._echoes.discard(echo)
             self._notify()
 
 

@@ -158,7 +158,7 @@ def test_async_and_later_saves_may_be_pending_and_cancelled(ether: Ether, ledger
 def test_a_save_that_is_interrupted_is_never_run_again(ether: Ether, engine: str, ledger: Path, gate: Path) -> None:
     """kill -9 in the middle of each."""
     tap(ether, {"engine": engine}, doser=doser(ledger, restart="always", restart_limit=1000))
-    rounds = 50 if LONG else 5
+    rounds = 15 if LONG else 5
     with ether.subscribe("dosing") as dosing:
         for number in range(rounds):
             given = {"call": f"dose {number}", "gate": str(gate)}
@@ -188,7 +188,7 @@ def test_killed_at_any_moment_nothing_is_run_twice(ether: Ether, engine: str, le
 
     chance = random.Random(7)
     with beside(save_on) as saving:
-        for _ in range(50 if LONG else 3):
+        for _ in range(15 if LONG else 3):
             os.kill(ether.get("doser", "pid", timeout_s=WITHIN_S), signal.SIGKILL)
             begun = len(statuses)
             more = chance.randrange(1, 60)
