@@ -165,8 +165,7 @@ class Saver:
         """What cannot be done under the link's lock."""
         if self._closing:
             raise TransportClosed(f"{self._link.source} has left the session: nothing can be saved any more")
-        if self._context is None:
-            self._explain()
+        self.begin()
         if self.options.when_full is WhenFull.BLOCK:
             self.await_room(ROOM_S)
 
@@ -325,7 +324,12 @@ class Saver:
         """Begin, if the dead may have left something in our folder: all of them, or an earlier `source`."""
         begin = "" if source is None else f"{folder_name(source)}~"
         if any(path.name.startswith(begin) for path in self.options.folder.glob("*.outbox")):
-            self._prepare()
+            self.begin()
+
+    def begin(self) -> None:
+        """Make the outbox and its thread, if that is not done; what the dead leave is taken over from now on."""
+        if self._context is None:
+            self._explain()
 
     def take_fresh(self, patience_s: float) -> list[tuple[int, bytes]] | None:
         """For the sender: what has come, after a while nothing; None once it is time to end."""

@@ -244,10 +244,11 @@ class Sender:
     def _too_large(self, lane: Lane, about: RecorderAbout, first: int, error: PayloadTooLarge) -> list[Entry]:
         """A broker that takes less than the one for which it was made: batches become smaller, and an entry that is too
         large for one of its own is given up, or all behind it would wait for ever."""
-        number, packed = max(lane.rows(first, about), key=lambda row: len(row[1]))
-        if lane.batch_bytes > 1:
-            lane.batch_bytes = max(1, min(lane.batch_bytes, error.size) // 4)
+        rows = lane.rows(first, about)
+        if len(rows) > 1:
+            lane.batch_bytes = max(1, lane.batch_bytes // 4)
             return []
+        [(number, packed)] = rows
         logger.error("entry %d of %s is given up: %s", number, lane.source, error)
         gap = lane.give_up_one(number, packed, f"too large for this broker, which takes {error.limit:,} bytes")
         return [gap] if lane is self._own else []

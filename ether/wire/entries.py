@@ -40,6 +40,7 @@ KINDS: frozenset[str] = frozenset(get_args(Kind))
 
 MAGIC = b"\x00EB1"
 _HEAD = struct.Struct(">II")
+_LARGEST = (1 << 63) - 1
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
@@ -107,7 +108,7 @@ def unpack_batch(packed: bytes) -> Batch:
         raise DecodeError("this is no batch of entries")
     opening, at = _head_at(packed, len(MAGIC))
     match opening:
-        case [str(outbox), str(source), int(head), int(base)]:
+        case [str(outbox), str(source), int(head), int(base)] if 0 <= base <= _LARGEST and 0 <= head <= _LARGEST:
             pass
         case _:
             raise DecodeError("a batch's opening does not say whose it is")
@@ -142,7 +143,7 @@ def _entry_at(packed: bytes, at: int) -> tuple[Entry, int]:
             int(number), str(kind), str(topic), str(entry_id), int(seq), int(time) | float(time), list(parents),
             str(context), content_type, dict(more),
         ] if (
-            kind in KINDS and all(isinstance(parent, str) for parent in parents)
+            kind in KINDS and 0 <= number <= _LARGEST and all(isinstance(parent, str) for parent in parents)
             and (content_type is None or isinstance(content_type, str))
         ):  # fmt: skip
             kept: Kind = kind  # type: ignore[assignment]

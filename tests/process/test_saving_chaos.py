@@ -47,8 +47,17 @@ PUBLISHER = """
     enough = threading.Event()
     signal.signal(signal.SIGUSR1, lambda *_: enough.set())
     acknowledged = os.open(f"acknowledged-{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    ether = Ether()
-    with ether.tap(session="bench", broker=url, timeout_s=60):
+    ether, tries = Ether(), 0
+    while True:
+        try:
+            ether.tap(session="bench", broker=url)
+            break
+        except EtherError:  # the broker was killed just now
+            tries += 1
+            if tries == 100:
+                raise
+            enough.wait(0.2)
+    with ether:
         print("ready", flush=True)
         n = 0
         while not enough.is_set():
