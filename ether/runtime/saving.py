@@ -41,8 +41,9 @@ logger = get_ether_logger("Ether")
 
 ROOM_S = 10.0
 _REMEMBERED_TOPICS = 4096
-GATHER_S = 0.002
-"""Entries that follow a batch so soon go with the next one: a batch costs what dozens of entries cost."""
+GATHER_S = 0.01
+"""Entries that follow a batch so soon go with the next one, as long as nobody waits for them: a batch costs what dozens
+of entries cost."""
 
 
 class WhenFull(Enum):
@@ -99,6 +100,7 @@ class Saver:
         self._dropped: list[Entry] = []
         self._standing = Standing(matches)
         self._taken = 0.0
+        self._waiters = 0
         self._wants: dict[str, bool] = {}
         self._sender: Sender | None = None
         self._common = {"run": options.run} if options.run else {}
@@ -247,7 +249,7 @@ class Saver:
             return standing.is_saved(number, topic) or bool(standing.why_lost(number) or self._problem(topic))
 
         with self._changed:
-            self._changed.wait_for(is_settled, deadline.left())
+            self._wait_for(is_settled, deadline)
             if why := standing.why_lost(number):
                 raise NotSaved(message_id, why, lost=True)
             if not standing.is_saved(number, topic):
@@ -260,8 +262,16 @@ class Saver:
     def _flushed(self, deadline: Deadline, in_vain: Callable[[], bool]) -> int:
         with self._changed:
             head = self._head
-            self._changed.wait_for(lambda: self._left_of(head) == 0 or in_vain(), deadline.left())
+            self._wait_for(lambda: self._left_of(head) == 0 or in_vain(), deadline)
             return self._left_of(head)
+
+    def _wait_for(self, condition: Callable[[], bool], deadline: Deadline) -> None:
+        """Under the lock. While somebody waits nothing is gathered."""
+        if not condition():
+            self._waiters += 1
+            self._changed.notify_all()
+            self._changed.wait_for(condition, deadline.left())
+            self._waiters -= 1
 
     def _left_of(self, head: int) -> int:
         return max(0, head - self._standing.settled_to(list(self._recorders.values()))) if head else 0
@@ -337,8 +347,8 @@ class Saver:
             if not (self._fresh or self._closing or self._sender_is_due()):
                 self._changed.wait(patience_s)
             gather_s = self._taken + GATHER_S - time.monotonic()
-            if gather_s > 0 and not self._closing:
-                self._changed.wait(gather_s)
+            if self._fresh and gather_s > 0:
+                self._changed.wait_for(lambda: self._waiters or self._closing, gather_s)
             if self._waiting_bytes < self.options.max_bytes or self._closing:
                 self._close_gap()
             fresh, self._fresh = self._fresh, []
