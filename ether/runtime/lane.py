@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ether.errors import OutboxFailed
 from ether.logs import get_ether_logger
 from ether.protocol.recorders import RecorderAbout, wanted
 from ether.protocol.send_window import SendWindow
 from ether.protocol.standing import Filters
-from ether.store.outbox import OutboxFile, Row
 from ether.wire.entries import Entry, pack_entry, unpack_entry
 from ether.wire.facts import NOT_HERE
 from ether.wire.topics import matches
+
+if TYPE_CHECKING:
+    from ether.store.outbox import OutboxFile, Row
 
 BATCH_COUNT = 500
 BATCH_BYTES = 1 << 20

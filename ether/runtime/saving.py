@@ -12,6 +12,7 @@ its own, made before (`await_room`).
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ether.errors import NotSaved, OutboxFull, PayloadError, TransportClosed
+from ether.errors import NotAllowedHere, NotSaved, OutboxFull, PayloadError, TransportClosed
 from ether.logs import get_ether_logger
 from ether.protocol.recorders import RecorderAbout, wanted
 from ether.protocol.standing import Filters, Standing
@@ -106,6 +107,7 @@ class Saver:
         self._common = {"run": options.run} if options.run else {}
         self._recorders: dict[str, RecorderAbout] = {}
         self._closing = self._closed = False
+        self._pid = os.getpid()
         self.refused = 0
         """Entries that the policy did not take."""
 
@@ -165,6 +167,8 @@ class Saver:
 
     def _prepare(self) -> None:
         """What cannot be done under the link's lock."""
+        if self._pid != os.getpid():
+            raise NotAllowedHere("saving", "this process was forked from one that has the session; let that one save")
         if self._closing:
             raise TransportClosed(f"{self._link.source} has left the session: nothing can be saved any more")
         self.begin()
