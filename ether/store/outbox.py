@@ -19,6 +19,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from ether.errors import OutboxFailed
+from ether.store.durable import make_folder, sync_folder
 from ether.store.places import folder_name
 
 SUFFIX = ".outbox"
@@ -43,6 +44,7 @@ class OutboxFile:
         """Made by `create` and `adopt`."""
         self.path, self.outbox, self.source = path, outbox, source
         self._database = database
+        self._named = False
         first, last, count, size = database.execute(
             "SELECT MIN(number), MAX(number), COUNT(*), TOTAL(LENGTH(packed)) FROM entries"
         ).fetchone()
@@ -66,8 +68,9 @@ class OutboxFile:
                     if path.exists():
                         break
                     database.close()  # somebody who looks for orphans was faster, and has removed it
-            with database:
-                database.executescript(_SCHEMA)
+            with database:  # all of it or nothing
+                for statement in ("BEGIN", *_SCHEMA):
+                    database.execute(statement)
                 database.executemany("INSERT INTO meta VALUES (?, ?)", [("outbox", outbox), ("source", source)])
         except (OSError, sqlite3.Error) as error:
             raise OutboxFailed(str(folder), error) from error
@@ -130,7 +133,10 @@ class OutboxFile:
             self._database.execute("PRAGMA synchronous=FULL")
             with self._database:
                 self._database.execute("INSERT OR REPLACE INTO meta VALUES ('head', ?)", (str(self.last),))
-        except sqlite3.Error as error:
+            if not self._named:
+                sync_folder(self.path.parent)
+                self._named = True
+        except (OSError, sqlite3.Error) as error:
             raise OutboxFailed(str(self.path), error) from error
         finally:
             self._database.execute("PRAGMA synchronous=NORMAL")
@@ -141,8 +147,7 @@ class OutboxFile:
         with suppress(sqlite3.Error):
             self._database.close()
         if empty:
-            for ending in _ENDINGS:
-                Path(f"{self.path}{ending}").unlink(missing_ok=True)
+            _remove(self.path)
 
     def _delete(self, upto: int, gap: Row | None = None) -> None:
         if self.first is None or upto < self.first:
@@ -215,30 +220,12 @@ def _adopted(path: Path) -> OutboxFile | None:
     with suppress(PermissionError):  # where open files cannot be removed
         path.unlink(missing_ok=True)
     database.close()
-    path.unlink(missing_ok=True)
+    _remove(path)
     return None
 
 
-def _made(path: Path) -> sqlite3.Connection | None:
-    """A new database, locked; None where who looks for orphans has taken it for one before it was locked."""
-    try:
-        database = _opened(path, new=True)
-    except sqlite3.OperationalError:
-        if path.exists():
-            raise
-        return None
-    if database is not None and not path.exists():
-        database.close()
-        return None
-    return database
-
-
-def _remove(path: Path, database: sqlite3.Connection) -> None:
-    """Under the lock, so that a maker who waits for it finds that the file is gone. Windows keeps open files."""
-    with suppress(PermissionError):
-        path.unlink(missing_ok=True)
-    database.close()
-    for ending in _ENDINGS:
+def _remove(path: Path) -> None:
+    for ending in ("", "-wal", "-shm", "-journal"):
         Path(f"{path}{ending}").unlink(missing_ok=True)
 
 
