@@ -55,7 +55,6 @@ def test_what_a_sensor_says_while_it_is_cut_off_is_recorded_in_order(tmp_path: P
     assert memory_kb < MEMORY_KB
     with LedgerReader.open(tmp_path / "ledger") as reader:
         values = [it.value["n"] for it in reader.records(topic="sensor")]  # type: ignore[index,call-overload]
-        from ether.protocol.completeness import prove
 
         proof = prove(reader.outboxes(), reader.duplicates())
     assert values == list(range(1, published + 1))

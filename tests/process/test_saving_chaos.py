@@ -22,10 +22,12 @@ from brokers import RunningBroker, engines, mosquitto_missing, running_broker, s
 from programs import Program, running, write
 
 from ether import Ether
+from ether.process.directory import sessions_at
 from ether.process.recording import outbox_folder
 from ether.store.ledger_reader import LedgerReader
 from ether.store.stored_record import StoredRecord
 from ether.store.verify import verify
+from ether.transport.endpoint import Endpoint
 
 LONG = os.environ.get("ETHER_LONG") == "1"
 KILLS = 100 if LONG else 5
@@ -92,12 +94,17 @@ class Bench:
         self.publishers = {f"p{n}": self._publisher(f"p{n}") for n in range(PUBLISHERS)}
 
     def _publisher(self, name: str) -> Program:
+        """Not before the session is there: who finds none on a broker that was just started begins one of that name."""
+        at = Endpoint.from_url(self.broker.url_tcp)
+        assert soon(lambda: any(info.session == "bench" for info in sessions_at(at, 5)), QUIET_S)
         arguments = (name, self.broker.url_tcp, str(self._group))
         return self._stack.enter_context(running(self._folder, "publisher.py", *arguments))
 
     def kill(self, what: str, chance: random.Random) -> None:
         """One of them, with -9, and have it back."""
         if what == "broker":
+            for publisher in self.publishers.values():
+                publisher.wait_for("ready", 60)
             self.broker.kill()
             self.broker = self.broker.restart()
         elif what == "recorder":
