@@ -21,6 +21,7 @@ def open_saver(
     saver.explain = explain
     saver.ask_for_recorder = lambda: link.publish(topics.control(KEEP), {"instances": [leader], "do": "record"})
     saver.open()
+    saver.adopt(link.source)
     return saver
 
 

@@ -31,7 +31,7 @@ from ether.process.holding import program_name, take_name
 from ether.process.offline import OfflineNotes
 from ether.process.orderly_end import STEPS, OrderlyEnd
 from ether.process.program_log import ProgramLog
-from ether.process.recording import LEADER, RECORDER, Recording
+from ether.process.recording import LEADER, RECORDER, Recording, is_recorder
 from ether.process.records import Record, write_record
 from ether.process.registry import registry_options, warn_of_registry_typos
 from ether.process.settings import InstanceSettings
@@ -136,6 +136,7 @@ class Launch:
     def record(self) -> None:
         """Something is to be saved and nobody records: start a recorder. Twice is fine."""
         if self._found is None and RECORDER not in self._supervisor.names:
+            self._saving.adopt()
             self.add(RECORDER, self._saving.recorder(), STEP_TIMEOUT_S)
 
     def _begin(self, deadline: Deadline) -> None:
@@ -349,7 +350,7 @@ class Launch:
         raises for what an instance does."""
         self._supervisor.no_more_starts()
         names = [*self._supervisor.names, *self._here, *self._elsewhere.names]
-        recorders = [name for name in names if name == RECORDER]
+        recorders = [name for name in self._supervisor.names if is_recorder(name, self._supervisor.config(name))]
         try:
             problems = self._end().of([name for name in names if name not in recorders])
             self._saving.close()

@@ -10,15 +10,17 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import takewhile, zip_longest
 
 from ether.errors import PayloadError
 from ether.logs import get_ether_logger
+from ether.protocol.recorders import wanted
 from ether.runtime.link import Inbound, Link, TakeNow
 from ether.wire.codec import encode
 from ether.wire.entries import Entry, Kind
 from ether.wire.envelope import looks_like_ethers
 from ether.wire.ids import MessageIds
-from ether.wire.topics import SessionTopics
+from ether.wire.topics import SessionTopics, matches
 
 logger = get_ether_logger("Ether")
 
@@ -41,16 +43,19 @@ class Overheard:
         """`filters` of users' topics; None: all of the session's own."""
         self._link, self._topics, self._keep = link, topics, keep
         self._ids = MessageIds(int.from_bytes(os.urandom(6), "big"))
+        self._filters = filters
         self._listening: list[tuple[str, TakeNow]] = []
-        for topic_filter in ("#",) if filters is None else filters:
-            self._listen(topics.data_filter(topic_filter), self._on_data)
+        on_data = self._on_data
+        for topic_filter in ("#",) if filters is None else disjoint(filters):
+            # QoS 0: nearly all of it is Ether's own, and is left aside; a receipt for each would cost more than it.
+            self._listen(topics.data_filter(topic_filter), on_data, qos=0)
         if logs:
             self._listen(topics.log("+"), partial(self._on_fact, "log"))
             self._listen(topics.state("+"), partial(self._on_fact, "state"))
 
-    def _listen(self, topic_filter: str, take: TakeNow) -> None:
+    def _listen(self, topic_filter: str, take: TakeNow, qos: int = 1) -> None:
         self._listening.append((topic_filter, take))
-        self._link.listen(topic_filter, take, now=take)
+        self._link.listen(topic_filter, take, now=take, qos=qos)
 
     def close(self) -> None:
         """Listen no more."""
@@ -63,7 +68,8 @@ class Overheard:
         delivery = inbound.delivery
         if not looks_like_ethers(delivery.payload, delivery.properties):
             topic = self._topics.user_topic(delivery.topic)
-            self._put(STRANGER, "data", topic, delivery.payload, (), time.time(), None)
+            if wanted(self._filters, topic, matches):
+                self._put(STRANGER, "data", topic, delivery.payload, (), time.time(), None)
         inbound.done()
         return True
 
@@ -98,3 +104,37 @@ class Overheard:
     ) -> None:  # fmt: skip
         entry_id = self._ids.next(int(when * 1000))
         self._keep((source, Entry(0, kind, topic, entry_id, 0, when, parents, "", content_type, payload)))
+
+
+def disjoint(filters: Sequence[str]) -> list[str]:
+    """Filters of which no two cover the same topic, and which together cover at least what these do: a broker may send
+    a message once for each filter that covers it."""
+    found: list[str] = []
+    for new in filters:
+        while other := next((known for known in found if _overlap(known, new)), None):
+            found.remove(other)
+            new = _union(other, new)
+        found.append(new)
+    return found
+
+
+def _overlap(one: str, other: str) -> bool:
+    for left, right in zip_longest(one.split("/"), other.split("/")):
+        if "#" in (left, right):
+            return True
+        if left is None or right is None or (left != right and "+" not in (left, right)):
+            return False
+    return True
+
+
+def _union(one: str, other: str) -> str:
+    """One of them, where it covers the other; else all that begins as both do."""
+    if matches(one, other):
+        return one
+    if matches(other, one):
+        return other
+    common = [
+        left
+        for left, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one.split("/"), other.split("/"), strict=False))
+    ]
+    return "/".join([*common, "#"])

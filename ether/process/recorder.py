@@ -45,6 +45,8 @@ _AT_ONCE_COUNT = 256
 _LOOK_S = 1.0
 _ACK_S = 2.0
 _CLOSE_S = 10.0
+_OVERHEARD_MOST = 20_000
+"""What was overheard waits here while the disk takes nothing. Nobody else has it, so what is beyond that is lost."""
 
 
 class _Work(NamedTuple):
@@ -69,6 +71,9 @@ class Recorder(Attached):
         self._closing = False
         self._problem = ""
         self._warned = False
+        self._loose: list[tuple[str, Entry]] = []
+        self._unheard = 0
+        self._overflowed = self._told_lost = 0
 
     # -- coming and going
 
@@ -84,7 +89,7 @@ class Recorder(Attached):
         self._thread.start()
         self._receive = self._take
         link.listen(topics.record(name), self._receive, now=self._take)
-        self._overheard = Overheard(link, topics, self._filters, self._queue.put, logs=self._logs)
+        self._overheard = Overheard(link, topics, self._filters, self._overhear, logs=self._logs)
         link.announce(topics.recorder(name), RecorderAbout(name, self._birth, self._filters).to_value())
         logger.info("%s records to %s", name, self._folder)
 
@@ -107,6 +112,13 @@ class Recorder(Attached):
         """On the transport's thread."""
         self._queue.put(inbound)
         return True
+
+    def _overhear(self, item: tuple[str, Entry]) -> None:
+        """On the transport's thread."""
+        if self._queue.qsize() < _OVERHEARD_MOST:
+            self._queue.put(item)
+        else:
+            self._unheard += 1
 
     # -- writing
 
@@ -165,9 +177,11 @@ class Recorder(Attached):
         return batch._replace(entries=(gap, *batch.entries))
 
     def _keep(self, work: _Work) -> None:
+        something = bool(work.batches or work.loose or self._loose)
         try:
             upto = self._written(work)
-            self._all_is_well()
+            if something:
+                self._all_is_well()
         except LedgerError as error:
             upto = {batch.outbox: self._writer.highest(batch.outbox) for batch in work.batches}
             self._is_in_trouble(error)
@@ -179,10 +193,28 @@ class Recorder(Attached):
 
     def _written(self, work: _Work) -> dict[str, int]:
         now = time.time()
+        self._hold(work.loose)
         upto = self._writer.append(work.batches, now) if work.batches else {}
-        if work.loose:
-            self._writer.append_loose(work.loose, now)
+        lost = self._unheard + self._overflowed
+        if self._loose or lost > self._told_lost:
+            self._writer.append_loose([*self._loose, *self._gap(lost - self._told_lost, now)], now)
+            self._loose, self._told_lost = [], lost
         return upto
+
+    def _hold(self, loose: list[tuple[str, Entry]]) -> None:
+        """What was overheard, until it is on disk."""
+        room = max(0, _OVERHEARD_MOST - len(self._loose))
+        self._loose += loose[:room]
+        self._overflowed += len(loose[room:])
+
+    def _gap(self, count: int, now: float) -> list[tuple[str, Entry]]:
+        """Names what was overheard and is lost: strangers' messages, log records, changes of state."""
+        if not count:
+            return []
+        logger.error("%s could not keep %d messages of strangers, log records and states", self._name, count)
+        why = "overheard while the disk took nothing or too little"
+        more = {"first": self._told_lost + 1, "last": self._told_lost + count, "why": why}
+        return [(self._name, Entry(0, "gap", "", "", 0, now, (), "", None, b"", more))]
 
     def _acknowledge(self, outbox: str, upto: int) -> None:
         receipt: dict[str, Any] = {"outbox": outbox, "recorder": self._name, "birth": self._birth, "upto": upto}

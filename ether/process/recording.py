@@ -46,6 +46,11 @@ def recorder_instance(config: EtherConfig) -> EtherInstanceConfig:
     )
 
 
+def is_recorder(name: str, instance: EtherInstanceConfig) -> bool:
+    """Whether an instance records: it is ended last, when all others have saved."""
+    return name == RECORDER or instance.class_path == CLASS_PATH
+
+
 def saving_options(config: EtherConfig, session: str, run: str) -> SavingOptions:
     """How a process of this session saves."""
     folder = outbox_folder(session)
@@ -115,6 +120,11 @@ class Recording:
         self._saver.adopt()
         if self._config.record is not None:
             self._saver.keep_run(self.run, "begin", {"config": self.configuration()["sha256"]})
+
+    def adopt(self) -> None:
+        """Something is saved in this session: send what dead processes of it have left, from now on."""
+        if self._saver is not None:
+            self._saver.begin()
 
     def saver_of(self, link: Link, topics: SessionTopics, name: str, birth: str, epoch: int, cls: type | None) -> Saver:
         """The saving side of this program, or of an object that it hosts."""

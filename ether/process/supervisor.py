@@ -193,7 +193,8 @@ class Supervisor:
         assert self._make_settings is not None
         session = self._joined()
         if not kept.birth:
-            kept.birth, kept.epoch = new_birth(), session.next_epoch(kept.name)
+            # never below its last one, which we may still announce: a broker that was killed has forgotten that
+            kept.birth, kept.epoch = new_birth(), max(session.next_epoch(kept.name), kept.epoch + 1)
         kept.started = time.monotonic()
         settings = self._make_settings(kept.name, kept.config, kept.birth, kept.epoch, connect_timeout_s)
         (kept.child or self._start_process(kept)).send(settings.to_bytes())

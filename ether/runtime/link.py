@@ -30,7 +30,7 @@ from ether.wire.topics import SessionTopics, matches
 
 logger = get_ether_logger("Ether")
 
-_BATCH_OVERHEAD = 65_536
+BATCH_OVERHEAD = 65_536
 """Bytes beside the body that an entry's way to a recorder takes."""
 
 _ANNOUNCE_TIMEOUT_S = 2.0
@@ -125,7 +125,8 @@ class Link:
     ) -> Receipt:
         """Publish a value on a full MQTT topic. Raises `EncodeError`, `PayloadTooLarge`, `PublishTimeout`.
 
-        A message that is kept (`keep`) never waits for room: who listens may miss it, and that is counted (`unheard`).
+        A message that is kept (`keep`) waits for room like any other while there is a connection. Without one, or where
+        no room comes, it is kept all the same: who listens may miss it, and that is counted (`unheard`).
 
         Sequence numbers are given in the order in which the messages leave; a value that cannot be sent uses none.
         A request (one with `reply_to`) carries the chain of calls that it belongs to: `trace`, or a new one.
@@ -148,6 +149,9 @@ class Link:
                 error=error,
             )
             packed = self._envelope.pack(value, headers)
+            if keep is not None:
+                self._check_fits_batch(topic, packed.payload)
+                timeout_s = timeout_s if self.transport.connected else 0.0
             try:
                 receipt = self.transport.publish(
                     topic,
@@ -155,7 +159,7 @@ class Link:
                     qos=qos,
                     retain=retain,
                     properties=packed.properties,
-                    timeout_s=timeout_s if keep is None else 0.0,
+                    timeout_s=timeout_s,
                 )
             except PublishTimeout as full:
                 if keep is None:
@@ -175,12 +179,16 @@ class Link:
         """Headers and body of a value that is not published but kept; `what` is what its numbers count. Raises
         `EncodeError` and `PayloadTooLarge`."""
         body = encode(value)
-        if len(body.payload) > (limit := self.transport.max_packet_bytes - _BATCH_OVERHEAD):
-            raise PayloadTooLarge(what, len(body.payload), limit)
+        self._check_fits_batch(what, body.payload)
         now = time.time()
         with self._publish_lock:
             sequence = self._sequences[what] = self._sequences.get(what, 0) + 1
             return Headers(self._ids.next(int(now * 1000)), self.source, sequence, now, parents), body
+
+    def _check_fits_batch(self, what: str, payload: bytes) -> None:
+        """What is kept goes to recorders in messages that hold more than it."""
+        if len(payload) > (limit := self.transport.max_packet_bytes - BATCH_OVERHEAD):
+            raise PayloadTooLarge(what, len(payload), limit)
 
     def beat(self, topic: str, value: object) -> None:
         """Publish a sign of life: QoS 0, and never behind a publisher that waits for room. Raises `TransportError`."""

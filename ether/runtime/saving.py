@@ -12,6 +12,7 @@ its own, made before (`await_room`).
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,13 +21,15 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ether.errors import NotSaved, OutboxFull, PayloadError
+from ether.errors import NotAllowedHere, NotSaved, OutboxFull, PayloadError, TransportClosed
 from ether.logs import get_ether_logger
 from ether.protocol.recorders import RecorderAbout, wanted
+from ether.protocol.standing import Filters, Standing
 from ether.runtime.deadline import Deadline
 from ether.runtime.lane import FULL, gap_of
 from ether.runtime.link import Inbound, Link
 from ether.runtime.saved import Saved
+from ether.store.places import folder_name
 from ether.wire.codec import Body
 from ether.wire.entries import Entry, Kind, pack_entry
 from ether.wire.headers import Headers
@@ -39,8 +42,9 @@ logger = get_ether_logger("Ether")
 
 ROOM_S = 10.0
 _REMEMBERED_TOPICS = 4096
-GATHER_S = 0.002
-"""Entries that follow a batch so soon go with the next one: a batch costs what dozens of entries cost."""
+GATHER_S = 0.01
+"""Entries that follow a batch so soon go with the next one, as long as nobody waits for them: a batch costs what dozens
+of entries cost."""
 
 
 class WhenFull(Enum):
@@ -95,15 +99,15 @@ class Saver:
         self._waiting_bytes = 0
         self._fresh: list[tuple[int, bytes]] = []
         self._dropped: list[Entry] = []
-        self._lost: list[tuple[int, int, str]] = []
-        self._saved_to = 0
+        self._standing = Standing(matches)
         self._taken = 0.0
-        self._problem = ""
+        self._waiters = 0
         self._wants: dict[str, bool] = {}
         self._sender: Sender | None = None
         self._common = {"run": options.run} if options.run else {}
         self._recorders: dict[str, RecorderAbout] = {}
-        self._closing = False
+        self._closing = self._closed = False
+        self._pid = os.getpid()
         self.refused = 0
         """Entries that the policy did not take."""
 
@@ -116,13 +120,14 @@ class Saver:
 
     def wants(self, topic: str) -> bool:
         """Whether the session records a user's topic."""
-        known = self._wants.get(topic)
+        remembered = self._wants  # another one as soon as a recorder comes or goes
+        known = remembered.get(topic)
         if known is None:
             known = wanted(self.options.topics, topic, matches) or any(
-                about.wants(topic, matches) for about in self._recorders.values()
+                about.wants(topic, matches) for about in self.recorders()
             )
-            if len(self._wants) < _REMEMBERED_TOPICS:
-                self._wants[topic] = known
+            if len(remembered) < _REMEMBERED_TOPICS:
+                remembered[topic] = known
         return known
 
     def publish(
@@ -162,8 +167,11 @@ class Saver:
 
     def _prepare(self) -> None:
         """What cannot be done under the link's lock."""
-        if self._context is None:
-            self._explain()
+        if self._pid != os.getpid():
+            raise NotAllowedHere("saving", "this process was forked from one that has the session; let that one save")
+        if self._closing:
+            raise TransportClosed(f"{self._link.source} has left the session: nothing can be saved any more")
+        self.begin()
         if self.options.when_full is WhenFull.BLOCK:
             self.await_room(ROOM_S)
 
@@ -182,34 +190,40 @@ class Saver:
                 number, kind, topic, headers.id, headers.seq, headers.time, headers.parents, self._context or "",
                 body.content_type, body.payload, {**self._common, **more},
             )  # fmt: skip
-            self._add(entry)
-        return Saved(self, number, headers.id)
+            if self._closed:
+                self._standing.lost(number, number, "this process has left the session")
+            else:
+                self._add(entry)
+        return Saved(self, number, None if kind != "data" or more.get("asked") else topic, headers.id)
 
     def _add(self, entry: Entry) -> None:
         """Under the lock."""
-        full = self._waiting_bytes >= self.options.max_bytes
-        if full and self.options.when_full is WhenFull.DROP_NEW:
-            self._dropped.append(entry)
-            self.refused += 1
-            if len(self._dropped) > 1000:
-                self._dropped = [gap_of(self._dropped, FULL)]
+        if self._waiting_bytes >= self.options.max_bytes and self.options.when_full is WhenFull.DROP_NEW:
+            self._refuse(entry)
         else:
             self._close_gap()
-            packed = pack_entry(entry)
-            self._waiting_bytes += len(packed)
-            self._fresh.append((entry.number, packed))
+            self._append(entry)
+
+    def _append(self, entry: Entry) -> None:
+        packed = pack_entry(entry)
+        self._waiting_bytes += len(packed)
+        self._fresh.append((entry.number, packed))
         if len(self._fresh) == 1:
             self._changed.notify_all()
+
+    def _refuse(self, entry: Entry) -> None:
+        self._dropped.append(entry)
+        self.refused += 1
+        self._standing.lost(entry.number, entry.number, FULL)
+        if len(self._dropped) > 1000:
+            self._dropped = [gap_of(self._dropped, FULL)]
 
     def _close_gap(self) -> None:
         """What was not taken becomes one gap, before the next entry is; under the lock."""
         if self._dropped:
             gap = gap_of(self._dropped, FULL)
             self._dropped = []
-            self._note_lost(gap)
-            packed = pack_entry(gap)
-            self._waiting_bytes += len(packed)
-            self._fresh.append((gap.number, packed))
+            self._append(gap)
 
     def _explain(self) -> None:
         """Make the context, begin to send, and keep what explains everything that follows before it."""
@@ -226,75 +240,84 @@ class Saver:
 
     # -- fates
 
-    def is_saved(self, number: int) -> bool:
-        """Whether an entry is on disk at a recorder."""
-        return number <= self._saved_to and not self._why_lost(number)
-
-    def wait(self, number: int, message_id: str, deadline: Deadline) -> None:
-        """Return when an entry is on disk at a recorder; raises `NotSaved`."""
+    def is_saved(self, number: int, topic: str | None) -> bool:
+        """Whether an entry is on disk at a recorder that keeps it; `topic` is None for what all of them keep."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_settled(number), deadline.left())
-            if why := self._why_lost(number):
+            return self._standing.is_saved(number, topic)
+
+    def wait(self, number: int, topic: str | None, message_id: str, deadline: Deadline) -> None:
+        """Return when an entry is on disk at a recorder that keeps it; raises `NotSaved`."""
+        standing = self._standing
+
+        def is_settled() -> bool:
+            return standing.is_saved(number, topic) or bool(standing.why_lost(number) or self._problem(topic))
+
+        with self._changed:
+            self._wait_for(is_settled, deadline)
+            if why := standing.why_lost(number):
                 raise NotSaved(message_id, why, lost=True)
-            if number <= self._saved_to:
-                return
-            raise NotSaved(message_id, self._why_not(deadline.timeout_s))
+            if not standing.is_saved(number, topic):
+                raise NotSaved(message_id, self._problem(topic) or self._why_not(deadline.timeout_s))
 
     def flush(self, deadline: Deadline) -> int:
-        """Wait until all that was given to `keep` is on disk at a recorder; how many entries are not."""
+        """Wait until all that was given to be kept is on disk at a recorder, or given up; how many entries are not."""
+        return self._flushed(deadline, lambda: False)
+
+    def _flushed(self, deadline: Deadline, in_vain: Callable[[], bool]) -> int:
         with self._changed:
-            if self._head:
-                self._changed.wait_for(lambda: self._saved_to >= self._head or bool(self._problem), deadline.left())
-            return max(0, self._head - self._saved_to)
+            head = self._head
+            self._wait_for(lambda: self._left_of(head) == 0 or in_vain(), deadline)
+            return self._left_of(head)
 
-    def _is_settled(self, number: int) -> bool:
-        return number <= self._saved_to or bool(self._problem) or bool(self._why_lost(number))
+    def _wait_for(self, condition: Callable[[], bool], deadline: Deadline) -> None:
+        """Under the lock. While somebody waits nothing is gathered."""
+        if not condition():
+            self._waiters += 1
+            self._changed.notify_all()
+            self._changed.wait_for(condition, deadline.left())
+            self._waiters -= 1
 
-    def _why_lost(self, number: int) -> str:
-        return next((why for first, last, why in self._lost if first <= number <= last), "")
+    def _left_of(self, head: int) -> int:
+        return max(0, head - self._standing.settled_to(list(self._recorders.values()))) if head else 0
+
+    def _problem(self, topic: str | None) -> str:
+        return self._standing.problem(topic, list(self._recorders.values()))
+
+    def _waiting_is_in_vain(self) -> bool:
+        """Nobody takes anything at present, and nobody is expected to."""
+        return not self._link.transport.connected or not self._recorders or bool(self._problem(None))
 
     def _why_not(self, waited_s: float) -> str:
-        if self._problem:
-            return self._problem
         if not self._link.transport.connected:
             return "the broker is not connected"
         if not self._recorders:
             return "nobody records in this session"
         return f"no recorder has acknowledged it within {waited_s:g} s"
 
-    def _note_lost(self, gap: Entry) -> None:
-        """Under the lock."""
-        first, last = gap.more["first"], gap.more["last"]
-        assert isinstance(first, int)
-        assert isinstance(last, int)
-        kept = [span for span in self._lost if not first <= span[0] <= last]
-        self._lost = [*kept[-1000:], (first, last, str(gap.more["why"]))]
-
     # -- what happens around
 
     def _on_recorder(self, inbound: Inbound) -> bool:
         """On the transport's thread."""
+        name = self._topics.recorder_of(inbound.delivery.topic)
         try:
-            value = inbound.unpack().value
+            about = RecorderAbout.from_value(name, inbound.unpack().value)
         except PayloadError:
-            value = None
+            about = None
         finally:
             inbound.done()
-        name = self._topics.recorder_of(inbound.delivery.topic)
-        about = RecorderAbout.from_value(name, value)
+        if about is None and inbound.delivery.payload:
+            logger.warning("%s: no recorder describes itself like this, ignored", inbound.delivery.topic)
+            return True
         with self._changed:
-            if about is None:
-                self._recorders.pop(name, None)
-            else:
-                self._recorders[name] = about
+            others = {known: other for known, other in self._recorders.items() if known != name}
+            self._recorders = others if about is None else {**others, name: about}
             self._wants = {}
             self._changed.notify_all()
         return True
 
     def recorders(self) -> Sequence[RecorderAbout]:
         """The recorders that there are."""
-        with self._changed:
-            return list(self._recorders.values())
+        return list(self._recorders.values())  # a dictionary that never changes: another one takes its place
 
     # -- the thread
 
@@ -311,10 +334,16 @@ class Saver:
         self._sender = Sender(self._link, self._topics, self, OutboxFile.create(self.options.folder, self._link.source))
         self._sender.start()
 
-    def adopt(self) -> None:
-        """Begin, if there is anything that the dead have left in our folder."""
-        if any(self.options.folder.glob("*.outbox")):
-            self._prepare()
+    def adopt(self, source: str | None = None) -> None:
+        """Begin, if the dead may have left something in our folder: all of them, or an earlier `source`."""
+        begin = "" if source is None else f"{folder_name(source)}~"
+        if any(path.name.startswith(begin) for path in self.options.folder.glob("*.outbox")):
+            self.begin()
+
+    def begin(self) -> None:
+        """Make the outbox and its thread, if that is not done; what the dead leave is taken over from now on."""
+        if self._context is None:
+            self._explain()
 
     def take_fresh(self, patience_s: float) -> list[tuple[int, bytes]] | None:
         """For the sender: what has come, after a while nothing; None once it is time to end."""
@@ -322,14 +351,15 @@ class Saver:
             if not (self._fresh or self._closing or self._sender_is_due()):
                 self._changed.wait(patience_s)
             gather_s = self._taken + GATHER_S - time.monotonic()
-            if gather_s > 0 and not self._closing:
-                self._changed.wait(gather_s)
-            if self._waiting_bytes < self.options.max_bytes:
+            if self._fresh and gather_s > 0:
+                self._changed.wait_for(lambda: self._waiters or self._closing, gather_s)
+            if self._waiting_bytes < self.options.max_bytes or self._closing:
                 self._close_gap()
             fresh, self._fresh = self._fresh, []
             if fresh:
                 self._taken = time.monotonic()
-            return None if self._closing and not fresh else fresh
+            self._closed = self._closing and not fresh
+            return None if self._closed else fresh
 
     def _sender_is_due(self) -> bool:
         return self._sender is not None and self._sender.has_news
@@ -339,23 +369,30 @@ class Saver:
         with self._changed:
             self._changed.notify_all()
 
-    def tell(self, saved_to: int, waiting_bytes: int, problem: str, lost: Sequence[Entry]) -> None:
-        """By the sender: how far it is."""
+    def tell(
+        self, levels: Mapping[Filters, int], waiting_bytes: int, problems: Mapping[str, str], lost: Sequence[Entry]
+    ) -> None:
+        """By the sender: how far recorders are, by what they ask for; why some cannot write; what was given up."""
         with self._changed:
-            self._saved_to = max(self._saved_to, saved_to)
-            self._waiting_bytes = waiting_bytes + sum(len(packed) for _, packed in self._fresh)
-            self._problem = problem
+            before = self._waiting_bytes
+            self._waiting_bytes = waiting_bytes + sum([len(packed) for _, packed in self._fresh])
             for gap in lost:
-                self._note_lost(gap)
-            self._changed.notify_all()
+                first, last = gap.more["first"], gap.more["last"]
+                assert isinstance(first, int)
+                assert isinstance(last, int)
+                self._standing.lost(first, last, str(gap.more["why"]))
+            there_is_room = before >= self.options.max_bytes > self._waiting_bytes
+            if self._standing.saved(levels) | self._standing.troubled(problems) or lost or there_is_room:
+                self._changed.notify_all()
 
     def close(self, timeout_s: float) -> None:
-        """Bring what waits to the recorders, for `timeout_s` seconds; what is left stays in its file, for whoever comes
-        next. Twice is fine."""
+        """Bring what waits to the recorders, for `timeout_s` seconds, or until that is in vain; what is left stays in
+        its file, for whoever comes next. Twice is fine."""
         sender, self._sender = self._sender, None
         if sender is None:
+            self._closing = self._closed = True
             return
-        left = self.flush(Deadline(timeout_s if self.recorders() else 0.0))
+        left = self._flushed(Deadline(timeout_s), self._waiting_is_in_vain)
         with self._changed:
             self._closing = True
             self._changed.notify_all()

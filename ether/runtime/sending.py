@@ -9,15 +9,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ether.errors import EtherError, OutboxFailed, PayloadError, PublishTimeout, TransportError
+from ether.errors import EtherError, OutboxFailed, PayloadError, PayloadTooLarge, PublishTimeout, TransportError
 from ether.logs import get_ether_logger
 from ether.protocol.recorders import RecorderAbout
 from ether.protocol.send_window import SendWindow
-from ether.runtime.lane import FULL, Lane
-from ether.runtime.link import Inbound, Link, TakeNow
+from ether.runtime.lane import BATCH_BYTES, FULL, Lane
+from ether.runtime.link import BATCH_OVERHEAD, Inbound, Link, TakeNow
 from ether.store.outbox import OutboxFile, adopt
 from ether.wire.entries import Entry, pack_batch
 from ether.wire.topics import SessionTopics
@@ -30,6 +31,7 @@ logger = get_ether_logger("Ether")
 _LOOK_S = 0.5
 """How often ages, limits, a disk that was full and a recorder that nobody has started yet are looked at."""
 _ADOPT_S = 5.0
+_ASK_AT_MOST_S = 30.0
 _SEND_S = 2.0
 _ROOM = 0.1
 """How much of the limit is given up at a time, so that it does not happen for each entry."""
@@ -45,8 +47,9 @@ class Sender:
         self._lanes = [self._own]
         self._acks: deque[Inbound] = deque()
         self._connection: deque[bool] = deque()
-        self._next_look = self._next_adoption = 0.0
-        self._problem = ""
+        self._next_look = self._next_adoption = self._next_asking = 0.0
+        self._ask_pause_s = _LOOK_S
+        self._problems: dict[str, str] = {}
         self._receivers: dict[str, TakeNow] = {}
         self._thread = threading.Thread(target=self._run, name=f"ether-outbox-{link.source}", daemon=True)
 
@@ -93,8 +96,13 @@ class Sender:
                 logger.exception("the outbox of %s could not be emptied; trying again", self._link.source)
                 patience_s = _LOOK_S
         for lane in self._lanes:
-            lane.write()
-            lane.file.close()
+            self._close(lane)
+
+    def _close(self, lane: Lane) -> None:
+        if not lane.write():
+            logger.error("%s ends, and its disk takes nothing: %d entries are lost", lane.source, lane.unwritten)
+        self._forget(lane, at_once=True)
+        lane.file.close()
 
     def _step(self, fresh: list[tuple[int, bytes]]) -> float:
         """One round; seconds until the next one is due."""
@@ -103,16 +111,18 @@ class Sender:
         if fresh:
             self._own.add(fresh)
         self._take_acks(now)
-        self._tell_windows(now)
-        if now >= self._next_look:
+        self._meet_recorders(now)
+        look = now >= self._next_look
+        if look:
             self._next_look = now + _LOOK_S
             self._look_around(now)
             lost = self._keep_within_limits()
-        for lane in self._lanes:
-            self._send(lane)
-            self._forget(lane)
+        for lane in list(self._lanes):
+            lost += self._send(lane)
+            self._forget(lane, at_once=look)
+            self._end_if_empty(lane)
         waiting = sum(lane.stored_bytes for lane in self._lanes)
-        self._saver.tell(self._own.acknowledged, waiting, self._problem, lost)
+        self._saver.tell(self._own.levels, waiting, self._problems if self._own.waiting else {}, lost)
         looks = [left for lane in self._lanes for w in lane.windows.values() if (left := w.look(now)) is not None]
         return min([self._next_look - now, *looks])
 
@@ -127,35 +137,44 @@ class Sender:
                 inbound.done()
             match value:
                 case {"outbox": str(outbox), "recorder": str(name), "birth": str(birth), "upto": int(upto), **more}:
-                    for lane in self._lanes:
-                        if lane.outbox == outbox and (window := lane.windows.get(name)) is not None:
-                            window.receive(birth, upto, now)
-                            self._problem = str(more.get("problem") or "")
+                    ours = [lane for lane in self._lanes if lane.outbox == outbox]
+                    if any(lane.receive(name, birth, upto, now) for lane in ours):
+                        self._note_problem(name, str(more.get("problem") or ""))
 
-    def _tell_windows(self, now: float) -> None:
+    def _note_problem(self, recorder: str, problem: str) -> None:
+        if problem:
+            self._problems[recorder] = problem
+        else:
+            self._problems.pop(recorder, None)
+
+    def _meet_recorders(self, now: float) -> None:
         recorders = {about.name: about for about in self._saver.recorders()}
         changes = [self._connection.popleft() for _ in range(len(self._connection))]
+        changes.append(self._link.transport.connected)
         for lane in self._lanes:
-            for name in lane.windows.keys() - recorders.keys():
-                del lane.windows[name]
-            for name, about in recorders.items():
-                window = lane.windows.get(name)
-                if window is None:
-                    window = lane.windows[name] = SendWindow(lane.base)
-                for up in [*changes, self._link.transport.connected]:
-                    window.connection(up, now)
-                window.recorder(about.birth, now)
-        if not recorders:
-            self._problem = ""
+            lane.meet(recorders, changes, now)
+        for name in self._problems.keys() - recorders.keys():
+            del self._problems[name]
 
     def _look_around(self, now: float) -> None:
         for lane in self._lanes:
             lane.write()
-        if not self._saver.recorders() and self._own.waiting and self._link.transport.connected:
-            self._saver.ask_for_recorder()
+            lane.batch_bytes = max(1, min(BATCH_BYTES, self._link.transport.max_packet_bytes - BATCH_OVERHEAD))
+        if not self._link.transport.connected:
+            return
+        self._ask_for_recorder(now)
         if now >= self._next_adoption:
             self._next_adoption = now + _ADOPT_S
             self._adopt()
+
+    def _ask_for_recorder(self, now: float) -> None:
+        """Ever more seldom: one that cannot start is not started twice a second."""
+        if self._saver.recorders() or not self._own.waiting:
+            self._ask_pause_s, self._next_asking = _LOOK_S, 0.0
+        elif now >= self._next_asking:
+            self._ask_pause_s = min(2 * self._ask_pause_s, _ASK_AT_MOST_S)
+            self._next_asking = now + self._ask_pause_s
+            self._saver.ask_for_recorder()
 
     def _adopt(self) -> None:
         try:
@@ -172,15 +191,21 @@ class Sender:
     def _keep_within_limits(self) -> list[Entry]:
         options, lost = self._saver.options, []
         oldest_allowed = time.time() - options.max_age_s
-        while (oldest := self._own.oldest()) is not None and oldest.time < oldest_allowed:
-            lost += self._give_up(1, f"older than {options.max_age_s:g} s")
+        oldest = self._own.oldest()
+        if oldest is not None and oldest.time < oldest_allowed:
+            lost += self._give_up(lambda entry, _: entry.time < oldest_allowed, f"older than {options.max_age_s:g} s")
         too_much = self._own.stored_bytes - options.max_bytes
         if too_much > 0 and self._saver.drops_oldest:
-            lost += self._give_up(int(too_much + _ROOM * options.max_bytes), FULL)
+            room = int(too_much + _ROOM * options.max_bytes)
+            lost += self._give_up(lambda _, given_up: given_up < room, FULL)
         return lost
 
-    def _give_up(self, room_bytes: int, why: str) -> list[Entry]:
-        gap = self._own.give_up(room_bytes, why)
+    def _give_up(self, goes: Callable[[Entry, int], bool], why: str) -> list[Entry]:
+        try:
+            gap = self._own.give_up(goes, why)
+        except OutboxFailed as error:
+            logger.debug("%s", error)  # looked at again in a moment
+            return []
         if gap is None:
             return []
         logger.error("%s has given up entries %s to %s of its outbox: %s",
@@ -189,12 +214,17 @@ class Sender:
 
     # -- sending
 
-    def _send(self, lane: Lane) -> None:
+    def _send(self, lane: Lane) -> list[Entry]:
+        """Everything that windows let through; what had to be given up."""
         for about in self._saver.recorders():
             window = lane.windows.get(about.name)
             while window is not None and (first := window.next(lane.head)) is not None:
-                if not self._send_batch(lane, about, window, first):
-                    break
+                try:
+                    if not self._send_batch(lane, about, window, first):
+                        break
+                except PayloadTooLarge as error:
+                    return self._too_large(lane, about, first, error)
+        return []
 
     def _send_batch(self, lane: Lane, about: RecorderAbout, window: SendWindow, first: int) -> bool:
         rows = lane.rows(first, about)
@@ -211,11 +241,25 @@ class Sender:
         window.sent(rows[-1][0], time.monotonic())
         return True
 
-    def _forget(self, lane: Lane) -> None:
+    def _too_large(self, lane: Lane, about: RecorderAbout, first: int, error: PayloadTooLarge) -> list[Entry]:
+        """A broker that takes less than the one for which it was made: batches become smaller, and an entry that is too
+        large for one of its own is given up, or all behind it would wait for ever."""
+        rows = lane.rows(first, about)
+        if len(rows) > 1:
+            lane.batch_bytes = max(1, lane.batch_bytes // 4)
+            return []
+        [(number, packed)] = rows
+        logger.error("entry %d of %s is given up: %s", number, lane.source, error)
+        gap = lane.give_up_one(number, packed, f"too large for this broker, which takes {error.limit:,} bytes")
+        return [gap] if lane is self._own else []
+
+    def _forget(self, lane: Lane, *, at_once: bool) -> None:
         try:
-            lane.forget()
+            lane.forget(self._saver.options.topics, at_once=at_once)
         except OutboxFailed as error:
             logger.debug("%s", error)  # it is dropped again with the next receipt
+
+    def _end_if_empty(self, lane: Lane) -> None:
         if lane is not self._own and lane.base >= lane.head:
             self._lanes = [other for other in self._lanes if other is not lane]
             lane.file.close()

@@ -1,7 +1,8 @@
 """The outbox of one process on disk: entries that no recorder has acknowledged yet.
 
-One SQLite file for each process and session, `<source>~<id>.outbox`, held by the operating system's lock for as long as
-its process lives. What was appended survives a kill at once, a power cut after `sync()`.
+One SQLite file for each process and session, `<source>~<id>.outbox` (the source escaped as folders are), held by the
+operating system's lock for as long as its process lives. What was appended survives a kill at once, a power cut after
+`sync()`.
 
 Promises: entries are read in the order of their numbers, without a hole; a file whose process died is opened by whoever
 comes next (`adopt`), with all that was appended, and by one of them only. One that is empty when closed is removed.
@@ -18,7 +19,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from ether.errors import OutboxFailed
-from ether.store.durable import make_folder
+from ether.store.durable import make_folder, sync_folder
+from ether.store.places import folder_name
 
 SUFFIX = ".outbox"
 _SCHEMA = (
@@ -42,6 +44,7 @@ class OutboxFile:
         """Made by `create` and `adopt`."""
         self.path, self.outbox, self.source = path, outbox, source
         self._database = database
+        self._named = False
         first, last, count, size = database.execute(
             "SELECT MIN(number), MAX(number), COUNT(*), TOTAL(LENGTH(packed)) FROM entries"
         ).fetchone()
@@ -60,12 +63,13 @@ class OutboxFile:
             make_folder(folder)
             while True:
                 outbox = os.urandom(8).hex()
-                path = folder / f"{source}~{outbox}{SUFFIX}"
-                if (database := _made(path)) is not None:
-                    break  # else somebody who looks for orphans was faster, and removes it
-            with database:  # all of it or nothing: a half-made one would be taken for a damaged one
-                database.execute("BEGIN")
-                for statement in _SCHEMA:
+                path = folder / f"{folder_name(source)}~{outbox}{SUFFIX}"
+                if (database := _opened(path, new=True)) is not None:
+                    if path.exists():
+                        break
+                    database.close()  # somebody who looks for orphans was faster, and has removed it
+            with database:  # all of it or nothing
+                for statement in ("BEGIN", *_SCHEMA):
                     database.execute(statement)
                 database.executemany("INSERT INTO meta VALUES (?, ?)", [("outbox", outbox), ("source", source)])
         except (OSError, sqlite3.Error) as error:
@@ -110,13 +114,29 @@ class OutboxFile:
         """Put one entry, of number `upto`, in the place of all up to it. Raises `OutboxFailed`."""
         self._delete(upto, gap)
 
+    def exchange(self, row: Row) -> None:
+        """Put another entry in the place of the one of this number, if that is there. Raises `OutboxFailed`."""
+        number, packed = row
+        try:
+            with self._database:
+                asked = "SELECT LENGTH(packed) FROM entries WHERE number = ?"
+                before = self._database.execute(asked, (number,)).fetchone()
+                self._database.execute("UPDATE entries SET packed = ? WHERE number = ?", (packed, number))
+        except sqlite3.Error as error:
+            raise OutboxFailed(str(self.path), error) from error
+        if before is not None:
+            self.size += len(packed) - before[0]
+
     def sync(self) -> None:
         """Returns when all that was appended survives a power cut. Raises `OutboxFailed`."""
         try:
             self._database.execute("PRAGMA synchronous=FULL")
             with self._database:
                 self._database.execute("INSERT OR REPLACE INTO meta VALUES ('head', ?)", (str(self.last),))
-        except sqlite3.Error as error:
+            if not self._named:
+                sync_folder(self.path.parent)
+                self._named = True
+        except (OSError, sqlite3.Error) as error:
             raise OutboxFailed(str(self.path), error) from error
         finally:
             self._database.execute("PRAGMA synchronous=NORMAL")
@@ -127,8 +147,7 @@ class OutboxFile:
         with suppress(sqlite3.Error):
             self._database.close()
         if empty:
-            for ending in _ENDINGS:
-                Path(f"{self.path}{ending}").unlink(missing_ok=True)
+            _remove(self.path)
 
     def _delete(self, upto: int, gap: Row | None = None) -> None:
         if self.first is None or upto < self.first:
@@ -149,21 +168,30 @@ class OutboxFile:
 
 
 def adopt(folder: Path) -> Iterator[OutboxFile]:
-    """The outboxes in a folder whose processes are dead, each to be closed. A file that cannot be read is put aside as
-    `….damaged`, and named by the `OutboxFailed` that this raises when all others have been given."""
-    damaged: list[tuple[Path, Exception]] = []
+    """The outboxes in a folder whose processes are dead, each to be closed. A file that is damaged is put aside as
+    `….damaged`; one that cannot be read now (a full disk) is left. Both are named by the `OutboxFailed` that this
+    raises when all others have been given."""
+    unread: list[tuple[Path, Exception]] = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
             found = _adopted(path)
-        except (OSError, sqlite3.Error, KeyError) as error:
-            with suppress(OSError):
-                path.rename(path.with_name(f"{path.name}.damaged"))
-            damaged.append((path, error))
+        except (OSError, sqlite3.OperationalError) as error:
+            unread.append((path, error))
+            continue
+        except (sqlite3.Error, KeyError) as error:
+            _put_aside(path)
+            unread.append((path, error))
             continue
         if found is not None:
             yield found
-    for path, why in damaged:
+    for path, why in unread:
         raise OutboxFailed(str(path), why)
+
+
+def _put_aside(path: Path) -> None:
+    for ending in ("", "-wal"):
+        with suppress(OSError):
+            Path(f"{path}{ending}").rename(f"{path}.damaged{ending}")
 
 
 def _adopted(path: Path) -> OutboxFile | None:
@@ -188,30 +216,16 @@ def _adopted(path: Path) -> OutboxFile | None:
     except (sqlite3.Error, KeyError):
         database.close()
         raise
-    _remove(path, database)  # its maker died before it had written anything, or has not yet
+    # Its maker died before it had written anything; or is just about to lock it, and sees that it is gone.
+    with suppress(PermissionError):  # where open files cannot be removed
+        path.unlink(missing_ok=True)
+    database.close()
+    _remove(path)
     return None
 
 
-def _made(path: Path) -> sqlite3.Connection | None:
-    """A new database, locked; None where who looks for orphans has taken it for one before it was locked."""
-    try:
-        database = _opened(path, new=True)
-    except sqlite3.OperationalError:
-        if path.exists():
-            raise
-        return None
-    if database is not None and not path.exists():
-        database.close()
-        return None
-    return database
-
-
-def _remove(path: Path, database: sqlite3.Connection) -> None:
-    """Under the lock, so that a maker who waits for it finds that the file is gone. Windows keeps open files."""
-    with suppress(PermissionError):
-        path.unlink(missing_ok=True)
-    database.close()
-    for ending in _ENDINGS:
+def _remove(path: Path) -> None:
+    for ending in ("", "-wal", "-shm", "-journal"):
         Path(f"{path}{ending}").unlink(missing_ok=True)
 
 

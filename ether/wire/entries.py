@@ -40,6 +40,14 @@ KINDS: frozenset[str] = frozenset(get_args(Kind))
 
 MAGIC = b"\x00EB1"
 _HEAD = struct.Struct(">II")
+_LARGEST = (1 << 63) - 1
+_HEAD_ITEMS = 10
+_HEAD_TYPES = {
+    (int, str, str, str, int, time, list, str, content_type, dict)
+    for time in (int, float)
+    for content_type in (str, type(None))
+}
+"""What a head may consist of: compared as a whole, because this is asked for each entry that is recorded."""
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
@@ -107,7 +115,7 @@ def unpack_batch(packed: bytes) -> Batch:
         raise DecodeError("this is no batch of entries")
     opening, at = _head_at(packed, len(MAGIC))
     match opening:
-        case [str(outbox), str(source), int(head), int(base)]:
+        case [str(outbox), str(source), int(head), int(base)] if 0 <= base <= _LARGEST and 0 <= head <= _LARGEST:
             pass
         case _:
             raise DecodeError("a batch's opening does not say whose it is")
@@ -137,17 +145,11 @@ def _entry_at(packed: bytes, at: int) -> tuple[Entry, int]:
     told, begin = _head_at(packed, at)
     (payload_bytes,) = _LENGTH.unpack_from(packed, at + 4)
     payload = packed[begin : begin + payload_bytes]
-    match told:
-        case [
-            int(number), str(kind), str(topic), str(entry_id), int(seq), int(time) | float(time), list(parents),
-            str(context), content_type, dict(more),
-        ] if (
-            kind in KINDS and all(isinstance(parent, str) for parent in parents)
-            and (content_type is None or isinstance(content_type, str))
-        ):  # fmt: skip
-            kept: Kind = kind  # type: ignore[assignment]
+    if type(told) is list and len(told) == _HEAD_ITEMS and tuple(map(type, told)) in _HEAD_TYPES:
+        number, kind, topic, entry_id, seq, time, parents, context, content_type, more = told
+        if kind in KINDS and 0 <= number <= _LARGEST and (not parents or set(map(type, parents)) == {str}):
             entry = Entry(
-                number, kept, topic, entry_id, seq, float(time), tuple(parents), context, content_type, payload, more
+                number, kind, topic, entry_id, seq, float(time), tuple(parents), context, content_type, payload, more
             )
             return entry, begin + payload_bytes
     raise DecodeError(f"an entry's head is not what it should be: {told!r:.120}")

@@ -1,10 +1,9 @@
-"""An outbox's life for the simulator of power losses: filled, synced, acknowledged in part, its process killed twice.
+"""An outbox's life for the simulator of power losses: entries are appended, some of them synced, some dropped; its
+process is killed, another one takes over what was left.
 
-    python outbox_life.py FOLDER            the whole life, each part a process of its own
-    python outbox_life.py FOLDER PART       one part
+    python outbox_life.py FOLDER
 
-What it says on standard output: `SYNC last` when all up to that number is promised, `DROP number` before what is
-acknowledged is forgotten.
+It says on standard output: `SYNCED outbox number` after a sync, `DROPPED outbox number` before entries are dropped.
 """
 
 from __future__ import annotations
@@ -18,33 +17,36 @@ from pathlib import Path
 
 from ether.store.outbox import OutboxFile, adopt
 
-PARTS = 3
+LIVES = 3
 
 
 def packed(number: int) -> bytes:
-    """What entry `number` holds."""
-    return random.Random(number).randbytes(random.Random(-number).randrange(10, 4000))
+    """What entry `number` carries."""
+    return random.Random(number).randbytes(random.Random(-number).randrange(20, 4000))
 
 
 def say(text: str) -> None:
-    """At once, in one write."""
     os.write(1, f"{text}\n".encode())
 
 
 def live(folder: Path, part: int) -> None:
-    """Ten rounds; the outbox of the process before is taken over."""
     chance = random.Random(part)
-    outbox = OutboxFile.create(folder, "camera") if part == 0 else next(iter(adopt(folder)))
-    for _ in range(10):
-        first = outbox.last + 1
-        outbox.append([(number, packed(number)) for number in range(first, first + chance.randint(1, 9))])
-        if chance.random() < 0.6:
-            outbox.sync()
-            say(f"SYNC {outbox.last}")
-        if chance.random() < 0.4:
-            upto = max(outbox.last - 8, 0)
-            say(f"DROP {upto}")
-            outbox.drop(upto)
+    file = OutboxFile.create(folder, f"camera{part}")
+    for left in adopt(folder):
+        say(f"DROPPED {left.outbox} {left.last}")
+        left.drop(left.last)
+        left.close()
+    number = 0
+    for _ in range(25):
+        count = chance.randint(1, 12)
+        file.append([(n, packed(n)) for n in range(number + 1, number + 1 + count)])
+        number += count
+        if chance.random() < 0.5:
+            file.sync()
+            say(f"SYNCED {file.outbox} {number}")
+        if chance.random() < 0.2:
+            say(f"DROPPED {file.outbox} {number - 5}")
+            file.drop(number - 5)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -52,5 +54,5 @@ if __name__ == "__main__":
     if len(sys.argv) > 2:
         live(Path(sys.argv[1]), int(sys.argv[2]))
     else:
-        for part in range(PARTS):
+        for part in range(LIVES):
             subprocess.run([sys.executable, __file__, sys.argv[1], str(part)], check=False)

@@ -1,0 +1,40 @@
+"""A user's program for tests of networks: `sensor.py BROKER HZ`. It joins the session `bench` and publishes numbers to
+`sensor`, which the session records, HZ times a second, until SIGUSR1; then it waits until all are saved.
+
+What happens is a line on stdout, as in `member.py`: `sending` (the first number), `published` (how many), `unsaved`
+(how many are not, in the end), `memory` (the most that it ever had, in kB).
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+import threading
+import time
+
+from ether import Ether
+
+
+def tell(what: str, value: object) -> None:
+    sys.stdout.write(f"{time.monotonic():.4f} {what} {value}\n")
+    sys.stdout.flush()
+
+
+def main(broker: str, hertz: str) -> None:
+    enough = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: enough.set())
+    ether = Ether()
+    with ether.tap(session="bench", broker=broker):
+        number, began = 0, time.monotonic()
+        tell("sending", 1)
+        while not enough.wait(max(0.0, began + number / float(hertz) - time.monotonic())):
+            number += 1
+            ether.pub({"n": number}, topic="sensor")
+        tell("published", number)
+        tell("unsaved", ether.flush(60))
+        tell("memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
