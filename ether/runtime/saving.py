@@ -16,10 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ether.errors import NotAllowedHere, NotSaved, OutboxFull, PayloadError, TransportClosed
 from ether.logs import get_ether_logger
@@ -29,6 +26,8 @@ from ether.runtime.deadline import Deadline
 from ether.runtime.lane import FULL, gap_of
 from ether.runtime.link import Inbound, Link
 from ether.runtime.saved import Saved
+from ether.runtime.saving_options import SavingOptions as SavingOptions
+from ether.runtime.saving_options import WhenFull as WhenFull
 from ether.store.places import folder_name
 from ether.wire.codec import Body
 from ether.wire.entries import Entry, Kind, pack_entry
@@ -45,39 +44,6 @@ _REMEMBERED_TOPICS = 4096
 GATHER_S = 0.01
 """Entries that follow a batch so soon go with the next one, as long as nobody waits for them: a batch costs what dozens
 of entries cost."""
-
-
-class WhenFull(Enum):
-    """What happens at the outbox's limit."""
-
-    BLOCK = "block"
-    DROP_OLDEST = "drop-oldest"
-    DROP_NEW = "drop-new"
-
-
-@dataclass(frozen=True, slots=True)
-class SavingOptions:
-    """How a process saves. `folder` is where outboxes of this session are; `topics` what the session records, None for
-    all of its own; `run` is noted beside every entry."""
-
-    folder: Path
-    topics: tuple[str, ...] | None = ()
-    run: str = ""
-    max_bytes: int = 512 << 20
-    max_age_s: float = 7 * 86_400.0
-    when_full: WhenFull = WhenFull.BLOCK
-
-    def to_value(self) -> dict[str, Any]:
-        """As an instance's process is told."""
-        topics = None if self.topics is None else list(self.topics)
-        return {**asdict(self), "folder": str(self.folder), "topics": topics, "when_full": self.when_full.value}
-
-    @classmethod
-    def from_value(cls, value: Mapping[str, Any]) -> SavingOptions:
-        """The inverse."""
-        topics = None if value["topics"] is None else tuple(value["topics"])
-        made = {"folder": Path(value["folder"]), "topics": topics, "when_full": WhenFull(value["when_full"])}
-        return cls(**{**value, **made})
 
 
 class Saver:

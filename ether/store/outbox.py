@@ -64,12 +64,11 @@ class OutboxFile:
             while True:
                 outbox = os.urandom(8).hex()
                 path = folder / f"{folder_name(source)}~{outbox}{SUFFIX}"
-                if (database := _opened(path, new=True)) is not None:
-                    if path.exists():
-                        break
-                    database.close()  # somebody who looks for orphans was faster, and has removed it
-            with database:  # all of it or nothing
-                for statement in ("BEGIN", *_SCHEMA):
+                if (database := _made(path)) is not None:
+                    break  # else somebody who looks for orphans was faster, and removes it
+            with database:  # all of it or nothing: a half-made one would be taken for a damaged one
+                database.execute("BEGIN")
+                for statement in _SCHEMA:
                     database.execute(statement)
                 database.executemany("INSERT INTO meta VALUES (?, ?)", [("outbox", outbox), ("source", source)])
         except (OSError, sqlite3.Error) as error:
@@ -147,7 +146,8 @@ class OutboxFile:
         with suppress(sqlite3.Error):
             self._database.close()
         if empty:
-            _remove(self.path)
+            for ending in _ENDINGS:
+                Path(f"{self.path}{ending}").unlink(missing_ok=True)
 
     def _delete(self, upto: int, gap: Row | None = None) -> None:
         if self.first is None or upto < self.first:
@@ -216,16 +216,30 @@ def _adopted(path: Path) -> OutboxFile | None:
     except (sqlite3.Error, KeyError):
         database.close()
         raise
-    # Its maker died before it had written anything; or is just about to lock it, and sees that it is gone.
-    with suppress(PermissionError):  # where open files cannot be removed
-        path.unlink(missing_ok=True)
-    database.close()
-    _remove(path)
+    _remove(path, database)  # its maker died before it had written anything, or has not yet
     return None
 
 
-def _remove(path: Path) -> None:
-    for ending in ("", "-wal", "-shm", "-journal"):
+def _made(path: Path) -> sqlite3.Connection | None:
+    """A new database, locked; None where who looks for orphans has taken it for one before it was locked."""
+    try:
+        database = _opened(path, new=True)
+    except sqlite3.OperationalError:
+        if path.exists():
+            raise
+        return None
+    if database is not None and not path.exists():
+        database.close()
+        return None
+    return database
+
+
+def _remove(path: Path, database: sqlite3.Connection) -> None:
+    """Under the lock, so that a maker who waits for it finds that the file is gone. Windows keeps open files."""
+    with suppress(PermissionError):
+        path.unlink(missing_ok=True)
+    database.close()
+    for ending in _ENDINGS:
         Path(f"{path}{ending}").unlink(missing_ok=True)
 
 

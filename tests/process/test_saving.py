@@ -20,7 +20,7 @@ from programs import running, write
 
 from ether import Ether
 from ether.errors import NotAllowedHere, NotSaved, StartFailed
-from ether.process.recording import outbox_folder
+from ether.process.state_folder import outbox_folder
 from ether.store.ledger_reader import LedgerReader
 from ether.store.places import default_folder
 from ether.store.stored_record import StoredRecord

@@ -23,7 +23,7 @@ from programs import Program, running, write
 
 from ether import Ether
 from ether.process.directory import sessions_at
-from ether.process.recording import outbox_folder
+from ether.process.state_folder import outbox_folder
 from ether.store.ledger_reader import LedgerReader
 from ether.store.stored_record import StoredRecord
 from ether.store.verify import verify
