@@ -23,6 +23,9 @@ logger = get_ether_logger("Ether")
 
 STEPS = ("drain", "save_all", "cleanup", "stop")
 
+_ENDING_S = 0.1
+"""For each process that ends: interpreters that end together share the processors. 200 take 10 s on two cores."""
+
 _RETURN_TIMEOUT_S = 3.0
 """For an instance that is just reconnecting when everything ends."""
 
@@ -52,7 +55,7 @@ class OrderlyEnd:
         self._note("stop", self.elsewhere.remove(far, 2 * self.step_timeout_s, steps=("stop",)))
         for name in self._silent.intersection(children):
             self.supervisor.child(name).terminate()
-        for name in self.supervisor.end(children, self.step_timeout_s):
+        for name in self.supervisor.end(children, self.step_timeout_s + _ENDING_S * len(children)):
             logger.error("instance %s did not end and was killed", name)
             self._problems.setdefault(name, []).append("did not end and was killed")
         return {name: "; ".join(whys) for name, whys in self._problems.items()}
