@@ -18,6 +18,7 @@ from ether.config.broker import BrokerField, EmbeddedBroker
 from ether.config.names import check_name, class_path_of
 from ether.config.part import Part
 from ether.config.record import RecordField
+from ether.config.when import parse_when
 from ether.errors import ConfigError, InvalidName
 
 NAME_KEYWORD = "ether_name"
@@ -44,6 +45,17 @@ def _each_use(value: Any) -> Any:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
+def _each_time(value: Any) -> Any:
+    """`ether_every: 5s` is short for `ether_every: {every: 5s}`."""
+    uses = value if isinstance(value, (list, tuple)) else [value]
+    return [{"every": use} if isinstance(use, (str, int, float)) else use for use in uses]
+
+
+def _check_when(text: Any) -> Any:
+    parse_when(text)
+    return text
+
+
 def _check_method(name: str) -> str:
     if not name.isidentifier():
         raise ConfigError(f"{name!r:.80} is not the name of a method.")
@@ -65,6 +77,7 @@ InstanceName = Annotated[str, AfterValidator(partial(check_name, "instance"))]
 ClassPath = Annotated[str, BeforeValidator(class_path_of)]
 MethodName = Annotated[str, AfterValidator(_check_method)]
 EmptyIfNone = BeforeValidator(_empty_if_none)
+WhenText = Annotated[str, BeforeValidator(_check_when)]
 
 
 class HangOptions(Part):
@@ -137,6 +150,15 @@ class PubOptions(TopicOptions):
     """What `ether_pub` may be told."""
 
     save: bool = Field(False, strict=True, description="true: what is published is brought to disk, too")
+    every: WhenText | None = Field(None, description="when the method is called by itself, such as 0.5s")
+
+
+class EveryOptions(Part):
+    """What `ether_every` may be told."""
+
+    every: WhenText = Field(
+        description="when the method is called, such as 0.5s, '*/5 * * * *' or 'at 2026-01-16 07:30'"
+    )
 
 
 class CallOptions(Part):
@@ -161,6 +183,7 @@ TopicUses = Annotated[tuple[TopicOptions, ...], BeforeValidator(_each_use), Fiel
 PubUses = Annotated[tuple[PubOptions, ...], BeforeValidator(_each_use), Field(min_length=1)]
 CallUse = Annotated[tuple[CallOptions, ...], BeforeValidator(_each_use), Field(min_length=1, max_length=1)]
 SyncUses = Annotated[tuple[SyncOptions, ...], BeforeValidator(_each_use), Field(min_length=1)]
+EveryUses = Annotated[tuple[EveryOptions, ...], BeforeValidator(_each_time), Field(min_length=1)]
 OneUse = Annotated[tuple[NoOptions, ...], BeforeValidator(_each_use), Field(min_length=1, max_length=1)]
 
 
@@ -172,6 +195,7 @@ class RegistryMethod(Part):
     ether_get: CallUse = Field((), description="answer ether.get(...) with what the method returns")
     ether_save: CallUse = Field((), description="answer ether.save(...) with a status")
     ether_sync: SyncUses = Field((), description="call the method on ether.sync(topic), which waits for all")
+    ether_every: EveryUses = Field((), description="call the method again and again, at set times")
     ether_start: OneUse = Field((), description="call the method on ether.start()")
     ether_init: OneUse = Field((), description="call the method once, before the instance is ready")
     ether_save_all: OneUse = Field((), description="call the method on ether.save_all() and at shutdown")

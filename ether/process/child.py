@@ -112,6 +112,7 @@ class _Life:
         heart = Heart(link, self._topics.pulse(instance.name), instance.pulse)
         heart.start()
         self._keep_saves()
+        instance.ticks.start()
         self._worker.run()
         heart.stop()
         instance.control.give_up_name()

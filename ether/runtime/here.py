@@ -73,9 +73,11 @@ class InstanceHere:
         self._link.announce(topics.state(name), self.instance.announcement().to_value())
         self._heart = Heart(self._link, topics.pulse(name), self.instance.pulse)
         self._heart.start()
+        self.instance.ticks.start()
 
     def close(self) -> None:
         """The object is the user's own again; what was queued is finished first."""
+        self.instance.ticks.stop()
         self._worker.stop()
         self._worker.join()
         self._heart.stop()

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ether.errors import PayloadError
 from ether.logs import get_ether_logger
 from ether.protocol.barrier import Answer
 from ether.protocol.heard import Heard
@@ -29,16 +28,17 @@ from ether.runtime.control import Control
 from ether.runtime.coroutines import CoroutineRunner
 from ether.runtime.failures import describe_failure, text_of, user_traceback
 from ether.runtime.hosting import Overrides, publishing
+from ether.runtime.jobs import MessageJob, TickJob
 from ether.runtime.link import Inbound, Link, trace_of
 from ether.runtime.pulse import rss_mb
 from ether.runtime.serving import Server
+from ether.runtime.ticks import Ticker
 from ether.runtime.worker import Job, Worker
-from ether.spec.arguments import Arguments, shown
+from ether.spec.arguments import Arguments, check_needs_nothing
 from ether.spec.descriptions import describe_method
 from ether.spec.marks import MarkKind
 from ether.spec.methods import ClassSpec, MethodSpec
 from ether.spec.results import Results
-from ether.wire.envelope import unpack_headers
 from ether.wire.topics import SessionTopics, check_topic, check_topic_filter
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ class HostedInstance:
         self._own_workers = {m.name: Worker(m.concurrency) for m in spec.methods if m.concurrency > 1}
         self._callable = {m.name for m in spec.methods if any(mark.kind in _CALLED for mark in m.marks)}
         self._busy: dict[int, tuple[str, float]] = {}
+        self.ticks = Ticker(name, self._times(), self._submit_tick, self.logger)
         self.server = Server(self, link)
         epoch = holding.get("epoch", 0)
         self.control = Control(self, link, epoch if isinstance(epoch, int) else 0)
@@ -140,6 +141,8 @@ class HostedInstance:
         busy = list(self._busy.values())
         queued = self.worker.queued + sum(worker.queued for worker in self._own_workers.values())
         status: dict[str, object] = {"busy": None, "queued": queued, "expired": self.server.expired}
+        if missed := self.ticks.missed:
+            status["missed"] = missed
         if busy:
             method, since = min(busy, key=lambda entry: entry[1])
             status |= {"busy": method, "busy_s": time.monotonic() - since}
@@ -176,6 +179,7 @@ class HostedInstance:
 
     def close(self) -> None:
         """The object is the user's own again. Twice is fine."""
+        self.ticks.stop()
         for worker in self._own_workers.values():
             worker.stop()
             worker.join()
@@ -205,6 +209,20 @@ class HostedInstance:
             value = self._call(method, positional, named)
         return value if call is None else self._results[method].check(value)
 
+    def tick(self, method: str) -> None:
+        """Call a method because its time has come; raises whatever goes wrong."""
+        with handling(Cause(None, os.urandom(16).hex(), self._worker_of(method))):
+            self._call(method, [], {})
+
+    def _times(self) -> list[tuple[str, str]]:
+        for method in self.spec.methods:
+            if method.times:
+                check_needs_nothing(self._originals[method.name], f"{self.spec.name}.{method.name}")
+        return [(method.name, when) for method in self.spec.methods for when in method.times]
+
+    def _submit_tick(self, method: str, when: str, finish: Callable[[bool], None]) -> None:
+        self._worker_of(method).submit(TickJob(self, method, when, finish))
+
     def cannot_call(self, method: str) -> str | None:
         """Why a method cannot be called from outside; None where it can."""
         if method in self._callable:
@@ -232,7 +250,7 @@ class HostedInstance:
         submit = self._worker_of(method.name).submit
 
         def receive(inbound: Inbound) -> bool:
-            submit(_MessageJob(self, inbound, method))
+            submit(MessageJob(self, inbound, method))
             return True
 
         return receive
@@ -290,6 +308,7 @@ class HostedInstance:
         for worker in (self.worker, *self._own_workers.values()):
             worker.wait_alone(_ALONE_TIMEOUT_S)
         if verb == "drain":
+            self.ticks.stop()  # nothing new begins; the instance is about to end
             return Answer(facts=self._counters())
         if verb == "sync":
             return self._sync(asked)
@@ -336,50 +355,13 @@ class HostedInstance:
             self._handled += 1
 
 
-class _MessageJob:
-    """One message for one method."""
-
-    __slots__ = ("_inbound", "_instance", "_method")
-
-    def __init__(self, instance: HostedInstance, inbound: Inbound, method: MethodSpec) -> None:
-        self._instance, self._inbound, self._method = instance, inbound, method
-
-    def run(self) -> None:
-        self._instance.handle(self._inbound, self._method)
-        self._finish()
-
-    def failed(self, error: BaseException) -> None:
-        delivery = self._inbound.delivery
-        headers = unpack_headers(delivery.payload, delivery.properties)
-        details: dict[str, object] = {
-            "method": f"{self._instance.spec.name}.{self._method.name}",
-            "topic": self._instance.topics.user_topic(delivery.topic),
-            "message_id": headers.id if headers else None,
-            "source": headers.source if headers else None,
-            "payload": _payload_shown(self._inbound),
-        }
-        try:
-            self._instance.report(f"{details['method']} failed", error, details)
-        finally:
-            self._finish()
-
-    def _finish(self) -> None:
-        self._instance.count_handled()
-        self._inbound.done()
-
-
-def _payload_shown(inbound: Inbound) -> str:
-    try:
-        return shown(inbound.unpack().value)
-    except PayloadError:
-        return f"{len(inbound.delivery.payload)} bytes: {shown(inbound.delivery.payload[:200])}"
-
-
 def _described(cls: type, method: MethodSpec) -> dict[str, object]:
     """What is announced of a method: its marks, and for one that takes arguments everything a proxy needs."""
     described: dict[str, object] = {"kinds": list(dict.fromkeys(mark.kind.value for mark in method.marks))}
     if any(mark.kind in _TAKES_ARGUMENTS for mark in method.marks):
         described |= describe_method(cls, method.name).to_value()
+    if times := method.times:
+        described["every"] = list(times)
     for kind, key in ((MarkKind.SUB, "subscribes"), (MarkKind.PUB, "publishes"), (MarkKind.SYNC, "syncs")):
         if topics := method.topics(kind):
             described[key] = list(topics)

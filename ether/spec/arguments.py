@@ -126,6 +126,16 @@ class Arguments:
         return None
 
 
+def check_needs_nothing(method: Callable[..., Any], name: str) -> None:
+    """Raises `MarkError` for a method that cannot be called without arguments."""
+    try:
+        inspect.signature(method).bind()
+    except TypeError as error:
+        raise MarkError(f"{name} cannot be called at set times: {error}. Give its parameters defaults.") from None
+    except ValueError:  # some methods written in C do not say
+        return
+
+
 def _hints(method: Callable[..., Any], name: str) -> dict[str, Any]:
     try:
         return typing.get_type_hints(method, include_extras=True)

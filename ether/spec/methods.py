@@ -37,6 +37,11 @@ class MethodSpec:
         """How many messages or calls it takes at the same time."""
         return max(mark.concurrency for mark in self.marks)
 
+    @property
+    def times(self) -> tuple[str, ...]:
+        """When it is called by itself, as its marks say."""
+        return tuple(dict.fromkeys(mark.every for mark in self.marks if mark.every))
+
     def topics(self, kind: MarkKind) -> tuple[str, ...]:
         """Its topics of one kind, each once, in order."""
         return tuple(dict.fromkeys(mark.topic for mark in self.of_kind(kind) if mark.topic))
