@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from ether.config.broker import BrokerField, EmbeddedBroker
+from ether.config.drivers import ArgumentOptions, Identifier, OnConnect, OnStop, PropertyOptions, SafeState, WhenText
 from ether.config.names import check_name, class_path_of
 from ether.config.part import Part
 from ether.config.record import RecordField
-from ether.config.when import parse_when
 from ether.errors import ConfigError, InvalidName
 
 NAME_KEYWORD = "ether_name"
@@ -51,11 +51,6 @@ def _each_time(value: Any) -> Any:
     return [{"every": use} if isinstance(use, (str, int, float)) else use for use in uses]
 
 
-def _check_when(text: Any) -> Any:
-    parse_when(text)
-    return text
-
-
 def _check_method(name: str) -> str:
     if not name.isidentifier():
         raise ConfigError(f"{name!r:.80} is not the name of a method.")
@@ -77,7 +72,6 @@ InstanceName = Annotated[str, AfterValidator(partial(check_name, "instance"))]
 ClassPath = Annotated[str, BeforeValidator(class_path_of)]
 MethodName = Annotated[str, AfterValidator(_check_method)]
 EmptyIfNone = BeforeValidator(_empty_if_none)
-WhenText = Annotated[str, BeforeValidator(_check_when)]
 
 
 class HangOptions(Part):
@@ -126,6 +120,9 @@ class EtherInstanceConfig(Part):
     host: HostName | None = Field(
         None, description="the machine whose agent runs it (`ether agent` there); left out, this one"
     )
+    on_connect: OnConnect = ()
+    on_stop: OnStop = ()
+    safe_state: SafeState = None
 
     def name_or(self, key: str) -> str:
         """The name that `ether_name` gives, else `key`."""
@@ -202,26 +199,39 @@ class RegistryMethod(Part):
     ether_cleanup: OneUse = Field((), description="call the method on ether.cleanup() and at shutdown")
     ether_shutdown: OneUse = Field((), description="call the method last, before the process ends")
 
+    arguments: Annotated[dict[Identifier, ArgumentOptions], EmptyIfNone] = Field(
+        {}, description="limits and units of its arguments, by name"
+    )
+
     def marks(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Every use of every decorator that was given: its name, and its options by name."""
-        for decorator in type(self).model_fields:
+        for decorator in DECORATORS:
             for use in getattr(self, decorator):
                 yield decorator, dict(use)
 
 
+DECORATORS = tuple(name for name in RegistryMethod.model_fields if name.startswith("ether_"))
+
+
 def _check_marked(method: RegistryMethod) -> RegistryMethod:
-    if not any(method.marks()):
-        decorators = ", ".join(RegistryMethod.model_fields)
+    if not any(method.marks()) and not method.arguments:
+        decorators = ", ".join(DECORATORS)
         raise ConfigError(f"no decorator is given; expected at least one of {decorators}.")
     return method
 
 
 class RegistryEntry(Part):
-    """The marks of one class whose source stays as it is."""
+    """What is said of one class whose source stays as it is."""
 
     methods: Annotated[
         dict[MethodName, Annotated[RegistryMethod, EmptyIfNone, AfterValidator(_check_marked)]], EmptyIfNone
-    ] = Field(description="a mapping from method names to their decorators")
+    ] = Field({}, description="a mapping from method names to their decorators")
+    properties: Annotated[dict[Identifier, Annotated[PropertyOptions, EmptyIfNone]], EmptyIfNone] = Field(
+        {}, description="a mapping from names of properties to how they are read and set"
+    )
+    on_connect: OnConnect = ()
+    on_stop: OnStop = ()
+    safe_state: SafeState = None
 
 
 def _check_distinct(instances: dict[str, EtherInstanceConfig]) -> dict[str, EtherInstanceConfig]:

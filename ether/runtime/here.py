@@ -71,8 +71,9 @@ class InstanceHere:
             raise
         self._worker.start()
         self._link.announce(topics.state(name), self.instance.announcement().to_value())
-        self._heart = Heart(self._link, topics.pulse(name), self.instance.pulse)
+        self._heart = Heart(self._link, topics.pulse(name), self.instance.pulse, self.instance.guard.interval_s)
         self._heart.start()
+        self.instance.guard.start()
         self.instance.ticks.start()
 
     def close(self) -> None:

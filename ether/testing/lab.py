@@ -22,7 +22,7 @@ from ether.config import EtherConfig, load_config
 from ether.errors import EtherError
 from ether.process.registry import registry_marks, registry_options
 from ether.protocol.barrier import Answer
-from ether.runtime.assembly import describe_with_registry, new_birth
+from ether.runtime.assembly import Registry, describe_with_registry, new_birth
 from ether.runtime.classes import find_class
 from ether.runtime.client import Client, Message, message_from
 from ether.runtime.instance import HostedInstance
@@ -181,15 +181,16 @@ class Lab:
         for name, described in config.named_instances().items():
             if described.autorun:
                 cls = find_class(described.class_path, None)
-                self._add(name, cls(*described.args, **described.constructor_kwargs), described.class_path)
+                registry = registry_marks(registry_options(config, described))
+                self._add(name, cls(*described.args, **described.constructor_kwargs), described.class_path, registry)
         for name, obj in objects.items():
-            self._add(name, obj, class_path_of(type(obj)))
+            self._add(name, obj, class_path_of(type(obj)), self._registry)
         for member in self._members.values():
             member.instance.initialise()
         self.settle()
 
-    def _add(self, name: str, obj: object, class_path: str) -> None:
-        spec = describe_with_registry(type(obj), class_path, self._registry)
+    def _add(self, name: str, obj: object, class_path: str, registry: Registry) -> None:
+        spec = describe_with_registry(type(obj), class_path, registry)
         link, worker = self._open_link(name), Worker()
         instance = HostedInstance(name, obj, spec, link, self._topics, worker, new_birth())
         instance.on_failure = self.failures.append
