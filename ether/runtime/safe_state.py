@@ -123,7 +123,7 @@ class Guard(NoGuard):
     def _be_safe(self, gone: tuple[str, ...]) -> None:
         if not self.why:
             own = self._instance.name in gone
-            what = "the broker or the way to it" if own else f"its controller {', '.join(gone)}"
+            what = "the broker or the way to it" if own else f"its controller ({', '.join(gone)})"
             self.why, self._since = f"{what} is gone for {self._safe.after_s:g} s", time.time()
             self._instance.logger.error("%s: safe state: %s; %s", self._instance.name, self.why, self._held())
             self._carry_out(FORCE_GRACE_S)
