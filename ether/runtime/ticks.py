@@ -23,6 +23,10 @@ _LOOK_AGAIN_S = 30.0
 """The wall clock can be set while we wait for a point in time."""
 
 
+_BURST_OVER_S = 1.0
+"""Without a miss, until a burst of misses is over."""
+
+
 @dataclass(slots=True)
 class _Timetable:
     method: str
@@ -31,6 +35,7 @@ class _Timetable:
     pending: bool = False
     missed: int = 0
     burst: int = 0
+    missed_at: float = 0.0
 
 
 class Ticker:
@@ -76,7 +81,7 @@ class Ticker:
         for table in self._tables:
             now = steady_now if table.schedule.steady else wall_now
             if (tick := table.schedule.take(now)) is not None:
-                self._take(table, tick.runs, tick.missed)
+                self._take(table, tick.runs, tick.missed, now)
             if (due := table.schedule.due()) is not None:
                 wait_s = min(wait_s, max(0.0, due - now))
         return wait_s
@@ -86,11 +91,11 @@ class Ticker:
         while not self._stopped.wait(wait_s):
             wait_s = self.step(time.monotonic(), time.time())
 
-    def _take(self, table: _Timetable, runs: bool, missed: int) -> None:
+    def _take(self, table: _Timetable, runs: bool, missed: int, now: float) -> None:
         with self._lock:
             skips = runs and table.pending
             table.pending = table.pending or runs
-        self._miss(table, missed + skips)
+        self._miss(table, missed + skips, now)
         if runs and not skips:
             self._submit(table.method, table.when, lambda ran: self._over(table, ran))
 
@@ -100,7 +105,7 @@ class Ticker:
             table.pending = False
             table.missed += not ran
 
-    def _miss(self, table: _Timetable, ticks: int) -> None:
+    def _miss(self, table: _Timetable, ticks: int, now: float) -> None:
         what = f"{table.method} (every {table.when})".replace("every at", "at")
         if ticks:
             with self._lock:
@@ -108,6 +113,7 @@ class Ticker:
             if not table.burst:
                 self._logger.warning("%s: %s misses ticks: the last one could not be run in time", self._name, what)
             table.burst += ticks
-        elif table.burst:
+            table.missed_at = now
+        elif table.burst and now - table.missed_at >= _BURST_OVER_S:
             self._logger.warning("%s: %s is in time again; ticks missed: %d", self._name, what, table.burst)
             table.burst = 0
