@@ -8,6 +8,7 @@
 from ether.api import Ether
 from ether.decorators import (
     ether_cleanup,
+    ether_every,
     ether_get,
     ether_init,
     ether_pub,
@@ -30,6 +31,7 @@ __all__ = [
     "__version__",
     "ether",
     "ether_cleanup",
+    "ether_every",
     "ether_get",
     "ether_init",
     "ether_pub",

@@ -18,14 +18,37 @@ F = TypeVar("F", bound=Callable[..., Any])
 @overload
 def ether_pub(function: F, /) -> F: ...
 @overload
-def ether_pub(*, topic: str | None = None, qos: int = 1, save: bool = False) -> Callable[[F], F]: ...
-def ether_pub(function: Any = None, /, *, topic: str | None = None, qos: int = 1, save: bool = False) -> Any:
+def ether_pub(
+    *, topic: str | None = None, qos: int = 1, save: bool = False, every: str | None = None
+) -> Callable[[F], F]: ...
+def ether_pub(
+    function: Any = None,
+    /,
+    *,
+    topic: str | None = None,
+    qos: int = 1,
+    save: bool = False,
+    every: str | None = None,
+) -> Any:
     """Publish what the method returns to `topic` (default `ClassName.method`); `None` is an empty message.
 
     `qos` 1 arrives at least once while sender and broker live, 0 may be lost. With `save` it is on disk in the end,
-    once, whatever is killed meanwhile (docs/saving.md).
+    once, whatever is killed meanwhile (docs/saving.md). `every`: call it by itself, as `ether_every` does.
     """
-    return _apply(Mark(MarkKind.PUB, topic, qos, save=save), function)
+    return _apply(Mark(MarkKind.PUB, topic, qos, save=save, every=every), function)
+
+
+def ether_every(when: str, /) -> Callable[[F], F]:
+    """Call the method again and again while the instance is ready: `@ether_every("5s")`, `"200ms"`, `"10Hz"`; as cron
+    does: `"*/5 * * * *"`; once: `"at 2026-01-16 07:30"`.
+
+    Periods begin at once and do not drift. A tick that cannot be run in time is missed: counted, logged, never made
+    up for. Raises `MarkError` for what is no such text.
+    """
+    if not isinstance(when, str):
+        raise MarkError('write @ether_every("5s"): a number and its unit, in quotes')
+    mark = Mark(MarkKind.EVERY, every=when)
+    return lambda decorated: _marked(mark, decorated)
 
 
 @overload

@@ -16,6 +16,7 @@ EXPORTS = {
     "__version__",
     "ether",
     "ether_cleanup",
+    "ether_every",
     "ether_get",
     "ether_init",
     "ether_pub",

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from ether.config.broker import BrokerField, EmbeddedBroker
+from ether.config.drivers import ArgumentOptions, Identifier, OnConnect, OnStop, PropertyOptions, SafeState, WhenText
 from ether.config.names import check_name, class_path_of
 from ether.config.part import Part
 from ether.config.record import RecordField
@@ -42,6 +43,12 @@ def _each_use(value: Any) -> Any:
     if value is None:
         return [{}]
     return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _each_time(value: Any) -> Any:
+    """`ether_every: 5s` is short for `ether_every: {every: 5s}`."""
+    uses = value if isinstance(value, (list, tuple)) else [value]
+    return [{"every": use} if isinstance(use, (str, int, float)) else use for use in uses]
 
 
 def _check_method(name: str) -> str:
@@ -113,6 +120,9 @@ class EtherInstanceConfig(Part):
     host: HostName | None = Field(
         None, description="the machine whose agent runs it (`ether agent` there); left out, this one"
     )
+    on_connect: OnConnect = ()
+    on_stop: OnStop = ()
+    safe_state: SafeState = None
 
     def name_or(self, key: str) -> str:
         """The name that `ether_name` gives, else `key`."""
@@ -137,6 +147,15 @@ class PubOptions(TopicOptions):
     """What `ether_pub` may be told."""
 
     save: bool = Field(False, strict=True, description="true: what is published is brought to disk, too")
+    every: WhenText | None = Field(None, description="when the method is called by itself, such as 0.5s")
+
+
+class EveryOptions(Part):
+    """What `ether_every` may be told."""
+
+    every: WhenText = Field(
+        description="when the method is called, such as 0.5s, '*/5 * * * *' or 'at 2026-01-16 07:30'"
+    )
 
 
 class CallOptions(Part):
@@ -161,6 +180,7 @@ TopicUses = Annotated[tuple[TopicOptions, ...], BeforeValidator(_each_use), Fiel
 PubUses = Annotated[tuple[PubOptions, ...], BeforeValidator(_each_use), Field(min_length=1)]
 CallUse = Annotated[tuple[CallOptions, ...], BeforeValidator(_each_use), Field(min_length=1, max_length=1)]
 SyncUses = Annotated[tuple[SyncOptions, ...], BeforeValidator(_each_use), Field(min_length=1)]
+EveryUses = Annotated[tuple[EveryOptions, ...], BeforeValidator(_each_time), Field(min_length=1)]
 OneUse = Annotated[tuple[NoOptions, ...], BeforeValidator(_each_use), Field(min_length=1, max_length=1)]
 
 
@@ -172,32 +192,46 @@ class RegistryMethod(Part):
     ether_get: CallUse = Field((), description="answer ether.get(...) with what the method returns")
     ether_save: CallUse = Field((), description="answer ether.save(...) with a status")
     ether_sync: SyncUses = Field((), description="call the method on ether.sync(topic), which waits for all")
+    ether_every: EveryUses = Field((), description="call the method again and again, at set times")
     ether_start: OneUse = Field((), description="call the method on ether.start()")
     ether_init: OneUse = Field((), description="call the method once, before the instance is ready")
     ether_save_all: OneUse = Field((), description="call the method on ether.save_all() and at shutdown")
     ether_cleanup: OneUse = Field((), description="call the method on ether.cleanup() and at shutdown")
     ether_shutdown: OneUse = Field((), description="call the method last, before the process ends")
 
+    arguments: Annotated[dict[Identifier, ArgumentOptions], EmptyIfNone] = Field(
+        {}, description="limits and units of its arguments, by name"
+    )
+
     def marks(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Every use of every decorator that was given: its name, and its options by name."""
-        for decorator in type(self).model_fields:
+        for decorator in DECORATORS:
             for use in getattr(self, decorator):
                 yield decorator, dict(use)
 
 
+DECORATORS = tuple(name for name in RegistryMethod.model_fields if name.startswith("ether_"))
+
+
 def _check_marked(method: RegistryMethod) -> RegistryMethod:
-    if not any(method.marks()):
-        decorators = ", ".join(RegistryMethod.model_fields)
+    if not any(method.marks()) and not method.arguments:
+        decorators = ", ".join(DECORATORS)
         raise ConfigError(f"no decorator is given; expected at least one of {decorators}.")
     return method
 
 
 class RegistryEntry(Part):
-    """The marks of one class whose source stays as it is."""
+    """What is said of one class whose source stays as it is."""
 
     methods: Annotated[
         dict[MethodName, Annotated[RegistryMethod, EmptyIfNone, AfterValidator(_check_marked)]], EmptyIfNone
-    ] = Field(description="a mapping from method names to their decorators")
+    ] = Field({}, description="a mapping from method names to their decorators")
+    properties: Annotated[dict[Identifier, Annotated[PropertyOptions, EmptyIfNone]], EmptyIfNone] = Field(
+        {}, description="a mapping from names of properties to how they are read and set"
+    )
+    on_connect: OnConnect = ()
+    on_stop: OnStop = ()
+    safe_state: SafeState = None
 
 
 def _check_distinct(instances: dict[str, EtherInstanceConfig]) -> dict[str, EtherInstanceConfig]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -196,7 +197,7 @@ def _walk(loc: Sequence[str | int], model: Any, data: object) -> tuple[tuple[str
     for part in loc:
         if part == _KEY:
             break
-        owner, annotation, is_written = annotation, *_step(annotation, part)
+        owner, annotation, is_written = _bare(annotation), *_step(annotation, part)
         if not is_written or not _can_hold(data, part):
             continue
         path.append(part)
@@ -206,8 +207,7 @@ def _walk(loc: Sequence[str | int], model: Any, data: object) -> tuple[tuple[str
 
 def _step(annotation: Any, part: str | int) -> tuple[Any, bool]:
     """The annotation one step further in, and whether users write that step (the tag of a union they do not)."""
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
+    annotation = _bare(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         field = annotation.model_fields.get(str(part))
         return (field.annotation if field else None), True
@@ -216,6 +216,19 @@ def _step(annotation: Any, part: str | int) -> tuple[Any, bool]:
     if get_origin(annotation) is tuple:
         return get_args(annotation)[0], True
     return _tagged(annotation, part), False
+
+
+def _bare(annotation: Any) -> Any:
+    """Without `Annotated`, and without the None of `… | None`."""
+    while get_origin(annotation) is Annotated or len(_besides_none(annotation)) == 1:
+        annotation = (_besides_none(annotation) or get_args(annotation))[0]
+    return annotation
+
+
+def _besides_none(annotation: Any) -> list[Any]:
+    """What a `… | None` is where it is not None; empty for everything else."""
+    choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ()
+    return [choice for choice in choices if choice is not type(None)] if type(None) in choices else []
 
 
 def _tagged(union: Any, tag: str | int) -> Any:

@@ -43,6 +43,7 @@
     ├── ExportFailed (ValueError)           records cannot be written in that form
     ├── ExportUnwritable (OSError)          … or their file cannot be written
     ├── MissingExtra (ImportError)          a library is needed that is not installed
+    ├── InSafeState (RuntimeError)          an instance whose device is in its safe state, and does not do what is asked
     ├── LifecycleFailed (RuntimeError)      save_all, cleanup or shutdown: who failed or did not answer
     └── CallError                           a call to another instance that has no value to return
         ├── RemoteError                     … the method raised; also the builtin that it raised, where it was one
@@ -76,6 +77,7 @@ from ether.errors.calls import (
     SyncError as SyncError,
     remote_error as remote_error,
 )
+from ether.errors.devices import InSafeState as InSafeState
 from ether.errors.ledger import (
     LedgerDamaged as LedgerDamaged,
     LedgerError as LedgerError,

@@ -293,7 +293,7 @@ class Stay(Launch):
         places = [folder for folder in self._roots.folders if folder not in settings.import_path]
         return replace(
             settings,
-            registry=registry_options(wanted.registry_config()),
+            registry=registry_options(wanted.registry_config(), instance),
             script=None,
             import_path=[*settings.import_path, *places],
             holding={**settings.holding, "machine": self._program, "asked_by": wanted.by},

@@ -5,7 +5,8 @@ jobs on this, the main thread, until told to stop. Whatever fails before `ready`
 own traceback, so that it can be shown where the instance was asked for.
 
 Standard input stays open as the lifeline: when it ends, the launcher is dead. Then there is half a second for
-`save_all` and `cleanup`, and the process is gone, so that a hardware heater does not stay on and no orphan lives.
+`save_all` and `cleanup`, and the process is gone, so that a hardware heater does not stay on and no orphan lives. An
+instance with a `safe_state` makes its calls before, within the time that it states.
 """
 
 from __future__ import annotations
@@ -109,9 +110,11 @@ class _Life:
             link.close()
             return EXIT_NOT_STARTED
         self._announce(link, State.READY)
-        heart = Heart(link, self._topics.pulse(instance.name), instance.pulse)
+        heart = Heart(link, self._topics.pulse(instance.name), instance.pulse, instance.guard.interval_s)
         heart.start()
         self._keep_saves()
+        instance.guard.start()
+        instance.ticks.start()
         self._worker.run()
         heart.stop()
         instance.control.give_up_name()
@@ -208,6 +211,8 @@ class _Life:
     def _watch(self, lifeline: BinaryIO) -> None:
         """Wait for the launcher's death, then end this process, come what may."""
         lifeline.read()
+        if self._instance is not None:
+            self._instance.guard.orphaned()
         last = _FinalJob(self._instance, (MarkKind.SAVE_ALL, MarkKind.CLEANUP))
         self._worker.interrupt(last)
         last.done.wait(ORPHAN_GRACE_S)

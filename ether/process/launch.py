@@ -202,7 +202,7 @@ class Launch:
             args=list(instance.args),
             kwargs=instance.constructor_kwargs,
             concurrency=instance.concurrency,
-            registry=registry_options(self.config),
+            registry=registry_options(self.config, instance),
             endpoint=dict(self._endpoint.to_dict()),
             max_packet_bytes=self._limit,
             import_path=import_path(),

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 
 from ether.protocol.presence import Announcement
 from ether.runtime.link import Link
-from ether.spec.marks import Mark
-from ether.spec.methods import ClassSpec, class_path_of, describe
+from ether.spec.methods import ClassSpec, class_path_of, describe_wrapped
+from ether.spec.wrapping import Wrapping
 from ether.transport import open_transport
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.wire.topics import SessionTopics
 
-Registry = Mapping[str, Mapping[str, tuple[Mark, ...]]]
-"""Class path to method name to marks."""
+Registry = Mapping[str, Wrapping]
+"""Class path to what is said of the class."""
 
 
 def make_link(
@@ -57,8 +57,8 @@ def describe_with_registry(cls: type, class_path: str, registry: Registry) -> Cl
 
     `class_path` is how the configuration names it, which may differ from where it was defined.
     """
-    overlay: dict[str, tuple[Mark, ...]] = {}
-    for klass in reversed(cls.__mro__):
-        overlay.update(registry.get(class_path_of(klass), {}))
-    overlay.update(registry.get(class_path, {}))
-    return describe(cls, overlay)
+    wrapping = Wrapping()
+    for path in dict.fromkeys([*map(class_path_of, reversed(cls.__mro__)), class_path]):
+        if path in registry:
+            wrapping = registry[path].over(wrapping)
+    return describe_wrapped(cls, wrapping)

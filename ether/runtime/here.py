@@ -71,11 +71,14 @@ class InstanceHere:
             raise
         self._worker.start()
         self._link.announce(topics.state(name), self.instance.announcement().to_value())
-        self._heart = Heart(self._link, topics.pulse(name), self.instance.pulse)
+        self._heart = Heart(self._link, topics.pulse(name), self.instance.pulse, self.instance.guard.interval_s)
         self._heart.start()
+        self.instance.guard.start()
+        self.instance.ticks.start()
 
     def close(self) -> None:
         """The object is the user's own again; what was queued is finished first."""
+        self.instance.ticks.stop()
         self._worker.stop()
         self._worker.join()
         self._heart.stop()

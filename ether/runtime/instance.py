@@ -12,11 +12,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ether.errors import PayloadError
 from ether.logs import get_ether_logger
 from ether.protocol.barrier import Answer
 from ether.protocol.heard import Heard
@@ -24,27 +23,30 @@ from ether.protocol.presence import Announcement, State
 from ether.protocol.pulse import Pulse
 from ether.protocol.seen import SeenIds
 from ether.runtime import context
+from ether.runtime.announced import TAKES_ARGUMENTS, described
 from ether.runtime.context import CallContext, Cause, handling
 from ether.runtime.control import Control
 from ether.runtime.coroutines import CoroutineRunner
+from ether.runtime.device_calls import DeviceCalls
 from ether.runtime.failures import describe_failure, text_of, user_traceback
 from ether.runtime.hosting import Overrides, publishing
+from ether.runtime.jobs import MessageJob, TickJob
 from ether.runtime.link import Inbound, Link, trace_of
 from ether.runtime.pulse import rss_mb
+from ether.runtime.safe_state import guard
 from ether.runtime.serving import Server
+from ether.runtime.ticks import Ticker
 from ether.runtime.worker import Job, Worker
-from ether.spec.arguments import Arguments, shown
-from ether.spec.descriptions import describe_method
+from ether.spec.accessors import check_property
+from ether.spec.arguments import Arguments, check_needs_nothing
 from ether.spec.marks import MarkKind
 from ether.spec.methods import ClassSpec, MethodSpec
 from ether.spec.results import Results
-from ether.wire.envelope import unpack_headers
 from ether.wire.topics import SessionTopics, check_topic, check_topic_filter
 
 if TYPE_CHECKING:
     from ether.runtime.saving import Saver
 
-_TAKES_ARGUMENTS = (MarkKind.SUB, MarkKind.GET, MarkKind.SAVE, MarkKind.SYNC)
 _CALLED = (MarkKind.GET, MarkKind.SAVE)
 _LIFECYCLE_VERBS = {"save_all": MarkKind.SAVE_ALL, "cleanup": MarkKind.CLEANUP, "stop": MarkKind.SHUTDOWN}
 _FLUSH_TIMEOUT_S = 5.0
@@ -80,11 +82,13 @@ class HostedInstance:
         self._link = link
         self.worker = worker
         self._coroutines = CoroutineRunner(name)
-        self._originals = {method.name: getattr(obj, method.name) for method in spec.methods}
+        for wanted in spec.properties:
+            check_property(type(obj), wanted, obj)
+        self._originals = {method.name: method.function_of(obj) for method in spec.methods}
         self._arguments = {
-            method.name: Arguments(self._originals[method.name], f"{spec.name}.{method.name}")
+            method.name: Arguments(self._originals[method.name], f"{spec.name}.{method.name}", method.limits)
             for method in spec.methods
-            if any(mark.kind in _TAKES_ARGUMENTS for mark in method.marks)
+            if any(mark.kind in TAKES_ARGUMENTS for mark in method.marks)
         }
         self._results = {
             method.name: Results(self._originals[method.name], f"{spec.name}.{method.name}")
@@ -105,7 +109,13 @@ class HostedInstance:
             ]
             for method in spec.methods
         }
-        self._overrides = Overrides(obj, self._publishing_methods())
+        functions = self._publishing_methods()
+        self._accessors = {
+            method.name: functions.pop(method.name, self._originals[method.name])
+            for method in spec.methods
+            if method.accessor is not None
+        }
+        self._overrides = Overrides(obj, functions)
         self._seen = {method.name: SeenIds() for method in spec.with_mark(MarkKind.SUB)}
         self._handled = 0
         self._published = 0
@@ -113,6 +123,9 @@ class HostedInstance:
         self._own_workers = {m.name: Worker(m.concurrency) for m in spec.methods if m.concurrency > 1}
         self._callable = {m.name for m in spec.methods if any(mark.kind in _CALLED for mark in m.marks)}
         self._busy: dict[int, tuple[str, float]] = {}
+        self.ticks = Ticker(name, self._times(), self._submit_tick, self.logger)
+        self.device = DeviceCalls(self)
+        self.guard = guard(self, link)
         self.server = Server(self, link)
         epoch = holding.get("epoch", 0)
         self.control = Control(self, link, epoch if isinstance(epoch, int) else 0)
@@ -134,12 +147,20 @@ class HostedInstance:
         """Run the methods marked `ether_init`; what they raise is the caller's."""
         for method in self.spec.with_mark(MarkKind.INIT):
             self._call(method.name, [], {})
+        self.device.connect()
 
     def status(self) -> dict[str, object]:
         """What it is doing right now, for whoever waits for it."""
         busy = list(self._busy.values())
         queued = self.worker.queued + sum(worker.queued for worker in self._own_workers.values())
-        status: dict[str, object] = {"busy": None, "queued": queued, "expired": self.server.expired}
+        status: dict[str, object] = {
+            "busy": None,
+            "queued": queued,
+            "expired": self.server.expired,
+            **self.guard.about(),
+        }
+        if missed := self.ticks.missed:
+            status["missed"] = missed
         if busy:
             method, since = min(busy, key=lambda entry: entry[1])
             status |= {"busy": method, "busy_s": time.monotonic() - since}
@@ -160,6 +181,7 @@ class HostedInstance:
         """What is announced about this instance beside its name and state."""
         return {
             **self._holding,
+            **self.guard.about(),
             "class": self.spec.name,
             "class_path": self.spec.class_path,
             "host": socket.gethostname(),
@@ -167,7 +189,7 @@ class HostedInstance:
             "since": self._since,
             "node": self._link.node,
             "doc": inspect.cleandoc(type(self.object).__doc__ or ""),
-            "methods": {method.name: _described(type(self.object), method) for method in self.spec.methods},
+            "methods": {method.name: described(type(self.object), method) for method in self.spec.methods},
         }
 
     def announcement(self) -> Announcement:
@@ -176,6 +198,8 @@ class HostedInstance:
 
     def close(self) -> None:
         """The object is the user's own again. Twice is fine."""
+        self.ticks.stop()
+        self.guard.stop()
         for worker in self._own_workers.values():
             worker.stop()
             worker.join()
@@ -200,10 +224,26 @@ class HostedInstance:
         self, method: str, payload: object, message_id: str | None, trace: str | None, call: CallContext | None
     ) -> Any:
         """Validate and call a method, as the handling of a message; raises whatever goes wrong."""
+        self.guard.check(method)
         positional, named = self._arguments[method].bind(payload)
         with handling(Cause(message_id, trace, self._worker_of(method), call)):
             value = self._call(method, positional, named)
         return value if call is None else self._results[method].check(value)
+
+    def tick(self, method: str) -> None:
+        """Call a method because its time has come; raises whatever goes wrong."""
+        self.guard.check(method)
+        with handling(Cause(None, os.urandom(16).hex(), self._worker_of(method))):
+            self._call(method, [], {})
+
+    def _times(self) -> list[tuple[str, str]]:
+        for method in self.spec.methods:
+            if method.times:
+                check_needs_nothing(self._originals[method.name], f"{self.spec.name}.{method.name}")
+        return [(method.name, when) for method in self.spec.methods for when in method.times]
+
+    def _submit_tick(self, method: str, when: str, finish: Callable[[bool], None]) -> None:
+        self._worker_of(method).submit(TickJob(self, method, when, finish))
 
     def cannot_call(self, method: str) -> str | None:
         """Why a method cannot be called from outside; None where it can."""
@@ -232,23 +272,33 @@ class HostedInstance:
         submit = self._worker_of(method.name).submit
 
         def receive(inbound: Inbound) -> bool:
-            submit(_MessageJob(self, inbound, method))
+            submit(MessageJob(self, inbound, method))
             return True
 
         return receive
 
-    def _call(self, name: str, positional: list[Any], named: Mapping[str, Any]) -> Any:
+    def call_own(self, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Call a method as the instance's own doing; raises whatever goes wrong."""
+        with handling(Cause(None, os.urandom(16).hex(), self.worker)):
+            self._call(method, args, kwargs)
+
+    def _call(self, name: str, positional: Sequence[Any], named: Mapping[str, Any]) -> Any:
         me = threading.get_ident()
         outer = self._busy.get(me)
         self._busy[me] = (name, time.monotonic())
         try:
-            result = getattr(self.object, name)(*positional, **named)
+            result = self.function(name)(*positional, **named)
             return self._coroutines.run(result) if inspect.iscoroutine(result) else result
         finally:
             if outer is None:
                 del self._busy[me]
             else:
                 self._busy[me] = outer
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """What a name stands for: a property's reader or setter, else the object's own method."""
+        found: Callable[..., Any] = self._accessors[name] if name in self._accessors else getattr(self.object, name)
+        return found
 
     def _publishing_methods(self) -> dict[str, Callable[..., Any]]:
         return {
@@ -290,6 +340,7 @@ class HostedInstance:
         for worker in (self.worker, *self._own_workers.values()):
             worker.wait_alone(_ALONE_TIMEOUT_S)
         if verb == "drain":
+            self.ticks.stop()  # nothing new begins; the instance is about to end
             return Answer(facts=self._counters())
         if verb == "sync":
             return self._sync(asked)
@@ -309,6 +360,10 @@ class HostedInstance:
             except (Exception, SystemExit) as error:  # noqa: BLE001  part of the worker loop: this is user code
                 failed[method.name] = f"{type(error).__name__}: {error}"
                 self.report(f"{self.spec.name}.{method.name} ({kind.value})", error, {})
+        if kind is MarkKind.SHUTDOWN:
+            self.guard.stop()
+            more, wrong = self.device.stop()
+            ran, failed = [*ran, *more], {**failed, **wrong}
         return Answer(tuple(ran), failed)
 
     def _sync(self, asked: Mapping[str, Any]) -> Answer:
@@ -319,6 +374,7 @@ class HostedInstance:
         for method in self.spec.with_mark(MarkKind.SYNC):
             if topic in method.topics(MarkKind.SYNC):
                 try:
+                    self.guard.check(method.name)
                     positional, named = self._arguments[method.name].bind(arguments)
                     results[method.name] = self._call(method.name, positional, named)
                 except (Exception, SystemExit) as error:  # noqa: BLE001  part of the worker loop: this is user code
@@ -334,53 +390,3 @@ class HostedInstance:
         """A message is done with, well or badly."""
         with self._count_lock:
             self._handled += 1
-
-
-class _MessageJob:
-    """One message for one method."""
-
-    __slots__ = ("_inbound", "_instance", "_method")
-
-    def __init__(self, instance: HostedInstance, inbound: Inbound, method: MethodSpec) -> None:
-        self._instance, self._inbound, self._method = instance, inbound, method
-
-    def run(self) -> None:
-        self._instance.handle(self._inbound, self._method)
-        self._finish()
-
-    def failed(self, error: BaseException) -> None:
-        delivery = self._inbound.delivery
-        headers = unpack_headers(delivery.payload, delivery.properties)
-        details: dict[str, object] = {
-            "method": f"{self._instance.spec.name}.{self._method.name}",
-            "topic": self._instance.topics.user_topic(delivery.topic),
-            "message_id": headers.id if headers else None,
-            "source": headers.source if headers else None,
-            "payload": _payload_shown(self._inbound),
-        }
-        try:
-            self._instance.report(f"{details['method']} failed", error, details)
-        finally:
-            self._finish()
-
-    def _finish(self) -> None:
-        self._instance.count_handled()
-        self._inbound.done()
-
-
-def _payload_shown(inbound: Inbound) -> str:
-    try:
-        return shown(inbound.unpack().value)
-    except PayloadError:
-        return f"{len(inbound.delivery.payload)} bytes: {shown(inbound.delivery.payload[:200])}"
-
-
-def _described(cls: type, method: MethodSpec) -> dict[str, object]:
-    """What is announced of a method: its marks, and for one that takes arguments everything a proxy needs."""
-    described: dict[str, object] = {"kinds": list(dict.fromkeys(mark.kind.value for mark in method.marks))}
-    if any(mark.kind in _TAKES_ARGUMENTS for mark in method.marks):
-        described |= describe_method(cls, method.name).to_value()
-    for kind, key in ((MarkKind.SUB, "subscribes"), (MarkKind.PUB, "publishes"), (MarkKind.SYNC, "syncs")):
-        if topics := method.topics(kind):
-            described[key] = list(topics)
-    return described

@@ -19,11 +19,12 @@ from ether.runtime.link import Link
 class Heart:
     """Beats from `start()` to `stop()`."""
 
-    def __init__(self, link: Link, topic: str, pulse: Callable[[int], Pulse]) -> None:
+    def __init__(self, link: Link, topic: str, pulse: Callable[[int], Pulse], interval_s: float = INTERVAL_S) -> None:
         """`pulse` makes the sign of a number; it must not wait for anything."""
         self._link = link
         self._topic = topic
         self._pulse = pulse
+        self._interval_s = interval_s
         self._stopped = False
         self._due = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ether-heart-{link.source}", daemon=True)
@@ -53,7 +54,7 @@ class Heart:
             except EtherError:
                 pass  # no connection, or no room: the next one will do
             if not self._stopped:
-                self._due.wait(INTERVAL_S)
+                self._due.wait(self._interval_s)
 
 
 def rss_mb() -> float | None:

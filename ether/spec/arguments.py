@@ -12,16 +12,18 @@ The trap: hints are resolved when a class is hosted, not at the first message, s
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import reprlib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from ether.errors import ArgumentProblem, MarkError, ValidationFailed
 from ether.spec.array_hints import PLAIN, plain_integers
 from ether.spec.hints import validator_of
+from ether.spec.wrapping import Limit
 
 if TYPE_CHECKING:
     from pydantic_core import ValidationError
@@ -62,8 +64,9 @@ class _Parameter:
 class Arguments:
     """The parameters of one method, ready to take payloads."""
 
-    def __init__(self, method: Callable[..., Any], name: str) -> None:
-        """`method` is bound (or a function without `self`). Raises `MarkError` for hints that do not resolve."""
+    def __init__(self, method: Callable[..., Any], name: str, limits: Mapping[str, Limit] | None = None) -> None:
+        """`method` is bound (or a function without `self`). Raises `MarkError` for hints that do not resolve, and for
+        limits of what is no argument."""
         self.name = name
         parameters = inspect.signature(method).parameters.values()
         hints = _hints(method, name)
@@ -71,6 +74,8 @@ class Arguments:
         self._names = frozenset(p.name for p in self._parameters)
         self._takes_rest = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
         self._whole = self._parameter_for_whole_payload()
+        self._limits = {argument: limit for argument, limit in (limits or {}).items() if limit.bounds}
+        self._check_limits_apply(limits or {})
 
     def bind(self, payload: object) -> tuple[list[Any], dict[str, Any]]:
         """Positional and named arguments for a payload; raises `ValidationFailed` that names each wrong one."""
@@ -94,11 +99,36 @@ class Arguments:
                 positional.append(value)
             else:
                 named[parameter.name] = value
+        if self._limits and not problems:
+            problems.extend(self._beyond(positional, named, values))
         if problems:
             raise ValidationFailed(self.name, problems)
         if self._takes_rest:
             named.update(values)
         return positional, named
+
+    def check_within(self, given: Mapping[str, Any]) -> None:
+        """Raises `ValidationFailed` for arguments by name, defaults included, that are outside of their limits."""
+        if problems := list(self._beyond([], given, {})):
+            raise ValidationFailed(self.name, problems)
+
+    def _beyond(
+        self, positional: list[Any], named: Mapping[str, Any], rest: Mapping[str, Any]
+    ) -> Iterator[ArgumentProblem]:
+        """What is outside of its limits. A default counts as well: the device would be told it."""
+        first = [p.name for p in self._parameters if p.positional_only]
+        defaults = {p.name: p.default for p in self._parameters if not p.required and p.default is not None}
+        given = {**defaults, **dict(zip(first, positional, strict=False)), **rest, **named}
+        for argument, limit in self._limits.items():
+            if argument in given and not limit.accepts(given[argument]):
+                yield limit.problem(argument, shown(given[argument]))
+
+    def _check_limits_apply(self, limits: Mapping[str, Limit]) -> None:
+        for argument in limits.keys() - self._names:
+            if not self._takes_rest:
+                nearest = difflib.get_close_matches(argument, self._names, n=1)
+                hint = f" Did you mean {nearest[0]!r}?" if nearest else f" It has: {', '.join(self._names) or 'none'}."
+                raise MarkError(f"the registry limits {argument!r} of {self.name}, which has no such argument.{hint}")
 
     def _by_name(self, payload: object) -> dict[str, Any]:
         if (type(payload) is dict or isinstance(payload, Mapping)) and not self._takes_whole(payload):
@@ -124,6 +154,16 @@ class Arguments:
             if len(candidates) == 1:
                 return candidates[0]
         return None
+
+
+def check_needs_nothing(method: Callable[..., Any], name: str) -> None:
+    """Raises `MarkError` for a method that cannot be called without arguments."""
+    try:
+        inspect.signature(method).bind()
+    except TypeError as error:
+        raise MarkError(f"{name} cannot be called at set times: {error}. Give its parameters defaults.") from None
+    except ValueError:  # some methods written in C do not say
+        return
 
 
 def _hints(method: Callable[..., Any], name: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ether.spec.arguments import shown
 from ether.spec.hints import adapter_of, resolved_hints, result_hint
+from ether.spec.methods import MethodSpec
 from ether.spec.plain_hints import json_schema_of
 
 if TYPE_CHECKING:
@@ -197,17 +198,35 @@ class MethodDescription:
 def describe_method(cls: type, name: str) -> MethodDescription:
     """The description of a class's method; raises `AttributeError` where there is none of that name."""
     method = getattr(cls, name)
-    signature = _signature_without_self(cls, name, method)
+    return describe_function(method, _signature_without_self(cls, name, method), cls.__module__)
+
+
+def describe_function(method: Callable[..., Any], signature: inspect.Signature, module: str) -> MethodDescription:
+    """The description of a function whose signature is given; `module` is left out of its hints' names."""
     hints = resolved_hints(method)
     bare = MethodDescription(
         signature="",
         doc=inspect.getdoc(method) or "",
-        parameters=tuple(_parameter(p, hints.get(p.name), cls.__module__) for p in signature.parameters.values()),
+        parameters=tuple(_parameter(p, hints.get(p.name), module) for p in signature.parameters.values()),
         returns=schema_of(result_hint(method), "serialization"),
-        returns_annotation=_annotation_text(signature.return_annotation, cls.__module__),
+        returns_annotation=_annotation_text(signature.return_annotation, module),
         is_async=inspect.iscoroutinefunction(method),
     )
     return replace(bare, signature=str(bare.to_signature()))
+
+
+def describe_spec(cls: type, spec: MethodSpec) -> MethodDescription:
+    """The description of a marked method or property, with its limits and units."""
+    if spec.accessor is None:
+        said = describe_method(cls, spec.name)
+    else:
+        function = spec.accessor(None)
+        said = describe_function(function, inspect.signature(function), cls.__module__)
+    parameters = tuple(
+        replace(p, schema=spec.limits[p.name].schema(p.schema)) if p.name in spec.limits else p for p in said.parameters
+    )
+    returns = spec.result.schema(said.returns) if spec.result.unit else said.returns
+    return replace(said, parameters=parameters, returns=returns)
 
 
 def _signature_without_self(cls: type, name: str, method: Callable[..., Any]) -> inspect.Signature:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ether.errors import MarkError
+from ether.config.when import parse_when
+from ether.errors import ConfigError, MarkError
 
 ATTRIBUTE = "__ether_marks__"
 START_TOPIC = "start"
@@ -25,6 +26,7 @@ class MarkKind(enum.Enum):
     GET = "ether_get"
     SAVE = "ether_save"
     SYNC = "ether_sync"
+    EVERY = "ether_every"
     INIT = "ether_init"
     SAVE_ALL = "ether_save_all"
     CLEANUP = "ether_cleanup"
@@ -35,19 +37,26 @@ class MarkKind(enum.Enum):
 class Mark:
     """One mark. `topic` None stands for the default, `ClassName.method`; only PUB, SUB and SYNC have one. `save`: what
     is published is brought to disk, too. `concurrency` is how many messages or calls the method takes at the same time;
-    more than 1 frees it from the instance's worker."""
+    more than 1 frees it from the instance's worker. `every`: the method is called by itself, whenever that is due
+    (`ether.config.when`); for PUB and EVERY."""
 
     kind: MarkKind
     topic: str | None = None
     qos: int = 1
     concurrency: int = 1
     save: bool = False
+    every: str | None = None
 
     def __post_init__(self) -> None:
         if self.qos not in (0, 1):
             raise MarkError(f"{self.kind.value}: qos is 0 (may be lost) or 1 (at least once), not {self.qos!r}")
         if not isinstance(self.concurrency, int) or self.concurrency < 1:
             raise MarkError(f"{self.kind.value}: concurrency is a number from 1, not {self.concurrency!r}")
+        if self.every is not None or self.kind is MarkKind.EVERY:
+            try:
+                parse_when(self.every)
+            except ConfigError as error:
+                raise MarkError(f"{self.kind.value}: {error}") from None
 
 
 def mark_from_options(decorator: str, options: Mapping[str, Any]) -> Mark:

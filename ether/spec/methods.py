@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ether.errors import MarkError
+from ether.spec.accessors import readable, settable
 from ether.spec.marks import Mark, MarkKind, marks_of, underlying
+from ether.spec.wrapping import NO_CARE, NO_LIMIT, SETTER, Care, Limit, Property, Wrapping
 
 _WITH_TOPIC = (MarkKind.PUB, MarkKind.SUB, MarkKind.SYNC)
 
@@ -23,10 +26,23 @@ Overlay = Mapping[str, tuple[Mark, ...]]
 
 @dataclass(frozen=True, slots=True)
 class MethodSpec:
-    """One marked method: its name, and its marks with every topic filled in."""
+    """One marked method: its name, and its marks with every topic filled in.
+
+    `limits` are those of its arguments. `accessor` makes the function of an object where a property of the class stands
+    in the place of a method; `reads`: it reads one; `result` is the unit of what it returns, and between what.
+    """
 
     name: str
     marks: tuple[Mark, ...]
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    accessor: Callable[[object], Callable[..., Any]] | None = None
+    reads: bool = False
+    result: Limit = NO_LIMIT
+
+    def function_of(self, obj: object) -> Callable[..., Any]:
+        """What is called, bound to an object."""
+        function: Callable[..., Any] = getattr(obj, self.name) if self.accessor is None else self.accessor(obj)
+        return function
 
     def of_kind(self, kind: MarkKind) -> tuple[Mark, ...]:
         """Its marks of one kind."""
@@ -36,6 +52,11 @@ class MethodSpec:
     def concurrency(self) -> int:
         """How many messages or calls it takes at the same time."""
         return max(mark.concurrency for mark in self.marks)
+
+    @property
+    def times(self) -> tuple[str, ...]:
+        """When it is called by itself, as its marks say."""
+        return tuple(dict.fromkeys(mark.every for mark in self.marks if mark.every))
 
     def topics(self, kind: MarkKind) -> tuple[str, ...]:
         """Its topics of one kind, each once, in order."""
@@ -49,6 +70,8 @@ class ClassSpec:
     name: str
     class_path: str
     methods: tuple[MethodSpec, ...]
+    properties: tuple[Property, ...] = ()
+    care: Care = NO_CARE
 
     def with_mark(self, kind: MarkKind) -> tuple[MethodSpec, ...]:
         """The methods that carry a mark of this kind, in the order of their definition."""
@@ -61,13 +84,48 @@ def class_path_of(cls: type) -> str:
 
 
 def describe(cls: type, overlay: Overlay | None = None) -> ClassSpec:
-    """The spec of a class; `overlay` is what the registry says about it. Raises `MarkError`."""
-    overlay = overlay or {}
-    _check_methods_exist(cls, overlay)
-    methods = tuple(
-        MethodSpec(name, marks) for name in _attribute_names(cls) if (marks := _marks(cls, name, overlay.get(name, ())))
-    )
-    return ClassSpec(cls.__name__, class_path_of(cls), methods)
+    """The spec of a class; `overlay` is what the registry says about its decorators. Raises `MarkError`."""
+    return describe_wrapped(cls, Wrapping(marks=overlay or {}))
+
+
+def describe_wrapped(cls: type, wrapping: Wrapping) -> ClassSpec:
+    """The spec of a class, with everything that the registry says about it. Raises `MarkError`."""
+    _check_methods_exist(cls, [*wrapping.marks, *wrapping.limits])
+    methods = [
+        MethodSpec(name, marks, wrapping.limits.get(name, {}))
+        for name in _attribute_names(cls)
+        if (marks := _marks(cls, name, wrapping.marks.get(name, ())))
+    ]
+    _check_limits_apply(cls, wrapping, {method.name for method in methods})
+    for wanted in wrapping.properties.values():
+        methods += _accessors(cls, wanted)
+    properties = tuple(wrapping.properties.values())
+    return ClassSpec(cls.__name__, class_path_of(cls), tuple(methods), properties, wrapping.care)
+
+
+def _accessors(cls: type, wanted: Property) -> Iterator[MethodSpec]:
+    """A property's reader and setter, as methods."""
+    if wanted.reader:
+        marks = tuple(_with_topic(mark, f"{cls.__name__}.{wanted.name}") for mark in wanted.reader)
+        unit = Limit(unit=wanted.limit.unit)
+        yield MethodSpec(wanted.name, marks, accessor=readable(cls, wanted.name), reads=True, result=unit)
+    if wanted.setter:
+        name = SETTER + wanted.name
+        if callable(getattr(cls, name, None)):
+            raise MarkError(
+                f"the registry makes the property {wanted.name!r} of {class_path_of(cls)} settable, but the class has a"
+                f" method {name!r} already: list that one under methods"
+            )
+        yield MethodSpec(name, wanted.setter, {"value": wanted.limit}, settable(cls, wanted.name))
+
+
+def _check_limits_apply(cls: type, wrapping: Wrapping, marked: set[str]) -> None:
+    for name in wrapping.limits:
+        if name not in marked:
+            raise MarkError(
+                f"the registry limits arguments of {class_path_of(cls)}.{name}, which"
+                " has no decorator: nobody can call it"
+            )
 
 
 def _attribute_names(cls: type) -> Iterable[str]:
@@ -89,8 +147,8 @@ def _with_topic(mark: Mark, default: str) -> Mark:
     return replace(mark, topic=default)
 
 
-def _check_methods_exist(cls: type, overlay: Overlay) -> None:
-    for name in overlay:
+def _check_methods_exist(cls: type, names: Iterable[str]) -> None:
+    for name in names:
         if not callable(underlying(inspect.getattr_static(cls, name, None))):
             nearest = difflib.get_close_matches(name, dir(cls), n=1)
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""

@@ -86,9 +86,12 @@ def masked_settings(text: str) -> str:
     return without_url_passwords("\n".join(map(_masked_line, text.split("\n"))))
 
 
+_NAMED = (("methods",), ("properties",))
+
+
 def _names_things(place: tuple[str, ...]) -> bool:
     """Places of a configuration whose keys are names of the user's things, and not of settings."""
-    return place in (("instances",), ("registry",)) or (place[:1] == ("registry",) and place[2:] == ("methods",))
+    return place in (("instances",), ("registry",)) or (place[:1] == ("registry",) and place[2:] in _NAMED)
 
 
 def _masked_line(line: str) -> str:

@@ -11,6 +11,7 @@ blocks the test.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,7 +22,7 @@ from ether.config import EtherConfig, load_config
 from ether.errors import EtherError
 from ether.process.registry import registry_marks, registry_options
 from ether.protocol.barrier import Answer
-from ether.runtime.assembly import describe_with_registry, new_birth
+from ether.runtime.assembly import Registry, describe_with_registry, new_birth
 from ether.runtime.classes import find_class
 from ether.runtime.client import Client, Message, message_from
 from ether.runtime.instance import HostedInstance
@@ -33,6 +34,7 @@ from ether.transport.loopback import LoopbackBroker, LoopbackTransport
 from ether.wire.topics import SessionTopics
 
 _DEFAULT_LIMIT = 100_000
+_SHORTEST_STEP_S = 1e-6
 
 
 class LabNeverRests(EtherError, RuntimeError):
@@ -72,6 +74,7 @@ class Lab:
         self._broker = LoopbackBroker()
         self._messages: list[Message] = []
         self._members: dict[str, _Member] = {}
+        self._began, self._now = False, time.time()
         self._here: dict[str, HostedInstance] = {}
         described = load_config(config)
         self._topics = SessionTopics(described.session or "lab")
@@ -105,6 +108,23 @@ class Lab:
                 raise LabNeverRests(handled, self._messages[-1].topic if self._messages else "")
         if self.failures and not self._collect:
             raise self.failures.pop(0)
+
+    def advance(self, seconds: float) -> None:
+        """Let this much time pass for everything that is called at set times (`ether_every`), without waiting: each
+        tick is run, and what follows from it happens, before the next. The first one begins with the first ticks."""
+        end = self._now + seconds
+        for member in self._members.values():
+            if not self._began:
+                member.instance.ticks.begin(self._now, self._now)
+        self._began = True
+        while True:
+            waits = [member.instance.ticks.step(self._now, self._now) for member in self._members.values()]
+            self.settle()
+            step = max(min(waits, default=seconds), _SHORTEST_STEP_S)
+            if self._now + step > end:
+                break
+            self._now += step
+        self._now = end
 
     def save_all(self) -> dict[str, list[str]]:
         """Run every `ether_save_all`; the names of the methods that ran, by instance."""
@@ -161,15 +181,16 @@ class Lab:
         for name, described in config.named_instances().items():
             if described.autorun:
                 cls = find_class(described.class_path, None)
-                self._add(name, cls(*described.args, **described.constructor_kwargs), described.class_path)
+                registry = registry_marks(registry_options(config, described))
+                self._add(name, cls(*described.args, **described.constructor_kwargs), described.class_path, registry)
         for name, obj in objects.items():
-            self._add(name, obj, class_path_of(type(obj)))
+            self._add(name, obj, class_path_of(type(obj)), self._registry)
         for member in self._members.values():
             member.instance.initialise()
         self.settle()
 
-    def _add(self, name: str, obj: object, class_path: str) -> None:
-        spec = describe_with_registry(type(obj), class_path, self._registry)
+    def _add(self, name: str, obj: object, class_path: str, registry: Registry) -> None:
+        spec = describe_with_registry(type(obj), class_path, registry)
         link, worker = self._open_link(name), Worker()
         instance = HostedInstance(name, obj, spec, link, self._topics, worker, new_birth())
         instance.on_failure = self.failures.append

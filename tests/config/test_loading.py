@@ -75,8 +75,8 @@ def test_the_whole_schema(write: Callable[[str], pathlib.Path]) -> None:
     assert camera.constructor_kwargs == {"gain": 3}
     marks = list(config.registry["external.Processor"].methods["process"].marks())
     assert marks == [
-        ("ether_pub", {"topic": "result", "qos": 1, "save": False}),
-        ("ether_pub", {"topic": "copy", "qos": 0, "save": False}),
+        ("ether_pub", {"topic": "result", "qos": 1, "save": False, "every": None}),
+        ("ether_pub", {"topic": "copy", "qos": 0, "save": False, "every": None}),
         ("ether_sub", {"topic": "data", "qos": 1}),
         ("ether_init", {}),
         ("ether_cleanup", {}),

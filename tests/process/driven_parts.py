@@ -1,0 +1,52 @@
+"""A heater that knows nothing of Ether, and who controls it; instances import them by name."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from ether import ether
+
+
+class Heater:
+    """Writes down what the device is told, with the machine's steady clock."""
+
+    def __init__(self, log: str) -> None:
+        self._log = Path(log)
+        self._broken = 0
+
+    def _tell(self, word: str) -> None:
+        with self._log.open("a") as log:
+            log.write(f"{time.monotonic()} {word}\n")
+
+    def connect(self) -> None:
+        self._tell("connect")
+
+    def set_power(self, watts: float) -> float:
+        if self._broken:
+            self._broken -= 1
+            raise OSError("no answer")
+        self._tell(f"power {watts:g}")
+        return watts
+
+    def break_down(self, times: int) -> None:
+        """The next orders are not answered."""
+        self._broken = times
+
+    def hang(self, seconds: float) -> None:
+        self._tell("hang")
+        threading.Event().wait(seconds)
+
+    def read(self) -> str:
+        return "here"
+
+    def disconnect(self) -> None:
+        self._tell("disconnect")
+
+
+class Controller:
+    """Keeps a heater on."""
+
+    def regulate(self) -> None:
+        ether.get("heater", "set_power", 40, timeout_s=2)
