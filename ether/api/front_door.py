@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ether.api.calling import CALL_TIMEOUT_S, Calling
 from ether.api.reading import Reading
+from ether.api.running import Running
 from ether.errors import LifecycleFailed, NotAllowedHere, NotJoined
 from ether.spec.marks import START_TOPIC
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT_S = 30.0
 
 
-class Ether(Calling, Reading):
+class Ether(Calling, Reading, Running):
     """A program's way into a session."""
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ether.process.run_facts import WhichTrials
     from ether.runtime.client import Client
     from ether.runtime.replay import Played
     from ether.store.conditions import Moment, Where
@@ -34,6 +35,7 @@ class Reading(ABC):
         topic: str | None = None,
         run: str | None = None,
         *,
+        trial: WhichTrials | None = None,
         instance: str | None = None,
         since: Moment | None = None,
         until: Moment | None = None,
@@ -44,7 +46,9 @@ class Reading(ABC):
         """What was recorded: an iterator of records, with `to_pandas()`, `to_arrow()` and `to_numpy()`.
 
         `session` is a session's name; left out, the one that this program is in, else the one recorded last. `folder`
-        is a ledger's folder instead. `topic` may have wildcards; `instance` is who published; `since` and `until` are
+        is a ledger's folder instead. `run` is a run's id, or the name of one: then the last of that name. `trial` is
+        the number of one of its trials, several, or "all": what belongs to trials that are done, of a repeated one the
+        attempt that counts. `topic` may have wildcards; `instance` is who published; `since` and `until` are
         unix seconds, a datetime, "2025-01-16 11:28", or how long ago ("-10 min"); `where` is a function of the value,
         or a condition: "celsius > 21", {"mode": "fast"}, ("celsius", ">", 21), or a list of them.
 
@@ -53,9 +57,10 @@ class Reading(ABC):
         """
         import time
 
+        from ether.process.run_facts import of_run
         from ether.store.asking import ask
 
-        return ask(
+        data = ask(
             folder if folder is not None else session if session is not None else self.session_id,
             topic,
             run,
@@ -67,6 +72,7 @@ class Reading(ABC):
             now=time.time(),
             environment=os.environ,
         )
+        return of_run(data, trial)
 
     def play(
         self,

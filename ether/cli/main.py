@@ -46,6 +46,7 @@ ENTRIES = (
     Entry("status", "ether.cli.status:status", "What is saved of what was to be saved, and what is missing."),
     Entry("verify", "ether.cli.verify:verify", "Whether a ledger is what was written."),
     Entry("data", "ether.cli.data:data", "What was recorded: records, topics, ledgers."),
+    Entry("runs", "ether.cli.runs:runs", "Named runs: how they ended, how many trials are done."),
     Entry("export", "ether.cli.export:export", "Write recorded values to a Parquet, CSV or HDF5 file."),
     Entry("play", "ether.cli.play:play", "Publish recorded messages again into a running session."),
     Entry("top", "ether.cli.top:top", "A live table: state, rates, queues, CPU, memory."),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 def status(ledger: Ledger = None, json: Json = False) -> int:
     """Show what is on the disk of what was to be saved, and what is missing (then with code 1)."""
     from ether.process.left_behind import left_behind
+    from ether.process.run_facts import runs_in
+    from ether.process.run_owner import status_now
     from ether.protocol.completeness import prove
     from ether.store.ledger_reader import LedgerReader
 
@@ -27,16 +29,20 @@ def status(ledger: Ledger = None, json: Json = False) -> int:
         topics = [asdict(summary) for summary in reader.topics()]
         runs = [summary.run for summary in reader.runs()]
         session = reader.session
+        named = {state.id: status_now(state) for state in runs_in(reader).values()}
     waiting = left_behind(session)
     if json:
         told = {"session": session, "ledger": str(folder), **proof_to_json(proof), "topics": topics, "runs": runs}
-        print_json({**told, "waiting": [asdict(one) for one in waiting]})
+        print_json({**told, "named_runs": named, "waiting": [asdict(one) for one in waiting]})
     else:
         print_line(f"session {session}, {folder}")
         print_line(str(proof))
         for one in waiting:
             print_line(f"  waiting {one.count:,} entries of {one.source!r}, whose process has ended, in {one.path}")
         show_topics(topics, as_json=False)
+        for run, how in named.items():
+            if how in ("running", "aborted"):
+                print_line(f"run {run}: {how}; ether runs says more")
     return Exit.OK if proof.complete and not waiting else Exit.FAILED
 
 

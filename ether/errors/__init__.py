@@ -44,6 +44,13 @@
     ├── ExportUnwritable (OSError)          … or their file cannot be written
     ├── MissingExtra (ImportError)          a library is needed that is not installed
     ├── InSafeState (RuntimeError)          an instance whose device is in its safe state, and does not do what is asked
+    ├── RunGoesOn (RuntimeError)            `ether.run()`: another one goes on in this session
+    ├── RunDiffers (ValueError)             … a run that is to go on had other conditions
+    ├── TrialNotReady (TimeoutError)        … an instance is not ready for the trial, or for its end
+    ├── TrialDisturbed (ConnectionError)    … an instance died during the trial
+    ├── ReadbackDiffers (ValueError)        … what was read back is not what was set
+    ├── NoRunHere (LookupError)             … no run goes on that could pause
+    ├── ConditionNotMet (TimeoutError)      `ether.wait_for()`: no message met the condition
     ├── LifecycleFailed (RuntimeError)      save_all, cleanup or shutdown: who failed or did not answer
     └── CallError                           a call to another instance that has no value to return
         ├── RemoteError                     … the method raised; also the builtin that it raised, where it was one
@@ -97,6 +104,15 @@ from ether.errors.reading import (
     NoLedger as NoLedger,
     QueryMistake as QueryMistake,
     SeveralLedgers as SeveralLedgers,
+)
+from ether.errors.runs import (
+    ConditionNotMet as ConditionNotMet,
+    NoRunHere as NoRunHere,
+    ReadbackDiffers as ReadbackDiffers,
+    RunDiffers as RunDiffers,
+    RunGoesOn as RunGoesOn,
+    TrialDisturbed as TrialDisturbed,
+    TrialNotReady as TrialNotReady,
 )
 # isort: on
 

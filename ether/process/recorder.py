@@ -27,6 +27,7 @@ from ether.decorators import ether_get
 from ether.errors import DecodeError, EtherError, LedgerError, PayloadError
 from ether.logs import get_ether_logger
 from ether.process.overheard import Overheard
+from ether.process.run_facts import runs_in
 from ether.protocol.completeness import prove
 from ether.protocol.recorders import ALL, RecorderAbout
 from ether.runtime.attached import Attached
@@ -240,6 +241,12 @@ class Recorder(Attached):
         self._warned = warning is not None
 
     # -- questions
+
+    @ether_get
+    def runs(self, run: str | None = None) -> list[dict[str, Any]]:
+        """What the ledger says of each named run, or of that one (see `ether.protocol.trials.RunState`)."""
+        with LedgerReader.open(self._folder) as reader:
+            return [state.to_value() for state in runs_in(reader, run).values()]
 
     @ether_get
     def proof(self) -> dict[str, Any]:

@@ -17,11 +17,13 @@ from ether.runtime.fencing import FENCE, OwnName
 from ether.runtime.link import Inbound, Link
 from ether.runtime.log_levels import VERB as LOG_LEVEL
 from ether.runtime.log_levels import level_answer
+from ether.runtime.tagging import SETTLE_S, TRIAL, TRIAL_NOW, tag_answer
 
 if TYPE_CHECKING:
     from ether.runtime.instance import HostedInstance
 
-_FOR_PROGRAMS = ("claim", "keep")
+_FOR_PROGRAMS = ("claim", "keep", "run")
+_AT_ONCE = (LOG_LEVEL, TRIAL_NOW)
 
 
 class Control:
@@ -56,6 +58,8 @@ class Control:
         if isinstance(value, dict) and instance.name not in value.get("instances", [instance.name]):
             return
         said = instance.perform(verb, value if isinstance(value, dict) else {})
+        if verb == TRIAL:
+            said = tag_answer(instance.saver, value, SETTLE_S)
         if said is not None and headers is not None and headers.reply_to:
             self._link.publish(headers.reply_to, said.to_value(instance.name), correlation=headers.correlation)
         if said is not None and verb == "stop":
@@ -64,7 +68,7 @@ class Control:
 
     def _take(self, inbound: Inbound) -> bool:
         """On the transport's thread."""
-        if _verb(inbound) == LOG_LEVEL:
+        if _verb(inbound) in _AT_ONCE:
             return False  # it is answered at once, and to publish is to wait
         self._receive(inbound)
         return True
@@ -73,8 +77,8 @@ class Control:
         verb = _verb(inbound)
         if verb == FENCE:
             self._on_fence(inbound)
-        elif verb == LOG_LEVEL:
-            self._change_level(inbound)
+        elif verb in _AT_ONCE:
+            self._answer_at_once(inbound, verb)
         elif verb in _FOR_PROGRAMS:
             inbound.done()
         else:
@@ -82,8 +86,8 @@ class Control:
             trace = headers.trace if headers else None
             self._instance.worker.submit(_ControlJob(self._instance, self, inbound, trace), trace)
 
-    def _change_level(self, inbound: Inbound) -> None:
-        """On the dispatch thread: who wants to know what a busy instance does cannot wait for its worker."""
+    def _answer_at_once(self, inbound: Inbound, verb: str) -> None:
+        """On the dispatch thread: what must be heard by a busy instance, too, cannot wait for its worker."""
         try:
             unpacked = inbound.unpack()
         except PayloadError:
@@ -92,7 +96,8 @@ class Control:
             inbound.done()
         value, headers, name = unpacked.value, unpacked.headers, self._instance.name
         if isinstance(value, dict) and name in value.get("instances", [name]):
-            said = level_answer(value)
+            busy = bool(self._instance.status().get("busy"))
+            said = level_answer(value) if verb == LOG_LEVEL else tag_answer(self._instance.saver, value, 0.0, busy=busy)
             if headers is not None and headers.reply_to:
                 self._link.publish(headers.reply_to, said.to_value(name), correlation=headers.correlation)
 

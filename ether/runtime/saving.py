@@ -28,6 +28,7 @@ from ether.runtime.link import Inbound, Link
 from ether.runtime.saved import Saved
 from ether.runtime.saving_options import SavingOptions as SavingOptions
 from ether.runtime.saving_options import WhenFull as WhenFull
+from ether.runtime.tagging import Tagging
 from ether.store.places import folder_name
 from ether.wire.codec import Body
 from ether.wire.entries import Entry, Kind, pack_entry
@@ -70,7 +71,7 @@ class Saver:
         self._waiters = 0
         self._wants: dict[str, bool] = {}
         self._sender: Sender | None = None
-        self._common = {"run": options.run} if options.run else {}
+        self.tagging = Tagging(options.run, self._changed, lambda: self._head)
         self._recorders: dict[str, RecorderAbout] = {}
         self._closing = self._closed = False
         self._pid = os.getpid()
@@ -81,6 +82,7 @@ class Saver:
         """Listen for recorders."""
         self._receive = self._on_recorder
         self._link.listen(self._topics.recorder("+"), self._receive, now=self._on_recorder)
+        self.tagging.listen(self._link, self._topics.run)
 
     # -- what is to be saved
 
@@ -154,7 +156,7 @@ class Saver:
             self._head = number = self._head + 1
             entry = Entry(
                 number, kind, topic, headers.id, headers.seq, headers.time, headers.parents, self._context or "",
-                body.content_type, body.payload, {**self._common, **more},
+                body.content_type, body.payload, {**self.tagging.beside, **more},
             )  # fmt: skip
             if self._closed:
                 self._standing.lost(number, number, "this process has left the session")
@@ -203,6 +205,22 @@ class Saver:
                     self._head += 1
                     self._add(entry._replace(number=self._head))
             self._context = explaining[-1].id if explaining else ""
+
+    # -- which run, which trial
+
+    def settle(self, number: int, deadline: Deadline) -> int:
+        """Wait until the entries up to this one are on disk at a recorder, or given up; how many are not."""
+        with self._changed:
+            self._wait_for(lambda: self._left_of(number) == 0 or bool(self._problem(None)), deadline)
+            return self._left_of(number)
+
+    def await_recorder(self, deadline: Deadline) -> list[str]:
+        """The names of those that record; where there is none, one is asked for. Empty where none came in time."""
+        if not self._recorders:
+            self.ask_for_recorder()
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._recorders), deadline.left())
+            return sorted(self._recorders)
 
     # -- fates
 

@@ -1,8 +1,8 @@
 """Values as columns: which columns a set of records has, and what each of them holds.
 
-A record has the columns `time, topic, source, id, run` and then one for each key of its value; keys of mappings inside
-are joined by dots, and a value that is no mapping is the column `value`. A key that would take the name of another
-column of its record gets `value.` before it (`value.time`), or `#2` behind it.
+A record has the columns `time, topic, source, id, run`, `trial` where it belongs to one, and then one for each key of
+its value; keys of mappings inside are joined by dots, and a value that is no mapping is the column `value`. A key that
+would take the name of another column of its record gets `value.` before it (`value.time`), or `#2` behind it.
 
 A column's `Form` is the narrowest that holds all that was found there; what fits nothing else is `json`, and what JSON
 cannot carry (arrays of several dtypes, say) is `body`: each cell then is a body as it travels on the wire, which
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 FIXED = ("time", "topic", "source", "id", "run")
@@ -56,14 +56,14 @@ class Form(NamedTuple):
 EMPTY = Form("empty")
 
 
-def flatten(value: object) -> dict[str, Any]:
-    """A value's cells by column, without the five that every record has."""
+def flatten(value: object, fixed: Collection[str] = FIXED) -> dict[str, Any]:
+    """A value's cells by column, without the `fixed` ones, which its record has beside it."""
     cells: dict[str, Any] = {}
-    taken = set(FIXED)
+    taken = set(fixed)
     for name, cell in _leaves(value):
         column = name
         if column in taken:
-            column = f"value.{name}" if name in FIXED else name
+            column = f"value.{name}" if name in fixed else name
         number = 2
         while column in taken:
             column, number = f"{name}#{number}", number + 1

@@ -66,11 +66,18 @@ class Record:
     """The id of the message that this one repeats."""
     problem: str | None = None
     """Why the body cannot be understood; `value` then is its bytes."""
+    trial: int | None = None
+    """The number of the trial that it belongs to."""
+    attempt: int | None = None
+    """The attempt of that trial, from 1."""
 
     def cells(self) -> dict[str, Any]:
         """As a row of a table, by column."""
         fixed = {"time": self.time, "topic": self.topic, "source": self.source, "id": self.id, "run": self.run}
-        return {**fixed, **flatten(self.value)}
+        if self.trial is None:
+            return {**fixed, **flatten(self.value)}
+        known = {**fixed, "trial": self.trial}
+        return {**known, **flatten(self.value, known)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,8 @@ class Query:
     where: Predicate | None = None
     kinds: tuple[str, ...] = VALUES
     upto_row: int | None = None
+    attempts: Mapping[int, int] | None = None
+    """Only what belongs to these trials, and of each to that attempt."""
     said: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -185,7 +194,8 @@ class Data:
         }  # fmt: skip
 
     def to_pandas(self) -> pd.DataFrame:
-        """A table with the columns `time` (UTC, datetime64[ns]), `topic`, `source`, `id`, `run`, then one for each key
+        """A table with the columns `time` (UTC, datetime64[ns]), `topic`, `source`, `id`, `run`, `trial` where there
+        are any, then one for each key
         of the values; keys inside of keys are joined by dots, values that are no mappings are in `value`. Arrays stay
         arrays. `attrs` says where it comes from. Raises `MissingExtra` without pandas."""
         from ether.store.table_pandas import frame_of
@@ -284,6 +294,7 @@ def record_of(stored: StoredRecord) -> Record:
     except DecodeError as error:
         value, problem = stored.payload, str(error)
     replay_of = stored.more.get("replay_of")
+    trial, attempt = trial_of(stored)
     return Record(
         time=stored.time,
         topic=stored.topic,
@@ -297,7 +308,15 @@ def record_of(stored: StoredRecord) -> Record:
         body=body,
         replay_of=replay_of if isinstance(replay_of, str) else None,
         problem=problem,
+        trial=trial,
+        attempt=attempt,
     )
+
+
+def trial_of(stored: StoredRecord) -> tuple[int | None, int | None]:
+    """The trial that a record belongs to, and which attempt of it."""
+    trial, attempt = stored.more.get("trial"), stored.more.get("attempt")
+    return trial if isinstance(trial, int) else None, attempt if isinstance(attempt, int) else None
 
 
 def stored_in_time_order(reader: LedgerReader, query: Query) -> Iterator[StoredRecord]:
@@ -313,7 +332,7 @@ def stored_in_time_order(reader: LedgerReader, query: Query) -> Iterator[StoredR
 def _of_source(
     reader: LedgerReader, query: Query, source: str, *, newest_first: bool = False
 ) -> Iterator[StoredRecord]:
-    return reader.records(
+    found = reader.records(
         kinds=query.kinds,
         topic=query.topic,
         source=source,
@@ -322,3 +341,10 @@ def _of_source(
         until=query.until,
         newest_first=newest_first,
     )
+    attempts = query.attempts
+    return found if attempts is None else (stored for stored in found if _in_these(stored, attempts))
+
+
+def _in_these(stored: StoredRecord, attempts: Mapping[int, int]) -> bool:
+    trial, attempt = trial_of(stored)
+    return trial is not None and attempts.get(trial) == attempt

@@ -141,6 +141,11 @@ class SessionTopics:
         """Retained: who leads the session, where, since when, which version."""
         return self._prefix + "session"
 
+    @property
+    def run(self) -> str:
+        """Retained: which named run goes on, and which of its trials."""
+        return self._prefix + "run"
+
     def state(self, instance: str) -> str:
         """Retained: an instance's announcement."""
         return self._state + instance

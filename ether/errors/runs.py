@@ -1,0 +1,75 @@
+"""Errors of runs and their trials; the whole tree is drawn in `ether.errors`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ether.errors.base import EtherError
+
+
+class RunGoesOn(EtherError, RuntimeError):
+    """One named run at a time: `run` goes on already, in the program `owner`."""
+
+    def __init__(self, wanted: str, run: str, owner: str) -> None:
+        self.wanted, self.run, self.owner = wanted, run, owner
+        super().__init__(
+            f"the run {wanted!r} cannot begin: {run!r} goes on in {owner}, and a session has one run at a time."
+            " Wait for its end, or end that program."
+        )
+
+
+class RunDiffers(EtherError, ValueError):
+    """A run that is to go on is not what the program describes now; `why` says where."""
+
+    def __init__(self, run: str, why: str) -> None:
+        self.run, self.why = run, why
+        super().__init__(
+            f"the run {run!r} cannot go on: {why}. Give what it began with, or begin a new one (without resume=True)."
+        )
+
+
+class TrialNotReady(EtherError, TimeoutError):
+    """A trial cannot begin or end: `reasons` says of each instance why it is not ready, by its name."""
+
+    def __init__(self, trial: str, what: str, reasons: Mapping[str, str]) -> None:
+        self.trial, self.reasons = trial, dict(reasons)
+        told = "; ".join(f"{name}: {why}" for name, why in self.reasons.items())
+        super().__init__(f"{trial} cannot {what}: {told}")
+
+
+class TrialDisturbed(EtherError, ConnectionError):
+    """An instance that took part in a trial died meanwhile: what it had not given out yet is not saved, so the trial
+    does not count. `instances` are their names."""
+
+    def __init__(self, trial: str, instances: list[str]) -> None:
+        self.trial, self.instances = trial, tuple(instances)
+        super().__init__(
+            f"{trial} does not count: {', '.join(instances)} died during it. Run the program again with resume=True: it"
+            " goes on with this trial. run.trials(…, again=1) repeats such a trial at once."
+        )
+
+
+class ConditionNotMet(EtherError, TimeoutError):
+    """`ether.wait_for()`: no message on `topic` met the condition within `timeout_s` seconds. `last` is the value of
+    the last of the `heard` messages."""
+
+    def __init__(self, topic: str, timeout_s: float, heard: int, last: object) -> None:
+        self.topic, self.timeout_s, self.heard, self.last = topic, timeout_s, heard, last
+        told = f"{heard} came, the last one was {last!r:.200}" if heard else "none came at all"
+        super().__init__(f"no message on {topic!r} met the condition within {timeout_s:g} s: {told}")
+
+
+class ReadbackDiffers(EtherError, ValueError):
+    """A scan's setter was given `asked`, and what was read back is `found`: more than `within` away."""
+
+    def __init__(self, trial: str, asked: object, found: object, within: float) -> None:
+        self.trial, self.asked, self.found, self.within = trial, asked, found, within
+        super().__init__(f"{trial}: {asked!r:.100} was set and {found!r:.100} read back; at most {within:g} may differ")
+
+
+class NoRunHere(EtherError, LookupError):
+    """What needs a named run, in a session where none goes on."""
+
+    def __init__(self, attempted: str) -> None:
+        self.attempted = attempted
+        super().__init__(f"{attempted} needs a run that goes on, and this session has none; ether.run(…) begins one")

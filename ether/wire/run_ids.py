@@ -1,0 +1,31 @@
+"""How named runs are told apart: `name/N` is the Nth run of that name in a ledger.
+
+The trap: a name may hold anything that a name may (see `ether.config.names`), but no slash; so the last slash counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def is_run_id(text: str) -> bool:
+    """Whether this is the id of a named run."""
+    name, _, number = text.rpartition("/")
+    return bool(name) and number.isascii() and number.isdigit()
+
+
+def run_number(run: str) -> int:
+    """The how-manieth run of its name."""
+    return int(run.rpartition("/")[2])
+
+
+def latest(name: str, runs: Iterable[str]) -> str | None:
+    """The last run of a name; None where there is none."""
+    found = [run for run in runs if is_run_id(run) and run.rpartition("/")[0] == name]
+    return max(found, key=run_number, default=None)
+
+
+def next_id(name: str, runs: Iterable[str]) -> str:
+    """The id of the next run of a name."""
+    last = latest(name, runs)
+    return f"{name}/{1 if last is None else run_number(last) + 1}"
