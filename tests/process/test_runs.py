@@ -180,7 +180,7 @@ def test_a_run_goes_on_only_as_it_began(tapped: Tapped) -> None:
         pass
     with ether.run("r", resume=True) as run:
         assert run.metadata == {"sample": 3}
-        order = order[:-1] + [trial.number for trial in run.trials(8, order="random", seed=99)]
+        order += [trial.number for trial in run.trials(8, order="random", seed=99)]
     plan = state_of(ether, run).plans[0]
     assert list(plan.order) == list(dict.fromkeys(order))
 
