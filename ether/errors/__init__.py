@@ -114,6 +114,11 @@ from ether.errors.runs import (
     TrialDisturbed as TrialDisturbed,
     TrialNotReady as TrialNotReady,
 )
+from ether.errors.saving import (
+    NotSaved as NotSaved,
+    OutboxFailed as OutboxFailed,
+    OutboxFull as OutboxFull,
+)
 # isort: on
 
 
@@ -364,39 +369,3 @@ def _session_line(name: str, host: str, since: float | None) -> str:
 
 class ServiceFailed(EtherError, RuntimeError):
     """A service of this machine that cannot be described, installed, started, looked at or removed."""
-
-
-class OutboxFailed(EtherError, OSError):
-    """The file in which this process keeps what is not saved yet cannot be written or read."""
-
-    def __init__(self, path: str, why: object) -> None:
-        self.path, self.why = path, str(why)
-        Exception.__init__(self, f"what is to be saved cannot be kept in {path}: {why}. Is the disk full or read-only?")
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
-class OutboxFull(EtherError, TimeoutError):
-    """No room for what is to be saved, within `timeout_s` seconds; `limit_bytes` is the most that is kept."""
-
-    def __init__(self, source: str, limit_bytes: int, timeout_s: float) -> None:
-        self.source, self.limit_bytes, self.timeout_s = source, limit_bytes, timeout_s
-        super().__init__(
-            f"the outbox of {source} is full ({limit_bytes:,} bytes that no recorder has acknowledged) and nothing left"
-            f" it within {timeout_s:g} s. Is a recorder running, and does its disk have room? record.outbox in the"
-            " configuration sets the limit and what happens there."
-        )
-
-
-class NotSaved(EtherError, OSError):
-    """A value is not on disk at a recorder. `lost` says whether it never will be; otherwise it waits in this process's
-    outbox and is saved as soon as that is possible."""
-
-    def __init__(self, message_id: str, why: str, *, lost: bool = False) -> None:
-        self.message_id, self.why, self.lost = message_id, why, lost
-        then = "It is lost." if lost else "It stays in the outbox until it is."
-        Exception.__init__(self, f"{message_id} is not saved: {why}. {then}")
-
-    def __str__(self) -> str:
-        return str(self.args[0])
