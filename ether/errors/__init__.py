@@ -85,9 +85,6 @@ from ether.errors.calls import (
     remote_error as remote_error,
 )
 from ether.errors.devices import InSafeState as InSafeState
-from ether.errors.saving import NotSaved as NotSaved
-from ether.errors.saving import OutboxFailed as OutboxFailed
-from ether.errors.saving import OutboxFull as OutboxFull
 from ether.errors.ledger import (
     LedgerDamaged as LedgerDamaged,
     LedgerError as LedgerError,
@@ -116,6 +113,11 @@ from ether.errors.runs import (
     RunGoesOn as RunGoesOn,
     TrialDisturbed as TrialDisturbed,
     TrialNotReady as TrialNotReady,
+)
+from ether.errors.saving import (
+    NotSaved as NotSaved,
+    OutboxFailed as OutboxFailed,
+    OutboxFull as OutboxFull,
 )
 # isort: on
 

@@ -1,4 +1,4 @@
-"""What goes wrong on the way to the disk."""
+"""Errors of saving, on the side of whoever saves; the whole tree is drawn in `ether.errors`."""
 
 from __future__ import annotations
 
