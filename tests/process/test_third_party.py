@@ -28,7 +28,7 @@ BENCH = """
           frequency:
             default: 1.0
             getter: {q: "FREQ?", r: "{:.2f}"}
-            setter: {q: "FREQ {:.2f}"}
+            setter: {q: "FREQ {:f}"}
             specs: {min: 0, max: 5000000, type: float}
           output:
             default: 0
@@ -45,7 +45,7 @@ LAB = """
       generator:
         class_path: pymeasure.instruments.agilent.Agilent33220A
         args: ["GPIB0::8::INSTR"]
-        kwargs: {visa_library: "BENCH@sim"}
+        kwargs: {visa_library: "BENCH@sim", read_termination: "\\n", write_termination: "\\n"}
       regulator:
         class_path: simple_pid.PID
         args: [2.0, 0.0, 0.0]
