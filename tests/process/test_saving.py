@@ -131,6 +131,13 @@ def ready_pid(ether: Ether) -> int:
     return next((it["pid"] for it in ether.instances() if (it["name"], it["state"]) == ("recorder", "ready")), 0)
 
 
+def stands_still(pid: int) -> bool:
+    """Whether each of its threads has been stopped: one that is in the middle of a write finishes that first."""
+    states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells whether a process has stopped")
 def test_two_recorders_each_with_its_own_and_one_that_hangs_or_leaves(
     ether: Ether, engine: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -144,8 +151,10 @@ def test_two_recorders_each_with_its_own_and_one_that_hangs_or_leaves(
     for n in range(50):
         ether.pub(n, topic="a/x" if n % 2 else "b")
     assert ether.flush() == 0
+    assert soon(lambda: len(records_of(tmp_path / "second")) == 25, 15), "what one has counts; the other has it soon"
     hanging = pid_of(ether, "second")
     os.kill(hanging, signal.SIGSTOP)
+    assert soon(lambda: stands_still(hanging), 10)
     try:
         saved = [ether.pub(n, topic="a/x", save=True) for n in range(50, 60)]
         for each in saved:
