@@ -56,6 +56,11 @@ class Recording(Part):
         description="the ledger's folder; left out, one in the user's data folder",
     )
     logs: bool = Field(True, strict=True, description="whether log records and changes of state are recorded, too")
+    strangers: Literal["auto"] | bool = Field(
+        "auto",
+        description="whether messages of programs that are not Ether's are recorded on the session's own topics; auto:"
+        " unless the broker is this session's alone, on this machine, at a port of its own choice",
+    )
     outbox: OutboxOptions = Field(OutboxOptions(), description="what each process keeps until it is recorded")
 
 

@@ -20,7 +20,7 @@ from ether.wire.codec import encode
 from ether.wire.entries import Entry, Kind
 from ether.wire.envelope import looks_like_ethers
 from ether.wire.ids import MessageIds
-from ether.wire.topics import SessionTopics, matches
+from ether.wire.topics import OUTSIDE, SessionTopics, matches
 
 logger = get_ether_logger("Ether")
 
@@ -38,20 +38,32 @@ class Overheard:
     """Listens from its making until `close()`."""
 
     def __init__(
-        self, link: Link, topics: SessionTopics, filters: Sequence[str] | None, keep: Keep, *, logs: bool
+        self,
+        link: Link,
+        topics: SessionTopics,
+        filters: Sequence[str] | None,
+        keep: Keep,
+        *,
+        logs: bool,
+        strangers: bool = True,
     ) -> None:
-        """`filters` of users' topics; None: all of the session's own."""
+        """`filters` of users' topics; None: all of the session's own. Without `strangers` only topics outside of the
+        session are listened to: inside there is nobody who has no outbox."""
         self._link, self._topics, self._keep = link, topics, keep
         self._ids = MessageIds(int.from_bytes(os.urandom(6), "big"))
         self._filters = filters
         self._listening: list[tuple[str, TakeNow]] = []
         on_data = self._on_data
-        for topic_filter in ("#",) if filters is None else disjoint(filters):
+        for topic_filter in self._heard(strangers):
             # QoS 0: nearly all of it is Ether's own, and is left aside; a receipt for each would cost more than it.
             self._listen(topics.data_filter(topic_filter), on_data, qos=0)
         if logs:
             self._listen(topics.log("+"), partial(self._on_fact, "log"))
             self._listen(topics.state("+"), partial(self._on_fact, "state"))
+
+    def _heard(self, strangers: bool) -> Sequence[str]:
+        every = ("#",) if self._filters is None else disjoint(self._filters)
+        return every if strangers else [one for one in every if one.startswith(OUTSIDE)]
 
     def _listen(self, topic_filter: str, take: TakeNow, qos: int = 1) -> None:
         self._listening.append((topic_filter, take))

@@ -61,12 +61,20 @@ class _Work(NamedTuple):
 
 class Recorder(Attached):
     """Records a session. `topics` are filters of users' topics, or "all"; `folder` is the ledger's place, the user's
-    data folder if left out. `logs` says whether log records and changes of state are kept, too."""
+    data folder if left out. `logs` says whether log records and changes of state are kept, too, `strangers` whether
+    messages of programs that are not Ether's are, on the session's own topics."""
 
-    def __init__(self, topics: str | Sequence[str] = ALL, folder: str | None = None, logs: bool = True) -> None:
+    def __init__(
+        self,
+        topics: str | Sequence[str] = ALL,
+        folder: str | None = None,
+        logs: bool = True,
+        strangers: bool = True,
+    ) -> None:
         self._filters = None if topics == ALL else tuple([topics] if isinstance(topics, str) else topics)
         self._place = folder
         self._logs = logs
+        self._strangers = strangers
         self._queue: queue.SimpleQueue[Inbound | tuple[str, Entry] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -90,7 +98,9 @@ class Recorder(Attached):
         self._thread.start()
         self._receive = self._take
         link.listen(topics.record(name), self._receive, now=self._take)
-        self._overheard = Overheard(link, topics, self._filters, self._overhear, logs=self._logs)
+        self._overheard = Overheard(
+            link, topics, self._filters, self._overhear, logs=self._logs, strangers=self._strangers
+        )
         link.announce(topics.recorder(name), RecorderAbout(name, self._birth, self._filters).to_value())
         logger.info("%s records to %s", name, self._folder)
 

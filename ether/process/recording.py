@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ether.config import EtherConfig, EtherInstanceConfig
+from ether.config import EmbeddedBroker, EtherConfig, EtherInstanceConfig
 from ether.process.state_folder import outbox_folder
 from ether.runtime.client import Client
 from ether.runtime.link import Link
@@ -38,12 +38,23 @@ def recorder_instance(config: EtherConfig) -> EtherInstanceConfig:
     kwargs: dict[str, Any] = {"topics": []}
     if chosen is not None:
         topics = chosen.topics if isinstance(chosen.topics, str) else list(chosen.topics)
-        kwargs = {"topics": topics, "logs": chosen.logs}
+        kwargs = {"topics": topics, "logs": chosen.logs, "strangers": records_strangers(config)}
         if chosen.folder is not None:
             kwargs["folder"] = os.path.abspath(chosen.folder)
     return EtherInstanceConfig(
         class_path=CLASS_PATH, kwargs=kwargs, restart="always", restart_limit=1000, restart_window_s=1000.0
     )
+
+
+def records_strangers(config: EtherConfig) -> bool:
+    """Whether messages without Ether's headers are recorded. Left to itself: where programs that are not Ether's can be
+    expected, which do not know the password of a broker of this session alone. Listening for them costs each message a
+    delivery more."""
+    chosen, broker = config.record, config.broker
+    if chosen is not None and chosen.strangers != "auto":
+        return chosen.strangers
+    private = isinstance(broker, EmbeddedBroker) and broker.listen == "loopback" and broker.port == 0
+    return not private
 
 
 def is_recorder(name: str, instance: EtherInstanceConfig) -> bool:
