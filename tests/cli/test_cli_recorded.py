@@ -103,7 +103,7 @@ def test_data_as_json(ether: Ether, folder: Path) -> None:
 
 def test_the_ledgers_and_their_topics(ether: Ether, folder: Path, gappy: Path) -> None:
     listed = {row["session"]: row["folder"] for row in ether("data", "--list", "--json").json}
-    assert listed == {"past": str(folder), "gappy": str(gappy)}
+    assert {name: listed.get(name) for name in ("past", "gappy")} == {"past": str(folder), "gappy": str(gappy)}
     assert "gappy" in ether("data", "-l").out
     rows = {row["topic"]: row for row in ether("data", "past", "--topics", "--json").json}
     assert (rows["room"]["count"], rows["room"]["last"], rows["exposure"]["kind"]) == (60, BEGAN + 59, "record")

@@ -181,9 +181,9 @@ def test_a_forked_helper_of_the_user_does_not_keep_children_alive(tmp_path: Path
         ether.tap({"instances": {"idle": {"class_path": "fork_script.Idle"}}}, broker={"engine": "amqtt"})
         if os.fork() == 0:
             os.environ["ETHER_TEST_PROGRAM"] = ""
-            print("its pid is", os.getpid(), flush=True)
+            os.write(1, b"its pid is %d\\n" % os.getpid())
             time.sleep(600)
-        print("forked", flush=True)
+        os.write(1, b"forked\\n")
         time.sleep(600)
     """
     with running(tmp_path, write(tmp_path, "fork_script.py", script)) as program:
