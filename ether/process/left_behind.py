@@ -31,5 +31,5 @@ def left_behind(session: str) -> list[LeftBehind]:
         except OutboxFailed as error:
             found.append(LeftBehind(str(error), 0, error.path))
             continue
-        found.append(LeftBehind(file.source, file.count, str(file.path)))
+        found.append(LeftBehind(file.source, file.last - file.base, str(file.path)))
         file.close()

@@ -39,7 +39,7 @@ from ether.runtime.ticks import Ticker
 from ether.runtime.worker import Job, Worker
 from ether.spec.accessors import check_property
 from ether.spec.arguments import Arguments, check_needs_nothing
-from ether.spec.marks import MarkKind
+from ether.spec.marks import Mark, MarkKind
 from ether.spec.methods import ClassSpec, MethodSpec
 from ether.spec.results import Results
 from ether.wire.topics import SessionTopics, check_topic, check_topic_filter
@@ -312,12 +312,15 @@ class HostedInstance:
         for mqtt_topic, mark in self._publications[method]:
             topic = mark.topic or ""
             if saver is not None and (mark.save or saver.wants(topic)):
-                more = {"heard": self._heard.beside(parents)} | ({"asked": True} if mark.save else {})
-                saver.publish(topic, mqtt_topic, value, mark.qos, parents, more)
+                saver.publish(topic, mqtt_topic, value, mark.qos, parents, self._said_beside(parents, mark))
             else:
                 self._link.publish(mqtt_topic, value, qos=mark.qos, parents=parents)
             with self._count_lock:
                 self._published += 1
+
+    def _said_beside(self, parents: tuple[str, ...], mark: Mark) -> dict[str, object]:
+        heard = self._heard.beside(parents)
+        return ({"heard": heard} if heard else {}) | ({"asked": True} if mark.save else {})
 
     # -- failures
 

@@ -1,13 +1,16 @@
 """One outbox on its way to the recorders: what is on disk, what the disk did not take, what each recorder has.
 
-Used by one thread, the saver's. The trap: the disk may be full. Then entries wait in memory, are sent all the same, and
-go to the disk as soon as it takes them.
+A row is a block of entries under the number of its last one. Used by one thread, the saver's.
+
+The traps: the disk may be full. Then rows wait in memory, are sent all the same, and go to the disk as soon as it takes
+them. And a number may lie inside of a row: the row is sent whole, since a recorder passes over what it has.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from ether.errors import OutboxFailed
@@ -15,7 +18,7 @@ from ether.logs import get_ether_logger
 from ether.protocol.recorders import RecorderAbout, wanted
 from ether.protocol.send_window import SendWindow
 from ether.protocol.standing import Filters
-from ether.wire.entries import Entry, pack_entry, unpack_entry
+from ether.wire.entries import Entry, first_of, pack_entries, pack_entry, unpack_entries
 from ether.wire.facts import NOT_HERE
 from ether.wire.topics import matches
 
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 
 BATCH_COUNT = 500
 BATCH_BYTES = 1 << 20
+_BLOCK_COUNT = 500
+_BLOCK_BYTES = 1 << 16
+"""Entries that come together are one row, up to so many, or so many bytes of payload: a row costs what dozens of
+entries cost."""
 _FORGET_COUNT = 2000
 _FORGET_BYTES = 1 << 20
 """What recorders have is dropped from the file in bunches: that costs as much as writing it did."""
@@ -42,20 +49,15 @@ class Lane:
         self.outbox, self.source = file.outbox, file.source
         self.head = file.last
         """The highest number that was given out."""
-        self.base = self._first_number() - 1
+        self.base = file.base
         """Up to here a recorder has everything, and it is forgotten."""
         self.windows: dict[str, SendWindow] = {}
         self.batch_bytes = BATCH_BYTES
         """The most that goes into one message, but for a single entry that is larger."""
         self._recorders: dict[str, RecorderAbout] = {}
         self._latest: list[Row] = []
+        self._latest_from = 0
         self._unwritten: list[Row] = []
-
-    def _first_number(self) -> int:
-        if self.file.first is None:
-            return self.head + 1
-        [(_, packed)] = self.file.read(self.file.first, self.file.first, 1, 1)
-        return first_of(unpack_entry(packed))
 
     @property
     def stored_bytes(self) -> int:
@@ -65,7 +67,7 @@ class Lane:
     @property
     def unwritten(self) -> int:
         """How many entries the disk has not taken so far."""
-        return len(self._unwritten)
+        return sum(len(unpack_entries(packed)) for _, packed in self._unwritten)
 
     @property
     def waiting(self) -> int:
@@ -109,11 +111,12 @@ class Lane:
 
     # -- coming in
 
-    def add(self, rows: list[Row]) -> None:
+    def add(self, entries: Sequence[Entry]) -> None:
         """New entries, in order. Where the disk does not take them they stay in memory."""
         had_to_wait = bool(self._unwritten)
+        rows = list(_in_rows(entries, min(_BLOCK_BYTES, self.batch_bytes)))
         self._unwritten += rows
-        self._latest = rows
+        self._latest, self._latest_from = rows, entries[0].number
         self.head = rows[-1][0]
         self.write(complain=not had_to_wait)
 
@@ -138,7 +141,7 @@ class Lane:
         return rows if recorder.topics is None else _only_wanted(rows, recorder)
 
     def _read(self, first: int) -> list[Row]:
-        if self._latest and first >= self._latest[0][0]:
+        if self._latest and first >= self._latest_from:
             return _portion(self._latest, first, self.batch_bytes)
         if first <= self.file.last and self.file.first is not None:
             return self.file.read(first, self.head, BATCH_COUNT, self.batch_bytes)
@@ -165,18 +168,22 @@ class Lane:
         return any(topics is None or (recorded is not None and set(recorded) <= set(topics)) for topics in kept)
 
     def _first_held(self, upto: int, recorded: Filters) -> int:
-        for number, packed in self._oldest_first():
-            if number > upto:
+        for entry, _ in self._oldest_first():
+            if entry.number > upto:
                 break
-            entry = unpack_entry(packed)
-            asked = entry.kind != "data" or entry.more.get("asked")
-            nobody = not any(about.wants(entry.topic, matches) for about in self._recorders.values())
-            if not asked and nobody and wanted(recorded, entry.topic, matches):
-                return number
+            nobody = not any(_is_asked_for(entry, about) for about in self._recorders.values())
+            if nobody and wanted(recorded, entry.topic, matches):
+                return entry.number
         return upto + 1
 
-    def _oldest_first(self) -> Iterator[Row]:
-        """All that waits; from memory alone where the disk takes nothing at present."""
+    def _oldest_first(self) -> Iterator[tuple[Entry, int]]:
+        """All that waits, with the bytes that each takes; from memory alone where the disk takes nothing at present."""
+        for _, packed in self._rows_oldest_first():
+            entries = unpack_entries(packed)
+            size = len(packed) // len(entries)
+            yield from ((entry, size) for entry in entries if entry.number > self.base)
+
+    def _rows_oldest_first(self) -> Iterator[Row]:
         if self._unwritten:
             yield from list(self._unwritten)
             return
@@ -192,13 +199,12 @@ class Lane:
         their place. Raises `OutboxFailed`."""
         gap: Entry | None = None
         going: list[Entry] = []
-        size = 0
-        for _, packed in self._oldest_first():
-            entry = unpack_entry(packed)
-            if entry.kind != "gap" and not goes(entry, size):
+        given_up = 0
+        for entry, size in self._oldest_first():
+            if entry.kind != "gap" and not goes(entry, given_up):
                 break
             going.append(entry)
-            size += len(packed)
+            given_up += size
             if len(going) >= BATCH_COUNT:
                 gap, going = gap_of([*([gap] if gap else []), *going], why), []
         while going and going[-1].kind == "gap":
@@ -211,36 +217,46 @@ class Lane:
 
     def _put_in_place(self, gap: Entry) -> None:
         row = (gap.number, pack_entry(gap))
+        self._latest = []
         if self._unwritten:
-            self._unwritten = [row, *(kept for kept in self._unwritten if kept[0] > gap.number)]
-        else:
-            self.file.replace(gap.number, row)
-        self._latest = []
+            left = [kept for kept in self._unwritten if kept[0] > gap.number]
+            self._unwritten = [row, *(_without(kept, gap.number) for kept in left[:1]), *left[1:]]
+            return
+        self.file.replace(gap.number, row)
+        for cut in self.file.read(gap.number + 1, self.file.last, 1, 1):
+            self.file.exchange(cut[0], [_without(cut, gap.number)])
 
-    def give_up_one(self, number: int, packed: bytes, why: str) -> Entry:
-        """Give up a single entry that no message can carry. Raises `OutboxFailed`."""
-        gap = gap_of([unpack_entry(packed)], why)
-        row = (number, pack_entry(gap))
-        self._unwritten = [row if kept[0] == number else kept for kept in self._unwritten]
-        self.file.exchange(row)
-        self._latest = []
+    def splits(self, number: int) -> bool:
+        """Make the row that a number lies in as many rows as it has entries; False where it has one. Raises
+        `OutboxFailed`."""
+        last, packed = self._read(number)[0]
+        entries = unpack_entries(packed)
+        if len(entries) > 1:
+            self._exchange(last, [(entry.number, pack_entry(entry)) for entry in entries])
+        return len(entries) > 1
+
+    def give_up_one(self, number: int, why: str) -> Entry:
+        """Give up a single entry that no message can carry, and that has a row of its own. Raises `OutboxFailed`."""
+        last, packed = self._read(number)[0]
+        gap = gap_of(unpack_entries(packed), why)
+        self._exchange(last, [(last, pack_entry(gap))])
         return gap
+
+    def _exchange(self, number: int, rows: Sequence[Row]) -> None:
+        self._unwritten = [row for kept in self._unwritten for row in (rows if kept[0] == number else [kept])]
+        self.file.exchange(number, rows)
+        self._latest = []
 
     def oldest(self) -> Entry | None:
         """The oldest entry on disk that stands for itself."""
         first = self.base + 1
         while rows := self.file.read(first, self.file.last, 1, 1):
-            entry = unpack_entry(rows[0][1])
-            if entry.kind != "gap":
-                return entry
-            first = entry.number + 1
+            last, packed = rows[0]
+            for entry in unpack_entries(packed):
+                if entry.kind != "gap" and entry.number > self.base:
+                    return entry
+            first = last + 1
         return None
-
-
-def first_of(entry: Entry) -> int:
-    """The first number that an entry stands for."""
-    first = entry.more.get("first") if entry.kind == "gap" else None
-    return first if isinstance(first, int) else entry.number
 
 
 def gap_of(entries: Sequence[Entry], why: str) -> Entry:
@@ -274,22 +290,37 @@ def _portion(rows: list[Row], first: int, max_bytes: int) -> list[Row]:
     return rows[start:end]
 
 
+def _in_rows(entries: Sequence[Entry], max_bytes: int) -> Iterator[Row]:
+    """Entries as rows of about that size, each with at least one."""
+    begin = size = 0
+    for index, entry in enumerate(entries):
+        if index > begin and (size + len(entry.payload) > max_bytes or index - begin >= _BLOCK_COUNT):
+            yield entries[index - 1].number, pack_entries(entries[begin:index])
+            begin, size = index, 0
+        size += len(entry.payload)
+    yield entries[-1].number, pack_entries(entries[begin:])
+
+
+def _without(row: Row, upto: int) -> Row:
+    """A row without its entries up to a number; some are left."""
+    number, packed = row
+    entries = unpack_entries(packed)
+    left = [entry for entry in entries if entry.number > upto]
+    return row if len(left) == len(entries) else (number, pack_entries(left))
+
+
 def _only_wanted(rows: list[Row], recorder: RecorderAbout) -> list[Row]:
-    kept: list[Row] = []
-    skipped: list[Entry] = []
-    for number, packed in rows:
-        entry = unpack_entry(packed)
-        if entry.kind != "data" or entry.more.get("asked") or recorder.wants(entry.topic, matches):
-            _close_gap(kept, skipped)
-            kept.append((number, packed))
-        else:
-            skipped.append(entry)
-    _close_gap(kept, skipped)
+    return [(number, pack_entries(_wanted_of(unpack_entries(packed), recorder))) for number, packed in rows]
+
+
+def _wanted_of(entries: list[Entry], recorder: RecorderAbout) -> list[Entry]:
+    """Entries that a recorder asks for, and gaps for the others."""
+    kept: list[Entry] = []
+    for is_wanted, neighbours in groupby(entries, lambda entry: _is_asked_for(entry, recorder)):
+        together = list(neighbours)
+        kept += together if is_wanted else [gap_of(together, NOT_HERE)]
     return kept
 
 
-def _close_gap(kept: list[Row], skipped: list[Entry]) -> None:
-    if skipped:
-        gap = gap_of(skipped, NOT_HERE)
-        kept.append((gap.number, pack_entry(gap)))
-        skipped.clear()
+def _is_asked_for(entry: Entry, recorder: RecorderAbout) -> bool:
+    return entry.kind != "data" or bool(entry.more.get("asked")) or recorder.wants(entry.topic, matches)

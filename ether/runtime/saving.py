@@ -1,7 +1,7 @@
 """The saving side of a process: takes what is to be kept, keeps it in the outbox, brings it to every recorder.
 
-Whoever publishes or records pays for packing the entry and for a place in a list; a thread (`ether.runtime.sending`)
-writes it to the outbox's file, sends it in batches, and takes the receipts. It begins with the first entry.
+Whoever publishes or records pays for a place in a list; a thread (`ether.runtime.sending`) packs what has come, writes
+it to the outbox's file, sends it in batches, and takes the receipts. It begins with the first entry.
 
 Promises: entries reach a recorder in order, each once; one that is given up is named in its place, and its `Saved` says
 so. While no recorder answers, entries wait: on disk, bounded, with the policy that the user chose.
@@ -31,7 +31,7 @@ from ether.runtime.saving_options import WhenFull as WhenFull
 from ether.runtime.tagging import Tagging
 from ether.store.places import folder_name
 from ether.wire.codec import Body
-from ether.wire.entries import Entry, Kind, pack_entry
+from ether.wire.entries import Entry, Kind
 from ether.wire.headers import Headers
 from ether.wire.topics import SessionTopics, matches
 
@@ -42,7 +42,10 @@ logger = get_ether_logger("Ether")
 
 ROOM_S = 10.0
 _REMEMBERED_TOPICS = 4096
-GATHER_S = 0.01
+_ENTRY_BYTES = 150
+"""What an entry takes beside its payload, about; for the limit, before it is packed."""
+
+GATHER_S = 0.03
 """Entries that follow a batch so soon go with the next one, as long as nobody waits for them: a batch costs what dozens
 of entries cost."""
 
@@ -64,7 +67,8 @@ class Saver:
         self._context: str | None = None
         self._head = 0
         self._waiting_bytes = 0
-        self._fresh: list[tuple[int, bytes]] = []
+        self._fresh: list[Entry] = []
+        self._fresh_bytes = 0
         self._dropped: list[Entry] = []
         self._standing = Standing(matches)
         self._taken = 0.0
@@ -139,30 +143,31 @@ class Saver:
             raise NotAllowedHere("saving", "this process was forked from one that has the session; let that one save")
         if self._closing:
             raise TransportClosed(f"{self._link.source} has left the session: nothing can be saved any more")
-        self.begin()
-        if self.options.when_full is WhenFull.BLOCK:
+        if self._context is None:
+            self.begin()
+        if self._waiting_bytes >= self.options.max_bytes and self.options.when_full is WhenFull.BLOCK:
             self.await_room(ROOM_S)
 
     def await_room(self, timeout_s: float) -> None:
         """Return when there is room in the outbox; raises `OutboxFull`."""
-        if self._waiting_bytes < self.options.max_bytes:
-            return
         with self._changed:
             if not self._changed.wait_for(lambda: self._waiting_bytes < self.options.max_bytes, timeout_s):
                 raise OutboxFull(self._link.source, self.options.max_bytes, timeout_s)
 
     def _keep(self, kind: Kind, topic: str, headers: Headers, body: Body, more: Mapping[str, object]) -> Saved:
+        message_id, _, seq, time, parents, *_ = headers
         with self._changed:
             self._head = number = self._head + 1
+            beside = self.tagging.beside
             entry = Entry(
-                number, kind, topic, headers.id, headers.seq, headers.time, headers.parents, self._context or "",
-                body.content_type, body.payload, {**self.tagging.beside, **more},
+                number, kind, topic, message_id, seq, time, parents, self._context or "",
+                body.content_type, body.payload, {**beside, **more} if more else beside,
             )  # fmt: skip
             if self._closed:
                 self._standing.lost(number, number, "this process has left the session")
             else:
                 self._add(entry)
-        return Saved(self, number, None if kind != "data" or more.get("asked") else topic, headers.id)
+        return Saved(self, number, None if kind != "data" or more.get("asked") else topic, message_id)
 
     def _add(self, entry: Entry) -> None:
         """Under the lock."""
@@ -173,9 +178,10 @@ class Saver:
             self._append(entry)
 
     def _append(self, entry: Entry) -> None:
-        packed = pack_entry(entry)
-        self._waiting_bytes += len(packed)
-        self._fresh.append((entry.number, packed))
+        size = len(entry.payload) + _ENTRY_BYTES
+        self._waiting_bytes += size
+        self._fresh_bytes += size
+        self._fresh.append(entry)
         if len(self._fresh) == 1:
             self._changed.notify_all()
 
@@ -329,7 +335,7 @@ class Saver:
         if self._context is None:
             self._explain()
 
-    def take_fresh(self, patience_s: float) -> list[tuple[int, bytes]] | None:
+    def take_fresh(self, patience_s: float) -> list[Entry] | None:
         """For the sender: what has come, after a while nothing; None once it is time to end."""
         with self._changed:
             if not (self._fresh or self._closing or self._sender_is_due()):
@@ -339,7 +345,7 @@ class Saver:
                 self._changed.wait_for(lambda: self._waiters or self._closing, gather_s)
             if self._waiting_bytes < self.options.max_bytes or self._closing:
                 self._close_gap()
-            fresh, self._fresh = self._fresh, []
+            fresh, self._fresh, self._fresh_bytes = self._fresh, [], 0
             if fresh:
                 self._taken = time.monotonic()
             self._closed = self._closing and not fresh
@@ -359,7 +365,7 @@ class Saver:
         """By the sender: how far recorders are, by what they ask for; why some cannot write; what was given up."""
         with self._changed:
             before = self._waiting_bytes
-            self._waiting_bytes = waiting_bytes + sum([len(packed) for _, packed in self._fresh])
+            self._waiting_bytes = waiting_bytes + self._fresh_bytes
             for gap in lost:
                 first, last = gap.more["first"], gap.more["last"]
                 assert isinstance(first, int)

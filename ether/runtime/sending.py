@@ -104,7 +104,7 @@ class Sender:
         self._forget(lane, at_once=True)
         lane.file.close()
 
-    def _step(self, fresh: list[tuple[int, bytes]]) -> float:
+    def _step(self, fresh: list[Entry]) -> float:
         """One round; seconds until the next one is due."""
         now = time.monotonic()
         lost: list[Entry] = []
@@ -180,7 +180,7 @@ class Sender:
         try:
             for file in adopt(self._saver.options.folder):
                 lane = Lane(file)
-                logger.info("%d entries of %s, which has died, are sent now", file.count, file.source)
+                logger.info("%d entries of %s, which has died, are sent now", lane.waiting, file.source)
                 self._lanes.append(lane)
                 self._listen(lane)
         except EtherError as error:
@@ -244,13 +244,11 @@ class Sender:
     def _too_large(self, lane: Lane, about: RecorderAbout, first: int, error: PayloadTooLarge) -> list[Entry]:
         """A broker that takes less than the one for which it was made: batches become smaller, and an entry that is too
         large for one of its own is given up, or all behind it would wait for ever."""
-        rows = lane.rows(first, about)
-        if len(rows) > 1:
+        if len(lane.rows(first, about)) > 1 or lane.splits(first):
             lane.batch_bytes = max(1, lane.batch_bytes // 4)
             return []
-        [(number, packed)] = rows
-        logger.error("entry %d of %s is given up: %s", number, lane.source, error)
-        gap = lane.give_up_one(number, packed, f"too large for this broker, which takes {error.limit:,} bytes")
+        logger.error("entry %d of %s is given up: %s", first, lane.source, error)
+        gap = lane.give_up_one(first, f"too large for this broker, which takes {error.limit:,} bytes")
         return [gap] if lane is self._own else []
 
     def _forget(self, lane: Lane, *, at_once: bool) -> None:

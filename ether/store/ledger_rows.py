@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ether.wire.entries import Batch, Entry
+from ether.wire.entries import Batch, Entry, first_of
 from ether.wire.json_text import dumps
 
 LARGE_BYTES = 64 * 1024
@@ -127,6 +127,7 @@ class Intake:
         self.objects: dict[str, bytes] = {}
         self.refused: list[str] = []
         self.repeated = 0
+        self._last_more: tuple[Mapping[str, object], str] = {}, "{}"
 
     def take(self, batch: Batch) -> None:
         """Take what follows on what is there, up to the first hole."""
@@ -138,7 +139,7 @@ class Intake:
             if entry.kind == "gap":
                 last = gap_end(entry)
                 if last > highest:
-                    if gap_begin(entry) > highest + 1:
+                    if first_of(entry) > highest + 1:
                         break
                     self._add(batch.outbox, batch.source, highest + 1, _shortened(entry, highest + 1, last))
                     highest = last
@@ -188,7 +189,7 @@ class Intake:
         known = self._origins.known.get(origin) or self.origins.get(origin) or self._new(origin)
         said = [
             number, entry_id, seq, time + 0.0, self.received,
-            dumps(list(parents)).decode() if parents else "[]", dumps(dict(more)).decode() if more else "{}",
+            dumps(parents).decode() if parents else "[]", self._text_of(more) if more else "{}",
             size, sha256,
         ]  # fmt: skip
         checksum = _checksum(known[1], said, body)
@@ -198,16 +199,16 @@ class Intake:
         if parents:
             self.parents += [(parent, row) for parent in set(parents)]
 
+    def _text_of(self, more: Mapping[str, object]) -> str:
+        """As JSON; the entries of a block often share one."""
+        if more is not self._last_more[0]:
+            self._last_more = more, dumps(dict(more)).decode()
+        return self._last_more[1]
+
     def _new(self, origin: Origin) -> tuple[int, bytes]:
         known = (self._origins.last + len(self.origins) + 1, dumps(list(origin)))
         self.origins[origin] = known
         return known
-
-
-def gap_begin(entry: Entry) -> int:
-    """The first number that a gap covers."""
-    first = entry.more.get("first")
-    return first if isinstance(first, int) else entry.number
 
 
 def gap_end(entry: Entry) -> int:

@@ -1,10 +1,11 @@
-"""The outbox of one process on disk: entries that no recorder has acknowledged yet.
+"""The outbox of one process on disk: rows of entries that no recorder has acknowledged yet, each row under the number
+of its last entry.
 
 One SQLite file for each process and session, `<source>~<id>.outbox` (the source escaped as folders are), held by the
 operating system's lock for as long as its process lives. What was appended survives a kill at once, a power cut after
 `sync()`.
 
-Promises: entries are read in the order of their numbers, without a hole; a file whose process died is opened by whoever
+Promises: rows are read in the order of their numbers; a file whose process died is opened by whoever
 comes next (`adopt`), with all that was appended, and by one of them only. One that is empty when closed is removed.
 
 The trap: the lock is SQLite's (exclusive locking mode), so nobody else can even look into a file that is in use.
@@ -21,6 +22,7 @@ from pathlib import Path
 from ether.errors import OutboxFailed
 from ether.store.durable import make_folder, sync_folder
 from ether.store.places import folder_name
+from ether.wire.entries import first_of, unpack_entries
 
 SUFFIX = ".outbox"
 _SCHEMA = (
@@ -34,7 +36,7 @@ _ENDINGS = ("", "-wal", "-shm", "-journal")
 """What SQLite adds to a database's name."""
 
 Row = tuple[int, bytes]
-"""A number, and the entry of that number as it is packed."""
+"""A number, and entries as they are packed, of which the last has that number."""
 
 
 class OutboxFile:
@@ -49,12 +51,13 @@ class OutboxFile:
             "SELECT MIN(number), MAX(number), COUNT(*), TOTAL(LENGTH(packed)) FROM entries"
         ).fetchone()
         self.first: int | None = first
-        """The lowest number that is there; None where nothing is."""
+        """No row has a lower number; None where there is none."""
         self.last: int = last or int(_meta(database).get("head", 0))
         """The highest number that was ever appended."""
         self.count: int = count
+        """How many rows there are."""
         self.size: int = int(size)
-        """Bytes of the entries."""
+        """Bytes of the rows."""
 
     @classmethod
     def create(cls, folder: Path, source: str) -> OutboxFile:
@@ -75,10 +78,18 @@ class OutboxFile:
             raise OutboxFailed(str(folder), error) from error
         return cls(path, database, outbox, source)
 
-    # -- entries
+    @property
+    def base(self) -> int:
+        """The number before the first that is there."""
+        if self.first is None:
+            return self.last
+        [(_, packed)] = self.read(self.first, self.last, 1, 1)
+        return first_of(unpack_entries(packed)[0]) - 1
+
+    # -- rows
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Add entries, numbered from `last` + 1. They survive a kill of this process from now on. Raises
+        """Add rows, of entries from `last` + 1 on. They survive a kill of this process from now on. Raises
         `OutboxFailed`; nothing of them is there then."""
         if not rows:
             return
@@ -93,7 +104,7 @@ class OutboxFile:
         self.size += sum(len(packed) for _, packed in rows)
 
     def read(self, first: int, last: int, max_count: int, max_bytes: int) -> list[Row]:
-        """Entries from a number on, at least one where there is one."""
+        """Rows that hold a number or a higher one, at least one where there is one."""
         found: list[Row] = []
         size = 0
         query = "SELECT number, packed FROM entries WHERE number BETWEEN ? AND ? ORDER BY number LIMIT ?"
@@ -110,21 +121,25 @@ class OutboxFile:
         self._delete(upto)
 
     def replace(self, upto: int, gap: Row) -> None:
-        """Put one entry, of number `upto`, in the place of all up to it. Raises `OutboxFailed`."""
+        """Put one row, of number `upto`, in the place of all up to it. Raises `OutboxFailed`."""
         self._delete(upto, gap)
 
-    def exchange(self, row: Row) -> None:
-        """Put another entry in the place of the one of this number, if that is there. Raises `OutboxFailed`."""
-        number, packed = row
+    def exchange(self, number: int, rows: Sequence[Row]) -> None:
+        """Put others, the last of them of this number, in the place of the row of this number, if that is there. Raises
+        `OutboxFailed`."""
         try:
             with self._database:
                 asked = "SELECT LENGTH(packed) FROM entries WHERE number = ?"
                 before = self._database.execute(asked, (number,)).fetchone()
-                self._database.execute("UPDATE entries SET packed = ? WHERE number = ?", (packed, number))
+                if before is None:
+                    return
+                self._database.execute("DELETE FROM entries WHERE number = ?", (number,))
+                self._database.executemany("INSERT INTO entries VALUES (?, ?)", rows)
         except sqlite3.Error as error:
             raise OutboxFailed(str(self.path), error) from error
-        if before is not None:
-            self.size += len(packed) - before[0]
+        self.size += sum(len(packed) for _, packed in rows) - before[0]
+        self.count += len(rows) - 1
+        self.first = min(self.first or number, rows[0][0])
 
     def sync(self) -> None:
         """Returns when all that was appended survives a power cut. Raises `OutboxFailed`."""
@@ -150,7 +165,7 @@ class OutboxFile:
                 Path(f"{self.path}{ending}").unlink(missing_ok=True)
 
     def _delete(self, upto: int, gap: Row | None = None) -> None:
-        if self.first is None or upto < self.first:
+        if self.first is None or (gap is None and upto < self.first):
             return
         try:
             with self._database:

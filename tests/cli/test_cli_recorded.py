@@ -19,7 +19,7 @@ from ether.process.state_folder import outbox_folder
 from ether.store.ledger import LedgerWriter
 from ether.store.outbox import OutboxFile
 from ether.store.places import default_folder, leave_pointer
-from ether.wire.entries import Entry
+from ether.wire.entries import Entry, pack_entries
 
 Ether = Callable[..., Done]
 
@@ -221,7 +221,8 @@ def test_status_names_what_the_dead_have_left_in_their_outboxes(
     folder = tmp_path / "ledger"
     LedgerWriter.open(folder, "left").close()
     left = OutboxFile.create(outbox_folder("left"), "camera")
-    left.append([(1, b"x"), (2, b"y")])
+    entries = [Entry(n, "record", "v", f"id{n}", n, 1.0, (), "", None, b"x") for n in (1, 2)]
+    left.append([(2, pack_entries(entries))])
     alive = OutboxFile.create(outbox_folder("left"), "probe")
     alive.append([(1, b"x")])
     left.close()

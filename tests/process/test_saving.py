@@ -306,7 +306,7 @@ DYING = """
     kept = [ether.record(n, f"of {sys.argv[3]}") for n in range(100)]
     file = kept[0]._fates._sender._own.file
     never = threading.Event()
-    while file.count < 100:
+    while file.last < kept[-1]._number:
         never.wait(0.005)
     print("kept", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

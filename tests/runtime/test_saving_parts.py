@@ -177,7 +177,7 @@ def test_at_the_limit_the_oldest_or_the_newest_is_given_up_and_named(
         given_up.wait(5)
     assert refused.value.lost
     assert not given_up.done
-    assert not soon(lambda: saver._waiting_bytes > 130_000, 0.05), "bounded"
+    assert soon(lambda: saver._waiting_bytes <= 130_000, 5), "bounded"
     rig.recorder()
     assert saver.flush(Deadline(10)) == 0
     there = {it.value["n"] for it in rig.records()}  # type: ignore[index,call-overload]

@@ -154,3 +154,14 @@ def test_a_place_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutboxFailed, match="file"):
         OutboxFile.create(tmp_path / "file", "camera")
+
+
+def test_a_gap_may_end_inside_of_a_row(tmp_path: Path) -> None:
+    file = OutboxFile.create(tmp_path, "camera")
+    file.append([(5, b"one to five"), (7, b"six, seven")])
+    file.replace(3, (3, b"gap"))
+    file.exchange(5, [(4, b"four"), (5, b"five")])
+    file.exchange(6, [(6, b"there is no such row")])
+    assert file.read(1, 9, 9, 99) == [(3, b"gap"), (4, b"four"), (5, b"five"), (7, b"six, seven")]
+    assert (file.first, file.count, file.size) == (3, 4, 21)
+    file.close()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ether.errors import DecodeError
-from ether.wire.entries import KINDS, Batch, Entry, pack_batch, pack_entry, unpack_batch, unpack_entry
+from ether.wire.entries import KINDS, Batch, Entry, pack_batch, pack_entries, pack_entry, unpack_batch, unpack_entries
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 entries = st.builds(
@@ -26,14 +26,38 @@ entries = st.builds(
 )
 
 
-@given(entries)
-def test_an_entry_comes_back(entry: Entry) -> None:
-    assert unpack_entry(pack_entry(entry)) == entry
+@given(st.lists(entries, min_size=1, max_size=6))
+def test_a_block_comes_back(several: list[Entry]) -> None:
+    assert unpack_entries(pack_entries(several)) == several
+
+
+def test_what_entries_have_in_common_is_said_once() -> None:
+    one = Entry(
+        1, "data", "camera/frames", "0" * 36, 1, 0.5, (), "c" * 64, "application/json", b"{}", {"run": "r" * 30}
+    )
+    many = [one._replace(number=n, seq=n) for n in range(1, 101)]
+    assert unpack_entries(pack_entries(many)) == many
+    assert len(pack_entries(many)) < len(pack_entry(one)) + 100 * 50
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [(0, "[-1]"), (0, "[1,2,3]"), (1, '["nonsense"]'), (5, '["now"]'), (6, "[[1]]"), (10, "[-1,1]")],
+)
+def test_a_column_that_is_not_what_it_should_be_is_refused(column: int, value: str) -> None:
+    columns = ["[1]", '["data"]', '["t"]', '["a","b"]', "[1]", "[1.0]", "[[]]", '[""]', "[null]", "[{}]", "[0,0]"]
+    columns[column] = value
+    head = f"[{','.join(columns)}]".encode()
+    opening = b'["abababababababab","camera",7,0]'
+    batch = b"\x00EB1" + len(opening).to_bytes(4, "big") + bytes(4) + opening + len(head).to_bytes(4, "big") + bytes(4)
+    with pytest.raises(DecodeError):
+        unpack_batch(batch + head)
 
 
 @given(st.lists(entries, max_size=5))
 def test_a_batch_comes_back(several: list[Entry]) -> None:
-    packed = pack_batch("ab" * 8, "camera", 7, map(pack_entry, several), base=3)
+    blocks = [pack_entries(several[:2]), *map(pack_entry, several[2:])] if several else []
+    packed = pack_batch("ab" * 8, "camera", 7, blocks, base=3)
     assert unpack_batch(packed) == Batch("ab" * 8, "camera", 7, tuple(several), 3)
 
 
