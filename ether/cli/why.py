@@ -10,6 +10,7 @@ import os
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ether.store.lineage import LogLine, Step, Tree
     from ether.store.origins import KeptText, Origin
     from ether.store.stored_record import StoredRecord
+    from ether.store.table_row import TableRow
 
 _VALUE_WIDTH = 100
 _DEEPEST_DRAWN = 30
@@ -29,7 +31,10 @@ _LINES = 60
 
 
 def why(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="An id or its first 8 characters, a row, or a topic.")],
+    what: Annotated[
+        str,
+        typer.Argument(metavar="WHAT", help="An id (8 characters do), a row, a table's FILE:ROW, or a topic."),
+    ],
     last: Annotated[bool, typer.Option("--last", help="WHAT is a topic: explain the newest value on it.")] = False,
     session: SessionName = None,
     ledger: LedgerFolder = None,
@@ -44,9 +49,13 @@ def why(
     from ether.store.lineage import why as explain
     from ether.store.origins import kept_texts
     from ether.store.places import find_ledger
+    from ether.store.table_row import table_row
 
-    with LedgerReader.open(find_ledger(ledger if ledger is not None else session, os.environ)) as reader:
-        tree = explain(reader, find(reader, what, last=last), most_steps=steps)
+    table = None if last else table_row(what)
+    named = ledger if ledger is not None else session
+    folder = find_ledger(named, os.environ) if table is None or named else _ledger_of(table)
+    with LedgerReader.open(folder) as reader:
+        tree = explain(reader, find(reader, what if table is None else table.id, last=last), most_steps=steps)
         texts = kept_texts(reader, filter(None, tree.contexts.values()), sources=code)
         if as_json:
             print_json(_as_json(tree, texts))
@@ -55,6 +64,15 @@ def why(
             print_line(harmless(line))
     if tree.is_cut:
         remark(f"the tree goes on: --steps {steps * 10} follows more than {steps} records")
+
+
+def _ledger_of(table: TableRow) -> Path:
+    """The ledger that a table was exported from; where it is not there any more, the session's."""
+    from ether.store.places import find_ledger, is_ledger
+
+    if table.ledger is not None and is_ledger(Path(table.ledger)):
+        return Path(table.ledger)
+    return find_ledger(table.session, os.environ)
 
 
 # -- the tree

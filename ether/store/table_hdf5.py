@@ -48,6 +48,18 @@ def write_hdf5(
                 column.append([row.get(column.name) for row in chunk])
 
 
+def id_in_hdf5(path: Path, row: int) -> tuple[str | None, int, Mapping[str, Any]]:
+    """A row's id, None where there is no such row; how many rows there are; the file's metadata. Raises `MissingExtra`,
+    `OSError`, and `LookupError` where it has no ids."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingExtra("an HDF5 file", "h5py", "hdf5") from error
+    with h5py.File(path) as file:
+        ids = file["id"].asstr()
+        return (ids[row - 1] if 0 < row <= len(ids) else None), len(ids), json.loads(file.attrs.get("ether", "{}"))
+
+
 class _ColumnFile:
     """One column's datasets."""
 

@@ -80,6 +80,33 @@ def test_why_as_json_and_by_row_and_by_the_beginning_of_an_id(bench: Path) -> No
 
 
 @needs_git
+@pytest.mark.parametrize(("name", "library"), [("t.csv", "csv"), ("t.parquet", "pyarrow"), ("t.h5", "h5py")])
+def test_why_of_a_row_of_an_exported_table(bench: Path, tmp_path: Path, name: str, library: str) -> None:
+    pytest.importorskip(library)
+    table = tmp_path / name
+    done = ether(bench, "export", str(bench / "ledger"), "--topic", "summary", "--to", str(table))
+    assert done.code == 0, done.err
+    asked = [ether(tmp_path, "why", f"{table}:{row}", "--json").json["steps"][0] for row in (1, 2)]
+    assert [(step["topic"], step["run"]) for step in asked] == [("summary", "one"), ("summary", "two")]
+    newest = ether(bench, "why", "summary", "--last", "--ledger", "ledger", "--json").json
+    assert ether(tmp_path, "why", f"{name}:2", "--ledger", str(bench / "ledger"), "--json").json == newest
+    ether(tmp_path, "why", f"{name}:3").assert_mistake(1, f"{name}:3", "the rows 1 to 2")
+    ether(tmp_path, "why", f"{name}:0").assert_mistake(1, "the rows 1 to 2")
+    ether(tmp_path, "why", f"other-{name}:1").assert_mistake(1, f"other-{name}:1", "cannot be read")
+
+
+@needs_git
+def test_why_of_a_table_that_was_sorted_and_one_without_ids(bench: Path, tmp_path: Path) -> None:
+    ether(bench, "export", str(bench / "ledger"), "--topic", "summary", "--to", str(tmp_path / "t.csv"))
+    heading, *rows = (tmp_path / "t.csv").read_text().splitlines()
+    (tmp_path / "mine.csv").write_text("\n".join([f"note,{heading}", *(f'"a\nb",{row}' for row in reversed(rows))]))
+    told = ether(tmp_path, "why", "mine.csv:1", "--ledger", str(bench / "ledger"), "--json").json
+    assert told["steps"][0]["run"] == "two"
+    (tmp_path / "plain.csv").write_text("x,y\n1,2\n")
+    ether(tmp_path, "why", "plain.csv:1").assert_mistake(1, "no column 'id'")
+
+
+@needs_git
 def test_why_shows_the_source_on_demand_and_cuts_long_texts(bench: Path) -> None:
     done = ether(bench, "why", "value", "--last", "--ledger", "ledger", "--code")
     assert "source: parts.py" in done.out
