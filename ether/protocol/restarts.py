@@ -13,7 +13,7 @@ from typing import Literal
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 10.0
 STABLE_S = 30.0
-"""Who ran so long begins anew with the pauses."""
+"""Who ran so long, or longer than restarts are counted together, begins anew with the pauses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Restarts:
             self._begun.popleft()
         if len(self._begun) >= self.policy.limit:
             return None
-        if ran_s >= STABLE_S:
+        if ran_s >= min(STABLE_S, self.policy.window_s):
             self._pause_s = 0.0
         pause_s, self._pause_s = self._pause_s, min(max(FIRST_PAUSE_S, self._pause_s * 2), LONGEST_PAUSE_S)
         self._begun.append(now + pause_s)

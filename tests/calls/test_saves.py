@@ -31,6 +31,9 @@ LONG = os.environ.get("ETHER_LONG") == "1"
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and named pipes")
 
 WITHIN_S = 30.0
+AT_ONCE = {"restart": "always", "restart_limit": 1000, "restart_window_s": 0.1}
+"""Restarts that are not counted together, so that the pause before each of them does not grow."""
+
 SESSION = "saves"
 
 
@@ -155,10 +158,11 @@ def test_async_and_later_saves_may_be_pending_and_cancelled(ether: Ether, ledger
 # -- the callee dies
 
 
+@pytest.mark.timeout(600 if LONG else 120)
 def test_a_save_that_is_interrupted_is_never_run_again(ether: Ether, engine: str, ledger: Path, gate: Path) -> None:
     """kill -9 in the middle of each."""
-    tap(ether, {"engine": engine}, doser=doser(ledger, restart="always", restart_limit=1000))
-    rounds = 15 if LONG else 5
+    tap(ether, {"engine": engine}, doser=doser(ledger, **AT_ONCE))
+    rounds = 50 if LONG else 5
     with ether.subscribe("dosing") as dosing:
         for number in range(rounds):
             given = {"call": f"dose {number}", "gate": str(gate)}
@@ -171,8 +175,9 @@ def test_a_save_that_is_interrupted_is_never_run_again(ether: Ether, engine: str
     assert ether.save("doser", "dose", {"call": "last", "number": 1})["status"] == "success"
 
 
+@pytest.mark.timeout(600 if LONG else 120)
 def test_killed_at_any_moment_nothing_is_run_twice(ether: Ether, engine: str, ledger: Path) -> None:
-    tap(ether, {"engine": engine}, doser=doser(ledger, restart="always", restart_limit=1000))
+    tap(ether, {"engine": engine}, doser=doser(ledger, **AT_ONCE))
     statuses: dict[str, str] = {}
     over = threading.Event()
 
@@ -188,12 +193,14 @@ def test_killed_at_any_moment_nothing_is_run_twice(ether: Ether, engine: str, le
 
     chance = random.Random(7)
     with beside(save_on) as saving:
-        for _ in range(15 if LONG else 3):
-            os.kill(ether.get("doser", "pid", timeout_s=WITHIN_S), signal.SIGKILL)
-            begun = len(statuses)
-            more = chance.randrange(1, 60)
-            assert soon(lambda begun=begun, more=more: len(statuses) > begun + more, WITHIN_S)  # type: ignore[misc]
-        over.set()
+        try:
+            for _ in range(50 if LONG else 3):
+                os.kill(ether.get("doser", "pid", timeout_s=WITHIN_S), signal.SIGKILL)
+                begun = len(statuses)
+                more = chance.randrange(1, 60)
+                assert soon(lambda begun=begun, more=more: len(statuses) > begun + more, WITHIN_S)  # type: ignore[misc]
+        finally:
+            over.set()
         saving.result(WITHIN_S)
     done = executions(ledger)
     assert max(done.values()) == 1

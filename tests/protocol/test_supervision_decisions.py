@@ -141,6 +141,12 @@ def test_pauses_double_up_to_a_limit_and_begin_anew_after_a_stable_time() -> Non
     assert restarts.pause_s(10.0, ran_s=STABLE_S) == 0.0
 
 
+def test_who_outlives_the_window_begins_anew_with_the_pauses() -> None:
+    restarts = Restarts(RestartPolicy("always", limit=3, window_s=2.0))
+    assert [restarts.pause_s(float(now), 0.1) for now in (0, 3, 6)] == [0.0, 0.25, 0.5]
+    assert restarts.pause_s(9.0, 2.5) == 0.0
+
+
 def test_too_many_within_the_window_is_the_end_and_later_ones_count_anew() -> None:
     restarts = Restarts(RestartPolicy("always", limit=3, window_s=60.0))
     assert [restarts.pause_s(now, 1.0) is None for now in (0.0, 1.0, 2.0, 3.0)] == [False, False, False, True]
