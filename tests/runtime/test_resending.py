@@ -12,7 +12,6 @@ from brokers import RunningBroker, engines, mosquitto_missing, running_broker
 from lossy_proxy import CALM, Direction, Fate, LossyProxy, Policy
 
 from ether.protocol.history import History
-from ether.runtime import resending
 from ether.runtime.assembly import make_link
 from ether.runtime.client import Client, Subscription
 from ether.runtime.link import Link
@@ -28,6 +27,8 @@ needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(m
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
 LOSSES = Policy(acknowledge_and_drop=0.3, double=0.05, topics=LIVE)
 NOTHING_LIVE = Policy(acknowledge_and_drop=1.0, topics=LIVE)
+NO_QUESTIONS = Policy(acknowledge_and_drop=1.0, topics=r"/control/missed/")
+"""Neither questions nor answers, nor what the receiver says to itself."""
 
 
 class Bench:
@@ -97,7 +98,6 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who does not answer is waited for no longer than 0.3 s."""
     monkeypatch.setattr("ether.protocol.order.PATIENCE_S", 0.3)
-    monkeypatch.setattr(resending, "PATIENCE_S", 0.3)
 
 
 def test_holes_in_the_middle_are_filled_in_order(bench: Bench) -> None:
@@ -233,6 +233,23 @@ def test_a_sender_that_is_gone_leaves_a_report_and_no_wait_without_end(
     assert gap_reports(bench.receiver, caplog) == [
         "receiver missed messages of sender on 'a', number 2 to 4: its sender does not answer"
     ]
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_a_question_or_answer_that_gets_lost_is_asked_again(bench: Bench, direction: Direction) -> None:
+    with closing(bench.subscribe("a")) as subscription:
+        bench.publish(1, 1)
+        assert numbers(subscription, 1) == [1]
+        bench.lose(2, 4)
+        lost = bench.proxy.count(Fate.ACKNOWLEDGE_AND_DROP)
+        bench.proxy.apply(CALM)
+        bench.proxy.apply(NO_QUESTIONS, direction)
+        bench.publish(5, 6)
+        assert bench.proxy.wait_for(lambda: bench.proxy.count(Fate.ACKNOWLEDGE_AND_DROP) > lost, 10)
+        bench.proxy.apply(CALM)
+        assert numbers(subscription, 5) == [2, 3, 4, 5, 6]
+    assert bench.receiver.resending is not None
+    assert bench.receiver.resending.missed == 0
 
 
 def test_what_a_fenced_sender_sends_again_is_refused(bench: Bench) -> None:
