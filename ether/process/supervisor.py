@@ -5,6 +5,9 @@ the instance comes back, or that it does not, and why. Nothing is started again 
 
 The trap: a process that was killed cannot clear anything. What it announced is replaced here, by the one who knows;
 the broker's own notice of the death may come later and must not count for more (`ether.protocol.presence`).
+
+Another one: announcements come in under the session's lock, and take the supervisor's. Whoever holds the supervisor's
+must not speak to the session.
 """
 
 from __future__ import annotations
@@ -219,27 +222,32 @@ class Supervisor:
                 pass  # then its exit code must do
         if kept.killed:
             how = f"{kept.killed}, and was killed"
-        with self._changed:
-            self._after_end(kept, how, failed=child.exit_code != 0 or bool(kept.killed))
-            self._changed.notify_all()
+        self._after_end(kept, how, failed=child.exit_code != 0 or bool(kept.killed))
         if self._session is not None:
             self._session.wake()
 
     def _after_end(self, kept: _Kept, how: str, *, failed: bool) -> None:
-        replaced = self.child(kept.name).exit_code == EXIT_REPLACED
-        comes_back = bool(kept.killed) or (kept.restarts.policy.wants(failed=failed) and not replaced)
-        if self._stopping or kept.leaving or self._session is None or not (kept.name in self._up and comes_back):
-            self._is_over(kept, how)
-            return
         now = time.monotonic()
-        pause_s = kept.restarts.pause_s(now, now - kept.started)
-        if pause_s is None:
+        with self._changed:
+            comes_back = self._comes_back(kept, failed=failed)
+            pause_s = kept.restarts.pause_s(now, now - kept.started) if comes_back else None
+        if not comes_back:
+            self._is_over(kept, how)
+        elif pause_s is None:
             self._give_up(kept, how)
-            return
-        when = f"in {pause_s:g} s" if pause_s else "at once"
-        logger.error("instance %s ended: %s\nStarting it again %s.", kept.name, how, when)
-        self._say(kept, State.RESTARTING, how)
-        kept.due, kept.killed = now + pause_s, ""
+        else:
+            when = f"in {pause_s:g} s" if pause_s else "at once"
+            logger.error("instance %s ended: %s\nStarting it again %s.", kept.name, how, when)
+            self._say(kept, State.RESTARTING, how)
+            with self._changed:  # only now: its next birth must not be spoken for
+                kept.due, kept.killed = (None if self._stopping or kept.leaving else now + pause_s), ""
+                self._changed.notify_all()
+
+    def _comes_back(self, kept: _Kept, *, failed: bool) -> bool:
+        replaced = self.child(kept.name).exit_code == EXIT_REPLACED
+        wanted = bool(kept.killed) or (kept.restarts.policy.wants(failed=failed) and not replaced)
+        leaves = self._stopping or kept.leaving or self._session is None
+        return wanted and not leaves and kept.name in self._up
 
     def _is_over(self, kept: _Kept, how: str) -> None:
         self._ended[kept.name] = how
@@ -336,8 +344,7 @@ class Supervisor:
             self._tell_settings(kept, _CONNECT_S)
         except (OSError, EtherError) as error:
             logger.exception("instance %s could not be started again", kept.name)
-            with self._changed:
-                self._give_up(kept, f"could not be started: {error}")
+            self._give_up(kept, f"could not be started: {error}")
 
     def _react(self, kept: _Kept, why: str) -> None:
         session = self._joined()

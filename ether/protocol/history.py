@@ -196,7 +196,11 @@ class History:
         """Topics, with the numbers that are asked for: above the first, up to the second."""
         for topic, (after, upto) in ask.holes.items():
             yield topic, (after, upto)
-        for topic, head in self.heads().items():
+        heads = self.heads()
+        for topic, nodes in ask.last.items():
+            if node in nodes and topic not in heads and topic not in ask.holes:
+                yield topic, (nodes[node], nodes[node])  # all of it was QoS 0: a sign of life
+        for topic, head in heads.items():
             ages = [age for name, age in ask.filters.items() if topic not in ask.holes and matches(name, topic)]
             if ages:
                 last = ask.last.get(topic, {}).get(node)

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from ether.errors import PayloadError, PayloadTooLarge, TransportClosed, TransportError
 from ether.logs import get_ether_logger
 from ether.protocol.history import Ask, History, Kept, Resent, seconds_on_the_way
-from ether.protocol.order import PATIENCE_S, Gap, Order, Sorted
+from ether.protocol.order import Order
+from ether.protocol.track import Gap, Sorted, Verdict
 from ether.transport.base import Delivery
 from ether.wire.ids import node_of
 from ether.wire.topics import MQTT_MAX_BYTES, MQTT_MAX_LEVELS, SessionTopics, is_data, matches
@@ -64,7 +65,7 @@ class Resending:
         self._lock = threading.Lock()
         self._tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._echo: tuple[str, float] | None = None
+        self._echo = ""
         self._loose = 0
         self._loose_lock = threading.Lock()
         self._closed = False
@@ -216,7 +217,7 @@ class Resending:
         """The connection is lost."""
         with self._lock:
             self._order.went_deaf(time.monotonic())
-            self._echo = None
+            self._echo = ""
 
     def came_up(self) -> None:
         """It is there again: ask everybody, and say how far we got."""
@@ -270,8 +271,8 @@ class Resending:
             case {"node": str(node), "left": True}:
                 with self._lock:
                     self._order.left(node)
-            case {"echo": str(token)}:
-                self._on_echo(token)
+            case {"echo": str(token), "said": float(said_at)} if token == self._echo:
+                self._on_echo(said_at)
 
     def _on_heads(self, node: str, heads: Mapping[str, int]) -> None:
         wanted = [topic for topic in heads if self._tracks(topic)]
@@ -287,18 +288,19 @@ class Resending:
             self._hand_on(self._order.answered(node, answers, time.monotonic()))
             self._look_after()
 
-    def _on_echo(self, token: str) -> None:
-        """What we said to ourselves is back, so our connection brings what others say; who was asked long before it
-        and has said nothing does not answer."""
+    def _on_echo(self, said_at: float) -> None:
+        """What we said to ourselves over this connection is back."""
         with self._lock:
-            if self._echo is None or self._echo[0] != token:
-                return
-            before, self._echo = self._echo[1], None
-            silent = self._order.silent(before)
-            self._hand_on(self._order.give_up(before))
-        if silent:
+            self._conclude(self._order.echoed(said_at, time.monotonic()))
+            self._look_after()
+
+    def _conclude(self, verdict: Verdict[Delivery]) -> None:
+        """Under the lock: some have not answered."""
+        self._hand_on(verdict.sorted)
+        if verdict.doubtful:
+            names = ", ".join(name or "an instance" for name in verdict.doubtful)
             why = "%s does not know whether it missed messages of %s, which does not answer since the outage"
-            self._do(partial(logger.warning, why, self._link.source, ", ".join(silent)))
+            self._do(partial(logger.warning, why, self._link.source, names))
 
     # -- on our own thread
 
@@ -344,14 +346,14 @@ class Resending:
         now = time.monotonic()
         with self._lock:
             questions = self._order.questions(self._link.node, now)
-            echo = None
-            if self._echo is None and self._order.overdue(now):
-                echo = os.urandom(8).hex()
-                self._echo = echo, now - PATIENCE_S
+            says = self._order.says(now)
+            self._echo = self._echo or os.urandom(8).hex()
+            echo = {"echo": self._echo, "said": now}
+            self._conclude(self._order.expired(now))
         for node, ask in questions.items():
-            self._ask(node, ask)
-        if echo is not None:
-            self._link.tell(self._own, {"echo": echo}, timeout_s=_SEND_TIMEOUT_S)
+            self._guarded(partial(self._ask, _EVERYBODY if node is None else node, ask))
+        if says:
+            self._link.tell(self._own, echo, timeout_s=_SEND_TIMEOUT_S)
 
 
 def _not_kept(topic: str, sequence: int, payload: bytes, properties: bytes, now: float) -> None:

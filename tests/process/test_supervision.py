@@ -15,7 +15,15 @@ import pytest
 from brokers import engines, mosquitto_missing
 
 from ether import Ether
+from ether.config import EtherInstanceConfig
 from ether.errors import InstanceLost, LifecycleFailed, NoResponder, StartFailed
+from ether.process.group import make_group
+from ether.process.supervisor import Supervisor
+from ether.protocol.presence import Announcement, State
+from ether.runtime.link import Link
+from ether.runtime.session import Session
+from ether.transport.loopback import LoopbackBroker, LoopbackTransport
+from ether.wire.topics import SessionTopics
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
@@ -254,3 +262,51 @@ def test_one_instance_is_added_restarted_and_removed_while_all_runs(ether: Ether
             ether.remove("x")
     finally:
         other.shutdown()
+
+
+def test_a_death_and_another_ones_readiness_at_the_same_moment_stop_nobody(tmp_path: Path) -> None:
+    """The one is noticed on its own thread, the other under the session's lock; neither may wait for the other."""
+    topics = SessionTopics("test")
+    broker = LoopbackBroker()
+    links = [Link(LoopbackTransport(broker, client_id=name), name, topics) for name in ("program", "good")]
+    group = make_group(str(tmp_path / "folder"))
+    supervisor = Supervisor(lambda: group)
+    session = Session(links[0], topics)
+    death_is_handled, readiness_is_handled, told = threading.Event(), threading.Event(), threading.Event()
+    asked = session.announcement
+
+    def announcement(name: str) -> Announcement | None:
+        if threading.current_thread().name == "ether-wait-bad":
+            death_is_handled.set()
+            assert readiness_is_handled.wait(5)
+        return asked(name)
+
+    def watch_first(announcement: Announcement) -> None:
+        if announcement.state is State.READY:
+            readiness_is_handled.set()
+
+    session.announcement = announcement  # type: ignore[method-assign]
+    session.watch(watch_first)
+    try:
+        for link in links:
+            link.open(5)
+        session.open(5)
+        supervisor.connect(session, lambda *_: pytest.fail("nothing is started here"))
+        session.watch(lambda announcement: told.set() if announcement.state is State.READY else None)
+        for name in ("bad", "good"):
+            supervisor.prepare(name, EtherInstanceConfig(class_path="not.Started"))
+            supervisor.take_name(name, (f"birth of {name}", 1))
+        supervisor.child("bad").kill()
+        assert death_is_handled.wait(5)
+        ready = Announcement("good", State.READY, "birth of good", about={"epoch": 1})
+        links[1].announce(topics.state("good"), ready.to_value())
+        assert told.wait(5)
+        assert supervisor.child("bad").end(5)
+        assert "killed by signal 9" in supervisor.ended["bad"]
+    finally:
+        supervisor.no_more_starts()
+        supervisor.end(supervisor.names, 0)
+        session.close()
+        for link in links:
+            link.close()
+        group.close()

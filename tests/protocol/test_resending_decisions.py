@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,10 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ether.protocol.history import ANSWER_COUNT, Ask, History, Resent, seconds_on_the_way
-from ether.protocol.order import NO_ANSWER, PATIENCE_S, TOO_MUCH, TOO_OLD, Gap, Order, Sorted
+from ether.protocol.order import ASKS, LONGEST_S, NO_ANSWER, PATIENCE_S, TOO_MUCH, TOO_OLD, Order
+from ether.protocol.track import Gap, Sorted, Verdict
 from ether.wire.topics import matches
 
 NODE, ME = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
+TICK_S = 0.25
+SLACK_S = 4 * TICK_S
+"""Each step of an exchange may wait for a tick."""
 
 
 @dataclass
@@ -24,6 +30,7 @@ class Pair:
     order: Order[tuple[str, int]] = field(default_factory=Order)
     got: list[tuple[str, int]] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
     sent: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     now: float = 1000.0
 
@@ -50,6 +57,10 @@ class Pair:
         if result is not None:
             self.got += result.ready
             self.gaps += result.gaps
+
+    def conclude(self, verdict: Verdict[tuple[str, int]]) -> None:
+        self.take(verdict.sorted)
+        self.doubtful += verdict.doubtful
 
     def answer(self, ask: Ask | None, losses: deque[bool] | None = None) -> None:
         """The sender answers; what is sent again may get lost, too."""
@@ -86,6 +97,59 @@ class Pair:
             reported = {n for gap in self.gaps if gap.topic == topic for n in range(gap.first, gap.last + 1)}
             assert not reported & set(got)
             assert {number for number, qos in numbers if qos} <= reported | set(got)
+
+
+class Part(enum.Enum):
+    """Of the exchange about what is missing: each of them may get lost."""
+
+    QUESTION = "question"
+    MESSAGE = "message that is sent again"
+    ANSWER = "answer"
+    ECHO = "echo"
+
+
+@dataclass
+class Exchange:
+    """The exchange between a pair as time goes by. `lost` says of each part, in order, whether it gets lost; the later
+    ones do not. `meanwhile` is called at each tick."""
+
+    pair: Pair
+    lost: dict[Part, list[bool]]
+    meanwhile: Callable[[], object] = lambda: None
+    echo_takes_s: float = 0.0
+    echoes: list[float] = field(default_factory=list)
+
+    def run(self, at_most_s: float = 2 * LONGEST_S) -> float:
+        """Until nothing waits; after how many seconds that was."""
+        pair, began = self.pair, self.pair.now
+        while pair.order.busy:
+            assert pair.now <= began + at_most_s, "something waits for ever"
+            questions = pair.order.questions(ME, pair.now)
+            says = pair.order.says(pair.now)
+            pair.conclude(pair.order.expired(pair.now))
+            for ask in questions.values():
+                self._answer(ask)
+            if says and not self._loses(Part.ECHO):
+                self.echoes.append(pair.now)
+            while self.echoes and self.echoes[0] + self.echo_takes_s <= pair.now:
+                pair.conclude(pair.order.echoed(self.echoes.pop(0), pair.now))
+            self.meanwhile()
+            pair.now += TICK_S
+        return pair.now - began
+
+    def _answer(self, ask: Ask) -> None:
+        if self._loses(Part.QUESTION):
+            return
+        answers = self.pair.history.answer(ask, NODE, matches, self.pair.now)
+        for message in (message for answer in answers for message in answer.messages):
+            if not self._loses(Part.MESSAGE):
+                self.pair.arrive(message.topic, message.sequence)
+        if answers and not self._loses(Part.ANSWER):
+            self.pair.take(self.pair.order.answered(NODE, answers, self.pair.now))
+
+    def _loses(self, part: Part) -> bool:
+        fates = self.lost.get(part)
+        return bool(fates) and fates.pop(0)  # type: ignore[union-attr]
 
 
 def test_a_hole_in_the_middle_is_filled_in_order() -> None:
@@ -192,10 +256,16 @@ def test_a_sender_that_is_gone_is_waited_for_no_longer_than_the_patience() -> No
     pair = Pair()
     for lost in (False, True, False, True, False):
         pair.send("a", lost=lost)
-    assert list(pair.order.questions(ME, pair.now)) == [NODE]
-    assert not pair.order.overdue(pair.now + PATIENCE_S - 0.1)
-    assert pair.order.overdue(pair.now + PATIENCE_S)
-    pair.take(pair.order.give_up(pair.now))
+    asked_at = pair.now
+    for ask in range(1, ASKS + 1):
+        assert list(pair.order.questions(ME, pair.now)) == [NODE]
+        assert not pair.order.says(asked_at + ask * PATIENCE_S / ASKS - 0.1)
+        pair.now = asked_at + ask * PATIENCE_S / ASKS
+        assert pair.got == [("a", 1)]
+        assert pair.order.says(pair.now)
+        assert not pair.order.says(pair.now)
+        pair.conclude(pair.order.echoed(pair.now, pair.now))
+    assert pair.now == asked_at + PATIENCE_S
     assert pair.got == [("a", 1), ("a", 3), ("a", 5)]
     assert pair.gaps == [Gap("cam", "a", 2, 2, NO_ANSWER), Gap("cam", "a", 4, 4, NO_ANSWER)]
     assert not pair.order.busy
@@ -207,7 +277,8 @@ def test_nothing_is_given_up_while_our_own_connection_is_away() -> None:
         pair.send("a", lost=lost)
     pair.order.questions(ME, pair.now)
     pair.order.went_deaf(pair.now)
-    assert not pair.order.overdue(pair.now + 100)
+    assert not pair.order.says(pair.now + 100)
+    assert pair.order.expired(pair.now + 100) == Verdict(Sorted([], []), [])
     assert pair.order.questions(ME, pair.now) == {}
     pair.answer(pair.order.came_back(ME, pair.now + 100))
     assert pair.got == [("a", 1), ("a", 2), ("a", 3)]
@@ -217,13 +288,26 @@ def test_sources_that_do_not_answer_after_an_outage_are_named_once() -> None:
     pair = Pair()
     pair.send("a")
     pair.outage()
-    assert pair.order.silent(pair.now - 1) == []
-    assert pair.order.silent(pair.now) == ["cam"]
-    assert pair.order.silent(pair.now) == []
+    exchange = Exchange(pair, {Part.QUESTION: [True] * 9})
+    assert exchange.run() <= PATIENCE_S + SLACK_S
+    assert pair.doubtful == ["cam"]
+    pair.send("a", lost=True)
+    pair.send("a")
+    Exchange(pair, {}).run()
+    assert pair.got == [("a", 1), ("a", 2), ("a", 3)]
+    pair.outage()
+    exchange.run()
+    assert pair.doubtful == ["cam", "cam"]
+    for _ in range(2):  # forgotten, and therefore not asked for what it may have sent meanwhile
+        pair.outage()
+        exchange.run()
+    assert pair.doubtful == ["cam", "cam"]
+    assert pair.order.topics == set()
     pair.send("a")
     pair.order.left(NODE)
     pair.outage()
-    assert pair.order.silent(pair.now) == []
+    exchange.run()
+    assert pair.doubtful == ["cam", "cam"]
 
 
 def test_more_than_can_be_held_ends_the_waiting() -> None:
@@ -251,6 +335,165 @@ def test_a_topic_that_is_listened_to_no_more_and_then_again_has_missed_nothing()
 def test_what_is_not_a_question_is_ignored(value: object) -> None:
     assert Ask.from_value(value) is None
     assert Resent.from_value("a", value) is None
+
+
+ONCE, ALWAYS = [True], [True] * 10_000
+AGAIN_S = PATIENCE_S / ASKS + SLACK_S
+"""By when a question was asked again, and answered."""
+
+
+def with_holes() -> Pair:
+    """Number 2 was lost at QoS 1, and 4 at QoS 0."""
+    pair = Pair()
+    for lost, qos in ((False, 1), (True, 1), (False, 1), (True, 0), (False, 1)):
+        pair.send("a", qos, lost=lost)
+    return pair
+
+
+@pytest.mark.parametrize("part", Part)
+def test_a_hole_is_filled_whichever_part_of_the_exchange_gets_lost_once(part: Part) -> None:
+    pair = with_holes()
+    assert Exchange(pair, {part: [*ONCE]}).run() <= AGAIN_S
+    assert pair.got == [("a", 1), ("a", 2), ("a", 3), ("a", 5)]
+    assert pair.gaps == []
+
+
+@pytest.mark.parametrize("part", [Part.QUESTION, Part.ANSWER])
+def test_a_hole_is_filled_where_the_first_echo_is_lost_as_well(part: Part) -> None:
+    pair = with_holes()
+    assert Exchange(pair, {part: [*ONCE], Part.ECHO: [*ONCE]}).run() <= PATIENCE_S + SLACK_S
+    assert pair.got == [("a", 1), ("a", 2), ("a", 3), ("a", 5)]
+    assert pair.gaps == []
+
+
+@pytest.mark.parametrize(("part", "gaps"), [(Part.QUESTION, [2, 4]), (Part.ANSWER, [4]), (Part.MESSAGE, [2, 4])])
+@pytest.mark.parametrize(("echoes", "longest_s"), [([], PATIENCE_S), (ALWAYS, LONGEST_S)])
+def test_a_hole_ends_and_is_reported_where_a_part_gets_lost_each_time(
+    part: Part, gaps: list[int], echoes: list[bool], longest_s: float
+) -> None:
+    pair = with_holes()
+    assert Exchange(pair, {part: [*ALWAYS], Part.ECHO: [*echoes]}).run() <= longest_s + SLACK_S
+    assert [gap.first for gap in pair.gaps] == gaps
+    assert pair.got == [("a", number) for number in range(1, 6) if number not in (2, 4)] or part is Part.ANSWER
+    pair.assert_accounted()
+
+
+def test_what_a_source_publishes_meanwhile_is_no_sign_of_an_answer() -> None:
+    pair = with_holes()
+    exchange = Exchange(pair, {Part.QUESTION: [True] * ASKS}, lambda: pair.send("a"))
+    assert exchange.run() <= PATIENCE_S + SLACK_S
+    assert [gap.first for gap in pair.gaps] == [2, 4]
+    pair.assert_accounted()
+
+
+def test_a_broker_that_stands_still_gives_nobody_up() -> None:
+    pair = with_holes()
+    for _ in range(ASKS):
+        pair.order.questions(ME, pair.now)  # on its way
+    said: list[float] = []
+    while len(said) < 10:
+        pair.now += TICK_S
+        said += [pair.now] if pair.order.says(pair.now) else []
+        pair.conclude(pair.order.expired(pair.now))
+    for said_at in said:
+        pair.conclude(pair.order.echoed(said_at, pair.now))
+    assert pair.got == [("a", 1)]
+    Exchange(pair, {}).run()
+    assert pair.got == [("a", 1), ("a", 2), ("a", 3), ("a", 5)]
+    assert pair.gaps == []
+
+
+@pytest.mark.parametrize("part", [Part.QUESTION, Part.ANSWER, Part.MESSAGE])
+def test_what_a_source_says_it_has_sent_is_asked_for_again(part: Part) -> None:
+    pair = Pair()
+    pair.send("a")
+    pair.send("a", lost=True)
+    heads = pair.history.heads()
+    ask = pair.order.heard_heads(NODE, heads, list(heads), ME, pair.now)
+    assert ask is not None
+    exchange = Exchange(pair, {part: [*ONCE]})
+    exchange._answer(ask)
+    assert exchange.run() <= AGAIN_S
+    assert pair.got == [("a", 1), ("a", 2)]
+    pair.send("a", lost=True)
+    heads = pair.history.heads()
+    assert pair.order.heard_heads(NODE, heads, list(heads), ME, pair.now) is not None
+    assert Exchange(pair, {Part.QUESTION: [*ALWAYS]}).run() <= PATIENCE_S + SLACK_S
+    assert pair.gaps == [Gap("cam", "a", 3, 3, NO_ANSWER)]
+
+
+@pytest.mark.parametrize("part", [Part.QUESTION, Part.ANSWER, Part.MESSAGE])
+def test_after_an_outage_sources_are_asked_again(part: Part) -> None:
+    pair = Pair()
+    pair.send("a")
+    pair.order.went_deaf(pair.now)
+    for topic in ("a", "new"):
+        pair.send(topic, lost=True)
+    ask = pair.order.came_back(ME, pair.now)
+    exchange = Exchange(pair, {part: [*ONCE]})
+    exchange._answer(ask)
+    pair.send("new")
+    assert exchange.run() <= PATIENCE_S + SLACK_S
+    assert sorted(pair.got) == [("a", 1), ("a", 2), ("new", 1), ("new", 2)]
+    assert pair.gaps == []
+    assert pair.doubtful == []
+
+
+def test_who_was_never_heard_before_an_outage_and_does_not_answer_is_named_if_it_sends() -> None:
+    pair = Pair()
+    pair.outage()
+    pair.send("a", lost=True)
+    pair.send("a")
+    assert Exchange(pair, {Part.QUESTION: [*ALWAYS]}).run() <= PATIENCE_S + SLACK_S
+    assert pair.got == [("a", 2)]
+    assert pair.doubtful == ["cam"]
+
+
+def test_a_source_that_publishes_at_qos_0_only_answers_too() -> None:
+    pair = Pair()
+    pair.send("a", 0)
+    ask = pair.outage()
+    pair.send("a", 0, lost=True)
+    exchange = Exchange(pair, {})
+    exchange._answer(ask)
+    exchange.run()
+    assert pair.doubtful == []
+    pair.send("a", 0)
+    exchange.run()
+    assert pair.got == [("a", 1), ("a", 3)]
+    assert pair.gaps == []
+
+
+LOSSES = st.dictionaries(st.sampled_from(Part), st.lists(st.booleans(), max_size=60))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([0, 1, 1]), st.booleans()), max_size=30),
+    LOSSES,
+    st.booleans(),
+    st.floats(0, 10),
+)
+def test_whatever_gets_lost_of_the_exchange_every_hole_ends(
+    sends: list[tuple[str, int, bool]], lost: dict[Part, list[bool]], out: bool, echo_takes_s: float
+) -> None:
+    pair = Pair()
+    pair.send("a")
+    pair.send("b")
+    exchange = Exchange(pair, lost, echo_takes_s=echo_takes_s)
+    if out:
+        exchange._answer(pair.outage())
+    later = deque(sends[15:])
+    exchange.meanwhile = lambda: pair.send(later[0][0], later[0][1], lost=later.popleft()[2]) if later else None
+    for topic, qos, is_lost in sends[:15]:
+        pair.send(topic, qos, lost=is_lost)
+    exchange.run(5 * LONGEST_S)
+    while later:
+        exchange.meanwhile()
+    pair.send("a")
+    pair.send("b")
+    exchange.run(5 * LONGEST_S)
+    pair.assert_accounted()
 
 
 AFTERWARDS = st.sampled_from(["", "", "out", "ask"])
