@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ether.errors import NoRunHere, NotAllowedHere
 
 if TYPE_CHECKING:
+    from ether.config.plan import RunPlan
     from ether.process.launch import Launch
     from ether.runtime.client import Client
     from ether.runtime.run import Run
@@ -36,22 +37,23 @@ class Running(ABC):
 
         `resume` goes on with the last run of that name, at the first trial that is not done; with a new one where
         there is none. `suspend_while` maps topics to conditions (a function of the value, or a value): as long as one
-        holds, no trial begins. `progress` draws a bar; left out, where there is a terminal.
+        holds, no trial begins; left out, those that the configuration plans for a run of this name. `progress` draws a
+        bar; left out, where there is a terminal.
 
-        The run has an `id`, `name/N`; `run.trials(…)` and `run.scan(…)` are its trials. Raises, on entering,
-        `RunGoesOn`, `RunDiffers`, `NotSaved`, `InvalidName`.
+        The run has an `id`, `name/N`; `run.trials(…)`, `run.scan(…)` and `run.planned()` are its trials. Raises, on
+        entering, `RunGoesOn`, `RunDiffers`, `NotSaved`, `InvalidName`.
         """
         from ether.config.names import check_name
         from ether.process.run_owner import is_dead_here, owner_facts
         from ether.runtime.run import Run, RunOptions
 
-        self._launched("ether.run()")
+        plan = self._launched("ether.run()").config.plan.get(check_name("run", name))
         client = self._joined("ether.run()")
         if client.saver is None:
             raise NotAllowedHere("ether.run()", "nothing is recorded in a lab")
         owner = owner_facts(client.link.source, client.saver.options.run)
         options = RunOptions(
-            check_name("run", name), metadata, owner, resume, dict(suspend_while or {}), progress
+            name, metadata, owner, resume, _held_up_by(suspend_while, plan), progress, plan
         )  # fmt: skip
         return Run(client, client.saver, options, is_dead_here)
 
@@ -91,3 +93,10 @@ class Running(ABC):
         leader = str(client.session.info(timeout_s).get("program") or "main")
         others = [member.name for member in client.session.announcements() if member.kind != "instance"]
         return [*dict.fromkeys([leader, *others])]
+
+
+def _held_up_by(given: Mapping[str, object] | None, plan: RunPlan | None) -> Mapping[str, object]:
+    """What is given goes before what is planned."""
+    if given is not None or plan is None:
+        return dict(given or {})
+    return dict(plan.suspend_while)

@@ -57,6 +57,7 @@ ENTRIES = (
     Entry("instance", "ether.cli.instance:instance", "Run one instance of a configuration, as a service does."),
     Entry("agent", "ether.cli.agent:agent", "Run instances here for sessions elsewhere."),
     Entry("service", "ether.cli.service:app", "Services that run after a reboot: install, status, logs, remove."),
+    Entry("plan", "ether.cli.plan:plan", "Check an experiment, its time and its disk, before anything moves."),
     Entry("validate", "ether.cli.files:validate", "Check a configuration without starting anything."),
     Entry("schema", "ether.cli.files:schema", "The JSON Schema of a configuration, for editors."),
     Entry("new", "ether.cli.scaffold:new", "Make a project that runs."),

@@ -18,6 +18,7 @@ from ether.config.broker import BrokerField, EmbeddedBroker
 from ether.config.drivers import ArgumentOptions, Identifier, OnConnect, OnStop, PropertyOptions, SafeState, WhenText
 from ether.config.names import check_name, class_path_of
 from ether.config.part import Part
+from ether.config.plan import RunPlans
 from ether.config.record import RecordField
 from ether.errors import ConfigError, InvalidName
 
@@ -295,6 +296,8 @@ class EtherConfig(Part):
         None,
         description="what is recorded to disk: all, a list of topics, or a mapping; left out, what asks to be",
     )
+
+    plan: RunPlans = Field({}, description="a mapping from the names of runs to their trials, for ether plan")
 
     _written: Written | None = PrivateAttr(None)
 

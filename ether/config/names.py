@@ -14,6 +14,9 @@ NAME_RULE = (
     f"a name has 1 to {MAX_NAME_LENGTH} printable characters, none of {' '.join(FORBIDDEN_CHARACTERS)},"
     " and no space at either end."
 )
+PREPARE = "prepare_trial"
+"""The sync topic that prepares trials, unless another one is named."""
+
 CLASS_PATH_RULE = "a class path is written package.module.Class (names joined by dots, at least one dot)."
 
 

@@ -49,6 +49,7 @@
     ├── TrialNotReady (TimeoutError)        … an instance is not ready for the trial, or for its end
     ├── TrialDisturbed (ConnectionError)    … an instance died during the trial
     ├── ReadbackDiffers (ValueError)        … what was read back is not what was set
+    ├── NotPlanned (LookupError)            … `run.planned()`: the configuration does not plan this run
     ├── NoRunHere (LookupError)             … no run goes on that could pause
     ├── ConditionNotMet (TimeoutError)      `ether.wait_for()`: no message met the condition
     ├── LifecycleFailed (RuntimeError)      save_all, cleanup or shutdown: who failed or did not answer
@@ -108,6 +109,7 @@ from ether.errors.reading import (
 from ether.errors.runs import (
     ConditionNotMet as ConditionNotMet,
     NoRunHere as NoRunHere,
+    NotPlanned as NotPlanned,
     ReadbackDiffers as ReadbackDiffers,
     RunDiffers as RunDiffers,
     RunGoesOn as RunGoesOn,

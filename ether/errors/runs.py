@@ -67,6 +67,17 @@ class ReadbackDiffers(EtherError, ValueError):
         super().__init__(f"{trial}: {asked!r:.100} was set and {found!r:.100} read back; at most {within:g} may differ")
 
 
+class NotPlanned(EtherError, LookupError):
+    """`run.planned()`: the configuration says nothing of a run of this name."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        super().__init__(
+            f"run.planned() has no trials: the configuration of this session plans no run {run!r}. Describe it under"
+            " plan: in the YAML, or use run.trials(…)"
+        )
+
+
 class NoRunHere(EtherError, LookupError):
     """What needs a named run, in a session where none goes on."""
 

@@ -17,8 +17,9 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ether.config.names import PREPARE
 from ether.errors import EtherError, RunDiffers, RunGoesOn
 from ether.logs import get_ether_logger
 from ether.protocol import trials as decisions
@@ -27,13 +28,17 @@ from ether.runtime.client import Client
 from ether.runtime.gate import PAUSED, Gate
 from ether.runtime.run_book import RunBook
 from ether.runtime.run_remote import RUN, RunEar
-from ether.runtime.run_trials import PREPARE, READY_S, Trials
+from ether.runtime.run_trials import READY_S, Trials
 from ether.runtime.saving import Saver
 from ether.runtime.scanning import Scan
 from ether.runtime.spreading import Spreader
 from ether.runtime.tagging import Tag
 from ether.wire.codec import decode, encode
 from ether.wire.run_ids import latest, next_id
+
+if TYPE_CHECKING:
+    from ether.config.plan import RunPlan
+    from ether.runtime.planned import PlannedTrials
 
 logger = get_ether_logger("Ether")
 
@@ -53,6 +58,8 @@ class RunOptions:
     resume: bool = False
     suspend_while: Mapping[str, object] = field(default_factory=dict)
     progress: bool | None = None
+    plan: RunPlan | None = None
+    """What the configuration plans for this run."""
 
 
 class Run:
@@ -215,6 +222,13 @@ class Run:
         conditions = decisions.grid_of(values, by) if isinstance(values, Mapping) else list(values)
         row = self.trials(conditions, order=order, seed=seed, prepare=prepare, again=again, timeout_s=timeout_s)
         return Scan(row, setter, read, within, several=isinstance(values, Mapping))
+
+    def planned(self) -> PlannedTrials:
+        """The trials that the configuration plans for a run of this name (`plan:`), as `ether plan` checks them: what
+        is set and called in each comes before its body. Raises `NotPlanned`; otherwise as `trials` and `scan`."""
+        from ether.runtime.planned import planned_trials
+
+        return planned_trials(self, self._options.plan)
 
     def _planned_before(self, recorded: decisions.Plan, given: Sequence[Any]) -> decisions.Plan:
         if why := decisions.difference(recorded.conditions, plain(given)):

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ether.config.names import PREPARE
 from ether.errors import NoResponder, TrialDisturbed
 from ether.logs import get_ether_logger
 from ether.protocol import trials as decisions
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from ether.runtime.run import Run
 
 logger = get_ether_logger("Ether")
-
-PREPARE = "prepare_trial"
-"""The sync topic that prepares trials, unless another one is named."""
 
 READY_S = 60.0
 

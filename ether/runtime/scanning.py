@@ -34,10 +34,10 @@ class Scan(Iterator[Trial]):
         trial = next(self.row)
         asked = trial.condition
         answer = self._setter(**asked) if self._several else self._setter(asked)
-        _refuse_failure(trial, answer)
+        refuse_failure(trial, answer)
         if self._read is not None:
             trial.readback = self._read()
-            _refuse_failure(trial, trial.readback)
+            refuse_failure(trial, trial.readback)
         self.row.note_setting(trial)
         self._check(trial, asked)
         return trial
@@ -54,7 +54,7 @@ class Scan(Iterator[Trial]):
             raise ReadbackDiffers(str(trial), asked, found, self._within)
 
 
-def _refuse_failure(trial: Trial, answer: object) -> None:
-    """A status that says `error` is one."""
+def refuse_failure(trial: Trial, answer: object) -> None:
+    """A status that says `error` is one: `RuntimeError`."""
     if isinstance(answer, Mapping) and answer.get("status") == "error" and "error" in answer:
         raise RuntimeError(f"{trial}: {answer.get('message') or answer['error']}")
