@@ -18,6 +18,7 @@ from ether.cli.recorded import (
     Run,
     Since,
     Topic,
+    Trials,
     Until,
     Where,
     asked,
@@ -41,6 +42,7 @@ def data(
     ledger: Ledger = None,
     topic: Topic = None,
     run: Run = None,
+    trial: Trials = None,
     instance: Instance = None,
     since: Since = None,
     until: Until = None,
@@ -59,7 +61,8 @@ def data(
     elif topics:
         show_topics(topic_rows(ledger), as_json=json)
     else:
-        found = asked(ledger, topic, run, instance, since, until, where, tuple(kind or ("data", "record")))
+        kinds = tuple(kind or ("data", "record"))
+        found = asked(ledger, topic, run, instance, since, until, where, kinds, trial)
         if json:
             for record in _last(found, lines):
                 print_json(record_to_json(record), lines=True)
@@ -80,13 +83,24 @@ def _show_records(found: Data, lines: int) -> None:
     remark(
         f"{found.folder}: {f'the last {len(rows):,} of {count:,} records' if count > lines else f'{count:,} records'}"
     )
-    columns = {"time": "TIME", "topic": "TOPIC", "source": "FROM", "value": "VALUE"}
+    columns = {"time": "TIME", "topic": "TOPIC", "source": "FROM", "trial": "TRIAL", "value": "VALUE"}
+    if all(record.trial is None for record in rows):
+        del columns["trial"]
     print_table([_row(record) for record in rows], columns, nothing="nothing was recorded that fits")
 
 
 def _row(record: Record) -> dict[str, object]:
     value = shown_value(to_json(record.value), _VALUE_CHARS)
-    return {"time": shown_time(record.time), "topic": record.topic, "source": record.source, "value": value}
+    return {
+        "time": shown_time(record.time), "topic": record.topic, "source": record.source,
+        "trial": _shown_trial(record), "value": value,
+    }  # fmt: skip
+
+
+def _shown_trial(record: Record) -> str:
+    if record.trial is None:
+        return ""
+    return f"{record.trial}" if record.attempt in (None, 1) else f"{record.trial} (attempt {record.attempt})"
 
 
 def record_to_json(record: Record) -> dict[str, Any]:
@@ -94,7 +108,7 @@ def record_to_json(record: Record) -> dict[str, Any]:
     facts = ("time", "topic", "source", "id", "run", "kind", "row")
     told = {name: getattr(record, name) for name in facts}
     told |= {"parents": list(record.parents), "value": to_json(record.value)}
-    for name in ("replay_of", "problem"):
+    for name in ("trial", "attempt", "replay_of", "problem"):
         if getattr(record, name) is not None:
             told[name] = getattr(record, name)
     return told

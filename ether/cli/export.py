@@ -10,7 +10,7 @@ import typer
 from ether.cli.exits import CommandMistake, Exit
 from ether.cli.options import Json
 from ether.cli.output import print_json, print_line
-from ether.cli.recorded import Instance, Ledger, Run, Since, Topic, Until, Where, asked
+from ether.cli.recorded import Instance, Ledger, Run, Since, Topic, Trials, Until, Where, asked
 
 if TYPE_CHECKING:
     from ether.store.export_table import Exported
@@ -26,6 +26,7 @@ def export(
     ledger: Ledger = None,
     topic: Topic = None,
     run: Run = None,
+    trial: Trials = None,
     instance: Instance = None,
     since: Since = None,
     until: Until = None,
@@ -39,7 +40,8 @@ def export(
     if form is not None and form not in exports.EXPORTS:
         raise CommandMistake(f"found --format {form}; there are {', '.join(exports.EXPORTS)}")
     form = form or exports.form_of(to)
-    done = exports.export(asked(ledger, topic, run, instance, since, until, where), to, form)
+    chosen = asked(ledger, topic, run, instance, since, until, where, trials=trial)
+    done = exports.export(chosen, to, form)
     if json:
         print_json(_facts(done))
     else:

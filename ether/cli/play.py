@@ -11,7 +11,7 @@ from ether.cli.exits import Exit
 from ether.cli.joined import joined
 from ether.cli.options import BrokerUrl, Json, SessionName
 from ether.cli.output import print_json, print_line, remark
-from ether.cli.recorded import Instance, Ledger, Run, Since, Topic, Until, Where, asked
+from ether.cli.recorded import Instance, Ledger, Run, Since, Topic, Trials, Until, Where, asked
 
 if TYPE_CHECKING:
     from ether.runtime.replay import Played
@@ -21,6 +21,7 @@ def play(
     ledger: Ledger = None,
     topic: Topic = None,
     run: Run = None,
+    trial: Trials = None,
     instance: Instance = None,
     since: Since = None,
     until: Until = None,
@@ -41,7 +42,7 @@ def play(
     from ether.runtime.replay import Player
 
     factor = speed_of(speed)
-    data = asked(ledger, topic, run, instance, since, until, where, kinds=("data",))
+    data = asked(ledger, topic, run, instance, since, until, where, ("data",), trial)
     described = {"ledger": str(data.folder), **data.query.said, "speed": speed, "as": as_topic or ""}
     with joined(session, broker) as client, saving(client, described):
         player = Player(client, data, factor, as_topic)

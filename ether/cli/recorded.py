@@ -15,6 +15,7 @@ from ether.cli.exits import CommandMistake
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ether.process.run_facts import WhichTrials
     from ether.store.data import Data
 
 Ledger = Annotated[
@@ -24,7 +25,13 @@ Ledger = Annotated[
 Topic = Annotated[
     str | None, typer.Option("--topic", "-T", metavar="TOPIC", help="Of this topic; + and # are wildcards.")
 ]
-Run = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of this run.")]
+Run = Annotated[
+    str | None, typer.Option("--run", metavar="RUN", help="Of this run; of a named one its name means the last.")
+]
+Trials = Annotated[
+    list[str] | None,
+    typer.Option("--trial", metavar="N", help="Of this trial of --run; may be repeated; all: of those that are done."),
+]
 Instance = Annotated[str | None, typer.Option("--instance", "-i", metavar="NAME", help="Published by this one.")]
 Since = Annotated[
     str | None, typer.Option("--since", metavar="WHEN", help="From then on: 10m, 2h, 1d ago, or a date and time.")
@@ -44,12 +51,15 @@ def asked(
     until: str | None,
     where: Sequence[str] | None,
     kinds: Sequence[str] = ("data", "record"),
+    trials: Sequence[str] | None = None,
 ) -> Data:
     """The records that were asked for. Raises `NoLedger`, `SeveralLedgers`, `QueryMistake`, `InvalidName`."""
+    from ether.process.run_facts import of_run
     from ether.store.asking import ask
 
     now = time.time()
-    return ask(
+    chosen = _trials(trials)
+    data = ask(
         ledger,
         topic,
         run,
@@ -61,6 +71,19 @@ def asked(
         now=now,
         environment=os.environ,
     )
+    return of_run(data, chosen)
+
+
+def _trials(given: Sequence[str] | None) -> WhichTrials | None:
+    """`all`, or the numbers of trials."""
+    if not given:
+        return None
+    if list(given) == ["all"]:
+        return "all"
+    for text in given:
+        if not text.isdecimal():
+            raise CommandMistake(f"found --trial {text}; expected the number of a trial, or all, once")
+    return [int(text) for text in given]
 
 
 def ledger_folder(ledger: str | None) -> Path:

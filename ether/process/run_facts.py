@@ -39,7 +39,8 @@ def of_run(data: Data, trial: WhichTrials | None) -> Data:
         there = [summary.run for summary in reader.runs()]
         run = name if name in there else latest(name, there) or name
         attempts = None if trial is None else _attempts(runs_in(reader, run).get(run), run, trial)
-    return Data(data.folder, replace(data.query, run=run, attempts=attempts))
+    said = data.query.said if trial is None else {**data.query.said, "trial": _told(trial)}
+    return Data(data.folder, replace(data.query, run=run, attempts=attempts, said=said))
 
 
 def _attempts(state: RunState | None, run: str, wanted: WhichTrials) -> dict[int, int]:
@@ -54,6 +55,10 @@ def _attempts(state: RunState | None, run: str, wanted: WhichTrials) -> dict[int
         if number not in counts:
             raise QueryMistake(f"trial {number!r} of run {run!r} is not done; {_told_done(counts)}")
     return {number: counts[number] for number in numbers if isinstance(number, int)}
+
+
+def _told(trial: WhichTrials) -> str:
+    return str(trial) if isinstance(trial, (int, str)) else ", ".join(map(str, trial))
 
 
 def _told_done(counts: Mapping[int, int]) -> str:

@@ -66,6 +66,52 @@ def gappy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.fixture(scope="module")
+def trialled() -> Path:
+    """The ledger of the session `tried`: a named run, whose second trial was cut short and repeated, then a third one
+    that is not done."""
+    main_, probe = Source("main"), Source("probe")
+    main_.add("dose/1", {"event": "begin", "metadata": {}}, BEGAN, kind="run")
+    plan = {"event": "plan", "first": 1, "order": [1, 2, 3], "conditions": [0.1, 0.2, 0.3]}
+    main_.add("dose/1/trials", plan, BEGAN, kind="run")
+    steps = [(1, 1, "done"), (2, 1, "disturbed"), (2, 2, "done"), (3, 1, "left")]
+    for number, (trial, attempt, status) in enumerate(steps):
+        at = BEGAN + 10 * number
+        tag = {"run": "dose/1", "trial": trial, "attempt": attempt}
+        main_.add("dose/1/trials", {"event": "trial", **tag}, at, kind="run")
+        probe.add("response", {"dose": trial / 10, "attempt": attempt}, at + 1, more=tag)
+        main_.add("dose/1/trials", {"event": "trial-end", **tag, "status": status}, at + 5, kind="run")
+    return make_ledger(default_folder("tried", os.environ), [main_, probe], session="tried")
+
+
+@pytest.mark.usefixtures("trialled")
+def test_data_of_trials(ether: Ether) -> None:
+    def found(*words: str) -> list[tuple[int, int]]:
+        lines = ether("data", "tried", "--topic", "response", "--json", *words).lines
+        assert all(line["value"] == {"dose": line["trial"] / 10, "attempt": line["attempt"]} for line in lines)
+        return [(line["trial"], line["attempt"]) for line in lines]
+
+    assert found() == found("--run", "dose") == [(1, 1), (2, 1), (2, 2), (3, 1)]
+    assert found("--run", "dose", "--trial", "all") == [(1, 1), (2, 2)]
+    assert found("--run", "dose/1", "--trial", "2") == [(2, 2)]
+    assert found("--run", "dose", "--trial", "2", "--trial", "1") == [(1, 1), (2, 2)]
+    rows = ether("data", "tried", "--topic", "response").out.splitlines()
+    assert rows[0].split() == ["TIME", "TOPIC", "FROM", "TRIAL", "VALUE"]
+    assert "2 (attempt 2)  {" in rows[3]
+    ether("data", "tried", "--run", "dose", "--trial", "3").assert_mistake(2, "trial 3", "done are 1, 2")
+    ether("data", "tried", "--trial", "1").assert_mistake(2, "run=")
+    ether("data", "tried", "--run", "dose", "--trial", "second").assert_mistake(2, "--trial second", "all")
+
+
+@pytest.mark.usefixtures("trialled")
+def test_trials_are_exported_and_the_file_says_which(ether: Ether, tmp_path: Path) -> None:
+    done = ether("export", "tried", "--run", "dose", "--trial", "2", "--to", "two.parquet")
+    assert done.code == 0, done
+    table = pq.read_table(tmp_path / "two.parquet")
+    assert set(zip(table["trial"].to_pylist(), table["attempt"].to_pylist(), strict=True)) == {(2, 2)}
+    assert json.loads(table.schema.metadata[b"ether"])["query"] == {"run": "dose", "trial": "2"}
+
+
 @pytest.mark.usefixtures("folder")
 def test_data_as_a_table(ether: Ether) -> None:
     done = ether("data", "past")
