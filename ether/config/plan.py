@@ -67,6 +67,8 @@ def _check_one_source(plan: RunPlan) -> RunPlan:
     if (plan.trials is None) == (plan.conditions is None):
         given = "neither trials nor conditions" if plan.trials is None else "both trials and conditions"
         raise ConfigError(f"found {given}; expected one of them: a number of trials, or the conditions of each.")
+    if plan.set is not None and plan.conditions is None:
+        raise ConfigError("found set without conditions; what is set are the conditions.", path="set")
     return plan
 
 

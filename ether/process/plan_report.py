@@ -20,10 +20,10 @@ from ether.process.planned_lab import PlannedLab, lines_of
 from ether.process.run_facts import runs_in
 from ether.protocol.estimates import Estimate, Past, PastTopic, disk_faults, estimate, past_trials, time_faults
 from ether.protocol.planned_calls import Fault, nearest
-from ether.protocol.planning import conditions_at, run_faults
+from ether.protocol.planning import run_faults, trial_count
 from ether.protocol.trials import RunState
 from ether.store.ledger_reader import LedgerReader
-from ether.store.places import default_folder, find_ledger
+from ether.store.places import data_folder, default_folder, find_ledger
 from ether.store.stored_record import StoredRecord
 
 logger = get_ether_logger("Ether")
@@ -76,6 +76,8 @@ def plan_report(
         faults += time_faults(plan, place, run.estimate, run.past)
         faults += disk_faults(place, run.estimate, run.free_bytes, str(folder))
         runs.append(run)
+    if plans and (blind := [name for name, member in lab.members.items() if member.spec is None]):
+        lab.unseen.append(f"whether topics come, and sync topics are marked: {', '.join(blind)} may do it")
     lines = lines_of(faults, config)
     findings = sorted((Finding(fault, lines[fault]) for fault in faults), key=lambda found: found.line or 0)
     return PlanReport(tuple(lab.members), tuple(runs), tuple(findings), tuple(lab.unseen), str(folder))
@@ -101,10 +103,7 @@ def _recorded(config: EtherConfig) -> Iterable[str] | None:
 def _planned(
     name: str, plan: RunPlan, states: Mapping[str, RunState], past_folder: Path | None, folder: Path
 ) -> PlannedRun:
-    try:
-        trials = len(conditions_at(plan, ()))
-    except ValueError:
-        trials = 0  # a fault of its own
+    trials = trial_count(plan)
     runs, seconds = past_trials(states.values(), name)
     topics = _past_topics(past_folder, states, name, plan.data) if past_folder is not None and plan.data else {}
     past = Past(runs, seconds, topics)
@@ -117,7 +116,7 @@ def _planned(
 def _folder(config: EtherConfig, environment: Mapping[str, str]) -> Path:
     if config.record is not None and config.record.folder is not None:
         return Path(config.record.folder).absolute()
-    return default_folder(config.session or "session", environment)
+    return data_folder(environment) if config.session is None else default_folder(config.session, environment)
 
 
 def _free_bytes(folder: Path) -> float:

@@ -7,6 +7,7 @@ is no instance, so a plan says which ones do (`outside`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ from ether.protocol.planned_calls import (
     unbound,
     unit_faults,
 )
-from ether.protocol.trials import conditions_of, grid_of
+from ether.protocol.trials import GRID, grid_of
 from ether.spec.arguments import Arguments
 from ether.spec.marks import MarkKind
 from ether.spec.methods import MethodSpec
@@ -54,15 +55,38 @@ class Condition:
 
 def conditions_at(plan: RunPlan, place: Place) -> list[Condition]:
     """The conditions of all trials. Raises `ValueError` for parameters that do not fit one another."""
-    here = (*place, "conditions")
     if isinstance(plan.conditions, Mapping):
         numbers = grid_of({name: range(len(values)) for name, values in plan.conditions.items()}, plan.by)
-        return [_of_parameters(plan.conditions, row, here) for row in numbers]
-    given = conditions_of(plan.trials) if plan.conditions is None and plan.trials else plan.conditions or []
+        return [_of_parameters(plan.conditions, row, (*place, "conditions")) for row in numbers]
+    return _listed_conditions(plan, place)
+
+
+def _listed_conditions(plan: RunPlan, place: Place) -> list[Condition]:
+    if not isinstance(plan.conditions, list):
+        return [Condition(None, (*place, "trials"), {}) for _ in range(plan.trials or 0)]
+    here = (*place, "conditions")
     return [
         Condition(value, (*here, at), {key: (*here, at, key) for key in value} if isinstance(value, Mapping) else {})
-        for at, value in enumerate(given)
+        for at, value in enumerate(plan.conditions)
     ]
+
+
+def trial_count(plan: RunPlan) -> int:
+    """How many trials there are, without making each."""
+    if isinstance(plan.conditions, Mapping):
+        lengths = [len(values) for values in plan.conditions.values()]
+        return math.prod(lengths) if plan.by == GRID else max(lengths, default=0)
+    return len(plan.conditions) if plan.conditions is not None else plan.trials or 0
+
+
+def _telling(plan: RunPlan, place: Place) -> list[Condition]:
+    """Conditions in which every value occurs: of a grid not all combinations, because each value is taken or refused by
+    itself. Raises `ValueError`."""
+    if not isinstance(plan.conditions, Mapping) or plan.by != GRID or not all(plan.conditions.values()):
+        return conditions_at(plan, place)[:1] if plan.conditions is None else conditions_at(plan, place)
+    first = dict.fromkeys(plan.conditions, 0)
+    rows = [first] + [first | {name: at} for name, values in plan.conditions.items() for at in range(1, len(values))]
+    return [_of_parameters(plan.conditions, row, (*place, "conditions")) for row in rows]
 
 
 def _of_parameters(parameters: Mapping[str, list[Any]], row: Mapping[str, int], here: Place) -> Condition:
@@ -73,7 +97,7 @@ def _of_parameters(parameters: Mapping[str, list[Any]], row: Mapping[str, int], 
 def run_faults(plan: RunPlan, place: Place, company: Company, recorded: Iterable[str] | None) -> list[Fault]:
     """Everything that is wrong with one run. `recorded` are the topics that the session records, None for all."""
     try:
-        conditions = conditions_at(plan, place)
+        conditions = _telling(plan, place)
     except ValueError as error:
         return [Fault((*place, "conditions"), "parameters", str(error))]
     found = [

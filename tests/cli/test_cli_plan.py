@@ -16,7 +16,7 @@ from command_line import Done, ether
 from ether.cli.main import main
 from ether.config import load_config
 from ether.protocol.planned_calls import Fault, Member
-from ether.protocol.planning import conditions_at, run_faults
+from ether.protocol.planning import conditions_at, run_faults, trial_count
 
 PARTS = '''
 """A bench: an oven of somebody else, a stage, a camera, a door."""
@@ -294,6 +294,8 @@ def test_one_run_alone(bench: Path) -> None:
 def test_what_is_no_configuration_is_code_3(bench: Path) -> None:
     plan(bench, SOUND.replace("each: 20s", "each: 20")).assert_mistake(3, "lab.yaml:25", "plan.anneal.each", "unit")
     plan(bench, SOUND.replace("stage.move", "move")).assert_mistake(3, "plan.map.set", "stage.move")
+    without = SOUND.replace("conditions: [10, 20, 30]", "trials: 3")
+    plan(bench, without).assert_mistake(3, "plan.anneal.set", "without conditions")
     plan(bench, SOUND.replace("20 B", "20")).assert_mistake(3, "plan.anneal.data", "2 MB")
     plan(bench, SOUND, "--ledger", "nowhere").assert_mistake(4, "nowhere")
 
@@ -309,7 +311,10 @@ def test_what_runs_elsewhere_is_said_not_to_be_looked_at(bench: Path) -> None:
     text = SOUND.replace("{class_path: plan_parts.Door}", "{class_path: on_the_pi.Door, host: pi}")
     told = plan(bench, text, "--json")
     assert told.code == 0
-    assert told.json["not_looked_at"] == ["door runs on pi, and its class is not here"]
+    assert told.json["not_looked_at"] == [
+        "door runs on pi, and its class is not here",
+        "whether topics come, and sync topics are marked: door may do it",
+    ]
 
 
 def test_what_a_module_prints_does_not_spoil_the_json(bench: Path) -> None:
@@ -345,6 +350,23 @@ def test_nothing_is_said_of_topics_where_a_class_cannot_be_looked_at() -> None:
     unknown = {"a": Member("a", ("instances", "a"))}
     assert run_faults(config.plan["r"], place, unknown, None) == []
     assert [type(fault) for fault in run_faults(config.plan["r"], place, {}, None)] == [Fault, Fault]
+
+
+def test_a_grid_of_ten_million_trials_is_checked_value_by_value() -> None:
+    values = list(range(216))
+    config = load_config({"plan": {"r": {"conditions": {"x": values, "y": values, "z": values}, "each": "1s"}}})
+    assert trial_count(config.plan["r"]) == 216**3
+    assert run_faults(config.plan["r"], ("plan", "r"), {}, None) == []
+
+
+def test_trials_without_conditions_are_told_once(bench: Path) -> None:
+    parts = PARTS.replace("exposure_ms: int = 10", "exposure_ms: int")
+    (bench / "plan_parts.py").write_text(parts)
+    kept = SOUND.partition("  expose:")[0].replace("conditions: [10, 20, 30]\n    set: {call: oven.set_power, unit: W}",
+                                                   "trials: 3")  # fmt: skip
+    told = plan(bench, kept, "--run", "anneal", "--json").json["faults"]
+    assert [(fault["path"], fault["found"]) for fault in told] == [("plan.anneal.trials", "nothing")]
+    assert "a value is required" in told[0]["valid"]
 
 
 def test_conditions_know_where_they_are_written() -> None:
