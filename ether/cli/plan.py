@@ -24,16 +24,28 @@ PastLedger = Annotated[
 ]
 
 
-def plan(file: ConfigFile = None, run: RunName = None, ledger: PastLedger = None, json: Json = False) -> int:
-    """Check instances and planned runs against their classes, the clock and the disk. Classes are imported; nothing is
-    built, started or moved. Ends with 1 where something is wrong."""
+Programs = Annotated[
+    list[str] | None,
+    typer.Option("--program", "-p", metavar="FILE", help="A program to read, not to run, too; may be repeated."),
+]
+
+
+def plan(
+    file: ConfigFile = None,
+    program: Programs = None,
+    run: RunName = None,
+    ledger: PastLedger = None,
+    json: Json = False,
+) -> int:
+    """Check instances, planned runs and programs against the classes, the clock and the disk. Classes are imported;
+    nothing is built, started or moved. Ends with 1 where something is wrong."""
     from ether.config import load_config
     from ether.process.plan_report import plan_report
 
     path = chosen_file(file, Path.cwd())
     config = load_config(path)
     make_importable(path)
-    report = plan_report(config, run, ledger, os.environ)
+    report = plan_report(config, run, ledger, os.environ, program or ())
     if json:
         print_json(_to_json(path, report))
     else:
@@ -61,7 +73,7 @@ def _told(path: str, finding: Finding) -> str:
 
     fault = finding.fault
     said = fault.text.replace("\n", " ")
-    return str(ConfigError(said, file=path, line=finding.line, path=dotted(fault.place)))
+    return str(ConfigError(said, file=finding.file or path, line=finding.line, path=dotted(fault.place)))
 
 
 def dotted(place: tuple[str | int, ...]) -> str:
@@ -87,8 +99,9 @@ def _row(run: PlannedRun) -> dict[str, object]:
 def _to_json(path: str, report: PlanReport) -> dict[str, Any]:
     faults = [
         {
-            "file": path, "line": finding.line, "path": dotted(finding.fault.place), "found": finding.fault.found,
-            "valid": finding.fault.valid, "nearest": finding.fault.nearest, "text": _told(path, finding),
+            "file": finding.file or path, "line": finding.line, "path": dotted(finding.fault.place),
+            "found": finding.fault.found, "valid": finding.fault.valid, "nearest": finding.fault.nearest,
+            "text": _told(path, finding),
         }
         for finding in report.findings
     ]  # fmt: skip

@@ -8,7 +8,7 @@ its speed.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from ether.process.run_facts import runs_in
 from ether.protocol.estimates import Estimate, Past, PastTopic, disk_faults, estimate, past_trials, time_faults
 from ether.protocol.planned_calls import Fault, nearest
 from ether.protocol.planning import run_faults, trial_count
+from ether.protocol.program import Program, read_program
+from ether.protocol.program_faults import program_faults
 from ether.protocol.trials import RunState
 from ether.store.ledger_reader import LedgerReader
 from ether.store.places import data_folder, default_folder, find_ledger
@@ -45,6 +47,8 @@ class Finding:
 
     fault: Fault
     line: int | None
+    file: str = ""
+    """The program in which it is written; "" for the configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +63,26 @@ class PlanReport:
 
 
 def plan_report(
-    config: EtherConfig, only: str | None, ledger: str | None, environment: Mapping[str, str]
+    config: EtherConfig,
+    only: str | None,
+    ledger: str | None,
+    environment: Mapping[str, str],
+    programs: Sequence[str] = (),
 ) -> PlanReport:
-    """Look at everything. `only` is one run's name, `ledger` the session or folder whose past counts. Raises
-    `ConfigError`, `NoLedger` and `SeveralLedgers` for what was named and is not there, `LedgerError`."""
+    """Look at everything. `only` is one run's name, `ledger` the session or folder whose past counts, `programs` are
+    files that are read and not run. Raises `ConfigError`, `NoLedger` and `SeveralLedgers` for what was named and is not
+    there, `LedgerError`."""
     plans = _chosen(config, only)
+    read = {file: _read(file) for file in programs}
+    published = [topic for program in read.values() for topic in sorted(program.publishes)]
     lab = PlannedLab.of(config)
     folder = _folder(config, environment)
     faults, runs = list(lab.faults), []
     states, past_folder = _states(config, ledger, environment)
     for name, plan in plans.items():
         place = ("plan", name)
-        found = run_faults(plan, place, lab.members, _recorded(config))
+        heard = plan.model_copy(update={"outside": (*plan.outside, *published)})
+        found = run_faults(heard, place, lab.members, _recorded(config))
         faults += found
         run = _planned(name, plan, states, past_folder, folder)
         faults += time_faults(plan, place, run.estimate, run.past)
@@ -80,7 +92,29 @@ def plan_report(
         lab.unseen.append(f"whether topics come, and sync topics are marked: {', '.join(blind)} may do it")
     lines = lines_of(faults, config)
     findings = sorted((Finding(fault, lines[fault]) for fault in faults), key=lambda found: found.line or 0)
+    for file, program in read.items():
+        findings += _of_program(file, program, config, lab)
     return PlanReport(tuple(lab.members), tuple(runs), tuple(findings), tuple(lab.unseen), str(folder))
+
+
+def _read(file: str) -> Program:
+    try:
+        return read_program(Path(file).read_bytes(), file)
+    except OSError as error:
+        raise ConfigError(f"the program cannot be read: {error.strerror or error}.", file=file) from error
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        raise ConfigError(f"this is no Python: {getattr(error, 'msg', error)}.", file=file, line=line) from error
+
+
+def _of_program(file: str, program: Program, config: EtherConfig, lab: PlannedLab) -> list[Finding]:
+    """What is wrong with a program. What cannot be read in it is said."""
+    if program.unread:
+        lines = ", ".join(map(str, program.unread))
+        lab.unseen.append(f"{file}, line {lines}: what is meant is only known when it runs")
+    outside = [topic for plan in config.plan.values() for topic in plan.outside]
+    found = program_faults(program, lab.members, config.plan, outside)
+    return [Finding(each.fault, each.line, file) for each in found]
 
 
 def _chosen(config: EtherConfig, only: str | None) -> Mapping[str, RunPlan]:

@@ -170,7 +170,8 @@ def marked(company: Company, kind: MarkKind) -> dict[str, list[tuple[str, Method
     return found
 
 
-def _all_known(company: Company) -> bool:
+def all_known(company: Company) -> bool:
+    """Whether every class could be looked at."""
     return all(member.spec is not None for member in company.values())
 
 
@@ -180,7 +181,7 @@ def _sync_faults(plan: RunPlan, place: Place, company: Company) -> Iterator[Faul
     if plan.prepare not in (None, PREPARE):
         asked.append(((*place, "prepare"), str(plan.prepare)))
     for here, topic in asked:
-        if topic not in known and _all_known(company):
+        if topic not in known and all_known(company):
             valid = f"marked with ether_sync are: {listed(known)}"
             yield Fault(here, f"the sync topic {topic!r}, which nobody marks", valid, nearest(topic, known))
 
@@ -239,7 +240,7 @@ def _topic_faults(plan: RunPlan, place: Place, company: Company) -> Iterator[Fau
     ]
     known = marked(company, MarkKind.PUB)
     for here, topic in asked:
-        if not _comes(topic, known, plan.outside) and _all_known(company):
+        if not comes(topic, known, plan.outside) and all_known(company):
             valid = (
                 f"published are: {listed(known)}; what comes from a program, or from a device that is no instance, is"
                 " listed under outside"
@@ -247,7 +248,8 @@ def _topic_faults(plan: RunPlan, place: Place, company: Company) -> Iterator[Fau
             yield Fault(here, f"the topic {topic!r}, which nobody publishes", valid, nearest(topic, known))
 
 
-def _comes(topic: str, known: Iterable[str], outside: Iterable[str]) -> bool:
+def comes(topic: str, known: Iterable[str], outside: Iterable[str]) -> bool:
+    """Whether somebody publishes what a topic or filter asks for."""
     if topic.startswith(_OUTSIDE) or any(matches(wide, topic) for wide in outside):
         return True
     return any(matches(topic, each) for each in known)
