@@ -299,6 +299,7 @@ def test_a_run_is_held_up_by_an_interlock_and_by_people(tapped: Tapped) -> None:
         thread.start()
         assert first.wait(20)
         ether.pub("open", topic="door")
+        held("door is 'open'")  # before the next: each topic has a thread of its own
         ether.pub(3, topic="beam")
         held("door is 'open'; beam is 3")
         assert other.pause_run("lunch") == "held/1"
