@@ -6,6 +6,7 @@ median counts, so that one that was held up for a night changes nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
@@ -15,9 +16,15 @@ from ether.config.when import Period, duration_s, parse_when
 from ether.protocol.planned_calls import Fault, Place
 from ether.protocol.trials import RunState, spoken
 
-ENTRY_BYTES = 450
-"""What a recorded message takes in a ledger beside its own bytes. Measured: 5,000 messages of 10 B took 270 B more
-each, of 1,000 B 450 B more; large ones are files of their own."""
+_PAGE, _USABLE, _MOST_LOCAL, _LEAST_LOCAL, _OVERFLOW = 4096, 4088, 4061, 489, 4092
+"""A ledger is an SQLite file: how large its pages are, what rows have of one, and how much of a row that is too long
+for a page stays there (https://www.sqlite.org/fileformat2.html, "B-tree Pages")."""
+
+_ROW_BYTES, _INDEX_BYTES = 150, 100
+"""What a message takes beside its own bytes in its row (ids, names, checksums), and in the indexes."""
+
+_FILE_BYTES = 64 * 1024
+"""Larger ones are files of their own, in blocks of the disk."""
 
 SLOWER = 1.1
 """Past trials that took this many times of what the plan states contradict it."""
@@ -83,7 +90,20 @@ def _topic_bytes(said: PlannedData, topic: str, trials: int, seconds: float | No
     before = (past.topics or {}).get(topic)
     size = size_bytes(said.size) if said.size is not None else before.size if before else None
     count = _count(said, trials, seconds, before)
-    return None if size is None or count is None else count * (size + ENTRY_BYTES)
+    return None if size is None or count is None else count * kept_bytes(size)
+
+
+def kept_bytes(size: float) -> float:
+    """What a message of that size takes in a ledger: small rows share a page, and what is left of it is empty."""
+    if size > _FILE_BYTES:
+        return math.ceil(size / _PAGE) * _PAGE + _ROW_BYTES + _INDEX_BYTES
+    row = math.ceil(size) + _ROW_BYTES
+    overflow = 0
+    if row > _MOST_LOCAL:
+        local = _LEAST_LOCAL + (row - _LEAST_LOCAL) % _OVERFLOW
+        local = local if local <= _MOST_LOCAL else _LEAST_LOCAL
+        overflow, row = math.ceil((row - local) / _OVERFLOW), local
+    return overflow * _PAGE + _PAGE / (_USABLE // row) + _INDEX_BYTES
 
 
 def _count(said: PlannedData, trials: int, seconds: float | None, before: PastTopic | None) -> float | None:

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from brokers import engines, mosquitto_missing
+from ledgers import BEGAN, Source, make_ledger
 
 from ether import Ether
 from ether.config import load_config
 from ether.errors import NotPlanned, ReadbackDiffers
 from ether.process.plan_report import plan_report
-from ether.protocol.estimates import Past, PastTopic, estimate, time_faults
+from ether.protocol.estimates import Past, PastTopic, estimate, kept_bytes, time_faults
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
@@ -128,11 +129,24 @@ def test_the_past_goes_before_what_is_stated_and_one_slow_trial_changes_nothing(
     plan = planned(trials=10, each="2s", at_most="20s", data={"a": {}, "b": {"per_trial": 3, "size": "2 MB"}})
     found = estimate(plan, 10, past)
     assert found.seconds == 30.0
-    assert found.bytes == 20 * (100 + 450) + 30 * (2e6 + 450)
+    assert found.bytes == 20 * kept_bytes(100) + 30 * kept_bytes(2e6)
     faults = time_faults(plan, ("plan", "r"), found, past)
     assert [fault.place[-1] for fault in faults] == ["each", "at_most"]
     assert "(median)" in faults[0].valid
     assert "30 s" in faults[1].valid
+
+
+@pytest.mark.parametrize("size", [10, 500, 1000, 2200, 3000, 5000, 20_000, 100_000])
+def test_what_a_ledger_takes_is_near_the_estimate(tmp_path: Path, size: int) -> None:
+    source = Source("probe")
+    count = 300 if size > 4000 else 3000
+    for number in range(count):
+        source.add("a", f"{number:08d}".ljust(size - 2, "x"), BEGAN + number)  # as JSON, in quotes
+    folder = make_ledger(tmp_path / "ledger", [source])
+    takes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    found = estimate(planned(trials=3, data={"a": {"per_trial": count / 3, "size": f"{size} B"}}), 3, Past())
+    assert found.bytes is not None
+    assert 0.85 < takes / found.bytes < 1.1
 
 
 def test_a_trial_that_is_hardly_slower_than_stated_is_no_fault() -> None:
