@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hardware_adapters.lease import Lease
     from hardware_adapters.scpi import Scpi
     from hardware_adapters.serial_port import SerialPort
+    from hardware_adapters.twins import NoTwin
     from hardware_adapters.visa import VisaInstrument
 
 _HOMES = {
@@ -43,6 +44,7 @@ _HOMES = {
     "lease": ("Lease",),
     "scpi": ("Scpi",),
     "serial_port": ("SerialPort",),
+    "twins": ("NoTwin",),
     "visa": ("VisaInstrument",),
 }  # fmt: skip
 
@@ -59,6 +61,7 @@ __all__ = [
     "Lease",
     "LengthPrefixed",
     "NoAnswer",
+    "NoTwin",
     "PermissionDenied",
     "PortBusy",
     "PortInfo",

@@ -9,6 +9,7 @@
     ├── WrongDevice (LookupError)             another device answers there than the one that was named
     ├── Disconnected (ConnectionError)        the device is gone, or the adapter was closed
     ├── VisaFailure (RuntimeError)            VISA refuses for a reason of its own; `status` is its name for it
+    ├── NoTwin (LookupError)                  a simulated run, and no simulated instrument for this port (in twins.py)
     └── InstrumentError (RuntimeError)        the instrument's own error queue says so (in scpi.py)
 
 Each keeps `port`, `command` and `answer` (what came back, bytes), so that a caller can decide without reading the

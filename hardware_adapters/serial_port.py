@@ -19,6 +19,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Unpack
 
 import serial
@@ -30,6 +31,7 @@ from hardware_adapters.errors import BadAnswer, Disconnected, NoAnswer
 from hardware_adapters.framing import Framer, Framing, lines
 from hardware_adapters.identity import PortInfo
 from hardware_adapters.port_access import PORT_FAULTS, hold, opening_error, release
+from hardware_adapters.twins import simulated_bench
 
 _READ_S = 0.2
 """Where a read cannot be interrupted (sockets), closing waits so long."""
@@ -65,6 +67,10 @@ class SerialPort(Adapter):
         **options: Unpack[AdapterOptions],
     ) -> None:
         framing = framing or lines()
+        bench = simulated_bench()
+        if bench is not None:
+            options.setdefault("name", port or "")
+            port, candidates = port and bench.port(port), partial(bench.serial_ports, candidates)
         settings = {"baudrate": baudrate, **(line or {})}
         self.medium = SerialMedium(settings, framing, unsolicited, _lister(port, candidates), settle_s)
         super().__init__(self.medium, port, encode=framing.encode, **options)

@@ -31,6 +31,7 @@ from hardware_adapters.errors import (
 )
 from hardware_adapters.framing import Framer, ScpiMessages, unblocked
 from hardware_adapters.identity import PortInfo
+from hardware_adapters.twins import simulated_bench
 
 try:
     import pyvisa
@@ -117,6 +118,11 @@ class VisaInstrument(Adapter):
         command_end: bytes | None = None,
         **options: Unpack[AdapterOptions],
     ) -> None:
+        bench = simulated_bench()
+        if bench is not None:
+            options.setdefault("name", resource or "")
+            resource = resource and bench.resource(resource)
+            candidates = bench.resources(candidates) if resource is None or candidates is not None else None
         if resource is not None:
             library = resource.partition("@")[2] or library
         medium = VisaMedium(library, settings or {}, end, resource, candidates)

@@ -51,6 +51,7 @@ class Ether(Calling, Reading, Running):
         broker: str | Mapping[str, Any] | None = None,
         restart: bool = False,
         takeover: bool = False,
+        sim: bool = False,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> Ether:
         """Join the running session, or start one; returns when every autorun instance of `config` is ready.
@@ -61,7 +62,8 @@ class Ether(Calling, Reading, Running):
         program that joined takes its own instances along when it leaves, and nobody else's.
 
         `restart` ends a session that this program has, first. `takeover` replaces instances of the same names that
-        others run. Returns this object, which is a context manager that shuts down at the end.
+        others run. `sim` puts the simulated lab of the configuration's `simulate:` in place of the bench: no hardware
+        is touched, and every record says so. Returns this object, which is a context manager that shuts down at the end.
 
         Raises `ConfigError`; `StartFailed`, which names each instance that is not ready and shows its traceback;
         `NameTaken`; `SeveralSessions`; `BrokerFailed`; `BrokerUnreachable`; `NotAllowedHere` inside of an instance or
@@ -74,7 +76,7 @@ class Ether(Calling, Reading, Running):
             described = load_config(config)
             given = {key: value for key, value in (("session", session), ("broker", broker)) if value is not None}
             merged = changed(described, **given) if given else described
-            self._start(merged, takeover, timeout_s)
+            self._start(merged, takeover, sim, timeout_s)
         return self
 
     def shutdown(self) -> None:
@@ -254,16 +256,17 @@ class Ether(Calling, Reading, Running):
             raise NotAllowedHere("ether.tap()", why)
         self.shutdown()
 
-    def _start(self, config: EtherConfig, takeover: bool, timeout_s: float) -> None:
+    def _start(self, config: EtherConfig, takeover: bool, sim: bool, timeout_s: float) -> None:
         from ether.logs import get_ether_logger, install_console
         from ether.process.discovery import remember
         from ether.process.finding import running_session, starting_alone, with_environment
         from ether.process.holding import new_session_name
         from ether.process.launch import Launch
+        from ether.process.simulation import all_here
         from ether.process.state_folder import calls_folder, file_name
 
         install_console()
-        config = with_environment(config, os.environ)
+        config = with_environment(all_here(config) if sim else config, os.environ)
         found = running_session(config, os.environ)
         with starting_alone(None if found is not None else config.session, timeout_s):
             if found is None and config.session is not None:
@@ -273,7 +276,7 @@ class Ether(Calling, Reading, Running):
                 get_ether_logger().info("Starting Ether session: %s...", session)
             else:
                 get_ether_logger().info("Joining Ether session: %s on %s (%s)...", session, found.host, found.how)
-            launch = Launch(config, session, found, takeover=takeover)
+            launch = Launch(config, session, found, takeover=takeover, sim=sim)
             client = self._client = launch.start(timeout_s, self._watch)
             client.keep_saves(lambda: calls_folder(session), file_name(client.link.source), own=False)
         if found is not None:

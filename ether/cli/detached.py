@@ -20,7 +20,7 @@ from ether.cli.exits import CommandMistake, Exit
 from ether.cli.files import ConfigFile, chosen_file
 from ether.cli.options import BrokerUrl, Json, SessionName, Timeout
 from ether.cli.output import print_json, print_line, remark
-from ether.cli.run import Start, run
+from ether.cli.run import Sim, Start, run
 
 _GRACE_S = 20.0
 """Beyond its own time-out: for a process that starts, and one that cleans up after a failed start."""
@@ -34,12 +34,13 @@ def up(
     session: SessionName = None,
     broker: BrokerUrl = None,
     start: Start = False,
+    sim: Sim = False,
     timeout: Timeout = 30.0,
     json: Json = False,
 ) -> int:
     """Start a configuration; with -d without this terminal: it goes on running until `ether down`."""
     if not detach:
-        return run(file, session, broker, start, timeout, json)
+        return run(file, session, broker, start, sim, timeout, json)
     from ether.config import load_config
     from ether.process.holding import new_session_name
 
@@ -47,6 +48,7 @@ def up(
     name = session or load_config(path).session or new_session_name()
     command = [sys.executable, "-m", "ether.cli.main", "run", path, "--session", name, "--timeout", str(timeout)]
     command += ["--json", *(["--broker", broker] if broker else []), *(["--start"] if start else [])]
+    command += ["--sim"] if sim else []
     output = _output_file(name)
     began, code = _start(command, output, timeout + _GRACE_S)
     if began.get("event") != "ready":

@@ -64,8 +64,8 @@ def events_to_stdout(as_json: bool) -> Iterator[Events]:
 class Foreground:
     """One session, from its start to its end."""
 
-    def __init__(self, ether: Ether, config: EtherConfig, events: Events) -> None:
-        self._ether = ether
+    def __init__(self, ether: Ether, config: EtherConfig, events: Events, *, sim: bool = False) -> None:
+        self._ether, self._sim = ether, sim
         self._config = config
         self._events = events
         self._names = [name for name, each in config.named_instances().items() if each.autorun]
@@ -93,12 +93,14 @@ class Foreground:
 
         with startup_for(self._names) as startup:
             self._ether.watch_start(startup.take)
-            self._ether.tap(self._config, session=session, broker=broker, timeout_s=timeout_s)
+            self._ether.tap(self._config, session=session, broker=broker, sim=self._sim, timeout_s=timeout_s)
 
     def _say_ready(self) -> None:
         name = self._ether.session_id
-        self._events.say("ready", session=name, pid=os.getpid(), instances=self._names)
-        remark(f"session {name} is ready. Ctrl-C stops it in order, a second one at once.")
+        marked = {"simulated": True} if self._sim else {}
+        self._events.say("ready", session=name, pid=os.getpid(), instances=self._names, **marked)
+        how = " SIMULATED: no hardware is touched." if self._sim else ""
+        remark(f"session {name} is ready.{how} Ctrl-C stops it in order, a second one at once.")
 
     def _wait(self, requests: StopRequests) -> Exit:
         """Until somebody asks for the end, or nothing is left that could do anything."""

@@ -35,10 +35,12 @@ def ps(
     """Show who is in the session: instances, programs and agents, and what each is doing."""
     with joined(session, broker, timeout) as client:
         rows = member_rows(client)
-        name = client.topics.session
+        name, simulated = client.topics.session, bool(client.session.info(timeout).get("simulated"))
     if json:
-        print_json({"session": name, "members": rows})
+        print_json({"session": name, "simulated": simulated, "members": rows})
         return
+    if simulated:
+        print_line(f"session {name} is SIMULATED: its devices are those of a simulated lab")
     shown = [{**row, "ago": ago(row["since"]), "class": row["class"] or f"({row['kind']})"} for row in rows]
     print_table(shown, _COLUMNS, nothing=f"nobody is in session {name}")
     for row in rows:

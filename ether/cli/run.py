@@ -17,6 +17,9 @@ from ether.cli.options import BrokerUrl, Json, SessionName, Timeout
 from ether.errors import EtherError
 
 Start = Annotated[bool, typer.Option("--start", help="Publish the topic `start` as soon as everything is ready.")]
+Sim = Annotated[
+    bool, typer.Option("--sim", help="Use the simulated lab of `simulate:` instead of the bench; records are marked.")
+]
 
 
 def run(
@@ -24,6 +27,7 @@ def run(
     session: SessionName = None,
     broker: BrokerUrl = None,
     start: Start = False,
+    sim: Sim = False,
     timeout: Timeout = 30.0,
     json: Json = False,
 ) -> int:
@@ -40,7 +44,7 @@ def run(
     make_importable(path)
     with events_to_stdout(json) as events:
         try:
-            return Foreground(Ether(), config, events).run(session, broker, timeout, start=start)
+            return Foreground(Ether(), config, events, sim=sim).run(session, broker, timeout, start=start)
         except EtherError as error:
             events.say("failed", error=sentence_of(error), code=exit_code_of(error))
             raise

@@ -60,7 +60,7 @@ def why(
         if as_json:
             print_json(_as_json(tree, texts))
             return
-        for line in (*_drawn(tree), *_explained(tree), *_told(texts, None if full else _LINES)):
+        for line in (*_warned(tree), *_drawn(tree), *_explained(tree), *_told(texts, None if full else _LINES)):
             print_line(harmless(line))
     if tree.is_cut:
         remark(f"the tree goes on: --steps {steps * 10} follows more than {steps} records")
@@ -73,6 +73,14 @@ def _ledger_of(table: TableRow) -> Path:
     if table.ledger is not None and is_ledger(Path(table.ledger)):
         return Path(table.ledger)
     return find_ledger(table.session, os.environ)
+
+
+def _warned(tree: Tree) -> Iterator[str]:
+    from ether.store.origins import is_simulated
+
+    if any(context is not None and is_simulated(context) for context in tree.contexts.values()):
+        yield "SIMULATED: no hardware was used; these values come from a simulated lab"
+        yield ""
 
 
 # -- the tree
@@ -184,6 +192,8 @@ def _origin_lines(mark: str, origin: Origin) -> Iterator[str]:
     yield f"    arguments  {', '.join(f'{name}={value!r}' for name, value in origin.arguments.items()) or 'none'}"
     if origin.settings:
         yield f"    settings   {origin.settings}"
+    if origin.simulated:
+        yield f"    SIMULATED  its devices were those of a simulated lab ({origin.simulated})"
     yield f"    Python     {origin.python}, {origin.packages} packages"
     if origin.clock_offset_s is not None:
         yield f"    clock      {origin.clock_offset_s:+.6f} s from the session's"
@@ -206,6 +216,7 @@ def _told(texts: Sequence[KeptText], most_lines: int | None) -> Iterator[str]:
 def _as_json(tree: Tree, texts: Sequence[KeptText]) -> dict[str, Any]:
     return {
         "asked": tree.steps[0].id,
+        "simulated": any(_warned(tree)),
         "steps": [_step_json(step) for step in tree.steps],
         "contexts": dict(tree.contexts),
         "texts": {kept.sha256: {"kind": kept.kind, "name": kept.name, "text": kept.text} for kept in texts},

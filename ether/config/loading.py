@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,9 @@ def load_config(source: Source = None) -> EtherConfig:
         raw = _read(_path(source))
         document = _document(raw, os.fspath(source))
         text = raw.decode("utf-8", "surrogateescape")
-        return _validated(document.data, document).read_from(Written(os.path.basename(source), text))
+        return _validated(document.data, document).read_from(
+            Written(os.path.basename(source), text, os.path.dirname(os.path.abspath(source)))
+        )
     raise ConfigError(
         f"found {type(source).__name__} {source!r:.60}; a configuration is the path of a YAML file, a dict,"
         " an EtherConfig, or None."
@@ -45,6 +48,18 @@ def load_config(source: Source = None) -> EtherConfig:
 def changed(config: EtherConfig, **changes: Any) -> EtherConfig:
     """A configuration in which some things are different; raises `ConfigError`."""
     return _validated({**dict(config), **changes}).read_from(config.written)
+
+
+def at_place(config: EtherConfig, problem: str, path: str) -> ConfigError:
+    """The error for something in a configuration that was found to be wrong later; `path` is dotted, and may go further
+    than what is written. With file and line, where it came from a file."""
+    if config.written is None:
+        return ConfigError(problem, path=path)
+    from ether.config.yaml_source import read_yaml
+
+    document = read_yaml(config.written.text.encode("utf-8", "surrogateescape"), config.written.file)
+    parts = tuple(int(n) if n else name for n, name in re.findall(r"\[(\d+)\]|([^.\[\]]+)", path))
+    return ConfigError(problem, file=config.written.file, line=document.line_of(parts), path=path)
 
 
 def _validated(data: dict[Any, Any], document: YamlDocument | None = None) -> EtherConfig:

@@ -267,10 +267,11 @@ def _check_order(instances: dict[str, EtherInstanceConfig]) -> dict[str, EtherIn
 
 
 class Written(NamedTuple):
-    """A configuration as its author wrote it: the file's name, and its text."""
+    """A configuration as its author wrote it: the file's name, its text, and the folder where it lies."""
 
     file: str
     text: str
+    folder: str = ""
 
 
 class EtherConfig(Part):
@@ -298,6 +299,11 @@ class EtherConfig(Part):
     )
 
     plan: RunPlans = Field({}, description="a mapping from the names of runs to their trials, for ether plan")
+    simulate: str | dict[str, Any] | None = Field(
+        None,
+        description="the simulated lab that stands for the bench in a run with --sim: a mapping, or the name of a YAML"
+        " file that holds one",
+    )
 
     _written: Written | None = PrivateAttr(None)
 

@@ -27,6 +27,7 @@ from ether.logs import get_ether_logger, install_instance_console
 from ether.process.explaining import explained, open_saver
 from ether.process.settings import EXIT_REPLACED, InstanceSettings
 from ether.process.state_folder import calls_folder, file_name, journal_path
+from ether.process.twins import Twins
 from ether.protocol.presence import Announcement, State
 from ether.runtime.assembly import death_notice, describe_with_registry, make_link
 from ether.runtime.attached import Attached
@@ -152,7 +153,8 @@ class _Life:
         self._adopt(client)
         cls = find_class(settings.class_path, settings.script)
         spec = describe_with_registry(cls, settings.class_path, settings.marks())
-        obj = cls(*settings.args, **settings.kwargs)
+        twins = Twins.from_value(settings.twins)
+        obj = cls(*twins.of(settings.args), **twins.of(settings.kwargs))
         if spec.with_mark(MarkKind.SAVE):
             self._journal = InstanceJournal(lambda: journal_path(settings.session, settings.name))
             self._holding["journal"] = self._journal.id

@@ -100,7 +100,8 @@ class Child:
         self._watch.join()
         return by_itself
 
-    def _close_stdin(self) -> None:
+    def close_stdin(self) -> None:
+        """End its standard input: for some children that is the sign to end. Twice is fine."""
         if self._stdin.closed:
             return
         forget_lifeline(self._stdin.fileno())
@@ -113,14 +114,19 @@ class Child:
         self._process.wait()
         self._stdout.join(_OUTPUT_GRACE_S)
         self._stderr.join(_OUTPUT_GRACE_S)
-        self._close_stdin()
+        self.close_stdin()
         self._on_end(self)
 
 
 def start_instance(name: str, group: ProcessGroup, on_end: Ended) -> Child:
     """Start an instance's process. It waits for its settings."""
     environment = {**os.environ, **launch_environment()}
-    return Child(name, [sys.executable, "-P", "-m", "ether", "instance"], group, on_end, environment=environment)
+    return Child(name, [*python_command(), "-m", "ether", "instance"], group, on_end, environment=environment)
+
+
+def python_command() -> list[str]:
+    """The interpreter of a child with the safe import path, for `launch_environment`."""
+    return [sys.executable, "-P"]
 
 
 def launch_environment() -> dict[str, str]:

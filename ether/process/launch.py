@@ -20,7 +20,6 @@ from ether.config import EtherConfig, EtherInstanceConfig
 from ether.config import broker as config_broker
 from ether.errors import EtherError, LifecycleFailed, StartFailed
 from ether.logs import get_ether_logger
-from ether.process.children import changed_environment, import_path, running_script
 from ether.process.desk import Desk
 from ether.process.directory import entry_of
 from ether.process.elsewhere import Elsewhere
@@ -35,7 +34,9 @@ from ether.process.recording import LEADER, RECORDER, Recording, is_recorder
 from ether.process.records import Record, write_record
 from ether.process.registry import registry_options, warn_of_registry_typos
 from ether.process.settings import InstanceSettings
+from ether.process.simulation import Simulation
 from ether.process.supervisor import Supervisor
+from ether.process.told import Life, settings_of
 from ether.protocol.presence import Announcement, State
 from ether.runtime.assembly import new_birth, open_link
 from ether.runtime.client import Client
@@ -70,9 +71,10 @@ class Launch:
         found: FoundSession | None = None,
         *,
         takeover: bool = False,
+        sim: bool = False,
     ) -> None:
-        """`found` is the running session to join, None to start one; `takeover` replaces holders of the same
-        names."""
+        """`found` is the running session to join, None to start one; `takeover` replaces holders of the same names;
+        `sim`: its devices are simulated. Raises `ConfigError`."""
         self.config = config
         self.topics = SessionTopics(session)
         self._found = found
@@ -94,7 +96,8 @@ class Launch:
         self._log: ProgramLog | None = None
         self._open_link: OpenLink | None = None
         self._here = Guests()
-        self._saving = Recording(config, session)
+        self._simulation = Simulation(config, wanted=sim)
+        self._saving = Recording(config, session, self._simulation)
 
     # -- starting
 
@@ -114,6 +117,8 @@ class Launch:
                 session.watch(watch)
             session.open(deadline.left())
             self._log = ProgramLog(session, self._program, leads=self._found is None)
+            self._simulation.check_session(session.info(deadline.left()), joined=self.joined)
+            self._simulation.await_twins(self.topics.session, deadline)
             self._appear(link, endpoint)
             self._supervisor.connect(session, self._settings)
             self._elsewhere.connect(session)
@@ -177,6 +182,8 @@ class Launch:
         warn_of_registry_typos(self.config)
         if self._found is None and isinstance(self.config.broker, config_broker.EmbeddedBroker):
             self._broker = EmbeddedBroker(self.config.broker, self._own_group(), self._folder)
+        if self._simulation.wanted:
+            self._simulation.begin(self._own_group(), self._folder)
         for name, instance in self._saving.instances(leads=self._found is None).items():
             if instance.autorun:
                 (self._supervisor.prepare if instance.host is None else self._elsewhere.add)(name, instance)
@@ -195,27 +202,10 @@ class Launch:
         self, name: str, instance: EtherInstanceConfig, birth: str, epoch: int, connect_timeout_s: float
     ) -> InstanceSettings:
         assert self._endpoint is not None
-        return InstanceSettings(
-            session=self.topics.session,
-            name=name,
-            class_path=instance.class_path,
-            args=list(instance.args),
-            kwargs=instance.constructor_kwargs,
-            concurrency=instance.concurrency,
-            registry=registry_options(self.config, instance),
-            endpoint=dict(self._endpoint.to_dict()),
-            max_packet_bytes=self._limit,
-            import_path=import_path(),
-            script=running_script(),
-            environment=changed_environment(),
-            connect_timeout_s=connect_timeout_s,
-            birth=birth,
-            epoch=epoch,
-            holding={"keeper": self._program, "supervised": instance.restart != "never"},
-            saving=self._saving.options().to_value(),
-            configuration=self._saving.configuration(),
-            leader=self._saving.leader,
-        )
+        holding: dict[str, Any] = {"keeper": self._program, "supervised": instance.restart != "never"}
+        life = Life(name, birth, epoch, holding, connect_timeout_s)
+        broker = (self._endpoint, self._limit)
+        return settings_of(self.config, instance, life, broker, self.topics.session, self._saving, self._simulation)
 
     # -- being seen
 
@@ -235,7 +225,7 @@ class Launch:
         broker = {"engine": "external"} if self._broker is None else self._broker.entry
         named = self.config.session is not None
         entry = entry_of(self.topics.session, self._program, self._since, endpoint, broker, named=named)
-        entry["run"] = self._saving.run
+        entry |= {"run": self._saving.run} | ({"simulated": self._simulation.facts} if self._simulation.wanted else {})
         link.announce(self.topics.session_info, entry)
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         self._own_group()  # its guard removes the folder, whatever becomes of this program
@@ -280,6 +270,8 @@ class Launch:
 
     def add(self, name: str, instance: EtherInstanceConfig, timeout_s: float) -> None:
         """Start an instance that was not there. Raises `NameTaken` and `StartFailed`."""
+        instance = self._simulation.here(instance)
+        self._simulation.check(name, instance)
         if instance.host is not None:
             self._elsewhere.add(name, instance)
             self._elsewhere.start(name, timeout_s)
@@ -381,6 +373,7 @@ class Launch:
             self._link.close()
         if self._broker is not None:
             self._broker.stop(_LEAVE_TIMEOUT_S)
+        self._simulation.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._group is not None:
             self._group.close()

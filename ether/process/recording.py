@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ether.config import EmbeddedBroker, EtherConfig, EtherInstanceConfig
+from ether.process.simulation import Simulation
 from ether.process.state_folder import outbox_folder
 from ether.runtime.client import Client
 from ether.runtime.link import Link
@@ -82,9 +83,11 @@ def saving_options(config: EtherConfig, session: str, run: str) -> SavingOptions
 class Recording:
     """The part that one program has in what its session records."""
 
-    def __init__(self, config: EtherConfig, session: str) -> None:
-        self.run = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
-        """The id of this run of the session: when it began, and random bits."""
+    def __init__(self, config: EtherConfig, session: str, simulation: Simulation) -> None:
+        mark = "sim-" if simulation.wanted else ""
+        self.run = f"{mark}{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
+        """The id of this run of the session: when it began, and random bits; it says whether it was simulated."""
+        self._simulation = simulation
         self.leader = LEADER
         """The program that starts a recorder where there is none."""
         self._config, self._session = config, session
@@ -117,10 +120,15 @@ class Recording:
     def _described(self) -> Facts:
         if self._facts is None:
             from ether.store.plain_values import plain
-            from ether.store.provenance import configuration_facts
+            from ether.store.provenance import Facts, configuration_facts
 
-            file, text = self._config.written or (None, None)
-            self._facts = configuration_facts(plain(self._config.model_dump()), text, file)
+            file, text, _ = self._config.written or (None, None, "")
+            facts = configuration_facts(plain(self._config.model_dump()), text, file)
+            simulation = self._simulation
+            if simulation.facts is not None:
+                described = {**facts.described, "simulated": simulation.facts}
+                facts = Facts(described, (*facts.artifacts, *simulation.artifacts))
+            self._facts = facts
         return self._facts
 
     # -- this program's own saving
@@ -130,7 +138,8 @@ class Recording:
         self._saver = client.saver = self.saver_of(client.link, client.topics, program, "", 0, None)
         self._saver.adopt()
         if self._config.record is not None:
-            self._saver.keep_run(self.run, "begin", {"config": self.configuration()["sha256"]})
+            simulated = {} if self._simulation.facts is None else {"simulated": self._simulation.facts}
+            self._saver.keep_run(self.run, "begin", {"config": self.configuration()["sha256"], **simulated})
 
     def adopt(self) -> None:
         """Something is saved in this session: send what dead processes of it have left, from now on."""

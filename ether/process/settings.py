@@ -47,6 +47,8 @@ class InstanceSettings:
     """What the contexts of this session say of its configuration."""
     leader: str
     """The program that starts a recorder where there is none."""
+    twins: list[dict[str, Any]] | None
+    """The simulated instruments that stand for real ones; None where nothing is simulated."""
 
     def marks(self) -> Registry:
         """The registry as marks; raises `MarkError`."""

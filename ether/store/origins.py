@@ -34,6 +34,8 @@ class Origin:
     python: str
     packages: int
     clock_offset_s: float | None
+    simulated: str
+    """Which simulated lab stood for the bench; "" where the devices were real."""
 
 
 class KeptText(NamedTuple):
@@ -63,7 +65,18 @@ def origin_of(context: Mapping[str, Any]) -> Origin:
         str(environment.get("python", "")),
         int(environment.get("packages") or 0),
         float(offset) if isinstance(offset, (int, float)) else None,
+        _lab_of(configuration),
     )
+
+
+def is_simulated(context: Mapping[str, Any]) -> bool:
+    """Whether a context says that its values come from simulated instruments."""
+    return bool(_lab_of(_part(context, "configuration")))
+
+
+def _lab_of(configuration: Mapping[str, Any]) -> str:
+    lab = _part(configuration, "simulated")
+    return f"{lab.get('file') or 'simulate: of the settings'}, {str(lab.get('lab', ''))[:10]}" if lab else ""
 
 
 def arguments_of(context: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,6 +103,9 @@ def _references(context: Mapping[str, Any], *, sources: bool) -> Iterator[tuple[
         yield configuration["yaml"], "settings", str(configuration.get("file") or "configuration.yaml")
     elif configuration.get("sha256"):
         yield configuration["sha256"], "settings", "configuration.json"
+    lab = _part(configuration, "simulated")
+    if lab.get("file") and lab.get("lab"):
+        yield lab["lab"], "settings", str(lab["file"])
     if sources or not git:  # without a commit the source is all that says which code it was
         for name, sha256 in _part(code, "files").items():
             if sources or name == code.get("file"):

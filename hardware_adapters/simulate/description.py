@@ -38,7 +38,11 @@ from hardware_adapters.simulate.world import Wire
 
 
 class LabError(ValueError):
-    """A description of a simulated lab that cannot be used; says the file and the place in it."""
+    """A description of a simulated lab that cannot be used; says the file and the place in it, which `path` keeps."""
+
+    def __init__(self, problem: str, path: tuple[str | int, ...] = ()) -> None:
+        self.path = path
+        super().__init__(problem)
 
 
 class _Part(BaseModel):
@@ -86,6 +90,7 @@ class InstrumentPart(_Part):
 
     idn: str = ""
     twin_of: str | None = None
+    usb_serial: str | None = None
     reached_by: Literal["pty", "socket"] | None = None
     model: str | None = None
     kwargs: Mapping[str, Any] = Field(default_factory=dict)
@@ -152,13 +157,13 @@ def read_description(source: str | Path | Mapping[str, Any]) -> LabDescription:
         data = source if isinstance(source, Mapping) else yaml.safe_load(Path(source).read_text("utf-8"))
         description = LabDescription.model_validate(data)
     except ValidationError as error:
-        raise LabError(f"{where}: {'; '.join(_problems(error))}") from error
+        raise LabError(f"{where}: {'; '.join(_problems(error))}", error.errors()[0]["loc"]) from error
     except (OSError, yaml.YAMLError) as error:
         raise LabError(f"{where} cannot be read: {error}") from error
     strangers = {fault.instrument for fault in description.faults} - set(description.instruments)
     if strangers:
         known = ", ".join(description.instruments)
-        raise LabError(f"{where}: faults: there is no instrument {min(strangers)!r}; there are: {known}")
+        raise LabError(f"{where}: faults: there is no instrument {min(strangers)!r}; there are: {known}", ("faults",))
     return description
 
 

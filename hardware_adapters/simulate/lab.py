@@ -25,6 +25,7 @@ from hardware_adapters.simulate.endpoints import Endpoint, PtyEndpoint, SocketEn
 from hardware_adapters.simulate.faults import Fault, FaultName, Faults
 from hardware_adapters.simulate.instrument import SimulatedInstrument
 from hardware_adapters.simulate.world import World
+from hardware_adapters.twins import Twin, Twins
 
 if TYPE_CHECKING:
     from hardware_adapters.simulate.visa_bench import VisaBench
@@ -38,7 +39,10 @@ class SimulatedLab:
     `clock` is its time (by default `speed` times the wall's). Raises LabError for a description that cannot be used.
     """
 
-    def __init__(self, description: str | Path | Mapping[str, Any], *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, description: str | Path | Mapping[str, Any], *, clock: Clock | None = None, folder: Path | None = None
+    ) -> None:
+        """`folder` is where its ports appear, and the caller's to remove; left out, one of its own."""
         self.description: LabDescription = read_description(description)
         self.clock: Clock = clock or ScaledClock(self.description.speed)
         self.world = World(self.description.wires())
@@ -49,8 +53,9 @@ class SimulatedLab:
         try:
             self.world.check()
         except ValueError as error:
-            raise LabError(f"wiring: {error}") from error
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+            raise LabError(f"wiring: {error}", ("wiring",)) from error
+        self._own_folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder = folder
         self._endpoints: dict[str, Endpoint] = {}
         self._at: dict[str, str] = {}  # which instrument is plugged in at whose place
         self._pulled: dict[str, str] = {}  # by a fault, and where it goes back to
@@ -63,7 +68,7 @@ class SimulatedLab:
         try:
             instrument = part.instrument(name)
         except ValueError as error:
-            raise LabError(f"instruments.{name}: {error}") from error
+            raise LabError(f"instruments.{name}: {error}", ("instruments", name)) from error
         scheduled = tuple(each.value() for each in self.description.faults if each.instrument == name)
         self._faults[name] = Faults(f"{self.description.seed} {name}", scheduled)
         instrument.place(self.world, self.clock, self._faults[name])
@@ -71,7 +76,10 @@ class SimulatedLab:
 
     def start(self) -> SimulatedLab:
         """Plug every instrument in."""
-        self._folder = tempfile.TemporaryDirectory(prefix="lab-")
+        if self._folder is None:
+            self._own_folder = tempfile.TemporaryDirectory(prefix="lab-")
+            self._folder = Path(self._own_folder.name)
+        self._folder.mkdir(exist_ok=True)
         for name, part in self.description.instruments.items():
             self._endpoints[name] = self._endpoint(name, part)
             self.plug(name)
@@ -89,9 +97,9 @@ class SimulatedLab:
             self._thread.join(_JOIN_S)
         for endpoint in self._endpoints.values():
             endpoint.unplug()
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        if self._own_folder is not None:
+            self._own_folder.cleanup()
+            self._folder = self._own_folder = None
 
     def __enter__(self) -> SimulatedLab:
         return self.start()
@@ -121,7 +129,7 @@ class SimulatedLab:
 
         if self._bench is None:
             assert self._folder is not None, "start the lab first"
-            self._bench = VisaBench(Path(self._folder.name))
+            self._bench = VisaBench(self._folder)
         return self._bench.add(resource, self.instruments[name])
 
     def unplug(self, name: str) -> None:
@@ -167,6 +175,16 @@ class SimulatedLab:
         """A quantity of the lab (`heater.power`) as it is now, without noise."""
         return self.world.value(quantity, self.clock.now())
 
+    def twins(self) -> Twins:
+        """The twins of this lab, for adapters of this process and of others."""
+        parts = self.description.instruments.items()
+        return Twins(
+            [
+                Twin(name, part.twin_of or "", self.port(name), self.resource(name), part.usb_serial)
+                for name, part in parts
+            ]
+        )
+
     def twin_kwargs(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a class with each real port or VISA resource replaced by its twin's.
 
@@ -193,7 +211,7 @@ class SimulatedLab:
         if part.reached_by == "socket" or over_network or os.name != "posix":
             return SocketEndpoint()
         assert self._folder is not None
-        return PtyEndpoint(Path(self._folder.name) / name)
+        return PtyEndpoint(self._folder / name)
 
     def _endpoint_of(self, name: str) -> Endpoint:
         if name not in self._endpoints:

@@ -147,7 +147,7 @@ def test_unknown_keys_at_every_level(refuse: Refuse, text: str, line: int, path:
 def test_an_unknown_key_far_from_any_names_no_nearest(refuse: Refuse) -> None:
     error = refuse("zzz: 1")
     assert error.nearest is None
-    assert "valid here: session, broker, instances, registry, record, plan." in str(error)
+    assert "valid here: session, broker, instances, registry, record, plan, simulate." in str(error)
 
 
 def test_a_decorator_without_options_says_so(refuse: Refuse) -> None:
