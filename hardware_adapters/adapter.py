@@ -15,7 +15,6 @@ The trap: `retries` repeats a command. Reading twice is harmless, dosing twice i
 
 from __future__ import annotations
 
-import difflib
 import logging
 import threading
 import time
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypedDict, TypeVar, Unpack
+from typing import Any, NoReturn, Self, TypeVar, Unpack
 
 from hardware_adapters.connection import Connection, Events, LineCounts, Medium
 from hardware_adapters.counts import Counts, Tally
@@ -31,6 +30,7 @@ from hardware_adapters.errors import AdapterError, BadAnswer, Disconnected, NoAn
 from hardware_adapters.identity import Fingerprint, Identity
 from hardware_adapters.lease import Lease, PortLock
 from hardware_adapters.listeners import Calls, late_bound
+from hardware_adapters.options import AdapterOptions, check_options
 from hardware_adapters.search import Found, Search
 
 logger = logging.getLogger("Ether.hardware")
@@ -54,35 +54,13 @@ class Presence:
     since: float = field(default_factory=time.time)
 
 
-class AdapterOptions(TypedDict, total=False):
-    """What every adapter takes.
-
-    `name` is how this adapter is called in errors and leases. `identity` is the device (a string: its whole answer to
-    `*IDN?`). `timeout_s` and `retries` hold for each question. `on_connect(adapter)` runs after each connecting, before
-    others may use it; `on_input(frame)` gets what nobody asked for; `on_presence(presence)` hears offline and online.
-    `reconnect=False` leaves a lost device lost. `verify_after_s`: so long may a line be idle before a device with an
-    identity to ask for is asked again (None: never). `encoding` is that of `query` and `write`.
-    """
-
-    name: str
-    identity: Identity | str | None
-    timeout_s: float
-    retries: int
-    on_connect: Callable[[Any], object] | None
-    on_input: Callable[[bytes], object] | None
-    on_presence: Callable[[Presence], object] | None
-    reconnect: bool
-    verify_after_s: float | None
-    encoding: str
-
-
 class Adapter:
     """One instrument. Connects when it is made; raises why it cannot. Use it as a context, or call `close()`."""
 
     def __init__(
         self, medium: Medium, port: str | None, *, encode: Callable[[bytes], bytes], **options: Unpack[AdapterOptions]
     ) -> None:
-        _check(options)
+        check_options(options)
         identity = options.get("identity")
         self._identity = Identity(identity) if isinstance(identity, str) else identity
         self.name = options.get("name") or port or str(self._identity)
@@ -90,7 +68,8 @@ class Adapter:
         self.encoding = options.get("encoding", "utf-8")
         self._on_connect = late_bound(options.get("on_connect"))
         self._on_input = late_bound(options.get("on_input"))
-        self._on_presence = late_bound(options.get("on_presence"))
+        told = late_bound(options.get("on_presence"))
+        self._watchers: tuple[Callable[[Any], object], ...] = (told,) if told else ()
         self._reconnects = options.get("reconnect", True)
         self._verify_after_s = options.get("verify_after_s", VERIFY_AFTER_S)
         self._encode, self._tally, self._calls = encode, Tally(), Calls(self.name)
@@ -117,6 +96,11 @@ class Adapter:
     def presence(self) -> Presence:
         """Whether the device is there now."""
         return self._presence
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._closing.is_set()
 
     @property
     def port(self) -> str:
@@ -174,6 +158,15 @@ class Adapter:
     def lock(self) -> PortLock:
         """The port's lock: `lock.holding` says who has it."""
         return self._lock
+
+    def watch_presence(self, callback: Callable[[Presence], object]) -> Callable[[], None]:
+        """Call back, as `on_presence`, whenever the device goes or returns; returns what ends it."""
+        self._watchers = (*self._watchers, callback)
+
+        def end() -> None:
+            self._watchers = tuple(watcher for watcher in self._watchers if watcher is not callback)
+
+        return end
 
     def wait_online(self, timeout_s: float) -> bool:
         """Wait until the device is there and set up; False where it is not within `timeout_s` seconds."""
@@ -331,8 +324,8 @@ class Adapter:
         """Everybody hears of it. The condition is held."""
         self._presence = presence
         self._changed.notify_all()
-        if self._on_presence is not None:
-            self._calls.put(self._on_presence, presence)
+        for watcher in self._watchers:
+            self._calls.put(watcher, presence)
 
     def _drop(self, connection: Connection | None, error: AdapterError) -> None:
         """A connection ends: offline for everybody, and the search begins. Once for each connection."""
@@ -379,14 +372,3 @@ class Adapter:
         told.add(reason)
         logger.info("%s: still offline: %s", self.name, reason)
         return True
-
-
-def _check(options: AdapterOptions) -> None:
-    """Raise TypeError for an option that is not there, ValueError for one that cannot be."""
-    known = AdapterOptions.__annotations__
-    if unknown := [name for name in options if name not in known]:
-        near = difflib.get_close_matches(unknown[0], known, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(known)}."
-        raise TypeError(f"an adapter has no option {unknown[0]!r}.{hint}")
-    if options.get("timeout_s", 1.0) <= 0 or options.get("retries", 0) < 0:
-        raise ValueError("timeout_s is more than 0 and retries 0 or more")

@@ -25,11 +25,12 @@ from typing import Any, Unpack
 import serial
 from serial.tools import list_ports
 
-from hardware_adapters.adapter import Adapter, AdapterOptions
+from hardware_adapters.adapter import Adapter
 from hardware_adapters.connection import Events, LineCounts
 from hardware_adapters.errors import BadAnswer, Disconnected, NoAnswer
 from hardware_adapters.framing import Framer, Framing, lines
 from hardware_adapters.identity import PortInfo
+from hardware_adapters.options import AdapterOptions
 from hardware_adapters.port_access import PORT_FAULTS, hold, opening_error, release
 from hardware_adapters.twins import simulated_bench
 

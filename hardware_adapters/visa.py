@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
-from hardware_adapters.adapter import Adapter, AdapterOptions
+from hardware_adapters.adapter import Adapter
 from hardware_adapters.connection import Events, LineCounts
 from hardware_adapters.errors import (
     AdapterError,
@@ -31,6 +31,7 @@ from hardware_adapters.errors import (
 )
 from hardware_adapters.framing import Framer, ScpiMessages, unblocked
 from hardware_adapters.identity import PortInfo
+from hardware_adapters.options import AdapterOptions
 from hardware_adapters.twins import simulated_bench
 
 try:

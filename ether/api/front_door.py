@@ -63,7 +63,7 @@ class Ether(Calling, Reading, Running):
 
         `restart` ends a session that this program has, first. `takeover` replaces instances of the same names that
         others run. `sim` puts the simulated lab of the configuration's `simulate:` in place of the bench: no hardware
-        is touched, and every record says so. Returns this object, which is a context manager that shuts down at the end.
+        is touched, and every record says so. Returns this object, a context manager that shuts down at the end.
 
         Raises `ConfigError`; `StartFailed`, which names each instance that is not ready and shows its traceback;
         `NameTaken`; `SeveralSessions`; `BrokerFailed`; `BrokerUnreachable`; `NotAllowedHere` inside of an instance or

@@ -57,11 +57,12 @@ def _last_line(text: str) -> str:
 def member_rows(client: Client) -> list[dict[str, Any]]:
     """Everybody but commands such as this one, with what their newest pulse says."""
     from ether.cli.pulses import Pulses
+    from ether.protocol.presence import TAKES_PART
 
     pulses = Pulses(client)
     try:
         members = [member for member in client.session.announcements() if not member.name.startswith(TOOL)]
-        alive = [member.name for member in members if member.kind == "instance" and member.state.value == "ready"]
+        alive = [member.name for member in members if member.kind == "instance" and member.state in TAKES_PART]
         pulses.collect(_PULSE_PATIENCE_S, alive)
     finally:
         pulses.close()

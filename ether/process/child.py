@@ -110,7 +110,7 @@ class _Life:
             log.close()
             link.close()
             return EXIT_NOT_STARTED
-        self._announce(link, State.READY)
+        instance.appearance.show()
         heart = Heart(link, self._topics.pulse(instance.name), instance.pulse, instance.guard.interval_s)
         heart.start()
         self._keep_saves()

@@ -15,7 +15,7 @@ from ether.errors import EtherError, TransportError
 from ether.logs import get_ether_logger
 from ether.process.elsewhere import Elsewhere
 from ether.process.supervisor import Supervisor
-from ether.protocol.presence import State
+from ether.protocol.presence import TAKES_PART, State
 from ether.runtime.deadline import Deadline
 from ether.runtime.session import NeverAtRest, Session
 
@@ -68,7 +68,7 @@ class OrderlyEnd:
     def _say_restarting(self, names: Sequence[str]) -> None:
         for name in names:
             known = self.session.announcement(name)
-            if known is not None and known.state is State.READY:
+            if known is not None and known.state in TAKES_PART:
                 self.session.say(replace(known, state=State.RESTARTING, error=""))
 
     def _step(self, step: str, names: Sequence[str]) -> Mapping[str, str]:

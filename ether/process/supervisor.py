@@ -31,7 +31,7 @@ from ether.process.settings import EXIT_REPLACED, InstanceSettings
 from ether.process.signs_of_life import SignsOfLife
 from ether.process.start_order import Ended, Start, start_in_order
 from ether.process.sweeper import Sweeper
-from ether.protocol.presence import Announcement, State
+from ether.protocol.presence import LIVES, TAKES_PART, Announcement, State
 from ether.protocol.pulse import Limits, Vigil
 from ether.protocol.restarts import RestartPolicy, Restarts
 from ether.runtime.assembly import new_birth
@@ -302,7 +302,7 @@ class Supervisor:
     def _on_announcement(self, announcement: Announcement) -> None:
         """On the dispatch thread."""
         kept = self._kept.get(announcement.name)
-        if kept is None or announcement.birth != kept.birth or announcement.state not in (State.READY, State.ERROR):
+        if kept is None or announcement.birth != kept.birth or announcement.state not in (*TAKES_PART, State.ERROR):
             return
         self._joined().link.leave_to_others(self._joined().topics.state(kept.name))
         if announcement.state is State.ERROR:
@@ -349,11 +349,11 @@ class Supervisor:
     def _react(self, kept: _Kept, why: str) -> None:
         session = self._joined()
         known = session.announcement(kept.name)
-        if known is None or known.birth != kept.birth or known.state not in (State.READY, State.HUNG):
+        if known is None or known.birth != kept.birth or known.state not in LIVES:
             return
         if not why:
             logger.warning("instance %s lives again", kept.name)
-            session.say(replace(known, state=State.READY, error=""))
+            session.say(known.alive_again)
             session.link.leave_to_others(session.topics.state(kept.name))
         elif kept.config.hang.reaction == "restart":
             logger.error("instance %s hangs: %s. It is killed.", kept.name, why)

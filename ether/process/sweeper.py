@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable
 from ether.errors import EtherError
 from ether.logs import get_ether_logger
 from ether.protocol.ghosts import Orphans, find_orphans, keepers_among
-from ether.protocol.presence import Announcement, State
+from ether.protocol.presence import LIVES, Announcement, State
 from ether.runtime.link import Inbound
 from ether.runtime.session import Session
 
@@ -31,7 +31,7 @@ _RECONNECT_S = 2.4
 """By then whoever lives is back, once the broker is."""
 
 _ASK_TIMEOUT_S = 2.0
-_ALIVE = (State.READY, State.HUNG)
+_ALIVE = LIVES
 
 
 class Sweeper:

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from ether.protocol.presence import Announcement, State
+from ether.protocol.presence import LIVES, Announcement, State
 
-_ALIVE = (State.READY, State.HUNG)
+_ALIVE = LIVES
 
 
 class Orphans(NamedTuple):

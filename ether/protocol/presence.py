@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
 class State(enum.Enum):
-    """The states of an instance. What its supervisor says of it: restarting, hung, failed."""
+    """The states of an instance. Offline: it is there, and its device is not. What its supervisor says of it:
+    restarting, hung, failed."""
 
     STARTING = "starting"
     READY = "ready"
+    OFFLINE = "offline"
     HUNG = "hung"
     RESTARTING = "restarting"
     ERROR = "error"
@@ -29,8 +31,14 @@ class State(enum.Enum):
     LOST = "lost"
 
 
-HOLDS_ITS_NAME = (State.STARTING, State.READY, State.HUNG, State.RESTARTING)
+HOLDS_ITS_NAME = (State.STARTING, State.READY, State.OFFLINE, State.HUNG, State.RESTARTING)
 """In these states nobody else can take the name."""
+
+TAKES_PART = (State.READY, State.OFFLINE)
+"""In these it answers; what an absent device makes impossible, its methods say themselves."""
+
+LIVES = (*TAKES_PART, State.HUNG)
+"""In these its process is there."""
 
 _ENDED = (State.LOST, State.STOPPED)
 _SUPERVISORS_WORD = (State.RESTARTING, State.FAILED, State.ERROR)
@@ -68,6 +76,14 @@ class Announcement:
         """As it is published."""
         said = {"name": self.name, "state": self.state.value, "birth": self.birth, **self.about}
         return {**said, "error": self.error} if self.error else said
+
+    @property
+    def alive_again(self) -> Announcement:
+        """The same when it answers after it had hung."""
+        offline = self.about.get("offline")
+        if isinstance(offline, Mapping):
+            return replace(self, state=State.OFFLINE, error=str(offline.get("why", "")))
+        return replace(self, state=State.READY, error="")
 
     @classmethod
     def from_value(cls, value: object) -> Announcement | None:
@@ -127,9 +143,9 @@ class Presence:
         return list(self._members.values())
 
     def ready(self) -> frozenset[str]:
-        """The names of the instances that are ready; programs, which have no methods, not among them."""
+        """The names of the instances that answer; programs, which have no methods, not among them."""
         return frozenset(
-            name for name, member in self._members.items() if member.state is State.READY and member.kind == "instance"
+            name for name, member in self._members.items() if member.state in TAKES_PART and member.kind == "instance"
         )
 
     def not_ready(self, names: Iterable[str]) -> list[str]:

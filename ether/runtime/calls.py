@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ether.errors import EtherError, InstanceLost, NoResponder, PayloadError, RequestTimeout
 from ether.protocol.answers import LATER, LOG, PROGRESS, ErrorReport
-from ether.protocol.presence import Announcement, State
+from ether.protocol.presence import LIVES, TAKES_PART, Announcement
 from ether.protocol.requests import Requests
 from ether.runtime import context
 from ether.runtime.link import Inbound, Link
@@ -286,7 +286,7 @@ class Caller:
         call = f"{service}.{method}"
         named = [a for a in known if a.name == service]
         candidates = named or [a for a in known if a.about.get("class") == service]
-        ready = [a for a in candidates if a.state is State.READY] or [a for a in candidates if a.state is State.HUNG]
+        ready = next(filter(None, ([a for a in candidates if a.state is state] for state in LIVES)), [])
         if not ready:
             raise NoResponder(call, _why_nobody(service, candidates), _nearest(service, _names(known)))
         able = [a for a in ready if kind in _kinds(a, method)]
@@ -298,9 +298,9 @@ class Caller:
         """The announcement of a ready instance, by its name or its class's."""
         known = self._find()
         candidates = [a for a in known if service == (a.about.get("class") if of_class else a.name)]
-        ready = [a for a in candidates if a.state is State.READY]
+        ready = [a for a in candidates if a.state in TAKES_PART]
         if not ready:
-            names = [str(a.about.get("class")) if of_class else a.name for a in known if a.state is State.READY]
+            names = [str(a.about.get("class")) if of_class else a.name for a in known if a.state in TAKES_PART]
             raise NoResponder(service, _why_nobody(service, candidates), _nearest(service, list(dict.fromkeys(names))))
         return ready[0]
 
@@ -365,7 +365,7 @@ def _why_not(announcement: Announcement, method: str, kind: str) -> str:
 
 
 def _names(known: list[Announcement]) -> list[str]:
-    ready = [a for a in known if a.state is State.READY and a.kind == "instance"]
+    ready = [a for a in known if a.state in TAKES_PART and a.kind == "instance"]
     return list(dict.fromkeys([*(a.name for a in ready), *(str(a.about.get("class")) for a in ready)]))
 
 

@@ -70,7 +70,7 @@ class InstanceHere:
             self._link.close()
             raise
         self._worker.start()
-        self._link.announce(topics.state(name), self.instance.announcement().to_value())
+        self.instance.appearance.show()
         self._heart = Heart(self._link, topics.pulse(name), self.instance.pulse, self.instance.guard.interval_s)
         self._heart.start()
         self.instance.guard.start()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from ether.logs import get_ether_logger
 from ether.protocol.barrier import Answer
 from ether.protocol.heard import Heard
-from ether.protocol.presence import Announcement, State
+from ether.protocol.presence import Announcement
 from ether.protocol.pulse import Pulse
 from ether.protocol.seen import SeenIds
 from ether.runtime import context
-from ether.runtime.announced import TAKES_ARGUMENTS, described
+from ether.runtime.announced import TAKES_ARGUMENTS
+from ether.runtime.appearance import Appearance
 from ether.runtime.context import CallContext, Cause, handling
 from ether.runtime.control import Control
 from ether.runtime.coroutines import CoroutineRunner
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 _CALLED = (MarkKind.GET, MarkKind.SAVE)
 _LIFECYCLE_VERBS = {"save_all": MarkKind.SAVE_ALL, "cleanup": MarkKind.CLEANUP, "stop": MarkKind.SHUTDOWN}
 _FLUSH_TIMEOUT_S = 5.0
+_LOOK_AGAIN = 4
+"""With every fourth sign of life devices are looked for that were made meanwhile."""
 _ALONE_TIMEOUT_S = 60.0
 """For methods that run beside the worker; whoever asked has given up long before."""
 
@@ -75,8 +77,6 @@ class HostedInstance:
         self.spec = spec
         self.topics = topics
         self.birth = birth
-        self._holding = holding
-        self._since = time.time()
         self.logger = get_ether_logger(name)
         self.on_failure: Callable[[BaseException], None] | None = None
         self._link = link
@@ -126,6 +126,7 @@ class HostedInstance:
         self.ticks = Ticker(name, self._times(), self._submit_tick, self.logger)
         self.device = DeviceCalls(self)
         self.guard = guard(self, link)
+        self.appearance = Appearance(self, link, holding)
         self.server = Server(self, link)
         epoch = holding.get("epoch", 0)
         self.control = Control(self, link, epoch if isinstance(epoch, int) else 0)
@@ -148,6 +149,7 @@ class HostedInstance:
         for method in self.spec.with_mark(MarkKind.INIT):
             self._call(method.name, [], {})
         self.device.connect()
+        self.appearance.devices.find()
 
     def status(self) -> dict[str, object]:
         """What it is doing right now, for whoever waits for it."""
@@ -168,6 +170,8 @@ class HostedInstance:
 
     def pulse(self, number: int) -> Pulse:
         """Its sign of life."""
+        if number % _LOOK_AGAIN == 0:
+            self.appearance.devices.find()
         status = self.status()
         busy, busy_s, queued = status["busy"], status.get("busy_s", 0.0), status["queued"]
         assert busy is None or isinstance(busy, str)
@@ -179,27 +183,17 @@ class HostedInstance:
 
     def about(self) -> dict[str, object]:
         """What is announced about this instance beside its name and state."""
-        return {
-            **self._holding,
-            **self.guard.about(),
-            "class": self.spec.name,
-            "class_path": self.spec.class_path,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "since": self._since,
-            "node": self._link.node,
-            "doc": inspect.cleandoc(type(self.object).__doc__ or ""),
-            "methods": {method.name: described(type(self.object), method) for method in self.spec.methods},
-        }
+        return self.appearance.about()
 
     def announcement(self) -> Announcement:
         """As it is announced when ready."""
-        return Announcement(self.name, State.READY, self.birth, about=self.about())
+        return self.appearance.announcement()
 
     def close(self) -> None:
         """The object is the user's own again. Twice is fine."""
         self.ticks.stop()
         self.guard.stop()
+        self.appearance.hide()
         for worker in self._own_workers.values():
             worker.stop()
             worker.join()
@@ -365,6 +359,7 @@ class HostedInstance:
                 self.report(f"{self.spec.name}.{method.name} ({kind.value})", error, {})
         if kind is MarkKind.SHUTDOWN:
             self.guard.stop()
+            self.appearance.hide()
             more, wrong = self.device.stop()
             ran, failed = [*ran, *more], {**failed, **wrong}
         return Answer(tuple(ran), failed)

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from ether.errors import PayloadError
 from ether.logs import get_ether_logger
-from ether.protocol.presence import HOLDS_ITS_NAME, Announcement, Claims, Presence, State
+from ether.protocol.presence import HOLDS_ITS_NAME, TAKES_PART, Announcement, Claims, Presence, State
 from ether.runtime.deadline import Deadline
 from ether.runtime.link import Inbound, Link
 from ether.runtime.worker import Nested
@@ -112,11 +112,11 @@ class Members(ABC):
             if not self._coming_back(service):
                 return False
             self._changed.wait_for(lambda: not self._coming_back(service), deadline.left())
-            return any(member.state is State.READY for member in self.members(service))
+            return any(member.state in TAKES_PART for member in self.members(service))
 
     def _coming_back(self, service: str) -> bool:
         members = self.members(service)
-        return any(member.returns for member in members) and all(m.state is not State.READY for m in members)
+        return any(member.returns for member in members) and all(m.state not in TAKES_PART for m in members)
 
     def wake(self) -> None:
         """Something outside of the session changed that a waiter looks at."""
@@ -125,7 +125,7 @@ class Members(ABC):
 
     def _is_settled(self, name: str) -> bool:
         known = self._presence.get(name)
-        return known is not None and known.state in (State.READY, State.ERROR)
+        return known is not None and known.state in (*TAKES_PART, State.ERROR)
 
     def _why_not(self, name: str, ended: str | None, waited_s: float) -> str:
         known = self._presence.get(name)
@@ -221,7 +221,7 @@ class Members(ABC):
     def settled(self) -> frozenset[str]:
         """The names of those who are ready, or whose start has failed."""
         with self._changed:
-            return frozenset(m.name for m in self._presence.members() if m.state in (State.READY, State.ERROR))
+            return frozenset(m.name for m in self._presence.members() if m.state in (*TAKES_PART, State.ERROR))
 
     def forget(self, name: str) -> None:
         """Somebody is not there any more, and the broker holds nothing of it either."""

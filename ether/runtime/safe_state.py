@@ -17,7 +17,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from ether.errors import EtherError, InSafeState
+from ether.errors import InSafeState
 from ether.protocol.pulse import INTERVAL_S
 from ether.protocol.safety import Absences
 from ether.runtime.link import Inbound, Link
@@ -165,11 +165,7 @@ class Guard(NoGuard):
         self._announce()
 
     def _announce(self) -> None:
-        try:
-            state = self._instance.topics.state(self._instance.name)
-            self._link.announce(state, self._instance.announcement().to_value())
-        except EtherError:
-            pass  # without a broker: it is repeated when there is one
+        self._instance.appearance.changed()
 
 
 class _SafeJob:

@@ -16,7 +16,7 @@ from ether.errors import EtherError, NoResponder, PayloadError, SyncError, Trans
 from ether.logs import get_ether_logger
 from ether.protocol.barrier import Answer, Barrier
 from ether.protocol.drain import Quiescence
-from ether.protocol.presence import Announcement, State
+from ether.protocol.presence import TAKES_PART, Announcement
 from ether.runtime import context
 from ether.runtime.calls import Caller
 from ether.runtime.deadline import Deadline
@@ -224,7 +224,7 @@ class Session(Members):
         `NoResponder` where nobody has such a method.
         """
         with self._changed:
-            ready = [member for member in self._known if member.state is State.READY]
+            ready = [member for member in self._known if member.state in TAKES_PART]
         participants = [member.name for member in ready if topic in _sync_topics(member)]
         if not participants:
             there = sorted({known for member in ready for known in _sync_topics(member)})

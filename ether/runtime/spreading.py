@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from ether.errors import TransportError, TrialNotReady
 from ether.logs import get_ether_logger
-from ether.protocol.presence import State
+from ether.protocol.presence import TAKES_PART, State
 from ether.runtime.client import Client
 from ether.runtime.deadline import Deadline
 from ether.runtime.saving import Saver
@@ -63,7 +63,7 @@ class Spreader:
         return {
             member.name: member.birth
             for member in self._session.announcements()
-            if member.kind == "instance" and member.state is State.READY
+            if member.kind == "instance" and member.state in TAKES_PART
         }
 
     def await_back(self, expected: Iterable[str], deadline: Deadline, what: str) -> None:

@@ -33,7 +33,7 @@ from ether.errors import (
 )
 from ether.logs import get_ether_logger
 from ether.protocol.answers import SAVE_LATER
-from ether.protocol.presence import Announcement, State
+from ether.protocol.presence import LIVES, TAKES_PART, Announcement, State
 from ether.runtime.pending import PendingCall
 from ether.spec.marks import MarkKind
 from ether.wire.codec import Body, decode
@@ -48,7 +48,7 @@ _QUEUE_TIMEOUT_S = 2.0
 _END_TIMEOUT_S = 5.0
 _AWAKE = -math.inf
 
-ANSWERS = (State.READY, State.HUNG)
+ANSWERS = LIVES
 COMES_BACK = (State.STARTING, State.RESTARTING, State.LOST)
 
 logger = get_ether_logger("Ether")
@@ -230,7 +230,7 @@ class Resender:
             self._wake(save.due)
 
     def _on_member(self, announcement: Announcement) -> None:
-        if announcement.state is not State.READY:
+        if announcement.state not in TAKES_PART:
             return
         with self._changed:
             for save in self._under_way.values():

@@ -1,0 +1,129 @@
+"""The devices of an instance's object: whether they are there, for everybody to see.
+
+What tells of itself is looked for among the object's attributes, and theirs: anything whose class has a method
+`watch_presence(callback)`, and a `presence` with `online` and `reason`, as the adapters of `hardware_adapters` do.
+While one of them is offline the instance is: it is announced, with the reason, and so is its return. Its methods may
+be called meanwhile, and say themselves what they cannot do.
+
+The trap: the tree of attributes is the user's, and may change while it is looked at, hold anything and lead in circles.
+So nothing of it is called or compared, and its size is bounded.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+_DEEPEST = 4
+_MOST = 500
+
+
+class Presence(Protocol):
+    """Whether a device is there; `since` in seconds of the epoch."""
+
+    @property
+    def online(self) -> bool:
+        """True while it can be used."""
+
+    @property
+    def reason(self) -> str:
+        """Why not."""
+
+    @property
+    def since(self) -> float:
+        """Since when."""
+
+
+class Device(Protocol):
+    """What tells whether it is there."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    @property
+    def presence(self) -> Presence:
+        """As it is now."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed on purpose: then its absence is no news."""
+
+    def watch_presence(self, callback: Callable[[Any], object]) -> Callable[[], None]:
+        """Call back whenever that changes; returns what ends it."""
+
+
+class Devices:
+    """Those of one object. `changed` is called whenever what is to be announced is another."""
+
+    def __init__(self, obj: object, changed: Callable[[], object]) -> None:
+        self._object, self._changed = obj, changed
+        self._lock = threading.Lock()
+        self._known: dict[int, tuple[Device, Callable[[], None]]] = {}
+        self._stopped = False
+
+    def find(self) -> None:
+        """Watch those that are not watched yet; cheap, and to be repeated: some are made late."""
+        for device in found_below(self._object):
+            with self._lock:
+                if id(device) in self._known or self._stopped:
+                    continue
+                self._known[id(device)] = device, device.watch_presence(lambda presence: self._changed())
+            if not device.presence.online:
+                self._changed()
+
+    def about(self) -> dict[str, object]:
+        """What is announced of those that are gone; empty while all are there."""
+        with self._lock:
+            devices = [device for device, _ in self._known.values()]
+        gone = [device for device in devices if not (device.presence.online or device.closed)]
+        if not gone:
+            return {}
+        why = "; ".join(f"{device.name}: {device.presence.reason}" for device in gone)
+        return {"offline": {"why": why, "since": min(device.presence.since for device in gone)}}
+
+    def stop(self) -> None:
+        """Watch no more. Twice is fine."""
+        with self._lock:
+            self._stopped, known, self._known = True, self._known, {}
+        for _, end in known.values():
+            end()
+
+
+def found_below(root: object) -> list[Device]:
+    """The devices among an object, its attributes and theirs."""
+    found: list[Device] = []
+    seen: set[int] = set()
+    waiting: deque[tuple[object, int]] = deque([(root, 0)])
+    while waiting and len(seen) < _MOST:
+        here, depth = waiting.popleft()
+        if id(here) in seen:
+            continue
+        seen.add(id(here))
+        if callable(getattr(type(here), "watch_presence", None)):
+            found.append(here)  # type: ignore[arg-type]
+        elif depth < _DEEPEST:
+            waiting.extend((each, depth + 1) for each in _parts(here) if not _is_plain(each))
+    return found
+
+
+def _parts(here: object) -> Iterator[object]:
+    parts: Iterable[object] = ()
+    if isinstance(here, dict):
+        parts = here.values()
+    elif isinstance(here, (list, tuple)):
+        parts = here
+    elif isinstance(here, type) or type(here).__module__ in ("builtins", "threading", "logging"):
+        return
+    elif isinstance(held := getattr(here, "__dict__", None), Mapping):
+        parts = held.values()
+    try:
+        yield from tuple(parts)[:_MOST]
+    except RuntimeError:  # it grew while it was copied: the next look finds more
+        return
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, (str, bytes, int, float, complex, type))
