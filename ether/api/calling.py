@@ -11,6 +11,7 @@ from ether.spec.marks import MarkKind
 
 if TYPE_CHECKING:
     from ether.runtime.client import Client
+    from ether.runtime.lease import InstanceLease
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -125,6 +126,21 @@ class Calling(ABC):
     def service(self, class_name: str, *, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         """The same for a class: each call goes to one of its ready instances, the least busy first."""
         return self._joined("ether.service()").proxy(class_name, timeout_s, of_class=True)
+
+    def lease(self, name: str, *, reason: str = "", timeout_s: float = CALL_TIMEOUT_S) -> InstanceLease:
+        """Have an instance for this program alone: `with ether.lease("camera1", reason="calibration"): …`. Within the
+        block calls and syncs of all other programs and instances are refused (`InstanceLeased`, which names this one);
+        what they had begun is waited for, at most `timeout_s` seconds. It ends with the block, and by itself when this
+        program dies.
+
+        Raises, on entering, `InstanceLeased` where somebody else has it, `NoResponder`, `RequestTimeout`; at the end of
+        the block `LeaseEnded` where it ended before: the instance was started again, or this program was cut off.
+        """
+        from ether.process.run_owner import owner_facts
+        from ether.runtime.lease import InstanceLease
+
+        client = self._joined("ether.lease()")
+        return InstanceLease(client, name, reason, timeout_s, owner_facts(client.link.source, ""))
 
     # -- all together
 

@@ -42,7 +42,8 @@ def ps(
     if simulated:
         print_line(f"session {name} is SIMULATED: its devices are those of a simulated lab")
     shown = [{**row, "ago": ago(row["since"]), "class": row["class"] or f"({row['kind']})"} for row in rows]
-    print_table(shown, _COLUMNS, nothing=f"nobody is in session {name}")
+    columns = {**_COLUMNS, "lease": "LEASED BY"} if any(row["lease"] for row in rows) else _COLUMNS
+    print_table(shown, columns, nothing=f"nobody is in session {name}")
     for row in rows:
         if row["error"]:
             print_line(f"\n{row['name']}: {row['error'] if errors else _last_line(row['error'])}")
@@ -76,8 +77,16 @@ def _row(member: Announcement, pulses: Pulses) -> dict[str, Any]:
     facts = {key: about.get(key) for key in ("class", "class_path", "host", "pid", "since", "epoch", "version")}
     row = {"name": member.name, "kind": member.kind, "state": member.state.value, **facts, "error": member.error}
     row["busy"] = busy_text(beat.pulse if beat else None)
+    row["lease"] = _lease_text(about.get("lease"))
     row["queued"] = beat.pulse.queued if beat else None
     return row
+
+
+def _lease_text(lease: object) -> str | None:
+    match lease:
+        case {"program": program, "host": host, "pid": pid, "reason": reason, "since": int(since) | float(since)}:
+            return f"{program} on {host} (pid {pid}), {ago(since)}" + (f": {reason}" if reason else "")
+    return None
 
 
 def graph(

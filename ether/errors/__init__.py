@@ -57,6 +57,8 @@
         ├── RemoteError                     … the method raised; also the builtin that it raised, where it was one
         ├── NoResponder (LookupError)       … nobody of that name, or no such method
         ├── InstanceLost (ConnectionError)  … the instance died while it was working on it
+        ├── InstanceLeased (BlockingIOError) … somebody has the instance alone: who, why, since when
+        ├── LeaseEnded (ConnectionError)    `ether.lease()`: it ended before it was given back
         ├── RequestTimeout (TimeoutError)   … no answer by the deadline
         ├── Cancelled (RuntimeError)        … it was cancelled
         ├── Interrupted (RuntimeError)      … a save whose instance died in the middle; it is not run again
@@ -77,8 +79,10 @@ from ether.errors.base import EtherError as EtherError
 from ether.errors.calls import (
     CallError as CallError,
     Cancelled as Cancelled,
+    InstanceLeased as InstanceLeased,
     InstanceLost as InstanceLost,
     Interrupted as Interrupted,
+    LeaseEnded as LeaseEnded,
     NoResponder as NoResponder,
     RemoteError as RemoteError,
     RequestTimeout as RequestTimeout,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ether.errors.base import EtherError
 
@@ -74,6 +76,30 @@ class RequestTimeout(CallError, TimeoutError):
     def __init__(self, call: str, instance: str, timeout_s: float, state: str) -> None:
         self.call, self.instance, self.timeout_s, self.state = call, instance, timeout_s, state
         super().__init__(f"{call} did not answer within {timeout_s:g} s: {instance} {state}")
+
+
+class InstanceLeased(CallError, BlockingIOError):
+    """Somebody has the instance alone (`ether.lease`). `holder` says who: `program`, `host`, `pid`, `reason`, `since`
+    (unix seconds)."""
+
+    def __init__(self, instance: str, method: str, holder: Mapping[str, Any]) -> None:
+        self.instance, self.method, self.holder = instance, method, dict(holder)
+        since = time.strftime("%H:%M:%S", time.localtime(float(holder.get("since") or 0)))
+        reason = f", for {holder['reason']!r}" if holder.get("reason") else ""
+        super().__init__(
+            f"{instance} does not take {method}: {holder.get('program')} on {holder.get('host')}"
+            f" (pid {holder.get('pid')}) has it alone since {since}{reason}"
+        )
+
+
+class LeaseEnded(CallError, ConnectionError):
+    """A lease ended before it was given back: others may have used the instance meanwhile."""
+
+    def __init__(self, instance: str, why: str) -> None:
+        self.instance, self.why = instance, why
+        super().__init__(
+            f"the lease of {instance} ended before it was given back: {why}; others may have used it since"
+        )
 
 
 class Cancelled(CallError, RuntimeError):

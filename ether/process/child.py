@@ -25,6 +25,7 @@ from typing import BinaryIO
 from ether.errors import ConfigError, EtherError, InvalidName, MarkError
 from ether.logs import get_ether_logger, install_instance_console
 from ether.process.explaining import explained, open_saver
+from ether.process.run_owner import is_dead_here
 from ether.process.settings import EXIT_REPLACED, InstanceSettings
 from ether.process.state_folder import calls_folder, file_name, journal_path
 from ether.process.twins import Twins
@@ -163,6 +164,7 @@ class _Life:
         )
         instance.server.journal = self._journal
         instance.control.on_fenced = _stop_at_once
+        instance.let.is_dead = is_dead_here
         if not isinstance(obj, Attached):
             instance.saver = client.saver = self._saver(link, cls)
         client.session.calls.here[settings.name] = instance

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 
 from ether.process.registry import RegistryOptions, registry_marks
+from ether.process.run_owner import is_dead_here
 from ether.process.state_folder import journal_path
 from ether.runtime.deadline import Deadline
 from ether.runtime.here import InstanceHere, MakeSaver, OpenLink
@@ -57,6 +58,7 @@ class Guests:
             on_fenced=lambda why: self._remove_soon(session, name),
             journal_at=lambda: journal_path(session.topics.session, name),
         )
+        here.instance.let.is_dead = is_dead_here
         self._guests[name] = here
         session.calls.here[name] = here.instance
         session.wait_ready([name], Deadline(_READY_TIMEOUT_S), dict)

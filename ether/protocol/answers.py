@@ -14,6 +14,7 @@ from ether.errors import (
     ArgumentProblem,
     Cancelled,
     EtherError,
+    InstanceLeased,
     Interrupted,
     NoResponder,
     ValidationFailed,
@@ -32,7 +33,7 @@ SAVES = frozenset((SAVE, SAVE_LATER))
 WATCHED = frozenset((LATER, SAVE_LATER))
 
 RAISED, INVALID, NO_METHOD, CANCELLED = "raised", "invalid", "no-method", "cancelled"
-INTERRUPTED, UNKEPT = "interrupted", "unkept"
+INTERRUPTED, UNKEPT, LEASED = "interrupted", "unkept", "leased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class ErrorReport:
     message: str
     traceback: str = ""
     problems: Sequence[ArgumentProblem] = field(default_factory=tuple)
+    holder: Mapping[str, Any] = field(default_factory=dict)
+    """Of what is leased: who has it."""
 
     def to_value(self) -> dict[str, Any]:
         """As it is sent."""
@@ -52,6 +55,8 @@ class ErrorReport:
             told["traceback"] = self.traceback
         if self.problems:
             told["arguments"] = [[p.argument, p.given, p.accepted] for p in self.problems]
+        if self.holder:
+            told["holder"] = dict(self.holder)
         return {"error": told}
 
     @classmethod
@@ -59,8 +64,11 @@ class ErrorReport:
         """As it was received; what is not a report is still an error."""
         match value:
             case {"error": {"kind": str(kind), "class": str(name), "message": str(message), **rest}}:
-                traceback = rest.get("traceback", "")
-                return cls(kind, name, message, traceback if isinstance(traceback, str) else "", _problems(rest))
+                traceback, holder = rest.get("traceback", ""), rest.get("holder", {})
+                return cls(
+                    kind, name, message, traceback if isinstance(traceback, str) else "", _problems(rest),
+                    holder if isinstance(holder, dict) else {},
+                )  # fmt: skip
         return cls(RAISED, "Exception", f"an error that cannot be read: {value!r:.200}")
 
     def to_exception(self, call: str, method: str) -> EtherError:
@@ -71,6 +79,9 @@ class ErrorReport:
             return NoResponder(call, self.message)
         if self.kind == CANCELLED:
             return Cancelled(call)
+        if self.kind == LEASED:
+            holder = dict(self.holder)
+            return InstanceLeased(str(holder.pop("instance", "")), method.partition(".")[2] or method, holder)
         if self.kind == INTERRUPTED:
             return Interrupted(call, self.message)
         return remote_error(call, self.class_name, self.message, self.traceback)

@@ -42,6 +42,7 @@ class Appearance:
             **self._holding,
             **instance.guard.about(),
             **self.devices.about(),
+            **instance.let.about(),
             "class": instance.spec.name,
             "class_path": instance.spec.class_path,
             "host": socket.gethostname(),

@@ -12,6 +12,7 @@ import difflib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ether.errors import EtherError, InstanceLost, NoResponder, PayloadError, RequestTimeout
@@ -19,6 +20,7 @@ from ether.protocol.answers import LATER, LOG, PROGRESS, ErrorReport
 from ether.protocol.presence import LIVES, TAKES_PART, Announcement
 from ether.protocol.requests import Requests
 from ether.runtime import context
+from ether.runtime.let import LEASE, mark_of
 from ether.runtime.link import Inbound, Link
 from ether.runtime.pending import PendingCall, read_answer
 from ether.runtime.serving import CANCEL, STATUS, CallJob, Request
@@ -123,6 +125,15 @@ class Caller:
         except EtherError:
             self._drop(question)
 
+    def lease(self, instance: str, asked: Mapping[str, Any], timeout_s: float) -> Any:
+        """Ask an instance to be let to this program, or what becomes of that. Raises `InstanceLeased`, as calls do."""
+        pending = PendingCall(f"{instance}.{LEASE}", instance, None, timeout_s)
+        if (here := self.here.get(instance)) is not None:
+            here.let.ask(self._reply_topic, asked, context.current().trace, partial(_settle, pending))
+        else:
+            self._send(pending, self._topics.call(instance, LEASE), asked, None, timeout_s)
+        return self.wait(pending)
+
     def cancel(self, pending: PendingCall) -> None:
         """Tell the instance that the caller has lost interest; the method decides when to stop."""
         if pending.cancel_here is not None:
@@ -167,7 +178,10 @@ class Caller:
 
         cause = context.current()
         trace = cause.trace or pending.correlation.hex()
-        request = Request(method, self._link.source, None, cause.message_id, trace, pending.deadline, watched=True)
+        request = Request(
+            method, self._link.source, None, cause.message_id, trace, pending.deadline, watched=True,
+            asker=self._reply_topic,
+        )  # fmt: skip
         job = CallJob(instance, request, lambda: params, respond, pending.take_note)
         pending.cancel_here = job.context.cancel
         instance.call_here(method, job, trace)
@@ -292,7 +306,9 @@ class Caller:
         able = [a for a in ready if kind in _kinds(a, method)]
         if not able:
             raise NoResponder(call, _why_not(ready[0], method, kind), _nearest(method, _methods(ready[0], kind)))
-        return [a.name for a in able]
+        mine = mark_of(self._reply_topic)
+        free = [a for a in able if not isinstance(let := a.about.get("lease"), dict) or let.get("of") == mine]
+        return [a.name for a in free or able]
 
     def described(self, service: str, *, of_class: bool) -> Announcement:
         """The announcement of a ready instance, by its name or its class's."""
@@ -311,6 +327,10 @@ class Caller:
             turn = self._turn
         order = sorted(names)
         return min(order, key=lambda name: (load[name], (order.index(name) - turn) % len(order)))
+
+
+def _settle(pending: PendingCall, value: object, error: EtherError | None) -> None:
+    pending.settle(lambda: (value, error))
 
 
 def _probe_lead(pending: PendingCall) -> float:

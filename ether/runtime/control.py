@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ether.errors import PayloadError
+from ether.protocol.barrier import Answer
 from ether.runtime.context import Cause, handling
 from ether.runtime.fencing import FENCE, OwnName
 from ether.runtime.link import Inbound, Link
@@ -57,7 +58,12 @@ class Control:
         instance, headers = self._instance, inbound.unpack().headers
         if isinstance(value, dict) and instance.name not in value.get("instances", [instance.name]):
             return
-        said = instance.perform(verb, value if isinstance(value, dict) else {})
+        asker = (headers.reply_to or "", headers.trace) if headers is not None else ("", None)
+        refusal = instance.let.refusal("ether.sync", *asker) if verb == "sync" else None
+        if refusal is not None:
+            said: Answer | None = Answer(failed={"lease": f"InstanceLeased: {refusal}"})
+        else:
+            said = instance.perform(verb, value if isinstance(value, dict) else {})
         if verb == TRIAL:
             said = tag_answer(instance.saver, value, SETTLE_S)
         if said is not None and headers is not None and headers.reply_to:

@@ -31,6 +31,7 @@ from ether.runtime.device_calls import DeviceCalls
 from ether.runtime.failures import describe_failure, text_of, user_traceback
 from ether.runtime.hosting import Overrides, publishing
 from ether.runtime.jobs import MessageJob, TickJob
+from ether.runtime.let import Let
 from ether.runtime.link import Inbound, Link, trace_of
 from ether.runtime.pulse import rss_mb
 from ether.runtime.safe_state import guard
@@ -126,6 +127,7 @@ class HostedInstance:
         self.ticks = Ticker(name, self._times(), self._submit_tick, self.logger)
         self.device = DeviceCalls(self)
         self.guard = guard(self, link)
+        self.let = Let(self, link)
         self.appearance = Appearance(self, link, holding)
         self.server = Server(self, link)
         epoch = holding.get("epoch", 0)
@@ -172,6 +174,7 @@ class HostedInstance:
         """Its sign of life."""
         if number % _LOOK_AGAIN == 0:
             self.appearance.devices.find()
+        self.let.look()
         status = self.status()
         busy, busy_s, queued = status["busy"], status.get("busy_s", 0.0), status["queued"]
         assert busy is None or isinstance(busy, str)
@@ -334,8 +337,7 @@ class HostedInstance:
 
     def perform(self, verb: str, asked: Mapping[str, Any]) -> Answer | None:
         """Carry out a control verb on the worker, alone; None for a verb that is not known."""
-        for worker in (self.worker, *self._own_workers.values()):
-            worker.wait_alone(_ALONE_TIMEOUT_S)
+        self.wait_alone(_ALONE_TIMEOUT_S)
         if verb == "drain":
             self.ticks.stop()  # nothing new begins; the instance is about to end
             return Answer(facts=self._counters())
@@ -345,6 +347,11 @@ class HostedInstance:
         if kind is None:
             return None
         return self.run_marked(kind)
+
+    def wait_alone(self, timeout_s: float) -> None:
+        """On the worker: wait until nothing else runs, beside it neither."""
+        for worker in (self.worker, *self._own_workers.values()):
+            worker.wait_alone(timeout_s)
 
     def run_marked(self, kind: MarkKind) -> Answer:
         """Run every method that carries a mark; one that fails does not keep the next from running."""

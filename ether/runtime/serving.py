@@ -14,10 +14,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ether.errors import ArgumentProblem, Cancelled, DecodeError, EtherError, PayloadError, ValidationFailed
+from ether.errors import (
+    ArgumentProblem,
+    Cancelled,
+    DecodeError,
+    EtherError,
+    InstanceLeased,
+    PayloadError,
+    ValidationFailed,
+)
 from ether.protocol.answers import (
     CANCELLED,
     INVALID,
+    LEASED,
     LOG,
     NO_METHOD,
     PROGRESS,
@@ -31,6 +40,7 @@ from ether.protocol.transit import Transit
 from ether.runtime.context import CallContext
 from ether.runtime.failures import text_of, user_traceback
 from ether.runtime.journaled import InstanceJournal, JournaledCall
+from ether.runtime.let import LEASE
 from ether.runtime.link import Inbound, Link
 from ether.runtime.machine import is_of_this_machine
 from ether.wire.envelope import Headers
@@ -41,6 +51,9 @@ if TYPE_CHECKING:
 
 STATUS, CANCEL = "ether.status", "ether.cancel"
 """In place of a method's name, which cannot contain a dot."""
+
+OWN = (STATUS, CANCEL, LEASE)
+"""Answered by the instance itself, at once."""
 
 _SAVE_ID_BYTES = 16
 _STATUS_TIMEOUT_S = 0.2
@@ -58,6 +71,8 @@ class Request(NamedTuple):
     deadline: float | None
     watched: bool
     parents: tuple[str, ...] = ()
+    asker: str = ""
+    """Where the answer goes: which program it is that asks."""
 
 
 Respond = Callable[[object, ErrorReport | None], None]
@@ -97,12 +112,21 @@ class CallJob:
             raise Cancelled(self.context.call)
         if self._begin is not None and not self._begin():
             return
-        value = self._instance.call(request.method, self._payload(), request.message_id, request.trace, self.context)
+        let = self._instance.let
+        if (refusal := let.refusal(request.method, request.asker, request.trace)) is not None:
+            raise refusal
+        chain = let.enter(request.trace)
+        try:
+            value = self._instance.call(
+                request.method, self._payload(), request.message_id, request.trace, self.context
+            )
+        finally:
+            let.leave(chain)
         self._respond(value, None)
         self._note({"result": value})
 
     def failed(self, error: BaseException) -> None:
-        report = report_of(error)
+        report = report_of(error, self._instance.name)
         if report.kind == RAISED:
             details = {"caller": self._request.caller, "message_id": self._request.message_id}
             self._instance.report(
@@ -123,13 +147,15 @@ class CallJob:
             self._instance.logger.warning("the call of %s is not recorded: %s", self.context.call, error)
 
 
-def report_of(error: BaseException) -> ErrorReport:
-    """An exception of a method, for its caller."""
+def report_of(error: BaseException, instance: str) -> ErrorReport:
+    """An exception of a method of `instance`, for its caller."""
     name = type(error).__name__
     if isinstance(error, ValidationFailed):
         return ErrorReport(INVALID, name, str(error), problems=error.problems)
     if isinstance(error, DecodeError):
         return ErrorReport(INVALID, name, str(error), problems=[ArgumentProblem("payload", "bytes", str(error))])
+    if isinstance(error, InstanceLeased) and error.instance == instance:  # else it is of one that the method called
+        return ErrorReport(LEASED, name, str(error), holder={"instance": instance, **error.holder})
     if isinstance(error, Cancelled):
         return ErrorReport(CANCELLED, name, str(error))
     lines = traceback.format_exception(type(error), error, user_traceback(error))
@@ -160,7 +186,7 @@ class Server:
             inbound.done()
             return
         method = inbound.delivery.topic.rpartition("/")[2]
-        if method in (STATUS, CANCEL) or self._instance.cannot_call(method):
+        if method in OWN or self._refusal(method, headers) is not None:
             self._answer_now(method, headers, inbound)
         elif headers.id is None or headers.correlation is None or self._take_on(headers):
             self._queue(method, headers, inbound)
@@ -171,7 +197,7 @@ class Server:
         """A request arrived, on the transport's thread: queue it. False for what has to be answered or refused."""
         method = inbound.delivery.topic.rpartition("/")[2]
         own = inbound.headers()
-        if own is None or own.correlation is None or method == STATUS or self._instance.cannot_call(method):
+        if own is None or own.correlation is None or method in OWN or self._refusal(method, own) is not None:
             return False
         with self._lock:
             first = self._answered.take_on(_asker(own), own.correlation, _say_nothing)
@@ -222,7 +248,7 @@ class Server:
             try:
                 self._send(head, value, error)
             except PayloadError as unsendable:
-                value, error = None, report_of(unsendable)
+                value, error = None, report_of(unsendable, self._instance.name)
                 self._send(head, value, error)
             finally:
                 forget()
@@ -256,9 +282,11 @@ class Server:
 
     def _answer_now(self, method: str, headers: _Head, inbound: Inbound) -> None:
         try:
-            problem = None if method in (STATUS, CANCEL) else self._instance.cannot_call(method)
-            if problem is not None:
-                self._send(headers, None, ErrorReport(NO_METHOD, "NoResponder", problem), _STATUS_TIMEOUT_S)
+            report = None if method in OWN else self._refusal(method, headers)
+            if report is not None:
+                self._send(headers, None, report, _STATUS_TIMEOUT_S)
+            elif method == LEASE:
+                self._lease(headers, inbound.unpack().value)
             elif method == STATUS:
                 self._send(headers, self._instance.status(), None, _STATUS_TIMEOUT_S)
             else:
@@ -267,6 +295,22 @@ class Server:
             self._instance.logger.warning("a question about %s was not answered: %s", self._instance.name, error)
         finally:
             inbound.done()
+
+    def _refusal(self, method: str, head: _Head) -> ErrorReport | None:
+        """Why this is not even queued."""
+        if (problem := self._instance.cannot_call(method)) is not None:
+            return ErrorReport(NO_METHOD, "NoResponder", problem)
+        leased = self._instance.let.refusal(method, head.reply_to or "", head.trace)
+        return None if leased is None else report_of(leased, self._instance.name)
+
+    def _lease(self, headers: _Head, asked: object) -> None:
+        """Somebody wants the instance alone, still does, or does no more."""
+
+        def granted(value: object, error: EtherError | None) -> None:
+            report = None if error is None else report_of(error, self._instance.name)
+            self._send(headers, value, report, _STATUS_TIMEOUT_S)
+
+        self._instance.let.ask(headers.reply_to or "", asked, headers.trace, granted)
 
     def _cancel(self, caller: str, correlation: object) -> None:
         """A caller has lost interest in a call of its own."""
@@ -318,7 +362,8 @@ def _asker(head: _Head) -> str:
 def _request(method: str, head: _Head, left_s: float | None) -> Request:
     deadline = None if left_s is None else time.monotonic() + left_s
     watched = head.schema in WATCHED
-    return Request(method, head.source, head.correlation, head.id, head.trace, deadline, watched, head.parents)
+    asker = head.reply_to or ""
+    return Request(method, head.source, head.correlation, head.id, head.trace, deadline, watched, head.parents, asker)
 
 
 def _size(value: object) -> int:

@@ -37,7 +37,7 @@ def test_nothing_of_a_living_keeper_is_a_ghost(state: State) -> None:
 @pytest.mark.parametrize("state", list(State))
 def test_without_its_keeper_an_instance_is_dying_or_a_ghost(state: State) -> None:
     dying, ghosts = orphans_of(instance("a", state, "gone"))
-    assert (dying | ghosts, bool(dying)) == ({"a"}, state in (State.READY, State.HUNG))
+    assert (dying | ghosts, bool(dying)) == ({"a"}, state in (State.READY, State.OFFLINE, State.HUNG))
 
 
 def test_what_an_earlier_program_of_the_same_name_kept_is_nobodys() -> None:
