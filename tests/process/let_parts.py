@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 
 from ether import ether, ether_get, ether_pub, ether_save, ether_sub, ether_sync
 
@@ -11,7 +13,7 @@ class Camera:
     """Has something to say to everybody who may ask."""
 
     def __init__(self) -> None:
-        self.hold = threading.Event()
+        self.pause = threading.Event()
         self.heard: list[int] = []
         self.taken: list[str] = []
 
@@ -25,8 +27,12 @@ class Camera:
         return self.taken
 
     @ether_get
-    def slow(self, seconds: float) -> None:
-        self.hold.wait(seconds)
+    def wait_for_file(self, path: str) -> str:
+        """Busy until the file is there, for half a minute at most."""
+        deadline = time.monotonic() + 30
+        while not os.path.exists(path) and time.monotonic() < deadline:
+            self.pause.wait(0.02)
+        return "seen" if os.path.exists(path) else "never came"
 
     @ether_save
     def keep(self, what: str) -> str:

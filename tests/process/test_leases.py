@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,14 @@ def row(ether: Ether, name: str) -> dict[str, Any]:
     return found
 
 
+def eventually(look: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Announcements come a moment later than answers."""
+    deadline, pause = time.monotonic() + timeout_s, threading.Event()
+    while not look():
+        assert time.monotonic() < deadline, "never true"
+        pause.wait(0.01)
+
+
 def snap_when_free(ether: Ether, timeout_s: float) -> float:
     """How long it took until a call was admitted."""
     began = time.monotonic()
@@ -85,10 +93,10 @@ def test_others_are_refused_and_told_by_whom(ether: Ether, other: Ether, engine:
         with pytest.raises(InstanceLeased), other.lease("camera"):
             pass
         assert lease.held
-        assert row(other, "camera")["lease"]["reason"] == "calibration"
+        eventually(lambda: row(other, "camera").get("lease", {}).get("reason") == "calibration")
     assert other.get("camera", "snap", {"who": "other"}) == "picture for other"
     assert ether.get("camera", "log") == ["me", "other"]
-    assert "lease" not in row(ether, "camera")
+    eventually(lambda: "lease" not in row(ether, "camera"))
     assert ether.get("neighbour", "snap_alone") == "picture for neighbour"
 
 
@@ -101,18 +109,32 @@ def test_messages_and_the_instances_own_work_go_on(ether: Ether, other: Ether) -
 
 
 def test_it_begins_when_what_others_had_begun_is_over_and_what_they_queued_is_refused(
-    ether: Ether, other: Ether
+    ether: Ether, other: Ether, tmp_path: Path
 ) -> None:
     ether.tap(LAB)
     other.tap({"session": "let"})
-    running_now = other.get_later("camera", "slow", {"seconds": 1.0}, timeout_s=30)
-    queued = other.get_later("camera", "snap", {"who": "queued"}, timeout_s=30)
-    with pytest.raises(RequestTimeout), ether.lease("camera", timeout_s=0.2):
+    running_now = other.get_later("camera", "wait_for_file", {"path": str(tmp_path / "go")}, timeout_s=60)
+    queued = other.get_later("camera", "snap", {"who": "queued"}, timeout_s=60)
+    with pytest.raises(RequestTimeout), ether.lease("camera", timeout_s=0.3):
         pass
-    with ether.lease("camera", timeout_s=10):
-        assert other.collect(running_now, timeout_s=0.5) is None  # it is over
+    granted, over = threading.Event(), threading.Event()
+
+    def take() -> None:
+        with ether.lease("camera", timeout_s=40):
+            granted.set()
+            over.wait(40)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    eventually(lambda: "lease" in row(ether, "camera"))  # asked for, and announced
+    assert not granted.is_set()  # what was begun goes on
+    (tmp_path / "go").touch()
+    assert granted.wait(30)
+    assert other.collect(running_now, timeout_s=30) == "seen"
     with pytest.raises(InstanceLeased):
-        other.collect(queued, timeout_s=10)
+        other.collect(queued, timeout_s=30)
+    over.set()
+    thread.join()
 
 
 def test_nested_and_on_several_threads_it_is_one_programs(ether: Ether, other: Ether) -> None:
@@ -164,6 +186,7 @@ def test_a_class_call_goes_to_who_is_free(ether: Ether, other: Ether) -> None:
     ether.tap({"session": "let", "instances": {"camera": CAMERA, "spare": CAMERA}})
     other.tap({"session": "let"})
     with ether.lease("camera"):
+        eventually(lambda: "lease" in row(other, "camera"))
         for _ in range(4):
             assert other.get("Camera", "snap", {"who": "any"})
         assert other.get("spare", "log") == ["any"] * 4
@@ -236,6 +259,7 @@ def test_ps_shows_who_has_it(ether: Ether) -> None:
 
     ether.tap(LAB)
     with ether.lease("camera", reason="calibration"):
+        eventually(lambda: "lease" in row(ether, "camera"))
         rows = {each["name"]: each for each in member_rows(ether._joined("the test"))}
     assert f"(pid {os.getpid()})" in rows["camera"]["lease"]
     assert rows["camera"]["lease"].endswith(": calibration")
