@@ -17,6 +17,7 @@ from programs import running, write
 
 from ether import Ether
 from ether.errors import (
+    EtherError,
     InstanceLeased,
     LeaseEnded,
     NoResponder,
@@ -230,6 +231,31 @@ def test_who_is_stopped_for_too_long_is_told(ether: Ether, tmp_path: Path, monke
         assert snap_when_free(ether, 3 * LAST_S) > LAST_S / 2
         os.kill(program.process.pid, signal.SIGCONT)
         assert "LeaseEnded" in program.finish().err
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_it_outlives_the_broker(ether: Ether, other: Ether, engine: str) -> None:
+    ether.tap(LAB, broker={"engine": engine})
+    other.tap({"session": "let"})
+    with ether.lease("camera", reason="goes on") as lease:
+        broker = ether._launch._broker  # type: ignore[union-attr]
+        assert broker is not None
+        killed = broker._child.pid
+        os.kill(killed, signal.SIGKILL)
+
+        def is_refused() -> bool:
+            try:
+                other.get("camera", "snap", {"who": "other"})
+            except InstanceLeased:
+                return True
+            except EtherError:  # while nobody is connected
+                return False
+            raise AssertionError("another program was let in")
+
+        eventually(lambda: broker._child.pid != killed)
+        eventually(is_refused, 40)
+        assert ether.get("camera", "snap", {"who": "me"}, timeout_s=30)
+        assert lease.held
 
 
 def test_an_instance_that_was_started_again_is_nobodys(ether: Ether) -> None:
