@@ -37,11 +37,13 @@ def run_rows(ledger: str | None) -> list[dict[str, Any]]:
 
 def _row(state: RunState, now: float) -> dict[str, Any]:
     from ether.process.run_owner import status_now
+    from ether.wire.run_ids import is_simulated_run
 
     status = status_now(state)
     end = state.ended if state.ended is not None else now if status == "running" else None
     return {
-        "run": state.id, "status": status, "error": state.error, "trials": state.planned,
+        "run": state.id, "status": status, "simulated": is_simulated_run(str(state.owner.get("session_run", ""))),
+        "error": state.error, "trials": state.planned,
         "trials_done": len(state.done), "repeated": state.repeated, "resumed": state.resumed, "begun": state.begun,
         "ended": state.ended, "duration_s": None if end is None else end - state.begun,
         "metadata": dict(state.metadata), "owner": dict(state.owner),
@@ -53,6 +55,7 @@ def _shown(row: dict[str, Any]) -> dict[str, object]:
 
     took = row["duration_s"]
     return {
-        **row, "done": f"{row['trials_done']} of {row['trials']}", "repeated": ", ".join(map(str, row["repeated"])),
+        **row, "status": f"{row['status']} (simulated)" if row["simulated"] else row["status"],
+        "done": f"{row['trials_done']} of {row['trials']}", "repeated": ", ".join(map(str, row["repeated"])),
         "begun": shown_time(row["begun"])[:19], "took": "" if took is None else spoken(took),
     }  # fmt: skip

@@ -16,6 +16,7 @@ from ether.runtime.client import Client
 from ether.runtime.link import Link
 from ether.runtime.saving import Saver, SavingOptions, WhenFull
 from ether.wire.entries import Entry
+from ether.wire.run_ids import SIMULATED
 from ether.wire.topics import SessionTopics
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Recording:
     """The part that one program has in what its session records."""
 
     def __init__(self, config: EtherConfig, session: str, simulation: Simulation) -> None:
-        mark = "sim-" if simulation.wanted else ""
+        mark = SIMULATED if simulation.wanted else ""
         self.run = f"{mark}{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
         """The id of this run of the session: when it began, and random bits; it says whether it was simulated."""
         self._simulation = simulation

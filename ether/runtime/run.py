@@ -34,7 +34,7 @@ from ether.runtime.scanning import Scan
 from ether.runtime.spreading import Spreader
 from ether.runtime.tagging import Tag
 from ether.wire.codec import decode, encode
-from ether.wire.run_ids import latest, next_id
+from ether.wire.run_ids import is_simulated_run, latest, next_id
 
 if TYPE_CHECKING:
     from ether.config.plan import RunPlan
@@ -152,8 +152,18 @@ class Run:
             self.state = known[last]
             self._turn = self.state.turn + _UNRECORDED_TURNS
             self._check_metadata()
+            self._check_devices()
         else:
             self.state = RunState(next_id(self.name, known), self.name)
+
+    def _check_devices(self) -> None:
+        """What was begun on simulated devices does not go on with real ones, nor the other way round."""
+        before, now = (
+            is_simulated_run(str(owner.get("session_run", ""))) for owner in (self.state.owner, self._options.owner)
+        )
+        if before != now:
+            words = {True: "simulated", False: "real"}
+            raise RunDiffers(self.id, f"its devices were {words[before]}, and are {words[now]} now")
 
     def _check_metadata(self) -> None:
         given = plain(self.metadata)

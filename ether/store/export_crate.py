@@ -181,6 +181,8 @@ def _describe(part: Path, parts: _Parts, title: str, license_text: str) -> None:
     crate.metadata.extra_contexts.append(_CONTEXT)
     crate.name = title
     crate.description = f"{parts.count} records of Ether, with the code, settings and machines that made them."
+    if any(origin_of(use.context).simulated for use in parts.uses.values()):
+        crate.description += " SIMULATED: no hardware was used; the values come from a simulated lab."
     crate.license = _license(crate, license_text)
     profile = {"@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}
     crate.root_dataset["conformsTo"] = crate.add(ContextEntity(crate, PROFILE, properties=profile))
@@ -223,7 +225,8 @@ def _add_action(crate: Any, files: Mapping[str, Any], parts: _Parts, sha256: str
         tool, f"#made-{sha256}", object=[files[f"contexts/{sha256}.json"], *used], result=files[RECORDS],
         properties={
             "name": f"{origin.instance} made {use.count} records", "startTime": _time(use.first),
-            "endTime": _time(use.last), "description": f"on {origin.host}, Python {origin.python}",
+            "endTime": _time(use.last), "description": f"on {origin.host}, Python {origin.python}"
+            + (", with simulated devices" if origin.simulated else ""),
         },
     )  # fmt: skip
 

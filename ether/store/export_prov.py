@@ -113,6 +113,7 @@ class _Document:
             "prov:type": [_name("prov:Plan"), _name("prov:Collection")],
             "prov:label": f"what explains {origin.instance}",
             "ether:commit": revision.commit, "ether:dirty": revision.dirty, "ether:remote": revision.remote,
+            "ether:simulated": True if origin.simulated else None,
             "ether:python": origin.python, "ether:host": origin.host, "ether:clockOffset": origin.clock_offset_s,
         }  # fmt: skip
         self._put("entity", f"ctx:{sha256}", {key: value for key, value in plan.items() if value is not None})
@@ -138,6 +139,7 @@ def artifacts_of(context: Mapping[str, Any]) -> dict[str, str]:
         (settings.get("sha256"), "configuration.json"),
         (settings.get("yaml"), str(settings.get("file") or "configuration.yaml")),
         ((context.get("environment") or {}).get("sha256"), "environment.json"),
+        ((settings.get("simulated") or {}).get("lab"), "simulated lab"),
     ):
         if sha256:
             named.setdefault(sha256, name)

@@ -1,4 +1,5 @@
-"""How named runs are told apart: `name/N` is the Nth run of that name in a ledger.
+"""How runs are told apart: `name/N` is the Nth run of that name in a ledger; a session's own run begins with
+`sim-` where its devices were simulated.
 
 The trap: a name may hold anything that a name may (see `ether.config.names`), but no slash; so the last slash counts.
 """
@@ -6,6 +7,13 @@ The trap: a name may hold anything that a name may (see `ether.config.names`), b
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+SIMULATED = "sim-"
+
+
+def is_simulated_run(session_run: str) -> bool:
+    """Whether the devices of this run of a session were simulated."""
+    return session_run.startswith(SIMULATED)
 
 
 def is_run_id(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -14,7 +15,7 @@ from brokers import engines, mosquitto_missing
 from programs import running, write
 
 from ether import Ether
-from ether.errors import ConfigError, EtherError, LifecycleFailed, NotAllowedHere, RemoteError, StartFailed
+from ether.errors import ConfigError, EtherError, LifecycleFailed, NotAllowedHere, RemoteError, RunDiffers, StartFailed
 from ether.process.twins import VARIABLE
 from ether.store.ledger_reader import LedgerReader
 from ether.store.origins import is_simulated
@@ -97,6 +98,49 @@ def test_every_device_is_its_twin_and_every_record_says_so(ether: Ether, engine:
         contexts = [reader.context(record.context) for record in made if record.context]
         assert len(contexts) == len(made)
         assert all(context is not None and is_simulated(context) for context in contexts)
+
+
+def test_exports_say_so_too(ether: Ether, tmp_path: Path) -> None:
+    pytest.importorskip("rocrate", reason="rocrate is not installed: pip install -e '.[crate]'")
+    from ether.store import export_crate, export_prov
+
+    config = {"record": {"topics": "all", "folder": str(tmp_path / "ledger")}, "simulate": bench()}
+    ether.tap(config, sim=True)
+    ether.record(7, "dose").wait()
+    ether.shutdown()
+    with LedgerReader.open(tmp_path / "ledger") as reader:
+        export_prov.write(reader, tmp_path / "prov.json")
+        export_crate.write(reader, tmp_path / "crate")
+    assert '"ether:simulated": true' in (tmp_path / "prov.json").read_text()
+    crate = json.loads((tmp_path / "crate" / "ro-crate-metadata.json").read_text())
+    root = next(each for each in crate["@graph"] if each["@id"] == "./")
+    assert "SIMULATED" in root["description"]
+    assert any("simulated devices" in str(each.get("description")) for each in crate["@graph"])
+    kept = [path.read_text() for path in (tmp_path / "crate" / "artifacts").iterdir() if "lab" in path.name]
+    assert any("/dev/ttyUSB0" in text for text in kept)  # what the lab was goes with it
+
+
+def test_a_run_does_not_go_on_with_devices_of_another_kind(ether: Ether, tmp_path: Path) -> None:
+    from ether.cli.runs import run_rows
+
+    config = {"session": "dosing", "record": {"topics": "all", "folder": str(tmp_path)}, "simulate": bench()}
+    ether.tap(config, sim=True)
+    with ether.run("dose") as run:
+        for _ in run.trials(3):
+            break
+    ether.shutdown()
+    assert [row["simulated"] for row in run_rows(str(tmp_path))] == [True]
+    ether.tap(config)
+    with (
+        pytest.raises(RunDiffers, match="its devices were simulated, and are real now"),
+        ether.run("dose", resume=True),
+    ):
+        pass
+    with ether.run("dose") as run:
+        for _ in run.trials(1):
+            pass
+    ether.shutdown()
+    assert [row["simulated"] for row in run_rows(str(tmp_path))] == [True, False]
 
 
 def test_the_real_bench_is_not_marked(ether: Ether, tmp_path: Path) -> None:
