@@ -186,8 +186,9 @@ class Server:
             inbound.done()
             return
         method = inbound.delivery.topic.rpartition("/")[2]
-        if method in OWN or self._refusal(method, headers) is not None:
-            self._answer_now(method, headers, inbound)
+        refusal = None if method in OWN else self._refusal(method, headers)  # once: a lease may end this very moment
+        if method in OWN or refusal is not None:
+            self._answer_now(method, headers, inbound, refusal)
         elif headers.id is None or headers.correlation is None or self._take_on(headers):
             self._queue(method, headers, inbound)
         else:
@@ -280,11 +281,10 @@ class Server:
 
         return tell
 
-    def _answer_now(self, method: str, headers: _Head, inbound: Inbound) -> None:
+    def _answer_now(self, method: str, headers: _Head, inbound: Inbound, refusal: ErrorReport | None) -> None:
         try:
-            report = None if method in OWN else self._refusal(method, headers)
-            if report is not None:
-                self._send(headers, None, report, _STATUS_TIMEOUT_S)
+            if refusal is not None:
+                self._send(headers, None, refusal, _STATUS_TIMEOUT_S)
             elif method == LEASE:
                 self._lease(headers, inbound.unpack().value)
             elif method == STATUS:

@@ -29,6 +29,7 @@ class Camera:
     @ether_get
     def wait_for_file(self, path: str) -> str:
         """Busy until the file is there, for half a minute at most."""
+        open(f"{path}.began", "w").close()
         deadline = time.monotonic() + 30
         while not os.path.exists(path) and time.monotonic() < deadline:
             self.pause.wait(0.02)

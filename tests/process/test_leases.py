@@ -116,6 +116,7 @@ def test_it_begins_when_what_others_had_begun_is_over_and_what_they_queued_is_re
     other.tap({"session": "let"})
     running_now = other.get_later("camera", "wait_for_file", {"path": str(tmp_path / "go")}, timeout_s=60)
     queued = other.get_later("camera", "snap", {"who": "queued"}, timeout_s=60)
+    eventually((tmp_path / "go.began").exists)
     with pytest.raises(RequestTimeout), ether.lease("camera", timeout_s=0.3):
         pass
     granted, over = threading.Event(), threading.Event()
@@ -235,7 +236,7 @@ def test_who_is_stopped_for_too_long_is_told(ether: Ether, tmp_path: Path, monke
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_it_outlives_the_broker(ether: Ether, other: Ether, engine: str) -> None:
-    ether.tap(LAB, broker={"engine": engine})
+    ether.tap({"session": "let", "instances": {"camera": CAMERA}}, broker={"engine": engine})
     other.tap({"session": "let"})
     with ether.lease("camera", reason="goes on") as lease:
         broker = ether._launch._broker  # type: ignore[union-attr]
