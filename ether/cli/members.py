@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ether.cli.exits import Exit
+from ether.cli.exits import Exit, NoSession
 from ether.cli.joined import JOIN_TIMEOUT_S, TOOL, joined
 from ether.cli.options import BrokerUrl, Json, SessionName, Timeout
-from ether.cli.output import ago, print_json, print_line, print_table
+from ether.cli.output import ago, print_json, print_line, print_table, remark
 
 if TYPE_CHECKING:
     from ether.cli.pulses import Pulses
@@ -32,18 +32,44 @@ def ps(
     timeout: Timeout = JOIN_TIMEOUT_S,
     json: Json = False,
 ) -> None:
-    """Show who is in the session: instances, programs and agents, and what each is doing."""
-    with joined(session, broker, timeout) as client:
-        rows = member_rows(client)
-        name = client.topics.session
+    """Show who is in the session: instances, programs and agents, and what each is doing. Where its broker cannot be
+    reached from here, what the programs of this machine knew last."""
+    from ether.cli.cut_off import cut_off_from, rows_of, since_when
+    from ether.errors import TransportError
+
+    try:
+        with joined(session, broker, timeout) as client:
+            name, rows, known = client.topics.session, member_rows(client), None
+    except (TransportError, NoSession):
+        known = cut_off_from(session, broker)
+        if known is None:
+            raise
+        name, rows = known.session, rows_of(known, TOOL)
     if json:
-        print_json({"session": name, "members": rows})
+        print_json({"session": name, "offline_since": known.since if known else None, "members": rows})
         return
-    shown = [{**row, "ago": ago(row["since"]), "class": row["class"] or f"({row['kind']})"} for row in rows]
+    _show(name, rows, errors)
+    if known is not None:
+        who = f"{known.program} (pid {known.pid})"
+        remark(f"{since_when(known.since)}: {known.broker} cannot be reached; this is what {who} knew last")
+
+
+def _show(name: str, rows: list[dict[str, Any]], errors: bool) -> None:
+    shown = [
+        {**row, "ago": ago(row["since"]), "class": row["class"] or f"({row['kind']})", "state": _state(row)}
+        for row in rows
+    ]
     print_table(shown, _COLUMNS, nothing=f"nobody is in session {name}")
     for row in rows:
         if row["error"]:
             print_line(f"\n{row['name']}: {row['error'] if errors else _last_line(row['error'])}")
+
+
+def _state(row: dict[str, Any]) -> str:
+    from ether.cli.cut_off import since_when
+
+    since = row["offline_since"]
+    return str(row["state"]) if since is None else since_when(since)
 
 
 def _last_line(text: str) -> str:
@@ -74,6 +100,7 @@ def _row(member: Announcement, pulses: Pulses) -> dict[str, Any]:
     row = {"name": member.name, "kind": member.kind, "state": member.state.value, **facts, "error": member.error}
     row["busy"] = busy_text(beat.pulse if beat else None)
     row["queued"] = beat.pulse.queued if beat else None
+    row["offline_since"] = about.get("offline_since")
     return row
 
 

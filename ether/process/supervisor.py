@@ -35,6 +35,7 @@ from ether.protocol.presence import Announcement, State
 from ether.protocol.pulse import Limits, Vigil
 from ether.protocol.restarts import RestartPolicy, Restarts
 from ether.runtime.assembly import new_birth
+from ether.runtime.control import KEEPER
 from ether.runtime.deadline import Deadline
 from ether.runtime.session import Session
 
@@ -84,6 +85,7 @@ class Supervisor:
         self._ended: dict[str, str] = {}
         self._changed = threading.Condition()
         self._session: Session | None = None
+        self._program = ""
         self._make_settings: MakeSettings | None = None
         self._up: set[str] = set()
         self._vigil = Vigil()
@@ -134,9 +136,9 @@ class Supervisor:
 
     def connect(self, session: Session, make_settings: MakeSettings) -> None:
         """From now on there is a session to speak to. What killed programs have left there is cleared."""
-        self._session, self._make_settings = session, make_settings
+        self._session, self._make_settings, self._program = session, make_settings, session.link.source
         session.watch(self._on_announcement)
-        self._sweeper = Sweeper(session, self._kept.keys)
+        self._sweeper = Sweeper(session, self._kept.keys, lambda: self._program)
         self._sweeper.start(_ORPHANS_END_S)
 
     def take_name(self, name: str, birth_and_epoch: tuple[str, int]) -> None:
@@ -205,6 +207,13 @@ class Supervisor:
     def _joined(self) -> Session:
         assert self._session is not None
         return self._session
+
+    def keep_as(self, program: str) -> None:
+        """From now on the program that keeps these instances has another name."""
+        session = self._joined()
+        self._program = program
+        births = [kept.birth for kept in list(self._kept.values())]
+        session.link.publish(session.topics.control(KEEPER), {"births": births, "keeper": program})
 
     # -- a death
 
@@ -278,7 +287,7 @@ class Supervisor:
         session = self._joined()
         known = session.announcement(kept.name)
         about: Mapping[str, Any] = known.about if known is not None and known.birth == kept.birth else {}
-        about = {**about, "epoch": kept.epoch, "host": socket.gethostname(), "keeper": session.link.source}
+        about = {**about, "epoch": kept.epoch, "host": socket.gethostname(), "keeper": self._program}
         if state in (State.STARTING, State.RESTARTING):
             about["pid"] = os.getpid()  # until there is another process, this one holds the name
         try:

@@ -76,7 +76,7 @@ class HostedInstance:
         self.topics = topics
         self.birth = birth
         self._holding = holding
-        self._since = time.time()
+        self.since = time.time()
         self.logger = get_ether_logger(name)
         self.on_failure: Callable[[BaseException], None] | None = None
         self._link = link
@@ -186,11 +186,16 @@ class HostedInstance:
             "class_path": self.spec.class_path,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "since": self._since,
+            "since": self.since,
             "node": self._link.node,
             "doc": inspect.cleandoc(type(self.object).__doc__ or ""),
             "methods": {method.name: described(type(self.object), method) for method in self.spec.methods},
         }
+
+    def kept_by(self, program: str) -> None:
+        """The program that keeps it has another name; say so."""
+        self._holding = {**self._holding, "keeper": program}
+        self._link.announce(self.topics.state(self.name), self.announcement().to_value())
 
     def announcement(self) -> Announcement:
         """As it is announced when ready."""
