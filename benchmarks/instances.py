@@ -127,7 +127,7 @@ def session_of(count: int, engine: str) -> dict[str, Any]:
 
 
 def command_s(*words: str, url: str) -> float:
-    """How long a command of `ether` takes, from its process's start to its end; it looks for signs of life meanwhile."""
+    """How long a command of `ether` takes, from its start to its end; it waits for signs of life meanwhile."""
     begun = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "ether.cli.main", *words, "--broker", url], stdout=subprocess.DEVNULL, check=True
