@@ -32,6 +32,7 @@ from ether import Ether, ether_get, ether_pub, ether_save, ether_sub  # noqa: E4
 REST_S = 10.0
 NEWCOMERS = 5
 CALLS = 20
+COMMANDS = (("ps",), ("top", "--once"))
 READY_AIM_S = 60
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
 
@@ -104,6 +105,7 @@ def session_of(count: int, engine: str) -> dict[str, Any]:
         rest = at_rest(kinds)
         listed = ether.instances()
         assert [member["state"] for member in listed] == ["ready"] * count
+        commands = {f"{verb}_s": command_s(verb, *words, url=ether.broker_url or "") for verb, *words in COMMANDS}
         came = [newcomer(ether.session_id or "", ether.broker_url or "") for _ in range(NEWCOMERS)]
         bytes_each = statistics.mean(len(json.dumps(member)) for member in listed)
     finally:
@@ -120,7 +122,17 @@ def session_of(count: int, engine: str) -> dict[str, Any]:
         **memory,
         **rest,
         **of_newcomers,
+        **commands,
     }
+
+
+def command_s(*words: str, url: str) -> float:
+    """How long a command of `ether` takes, from its start to its end; it waits for signs of life meanwhile."""
+    begun = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "ether.cli.main", *words, "--broker", url], stdout=subprocess.DEVNULL, check=True
+    )
+    return time.perf_counter() - begun
 
 
 def newcomer(session: str, url: str) -> dict[str, float]:
@@ -169,6 +181,8 @@ def show(engine: str, rows: Sequence[dict[str, Any]]) -> None:
             f"{row['list_ms']:.1f}",
             f"{row['first_ms']:.1f}",
             f"{row['call_ms']:.2f}",
+            f"{row['ps_s']:.1f}",
+            f"{row['top_s']:.1f}",
         ]
         for row in rows
     ]
@@ -183,6 +197,8 @@ def show(engine: str, rows: Sequence[dict[str, Any]]) -> None:
         "lists, ms",
         "first call, ms",
         "call, ms",
+        "ether ps, s",
+        "ether top --once, s",
     ]
     table(f"{engine}: times (aim: 200 ready in less than {READY_AIM_S} s)", header, times)
     costs = [

@@ -6,13 +6,14 @@ The trap: importing amqtt takes longer than everything else here together, so th
 """
 
 import asyncio
+import contextlib
 import errno
 import os
 from types import ModuleType
 
 from broker.events import Announcer
 from broker.failures import AddressInUse, EngineFailed, EngineMissing
-from broker.lifeline import Lifeline
+from broker.lifeline import SIGNALS_S, Lifeline
 from broker.settings import Settings
 
 
@@ -61,7 +62,9 @@ async def _serve(settings: Settings, announcer: Announcer, lifeline: Lifeline, e
         lan_port=None,
         websocket_port=None,
     )
-    await stop.wait()
+    while not stop.is_set():  # in short waits: see `lifeline.SIGNALS_S`
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), SIGNALS_S)
     await broker.shutdown()
 
 

@@ -12,6 +12,10 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+SIGNALS_S = 0.5
+"""For so long the main thread may wait at a stretch. A signal that comes in the moment before a wait does not wake it,
+and Python runs the handler only then."""
+
 
 class Lifeline:
     """Watches for the end. Create it in the main thread (signals), before anything that must not be cut off."""

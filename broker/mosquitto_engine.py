@@ -16,7 +16,7 @@ import time
 from broker import orphans, ports, private
 from broker.events import Announcer
 from broker.failures import AddressInUse, EngineFailed, EngineMissing
-from broker.lifeline import Lifeline
+from broker.lifeline import SIGNALS_S, Lifeline
 from broker.mosquitto_config import (
     FIRST_WITH_MQTT_5,
     FIRST_WITH_UNIX_SOCKETS,
@@ -183,9 +183,17 @@ class _Supervisor:
             self._pass_on(line)
 
     def _until_stopped(self) -> None:
-        while (came := self._inbox.get()) != "stop":
+        while (came := self._came()) != "stop":
             if came == "ended":
                 raise EngineFailed(f"mosquitto ended by itself: {self._said()}")
+
+    def _came(self) -> str:
+        """In short waits: see `lifeline.SIGNALS_S`."""
+        while True:
+            try:
+                return self._inbox.get(timeout=SIGNALS_S)
+            except queue.Empty:
+                continue
 
     def _said(self) -> str:
         assert self._process is not None

@@ -175,10 +175,11 @@ class Ether(Calling, Reading, Running):
     def instances(self) -> list[dict[str, Any]]:
         """Every instance of the session, by name: `name`, `state`, `class`, `host`, `pid`, `since` (unix seconds),
         `error`, and what else it announces. `last_known` is true while this program has no connection: the rest is as
-        it was when it was lost."""
+        it was when it was lost, and `offline_since` (unix seconds) says when that was."""
         session = self._joined("ether.instances()").session
         session.open(CALL_TIMEOUT_S)
-        stale = {"last_known": session.link.offline_since is not None}
+        since = session.link.offline_since
+        stale = {"last_known": False} if since is None else {"last_known": True, "offline_since": since}
         return [
             {"name": member.name, "state": member.state.value, "error": member.error, **stale, **member.about}
             for member in session.announcements()

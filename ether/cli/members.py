@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ether.cli.exits import Exit
+from ether.cli.exits import Exit, NoSession
 from ether.cli.joined import JOIN_TIMEOUT_S, TOOL, joined
 from ether.cli.options import BrokerUrl, Json, SessionName, Timeout
-from ether.cli.output import ago, print_json, print_line, print_table
+from ether.cli.output import ago, print_json, print_line, print_table, remark
 
 if TYPE_CHECKING:
     from ether.cli.pulses import Pulses
@@ -32,21 +32,51 @@ def ps(
     timeout: Timeout = JOIN_TIMEOUT_S,
     json: Json = False,
 ) -> None:
-    """Show who is in the session: instances, programs and agents, and what each is doing."""
-    with joined(session, broker, timeout) as client:
-        rows = member_rows(client)
-        name, simulated = client.topics.session, bool(client.session.info(timeout).get("simulated"))
+    """Show who is in the session: instances, programs and agents, and what each is doing. Where its broker cannot be
+    reached from here, what the programs of this machine knew last."""
+    from ether.cli.cut_off import cut_off_from, rows_of, since_when
+    from ether.errors import TransportError
+
+    known = None
+    try:
+        with joined(session, broker, timeout) as client:
+            name, rows = client.topics.session, member_rows(client)
+            simulated = bool(client.session.info(timeout).get("simulated"))
+    except (TransportError, NoSession):
+        known = cut_off_from(session, broker)
+        if known is None:
+            raise
+        name, rows = known.session, rows_of(known, TOOL)
+        simulated = any(member.about.get("simulated") for member in known.members)
     if json:
-        print_json({"session": name, "simulated": simulated, "members": rows})
+        offline_since = known.since if known else None
+        print_json({"session": name, "simulated": simulated, "offline_since": offline_since, "members": rows})
         return
     if simulated:
         print_line(f"session {name} is SIMULATED: its devices are those of a simulated lab")
-    shown = [{**row, "ago": ago(row["since"]), "class": row["class"] or f"({row['kind']})"} for row in rows]
+    _show(name, rows, errors)
+    if known is not None:
+        who = f"{known.program} (pid {known.pid})"
+        remark(f"{since_when(known.since)}: {known.broker} cannot be reached; this is what {who} knew last")
+
+
+def _show(name: str, rows: list[dict[str, Any]], errors: bool) -> None:
+    shown = [
+        {**row, "ago": ago(row["since"]), "class": row["class"] or f"({row['kind']})", "state": _state(row)}
+        for row in rows
+    ]
     columns = {**_COLUMNS, "lease": "LEASED BY"} if any(row["lease"] for row in rows) else _COLUMNS
     print_table(shown, columns, nothing=f"nobody is in session {name}")
     for row in rows:
         if row["error"]:
             print_line(f"\n{row['name']}: {row['error'] if errors else _last_line(row['error'])}")
+
+
+def _state(row: dict[str, Any]) -> str:
+    from ether.cli.cut_off import since_when
+
+    since = row["offline_since"]
+    return str(row["state"]) if since is None else since_when(since)
 
 
 def _last_line(text: str) -> str:
@@ -79,6 +109,7 @@ def _row(member: Announcement, pulses: Pulses) -> dict[str, Any]:
     row["busy"] = busy_text(beat.pulse if beat else None)
     row["lease"] = _lease_text(about.get("lease"))
     row["queued"] = beat.pulse.queued if beat else None
+    row["offline_since"] = about.get("offline_since")
     return row
 
 

@@ -34,7 +34,7 @@ from ether.protocol.clock import Clock
 from ether.protocol.presence import Announcement, State
 from ether.runtime.assembly import death_notice
 from ether.runtime.deadline import Deadline
-from ether.runtime.fencing import OwnName
+from ether.runtime.fencing import Hold, OwnName
 from ether.runtime.link import Inbound, Link
 from ether.runtime.session import KEEP, Session
 from ether.transport.base import Will
@@ -158,7 +158,8 @@ class Stay(Launch):
         ready = Announcement(self._program, State.READY, self._birth, about=about)
         link.listen(self.topics.session_info, self._on_leader)
         link.announce(self.topics.state(self._program), ready.to_value())
-        self._own_name = OwnName(link, self.topics, self._program, self._birth, self._epoch, self._on_fenced)
+        hold = Hold(self._program, self._birth, self._epoch, self._since)
+        self._own_name = OwnName(link, self.topics, hold, self._on_fenced)
         self.session.catch_up(deadline.left())
 
     def _on_fenced(self, why: str) -> None:

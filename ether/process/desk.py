@@ -45,7 +45,8 @@ class Desk:
     def __init__(self, link: Link, topics: SessionTopics, program: str, keeper: Keeper) -> None:
         self._link = link
         self._topics = topics
-        self._program = program
+        self.program = program
+        """The name under which it is asked."""
         self._keeper = keeper
         self._requests: queue.SimpleQueue[Inbound | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -73,7 +74,7 @@ class Desk:
             try:
                 self._answer(inbound)
             except Exception:  # the desk's worker loop: one bad request must not close it
-                logger.exception("a request to %s could not be answered", self._program)
+                logger.exception("a request to %s could not be answered", self.program)
             finally:
                 inbound.done()
 
@@ -81,14 +82,14 @@ class Desk:
         try:
             unpacked = inbound.unpack()
         except PayloadError as error:
-            logger.warning("a request to %s cannot be read: %s", self._program, error)
+            logger.warning("a request to %s cannot be read: %s", self.program, error)
             return
         value, headers = unpacked.value, unpacked.headers
-        if not isinstance(value, dict) or self._program not in value.get("instances", ()):
+        if not isinstance(value, dict) or self.program not in value.get("instances", ()):
             return
         answer = self._do(value, headers.source if headers is not None else "somebody")
         if headers is not None and headers.reply_to:
-            self._link.publish(headers.reply_to, answer.to_value(self._program), correlation=headers.correlation)
+            self._link.publish(headers.reply_to, answer.to_value(self.program), correlation=headers.correlation)
         if value.get("do") == "shutdown" and self.on_shutdown is not None and not answer.failed:
             self.on_shutdown()
 
@@ -99,7 +100,7 @@ class Desk:
         except (EtherError, KeyError) as error:
             return Answer(failed={verb: str(error.args[0]) if error.args else str(error)})
         except Exception as error:
-            logger.exception("%s could not %s, as %s asked", self._program, verb, by)
+            logger.exception("%s could not %s, as %s asked", self.program, verb, by)
             return Answer(failed={verb: f"{type(error).__name__}: {error}"})
 
     def _carry_out(self, verb: str, asked: Mapping[str, Any], by: str) -> Mapping[str, Any]:
@@ -110,7 +111,7 @@ class Desk:
             case "shutdown" if self.on_shutdown is not None:
                 return {}
             case "shutdown":
-                raise KeyError(f"{self._program} ends by itself; it cannot be asked to")
+                raise KeyError(f"{self.program} ends by itself; it cannot be asked to")
             case "restart":
                 self._keeper.restart(name, START_TIMEOUT_S)
             case "remove":
@@ -124,11 +125,11 @@ class Desk:
             case "start":
                 instance = self._keeper.described(name)
                 if instance is None:
-                    raise KeyError(f"the configuration of {self._program} describes no instance {name!r}")
+                    raise KeyError(f"the configuration of {self.program} describes no instance {name!r}")
                 self._keeper.add(name, instance, START_TIMEOUT_S)
             case _:
                 known = "start, remove, restart, run, record, clock, shutdown"
-                raise KeyError(f"{self._program} knows no request {verb!r}; it knows {known}")
+                raise KeyError(f"{self.program} knows no request {verb!r}; it knows {known}")
         return {}
 
 

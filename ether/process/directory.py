@@ -102,11 +102,12 @@ def _read(transport: Transport, echo: str, deadline: Deadline) -> dict[str, Sess
         if item.topic == echo:
             return found
         if len(found) < MOST_SESSIONS:
-            _note(item, found)
+            note_entry(item, found)
     return None
 
 
-def _note(item: Delivery, found: dict[str, SessionInfo]) -> None:
+def note_entry(item: Delivery, found: dict[str, SessionInfo]) -> None:
+    """Bring what is found up to date with one entry, or with its end."""
     session = item.topic[len(ROOT) :].partition("/")[0]
     try:
         info = SessionInfo.from_value(session, unpack(item.payload, item.properties).value) if item.payload else None

@@ -14,17 +14,18 @@ announced it (docs/discovery.md says what that key can and cannot do).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ether.config.broker_url import broker_address, complete_url, url_with
 from ether.errors import ConfigError, EtherError, NotAuthorized, SeveralSessions, WrongLabKey
 from ether.logs import get_ether_logger
 from ether.process import mdns
-from ether.process.directory import sessions_at
+from ether.process.directory import SessionInfo, sessions_at
 from ether.process.parallel import in_parallel
 from ether.process.records import read_records
 from ether.process.remembered import read_remembered, remember_broker, state_file
+from ether.process.returning import recorded_at, sessions_returning
 from ether.security.lab_key import USERNAME, LabKey, key_file, load_key
 from ether.transport.endpoint import Endpoint
 from ether.wire.topics import check_session_name
@@ -165,10 +166,14 @@ def remember(found: FoundSession, environment: Mapping[str, str]) -> None:
 
 
 def look_at_named(wish: Wish) -> Step:
-    """The broker that was named, by argument or environment. Raises what is wrong with it."""
+    """The broker that was named, by argument or environment. Raises what is wrong with it. Where it has just been
+    started again, the session is waited for that is about to be back on it."""
     if wish.broker is None:
         return Step(wish.how, detail="no broker was named")
-    return Step(wish.how, tuple(_sessions_of_named(wish, wish.broker)), f"at {Endpoint.from_url(wish.broker).address}")
+    url, found = _sessions_of_named(wish, wish.broker)
+    if not any(wish.session in (None, session.name) for session in found):
+        found = [*found, *_sessions_back_at(url, wish)]
+    return Step(wish.how, tuple(found), f"at {Endpoint.from_url(wish.broker).address}")
 
 
 def look_here(wish: Wish) -> Step:
@@ -283,15 +288,24 @@ def _asking(trial: Trial, how: str, wish: Wish) -> Callable[[], list[FoundSessio
 
 
 def _sessions_of(url: str, how: str, timeout_s: float) -> list[FoundSession]:
-    infos = sessions_at(Endpoint.from_url(url), timeout_s)
+    return _as_found(sessions_at(Endpoint.from_url(url), timeout_s), url, how)
+
+
+def _as_found(infos: Iterable[SessionInfo], url: str, how: str) -> list[FoundSession]:
     return [FoundSession(info.session, url, how, info.host, info.pid, info.since) for info in infos]
 
 
-def _sessions_of_named(wish: Wish, url: str) -> list[FoundSession]:
-    """A URL without a user may be that of a session which listens on the network: then the lab key opens it. It is
-    shown only to who refuses us without it."""
+def _sessions_back_at(url: str, wish: Wish) -> list[FoundSession]:
+    endpoint = Endpoint.from_url(url)
+    recorded = recorded_at(endpoint, wish.session, read_records(wish.environment))
+    return _as_found(sessions_returning(endpoint, wish.session, recorded), url, wish.how)
+
+
+def _sessions_of_named(wish: Wish, url: str) -> tuple[str, list[FoundSession]]:
+    """With the URL that let us in. One without a user may be that of a session which listens on the network: then the
+    lab key opens it. It is shown only to who refuses us without it."""
     try:
-        return _sessions_of(url, wish.how, NAMED_BROKER_S)
+        return url, _sessions_of(url, wish.how, NAMED_BROKER_S)
     except NotAuthorized as error:
         address = broker_address(url)
         if address.username is not None:
@@ -300,8 +314,9 @@ def _sessions_of_named(wish: Wish, url: str) -> list[FoundSession]:
         if key is None:
             raise WrongLabKey(error.address, address.host or "", f"none in {key_file(wish.environment)}") from error
         who = key.credentials()
+        with_key = url_with(url, who.username, who.password)
         try:
-            return _sessions_of(url_with(url, who.username, who.password), wish.how, NAMED_BROKER_S)
+            return with_key, _sessions_of(with_key, wish.how, NAMED_BROKER_S)
         except NotAuthorized as again:
             raise WrongLabKey(again.address, address.host or "", key.source) from again
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ether.config import EtherConfig, EtherInstanceConfig
 from ether.config import broker as config_broker
-from ether.errors import EtherError, LifecycleFailed, StartFailed
+from ether.errors import LifecycleFailed, StartFailed
 from ether.logs import get_ether_logger
 from ether.process.desk import Desk
 from ether.process.directory import entry_of
@@ -27,18 +26,19 @@ from ether.process.embedded_broker import EmbeddedBroker, private_folder
 from ether.process.group import ProcessGroup, make_group
 from ether.process.guests import Guests
 from ether.process.holding import program_name, take_name
+from ether.process.last_known import LastKnownFile
+from ether.process.leading import Leading, appear_as_guest, clear
 from ether.process.offline import OfflineNotes
 from ether.process.orderly_end import STEPS, OrderlyEnd
 from ether.process.program_log import ProgramLog
 from ether.process.recording import LEADER, RECORDER, Recording, is_recorder
-from ether.process.records import Record, write_record
 from ether.process.registry import registry_options, warn_of_registry_typos
 from ether.process.settings import InstanceSettings
 from ether.process.simulation import Simulation
 from ether.process.supervisor import Supervisor
 from ether.process.told import Life, settings_of
-from ether.protocol.presence import Announcement, State
-from ether.runtime.assembly import new_birth, open_link
+from ether.protocol.presence import Announcement
+from ether.runtime.assembly import open_link
 from ether.runtime.client import Client
 from ether.runtime.deadline import Deadline
 from ether.runtime.here import OpenLink
@@ -93,6 +93,8 @@ class Launch:
         self._session: Session | None = None
         self._desk: Desk | None = None
         self._offline: OfflineNotes | None = None
+        self._last_known: LastKnownFile | None = None
+        self._leading: Leading | None = None
         self._log: ProgramLog | None = None
         self._open_link: OpenLink | None = None
         self._here = Guests()
@@ -119,12 +121,15 @@ class Launch:
             self._log = ProgramLog(session, self._program, leads=self._found is None)
             self._simulation.check_session(session.info(deadline.left()), joined=self.joined)
             self._simulation.await_twins(self.topics.session, deadline)
+            self._last_known = LastKnownFile(session, self._program, endpoint.address, self._folder)
             self._appear(link, endpoint)
             self._supervisor.connect(session, self._settings)
             self._elsewhere.connect(session)
             self._begin_saving(client, deadline)
             self._take_names(session, deadline)
             self._desk = Desk(link, self.topics, self._program, self)
+            if self._leading is not None:
+                self._leading.defend()
             self._begin(deadline)
         except BaseException:
             self._elsewhere.undo(self._elsewhere.names)
@@ -140,7 +145,7 @@ class Launch:
 
     def record(self) -> None:
         """Something is to be saved and nobody records: start a recorder. Twice is fine."""
-        if self._found is None and RECORDER not in self._supervisor.names:
+        if not self.joined and RECORDER not in self._supervisor.names:
             self._saving.adopt()
             self.add(RECORDER, self._saving.recorder(), STEP_TIMEOUT_S)
 
@@ -170,7 +175,7 @@ class Launch:
     @property
     def joined(self) -> bool:
         """True where the session is another program's."""
-        return self._found is not None
+        return self._leading is None or not self._leading.leads
 
     def _own_group(self) -> ProcessGroup:
         with self._group_lock:
@@ -217,23 +222,30 @@ class Launch:
 
     def _appear(self, link: Link, endpoint: Endpoint) -> None:
         if self._found is not None:
-            about = {"kind": "program", "host": socket.gethostname(), "pid": os.getpid(), "since": self._since}
-            announcement = Announcement(self._program, State.READY, new_birth(), about=about)
-            link.announce(self.topics.state(self._program), announcement.to_value())
+            appear_as_guest(link, self.topics, self._program, self._since)
             return
         self._offline = OfflineNotes(self.session)
+        given, named = self.config.broker, self.config.session is not None
         broker = {"engine": "external"} if self._broker is None else self._broker.entry
-        named = self.config.session is not None
         entry = entry_of(self.topics.session, self._program, self._since, endpoint, broker, named=named)
-        entry |= {"run": self._saving.run} | ({"simulated": self._simulation.facts} if self._simulation.wanted else {})
-        link.announce(self.topics.session_info, entry)
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
         self._own_group()  # its guard removes the folder, whatever becomes of this program
-        external = self.config.broker
-        url = external.url if isinstance(external, config_broker.ExternalBroker) else self.broker_url or ""
-        write_record(self._folder, Record.of_this_process(self.topics.session, url, self._since))
+        url = given.url if isinstance(given, config_broker.ExternalBroker) else self.broker_url or ""
+        entry |= {"run": self._saving.run} | self._simulation.said
+        self._leading = Leading(link, self.topics, entry, self._step_back)
+        self._leading.begin(self._folder, url)
         if self._broker is not None:
             self._broker.announce(self.topics.session, os.environ)
+
+    def _step_back(self, entry: Mapping[str, Any]) -> None:
+        """Another program has led the session for longer: from now on this one is a guest, under a name of its own."""
+        self._program = program_name()
+        self._saving.join(entry)
+        appear_as_guest(self.session.link, self.topics, self._program, self._since)
+        self._supervisor.keep_as(self._program)
+        if self._desk is not None:
+            self._desk.program = self._program
+        if RECORDER in self._supervisor.names:
+            self.remove_all([RECORDER], None)
 
     # -- names
 
@@ -340,6 +352,8 @@ class Launch:
     def stop(self) -> dict[str, str]:
         """Stop everything of this program in order; returns what went wrong, by instance, empty when nothing did. Never
         raises for what an instance does."""
+        if self._leading is not None:
+            self._leading.close()
         self._supervisor.no_more_starts()
         names = [*self._supervisor.names, *self._here, *self._elsewhere.names]
         recorders = [name for name in self._supervisor.names if is_recorder(name, self._supervisor.config(name))]
@@ -360,14 +374,9 @@ class Launch:
         for name in self._here:
             self.unhost(name)
         self._saving.close(0.0)
-        if self._desk is not None:
-            self._desk.close()
-        if self._offline is not None:
-            self._offline.close()
-        if self._session is not None:
-            self._session.close()
-        if self._log is not None:
-            self._log.close()
+        for part in (self._leading, self._desk, self._offline, self._last_known, self._session, self._log):
+            if part is not None:
+                part.close()
         if self._link is not None:
             self._clear_announcements(self._link)
             self._link.close()
@@ -380,12 +389,6 @@ class Launch:
 
     def _clear_announcements(self, link: Link) -> None:
         """An embedded broker of ours forgets with its end; on any other one nothing of ours must stay."""
-        if self._broker is not None or not link.transport.connected:
-            return
-        own = self.topics.session_info if self._found is None else self.topics.state(self._program)
-        try:
-            for name in self._supervisor.names:
-                link.withdraw(self.topics.state(name), _LEAVE_TIMEOUT_S)
-            link.withdraw(own, _LEAVE_TIMEOUT_S)
-        except EtherError as error:
-            logger.warning("could not clear the announcements of session %s: %s", self.topics.session, error)
+        if self._broker is None and link.transport.connected:
+            own = self.topics.state(self._program) if self.joined else self.topics.session_info
+            clear(link, [*(self.topics.state(name) for name in self._supervisor.names), own], _LEAVE_TIMEOUT_S)

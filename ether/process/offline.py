@@ -59,7 +59,7 @@ class OfflineNotes:
         if known is None or known.state is not State.LOST:
             return
         for member in self._session.announcements():
-            if agent_of(member) == agent and member.state is State.LOST and "offline_since" not in member.about:
+            if agent in (agent_of(member), member.about.get("keeper")) and _is_away(member):
                 self._session.say(_offline(member, when))
                 self._session.link.leave_to_others(self._session.topics.state(member.name))
                 logger.warning("%s is offline", member.name)
@@ -73,6 +73,14 @@ def agent_of(announcement: Announcement) -> str | None:
     return machine if isinstance(machine, str) else None
 
 
+def _is_away(member: Announcement) -> bool:
+    """Of one that was being started only its agent could tell the fate: the broker holds no last word of it."""
+    lost = member.state is State.LOST and "offline_since" not in member.about
+    return lost or member.state in (State.STARTING, State.RESTARTING)
+
+
 def _offline(member: Announcement, when: float) -> Announcement:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
-    return replace(member, error=f"offline since {since}", about={**member.about, "offline_since": when})
+    return replace(
+        member, state=State.LOST, error=f"offline since {since}", about={**member.about, "offline_since": when}
+    )

@@ -30,14 +30,14 @@ def write_private(path: str, value: object) -> None:
         raise
 
 
-def read_private(path: str) -> object:
+def read_private(path: str, longest_bytes: int = LONGEST_BYTES) -> object:
     """What the file holds. Raises `OSError`, `NotPrivate` among them, and `ValueError` for what is not JSON."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     with open(descriptor, "rb") as file:
         _refuse_foreign(os.fstat(descriptor), path)
-        text = file.read(LONGEST_BYTES + 1)
-    if len(text) > LONGEST_BYTES:
-        raise ValueError(f"longer than {LONGEST_BYTES} bytes")
+        text = file.read(longest_bytes + 1)
+    if len(text) > longest_bytes:
+        raise ValueError(f"longer than {longest_bytes} bytes")
     try:
         return json.loads(text)
     except RecursionError as error:

@@ -9,6 +9,7 @@ believed: it could lead a program to a stranger's broker.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -89,18 +90,29 @@ def write_record(folder: str | os.PathLike[str], record: Record) -> None:
         raise BrokerFailed(f"the record of session {record.session!r} cannot be written to {path}: {error}") from error
 
 
+def remove_record(folder: str | os.PathLike[str]) -> None:
+    """Nobody finds the session here any more. Twice is fine."""
+    with contextlib.suppress(OSError):
+        os.unlink(os.path.join(folder, FILE_NAME))
+
+
 def read_records(environment: Mapping[str, str] | None = None) -> list[Record]:
     """The sessions that this user runs on this machine, the oldest first. Folders of dead ones are removed. Never
     raises."""
     try:
-        parent = runtime_folder(environment)
-        folders = [entry.path for entry in os.scandir(parent) if entry.name.startswith(PREFIX) and _is_folder(entry)]
+        folders = own_folders(environment)
     except (OSError, BrokerFailed) as error:
         logger.debug("no records of sessions can be read: %s", error)
         return []
     here = this_place()
     found = [record for folder in folders if (record := _living(folder, here)) is not None]
     return sorted(found, key=lambda record: record.since)
+
+
+def own_folders(environment: Mapping[str, str] | None = None) -> list[str]:
+    """The private folders of this user's programs on this machine. Raises `OSError` and `BrokerFailed`."""
+    parent = runtime_folder(environment)
+    return [entry.path for entry in os.scandir(parent) if entry.name.startswith(PREFIX) and _is_folder(entry)]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

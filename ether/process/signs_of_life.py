@@ -16,6 +16,8 @@ from ether.runtime.pulse import Heart
 from ether.runtime.session import Session
 
 _BEATS_KEPT = 20
+_BACK_S = 2.4
+"""By then whoever lives is back, once the broker is."""
 
 
 class SignsOfLife:
@@ -32,6 +34,7 @@ class SignsOfLife:
 
     def start(self) -> None:
         """Listen, and send signs of our own."""
+        self._session.link.on_connection.append(self._note_connection)
         self._session.link.listen(self._session.topics.pulse("+"), self._take, now=self._take, qos=0)
         self._heart.start()
 
@@ -46,6 +49,14 @@ class SignsOfLife:
     def _own_pulse(self, number: int) -> Pulse:
         self._beats = {number: time.monotonic(), **dict(list(self._beats.items())[:_BEATS_KEPT])}
         return Pulse(self._session.link.node, number)
+
+    def _note_connection(self, up: bool) -> None:
+        """On the dispatch thread."""
+        with self._changed:
+            if up:
+                self._vigil.hear_again(time.monotonic() + _BACK_S)
+            else:
+                self._vigil.deafen()
 
     def _take(self, inbound: Inbound) -> bool:
         name = self._session.topics.instance_of_pulse(inbound.delivery.topic)

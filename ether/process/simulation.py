@@ -148,6 +148,11 @@ class Simulation:
         return self._twins
 
     @property
+    def said(self) -> dict[str, Any]:
+        """What the session's entry says of it."""
+        return {"simulated": self.facts} if self.wanted else {}
+
+    @property
     def environment(self) -> dict[str, str | None]:
         """Variables of an instance's process."""
         return self._environment

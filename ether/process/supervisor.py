@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +27,7 @@ from ether.errors import EtherError, TransportError
 from ether.logs import get_ether_logger
 from ether.process.children import Child, start_instance
 from ether.process.group import ProcessGroup
+from ether.process.kept import Kept
 from ether.process.settings import EXIT_REPLACED, InstanceSettings
 from ether.process.signs_of_life import SignsOfLife
 from ether.process.start_order import Ended, Start, start_in_order
@@ -35,6 +36,7 @@ from ether.protocol.presence import LIVES, TAKES_PART, Announcement, State
 from ether.protocol.pulse import Limits, Vigil
 from ether.protocol.restarts import RestartPolicy, Restarts
 from ether.runtime.assembly import new_birth
+from ether.runtime.control import KEEPER
 from ether.runtime.deadline import Deadline
 from ether.runtime.session import Session
 
@@ -57,33 +59,17 @@ MakeSettings = Callable[[str, EtherInstanceConfig, str, int, float], InstanceSet
 """Name, configuration, birth, epoch and seconds to connect, as the settings that a process is told."""
 
 
-@dataclass(slots=True, eq=False)
-class _Kept:
-    """One instance, over all its lives."""
-
-    name: str
-    config: EtherInstanceConfig
-    restarts: Restarts
-    child: Child | None = None
-    """None until it is its turn to be started."""
-    birth: str = ""
-    epoch: int = 0
-    started: float = 0.0
-    due: float | None = None
-    killed: str = ""
-    leaving: bool = False
-
-
 class Supervisor:
     """The instances of one program. Every method may be called from any thread."""
 
     def __init__(self, group: Callable[[], ProcessGroup]) -> None:
         """`group` gives the process group in which children live."""
         self._group = group
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, Kept] = {}
         self._ended: dict[str, str] = {}
         self._changed = threading.Condition()
         self._session: Session | None = None
+        self._program = ""
         self._make_settings: MakeSettings | None = None
         self._up: set[str] = set()
         self._vigil = Vigil()
@@ -127,16 +113,16 @@ class Supervisor:
     def prepare(self, name: str, config: EtherInstanceConfig) -> None:
         """Start a process, which waits for its settings; where many are being built already, that comes later."""
         policy = RestartPolicy(config.restart, config.restart_limit, config.restart_window_s)
-        kept = self._kept[name] = _Kept(name, config, Restarts(policy), started=time.monotonic())
+        kept = self._kept[name] = Kept(name, config, Restarts(policy), started=time.monotonic())
         self._ended.pop(name, None)
         if self._has_room():
             self._start_process(kept)
 
     def connect(self, session: Session, make_settings: MakeSettings) -> None:
         """From now on there is a session to speak to. What killed programs have left there is cleared."""
-        self._session, self._make_settings = session, make_settings
+        self._session, self._make_settings, self._program = session, make_settings, session.link.source
         session.watch(self._on_announcement)
-        self._sweeper = Sweeper(session, self._kept.keys)
+        self._sweeper = Sweeper(session, self._kept.keys, lambda: self._program)
         self._sweeper.start(_ORPHANS_END_S)
 
     def take_name(self, name: str, birth_and_epoch: tuple[str, int]) -> None:
@@ -188,11 +174,11 @@ class Supervisor:
         starting = [name for name in self.alive if name not in settled and self._kept[name].started > young]
         return len(starting) < _BUILT_AT_ONCE
 
-    def _start_process(self, kept: _Kept) -> Child:
+    def _start_process(self, kept: Kept) -> Child:
         kept.child = start_instance(kept.name, self._group(), self._on_end)
         return kept.child
 
-    def _tell_settings(self, kept: _Kept, connect_timeout_s: float) -> None:
+    def _tell_settings(self, kept: Kept, connect_timeout_s: float) -> None:
         assert self._make_settings is not None
         session = self._joined()
         if not kept.birth:
@@ -205,6 +191,13 @@ class Supervisor:
     def _joined(self) -> Session:
         assert self._session is not None
         return self._session
+
+    def keep_as(self, program: str) -> None:
+        """From now on the program that keeps these instances has another name."""
+        session = self._joined()
+        self._program = program
+        births = [kept.birth for kept in list(self._kept.values())]
+        session.link.publish(session.topics.control(KEEPER), {"births": births, "keeper": program})
 
     # -- a death
 
@@ -226,7 +219,7 @@ class Supervisor:
         if self._session is not None:
             self._session.wake()
 
-    def _after_end(self, kept: _Kept, how: str, *, failed: bool) -> None:
+    def _after_end(self, kept: Kept, how: str, *, failed: bool) -> None:
         now = time.monotonic()
         with self._changed:
             comes_back = self._comes_back(kept, failed=failed)
@@ -243,13 +236,13 @@ class Supervisor:
                 kept.due, kept.killed = (None if self._stopping or kept.leaving else now + pause_s), ""
                 self._changed.notify_all()
 
-    def _comes_back(self, kept: _Kept, *, failed: bool) -> bool:
+    def _comes_back(self, kept: Kept, *, failed: bool) -> bool:
         replaced = self.child(kept.name).exit_code == EXIT_REPLACED
         wanted = bool(kept.killed) or (kept.restarts.policy.wants(failed=failed) and not replaced)
         leaves = self._stopping or kept.leaving or self._session is None
         return wanted and not leaves and kept.name in self._up
 
-    def _is_over(self, kept: _Kept, how: str) -> None:
+    def _is_over(self, kept: Kept, how: str) -> None:
         self._ended[kept.name] = how
         if self._session is None:
             return
@@ -260,11 +253,11 @@ class Supervisor:
             self._say(kept, State.ERROR, how)  # it never got so far that its broker could tell of its death
         self._session.lost(kept.name, kept.birth, how)
 
-    def _has_told_why(self, kept: _Kept) -> bool:
+    def _has_told_why(self, kept: Kept) -> bool:
         known = self._joined().announcement(kept.name)
         return known is not None and known.birth == kept.birth and known.state is State.ERROR
 
-    def _give_up(self, kept: _Kept, how: str) -> None:
+    def _give_up(self, kept: Kept, how: str) -> None:
         policy = kept.restarts.policy
         known = self._joined().announcement(kept.name)
         last = known.error if known is not None and known.state is State.ERROR and known.error else how
@@ -273,12 +266,12 @@ class Supervisor:
         self._ended[kept.name] = why
         self._say(kept, State.FAILED, why)
 
-    def _say(self, kept: _Kept, state: State, why: str) -> None:
+    def _say(self, kept: Kept, state: State, why: str) -> None:
         """Speak for an instance that cannot."""
         session = self._joined()
         known = session.announcement(kept.name)
         about: Mapping[str, Any] = known.about if known is not None and known.birth == kept.birth else {}
-        about = {**about, "epoch": kept.epoch, "host": socket.gethostname(), "keeper": session.link.source}
+        about = {**about, "epoch": kept.epoch, "host": socket.gethostname(), "keeper": self._program}
         if state in (State.STARTING, State.RESTARTING):
             about["pid"] = os.getpid()  # until there is another process, this one holds the name
         try:
@@ -337,7 +330,7 @@ class Supervisor:
         dues = [kept.due - now for kept in self._kept.values() if kept.due is not None]
         return max(0.0, min([_LOOK_S, *dues]))
 
-    def _start_again(self, kept: _Kept) -> None:
+    def _start_again(self, kept: Kept) -> None:
         try:
             kept.birth = ""
             self._start_process(kept)
@@ -346,7 +339,7 @@ class Supervisor:
             logger.exception("instance %s could not be started again", kept.name)
             self._give_up(kept, f"could not be started: {error}")
 
-    def _react(self, kept: _Kept, why: str) -> None:
+    def _react(self, kept: Kept, why: str) -> None:
         session = self._joined()
         known = session.announcement(kept.name)
         if known is None or known.birth != kept.birth or known.state not in LIVES:

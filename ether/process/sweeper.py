@@ -37,10 +37,11 @@ _ALIVE = LIVES
 class Sweeper:
     """Looks after the table of one program's session, from `start()` to `stop()`."""
 
-    def __init__(self, session: Session, kept: Callable[[], Collection[str]]) -> None:
-        """`kept` gives the names of the instances that this program keeps."""
+    def __init__(self, session: Session, kept: Callable[[], Collection[str]], program: Callable[[], str]) -> None:
+        """`kept` gives the names of the instances that this program keeps, `program` the name that they know it by."""
         self._session = session
         self._kept = kept
+        self._program = program
         self._wanted = threading.Event()
         self._stopped = threading.Event()
         self._reconnected_at: float | None = None
@@ -110,7 +111,7 @@ class Sweeper:
     def _look(self, *, nobody_kept: bool = False) -> Orphans:
         session = self._session
         members = session.announcements()
-        keepers, me = keepers_among(members), session.link.source
+        keepers, me = keepers_among(members), self._program()
         kept = () if nobody_kept else self._kept()
         orphans = find_orphans(members, keepers, me, kept)
         if not orphans:

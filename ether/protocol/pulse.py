@@ -91,6 +91,18 @@ class Vigil:
 
     _watched: dict[str, _Watched] = field(default_factory=dict)
     _echo_sent: float = float("-inf")
+    _deaf: bool = False
+
+    def deafen(self) -> None:
+        """The watcher has lost its connection: nobody's silence says anything."""
+        self._deaf = True
+
+    def hear_again(self, back_by: float) -> None:
+        """The watcher is connected again. The silence of the outage is nobody's fault, and until `back_by` others may
+        still be on their way back."""
+        self._deaf = False
+        for watched in self._watched.values():
+            watched.heard = max(watched.heard, back_by)
 
     def watch(self, name: str, birth: str, limits: Limits, now: float) -> None:
         """This birth is expected to give signs of life from now on."""
@@ -112,7 +124,7 @@ class Vigil:
 
     def wants_echo(self, now: float) -> bool:
         """Whether somebody would be called hung, if only a message that is sent now came back."""
-        return any(
+        return not self._deaf and any(
             now - watched.heard >= watched.limits.silent_s > self._echo_sent - watched.heard
             for watched in self._watched.values()
         )
@@ -125,7 +137,7 @@ class Vigil:
     def judge(self, now: float) -> Mapping[str, str]:
         """Whose verdict has changed: why each is hung, empty for one that lives again."""
         changed: dict[str, str] = {}
-        for name, watched in self._watched.items():
+        for name, watched in () if self._deaf else self._watched.items():
             why = self._verdict(watched, now)
             if bool(why) != bool(watched.hung):
                 changed[name] = why

@@ -30,7 +30,7 @@ class Appearance:
     def __init__(self, instance: HostedInstance, link: Link, holding: Mapping[str, object]) -> None:
         """`holding` is announced beside everything else: its epoch, who supervises it."""
         self._instance, self._link, self._holding = instance, link, holding
-        self._since = time.time()
+        self.since = time.time()
         self._turn = threading.Lock()
         self._shown = False
         self.devices = Devices(instance.object, self.changed)
@@ -47,7 +47,7 @@ class Appearance:
             "class_path": instance.spec.class_path,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "since": self._since,
+            "since": self.since,
             "node": self._link.node,
             "doc": inspect.cleandoc(type(instance.object).__doc__ or ""),
             "methods": {method.name: described(type(instance.object), method) for method in instance.spec.methods},
@@ -75,6 +75,11 @@ class Appearance:
                     self._announce()
             except EtherError:
                 pass  # without a broker: it is repeated when there is one
+
+    def hold(self, facts: Mapping[str, object]) -> None:
+        """Something about who keeps it is different: announced from now on, and at once."""
+        self._holding = {**self._holding, **facts}
+        self.changed()
 
     def hide(self) -> None:
         """It is about to end: nothing that its devices do from now on is news."""

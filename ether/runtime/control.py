@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ether.errors import PayloadError
 from ether.protocol.barrier import Answer
 from ether.runtime.context import Cause, handling
-from ether.runtime.fencing import FENCE, OwnName
+from ether.runtime.fencing import FENCE, Hold, OwnName
 from ether.runtime.link import Inbound, Link
 from ether.runtime.log_levels import VERB as LOG_LEVEL
 from ether.runtime.log_levels import level_answer
@@ -23,8 +23,12 @@ from ether.runtime.tagging import SETTLE_S, TRIAL, TRIAL_NOW, tag_answer
 if TYPE_CHECKING:
     from ether.runtime.instance import HostedInstance
 
+KEEPER = "keeper"
+"""The control verb: `{"births", "keeper"}`. The program that keeps these has another name from now on. By birth: others
+may hold the same names."""
+
 _FOR_PROGRAMS = ("claim", "keep", "run")
-_AT_ONCE = (LOG_LEVEL, TRIAL_NOW)
+_AT_ONCE = (LOG_LEVEL, TRIAL_NOW, KEEPER)
 
 
 class Control:
@@ -42,9 +46,8 @@ class Control:
     def listen(self) -> None:
         """From now on it hears; returns when the broker has confirmed."""
         instance = self._instance
-        self._own_name = OwnName(
-            self._link, instance.topics, instance.name, instance.birth, self._epoch, lambda why: self.on_fenced(why)
-        )
+        hold = Hold(instance.name, instance.birth, self._epoch, instance.appearance.since)
+        self._own_name = OwnName(self._link, instance.topics, hold, lambda why: self.on_fenced(why))
         self._link.listen(instance.topics.control("+"), self._receive, now=self._take)
 
     def give_up_name(self) -> None:
@@ -101,6 +104,10 @@ class Control:
         finally:
             inbound.done()
         value, headers, name = unpacked.value, unpacked.headers, self._instance.name
+        if verb == KEEPER:
+            if isinstance(value, dict) and self._instance.birth in value.get("births", ()):
+                self._instance.appearance.hold({"keeper": str(value.get("keeper"))})
+            return
         if isinstance(value, dict) and name in value.get("instances", [name]):
             busy = bool(self._instance.status().get("busy"))
             said = level_answer(value) if verb == LOG_LEVEL else tag_answer(self._instance.saver, value, 0.0, busy=busy)

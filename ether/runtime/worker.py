@@ -15,6 +15,10 @@ import queue
 import threading
 from typing import Any, Protocol
 
+_SIGNALS_S = 0.5
+"""So late may a signal be noticed that came in the moment before a wait. Python runs its handler on the main thread,
+when that has woken up; and only a signal that comes during the wait wakes it."""
+
 
 class Job(Protocol):
     """A piece of work."""
@@ -171,13 +175,21 @@ class Worker:
             helper.start()
 
     def _loop(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next()) is not None:
             while self._urgent:
                 self.perform(self._urgent.pop(0))
             if not isinstance(job, _Chained):
                 self.perform(job)
             elif self._take(job):
                 self.perform(job.job)
+
+    def _next(self) -> Job | _Chained | None:
+        """In short waits: one without an end sleeps through a signal that came just before it."""
+        while True:
+            try:
+                return self._jobs.get(timeout=_SIGNALS_S)
+            except queue.Empty:
+                continue
 
     def _take(self, chained: _Chained) -> bool:
         """Take a job out of its chain; False where a waiting handler has run it."""

@@ -106,6 +106,21 @@ def test_silence_counts_only_up_to_what_the_watcher_itself_heard() -> None:
     assert vigil.judge(12.1) == {"cam": ""}
 
 
+def test_the_silence_of_an_outage_is_nobodys_fault() -> None:
+    vigil = Vigil()
+    vigil.watch("cam", "a", Limits(silent_s=1.5), now=0.0)
+    vigil.deafen()
+    assert vigil.judge(now=5.0) == {}
+    vigil.echo(sent=5.0)  # the connection is back, and the first echo is quicker than the news of it
+    assert vigil.judge(now=5.1) == {}
+    vigil.hear_again(back_by=7.5)
+    assert not vigil.wants_echo(now=8.9)
+    vigil.echo(sent=8.9)
+    assert vigil.judge(now=8.9) == {}
+    vigil.echo(sent=9.1)
+    assert list(vigil.judge(now=9.1)) == ["cam"]
+
+
 def test_busy_is_not_hung_unless_a_limit_says_so() -> None:
     vigil = Vigil()
     vigil.watch("slow", "a", Limits(), now=0.0)
