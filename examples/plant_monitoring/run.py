@@ -71,7 +71,7 @@ class Screen:
         latest, shown = {}, 0.0
         for message in self._values:
             latest[message.topic] = message.value
-            if len(latest) >= 2 and time.monotonic() - shown >= 0.5:
+            if {TEMPERATURE, POWER} <= latest.keys() and time.monotonic() - shown >= 0.5:
                 shown, celsius = time.monotonic(), latest[TEMPERATURE]
                 bar = ("#" * int(celsius / 2.5)).ljust(40)
                 self.say(f"{celsius:5.1f} °C {bar} {latest[POWER]:5.0f} W")
