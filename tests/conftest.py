@@ -13,8 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 _GRACE_S = 2.0
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("ether", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ether")
 
 # Where tests run in the background of a script Ctrl-C is ignored, and every program that they start would inherit it.
 if threading.current_thread() is threading.main_thread():

@@ -114,11 +114,21 @@ class Trials(Iterator[Trial]):
         )
         self._current = trial
         self._left[0] = (trial.number, trial.attempt + 1)
-        self._run.retag(trial.number, trial.attempt, str(trial), self._timeout_s)
-        self._births = spreader.births()
+        self._births = self._tagged(trial)
         trial.prepared = self._prepared(trial)
         self._began = time.monotonic()
         self._draw()
+
+    def _tagged(self, trial: Trial) -> dict[str, str]:
+        """Bring the trial's tag to everybody; returns who takes part, with their births. Who dies meanwhile is waited
+        for: it would not be prepared, and at the end nobody would miss it."""
+        spreader, deadline = self._run.spreader, Deadline(self._timeout_s)
+        while True:
+            self._run.retag(trial.number, trial.attempt, str(trial), self._timeout_s)
+            births = spreader.births()
+            if not spreader.left_out(self._expected, births):
+                return births
+            spreader.await_back(self._expected, deadline, str(trial))
 
     def _prepared(self, trial: Trial) -> dict[str, Any]:
         if self._prepare is None:

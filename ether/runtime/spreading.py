@@ -7,7 +7,7 @@ handler (a stream) would never answer in line; after `PATIENCE_S` it is asked to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from ether.errors import TransportError, TrialNotReady
 from ether.logs import get_ether_logger
@@ -65,6 +65,11 @@ class Spreader:
             for member in self._session.announcements()
             if member.kind == "instance" and member.state in TAKES_PART
         }
+
+    def left_out(self, expected: Iterable[str], births: Mapping[str, str]) -> list[str]:
+        """Who of these was not there when `births` were looked up, although nobody has said that it left."""
+        missing = [(name, self._session.announcement(name)) for name in expected if name not in births]
+        return [name for name, known in missing if known is not None and known.state is not State.STOPPED]
 
     def await_back(self, expected: Iterable[str], deadline: Deadline, what: str) -> None:
         """Wait until everybody of these is ready who is known and has not left. Raises `TrialNotReady`."""

@@ -106,6 +106,8 @@ class Ticker:
             table.missed += not ran
 
     def _miss(self, table: _Timetable, ticks: int, now: float) -> None:
+        if not ticks and not table.burst:
+            return
         what = f"{table.method} (every {table.when})".replace("every at", "at")
         if ticks:
             with self._lock:
@@ -114,6 +116,6 @@ class Ticker:
                 self._logger.warning("%s: %s misses ticks: the last one could not be run in time", self._name, what)
             table.burst += ticks
             table.missed_at = now
-        elif table.burst and now - table.missed_at >= _BURST_OVER_S:
+        elif now - table.missed_at >= _BURST_OVER_S:
             self._logger.warning("%s: %s is in time again; ticks missed: %d", self._name, what, table.burst)
             table.burst = 0

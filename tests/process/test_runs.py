@@ -228,6 +228,30 @@ def test_an_instance_that_dies_spoils_its_trial_only(tapped: Tapped) -> None:
     assert state_of(ether, run).done == [1, 2]
 
 
+def test_an_instance_that_dies_while_a_trial_begins_is_waited_for_and_prepared(
+    tapped: Tapped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ether = tapped(stage=part("Stage", restart="always"))
+    retag, gone = Run.retag, threading.Event()
+    ether.on_change(lambda told: gone.set() if (told["name"], told["state"]) == ("stage", "restarting") else None)
+
+    def retag_after_a_death(run: Run, trial: int | None, *rest: Any) -> None:
+        if trial == 2 and not gone.is_set():  # the stage was there a moment ago, so the trial was allowed to begin
+            ether.get_later("stage", "die")
+            assert gone.wait(20)
+        retag(run, trial, *rest)
+
+    monkeypatch.setattr(Run, "retag", retag_after_a_death)
+    with ether.run("r") as run:
+        for trial in run.trials(3):
+            assert trial.prepared == {"stage": trial.number}
+            assert ether.get("stage", "whereabouts") == {"n": trial.number}
+    state = state_of(ether, run)
+    assert (state.status, state.done, state.repeated) == ("ended", [1, 2, 3], [])
+    found = [(r.value["n"], r.trial, r.attempt) for r in ether.data(topic="stage", run="r", trial="all")]
+    assert found == [(1, 1, 1), (2, 2, 1), (3, 3, 1)]
+
+
 def _until_new_birth(ether: Ether, name: str) -> None:
     def pid() -> object:
         return next((m.get("pid") for m in ether.instances() if m["name"] == name and m["state"] == "ready"), None)

@@ -22,7 +22,7 @@ from ether.store.provenance import configuration_facts
 
 needs_validator = pytest.mark.skipif(
     not (importlib.util.find_spec("rocrate_validator") and importlib.util.find_spec("rocrate")),
-    reason="the validator of RO-Crates is not installed: pip install roc-validator 'ether-medium[crate]'",
+    reason="the validator of RO-Crates is not installed: pip install -e '.[test]'",
 )
 
 _JUDGE = """
