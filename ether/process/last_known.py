@@ -56,21 +56,26 @@ class LastKnownFile:
         self._path = os.path.join(folder, FILE_NAME)
         self._connected: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._turn = threading.Lock()
+        self._closed = False
         session.link.on_connection.append(self._note)
 
     def close(self) -> None:
         """Remove it, and write no more. Twice is fine."""
-        if self._thread is not None:
+        with self._turn:
+            self._closed = True  # the connection may be lost meanwhile, on another thread
+            thread, self._thread = self._thread, None
+        if thread is not None:
             self._connected.put(None)
-            self._thread.join()
-            self._thread = None
+            thread.join()
 
     def _note(self, up: bool) -> None:
         """On the dispatch thread."""
         self._connected.put(up)
-        if self._thread is None and not up:
-            self._thread = threading.Thread(target=self._run, name="ether-last-known", daemon=True)
-            self._thread.start()
+        with self._turn:
+            if self._thread is None and not up and not self._closed:
+                self._thread = threading.Thread(target=self._run, name="ether-last-known", daemon=True)
+                self._thread.start()
 
     def _run(self) -> None:
         while (up := self._connected.get()) is not None:

@@ -119,7 +119,7 @@ class Launch:
                 session.watch(watch)
             session.open(deadline.left())
             self._log = ProgramLog(session, self._program, leads=self._found is None)
-            self._simulation.check_session(session.info(deadline.left()), joined=self.joined)
+            self._simulation.check_session(session.info(deadline.left()), joined=self._found is not None)
             self._simulation.await_twins(self.topics.session, deadline)
             self._last_known = LastKnownFile(session, self._program, endpoint.address, self._folder)
             self._appear(link, endpoint)

@@ -13,7 +13,8 @@ from command_line import ETHER, LAB, Bench, bench, ether, make_lab
 from programs import running
 
 
-def test_one_instance_of_a_file_joins_the_session(tmp_path: Path) -> None:
+def test_one_instance_of_a_file_joins_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # what others left there would need a recorder
     make_lab(tmp_path, "amqtt", LAB + "  other: {{class_path: cli_parts.Sink}}\n")
     with running(tmp_path, *ETHER, "instance", "ether.yaml", "sink") as program:
         program.wait_for("is ready")
