@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from ether.errors import PublishTimeout, TransportClosed, TransportError
 from ether.logs import ROOT_NAME, LibrariesFromWarning, UnseenHandler, get_ether_logger
 from ether.protocol.log_budget import Band, Cut, CutCount, LogBudget, LogQueue, Queued, band_of, cut_sentence
+from ether.runtime import forks
 from ether.runtime.deadline import Deadline
 from ether.runtime.link import Link
 from ether.runtime.log_records import record_value, size_of
@@ -78,7 +79,7 @@ class LogShipper:
         self._link = link
         self._topic = topics.log(name)
         self._own_process = own_process
-        self._pid = os.getpid()
+        self._forks = forks.watch()
         self._handler = _Intake(self)
         self._wake = threading.Condition(self._handler.own_lock)
         self._asleep = self._busy = self._publishing = False
@@ -137,7 +138,7 @@ class LogShipper:
             self._cuts.note(band_of(record.levelno))
 
     def _is_not_ours(self, record: logging.LogRecord) -> bool:
-        if self._closing or os.getpid() != self._pid:  # a forked child has neither our threads nor our connection
+        if self._closing or self._forks != forks.times:  # a forked child has neither our threads nor our connection
             return True
         if self._publishing and threading.get_ident() == self._thread.ident:
             return True
@@ -233,7 +234,7 @@ class LogShipper:
             "level": "WARNING",
             "logger": logger.name,
             "instance": self.name,
-            "pid": self._pid,
+            "pid": os.getpid(),
             "message": cut_sentence(cut),
             "message_id": None,
             "trace": None,

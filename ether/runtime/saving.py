@@ -12,7 +12,6 @@ its own, made before (`await_room`).
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from ether.errors import NotAllowedHere, NotSaved, OutboxFull, PayloadError, Tra
 from ether.logs import get_ether_logger
 from ether.protocol.recorders import RecorderAbout, wanted
 from ether.protocol.standing import Filters, Standing
+from ether.runtime import forks
 from ether.runtime.deadline import Deadline
 from ether.runtime.lane import FULL, gap_of
 from ether.runtime.link import Inbound, Link
@@ -78,7 +78,7 @@ class Saver:
         self.tagging = Tagging(options.run, self._changed, lambda: self._head)
         self._recorders: dict[str, RecorderAbout] = {}
         self._closing = self._closed = False
-        self._pid = os.getpid()
+        self._forks = forks.watch()
         self.refused = 0
         """Entries that the policy did not take."""
 
@@ -139,7 +139,7 @@ class Saver:
 
     def _prepare(self) -> None:
         """What cannot be done under the link's lock."""
-        if self._pid != os.getpid():
+        if self._forks != forks.times:
             raise NotAllowedHere("saving", "this process was forked from one that has the session; let that one save")
         if self._closing:
             raise TransportClosed(f"{self._link.source} has left the session: nothing can be saved any more")
