@@ -61,11 +61,12 @@ class EmbeddedBroker:
     """The broker child. Starting takes two steps, so that other processes can start meanwhile."""
 
     def __init__(self, config: config_broker.EmbeddedBroker, group: ProcessGroup, folder: str) -> None:
-        """Start it; does not wait. `folder` is made for its settings and sockets, and is the caller's to remove."""
+        """Start it; does not wait. `folder` is made, and is the caller's to remove. In it the broker has one of its own
+        for settings and sockets, because it removes that when it ends."""
         self._config = config
         self._group = group
         self._credentials = _credentials(config)
-        self._folder = folder
+        self._parent, self._folder = folder, os.path.join(folder, "broker")
         self._facts: BrokerFacts | None = None
         self._changed = threading.Condition()
         self._stopping = False
@@ -149,7 +150,8 @@ class EmbeddedBroker:
         self._starts.append(time.monotonic())
         settings = os.path.join(self._folder, "settings.json")
         try:
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            for folder in (self._parent, self._folder):
+                os.makedirs(folder, mode=0o700, exist_ok=True)
             with open(os.open(settings, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
                 json.dump(self._settings(), file)
         except OSError as error:

@@ -259,9 +259,6 @@ def test_launcher_or_broker_killed_and_the_next_start_works(folder: Path, engine
 
 
 @needs_mosquitto
-@pytest.mark.xfail(
-    strict=True, reason="an embedded broker that ends removes the session's folder, the record in it too"
-)
 def test_a_session_is_found_after_its_broker_was_started_again(folder: Path) -> None:
     with program_of(folder, "bench", {"engine": "mosquitto"}) as program:
         program.wait_for("ready")
