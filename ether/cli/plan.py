@@ -35,6 +35,7 @@ def plan(
     program: Programs = None,
     run: RunName = None,
     ledger: PastLedger = None,
+    sim: Annotated[bool, typer.Option("--sim", help="As it will run with --sim: no ports are needed.")] = False,
     json: Json = False,
 ) -> int:
     """Check instances, planned runs and programs against the classes, the clock and the disk. Classes are imported;
@@ -45,7 +46,7 @@ def plan(
     path = chosen_file(file, Path.cwd())
     config = load_config(path)
     make_importable(path)
-    report = plan_report(config, run, ledger, os.environ, program or ())
+    report = plan_report(config, run, ledger, os.environ, program or (), simulated=sim)
     if json:
         print_json(_to_json(path, report))
     else:

@@ -68,6 +68,8 @@ def plan_report(
     ledger: str | None,
     environment: Mapping[str, str],
     programs: Sequence[str] = (),
+    *,
+    simulated: bool = False,
 ) -> PlanReport:
     """Look at everything. `only` is one run's name, `ledger` the session or folder whose past counts, `programs` are
     files that are read and not run. Raises `ConfigError`, `NoLedger` and `SeveralLedgers` for what was named and is not
@@ -75,7 +77,7 @@ def plan_report(
     plans = _chosen(config, only)
     read = {file: _read(file) for file in programs}
     published = [topic for program in read.values() for topic in sorted(program.publishes)]
-    lab = PlannedLab.of(config)
+    lab = PlannedLab.of(config, simulated=simulated)
     folder = _folder(config, environment)
     faults, runs = list(lab.faults), []
     states, past_folder = _states(config, ledger, environment)

@@ -35,11 +35,12 @@ class PlannedLab:
     members: dict[str, Member] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
+    simulated: bool = False
 
     @classmethod
-    def of(cls, config: EtherConfig) -> PlannedLab:
-        """Import every class, and look at it."""
-        lab = cls(config)
+    def of(cls, config: EtherConfig, *, simulated: bool = False) -> PlannedLab:
+        """Import every class, and look at it. Simulated devices need no ports."""
+        lab = cls(config, simulated=simulated)
         for key, instance in config.instances.items():
             lab._take(instance.name_or(key), ("instances", key), instance)
         for key, instance in config.instances.items():
@@ -50,7 +51,7 @@ class PlannedLab:
         self.members[name] = Member(name, place)
         if not instance.autorun:
             self.unseen.append(f"{name} is not started with the session (autorun: false)")
-        if instance.host is None:
+        if instance.host is None and not self.simulated:
             self.faults += _port_faults(instance, place)
         found = self._class_of(name, place, instance)
         if found is None:

@@ -228,6 +228,12 @@ def test_a_sound_plan_gets_a_clean_bill(bench: Path) -> None:
     assert told["runs"][0]["bytes"] == pytest.approx(120 * 280, rel=0.1)
 
 
+def test_simulated_devices_need_no_port(bench: Path) -> None:
+    text = SOUND.replace("args: [sim]", "args: [/dev/ttyUSB77]")
+    assert plan(bench, text).code == 1
+    assert plan(bench, text, "--sim").code == 0
+
+
 def test_at_least_ten_faults_are_planted() -> None:
     assert len(FAULTS) >= 10
 
