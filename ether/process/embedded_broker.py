@@ -14,18 +14,19 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ether.config import broker as config_broker
 from ether.config.broker_url import DEFAULT_WS_PATH
-from ether.errors import BrokerFailed
+from ether.errors import BrokerFailed, TransportError
 from ether.logs import get_ether_logger
 from ether.process import mdns
 from ether.process.children import Child
 from ether.process.group import ProcessGroup
 from ether.process.runtime_folder import private_folder
+from ether.runtime.deadline import Deadline
 from ether.security.credentials import Credentials
 from ether.security.lab_key import USERNAME, load_or_make_key
 from ether.transport.endpoint import Endpoint
@@ -35,8 +36,13 @@ __all__ = ["BrokerFacts", "EmbeddedBroker", "private_folder"]
 
 logger = get_ether_logger("Ether")
 
+T = TypeVar("T")
+
 _RESTARTS = 5
 _RESTART_WINDOW_S = 60.0
+_RETURN_S = 5.0
+"""Within so long a broker that ended is ready again, on a machine that is busy, too."""
+
 _LONGEST_SOCKET_PATH = 100
 """Unix sockets take paths of about 104 (macOS) to 108 (Linux) bytes."""
 
@@ -70,6 +76,7 @@ class EmbeddedBroker:
         self._facts: BrokerFacts | None = None
         self._changed = threading.Condition()
         self._stopping = False
+        self._times_ready = 0
         self._on_network: mdns.Announcement | None = None
         self._ended = ""
         self._starts: deque[float] = deque(maxlen=_RESTARTS)
@@ -82,6 +89,23 @@ class EmbeddedBroker:
             if self._facts is not None:
                 return self._facts
         raise BrokerFailed(self._ended or f"the embedded broker was not ready within {timeout_s:g} s")
+
+    def connected(self, connect: Callable[[], T], deadline: Deadline) -> T:
+        """What `connect` gives, called again where the broker ended at that very moment and is started again. Raises
+        what it raises."""
+        while True:
+            ready = self._times_ready
+            try:
+                return connect()
+            except TransportError:
+                if not self._await_return(ready, deadline.left()):
+                    raise
+
+    def _await_return(self, times_ready: int, timeout_s: float) -> bool:
+        """Whether it has become ready since it had been so often, or does so soon."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._times_ready > times_ready or self._ended, min(timeout_s, _RETURN_S))
+            return self._times_ready > times_ready
 
     @property
     def endpoint(self) -> Endpoint:
@@ -204,6 +228,7 @@ class EmbeddedBroker:
         )
         with self._changed:
             self._facts = facts
+            self._times_ready += 1
             self._changed.notify_all()
 
     def _on_end(self, child: Child) -> None:

@@ -112,7 +112,8 @@ class Launch:
             endpoint, self._limit = self._broker_address(deadline)
             self._endpoint = endpoint
             self._open_link = partial(open_link, endpoint, self._limit, STEP_TIMEOUT_S, self.topics)
-            link = self._link = self._open_link(self._program, self._last_word())
+            connect = partial(self._open_link, self._program, self._last_word())
+            link = self._link = connect() if self._broker is None else self._broker.connected(connect, deadline)
             client = Client(link, self.topics)
             session = self._session = client.session
             if watch is not None:

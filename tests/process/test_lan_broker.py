@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -14,10 +15,11 @@ from brokers import mosquitto_missing, soon
 
 from ether.cli.probe import _websocket_check
 from ether.config.broker import EmbeddedBroker as Config
-from ether.errors import BrokerFailed, BrokerUnreachable, NotAuthorized, WrongLabKey
+from ether.errors import BrokerFailed, BrokerUnreachable, NotAuthorized, TransportClosed, WrongLabKey
 from ether.process.discovery import Wish, find, look_back, remember
 from ether.process.embedded_broker import EmbeddedBroker, private_folder
 from ether.process.group import make_group
+from ether.runtime.deadline import Deadline
 from ether.security.credentials import Credentials
 from ether.security.lab_key import LabKey, load_key
 from ether.transport import open_transport
@@ -257,3 +259,33 @@ def test_amqtt_says_in_one_sentence_why_not() -> None:
         broker.stop(5)
         shutil.rmtree(folder, ignore_errors=True)
         group.close()
+
+
+def test_a_broker_that_ends_while_one_connects_is_waited_for() -> None:
+    folder = private_folder()
+    group = make_group(folder)
+    broker = EmbeddedBroker(Config(engine="amqtt"), group, folder)
+    tried: list[int] = []
+
+    def connect() -> int:
+        tried.append(broker.wait_ready(0).port)
+        if len(tried) == 1:
+            os.kill(broker._child.pid, signal.SIGKILL)
+            raise TransportClosed("reset by peer")
+        socket.create_connection(("127.0.0.1", tried[-1]), 5).close()
+        return len(tried)
+
+    try:
+        broker.wait_ready(15)
+        assert broker.connected(connect, Deadline(15)) == 2
+        assert tried[0] == tried[1]
+        with pytest.raises(TransportClosed):
+            broker.connected(refuse, Deadline(0.1))
+    finally:
+        broker.stop(5)
+        shutil.rmtree(folder, ignore_errors=True)
+        group.close()
+
+
+def refuse() -> None:
+    raise TransportClosed("it lives, and refuses")
