@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -169,6 +170,8 @@ class EmbeddedBroker:
             child = self._child
         child.send(b"stop\n")
         child.end(timeout_s)
+        with suppress(OSError):
+            os.rmdir(self._parent)  # where nothing else is in it
 
     def _start(self) -> Child:
         self._starts.append(time.monotonic())

@@ -43,6 +43,7 @@ class Leading:
         self._on_step_back = on_step_back
         self._receive = self._on_entry
         self._thread: threading.Thread | None = None
+        self._turn = threading.Lock()
         self._ended = False
         self.leads = True
         """Until it steps back."""
@@ -60,9 +61,11 @@ class Leading:
 
     def close(self) -> None:
         """Nothing is defended any more; waits for a step back that has begun. Twice is fine."""
-        self._ended = True
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        with self._turn:
+            self._ended = True
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
 
     def _on_entry(self, inbound: Inbound) -> None:
         """On the dispatch thread."""
@@ -77,10 +80,16 @@ class Leading:
         if isinstance(value, dict) and precedes(value, self._entry):
             self.leads = False
             self._link.leave_to_others(self._topics.session_info)
-            self._thread = threading.Thread(target=self._step_back, args=(value,), name="ether-step-back", daemon=True)
-            self._thread.start()
+            self._begin_to_step_back(value)
         else:
             self._link.repeat(self._topics.session_info)
+
+    def _begin_to_step_back(self, entry: Entry) -> None:
+        with self._turn:
+            if not self._ended:
+                thread = threading.Thread(target=self._step_back, args=(entry,), name="ether-step-back", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def _step_back(self, entry: Entry) -> None:
         where = f"{entry.get('host', 'an unknown host')}, pid {entry.get('pid', 'unknown')}"
