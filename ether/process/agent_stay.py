@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ether.config import EtherConfig, EtherInstanceConfig
-from ether.errors import EtherError, NameTaken, PayloadError
+from ether.errors import EtherError, NameTaken
 from ether.logs import get_ether_logger
 from ether.process.agent_file import AgentFile, Wanted
 from ether.process.alive import birth_of
@@ -168,12 +168,7 @@ class Stay(Launch):
 
     def _on_leader(self, inbound: Inbound) -> None:
         """On the dispatch thread. The entry vanishes with who leads the session."""
-        try:
-            value = inbound.unpack().value
-        except PayloadError:
-            value = None
-        finally:
-            inbound.done()
+        value = inbound.take()
         before, self._leader = self._leader, value if isinstance(value, dict) else {}
         if self._leader:
             self._named = self._leader.get("named") is not False

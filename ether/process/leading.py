@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ether.errors import EtherError, PayloadError
+from ether.errors import EtherError
 from ether.logs import get_ether_logger
 from ether.process.records import Record, remove_record, write_record
 from ether.protocol.presence import Announcement, State
@@ -69,12 +69,7 @@ class Leading:
 
     def _on_entry(self, inbound: Inbound) -> None:
         """On the dispatch thread."""
-        try:
-            value = inbound.unpack().value
-        except PayloadError:
-            value = None
-        finally:
-            inbound.done()
+        value = inbound.take()
         if self._ended or not self.leads or (isinstance(value, dict) and value.get("run") == self._entry["run"]):
             return
         if isinstance(value, dict) and precedes(value, self._entry):

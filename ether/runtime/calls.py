@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ether.errors import EtherError, InstanceLost, NoResponder, PayloadError, RequestTimeout
+from ether.errors import EtherError, InstanceLost, NoResponder, RequestTimeout
 from ether.protocol.answers import LATER, LOG, PROGRESS, ErrorReport
 from ether.protocol.presence import LIVES, TAKES_PART, Announcement
 from ether.protocol.requests import Requests
@@ -273,12 +273,7 @@ class Caller:
     def _forerunner(self, schema: str, correlation: bytes | None, inbound: Inbound) -> None:
         with self._lock:
             pending = self.requests.get(correlation)
-        try:
-            value = inbound.unpack().value
-        except PayloadError:
-            value = None
-        finally:
-            inbound.done()
+        value = inbound.take()
         if pending is not None:
             pending.take_note(schema, value)
 

@@ -115,12 +115,7 @@ class Control:
                 self._link.publish(headers.reply_to, said.to_value(name), correlation=headers.correlation)
 
     def _on_fence(self, inbound: Inbound) -> None:
-        try:
-            value = inbound.unpack().value
-        except PayloadError:
-            value = None
-        finally:
-            inbound.done()
+        value = inbound.take()
         if self._own_name is not None:
             self._own_name.hear_fence(value)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ether.errors import PayloadError
 from ether.logs import get_ether_logger
 from ether.protocol.presence import HOLDS_ITS_NAME, Announcement, State
 from ether.runtime.link import Inbound, Link
@@ -69,12 +68,7 @@ class OwnName:
                     self._yield("another process has taken it over")
 
     def _on_state(self, inbound: Inbound) -> None:
-        try:
-            value = inbound.unpack().value
-        except PayloadError:
-            value = None
-        finally:
-            inbound.done()
+        value = inbound.take()
         said = Announcement.from_value(value)
         if said is None:
             self._link.repeat(self._topic)

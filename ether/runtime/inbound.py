@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ether.errors import DecodeError
+from ether.errors import DecodeError, PayloadError
 from ether.transport.base import Delivery
 from ether.wire.envelope import Headers, Unpacked, unpack, unpack_headers
 
@@ -50,6 +50,15 @@ class Inbound:
             return self.unpack().headers
         except DecodeError:
             return unpack_headers(self.delivery.payload, self.delivery.properties)
+
+    def take(self) -> object:
+        """The value, for a receiver that needs nothing else of it, and is done; None for what cannot be read."""
+        try:
+            return self.unpack().value
+        except PayloadError:
+            return None
+        finally:
+            self.done()
 
     def done(self) -> None:
         """This receiver is finished with it."""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ether.errors import PayloadError, PayloadTooLarge, TransportClosed, TransportError
+from ether.errors import PayloadTooLarge, TransportClosed, TransportError
 from ether.logs import get_ether_logger
 from ether.protocol.history import Ask, History, Kept, Resent, seconds_on_the_way
 from ether.protocol.order import Order
@@ -237,12 +237,7 @@ class Resending:
         topic = inbound.delivery.topic
         if topic not in (self._own, self._all):
             return self._hear_again(inbound, topic[len(self._own) + 1 :])
-        try:
-            value = inbound.unpack().value
-        except PayloadError:
-            value = None
-        finally:
-            inbound.done()
+        value = inbound.take()
         if isinstance(value, dict):
             self._understand(value)
         return True
