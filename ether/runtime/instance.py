@@ -309,7 +309,7 @@ class HostedInstance:
         for mqtt_topic, mark in self._publications[method]:
             topic = mark.topic or ""
             if saver is not None and (mark.save or saver.wants(topic)):
-                saver.publish(topic, mqtt_topic, value, mark.qos, parents, self._said_beside(parents, mark))
+                saver.publish_only(topic, mqtt_topic, value, mark.qos, parents, self._said_beside(parents, mark))
             else:
                 self._link.publish(mqtt_topic, value, qos=mark.qos, parents=parents)
             with self._count_lock:
@@ -317,7 +317,8 @@ class HostedInstance:
 
     def _said_beside(self, parents: tuple[str, ...], mark: Mark) -> dict[str, object]:
         heard = self._heard.beside(parents)
-        return ({"heard": heard} if heard else {}) | ({"asked": True} if mark.save else {})
+        told: dict[str, object] = {"heard": heard} if heard else {}
+        return told | {"asked": True} if mark.save else told
 
     # -- failures
 

@@ -45,7 +45,7 @@ _REMEMBERED_TOPICS = 4096
 _ENTRY_BYTES = 150
 """What an entry takes beside its payload, about; for the limit, before it is packed."""
 
-GATHER_S = 0.03
+GATHER_S = 0.05
 """Entries that follow a batch so soon go with the next one, as long as nobody waits for them: a batch costs what dozens
 of entries cost."""
 
@@ -62,7 +62,8 @@ class Saver:
         """Called when something is to be saved and nobody records."""
         self._link = link
         self._topics = topics
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._explaining = threading.Lock()
         self._context: str | None = None
         self._head = 0
@@ -107,12 +108,20 @@ class Saver:
         more: Mapping[str, object], *, schema: str | None = None,
     ) -> Saved:  # fmt: skip
         """Publish a message and keep it. Raises as publishing does, and `OutboxFull`."""
-        self._prepare()
-        kept: list[Saved] = []
+        message_id, number = self.publish_only(topic, mqtt_topic, value, qos, parents, more, schema=schema)
+        return Saved(self, number, None if more.get("asked") else topic, message_id)
+
+    def publish_only(
+        self, topic: str, mqtt_topic: str, value: object, qos: int, parents: tuple[str, ...],
+        more: Mapping[str, object], *, schema: str | None = None,
+    ) -> tuple[str, int]:  # fmt: skip
+        """The same, for who does not ask what becomes of it: its message id, and the number of its entry."""
+        kept: list[tuple[str, int]] = []
 
         def keep(headers: Headers, body: Body) -> None:
-            kept.append(self._keep("data", topic, headers, body, more))
+            kept.append((headers.id, self._keep("data", topic, headers, body, more)))
 
+        self._prepare()
         self._link.publish(mqtt_topic, value, qos=qos, parents=parents, keep=keep, schema=schema)
         return kept[0]
 
@@ -122,7 +131,7 @@ class Saver:
         """Keep a value that goes to no topic. Raises `EncodeError`, `PayloadTooLarge`, `OutboxFull`."""
         self._prepare()
         headers, body = self._link.stamp(f"{kind} {topic}", value, parents)
-        return self._keep(kind, topic, headers, body, {"asked": True, **more})
+        return Saved(self, self._keep(kind, topic, headers, body, {"asked": True, **more}), None, headers.id)
 
     def keep_call(
         self, call: str, message_id: str | None, value: object, parents: tuple[str, ...], caller: str
@@ -137,8 +146,7 @@ class Saver:
         """Note that a run began or ended."""
         return self.record("run", run, {"event": event, **facts}, (), {})
 
-    def _prepare(self) -> None:
-        """What cannot be done under the link's lock."""
+    def _prepare(self) -> None:  # what cannot be done under the link's lock
         if self._forks != forks.times:
             raise NotAllowedHere("saving", "this process was forked from one that has the session; let that one save")
         if self._closing:
@@ -154,9 +162,10 @@ class Saver:
             if not self._changed.wait_for(lambda: self._waiting_bytes < self.options.max_bytes, timeout_s):
                 raise OutboxFull(self._link.source, self.options.max_bytes, timeout_s)
 
-    def _keep(self, kind: Kind, topic: str, headers: Headers, body: Body, more: Mapping[str, object]) -> Saved:
+    def _keep(self, kind: Kind, topic: str, headers: Headers, body: Body, more: Mapping[str, object]) -> int:
+        """The number of its entry."""
         message_id, _, seq, time, parents, *_ = headers
-        with self._changed:
+        with self._lock:
             self._head = number = self._head + 1
             beside = self.tagging.beside
             entry = Entry(
@@ -167,14 +176,14 @@ class Saver:
                 self._standing.lost(number, number, "this process has left the session")
             else:
                 self._add(entry)
-        return Saved(self, number, None if kind != "data" or more.get("asked") else topic, message_id)
+        return number
 
-    def _add(self, entry: Entry) -> None:
-        """Under the lock."""
+    def _add(self, entry: Entry) -> None:  # under the lock
         if self._waiting_bytes >= self.options.max_bytes and self.options.when_full is WhenFull.DROP_NEW:
             self._refuse(entry)
         else:
-            self._close_gap()
+            if self._dropped:
+                self._close_gap()
             self._append(entry)
 
     def _append(self, entry: Entry) -> None:

@@ -14,6 +14,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from ether.errors import LedgerFailed
@@ -29,6 +30,10 @@ from ether.store.wal import tails
 from ether.wire.entries import Batch, Entry
 
 logger = logging.getLogger("Ether.store")
+
+_ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_TOGETHER = 20
+"""Rows of one statement: 280 of the 999 values that any SQLite takes. A row costs a fifth less than with its own."""
 
 _UNFIT = (UnicodeError, OverflowError, ValueError, TypeError)
 """What the database or JSON raise for values that they cannot hold."""
@@ -180,7 +185,11 @@ class LedgerWriter:
         run.execute("BEGIN IMMEDIATE")
         new = [(number, *origin) for origin, (number, _) in intake.origins.items()]
         run.executemany("INSERT INTO origins VALUES (?, ?, ?, ?, ?, ?, ?, ?)", new)
-        run.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", intake.rows)
+        rows = intake.rows
+        alone = len(rows) % _TOGETHER
+        together = [[*chain.from_iterable(rows[at : at + _TOGETHER])] for at in range(alone, len(rows), _TOGETHER)]
+        run.executemany(f"INSERT INTO records VALUES {_ROW}", rows[:alone])
+        run.executemany(f"INSERT INTO records VALUES {', '.join([_ROW] * _TOGETHER)}", together)
         if intake.parents:
             run.executemany("INSERT INTO parents VALUES (?, ?)", intake.parents)
         if intake.contents:

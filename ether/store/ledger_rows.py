@@ -12,7 +12,9 @@ The trap: what is refused still takes its number, as a gap that says why. Otherw
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from math import isfinite
 from typing import NamedTuple
 
 from ether.wire.entries import Batch, Entry, first_of
@@ -23,6 +25,8 @@ LARGE_BYTES = 64 * 1024
 
 BY_HASH = frozenset({"context", "artifact"})
 """Kinds whose id is the hash of their payload."""
+
+_ORDINARY = frozenset({"data", "record", "call", "log", "state", "run"})
 
 COLUMNS = (
     "row", "outbox", "kind", "topic", "source", "run", "context", "content_type",
@@ -35,6 +39,9 @@ ORIGIN_COLUMNS = 7
 
 _LARGEST = (1 << 63) - 1
 _sha256 = hashlib.sha256
+
+_PLAIN = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"
+"""In texts of these alone JSON escapes nothing."""
 
 Row = tuple[object, ...]
 Origin = tuple[str, str, str, str, str, str, str | None]
@@ -127,7 +134,7 @@ class Intake:
         self.objects: dict[str, bytes] = {}
         self.refused: list[str] = []
         self.repeated = 0
-        self._last_more: tuple[Mapping[str, object], str] = {}, "{}"
+        self._last_more: tuple[Mapping[str, object], str, str] = {}, "{}", '"{}"'
 
     def take(self, batch: Batch) -> None:
         """Take what follows on what is there, up to the first hole."""
@@ -135,7 +142,11 @@ class Intake:
             batch = batch._replace(outbox=_unicode(batch.outbox), source=_unicode(batch.source))
         state = self.state(batch.outbox, batch.source)
         highest = state.highest
-        for entry in batch.entries:
+        entries = batch.entries
+        if not self._careful and _are_ordinary(entries, highest + 1):
+            self._add_ordinary(batch.outbox, batch.source, entries)
+            highest, entries = entries[-1].number, ()
+        for entry in entries:
             if entry.kind == "gap":
                 last = gap_end(entry)
                 if last > highest:
@@ -184,12 +195,10 @@ class Intake:
             if kind in BY_HASH and sha256 != entry_id:
                 raise Unfit(f"its content has the SHA-256 {sha256}, not {entry_id}")
             (self.objects if size > LARGE_BYTES else self.contents)[sha256] = payload
-        run = more.get("run", "") if more else ""
-        origin = (outbox, kind, topic, source, run if isinstance(run, str) else "", context, content_type)
-        known = self._origins.known.get(origin) or self.origins.get(origin) or self._new(origin)
+        known = self._origin(outbox, kind, topic, source, more, context, content_type)
         said = [
             number, entry_id, seq, time + 0.0, self.received,
-            dumps(parents).decode() if parents else "[]", self._text_of(more) if more else "{}",
+            dumps(parents).decode() if parents else "[]", self._texts_of(more)[0] if more else "{}",
             size, sha256,
         ]  # fmt: skip
         checksum = _checksum(known[1], said, body)
@@ -199,16 +208,67 @@ class Intake:
         if parents:
             self.parents += [(parent, row) for parent in set(parents)]
 
-    def _text_of(self, more: Mapping[str, object]) -> str:
-        """As JSON; the entries of a block often share one."""
+    def _add_ordinary(self, outbox: str, source: str, entries: Sequence[Entry]) -> None:
+        """The same as `_add_row` for each, in a third of the time, for what `_are_ordinary` says is: the JSON is
+        written out, and what neighbours have in common is looked up once."""
+        link, row, received, add = self.link, self.rows_before + len(self.rows), repr(self.received), self.rows.append
+        last: tuple[object, ...] = ()
+        for number, kind, topic, entry_id, seq, time, parents, context, content_type, payload, more in entries:
+            alike = (kind, topic, context, content_type, id(more))
+            if alike != last:
+                last = alike
+                origin, opening = self._origin(outbox, kind, topic, source, more, context, content_type)
+                told, quoted = self._texts_of(more)
+            row += 1
+            time += 0.0  # there is one zero
+            size = len(payload)
+            if parents:
+                joined = '","'.join(parents)
+                named, named_quoted = f'["{joined}"]', '[\\"' + joined.replace('"', '\\"') + '\\"]'
+                self.parents += [(parent, row) for parent in ({*parents} if len(parents) > 1 else parents)]
+            else:
+                named = named_quoted = "[]"
+            said = f'[{number},"{entry_id}",{seq},{time!r},{received},"{named_quoted}",{quoted},{size},null]'
+            checksum = _sha256(b"".join((opening, said.encode(), payload))).digest()
+            link = _sha256(link + checksum).digest()
+            add((row, origin, number, entry_id, seq, time, self.received, named, told, size, None, payload, checksum,
+                 link))  # fmt: skip
+        self.link = link
+
+    def _texts_of(self, more: Mapping[str, object]) -> tuple[str, str]:
+        """As JSON, and that as JSON; the entries of a block often share one."""
         if more is not self._last_more[0]:
-            self._last_more = more, dumps(dict(more)).decode()
-        return self._last_more[1]
+            text = dumps(dict(more)).decode()
+            self._last_more = more, text, dumps(text).decode()
+        return self._last_more[1:]
+
+    def _origin(
+        self, outbox: str, kind: str, topic: str, source: str, more: Mapping[str, object], context: str,
+        content_type: str | None,
+    ) -> tuple[int, bytes]:  # fmt: skip
+        run = more.get("run", "") if more else ""
+        origin = (outbox, kind, topic, source, run if isinstance(run, str) else "", context, content_type)
+        return self._origins.known.get(origin) or self.origins.get(origin) or self._new(origin)
 
     def _new(self, origin: Origin) -> tuple[int, bytes]:
         known = (self._origins.last + len(self.origins) + 1, dumps(list(origin)))
         self.origins[origin] = known
         return known
+
+
+def _are_ordinary(entries: Sequence[Entry], first: int) -> bool:
+    """Whether these are numbered on from the first, each with its payload in its row, and with ids and times that are
+    the same in JSON."""
+    if not entries:
+        return False
+    numbers, kinds, _, ids, _, times, parents, _, _, payloads, _ = zip(*entries, strict=True)
+    if numbers != tuple(range(first, first + len(numbers))) or not _ORDINARY.issuperset(kinds):
+        return False
+    texts = "".join(chain(ids, *parents))
+    return (
+        texts.isascii() and not texts.encode().translate(None, _PLAIN)
+        and {*map(type, times)} == {float} and isfinite(sum(times)) and max(map(len, payloads)) <= LARGE_BYTES
+    )  # fmt: skip
 
 
 def gap_end(entry: Entry) -> int:

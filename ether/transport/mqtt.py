@@ -209,6 +209,8 @@ class MqttWire(Client):
             if self._wire_acks and wait_s > ACK_DELAY_S:
                 wait_s = ACK_DELAY_S
             readable, writable = self._wire_wait.wait(wait_s, writing=bool(self._wire_backlog))
+            if self._wire_outbox.left:
+                self._wire_outbox.send_left()
             if self._wire_acks and not readable:
                 with self._wire_lock:
                     self._wire_send_acks_locked()
@@ -288,6 +290,9 @@ class MqttWire(Client):
                 self.send_locked(b"")
         except LinkDown:
             pass
+
+    def wake_locked(self) -> None:
+        self._wire_waker.wake()
 
     @property
     def congested(self) -> bool:

@@ -5,6 +5,11 @@ one everything unacknowledged is sent again, in order. At most `window` of them 
 0: a message is here only while the socket does not take it. Count and bytes of both are bounded; a publisher
 waits for room.
 
+A publisher writes by itself, which saves a change of threads. In a burst, when several messages are under way
+already, it leaves that to the network thread: what has come until that one gets its turn goes out in one write, and
+whoever reads it gets it in one read. With three processes that stream through each other on two cores this makes a
+fifth of the throughput, because each write also gives the interpreter's lock away.
+
 One lock guards all of it and the writing to the socket too, so that packets of two threads can neither
 interleave nor overtake each other. Nobody ever blocks on the network while holding it. The trap: methods
 whose name ends in `_locked` must be called with the lock held, all others without.
@@ -25,6 +30,9 @@ from ether.transport.packets import LARGE_BYTES, marked_duplicate
 
 MAX_COUNT, LOW_COUNT = 10_000, 7_500
 MAX_BYTES, LOW_BYTES = 64 << 20, 48 << 20
+
+_BURST = 4
+"""So many messages under way, not acknowledged yet, are a burst; one call after the other, or one message, never is."""
 
 _NO_SUBSCRIBERS, _FIRST_FAILURE = 0x10, 0x80
 _REASONS = {
@@ -50,6 +58,9 @@ class Link(Protocol):
     def send_locked(self, data: bytes, owner: Publication | None = None) -> bool:
         """Write, or keep what the socket does not take now. True where everything was written; raises
         `LinkDown`."""
+
+    def wake_locked(self) -> None:
+        """Have the network thread call `Outbox.send_left()` as soon as it gets its turn."""
 
     @property
     def congested(self) -> bool:
@@ -153,6 +164,8 @@ class Outbox:
         self._reserved: set[int] = set()
         self._due: list[Callable[[], object]] = []  # callbacks of settled receipts
         self._closed = False
+        self.left = False
+        """True while messages are left to the network thread."""
 
     # publishers
 
@@ -164,8 +177,13 @@ class Outbox:
             self._count += 1
             self._bytes += publication.size
             self._waiting.append(publication)
-            if self._link is not None and len(self._inflight) < self._window:
-                self._fill_locked(self._link)
+            under_way = len(self._inflight)
+            if self._link is not None and under_way < self._window:
+                if under_way < _BURST:
+                    self._fill_locked(self._link)
+                elif not self.left:
+                    self.left = True
+                    self._link.wake_locked()
         return publication
 
     def publish_unconfirmed(self, topic: str, head: bytes, tail: bytes, payload: bytes, timeout_s: float) -> Receipt:
@@ -177,6 +195,8 @@ class Outbox:
             link = self._link
             if link is None:
                 return self._drop_locked(topic)
+            if self.left:  # what came before goes before
+                self._fill_locked(link)
             try:
                 if len(payload) < LARGE_BYTES:
                     written = link.send_locked(head + tail + payload)
@@ -259,6 +279,12 @@ class Outbox:
             self._tell_locked()
         self.run_callbacks()
 
+    def send_left(self) -> None:
+        """By the network thread: write what publishers have left to it."""
+        with self.lock:
+            if self._link is not None:
+                self._fill_locked(self._link)
+
     def _settled_locked(self, publication: Publication, outcome: int | Exception) -> None:
         self._count -= 1
         self._bytes -= publication.size
@@ -277,6 +303,7 @@ class Outbox:
 
     def _fill_locked(self, link: Link) -> None:
         """Send what the window allows; small packets together, because each write costs a system call."""
+        self.left = False
         small: list[bytes] = []
         try:
             while self._waiting and len(self._inflight) < self._window:

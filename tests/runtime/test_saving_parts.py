@@ -376,7 +376,7 @@ def test_filters_become_such_that_no_two_cover_the_same() -> None:
 
 
 GARBAGE = [
-    b"", b"\x00", b"{}", b"[]", b"null", b'"text"', b"\xff\xfe", b"\x00EB1", b"\x00EB1" + b"\xff" * 40,
+    b"", b"\x00", b"{}", b"[]", b"null", b'"text"', b"\xff\xfe", b"\x00EB2", b"\x00EB2" + b"\xff" * 40,
     b'{"outbox": 5}', b'{"outbox": "", "recorder": "recorder", "birth": "", "upto": 1e400}',
     pack_batch("0" * 16, "x", 3, [pack_entry(Entry(-5, "data", "t", "", 0, 0.0, (), "", None, b""))]),
     pack_batch("1" * 16, "x", 1 << 70, [pack_entry(Entry(1, "data", "t", "", 1 << 70, 0.0, (), "", None, b""))]),
