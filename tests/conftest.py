@@ -81,10 +81,10 @@ def rounds() -> int:
     return 20 if os.environ.get("ETHER_LONG") == "1" else 7
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def folders_of_their_own() -> Iterator[None]:
-    """No test finds a session of the machine's user, nor leaves anything in that user's folders. A short path, because
-    sockets lie below it."""
+    """No test finds a session of the machine's user or of another file's, nor what that one has left, nor leaves
+    anything in that user's folders. A short path, because sockets lie below it."""
     with tempfile.TemporaryDirectory(prefix="er-") as folder, pytest.MonkeyPatch.context() as environment:
         for variable in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
             place = Path(folder) / variable[4:7].lower()

@@ -11,6 +11,7 @@ instance with a `safe_state` makes its calls before, within the time that it sta
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import logging
 import os
@@ -69,6 +70,7 @@ Adopt = Callable[[Client], None]
 
 def main(adopt: Adopt) -> int:
     """Live one instance's life; returns the exit code."""
+    faulthandler.enable()  # a crash in C, and whoever kills this process because it hangs, shall show where it was
     lifeline = _take_over_stdin()
     _leave_terminal_signals_to_launcher()
     _write_whole_lines()

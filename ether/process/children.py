@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,9 @@ from ether.process.output import Pump, to_stderr, to_stdout
 
 _OUTPUT_GRACE_S = 1.0
 """How long the last output of a dead child is waited for."""
+
+_ABORT_S = 0.5
+"""How long a child that hangs may take to say where."""
 
 _PACKAGES = str(Path(__file__).resolve().parents[2])
 """Where the `ether` that runs here was imported from; the child shall import the same."""
@@ -91,11 +95,17 @@ class Child:
         """End it at once; nothing where it has ended."""
         self._process.kill()
 
-    def end(self, timeout_s: float) -> bool:
-        """Wait for its end; kill it when the time is over. False where it had to be killed. Twice is fine."""
+    def end(self, timeout_s: float, *, tells_where: bool = False) -> bool:
+        """Wait for its end; kill it when the time is over. False where it had to be killed. Twice is fine.
+
+        `tells_where`: it is an instance, which by SIGABRT says on its standard error where each of its threads is.
+        """
         self._watch.join(timeout_s)
         by_itself = not self._watch.is_alive() or self.exit_code is not None
         if not by_itself:
+            if tells_where and os.name == "posix":
+                self._process.send_signal(signal.SIGABRT)
+                self._watch.join(_ABORT_S)
             self._process.kill()
         self._watch.join()
         return by_itself

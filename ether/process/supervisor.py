@@ -386,6 +386,6 @@ class Supervisor:
 
     def end(self, names: Iterable[str], timeout_s: float) -> list[str]:
         """Wait for the ends of these; kill whoever lives when the time is over, and return their names."""
-        deadline = Deadline(timeout_s)
+        deadline, asked = Deadline(timeout_s), timeout_s > 0
         started = [(name, self._kept[name].child) for name in names]
-        return [name for name, child in started if child is not None and not child.end(deadline.left())]
+        return [name for name, child in started if child and not child.end(deadline.left(), tells_where=asked)]

@@ -132,7 +132,7 @@ def test_a_session_that_does_not_come_up_says_why(user: Path) -> None:
     ether(user, "up", "-d", "missing.yaml").assert_mistake(3, "missing.yaml")
 
 
-def test_a_session_that_nobody_may_end(tmp_path: Path, own_folders: Path) -> None:
+def test_a_session_that_nobody_may_end(tmp_path: Path) -> None:
     write(
         tmp_path,
         "mine.py",

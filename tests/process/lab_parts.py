@@ -205,3 +205,14 @@ class Printer:
         for _ in range(lines):
             print(self.letter * length)
         print("an end without a line break", end="")
+
+
+class Lingering:
+    """Leaves a thread behind that keeps its process from ending."""
+
+    @ether_init
+    def begin(self) -> None:
+        threading.Thread(target=self.linger_for_ever, daemon=False).start()
+
+    def linger_for_ever(self) -> None:
+        threading.Event().wait(600)

@@ -38,7 +38,9 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
 
 
 @pytest.fixture
-def ether() -> Iterator[Ether]:
+def ether(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ether]:
+    for variable in ("XDG_STATE_HOME", "XDG_DATA_HOME"):  # what others left to save would bring a recorder here
+        monkeypatch.setenv(variable, str(tmp_path / variable))
     own = Ether()
     yield own
     leave(own)

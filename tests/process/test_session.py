@@ -453,3 +453,15 @@ def test_an_external_broker_carries_a_session_and_keeps_nothing_of_it(ether: Eth
         while (message := kept.get()).value != "last":
             topics.append(message.topic)
         assert [topic for topic in topics if "/bench/" in topic] == []
+
+
+def test_who_does_not_end_is_killed_and_shows_where_it_was(
+    ether: Ether, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ether.process.launch.STEP_TIMEOUT_S", 1.0)
+    tap(ether, lingering="Lingering", other="Echo")
+    with pytest.raises(LifecycleFailed, match="lingering: did not end and was killed") as caught:
+        ether.shutdown()
+    assert "other" not in str(caught.value)
+    if os.name == "posix":
+        assert "linger_for_ever" in capfd.readouterr().err
