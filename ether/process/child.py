@@ -21,7 +21,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from ether.errors import ConfigError, EtherError, InvalidName, MarkError
 from ether.logs import get_ether_logger, install_instance_console
@@ -43,7 +43,7 @@ from ether.runtime.link import Link
 from ether.runtime.log_shipping import LogShipper
 from ether.runtime.pulse import Heart
 from ether.runtime.saving import Saver, SavingOptions
-from ether.runtime.worker import Worker
+from ether.runtime.worker import Stopped, Worker
 from ether.spec.marks import MarkKind
 from ether.wire.topics import SessionTopics
 
@@ -94,6 +94,7 @@ class _Life:
         self._instance: HostedInstance | None = None
         self._client: Client | None = None
         self._journal: InstanceJournal | None = None
+        self._final: _FinalJob | None = None
 
     def live(self, lifeline: BinaryIO) -> int:
         threading.Thread(target=self._watch, args=(lifeline,), name="ether-lifeline", daemon=True).start()
@@ -119,7 +120,7 @@ class _Life:
         self._keep_saves()
         instance.guard.start()
         instance.ticks.start()
-        self._worker.run()
+        self._run_worker()
         heart.stop()
         instance.control.give_up_name()
         instance.close()
@@ -131,6 +132,13 @@ class _Life:
         log.close()
         self._leave(link)
         return EXIT_OK
+
+    def _run_worker(self) -> None:
+        while True:
+            try:
+                return self._worker.run()
+            except Stopped:
+                continue  # it came in the moment in which its handler was left
 
     def _connected(self) -> Link | None:
         settings = self._settings
@@ -210,9 +218,14 @@ class _Life:
         link.announce(self._topics.state(self._settings.name), announcement.to_value())
 
     def _terminate(self, number: int, frame: object) -> None:
-        """SIGTERM: the ordinary end, though nobody else takes part in it."""
-        self._worker.interrupt(_FinalJob(self._instance, FINAL_STEPS))
-        self._worker.stop()
+        """SIGTERM: the ordinary end, though nobody else takes part in it. The second one: at once, because a handler
+        has not come back."""
+        if self._final is None:
+            self._final = _FinalJob(self._instance, FINAL_STEPS)
+            self._worker.interrupt(self._final)
+            self._worker.stop()
+        elif self._worker.on_this_thread and not self._final.begun:
+            raise Stopped("everything ends, and this handler has not come back")
 
     def _watch(self, lifeline: BinaryIO) -> None:
         """Wait for the launcher's death, then end this process, come what may."""
@@ -221,7 +234,10 @@ class _Life:
             self._instance.guard.orphaned()
         last = _FinalJob(self._instance, (MarkKind.SAVE_ALL, MarkKind.CLEANUP))
         self._worker.interrupt(last)
-        last.done.wait(ORPHAN_GRACE_S)
+        if not last.done.wait(ORPHAN_GRACE_S / 2) and hasattr(signal, "pthread_kill"):
+            self._final = last
+            signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGTERM)  # its handler is left
+        last.done.wait(ORPHAN_GRACE_S / 2)
         os._exit(EXIT_ORPHANED)
 
 
@@ -236,10 +252,12 @@ class _FinalJob:
 
     def __init__(self, instance: HostedInstance | None, steps: tuple[MarkKind, ...]) -> None:
         self.done = threading.Event()
+        self.begun = False
         self._instance = instance
         self._steps = steps
 
     def run(self) -> None:
+        self.begun = True
         if self._instance is not None:
             for step in self._steps:
                 self._instance.run_marked(step)

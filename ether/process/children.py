@@ -95,13 +95,17 @@ class Child:
         """End it at once; nothing where it has ended."""
         self._process.kill()
 
+    def ended_within(self, timeout_s: float) -> bool:
+        """Wait for its end; whether it came."""
+        self._watch.join(timeout_s)
+        return not self._watch.is_alive() or self.exit_code is not None
+
     def end(self, timeout_s: float, *, tells_where: bool = False) -> bool:
         """Wait for its end; kill it when the time is over. False where it had to be killed. Twice is fine.
 
         `tells_where`: it is an instance, which by SIGABRT says on its standard error where each of its threads is.
         """
-        self._watch.join(timeout_s)
-        by_itself = not self._watch.is_alive() or self.exit_code is not None
+        by_itself = self.ended_within(timeout_s)
         if not by_itself:
             if tells_where and os.name == "posix":
                 self._process.send_signal(signal.SIGABRT)

@@ -385,7 +385,13 @@ class Supervisor:
             self._thread.join()
 
     def end(self, names: Iterable[str], timeout_s: float) -> list[str]:
-        """Wait for the ends of these; kill whoever lives when the time is over, and return their names."""
-        deadline, asked = Deadline(timeout_s), timeout_s > 0
-        started = [(name, self._kept[name].child) for name in names]
-        return [name for name, child in started if child and not child.end(deadline.left(), tells_where=asked)]
+        """Wait for the ends of these; kill whoever lives when the time is over, and return their names.
+
+        At half time whoever still lives is told by a signal: those who were told so before leave their handler then.
+        """
+        half, deadline = Deadline(timeout_s / 2), Deadline(timeout_s)
+        started = [(name, child) for name in names if (child := self._kept[name].child) is not None]
+        for _, child in started if timeout_s > 0 else ():
+            if not child.ended_within(half.left()):
+                child.terminate()
+        return [name for name, child in started if not child.end(deadline.left(), tells_where=timeout_s > 0)]

@@ -20,6 +20,11 @@ _SIGNALS_S = 0.5
 when that has woken up; and only a signal that comes during the wait wakes it."""
 
 
+class Stopped(SystemExit):
+    """Raised inside of a handler that does not come back although everything ends. Not an `Exception`, so that a loop
+    which goes on after every error ends, too."""
+
+
 class Job(Protocol):
     """A piece of work."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 import time
@@ -215,4 +216,29 @@ class Lingering:
         threading.Thread(target=self.linger_for_ever, daemon=False).start()
 
     def linger_for_ever(self) -> None:
+        threading.Event().wait(600)
+
+
+class Stubborn:
+    """Goes on whatever happens."""
+
+    @ether_sub(topic="go")
+    def go_on(self, root: int) -> None:
+        while True:
+            try:
+                time.sleep(600)
+            except Exception:  # as users write it
+                continue
+
+    @ether_cleanup
+    def clean_up(self) -> None:
+        print("cleaned up", flush=True)
+
+
+class Deaf:
+    """Ends by no signal but the last one."""
+
+    @ether_sub(topic="go")
+    def go_on(self, root: int) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGABRT])
         threading.Event().wait(600)

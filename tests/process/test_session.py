@@ -7,10 +7,12 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from brokers import RunningBroker, engines, mosquitto_missing, running_broker
+from programs import running, write
 
 from ether import Ether
 from ether.errors import (
@@ -349,9 +351,74 @@ def test_an_instance_that_is_busy_is_named_and_saves_when_it_has_finished(
 
 
 @pytest.mark.usefixtures("short_steps")
-def test_an_instance_that_never_comes_back_is_killed(ether: Ether) -> None:
+def test_an_instance_that_never_comes_back_leaves_its_handler_and_saves(
+    ether: Ether, capfd: pytest.CaptureFixture[str]
+) -> None:
     tap(ether, busy="Busy")
     ether.pub({"seconds": 600}, topic="busy")
+    with pytest.raises(LifecycleFailed, match=r"busy: drain: did not answer within 1\.5 s") as caught:
+        ether.shutdown()
+    assert "killed" not in str(caught.value)
+    told = capfd.readouterr()
+    assert told.out.splitlines()[-1] == "saved"
+    assert "Stopped: everything ends, and this handler has not come back" in told.err
+
+
+@pytest.mark.usefixtures("short_steps")
+def test_a_loop_that_goes_on_after_every_error_ends_too(ether: Ether, capsys: pytest.CaptureFixture[str]) -> None:
+    tap(ether, loop="Stubborn")
+    ether.pub(1, topic="go")
+    with pytest.raises(LifecycleFailed, match="did not answer"):
+        ether.shutdown()
+    assert capsys.readouterr().out.splitlines()[-1] == "cleaned up"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a handler is left by no signal")
+def test_a_busy_instance_cleans_up_when_its_program_is_killed(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "lamps.py",
+        """
+        import time
+        from pathlib import Path
+        from ether import ether, ether_cleanup, ether_start
+
+        class Lamp:
+            @ether_start
+            def shine(self):
+                ether.pub(topic="shining")
+                while True:
+                    time.sleep(1)
+
+            @ether_cleanup
+            def switch_off(self):
+                Path("off").touch()
+        """,
+    )
+    write(
+        tmp_path,
+        "lab.py",
+        """
+        from ether import ether
+        ether.tap({"broker": {"engine": "amqtt"}, "instances": {"lamp": {"class_path": "lamps.Lamp"}}})
+        with ether.subscribe("shining") as shining:
+            ether.start()
+            shining.get()
+        print("it is on", flush=True)
+        ether.wait_for("never", timeout_s=60)
+        """,
+    )
+    with running(tmp_path, "lab.py") as program:
+        program.wait_for("it is on")
+        program.kill()
+        program.assert_nothing_left()
+    assert (tmp_path / "off").exists()
+
+
+@pytest.mark.usefixtures("short_steps")
+def test_an_instance_that_hears_no_signal_is_killed(ether: Ether) -> None:
+    tap(ether, deaf="Deaf")
+    ether.pub(1, topic="go")
     with pytest.raises(LifecycleFailed, match="was killed"):
         ether.shutdown()
 
