@@ -48,17 +48,15 @@ _SOURCE = b"\x26\x00\x06source"
 _TAIL = 4096
 """Ether's headers stand at the end of a JSON body and at the beginning of a binary one."""
 _NO_PROPERTIES = Properties()
-_COMMA = ord(",")
-_ROOT_BEGINS = b'{"root":'
-_WRAPPED = b',"root":true}}'
-"""How a body of 3.1.1 ends whose value is no object: see `EnvelopeV311.pack`."""
 
 
 class Packed(NamedTuple):
-    """A message's bytes. `properties` is an MQTT 5 property section without its length, empty over 3.1.1."""
+    """A message's bytes. `properties` is an MQTT 5 property section without its length, empty over 3.1.1; `text` is
+    there the value's JSON alone, empty where the body is binary."""
 
     payload: bytes
     properties: bytes
+    text: bytes = b""
 
 
 class Unpacked(NamedTuple):
@@ -126,22 +124,19 @@ class EnvelopeV311(Envelope):
         fields = fields_of(headers)
         if parts:
             return Packed(binary.join(text, parts, dumps(fields)), b"")
+        whole = text
         if text[:1] != b"{":
             # Not an object: it is put into one, and the headers say so, because `root` is anybody's key.
             fields[_ROOT] = True
-            text = b'{"root":' + text + b"}"
-        comma = b"," if len(text) > 2 else b""
-        return Packed(b"".join((text[:-1], comma, _MARK, dumps(fields), b"}")), b"")
+            whole = b'{"root":' + text + b"}"
+        comma = b"," if len(whole) > 2 else b""
+        return Packed(b"".join((whole[:-1], comma, _MARK, dumps(fields), b"}")), b"", text)
 
     def body(self, packed: Packed, value: object) -> Body:
-        """Ether's own key, which comes last, is cut off again."""
-        payload = packed.payload
-        if value is None or isinstance(value, Body) or payload.startswith(binary.MAGIC):
+        """It was made on the way, but for what is binary or came packed."""
+        if value is None or isinstance(value, Body) or not packed.text:
             return encode(value)
-        end = payload.rfind(_MARK)
-        text = payload[: end - (payload[end - 1] == _COMMA)] + b"}"
-        wrapped = payload.endswith(_WRAPPED)
-        return Body(text[len(_ROOT_BEGINS) : -1] if wrapped else text, JSON)
+        return Body(packed.text, JSON)
 
 
 def unpack(payload: bytes, properties: bytes) -> Unpacked:

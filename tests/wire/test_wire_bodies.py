@@ -28,14 +28,14 @@ def test_over_mqtt_5_the_bytes_and_the_content_type_are_the_same(body: Body) -> 
     packed = EnvelopeV5().pack(body, HEADERS)
     assert packed.payload == body.payload
     assert unpack_properties(packed.properties).content_type == body.content_type
-    assert unpack(*packed).headers == HEADERS
-    assert repr(unpack(*packed).value) == repr(decode(*body))
+    assert unpack(packed.payload, packed.properties).headers == HEADERS
+    assert repr(unpack(packed.payload, packed.properties).value) == repr(decode(*body))
 
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body.payload[:8]))
 def test_over_mqtt_3_the_value_is_the_same(body: Body) -> None:
     packed = EnvelopeV311().pack(body, HEADERS)
-    assert (repr(unpack(*packed).value), unpack(*packed).headers) == (repr(decode(*body)), HEADERS)
+    assert (repr(unpack(packed.payload, packed.properties).value), unpack(packed.payload, packed.properties).headers) == (repr(decode(*body)), HEADERS)
 
 
 def test_over_mqtt_3_a_body_that_is_none_is_refused() -> None:
