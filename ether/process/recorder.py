@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -92,7 +93,6 @@ class Recorder(Attached):
     def attach(self, link: Link, topics: SessionTopics, name: str) -> None:
         """Begin to record; raises `LedgerError`."""
         self._link, self._topics, self._name = link, topics, name
-        _give_way()
         self._birth = os.urandom(8).hex()
         self._folder = Path(self._place).absolute() if self._place else default_folder(topics.session, os.environ)
         self._writer = LedgerWriter.open(self._folder, topics.session)
@@ -138,6 +138,7 @@ class Recorder(Attached):
     # -- writing
 
     def _run(self) -> None:
+        _give_way()
         ends = False
         while not ends:
             try:
@@ -272,6 +273,8 @@ class Recorder(Attached):
 
 def _give_way() -> None:
     """Where the processor is short, what is recorded goes first and its recording follows: what waits meanwhile is in
-    the outboxes, on disk. On Windows everybody has the same share."""
-    if hasattr(os, "nice"):
-        os.nice(_NICE)
+    the outboxes, on disk. Linux knows this for a single thread, the calling one; elsewhere everybody has the same
+    share, because a process would pass it on to all that it starts, and cannot take it back."""
+    if sys.platform == "linux":
+        me = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, me, max(_NICE, os.getpriority(os.PRIO_PROCESS, me)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -232,6 +234,17 @@ def test_memory_is_bounded_where_the_disk_of_the_outbox_takes_nothing(
     assert saver.flush(Deadline(10)) == 0
     assert {n for n, saved in enumerate(kept) if saved.done} == {it.value["n"] for it in rig.records()}  # type: ignore[index,call-overload]
     assert kept[-1].done
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+def test_only_the_thread_that_writes_gives_way(rig: Rig) -> None:
+    """A process that did would pass it on to all that it starts."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    rig.recorder("first")
+    rig.recorder("second")
+    writers = [thread.native_id or 0 for thread in threading.enumerate() if thread.name == "ether-recorder"]
+    assert soon(lambda: {os.getpriority(os.PRIO_PROCESS, writer) for writer in writers} == {max(before, 5)}, 5)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
 # -- several recorders

@@ -35,7 +35,10 @@ def test_over_mqtt_5_the_bytes_and_the_content_type_are_the_same(body: Body) -> 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body.payload[:8]))
 def test_over_mqtt_3_the_value_is_the_same(body: Body) -> None:
     packed = EnvelopeV311().pack(body, HEADERS)
-    assert (repr(unpack(packed.payload, packed.properties).value), unpack(packed.payload, packed.properties).headers) == (repr(decode(*body)), HEADERS)
+    assert (
+        repr(unpack(packed.payload, packed.properties).value),
+        unpack(packed.payload, packed.properties).headers,
+    ) == (repr(decode(*body)), HEADERS)
 
 
 def test_over_mqtt_3_a_body_that_is_none_is_refused() -> None:
