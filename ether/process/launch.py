@@ -392,4 +392,4 @@ class Launch:
         """An embedded broker of ours forgets with its end; on any other one nothing of ours must stay."""
         if self._broker is None and link.transport.connected:
             own = self.topics.state(self._program) if self.joined else self.topics.session_info
-            clear(link, [*(self.topics.state(name) for name in self._supervisor.names), own], _LEAVE_TIMEOUT_S)
+            clear(link, [*(self.topics.state(name) for name in self._supervisor.held), own], _LEAVE_TIMEOUT_S)

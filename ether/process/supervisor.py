@@ -87,6 +87,11 @@ class Supervisor:
         return list(self._kept)
 
     @property
+    def held(self) -> list[str]:
+        """Those whose names are ours: a name that was refused is another one's."""
+        return [name for name, kept in self._kept.items() if kept.birth]
+
+    @property
     def alive(self) -> list[str]:
         """Those whose process runs."""
         kept = list(self._kept.items())
@@ -385,10 +390,8 @@ class Supervisor:
             self._thread.join()
 
     def end(self, names: Iterable[str], timeout_s: float) -> list[str]:
-        """Wait for the ends of these; kill whoever lives when the time is over, and return their names.
-
-        At half time whoever still lives is told by a signal: those who were told so before leave their handler then.
-        """
+        """Wait for the ends of these; kill whoever lives when the time is over, and return their names. At half time
+        whoever still lives is told by a signal: those who were told so before leave their handler then."""
         half, deadline = Deadline(timeout_s / 2), Deadline(timeout_s)
         started = [(name, child) for name in names if (child := self._kept[name].child) is not None]
         for _, child in started if timeout_s > 0 else ():

@@ -59,11 +59,14 @@ WORKER = {"class_path": "kept_parts.Worker"}
 def test_a_second_instance_of_a_name_is_refused_and_its_holder_named(broker: RunningBroker) -> None:
     with ExitStack() as stack:
         first = member(stack, broker, cam=WORKER)
+        changes: list[object] = []
+        first.on_change(lambda told: changes.append(told) if told["name"] == "cam" else None)
         begun = time.monotonic()
         with pytest.raises(NameTaken) as caught:
             Ether().tap({"session": "bench", "instances": {"cam": WORKER}}, broker=broker.url_tcp)
         assert time.monotonic() - begun < REFUSED_S
         assert caught.value.pid == first.get("cam", "pid")
+        assert changes == [], "who is refused takes nothing of the holder with it"
         assert caught.value.host == os.uname().nodename
         assert caught.value.since is not None
         assert time.time() - caught.value.since < 60
