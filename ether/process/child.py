@@ -120,7 +120,7 @@ class _Life:
         self._keep_saves()
         instance.guard.start()
         instance.ticks.start()
-        self._run_worker()
+        self._worker.run()
         heart.stop()
         instance.control.give_up_name()
         instance.close()
@@ -132,13 +132,6 @@ class _Life:
         log.close()
         self._leave(link)
         return EXIT_OK
-
-    def _run_worker(self) -> None:
-        while True:
-            try:
-                return self._worker.run()
-            except Stopped:
-                continue  # it came in the moment in which its handler was left
 
     def _connected(self) -> Link | None:
         settings = self._settings
@@ -234,7 +227,8 @@ class _Life:
             self._instance.guard.orphaned()
         last = _FinalJob(self._instance, (MarkKind.SAVE_ALL, MarkKind.CLEANUP))
         self._worker.interrupt(last)
-        if not last.done.wait(ORPHAN_GRACE_S / 2) and hasattr(signal, "pthread_kill"):
+        ending = self._final is not None and self._final.begun
+        if not (last.done.wait(ORPHAN_GRACE_S / 2) or ending) and hasattr(signal, "pthread_kill"):
             self._final = last
             signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGTERM)  # its handler is left
         last.done.wait(ORPHAN_GRACE_S / 2)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 _DEEPEST = 4
@@ -62,6 +63,8 @@ class Devices:
         self._object, self._changed = obj, changed
         self._lock = threading.Lock()
         self._known: dict[int, tuple[Device, Callable[[], None]]] = {}
+        self._told: dict[int, Presence] = {}
+        """Of each as it was told last: why it went, not why it is still away."""
         self._stopped = False
 
     def find(self) -> None:
@@ -70,19 +73,26 @@ class Devices:
             with self._lock:
                 if id(device) in self._known or self._stopped:
                     continue
-                self._known[id(device)] = device, device.watch_presence(lambda presence: self._changed())
-            if not device.presence.online:
+                self._known[id(device)] = device, device.watch_presence(partial(self._tell, id(device)))
+                presence = self._told.setdefault(id(device), device.presence)
+            if not presence.online:
                 self._changed()
+
+    def _tell(self, key: int, presence: Presence) -> None:
+        """On a thread of the device."""
+        with self._lock:
+            self._told[key] = presence
+        self._changed()
 
     def about(self) -> dict[str, object]:
         """What is announced of those that are gone; empty while all are there."""
         with self._lock:
-            devices = [device for device, _ in self._known.values()]
-        gone = [device for device in devices if not (device.presence.online or device.closed)]
+            told = [(device, self._told[key]) for key, (device, _) in self._known.items()]
+        gone = [(device, presence) for device, presence in told if not (presence.online or device.closed)]
         if not gone:
             return {}
-        why = "; ".join(f"{device.name}: {device.presence.reason}" for device in gone)
-        return {"offline": {"why": why, "since": min(device.presence.since for device in gone)}}
+        why = "; ".join(f"{device.name}: {presence.reason}" for device, presence in gone)
+        return {"offline": {"why": why, "since": min(presence.since for _, presence in gone)}}
 
     def stop(self) -> None:
         """Watch no more. Twice is fine."""

@@ -181,12 +181,15 @@ class Worker:
 
     def _loop(self) -> None:
         while (job := self._next()) is not None:
-            while self._urgent:
-                self.perform(self._urgent.pop(0))
-            if not isinstance(job, _Chained):
-                self.perform(job)
-            elif self._take(job):
-                self.perform(job.job)
+            try:
+                while self._urgent:
+                    self.perform(self._urgent.pop(0))
+                if not isinstance(job, _Chained):
+                    self.perform(job)
+                elif self._take(job):
+                    self.perform(job.job)
+            except Stopped:
+                continue  # it came in the moment in which its handler was left
 
     def _next(self) -> Job | _Chained | None:
         """In short waits: one without an end sleeps through a signal that came just before it."""

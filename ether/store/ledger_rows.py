@@ -17,7 +17,7 @@ from itertools import chain
 from math import isfinite
 from typing import NamedTuple
 
-from ether.wire.entries import Batch, Entry, first_of
+from ether.wire.entries import KINDS, Batch, Entry, first_of
 from ether.wire.json_text import dumps
 
 LARGE_BYTES = 64 * 1024
@@ -26,7 +26,7 @@ LARGE_BYTES = 64 * 1024
 BY_HASH = frozenset({"context", "artifact"})
 """Kinds whose id is the hash of their payload."""
 
-_ORDINARY = frozenset({"data", "record", "call", "log", "state", "run"})
+_ORDINARY = KINDS - BY_HASH - {"gap"}
 
 COLUMNS = (
     "row", "outbox", "kind", "topic", "source", "run", "context", "content_type",

@@ -108,12 +108,13 @@ def pack_entries(entries: Sequence[Entry]) -> bytes:
     """The bytes of a block: entries that follow one another, at least one. They are written by columns: what they have
     in common is said once, and one call of the encoder takes a tenth of what hundreds take."""
     number, kind, topic, entry_id, seq, time, parents, context, content_type, payload, more = zip(*entries, strict=True)
+    sizes = tuple(map(len, payload))
     columns = (
         _counted(number), _alike(kind), _alike(topic), entry_id, _counted(seq), _alike(parents), _alike(context),
-        _alike(content_type), [dict(told) for told in _alike(more)], [*map(len, payload)],
+        _alike(content_type), [dict(told) for told in _alike(more)], _alike(sizes),
     )  # fmt: skip
     head, times = dumps(columns), struct.pack(f">{len(time)}d", *time)
-    return b"".join((_HEAD.pack(len(head), len(times) + sum(columns[-1])), head, times, *payload))
+    return b"".join((_HEAD.pack(len(head), len(times) + sum(sizes)), head, times, *payload))
 
 
 def _alike(column: tuple[_T, ...]) -> tuple[_T, ...]:
@@ -176,10 +177,13 @@ def _head_at(packed: bytes, at: int) -> tuple[object, int]:
 def _block_at(packed: bytes, at: int) -> tuple[list[Entry], int]:
     columns, begin = _head_at(packed, at)
     (payload_bytes,) = _LENGTH.unpack_from(packed, at + 4)
-    if not _are_columns(columns) or _TIME_BYTES * len(columns[-1]) + sum(columns[-1]) != payload_bytes:
+    if not _are_columns(columns):
         raise DecodeError(f"the head of a block of entries is not what it should be: {columns!r:.120}")
     numbers, kinds, topics, ids, seqs, parents, contexts, content_types, more, sizes = columns
-    count, end = len(sizes), begin + payload_bytes
+    count, end = len(ids), begin + payload_bytes
+    sizes = _spread(sizes, count)
+    if _TIME_BYTES * count + sum(sizes) != payload_bytes:
+        raise DecodeError(f"a block of {count} entries has {payload_bytes} bytes of times and payload")
     times = struct.unpack_from(f">{count}d", packed, begin)
     begin += _TIME_BYTES * count
     counted = _count_on(numbers, count)
@@ -200,8 +204,13 @@ def _are_columns(told: object) -> TypeGuard[list[list[Any]]]:
         return False
     if not all(allowed.issuperset(map(type, column)) for allowed, column in zip(_COLUMN_TYPES, told, strict=True)):
         return False
-    _, kinds, *_, parents, _, _, _, sizes = told
-    return bool(sizes) and min(sizes) >= 0 and KINDS.issuperset(kinds) and _TEXT.issuperset(map(type, chain(*parents)))
+    _, kinds, _, ids, *_, parents, _, _, _, sizes = told
+    return (
+        bool(ids and sizes)
+        and min(sizes) >= 0
+        and KINDS.issuperset(kinds)
+        and _TEXT.issuperset(map(type, chain(*parents)))
+    )
 
 
 def _spread(column: list[_T], count: int) -> list[_T]:

@@ -226,7 +226,7 @@ class Stubborn:
     def go_on(self, root: int) -> None:
         while True:
             try:
-                time.sleep(600)
+                threading.Event().wait(600)
             except Exception:  # as users write it
                 continue
 

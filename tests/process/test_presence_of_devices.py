@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,6 @@ BENCH = {
     }
 }
 PATIENCE_S = 10.0
-GONE = re.compile("was unplugged|nothing is plugged in there")
-"""Why a device went, or, as soon as it was looked for, why it is still away."""
 
 
 class States:
@@ -73,7 +70,7 @@ def test_pulled_and_plugged_in_again(ether: Ether, lab: SimulatedLab, engine: st
     lab.unplug("heater")
     told = states.next()
     assert told["state"] == "offline"
-    assert GONE.search(told["error"])
+    assert "unplugged" in told["error"]
     assert lab.port("heater") in told["error"]
     assert told["offline"]["why"] == told["error"]
     assert state_of(ether, "heater") == ("offline", told["error"])
@@ -184,5 +181,5 @@ def test_ps_shows_it(lab: SimulatedLab, tmp_path: Path) -> None:
         states.next()
         rows = {row["name"]: row for row in member_rows(ether._joined("the test"))}
         assert rows["heater"]["state"] == "offline"
-        assert GONE.search(rows["heater"]["error"])
+        assert "unplugged" in rows["heater"]["error"]
         assert rows["heater"]["queued"] == 0  # it still has a pulse

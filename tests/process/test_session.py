@@ -379,7 +379,7 @@ def test_a_busy_instance_cleans_up_when_its_program_is_killed(tmp_path: Path) ->
         tmp_path,
         "lamps.py",
         """
-        import time
+        import threading
         from pathlib import Path
         from ether import ether, ether_cleanup, ether_start
 
@@ -388,7 +388,7 @@ def test_a_busy_instance_cleans_up_when_its_program_is_killed(tmp_path: Path) ->
             def shine(self):
                 ether.pub(topic="shining")
                 while True:
-                    time.sleep(1)
+                    threading.Event().wait(1)
 
             @ether_cleanup
             def switch_off(self):
