@@ -27,9 +27,9 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
-from brokers import RunningBroker, mosquitto_missing, running_broker  # noqa: E402
 from calls_rig import START_WITHIN_S, Conversation, Setup, process  # noqa: E402
 from figures import table  # noqa: E402
+from running_brokers import RunningBroker, mosquitto_missing, running_broker  # noqa: E402
 
 BROKERS = ("amqtt", "mosquitto", "mosquitto-unix")
 CALLERS = 16

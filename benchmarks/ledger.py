@@ -28,10 +28,10 @@ sys.path[:0] = [str(HERE)]
 
 from figures import PAD, median, table  # noqa: E402
 
-from ether.store import ledger_schema  # noqa: E402
-from ether.store.ledger import LedgerWriter  # noqa: E402
-from ether.store.ledger_reader import LedgerReader  # noqa: E402
-from ether.store.verify import verify  # noqa: E402
+from ether.ledger import schema as ledger_schema  # noqa: E402
+from ether.ledger.reader import LedgerReader  # noqa: E402
+from ether.ledger.verify import verify  # noqa: E402
+from ether.ledger.writer import LedgerWriter  # noqa: E402
 from ether.wire.entries import Batch, Entry  # noqa: E402
 
 OUTBOX = "ab" * 8

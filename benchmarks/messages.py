@@ -20,8 +20,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
-from brokers import RunningBroker, running_broker  # noqa: E402
 from figures import PAD, median, summarise, table  # noqa: E402
+from running_brokers import RunningBroker, running_broker  # noqa: E402
 
 from ether import Ether, ether_sub  # noqa: E402
 from ether.errors import EtherError  # noqa: E402

@@ -25,8 +25,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 from figures import table  # noqa: E402
 from ledgers import BEGAN, Source, make_ledger  # noqa: E402
 
-from ether.store.data import Data, Query  # noqa: E402
-from ether.store.exports import export  # noqa: E402
+from ether.reading.data import Data, Query  # noqa: E402
+from ether.reading.export.exports import export  # noqa: E402
 
 SOURCES = 4
 FORMS = {"CSV": "x.csv", "Parquet": "x.parquet", "HDF5": "x.h5"}

@@ -17,12 +17,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
-from brokers import RunningBroker, running_broker  # noqa: E402
 from figures import PAD, table  # noqa: E402
+from running_brokers import RunningBroker, running_broker  # noqa: E402
 
-from ether.runtime.assembly import make_link  # noqa: E402
-from ether.runtime.client import Client  # noqa: E402
-from ether.runtime.link import Link  # noqa: E402
+from ether.connection.assembly import make_link  # noqa: E402
+from ether.connection.link import Link  # noqa: E402
+from ether.session.client import Client  # noqa: E402
 from ether.transport.endpoint import Endpoint  # noqa: E402
 from ether.wire.topics import SessionTopics  # noqa: E402
 

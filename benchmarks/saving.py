@@ -24,8 +24,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
-from brokers import RunningBroker, running_broker  # noqa: E402
 from figures import PAD, median, table  # noqa: E402
+from running_brokers import RunningBroker, running_broker  # noqa: E402
 
 from ether import Ether, ether_pub, ether_sub  # noqa: E402
 from ether.wire.codec import encode  # noqa: E402

@@ -14,8 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from ether.runtime.ticks import Ticker
-from ether.runtime.worker import Worker
+from ether.connection.worker import Worker
+from ether.instance.ticker import Ticker
 
 RATES_HZ = (10, 100, 1000)
 TURNS = 5

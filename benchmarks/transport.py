@@ -181,7 +181,7 @@ def percentile(values: list[float], percent: int) -> float:
 def compare(engine: str, options: argparse.Namespace) -> None:
     """Print one engine's table."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-    from brokers import running_broker
+    from running_brokers import running_broker
 
     # the largest limit that can be announced is one that paho's own MQTT 5 client cannot read
     web = {"lan_host": "127.0.0.1", "websocket_port": 0} if engine == "mosquitto" else {}

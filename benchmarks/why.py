@@ -29,8 +29,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 from figures import table  # noqa: E402
 
-from ether.store.ledger import LedgerWriter  # noqa: E402
-from ether.store.provenance import InstanceFacts, make_context  # noqa: E402
+from ether.ledger.writer import LedgerWriter  # noqa: E402
+from ether.provenance.context import InstanceFacts, make_context  # noqa: E402
 from ether.wire.codec import JSON  # noqa: E402
 from ether.wire.entries import Batch, Entry  # noqa: E402
 from ether.wire.ids import MessageIds  # noqa: E402
@@ -62,7 +62,7 @@ def main() -> None:
 
 def measured(folder: Path, topic: str) -> tuple[float, float, float]:
     """Seconds of the question, of a command that does nothing, and of reading everything."""
-    read = "import sys; from ether.store.ledger_reader import LedgerReader as L; from pathlib import Path\n"
+    read = "import sys; from ether.ledger.reader import LedgerReader as L; from pathlib import Path\n"
     read += "with L.open(Path(sys.argv[1])) as reader: print(sum(1 for _ in reader.records(kinds=())))"
     ether = (sys.executable, "-m", "ether.cli.main")
     return (

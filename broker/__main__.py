@@ -15,10 +15,11 @@ end that leaves us a moment the private folder and every child are gone (docs/br
 import os
 import sys
 
-from broker import private, settings
+from broker import settings
 from broker.events import Announcer
 from broker.failures import BrokerFailure, EngineMissing, ExitCode, SettingsRefused
 from broker.lifeline import Lifeline
+from broker.listeners import private
 
 
 def main(arguments: list[str]) -> ExitCode:
@@ -43,11 +44,11 @@ def main(arguments: list[str]) -> ExitCode:
 def _serve(chosen: settings.Settings, announcer: Announcer, lifeline: Lifeline) -> None:
     try:
         if _engine(chosen) == "mosquitto":
-            from broker import mosquitto_engine
+            from broker.engines import mosquitto_engine
 
             mosquitto_engine.serve(chosen, announcer, lifeline)
         else:
-            from broker import amqtt_engine
+            from broker.engines import amqtt_engine
 
             amqtt_engine.serve(chosen, announcer, lifeline)
     except BrokenPipeError:
@@ -60,7 +61,7 @@ def _serve(chosen: settings.Settings, announcer: Announcer, lifeline: Lifeline) 
 def _engine(chosen: settings.Settings) -> str:
     if chosen.engine != "auto":
         return chosen.engine
-    from broker import mosquitto_engine
+    from broker.engines import mosquitto_engine
 
     if mosquitto_engine.find() is not None:
         return "mosquitto"

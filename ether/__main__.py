@@ -12,7 +12,7 @@ def main() -> int:
 
         return command_line()
     from ether import ether
-    from ether.process.child import main as live
+    from ether.launch.child_main import main as live
 
     return live(ether.adopt)
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ether.logs import get_ether_logger
+from ether.log import get_ether_logger
 
 __all__ = ["get_ether_logger"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ledgers import BEGAN, Source, make_ledger
 
-from ether.store.places import default_folder
+from ether.ledger.places import default_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if ">>> " in page.read_text()]

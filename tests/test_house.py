@@ -88,7 +88,7 @@ sys.addaudithook(lambda name, args: done.append(name) if name in
     {"socket.__new__", "subprocess.Popen", "os.mkdir", "os.fork", "_thread.start_new_thread", "os.putenv"} else None)
 threads = threading.active_count()
 os.environ = Watched(environment)
-import ether, ether.config, ether.utils, ether.errors, ether.logs
+import ether, ether.config, ether.utils, ether.errors, ether.log
 os.environ = environment
 done += [f"handler {handler}" for name in ("", "Ether") for handler in logging.getLogger(name).handlers]
 print(json.dumps([done, threading.active_count() - threads]))
@@ -99,7 +99,7 @@ print(json.dumps([done, threading.active_count() - threads]))
 def test_an_instances_process_loads_no_configuration_models_and_no_broker() -> None:
     code = """
 import json, sys
-import ether.process.child
+import ether.launch.child_main
 print(json.dumps([n for n in ("ether.config.models", "yaml", "amqtt", "broker", "numpy") if n in sys.modules]))
 """
     assert in_a_fresh_interpreter(code) == []

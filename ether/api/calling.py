@@ -10,8 +10,8 @@ from ether.decorators import ether_sync
 from ether.spec.marks import MarkKind
 
 if TYPE_CHECKING:
-    from ether.runtime.client import Client
-    from ether.runtime.lease import InstanceLease
+    from ether.session.client import Client
+    from ether.session.lease_client import InstanceLease
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,15 +94,15 @@ class Calling(ABC):
     def progress(self, fraction: float, text: str = "") -> None:
         """Inside of a method: report how far it is (0 to 1). Raises `Cancelled` where the caller has cancelled.
         Outside of a call it does nothing."""
-        from ether.runtime.context import current
-        from ether.runtime.serving import tell_progress
+        from ether.calls.server import tell_progress
+        from ether.connection.causes import current
 
         if (call := current().call) is not None:
             tell_progress(call, fraction, text)
 
     def cancelled(self) -> bool:
         """Inside of a method: True where the caller has cancelled."""
-        from ether.runtime.context import current
+        from ether.connection.causes import current
 
         call = current().call
         return call is not None and call.cancelled
@@ -136,8 +136,8 @@ class Calling(ABC):
         Raises, on entering, `InstanceLeased` where somebody else has it, `NoResponder`, `RequestTimeout`; at the end of
         the block `LeaseEnded` where it ended before: the instance was started again, or this program was cut off.
         """
-        from ether.process.run_owner import owner_facts
-        from ether.runtime.lease import InstanceLease
+        from ether.session.lease_client import InstanceLease
+        from ether.system.process_owner import owner_facts
 
         client = self._joined("ether.lease()")
         return InstanceLease(client, name, reason, timeout_s, owner_facts(client.link.source, ""))
@@ -166,7 +166,7 @@ class Calling(ABC):
 
 
 def _collected(client: Client, call_id: str, timeout_s: float | None, show: bool) -> Any:
-    from ether.runtime.progress_bar import ProgressBar
+    from ether.calls.progress import ProgressBar
 
     pending = client.later(call_id)
     bar = ProgressBar(pending.call) if show else None

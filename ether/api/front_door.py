@@ -21,11 +21,11 @@ from ether.spec.marks import START_TOPIC
 
 if TYPE_CHECKING:
     from ether.config import EtherConfig, EtherInstanceConfig
-    from ether.process.launch import Launch
+    from ether.launch.launcher import Launch
     from ether.protocol.presence import Announcement
-    from ether.runtime.changes import Changes
-    from ether.runtime.client import Client, Subscription
-    from ether.runtime.saved import Saved
+    from ether.recording.receipt import Saved
+    from ether.session.changes import Changes
+    from ether.session.client import Client, Subscription
 
 DEFAULT_TIMEOUT_S = 30.0
 
@@ -126,7 +126,7 @@ class Ether(Calling, Reading, Running):
 
     def flush(self, timeout_s: float = CALL_TIMEOUT_S) -> int:
         """Wait until all that this process gave to be saved is on disk; returns how many entries are not."""
-        from ether.runtime.deadline import Deadline
+        from ether.connection.deadline import Deadline
 
         saver = self._joined("ether.flush()").saver
         return 0 if saver is None else saver.flush(Deadline(timeout_s))
@@ -204,7 +204,7 @@ class Ether(Calling, Reading, Running):
     def on_change(self, callback: Callable[[dict[str, Any]], object]) -> None:
         """Call `callback` whenever an instance joins, leaves, dies, hangs or comes back, with what `instances()` says
         of it; one change after the other, on a thread of Ether's own. What it raises is logged."""
-        from ether.runtime.changes import Changes
+        from ether.session.changes import Changes
 
         session = self._joined("ether.on_change()").session
         session.open(CALL_TIMEOUT_S)
@@ -258,13 +258,13 @@ class Ether(Calling, Reading, Running):
         self.shutdown()
 
     def _start(self, config: EtherConfig, takeover: bool, sim: bool, timeout_s: float) -> None:
-        from ether.logs import get_ether_logger, install_console
-        from ether.process.discovery import remember
-        from ether.process.finding import running_session, starting_alone, with_environment
-        from ether.process.holding import new_session_name
-        from ether.process.launch import Launch
-        from ether.process.simulation import all_here
-        from ether.process.state_folder import calls_folder, file_name
+        from ether.launch.launcher import Launch
+        from ether.launch.simulated_lab import all_here
+        from ether.log import get_ether_logger, install_console
+        from ether.session.discovery.finding import running_session, starting_alone, with_environment
+        from ether.session.discovery.search import remember
+        from ether.session.name_claim import new_session_name
+        from ether.system.state_folder import calls_folder, file_name
 
         install_console()
         config = with_environment(all_here(config) if sim else config, os.environ)
@@ -290,7 +290,7 @@ class Ether(Calling, Reading, Running):
         with self._lock:
             if self._launch is None or self._pid != os.getpid():  # a forked child must not end its parent's session
                 return {}
-            from ether.logs import get_ether_logger
+            from ether.log import get_ether_logger
 
             launch, session = self._launch, self.session_id
             atexit.unregister(self._at_exit)

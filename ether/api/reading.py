@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ether.process.run_facts import WhichTrials
-    from ether.runtime.client import Client
-    from ether.runtime.replay import Played
-    from ether.store.conditions import Moment, Where
-    from ether.store.data import Data
+    from ether.reading.data import Data
+    from ether.reading.filter_rules import Moment, Where
+    from ether.reading.run_facts import WhichTrials
+    from ether.runs.replay import Played
+    from ether.session.client import Client
 
 _VALUES = ("data", "record")
 
@@ -57,8 +57,8 @@ class Reading(ABC):
         """
         import time
 
-        from ether.process.run_facts import of_run
-        from ether.store.asking import ask
+        from ether.reading.query import ask
+        from ether.reading.run_facts import of_run
 
         data = ask(
             folder if folder is not None else session if session is not None else self.session_id,
@@ -94,8 +94,8 @@ class Reading(ABC):
         pauses; `as_topic` takes the place of the recorded topics. Each message names the recorded one as its parent,
         and is marked as a replay. Returns when the broker has acknowledged all, with how many there were.
         """
-        from ether.protocol.pace import speed_of
-        from ether.runtime.replay import Player
+        from ether.runs.pacing_rules import speed_of
+        from ether.runs.replay import Player
 
         client = self._joined("ether.play()")
         data = self.data(

@@ -10,9 +10,9 @@ from ether.errors import NoRunHere, NotAllowedHere
 
 if TYPE_CHECKING:
     from ether.config.plan import RunPlan
-    from ether.process.launch import Launch
-    from ether.runtime.client import Client
-    from ether.runtime.run import Run
+    from ether.launch.launcher import Launch
+    from ether.runs.run import Run
+    from ether.session.client import Client
 
 _ASK_S = 5.0
 
@@ -44,8 +44,8 @@ class Running(ABC):
         entering, `RunGoesOn`, `RunDiffers`, `NotSaved`, `InvalidName`.
         """
         from ether.config.names import check_name
-        from ether.process.run_owner import is_dead_here, owner_facts
-        from ether.runtime.run import Run, RunOptions
+        from ether.runs.run import Run, RunOptions
+        from ether.system.process_owner import is_dead_here, owner_facts
 
         plan = self._launched("ether.run()").config.plan.get(check_name("run", name))
         client = self._joined("ether.run()")
@@ -72,12 +72,12 @@ class Running(ABC):
 
         Raises `ConditionNotMet`, which says what came last; what the condition raises, with a note of the value.
         """
-        from ether.runtime.waiting import wait_for
+        from ether.runs.waiting import wait_for
 
         return wait_for(self._joined("ether.wait_for()"), topic, condition, timeout_s)
 
     def _ask_run(self, call: str, verb: str, why: str, timeout_s: float) -> str:
-        from ether.runtime.run import ask_run
+        from ether.runs.run import ask_run
 
         client = self._joined(call)
         for program in self._programs(client, timeout_s):

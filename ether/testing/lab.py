@@ -19,15 +19,15 @@ from typing import Any
 
 from ether import ether
 from ether.config import EtherConfig, load_config
+from ether.connection.assembly import Registry, describe_with_registry, new_birth
+from ether.connection.link import Inbound, Link
+from ether.connection.worker import Worker
 from ether.errors import EtherError
-from ether.process.registry import registry_marks, registry_options
+from ether.instance.class_loading import find_class
+from ether.instance.hosted import HostedInstance
+from ether.instance.registry import registry_marks, registry_options
 from ether.protocol.barrier import Answer
-from ether.runtime.assembly import Registry, describe_with_registry, new_birth
-from ether.runtime.classes import find_class
-from ether.runtime.client import Client, Message, message_from
-from ether.runtime.instance import HostedInstance
-from ether.runtime.link import Inbound, Link
-from ether.runtime.worker import Worker
+from ether.session.client import Client, Message, message_from
 from ether.spec.marks import MarkKind
 from ether.spec.methods import class_path_of
 from ether.transport.loopback import LoopbackBroker, LoopbackTransport

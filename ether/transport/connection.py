@@ -37,12 +37,12 @@ from ether.transport.base import (
     Will,
 )
 from ether.transport.endpoint import Endpoint
-from ether.transport.inbox import Inbox
 from ether.transport.mqtt import ConnectionLost, MqttWire, VersionRefused
 from ether.transport.mqtt_versions import SIBLINGS, Version
 from ether.transport.names import check_filter, packed_topic
-from ether.transport.outbox import Outbox
 from ether.transport.packets import MAX_PACKET_BYTES, Batch, pubacks, publish_head
+from ether.transport.receive_queue import Inbox
+from ether.transport.send_queue import Outbox
 from ether.transport.sockets import Waker
 from ether.transport.subscriptions import Subscriptions
 

@@ -32,10 +32,10 @@ from ether.transport.base import (
     Transport,
     Will,
 )
-from ether.transport.inbox import HARD_BYTES, HARD_COUNT
 from ether.transport.names import check_filter, matches, packed_topic
-from ether.transport.outbox import MAX_BYTES, MAX_COUNT, Settled
 from ether.transport.packets import MAX_PACKET_BYTES
+from ether.transport.receive_queue import HARD_BYTES, HARD_COUNT
+from ether.transport.send_queue import MAX_BYTES, MAX_COUNT, Settled
 
 
 class LoopbackBroker:

@@ -30,8 +30,8 @@ from ether.errors import BrokerUnreachable, NotAuthorized
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.transport.mqtt_versions import Version
-from ether.transport.outbox import LinkDown, Outbox, Publication
 from ether.transport.packets import LARGE_BYTES, Batch, Malformed, PacketReader
+from ether.transport.send_queue import LinkDown, Outbox, Publication
 from ether.transport.sockets import ByteStream, Waker, open_socket, wait_on
 
 READ_BYTES = 65_536  # recv(262144) costs mmap, mremap and munmap for each call

@@ -1,6 +1,6 @@
 """What is known of an outbox at a recorder: how far it has come, what its source has given out, what was given up.
 
-Values only, for those who keep them (`ether.store`) and those who judge them (`ether.protocol.completeness`).
+Values only, for those who keep them (`ether.store`) and those who judge them (`ether.recording.completeness_rules`).
 """
 
 from __future__ import annotations

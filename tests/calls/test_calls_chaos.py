@@ -24,14 +24,14 @@ from types import TracebackType
 from typing import Any
 
 import pytest
-from brokers import RunningBroker, engines, mosquitto_missing, running_broker
 from call_parts import SAVED, executions, right_answer
 from hostile import HostileClient
 from lossy_proxy import CALM, Direction, Fate, LossyProxy, Policy
+from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker
 
 from ether import Ether
+from ether.connection.deadline import Deadline
 from ether.errors import CallError, InstanceLost, LifecycleFailed, NoResponder, RequestTimeout
-from ether.runtime.deadline import Deadline
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]

@@ -9,10 +9,10 @@ from random import Random
 from typing import Any
 
 import pytest
-from brokers import RunningBroker, mosquitto_missing, running_broker
 from lossy_proxy import CALM, Broken, Direction, Fate, LossyProxy, Policy, split_packets
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from running_brokers import RunningBroker, mosquitto_missing, running_broker
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 V311, V5 = MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import engines, mosquitto_missing
 from programs import Program, running
+from running_brokers import engines, mosquitto_missing
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]

@@ -10,19 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from brokers import RunningBroker, running_broker, soon
 from command_line import ENGINES, ether
+from running_brokers import RunningBroker, running_broker, soon
 
 from ether import Ether
 from ether.errors import LifecycleFailed
-from ether.process.last_known import FILE_NAME, read_last_known
+from ether.session.last_known import FILE_NAME, read_last_known
 
 FAR = {"name": "far", "state": "ready", "birth": "b", "kind": "instance", "class": "Camera", "host": "pi3", "pid": 7}
 
 
 @pytest.fixture(params=ENGINES)
 def broker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningBroker]:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "process"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "parts"))
     with running_broker(request.param) as running:
         yield running
 

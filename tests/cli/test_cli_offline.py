@@ -59,7 +59,7 @@ def test_only_the_command_that_was_asked_for_is_imported() -> None:
     code = (
         "import sys; from ether.cli.main import main; main(['--version']); print([n for n in sys.modules if n in %r])"
     )
-    heavy = ["rich", "pydantic", "paho", "yaml", "ether.cli.run", "ether.process.launch", "numpy"]
+    heavy = ["rich", "pydantic", "paho", "yaml", "ether.cli.lab.run", "ether.launch.launcher", "numpy"]
     done = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 

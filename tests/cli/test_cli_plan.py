@@ -15,8 +15,8 @@ from command_line import Done, ether
 
 from ether.cli.main import main
 from ether.config import load_config
-from ether.protocol.planned_calls import Fault, Member
-from ether.protocol.planning import conditions_at, run_faults, trial_count
+from ether.runs.plan.call_rules import Fault, Member
+from ether.runs.plan.plan_rules import conditions_at, run_faults, trial_count
 
 PARTS = '''
 """A bench: an oven of somebody else, a stage, a camera, a door."""

@@ -9,9 +9,9 @@ from command_line import ether
 from test_cli_plan import PARTS, SOUND
 
 from ether.config import load_config
-from ether.process.planned_lab import PlannedLab
-from ether.protocol.program import UNKNOWN, read_program
-from ether.protocol.program_faults import program_faults
+from ether.runs.plan.classes import PlannedLab
+from ether.runs.plan.script import UNKNOWN, read_program
+from ether.runs.plan.script_faults import program_faults
 
 PROGRAM = """
 from ether import ether

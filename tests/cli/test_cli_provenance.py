@@ -11,7 +11,7 @@ from command_line import ether
 from git_bench import Asked, Repository, ask_context, needs_git
 from lineage_lab import Writer, write_pipeline
 
-from ether.store.provenance import configuration_facts
+from ether.provenance.context import configuration_facts
 
 YAML = """\
 broker: mqtt://lab:hush@host   # the old one

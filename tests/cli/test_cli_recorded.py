@@ -15,10 +15,10 @@ from command_line import ether as ether_process
 from ledgers import BEGAN, Source, make_ledger
 
 from ether.cli.main import main
-from ether.process.state_folder import outbox_folder
-from ether.store.ledger import LedgerWriter
-from ether.store.outbox import OutboxFile
-from ether.store.places import default_folder, leave_pointer
+from ether.ledger.places import default_folder, leave_pointer
+from ether.ledger.writer import LedgerWriter
+from ether.recording.outbox_file import OutboxFile
+from ether.system.state_folder import outbox_folder
 from ether.wire.entries import Entry, pack_entries
 
 Ether = Callable[..., Done]
@@ -221,7 +221,7 @@ def test_mistakes(ether: Ether, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """The session `bench`, which listens to `said`. (Replays on each engine: tests/process/test_replay.py.)"""
+    """The session `bench`, which listens to `said`. (Replays on each engine: tests/runs/test_replay.py.)"""
     place = tmp_path_factory.mktemp("lab")
     make_lab(place, "amqtt")
     with bench(place) as made:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from brokers import alive, soon
 from command_line import ENGINES, ETHER, LAB, bench, ether, make_lab
 from programs import run, running, write
+from running_brokers import alive, soon
 
 
 @pytest.fixture(params=ENGINES)

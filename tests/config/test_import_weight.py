@@ -13,7 +13,7 @@ import pytest
     [
         ("import ether.config, ether.config.names", ["pydantic", "yaml"]),
         ("from ether.config import load_config; load_config({})", ["yaml"]),
-        ("import ether.logs, ether.utils", ["pydantic", "yaml", "sysconfig"]),
+        ("import ether.log, ether.utils", ["pydantic", "yaml", "sysconfig"]),
         ("import ether.security", ["secrets", "hmac"]),
     ],
 )

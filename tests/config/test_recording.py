@@ -8,7 +8,7 @@ import pytest
 
 from ether.config import load_config
 from ether.errors import ConfigError
-from ether.process.recording import records_strangers
+from ether.launch.recording_setup import records_strangers
 
 PRIVATE: Any = {"engine": "amqtt"}
 

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from brokers import RunningBroker, running_broker, soon
 from log_rig import ENGINES, TOPICS, alone, levels, links
+from running_brokers import RunningBroker, running_broker, soon
 
+from ether.connection.link import Link
 from ether.errors import ConfigError
-from ether.process.log_file import FILES, KEPT_SESSIONS, SessionLog, log_folder, log_path, read_back
-from ether.process.log_lines import LogLine
-from ether.runtime.link import Link
-from ether.runtime.log_shipping import LogShipper
+from ether.logs.lines import LogLine
+from ether.logs.session_file import FILES, KEPT_SESSIONS, SessionLog, log_folder, log_path, read_back
+from ether.logs.shipping import LogShipper
 from ether.transport.loopback import LoopbackBroker, LoopbackTransport
 
 NEEDS_DEV_FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
@@ -232,7 +232,7 @@ def test_half_a_line_is_ended_and_only_whole_lines_count(tmp_path: Path) -> None
     program = f"""
         import resource
         from pathlib import Path
-        from ether.process.rotating_file import RotatingFile, Unwritten
+        from ether.logs.rotating_file import RotatingFile, Unwritten
         file = RotatingFile(Path({str(tmp_path / "x.log")!r}), 1_000_000, 2)
         lines = [bytes([65 + number]) * 299 + b"\\n" for number in range(5)]
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))

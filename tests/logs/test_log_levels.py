@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ether import logs
+from ether import log as logs
 from ether.errors import ConfigError
-from ether.runtime.log_levels import apply_level, level_answer
+from ether.logs.levels import apply_level, level_answer
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ether.errors import ConfigError
-from ether.process.log_lines import LogLine, level_number, read_lines
+from ether.logs.lines import LogLine, level_number, read_lines
 
 NOON = time.mktime((2025, 1, 16, 11, 28, 42, 0, 0, -1)) + 0.765
 VALUE: dict[str, Any] = {

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import RunningBroker, running_broker, soon
 from log_rig import ENGINES, TOPICS, Listener, alone, levels, links, slowest_s, texts
+from running_brokers import RunningBroker, running_broker, soon
 
 from ether import ether_sub
-from ether.logs import UnseenHandler
-from ether.runtime.assembly import describe_with_registry
-from ether.runtime.client import Client
-from ether.runtime.instance import HostedInstance
-from ether.runtime.link import Link
-from ether.runtime.log_records import EXCEPTION_MAX, MESSAGE_MAX
-from ether.runtime.log_shipping import QUEUE_MAX, LogShipper
-from ether.runtime.worker import Worker
+from ether.connection.assembly import describe_with_registry
+from ether.connection.link import Link
+from ether.connection.worker import Worker
+from ether.instance.hosted import HostedInstance
+from ether.log import UnseenHandler
+from ether.logs.records import EXCEPTION_MAX, MESSAGE_MAX
+from ether.logs.shipping import QUEUE_MAX, LogShipper
+from ether.session.client import Client
 from ether.transport.base import Receipt
 from ether.transport.loopback import LoopbackBroker, LoopbackTransport
 
@@ -369,7 +369,7 @@ def test_user_code_that_replaces_all_handlers_does_not_end_the_shipping(configur
 
 def test_in_a_users_program_logging_stays_the_users() -> None:
     said = run("""
-        from ether.logs import get_ether_logger, install_console
+        from ether.log import get_ether_logger, install_console
         install_console()
         shipper = LogShipper(link, TOPICS, "main", own_process=False)
         get_ether_logger().info("to the console, and shipped")
@@ -416,12 +416,12 @@ def run(body: str) -> str:
     """Run with a loopback link in an interpreter of its own, whose logging nobody has touched; what it says."""
     program = f"""
 import logging, logging.config, sys, warnings
-sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]!r}
+sys.path[:0] = {[str(Path(__file__).parents[1] / "parts"), str(Path(__file__).parents[2])]!r}
 warnings.simplefilter("ignore")
-from brokers import soon
+from running_brokers import soon
 from log_rig import Listener, TOPICS, texts
-from ether.runtime.link import Link
-from ether.runtime.log_shipping import LogShipper
+from ether.connection.link import Link
+from ether.logs.shipping import LogShipper
 from ether.transport.loopback import LoopbackBroker, LoopbackTransport
 link = Link(LoopbackTransport(LoopbackBroker(), client_id="cam"), "cam")
 link.open(1)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ether import logs
+from ether import log as logs
 from ether.errors import ConfigError
 from ether.utils import get_ether_logger
 
@@ -147,7 +147,7 @@ def test_importing_and_getting_a_logger_change_nothing() -> None:
 def test_stderr_is_looked_up_when_a_record_is_written() -> None:
     done = run("""
         import contextlib, io, sys
-        from ether.logs import get_ether_logger, install_console
+        from ether.log import get_ether_logger, install_console
         install_console()
         with contextlib.redirect_stderr(io.StringIO()) as caught:
             get_ether_logger().info("inside")
@@ -164,7 +164,7 @@ def test_the_users_own_configuration_shows_each_record_once(order: str) -> None:
     configure = "logging.basicConfig(format='MINE %(message)s', level='INFO')"
     done = run(f"""
         import logging
-        from ether.logs import get_ether_logger, install_console
+        from ether.log import get_ether_logger, install_console
         {configure if order == "before" else ""}
         install_console()
         {configure if order == "after" else ""}
@@ -175,7 +175,7 @@ def test_the_users_own_configuration_shows_each_record_once(order: str) -> None:
 
 def test_a_broken_record_does_not_harm_the_caller() -> None:
     done = run("""
-        from ether.logs import get_ether_logger, install_console
+        from ether.log import get_ether_logger, install_console
         install_console()
         get_ether_logger().info("%d", "not a number")
         get_ether_logger().info("still here")

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 
-from brokers import running_broker
+from running_brokers import running_broker
 
 
 def tell(what: str) -> None:

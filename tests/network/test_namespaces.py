@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from brokers import alive, soon
 from namespaces import Machine, namespaces_missing, running_network
 from programs import Program, write
+from running_brokers import alive, soon
 
 pytestmark = pytest.mark.skipif(namespaces_missing is not None, reason=str(namespaces_missing))
 

@@ -14,10 +14,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from brokers import mosquitto_missing
 from journal import Journal
 from namespaces import Network, namespaces_missing, running_network
 from programs import Program
+from running_brokers import mosquitto_missing
 
 pytestmark = [
     pytest.mark.skipif(namespaces_missing is not None, reason=str(namespaces_missing)),
@@ -25,7 +25,7 @@ pytestmark = [
 ]
 MEMBER = str(Path(__file__).with_name("member.py"))
 HUB = str(Path(__file__).with_name("hub.py"))
-TESTS = str(Path(__file__).parent.parent)
+TESTS = str(Path(__file__).parents[1] / "parts")
 LONG = os.environ.get("ETHER_LONG") == "1"
 CUTS_S = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 30.0] if LONG else [1.0, 4.0, 6.0]
 BACK_S = 3.0

@@ -9,13 +9,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from brokers import mosquitto_missing
 from journal import Journal
 from namespaces import namespaces_missing, running_network
+from running_brokers import mosquitto_missing
 
-from ether.protocol.completeness import prove
-from ether.store.ledger_reader import LedgerReader
-from ether.store.verify import verify
+from ether.ledger.reader import LedgerReader
+from ether.ledger.verify import verify
+from ether.recording.completeness_rules import prove
 
 pytestmark = [
     pytest.mark.skipif(namespaces_missing is not None, reason=str(namespaces_missing)),

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from brokers import engines, mosquitto_missing
 from journal import Journal
 from namespaces import Machine, Network, in_environment, namespaces_missing, run_as, running_network
 from programs import Program
+from running_brokers import engines, mosquitto_missing
 
 MEMBER = str(Path(__file__).with_name("member.py"))
 KEY, OTHER_KEY = "ab" * 16, "cd" * 16

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from running_brokers import RunningBroker, mosquitto_missing
 
 from ether.transport import Delivery, Endpoint, ProtocolVersion, Transport, Will, open_transport
 from ether.transport.loopback import LoopbackBroker, LoopbackTransport
-from tests.brokers import RunningBroker, mosquitto_missing
 
 V5, V311 = ProtocolVersion.V5, ProtocolVersion.V311
 NEEDS_MOSQUITTO = pytest.mark.skipif(mosquitto_missing is not None, reason=mosquitto_missing or "")

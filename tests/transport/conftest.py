@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from running_brokers import running_broker
 
-from tests.brokers import running_broker
 from tests.transport.backends import BACKENDS, Backend, make_backend, settings_of
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ether.transport.outbox import Outbox, Publication
 from ether.transport.packets import publish_head
+from ether.transport.send_queue import Outbox, Publication
 
 WINDOW = 100
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from running_brokers import mosquitto_missing, soon
 
 from ether.errors import BrokerUnreachable
 from ether.transport import ConnectionDown, ConnectionUp, Endpoint, Transport, Will, open_transport
 from ether.transport.endpoint import Kind
-from tests.brokers import mosquitto_missing, soon
 from tests.transport.backends import messages, take
 
 pytestmark = [

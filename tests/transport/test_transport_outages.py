@@ -9,7 +9,7 @@ import pytest
 
 from ether.errors import PublishTimeout, SubscribeRefused, TransportClosed, TransportError
 from ether.transport import ConnectionDown, ConnectionUp, Delivery, Transport
-from ether.transport.outbox import MAX_COUNT
+from ether.transport.send_queue import MAX_COUNT
 from tests.transport.backends import Backend, messages, take
 
 

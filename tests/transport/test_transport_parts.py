@@ -17,7 +17,6 @@ from paho.mqtt.enums import CallbackAPIVersion
 from ether.errors import ConfigError, InvalidName, TransportError
 from ether.transport import Delivery, Endpoint, ProtocolVersion
 from ether.transport.connection import MAX_CLIENT_ID, unguessable
-from ether.transport.inbox import HIGH_COUNT, LOW_COUNT, Inbox
 from ether.transport.loopback import LoopbackBroker, LoopbackTransport
 from ether.transport.mqtt import MqttWire
 from ether.transport.mqtt_versions import SIBLINGS
@@ -31,6 +30,7 @@ from ether.transport.packets import (
     publish_head,
     read_length,
 )
+from ether.transport.receive_queue import HIGH_COUNT, LOW_COUNT, Inbox
 
 V5, V311 = ProtocolVersion.V5, ProtocolVersion.V311
 

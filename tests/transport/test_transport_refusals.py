@@ -638,7 +638,7 @@ def test_receipt_of_a_qos_0_message_that_had_to_wait() -> None:
 def test_qos_0_beyond_the_bound_is_dropped_and_counted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("ether.transport.inbox.HARD_COUNT", 100)
+    monkeypatch.setattr("ether.transport.receive_queue.HARD_COUNT", 100)
 
     def script(client: FakeConnection, broker: FakeBroker) -> None:
         client.accept()

@@ -506,7 +506,7 @@ def test_nonsense_costs_the_connection_and_nothing_else(nonsense: bytes) -> None
 @pytest.fixture
 def amqtt() -> Iterator[Endpoint]:
     """amqtt as it is, behind its own WebSocket."""
-    script = Path(__file__).parents[1] / "broker" / "plain_amqtt.py"
+    script = Path(__file__).parents[1] / "brokers" / "plain_amqtt.py"
     command = [sys.executable, str(script), "me", "s3cret", "ws"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None

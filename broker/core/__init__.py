@@ -1,0 +1,1 @@
+"""Sessions, subscriptions and queues of one broker."""

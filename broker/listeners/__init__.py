@@ -1,0 +1,1 @@
+"""Ports, private folders and connections of clients."""

@@ -1,0 +1,1 @@
+"""MQTT packets and topics as bytes and text. Pure."""

@@ -1,0 +1,102 @@
+"""What an agent may run: the classes under the roots that its owner allows.
+
+A root is a dotted name (`lab.cameras`: that module or package, or that one class) or a folder (`/home/pi/lab`: every
+module in it). Nothing is allowed by default.
+
+Promise: `check` returns only where the class statement itself stands under a root, and so does every file on the way
+there from the name that was asked for; and it runs no code of theirs to find out. The traps: the packages around a
+module run, too, when it is imported. And a class is allowed with all it can do: whoever may publish in the session
+chooses its arguments and calls its methods; a class that runs shell commands is a shell.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ether.config.names import is_class_path
+from ether.errors import ConfigError, EtherError
+from ether.runs.plan.class_lookup import Place, SourceUnclear, places_of
+
+
+class ClassNotAllowed(EtherError, PermissionError):
+    """A class that lies under none of the roots that the agent's owner allows. `roots` are those that there are."""
+
+    def __init__(self, class_path: str, roots: Iterable[str], why: str) -> None:
+        self.class_path, self.roots, self.why = class_path, tuple(roots), why
+        listed = ", ".join(self.roots) or "nothing"
+        super().__init__(
+            f"{class_path} may not run here: {why}. This agent's owner allows {listed};"
+            " more with `ether agent --allow ROOT` on its machine."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """Made by `roots_of`."""
+
+    names: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return ", ".join([*self.names, *self.folders]) or "nothing"
+
+    def check(self, class_path: str) -> None:
+        """Return for a class that may run here; raises `ClassNotAllowed`."""
+        said = [*self.names, *self.folders]
+        if not self.folders and not self._covers_name(class_path):
+            raise ClassNotAllowed(class_path, said, "it lies under none of the allowed roots")
+        try:
+            places = places_of(class_path, self.folders)
+        except SourceUnclear as error:
+            raise ClassNotAllowed(class_path, said, str(error)) from error
+        for place in places:
+            if not self._covers(place):
+                raise ClassNotAllowed(class_path, said, f"it is {place.class_path} in {place.file}")
+
+    def _covers(self, place: Place) -> bool:
+        inside = (os.path.commonpath([folder, place.file]) == folder for folder in self._folders_on(place))
+        return self._covers_name(place.class_path) or any(inside)
+
+    def _folders_on(self, place: Place) -> list[str]:
+        """On Windows a folder of another drive cannot be compared."""
+        drive = os.path.splitdrive(place.file)[0]
+        return [folder for folder in self.folders if os.path.splitdrive(folder)[0] == drive]
+
+    def _covers_name(self, class_path: str) -> bool:
+        return any(class_path == name or class_path.startswith(f"{name}.") for name in self.names)
+
+
+def roots_of(texts: Iterable[str]) -> Roots:
+    """As an owner writes them: what holds a slash or begins with `.` or `~` is a folder. Raises `ConfigError`."""
+    names: list[str] = []
+    folders: list[str] = []
+    for text in texts:
+        if os.sep in text or "/" in text or text[:1] in (".", "~"):
+            folders.append(_folder(text))
+        elif text.isidentifier() or is_class_path(text):
+            names.append(text)
+        else:
+            raise ConfigError(f"{text!r} is no root: expected a dotted name (lab.cameras) or a folder (/home/pi/lab).")
+    return Roots(tuple(dict.fromkeys(names)), tuple(dict.fromkeys(folders)))
+
+
+def read_roots(path: str) -> list[str]:
+    """The roots in a file, one on each line; `#` begins a remark. Raises `ConfigError`."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the list of what is allowed cannot be read: {error}.", file=path) from error
+    told = (line.partition("#")[0].strip() for line in lines)
+    return [line for line in told if line]
+
+
+def _folder(text: str) -> str:
+    path = os.path.realpath(os.path.expanduser(text))
+    if not os.path.isdir(path):
+        raise ConfigError(f"{text!r} is no root: there is no folder {path}.")
+    if path == os.path.dirname(path):
+        raise ConfigError(f"{text!r} is no root: it would allow every class of this machine.")
+    return path

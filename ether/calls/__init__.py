@@ -1,0 +1,1 @@
+"""Ask and answer: calls of other instances, calls that survive, leases."""

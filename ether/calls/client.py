@@ -1,0 +1,388 @@
+"""The asking side of calls: finds who answers, sends the request, waits for the answer or for the truth.
+
+A caller waits on its own thread, on one lock, with a deadline that travels with the request. Whatever ends the wait
+takes the request out of the table: the answer, the instance's death (told by presence within a second), the broker's
+word that nobody subscribes, or the deadline. Shortly before the deadline the instance is asked what it is doing, so
+that the error can tell busy from hung.
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ether.calls.lease_server import LEASE, mark_of
+from ether.calls.pending import PendingCall, read_answer
+from ether.calls.server import CANCEL, STATUS, CallJob, Request
+from ether.connection import causes as context
+from ether.connection.link import Inbound, Link
+from ether.connection.worker import Worker, next_job
+from ether.errors import EtherError, InstanceLost, NoResponder, RequestTimeout
+from ether.protocol.answers import LATER, LOG, PROGRESS, ErrorReport
+from ether.protocol.presence import LIVES, TAKES_PART, Announcement
+from ether.protocol.request_table import Requests
+from ether.spec.descriptions import MethodDescription
+from ether.spec.marks import MarkKind
+from ether.wire.topics import SessionTopics
+
+if TYPE_CHECKING:
+    from ether.instance.hosted import HostedInstance
+
+_PROBE_LEAD_S = 0.3
+"""How long before the deadline a silent instance is asked what it is doing; at most a third of the time."""
+
+
+class Caller:
+    """Makes calls for one process."""
+
+    def __init__(
+        self, link: Link, topics: SessionTopics, reply_topic: str, find: Callable[[], list[Announcement]]
+    ) -> None:
+        """`find` gives what is known of every instance."""
+        self._link = link
+        self._topics = topics
+        self._reply_topic = reply_topic
+        self._find = find
+        self._lock = threading.Lock()
+        self.requests: Requests[PendingCall] = Requests()
+        self.here: dict[str, HostedInstance] = {}
+        self._known: list[Announcement] = []
+        self._able: dict[tuple[str, str, str], list[str]] = {}
+        self._turn = 0
+
+    # -- asking
+
+    def begin(
+        self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind, *, later: bool = False
+    ) -> PendingCall:
+        """Send a request. `kind` is the decorator that the method must carry. Raises `NoResponder` and what
+        publishing raises."""
+        instance = self.choose(service, method, kind)
+        pending = PendingCall(f"{service}.{method}", instance, kind, timeout_s)
+        if instance in self.here:
+            self._begin_here(pending, self.here[instance], method, params)
+            return pending
+        self._send(pending, self._topics.call(instance, method), params, LATER if later else None, timeout_s)
+        return pending
+
+    def send(self, pending: PendingCall, method: str, params: object, schema: str, timeout_s: float) -> None:
+        """Send the request of a save, which has no deadline where it is run; `timeout_s` is for room in the outgoing
+        queue. Raises what publishing raises."""
+        self._send(pending, self._topics.call(pending.instance, method), params, schema, timeout_s, expires=False)
+
+    def wait(self, pending: PendingCall) -> Any:
+        """The value; raises the truth about why there is none, at the latest at the deadline."""
+        self.await_end(pending)
+        return pending.result()
+
+    def await_end(self, pending: PendingCall) -> None:
+        """Return when it is settled. At its deadline it is, with an error; only a save may go on after it."""
+        waiting = context.current()
+        if waiting.worker is not None and waiting.trace is not None and waiting.worker.on_this_thread:
+            self._wait_working(pending, waiting.worker, waiting.trace)
+        else:
+            self._wait(pending)
+
+    def expire(self, pending: PendingCall) -> None:
+        """The deadline has passed: settle it so, unless it was settled meanwhile, or is a save, which goes on."""
+        if pending.when_cut is not None:
+            return
+        with self._lock:
+            mine = self.requests.give_up(pending.correlation)
+        if mine:
+            pending.fail(RequestTimeout(pending.call, pending.instance, pending.timeout_s, doing(pending.status)))
+        else:
+            pending.wait(time.monotonic() + 1.0)  # somebody is settling it this very moment
+
+    def probe(self, pending: PendingCall) -> None:
+        """Shortly before the deadline: ask the instance what it is doing; the answer comes into `pending.status`."""
+        if pending.instance:  # else it is a save that nobody could be asked for yet
+            self._ask(pending)
+        if pending.when_late is not None:
+            pending.when_late()
+
+    def _ask(self, pending: PendingCall) -> None:
+        if pending.instance in self.here:
+            pending.status = self.here[pending.instance].status()
+            return
+        question = PendingCall(STATUS, pending.instance, None, _PROBE_LEAD_S)
+
+        def note() -> None:
+            try:
+                value = question.result()
+            except EtherError:
+                return
+            pending.status = value if isinstance(value, dict) else None
+
+        question.when_done(note)
+        pending.when_done(lambda: self._drop(question))
+        try:
+            self._send(question, self._topics.call(pending.instance, STATUS), None, None, _PROBE_LEAD_S)
+        except EtherError:
+            self._drop(question)
+
+    def lease(self, instance: str, asked: Mapping[str, Any], timeout_s: float) -> Any:
+        """Ask an instance to be let to this program, or what becomes of that. Raises `InstanceLeased`, as calls do."""
+        pending = PendingCall(f"{instance}.{LEASE}", instance, None, timeout_s)
+        if (here := self.here.get(instance)) is not None:
+            here.let.ask(self._reply_topic, asked, context.current().trace, partial(_settle, pending))
+        else:
+            self._send(pending, self._topics.call(instance, LEASE), asked, None, timeout_s)
+        return self.wait(pending)
+
+    def cancel(self, pending: PendingCall) -> None:
+        """Tell the instance that the caller has lost interest; the method decides when to stop."""
+        if pending.cancel_here is not None:
+            pending.cancel_here()
+            return
+        self._link.publish(self._topics.call(pending.instance, CANCEL), pending.correlation.hex())
+
+    def _send(
+        self, pending: PendingCall, topic: str, params: object, schema: str | None, timeout_s: float,
+        *, expires: bool = True,
+    ) -> None:  # fmt: skip
+        with self._lock:
+            self.requests.add(pending.correlation, pending.instance, pending)
+        cause = context.current()
+        try:
+            receipt = self._link.publish(
+                topic,
+                params,
+                reply_to=self._reply_topic,
+                correlation=pending.correlation,
+                expiry_s=timeout_s if expires else None,
+                parents=context.parents(),
+                trace=cause.trace,
+                schema=schema,
+                timeout_s=timeout_s,
+            )
+        except BaseException:
+            self._drop(pending)
+            raise
+        receipt.when_done(lambda: self._nobody(pending) if receipt.no_subscribers else None)
+
+    def _begin_here(self, pending: PendingCall, instance: HostedInstance, method: str, params: object) -> None:
+        """Call an instance of this very process: without the broker, with the same checks and the same errors."""
+        with self._lock:
+            self.requests.add(pending.correlation, pending.instance, pending)
+
+        def respond(value: object, error: ErrorReport | None) -> None:
+            with self._lock:
+                mine = self.requests.give_up(pending.correlation)
+            if mine:
+                pending.settle(lambda: (value, error))
+
+        cause = context.current()
+        trace = cause.trace or pending.correlation.hex()
+        request = Request(
+            method, self._link.source, None, cause.message_id, trace, pending.deadline, watched=True,
+            asker=self._reply_topic,
+        )  # fmt: skip
+        job = CallJob(instance, request, lambda: params, respond, pending.take_note)
+        pending.cancel_here = job.context.cancel
+        instance.call_here(method, job, trace)
+
+    def give_up(self, pending: PendingCall) -> bool:
+        """Nobody answers this save any more, whoever may still try; false where it is settled."""
+        with self._lock:
+            self.requests.give_up(pending.correlation)
+            return not pending.settled
+
+    def _drop(self, pending: PendingCall) -> None:
+        with self._lock:
+            self.requests.give_up(pending.correlation)
+
+    def _nobody(self, pending: PendingCall) -> None:
+        with self._lock:
+            mine = self.requests.give_up(pending.correlation)
+        if mine:
+            pending.cut(NoResponder(pending.call, f"{pending.instance} is not connected any more"))
+
+    # -- waiting
+
+    def _wait(self, pending: PendingCall) -> None:
+        if pending.wait(pending.deadline - _probe_lead(pending)):
+            return
+        self.probe(pending)
+        if not pending.wait(pending.deadline):
+            self.expire(pending)
+
+    def _wait_working(self, pending: PendingCall, worker: Worker, trace: str) -> None:
+        """Wait inside of a handler: meanwhile run what this very chain of calls brings back here."""
+        nested = worker.begin_wait(trace)
+        probed = False
+        try:
+            pending.when_done(lambda: nested.put(None))
+            while not pending.settled:
+                until = pending.deadline if probed else pending.deadline - _probe_lead(pending)
+                job = next_job(nested, until - time.monotonic())
+                if job is not None:
+                    worker.perform(job)
+                elif time.monotonic() >= pending.deadline:
+                    self.expire(pending)
+                    if pending.when_cut is not None:
+                        break
+                elif not probed and not pending.settled and time.monotonic() >= until:
+                    self.probe(pending)
+                    probed = True
+        finally:
+            worker.end_wait(trace, nested)
+
+    # -- what arrives, on the dispatch thread
+
+    def receive(self, inbound: Inbound) -> None:
+        """An answer, or a forerunner of one."""
+        headers = inbound.headers()
+        correlation = headers.correlation if headers else None
+        if headers is not None and headers.schema in (PROGRESS, LOG):
+            self._forerunner(headers.schema, correlation, inbound)
+            return
+        with self._lock:
+            pending = self.requests.settle(correlation)
+        if pending is None or not pending.settle(lambda: read_answer(inbound)):
+            inbound.done()
+
+    def take(self, correlation: bytes | None, inbound: Inbound) -> bool:
+        """An answer, on the transport's thread; False where nobody waits for it."""
+        with self._lock:
+            pending = self.requests.take(correlation)
+        if pending is None:
+            return False
+        if not pending.settle(lambda: read_answer(inbound)):
+            inbound.done()
+        return True
+
+    def lose(self, instance: str, why: str) -> None:
+        """An instance died."""
+        with self._lock:
+            lost = self.requests.lose(instance)
+        for pending in lost:
+            pending.cut(InstanceLost(pending.call, instance, why))
+
+    def close(self) -> None:
+        """The session is over: nobody will answer any more."""
+        with self._lock:
+            left = self.requests.lose_all()
+        for pending in left:
+            pending.cut(InstanceLost(pending.call, pending.instance, "the session was left"))
+
+    def _forerunner(self, schema: str, correlation: bytes | None, inbound: Inbound) -> None:
+        with self._lock:
+            pending = self.requests.get(correlation)
+        value = inbound.take()
+        if pending is not None:
+            pending.take_note(schema, value)
+
+    # -- whom to ask
+
+    def choose(self, service: str, method: str, marked: MarkKind) -> str:
+        """The ready instance that a call goes to; raises `NoResponder`."""
+        known, kind = self._find(), marked.value
+        if known is not self._known:  # somebody came, left or changed: presence gives a new list then
+            self._known, self._able = known, {}
+        key = (service, method, kind)
+        able = self._able.get(key)
+        if able is None:
+            able = self._able[key] = self._able_to(service, method, kind, known)
+        return able[0] if len(able) == 1 else self._least_busy(able)
+
+    def _able_to(self, service: str, method: str, kind: str, known: list[Announcement]) -> list[str]:
+        """The ready instances that can take this call; raises `NoResponder`."""
+        call = f"{service}.{method}"
+        named = [a for a in known if a.name == service]
+        candidates = named or [a for a in known if a.about.get("class") == service]
+        ready = next(filter(None, ([a for a in candidates if a.state is state] for state in LIVES)), [])
+        if not ready:
+            raise NoResponder(call, _why_nobody(service, candidates), _nearest(service, _names(known)))
+        able = [a for a in ready if kind in _kinds(a, method)]
+        if not able:
+            raise NoResponder(call, _why_not(ready[0], method, kind), _nearest(method, _methods(ready[0], kind)))
+        mine = mark_of(self._reply_topic)
+        free = [a for a in able if not isinstance(let := a.about.get("lease"), dict) or let.get("of") == mine]
+        return [a.name for a in free or able]
+
+    def described(self, service: str, *, of_class: bool) -> Announcement:
+        """The announcement of a ready instance, by its name or its class's."""
+        known = self._find()
+        candidates = [a for a in known if service == (a.about.get("class") if of_class else a.name)]
+        ready = [a for a in candidates if a.state in TAKES_PART]
+        if not ready:
+            names = [str(a.about.get("class")) if of_class else a.name for a in known if a.state in TAKES_PART]
+            raise NoResponder(service, _why_nobody(service, candidates), _nearest(service, list(dict.fromkeys(names))))
+        return ready[0]
+
+    def _least_busy(self, names: list[str]) -> str:
+        with self._lock:
+            load = self.requests.load(names)
+            self._turn += 1
+            turn = self._turn
+        order = sorted(names)
+        return min(order, key=lambda name: (load[name], (order.index(name) - turn) % len(order)))
+
+
+def _settle(pending: PendingCall, value: object, error: EtherError | None) -> None:
+    pending.settle(lambda: (value, error))
+
+
+def _probe_lead(pending: PendingCall) -> float:
+    return min(_PROBE_LEAD_S, pending.timeout_s / 3)
+
+
+def doing(status: Mapping[str, Any] | None) -> str:
+    """What an instance said of itself, or that it said nothing, as the end of a sentence that begins with its name."""
+    if status is None:
+        return "stopped responding: it did not say what it is doing either"
+    waiting = status.get("queued", 0)
+    more = f", {waiting} more waiting" if waiting else ""
+    if status.get("busy"):
+        return f"is still busy, since {status.get('busy_s', 0):.1f} s in {status['busy']}{more}"
+    return f"is not busy{more}: the request or its answer was lost"
+
+
+def callable_methods(announcement: Announcement) -> Iterator[tuple[str, tuple[str, MethodDescription]]]:
+    """The methods that can be called, with how (`ether_get` or `ether_save`) and their descriptions."""
+    methods = announcement.about.get("methods")
+    for name, said in (methods if isinstance(methods, dict) else {}).items():
+        kinds = [kind for kind in ("ether_get", "ether_save") if kind in _kinds(announcement, name)]
+        description = MethodDescription.from_value(said)
+        if kinds and description is not None:
+            yield name, (kinds[0], description)
+
+
+def _methods(announcement: Announcement, kind: str) -> list[str]:
+    methods = announcement.about.get("methods")
+    names = methods if isinstance(methods, dict) else {}
+    return [name for name in names if kind in _kinds(announcement, name)]
+
+
+def _kinds(announcement: Announcement, method: str) -> list[str]:
+    methods = announcement.about.get("methods")
+    described = methods.get(method) if isinstance(methods, dict) else None
+    kinds = described.get("kinds") if isinstance(described, dict) else None
+    return kinds if isinstance(kinds, list) else []
+
+
+def _why_nobody(service: str, candidates: list[Announcement]) -> str:
+    if candidates:
+        return ", ".join(f"{a.name} is {a.state.value}" for a in candidates)
+    return f"no instance and no class is named {service!r}"
+
+
+def _why_not(announcement: Announcement, method: str, kind: str) -> str:
+    kinds = _kinds(announcement, method)
+    if kinds:
+        return f"{method!r} of {announcement.about.get('class')} is marked {' and '.join(kinds)}, not {kind}"
+    return f"{announcement.about.get('class')} has no method {method!r} marked {kind}"
+
+
+def _names(known: list[Announcement]) -> list[str]:
+    ready = [a for a in known if a.state in TAKES_PART and a.kind == "instance"]
+    return list(dict.fromkeys([*(a.name for a in ready), *(str(a.about.get("class")) for a in ready)]))
+
+
+def _nearest(wanted: str, names: list[str]) -> list[str]:
+    return sorted(names, key=lambda name: (-difflib.SequenceMatcher(None, wanted.lower(), name.lower()).ratio(), name))

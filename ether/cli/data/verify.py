@@ -1,0 +1,24 @@
+"""`ether verify`: whether a ledger is what was written, and where it is not."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from ether.cli.data.recorded import Ledger, ledger_folder
+from ether.cli.exits import Exit
+from ether.cli.options import Json
+from ether.cli.output import print_json, print_line
+
+
+def verify(ledger: Ledger = None, json: Json = False) -> int:
+    """Check every byte of a ledger against what its writer noted; code 1 where something was changed or is gone."""
+    from ether.ledger.verify import verify as look
+
+    report = look(ledger_folder(ledger))
+    if json:
+        findings = [asdict(finding) for finding in report.findings]
+        facts = {"ledger": str(report.folder), "records": report.records, "sealed": report.sealed}
+        print_json({**facts, "ok": report.ok, "findings": findings})
+    else:
+        print_line(str(report))
+    return Exit.OK if report.ok else Exit.FAILED

@@ -1,0 +1,238 @@
+"""`ether why`: the tree from a value back to what began it, with the code and the settings of each step.
+
+Nothing is asked of anybody: it reads the ledger, which may be a copy on a machine without a network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import textwrap
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ether.cli.options import Json, LedgerFolder, SessionName
+from ether.cli.output import harmless, print_json, print_line, remark
+
+if TYPE_CHECKING:
+    from ether.ledger.stored_record import StoredRecord
+    from ether.provenance.lineage import LogLine, Step, Tree
+    from ether.provenance.origins import KeptText, Origin
+    from ether.reading.export.table_row import TableRow
+
+_VALUE_WIDTH = 100
+_DEEPEST_DRAWN = 30
+_LINES = 60
+"""Lines of one text that are shown unless all are asked for."""
+
+
+def why(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="WHAT", help="An id (8 characters do), a row, a table's FILE:ROW, or a topic."),
+    ],
+    last: Annotated[bool, typer.Option("--last", help="WHAT is a topic: explain the newest value on it.")] = False,
+    session: SessionName = None,
+    ledger: LedgerFolder = None,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Follow at most so many records.")] = 1000,
+    code: Annotated[bool, typer.Option("--code", help="Show the source files that were kept, too.")] = False,
+    full: Annotated[bool, typer.Option("--full", help=f"Show all of each text, not its first {_LINES} lines.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Where a recorded value came from: the messages that led to it, back to the first, with code and settings."""
+    from ether.ledger.places import find_ledger
+    from ether.ledger.reader import LedgerReader
+    from ether.provenance.lineage import why as explain
+    from ether.provenance.lookup import find
+    from ether.provenance.origins import kept_texts
+    from ether.reading.export.table_row import table_row
+
+    table = None if last else table_row(what)
+    named = ledger if ledger is not None else session
+    folder = find_ledger(named, os.environ) if table is None or named else _ledger_of(table)
+    with LedgerReader.open(folder) as reader:
+        tree = explain(reader, find(reader, what if table is None else table.id, last=last), most_steps=steps)
+        texts = kept_texts(reader, filter(None, tree.contexts.values()), sources=code)
+        if as_json:
+            print_json(_as_json(tree, texts))
+            return
+        for line in (*_warned(tree), *_drawn(tree), *_explained(tree), *_told(texts, None if full else _LINES)):
+            print_line(harmless(line))
+    if tree.is_cut:
+        remark(f"the tree goes on: --steps {steps * 10} follows more than {steps} records")
+
+
+def _ledger_of(table: TableRow) -> Path:
+    """The ledger that a table was exported from; where it is not there any more, the session's."""
+    from ether.ledger.places import find_ledger, is_ledger
+
+    if table.ledger is not None and is_ledger(Path(table.ledger)):
+        return Path(table.ledger)
+    return find_ledger(table.session, os.environ)
+
+
+def _warned(tree: Tree) -> Iterator[str]:
+    from ether.provenance.origins import is_simulated
+
+    if any(context is not None and is_simulated(context) for context in tree.contexts.values()):
+        yield "SIMULATED: no hardware was used; these values come from a simulated lab"
+        yield ""
+
+
+# -- the tree
+
+
+def _drawn(tree: Tree) -> Iterator[str]:
+    marks = {sha256: _mark(number) for number, sha256 in enumerate(tree.contexts)}
+    open_after = _with_siblings(tree.steps)
+    for step, later in zip(tree.steps, open_after, strict=True):
+        yield f"{_branch(step.depth, later)}{_headline(step, marks)}"
+        beside = _beside(step.depth, later)
+        for log in step.logs:
+            who = "" if step.record is None or log.source == step.record.source else f"{log.source}: "
+            yield from (f"{beside}   ! {line}" for line in f"{who}{_log_text(log)}".splitlines())
+
+
+def _with_siblings(steps: Sequence[Step]) -> list[list[bool]]:
+    """For each step and each depth down to its own: whether another cause of the same record comes after it."""
+    found: list[list[bool]] = []
+    later = [False] * (_DEEPEST_DRAWN + 1)
+    for step in reversed(steps):
+        found.append(later[: step.depth + 1])
+        if step.depth <= _DEEPEST_DRAWN:
+            later[step.depth] = True
+            later[step.depth + 1 :] = [False] * (_DEEPEST_DRAWN - step.depth)
+    return found[::-1]
+
+
+def _branch(depth: int, later: Sequence[bool]) -> str:
+    if depth == 0:
+        return ""
+    if depth > _DEEPEST_DRAWN:
+        return f"{_beside(_DEEPEST_DRAWN, later)}({depth} back) "
+    return "".join("│  " if more else "   " for more in later[1:depth]) + ("├─ " if later[depth] else "└─ ")
+
+
+def _beside(depth: int, later: Sequence[bool]) -> str:
+    return "".join("│  " if more else "   " for more in later[1 : min(depth, _DEEPEST_DRAWN) + 1])
+
+
+def _headline(step: Step, marks: Mapping[str, str]) -> str:
+    how = "had heard before: " if step.how == "heard" else ""
+    if step.record is None:
+        return f"{how}{step.id}  ({step.note})"
+    if step.note:
+        return f"{how}{_name(step.record)}  {step.id}  ({step.note})"
+    record = step.record
+    parts = [f"{how}{_name(record)} = {_value_text(record)}", f"by {record.source} {_clock(record.time)}"]
+    parts += [f"row {record.row}  {record.id}"]
+    parts += [f"replay of {step.replay_of}"] if step.replay_of else []
+    parts += [marks[record.context] if record.context else "(nothing explains it)"]
+    return "  ".join(parts)
+
+
+def _mark(number: int) -> str:
+    return f"[{number + 1}]"
+
+
+def _name(record: StoredRecord) -> str:
+    return record.topic if record.kind == "data" else f"{record.kind} {record.topic}".rstrip()
+
+
+def _value_text(record: StoredRecord) -> str:
+    import json
+
+    from ether.cli.output import to_json
+
+    text = json.dumps(to_json(_value_of(record)), ensure_ascii=False)
+    return text if len(text) <= _VALUE_WIDTH else f"{text[:_VALUE_WIDTH]}… ({record.size:,} bytes)"
+
+
+def _value_of(record: StoredRecord) -> object:
+    from ether.errors import DecodeError, LedgerDamaged
+
+    try:
+        return record.value
+    except (DecodeError, LedgerDamaged) as error:
+        return f"(cannot be read: {error})"
+
+
+def _clock(unix_s: float) -> str:
+    whole = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
+    return f"{whole}.{int(unix_s % 1 * 1000):03d}"
+
+
+def _log_text(log: LogLine) -> str:
+    return f"{log.level} {log.message}" + (f"\n{log.exception}" if log.exception else "")
+
+
+# -- what explains it
+
+
+def _explained(tree: Tree) -> Iterator[str]:
+    from ether.provenance.origins import origin_of
+
+    for number, (sha256, context) in enumerate(tree.contexts.items()):
+        yield ""
+        if context is None:
+            yield f"{_mark(number)} context {sha256[:10]} is not in this ledger"
+        else:
+            yield from _origin_lines(_mark(number), origin_of(context))
+
+
+def _origin_lines(mark: str, origin: Origin) -> Iterator[str]:
+    yield f"{mark} {origin.instance}, a {origin.class_path} on {origin.host}, epoch {origin.epoch}"
+    branch = f" (branch {origin.revision.branch})" if origin.revision.branch else ""
+    why_not = f" ({origin.why_no_commit})" if origin.why_no_commit else ""
+    yield f"    code       {origin.file or 'not known'} at {origin.revision}{branch}{why_not}"
+    yield f"    arguments  {', '.join(f'{name}={value!r}' for name, value in origin.arguments.items()) or 'none'}"
+    if origin.settings:
+        yield f"    settings   {origin.settings}"
+    if origin.simulated:
+        yield f"    SIMULATED  its devices were those of a simulated lab ({origin.simulated})"
+    yield f"    Python     {origin.python}, {origin.packages} packages"
+    if origin.clock_offset_s is not None:
+        yield f"    clock      {origin.clock_offset_s:+.6f} s from the session's"
+
+
+def _told(texts: Sequence[KeptText], most_lines: int | None) -> Iterator[str]:
+    for kept in texts:
+        yield ""
+        yield f"{kept.kind}: {kept.name}  {kept.sha256[:10]}"
+        lines = ["(not in this ledger)"] if kept.text is None else kept.text.splitlines()
+        shown = lines if most_lines is None else lines[:most_lines]
+        yield from (textwrap.indent(line, "    ") for line in shown)
+        if len(lines) > len(shown):
+            yield f"    … {len(lines) - len(shown)} more lines: --full shows them"
+
+
+# -- for programs
+
+
+def _as_json(tree: Tree, texts: Sequence[KeptText]) -> dict[str, Any]:
+    return {
+        "asked": tree.steps[0].id,
+        "simulated": any(_warned(tree)),
+        "steps": [_step_json(step) for step in tree.steps],
+        "contexts": dict(tree.contexts),
+        "texts": {kept.sha256: {"kind": kept.kind, "name": kept.name, "text": kept.text} for kept in texts},
+        "missing": tree.missing,
+        "cut": tree.is_cut,
+    }
+
+
+def _step_json(step: Step) -> dict[str, Any]:
+    told: dict[str, Any] = {"id": step.id, "depth": step.depth, "of": step.of, "how": step.how, "note": step.note}
+    record = step.record
+    if record is None or step.note:
+        return told
+    return {
+        **told, "row": record.row, "kind": record.kind, "topic": record.topic, "source": record.source,
+        "seq": record.seq, "time": record.time, "received": record.received, "run": record.run,
+        "parents": list(record.parents), "context": record.context, "replay_of": step.replay_of,
+        "value": _value_of(record), "logs": [dataclasses.asdict(log) for log in step.logs],
+    }  # fmt: skip

@@ -1,0 +1,96 @@
+"""`ether call SERVICE.METHOD key=value…`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ether.cli.arguments import parse_params
+from ether.cli.exits import CommandMistake, Exit
+from ether.cli.lab.joined import joined
+from ether.cli.options import BrokerUrl, Json, SessionName, Timeout
+from ether.cli.output import print_json, print_line, remark
+from ether.errors import RemoteError
+from ether.spec.marks import MarkKind
+
+if TYPE_CHECKING:
+    from ether.session.client import Client
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Arguments: JSON or text, @FILE for JSON of a file."),
+]
+
+
+def call(
+    target: Annotated[str, typer.Argument(metavar="SERVICE.METHOD", help="An instance or a class, and its method.")],
+    arguments: Words = None,
+    session: SessionName = None,
+    broker: BrokerUrl = None,
+    timeout: Timeout = 10.0,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where a failed method failed.")] = False,
+    json: Json = False,
+) -> int:
+    """Call a method that is marked ether_get or ether_save, and print what it returns."""
+    service, _, method = target.rpartition(".")
+    if not service or not method:
+        raise CommandMistake(f"found {target!r:.80}; a call is written SERVICE.METHOD, such as camera1.snap")
+    with joined(session, broker, timeout) as client:
+        description = _described(client, service, method)
+        params = parse_params(arguments or [], _texts(description), _read)
+        try:
+            value = _call(client, service, method, params, timeout, description)
+        except RemoteError as error:
+            if traceback and error.remote_traceback:
+                remark(error.remote_traceback.rstrip())
+            raise
+    if isinstance(value, str) and not json:
+        print_line(value)
+    else:
+        print_json(value)
+    failed = _is_save(description) and isinstance(value, dict) and value.get("status") == "error"
+    return Exit.FAILED if failed else Exit.OK
+
+
+def _call(client: Client, service: str, method: str, params: object, timeout_s: float, description: Any) -> Any:
+    from ether.session.client import as_status
+
+    if not _is_save(description):
+        return client.call(service, method, params, timeout_s, MarkKind.GET)
+    return as_status(lambda: client.call(service, method, params, timeout_s, MarkKind.SAVE), f"{service}.{method}")
+
+
+def _described(client: Client, service: str, method: str) -> dict[str, Any]:
+    """What a member that could answer says of the method; empty where nobody says anything."""
+    for member in client.session.members(service):
+        methods = member.about.get("methods")
+        described = methods.get(method) if isinstance(methods, dict) else None
+        if isinstance(described, dict):
+            return described
+    return {}
+
+
+def _is_save(description: dict[str, Any]) -> bool:
+    """A method that carries both marks is asked for its value."""
+    kinds = description.get("kinds")
+    return isinstance(kinds, list) and MarkKind.SAVE.value in kinds and MarkKind.GET.value not in kinds
+
+
+def _texts(description: dict[str, Any]) -> set[str]:
+    """The parameters that take text and nothing else."""
+    parameters = description.get("parameters")
+    return {
+        str(each["name"])
+        for each in (parameters if isinstance(parameters, list) else ())
+        if isinstance(each, dict) and "name" in each and _is_text(each.get("schema"))
+    }
+
+
+def _is_text(schema: object) -> bool:
+    return isinstance(schema, dict) and schema.get("type") == "string" and "format" not in schema
+
+
+def _read(name: str) -> bytes:
+    return Path(name).read_bytes()

@@ -1,0 +1,147 @@
+"""`ether up -d`: a session without a terminal.
+
+It is `ether run --json` as a process of its own, in a session of the operating system of its own, with its output in a
+file. Its first line of JSON says that it is ready, or why not; then nobody reads it any more.
+"""
+
+from __future__ import annotations
+
+import json as json_text
+import queue
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from ether.cli.exits import CommandMistake, Exit
+from ether.cli.lab.run import Sim, Start, run
+from ether.cli.make.files import ConfigFile, chosen_file
+from ether.cli.options import BrokerUrl, Json, SessionName, Timeout
+from ether.cli.output import print_json, print_line, remark
+
+_GRACE_S = 20.0
+"""Beyond its own time-out: for a process that starts, and one that cleans up after a failed start."""
+
+_TAIL_BYTES = 4000
+
+
+def up(
+    file: ConfigFile = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is ready, and let it run.")] = False,
+    session: SessionName = None,
+    broker: BrokerUrl = None,
+    start: Start = False,
+    sim: Sim = False,
+    timeout: Timeout = 30.0,
+    json: Json = False,
+) -> int:
+    """Start a configuration; with -d without this terminal: it goes on running until `ether down`."""
+    if not detach:
+        return run(file, session, broker, start, sim, timeout, json)
+    from ether.config import load_config
+    from ether.session.name_claim import new_session_name
+
+    path = chosen_file(file, Path.cwd())
+    name = session or load_config(path).session or new_session_name()
+    command = [sys.executable, "-m", "ether.cli.main", "run", path, "--session", name, "--timeout", str(timeout)]
+    command += ["--json", *(["--broker", broker] if broker else []), *(["--start"] if start else [])]
+    command += ["--sim"] if sim else []
+    output = _output_file(name)
+    began, code = _start(command, output, timeout + _GRACE_S)
+    if began.get("event") != "ready":
+        return _say_why_not(name, began, code, output, as_json=json)
+    if json:
+        print_json(
+            {"session": began["session"], "pid": began["pid"], "instances": began["instances"], "output": output}
+        )
+    else:
+        print_line(
+            f"session {name} runs (pid {began['pid']}); its output goes to {output}, ether down -s {name} ends it"
+        )
+    return Exit.OK
+
+
+def _output_file(session: str) -> Path:
+    from ether.logs.session_file import log_path
+
+    path = log_path(session).with_suffix(".out")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.write_bytes(b"")
+    except OSError as error:
+        raise CommandMistake(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def _start(command: list[str], output: Path, timeout_s: float) -> tuple[dict[str, Any], int | None]:
+    """Returns the process's first event, empty where there was none, and its exit code, None while it runs."""
+    with open(output, "ab") as file:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file, **_without_a_terminal()
+        )
+    assert process.stdout is not None
+    event = _event(_first_line(process.stdout, timeout_s))
+    if event is None:
+        process.terminate()
+    if event is not None and event.get("event") == "ready":
+        process.returncode = 0  # it is nobody's child from now on: nothing is left to be waited for
+        code = None
+    else:
+        code = _end(process)
+    process.stdout.close()  # after its end: the thread that reads would keep us from closing
+    return event or {}, code
+
+
+def _event(line: bytes | None) -> dict[str, Any] | None:
+    """None where none came in time, empty where the process ended without a word."""
+    if line is None:
+        return None
+    try:
+        event = json_text.loads(line or b"{}")
+    except ValueError:
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    try:
+        return process.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _without_a_terminal() -> dict[str, Any]:
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
+def _first_line(stream: IO[bytes], timeout_s: float) -> bytes | None:
+    """None where none came in time."""
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=lambda: lines.put(stream.readline()), name="ether-up", daemon=True).start()
+    try:
+        return lines.get(timeout=timeout_s)
+    except queue.Empty:
+        return None
+
+
+def _say_why_not(name: str, event: dict[str, Any], code: int | None, output: Path, *, as_json: bool) -> int:
+    why = event.get("error") or f"its process ended with code {code}"
+    if as_json:
+        print_json({"session": name, "error": why, "output": output})
+    remark(f"ether: session {name} did not start: {why}")
+    if not event:
+        remark(_tail(output))
+    remark(f"its whole output is in {output}")
+    return code or Exit.FAILED
+
+
+def _tail(path: Path) -> str:
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        return file.read().decode("utf-8", "replace").rstrip()

@@ -1,0 +1,139 @@
+"""One session in the foreground, from its start to its end: what `ether run` and `ether instance` have in common.
+
+The trap: an instance that ended may be about to be started again. So all must have been over at two looks in a row
+before the run counts as over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ether.cli.exits import Exit, sentence_of
+from ether.cli.output import remark, to_json
+from ether.errors import LifecycleFailed
+
+if TYPE_CHECKING:
+    from ether import Ether
+    from ether.cli.lab.stop_requests import StopRequests
+    from ether.config import EtherConfig
+
+_LOOK_S = 0.5
+"""How often is looked whether all instances have ended."""
+
+_OVER = ("stopped", "failed", "lost", "error")
+
+
+def make_importable(path: str) -> None:
+    """The classes lie beside the configuration, or where one stands."""
+    places = dict.fromkeys([str(Path(path).resolve().parent), os.getcwd()])
+    sys.path[:0] = [place for place in places if place not in sys.path]
+
+
+class Events:
+    """What `--json` writes: one event a line. Nobody may be reading any more."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def say(self, event: str, **facts: Any) -> None:
+        if self._stream is None:
+            return
+        import json
+
+        try:
+            self._stream.write(json.dumps(to_json({"event": event, **facts})) + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._stream = None  # as after `ether up -d` has returned
+
+
+@contextlib.contextmanager
+def events_to_stdout(as_json: bool) -> Iterator[Events]:
+    if not as_json:
+        yield Events(None)
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        yield Events(sys.__stdout__)
+
+
+class Foreground:
+    """One session, from its start to its end."""
+
+    def __init__(self, ether: Ether, config: EtherConfig, events: Events, *, sim: bool = False) -> None:
+        self._ether, self._sim = ether, sim
+        self._config = config
+        self._events = events
+        self._names = [name for name, each in config.named_instances().items() if each.autorun]
+        self.on_ready: Callable[[], object] = lambda: None
+        self.on_stop: Callable[[], object] = lambda: None
+
+    def run(self, session: str | None, broker: str | None, timeout_s: float, *, start: bool) -> int:
+        from ether.cli.lab.stop_requests import StopRequests
+
+        with StopRequests() as requests:
+            self._start(session, broker, timeout_s)
+            requests.collect()
+            self._ether.on_shutdown_asked(requests.ask)
+            self._say_ready()
+            self.on_ready()
+            if start:
+                self._ether.start()
+            code = self._wait(requests)
+            self.on_stop()
+            requests.interrupt()
+            return self._stop(code)
+
+    def _start(self, session: str | None, broker: str | None, timeout_s: float) -> None:
+        from ether.cli.lab.startup import startup_for
+
+        with startup_for(self._names) as startup:
+            self._ether.watch_start(startup.take)
+            self._ether.tap(self._config, session=session, broker=broker, sim=self._sim, timeout_s=timeout_s)
+
+    def _say_ready(self) -> None:
+        name = self._ether.session_id
+        marked = {"simulated": True} if self._sim else {}
+        self._events.say("ready", session=name, pid=os.getpid(), instances=self._names, **marked)
+        how = " SIMULATED: no hardware is touched." if self._sim else ""
+        remark(f"session {name} is ready.{how} Ctrl-C stops it in order, a second one at once.")
+
+    def _wait(self, requests: StopRequests) -> Exit:
+        """Until somebody asks for the end, or nothing is left that could do anything."""
+        were_over = False
+        while not requests.wait(_LOOK_S):
+            members = {member["name"]: member for member in self._ether.instances()}
+            are_over = bool(self._names) and all(_is_over(members.get(name)) for name in self._names)
+            if are_over and were_over:
+                remark("every instance has ended")
+                clean = all(members[name]["state"] == "stopped" for name in self._names)
+                return Exit.OK if clean else Exit.FAILED
+            were_over = are_over
+        remark("draining and stopping in order; Ctrl-C stops at once")
+        return Exit.OK
+
+    def _stop(self, code: Exit) -> int:
+        problems: dict[str, str] = {}
+        try:
+            self._ether.shutdown()
+        except LifecycleFailed as error:
+            problems = error.reasons
+            remark(f"ether: {sentence_of(error)}")
+        except KeyboardInterrupt:
+            remark("stopped at once")
+            self._events.say("ended", code=Exit.INTERRUPTED, problems={})
+            return Exit.INTERRUPTED
+        code = Exit.FAILED if problems else code
+        self._events.say("ended", code=code, problems=problems)
+        return code
+
+
+def _is_over(member: Mapping[str, Any] | None) -> bool:
+    """It has ended, and nobody starts it again. One that was taken away from outside is not looked at."""
+    if member is None or member["state"] not in _OVER:
+        return False
+    return not (member["state"] == "lost" and member.get("supervised"))

@@ -1,0 +1,171 @@
+"""`ether logs`: the records of every instance, past and coming, and the levels from which they are made.
+
+Past records are read from the session's file on the machine of its launcher; `-f` listens to what comes, wherever this
+runs.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ether.cli.arguments import parse_pairs, parse_since
+from ether.cli.exits import CommandMistake, Exit
+from ether.cli.lab.joined import found_session, joined
+from ether.cli.options import BrokerUrl, Json, SessionName
+from ether.cli.output import colours, print_json, print_line, remark
+
+if TYPE_CHECKING:
+    from ether.connection.link import Inbound
+    from ether.logs.lines import LogLine
+    from ether.session.client import Client
+
+_COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "31", "DEBUG": "2"}
+_SET_TIMEOUT_S = 5.0
+
+Show = Callable[["LogLine"], None]
+
+
+def logs(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    instance: Annotated[
+        list[str] | None, typer.Option("--instance", "-i", metavar="NAME", help="Of this one only; may be repeated.")
+    ] = None,
+    level: Annotated[str, typer.Option("--level", "-l", help="From this level up.")] = "debug",
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="WHEN", help="10m, 2h, 1d, or a date and time; else the last lines."),
+    ] = None,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, help="How many of the last lines, without --since.")
+    ] = 50,
+    set_level: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=LEVEL", help="Change the level of an instance; NAME:LOGGER=LEVEL of a logger."
+        ),
+    ] = None,
+    session: SessionName = None,
+    broker: BrokerUrl = None,
+    json: Json = False,
+) -> int:
+    """Show the log of all instances of a session, on whichever machine they run; or change their levels."""
+    from ether.logs.lines import level_number
+
+    if set_level:
+        return _set_levels(parse_pairs(set_level, "NAME=LEVEL, such as cam=debug"), session, broker, as_json=json)
+    chosen = _Chosen(instance or [], level_number(level))
+    show = _show_json if json else _show_line
+    begin = None if since is None else parse_since(since, time.time())
+    if not follow:
+        _show_past(_session_name(session, broker), begin, lines, chosen, show)
+        return Exit.OK
+    with joined(session, broker) as client:
+        arrived = _listen(client)  # before the past is read, so that nothing falls between
+        try:
+            last = _show_past(client.topics.session, begin, lines, chosen, show)
+            _follow(client, arrived, chosen, show, last)
+        except KeyboardInterrupt:
+            pass
+    return Exit.OK
+
+
+class _Chosen:
+    """Which records are wanted."""
+
+    def __init__(self, instances: Iterable[str], level: int) -> None:
+        self.instances = frozenset(instances)
+        self.level = level
+
+    def wants(self, line: LogLine) -> bool:
+        return line.level_number >= self.level and (not self.instances or line.instance in self.instances)
+
+
+def _session_name(session: str | None, broker: str | None) -> str:
+    """A session that is over has a log, too, if it is named."""
+    return session or found_session(None, broker).name
+
+
+def _show_past(session: str, begin: float | None, lines: int, chosen: _Chosen, show: Show) -> float:
+    """Returns the time of the last record that was shown."""
+    from collections import deque
+
+    from ether.logs.session_file import read_back
+
+    found = (line for line in read_back(session, since=begin) if chosen.wants(line))
+    shown = deque(found, maxlen=lines) if begin is None else found
+    last = 0.0
+    for line in shown:
+        show(line)
+        last = max(last, line.time)
+    return last
+
+
+def _listen(client: Client) -> queue.SimpleQueue[Inbound]:
+    arrived: queue.SimpleQueue[Inbound] = queue.SimpleQueue()
+    client.link.listen(client.topics.log("+"), arrived.put, qos=0)
+    return arrived
+
+
+def _follow(client: Client, arrived: queue.SimpleQueue[Inbound], chosen: _Chosen, show: Show, last: float) -> None:
+    from ether.errors import PayloadError
+    from ether.logs.lines import LogLine
+
+    prefix = client.topics.log("")
+    remark(f"listening to the log of session {client.topics.session}")
+    while True:
+        inbound = arrived.get()
+        try:
+            value = inbound.unpack().value
+        except PayloadError:
+            continue
+        finally:
+            inbound.done()
+        line = LogLine.from_value(value, inbound.delivery.topic.removeprefix(prefix))
+        if line is not None and chosen.wants(line) and line.time > last:
+            show(line)
+
+
+def _show_line(line: LogLine) -> None:
+    text = line.to_text().rstrip("\n")
+    code = _COLOURS.get(line.level) if colours(sys.stdout) else None
+    print_line(f"\x1b[{code}m{text}\x1b[0m" if code else text)
+
+
+def _show_json(line: LogLine) -> None:
+    facts = ("time", "level", "instance", "pid", "logger", "message", "message_id", "trace")
+    print_json({key: getattr(line, key) for key in facts}, lines=True)
+
+
+def _set_levels(wanted: dict[str, str], session: str | None, broker: str | None, *, as_json: bool) -> int:
+    with joined(session, broker) as client:
+        results = {target: _set_one(client, target, level) for target, level in wanted.items()}
+    if as_json:
+        print_json(results)
+    for target, result in results.items():
+        if "failed" in result:
+            remark(f"ether: {target}: {result['failed']}")
+        elif not as_json:
+            print_line(f"{target}: {result['before']} -> {result['level']}")
+            for name, kept in result.get("kept", {}).items():
+                print_line(f"  the logger {name} keeps its own level, {kept}")
+    return Exit.FAILED if any("failed" in result for result in results.values()) else Exit.OK
+
+
+def _set_one(client: Client, target: str, level: str) -> dict[str, Any]:
+    from ether.logs.levels import VERB
+
+    name, _, logger = target.partition(":")
+    if client.session.announcement(name) is None:
+        there = ", ".join(member.name for member in client.session.announcements() if member.kind == "instance")
+        raise CommandMistake(f"there is no instance {name!r} in the session; there are: {there or 'none'}")
+    barrier = client.session.ask(VERB, [name], _SET_TIMEOUT_S, {"level": level, "logger": logger})
+    answer = barrier.answers.get(name)
+    if answer is None:
+        return {"failed": barrier.reasons(_SET_TIMEOUT_S).get(name, "no answer")}
+    return {"failed": "; ".join(answer.failed.values())} if answer.failed else dict(answer.results)

@@ -1,0 +1,120 @@
+"""The signs of life of a session's instances, as `ether ps` and `ether top` show them.
+
+They arrive twice a second from each instance; rates are differences over the last `WINDOW_S`. The trap: counters begin
+anew with each birth, so a difference counts only within one.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import defaultdict, deque
+from collections.abc import Collection
+from typing import NamedTuple
+
+from ether.connection.link import Inbound
+from ether.errors import PayloadError
+from ether.protocol.failure_detector import Pulse
+from ether.session.client import Client
+
+WINDOW_S = 2.2
+"""Four intervals, and a little for one that comes late."""
+
+
+class Beat(NamedTuple):
+    """A pulse: when it arrived (seconds of the monotonic clock), and how long it took, in seconds, by the clocks of
+    the two machines; None where it carries no time."""
+
+    pulse: Pulse
+    at: float
+    lag_s: float | None
+
+
+class Activity(NamedTuple):
+    """What an instance does: messages a second, and the share of one core, over the window."""
+
+    handled_hz: float
+    published_hz: float
+    cpu: float
+
+
+class Pulses:
+    """The newest pulses of every instance. Use from one thread; closing it ends the subscription."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._filter = client.topics.pulse("+")
+        self._arrived: queue.SimpleQueue[tuple[Inbound, float, float]] = queue.SimpleQueue()
+        self._beats: dict[str, deque[Beat]] = defaultdict(deque)
+        client.link.listen(self._filter, self._enqueue, qos=0)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._client.link.unlisten(self._filter, self._enqueue)
+        while self._take_one(0.0):
+            pass
+
+    def collect(self, timeout_s: float, enough: Collection[str] | None = None) -> None:
+        """Take what arrives for `timeout_s` seconds; returns sooner when each of `enough` has been heard of."""
+        until = time.monotonic() + timeout_s
+        while (left := until - time.monotonic()) > 0:
+            if enough is not None and self._beats.keys() >= set(enough):
+                return
+            self._take_one(left)
+
+    def beat(self, name: str) -> Beat | None:
+        """The newest pulse of an instance."""
+        beats = self._beats.get(name)
+        return beats[-1] if beats else None
+
+    def least_lag_s(self, name: str) -> float | None:
+        """How long its quickest pulse in the window took, by the clocks of the two machines."""
+        lags = [beat.lag_s for beat in self._beats.get(name, ()) if beat.lag_s is not None]
+        return min(lags, default=None)
+
+    def activity(self, name: str) -> Activity | None:
+        """What it did within the window; None where there are not two pulses of one birth in it."""
+        beats = self._beats.get(name)
+        if not beats or beats[-1].at <= beats[0].at:
+            return None
+        first, last = beats[0], beats[-1]
+        seconds = last.at - first.at
+        return Activity(
+            (last.pulse.handled - first.pulse.handled) / seconds,
+            (last.pulse.published - first.pulse.published) / seconds,
+            (last.pulse.cpu_s - first.pulse.cpu_s) / seconds,
+        )
+
+    def _enqueue(self, inbound: Inbound) -> None:
+        self._arrived.put((inbound, time.monotonic(), time.time()))
+
+    def _take_one(self, timeout_s: float) -> bool:
+        try:
+            inbound, at, wall = self._arrived.get(timeout=timeout_s) if timeout_s else self._arrived.get_nowait()
+        except queue.Empty:
+            return False
+        self._note(inbound, at, wall)
+        return True
+
+    def _note(self, inbound: Inbound, at: float, wall: float) -> None:
+        try:
+            unpacked = inbound.unpack()
+        except PayloadError:
+            return  # anybody can publish there
+        finally:
+            inbound.done()
+        pulse = Pulse.from_value(unpacked.value)
+        if pulse is not None:
+            name = self._client.topics.instance_of_pulse(inbound.delivery.topic)
+            sent = unpacked.headers.time if unpacked.headers else None
+            beats = self._beats[name]
+            while beats and (beats[0].at < at - WINDOW_S or beats[0].pulse.birth != pulse.birth):
+                beats.popleft()
+            beats.append(Beat(pulse, at, None if sent is None else wall - sent))
+
+
+def busy_text(pulse: Pulse | None) -> str | None:
+    """`expose 40 s`, `idle`; None where nothing is known."""
+    if pulse is None:
+        return None
+    return f"{pulse.busy} {pulse.busy_s:.0f} s" if pulse.busy else "idle"

@@ -1,0 +1,152 @@
+"""`ether top`: a live table of a session. Rates are taken over the last two seconds of an instance's pulses, which come
+twice a second; `LAG` is how long its newest pulse was on its way, by the clocks of the two machines."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ether.cli.exits import CommandMistake, Exit
+from ether.cli.lab.joined import TOOL, joined
+from ether.cli.options import BrokerUrl, Json, SessionName
+from ether.cli.output import colours, print_json, print_table
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from ether.cli.lab.pulses import Pulses
+    from ether.protocol.presence import Announcement
+    from ether.session.client import Client
+
+_FIRST_LOOK_S = 2.2
+"""Four pulses of everybody."""
+
+_COLUMNS = {
+    "name": "NAME", "state": "STATE", "busy": "BUSY", "handled_hz": "IN/S", "published_hz": "OUT/S", "lag_ms": "LAG MS",
+    "queued": "QUEUE", "cpu_percent": "CPU %", "rss_mb": "MB", "host": "MACHINE",
+}  # fmt: skip
+_STATE_STYLES = {"ready": "green", "starting": "cyan", "restarting": "yellow", "stopped": "dim"}
+
+
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Print the table once, for scripts.")] = False,
+    interval: Annotated[float, typer.Option("--interval", "-i", metavar="SECONDS", min=0.2, help="How often.")] = 1.0,
+    session: SessionName = None,
+    broker: BrokerUrl = None,
+    json: Json = False,
+) -> int:
+    """Show what every instance does, live until Ctrl-C: state, messages in and out a second, how late its signs of
+    life come, messages waiting, CPU (100 % is one core), memory, machine."""
+    from ether.cli.lab.pulses import Pulses
+
+    if not once and not json and not sys.stdout.isatty():
+        raise CommandMistake("ether top draws in a terminal; for a script take --once or --json")
+    with joined(session, broker) as client:
+        pulses = Pulses(client)
+        try:
+            if once or json:
+                pulses.collect(_FIRST_LOOK_S)
+                _print(client, pulses, as_json=json)
+            else:
+                _draw(client, pulses, interval)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            pulses.close()
+    return Exit.OK
+
+
+def _print(client: Client, pulses: Pulses, *, as_json: bool) -> None:
+    rows = _rows(client, pulses)
+    if as_json:
+        print_json({"session": client.topics.session, "instances": rows, "machines": machines(rows)})
+    else:
+        print_table(rows, _COLUMNS, nothing="there are no instances")
+
+
+def _rows(client: Client, pulses: Pulses) -> list[dict[str, Any]]:
+    members = client.session.announcements()
+    return [row_of(member, pulses) for member in members if member.kind == "instance" and TOOL not in member.name]
+
+
+def row_of(member: Announcement, pulses: Pulses) -> dict[str, Any]:
+    """One instance, as the table shows it; None for what is not known."""
+    from ether.cli.lab.pulses import busy_text
+
+    beat, activity = pulses.beat(member.name), pulses.activity(member.name)
+    pulse = beat.pulse if beat else None
+    return {
+        "name": member.name,
+        "state": member.state.value,
+        "busy": busy_text(pulse),
+        "handled_hz": activity.handled_hz if activity else None,
+        "published_hz": activity.published_hz if activity else None,
+        "lag_ms": 1000 * beat.lag_s if beat and beat.lag_s is not None else None,
+        "queued": pulse.queued if pulse else None,
+        "cpu_percent": 100 * activity.cpu if activity else None,
+        "rss_mb": pulse.rss_mb if pulse else None,
+        "host": member.about.get("host"),
+    }
+
+
+def machines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the instances of each machine take together."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[str(row["host"] or "unknown")].append(row)
+    return [
+        {
+            "host": host,
+            "instances": len(group),
+            "cpu_percent": sum(row["cpu_percent"] or 0.0 for row in group),
+            "rss_mb": sum(row["rss_mb"] or 0.0 for row in group),
+        }
+        for host, group in sorted(groups.items())
+    ]
+
+
+def _draw(client: Client, pulses: Pulses, interval_s: float) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(no_color=not colours(sys.stdout))
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            pulses.collect(interval_s)
+            live.update(_picture(client, _rows(client, pulses), console.height), refresh=True)
+
+
+def _picture(client: Client, rows: list[dict[str, Any]], height: int) -> Group:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for key, heading in _COLUMNS.items():
+        table.add_column(heading, justify="left" if key in ("name", "state", "busy", "host") else "right", no_wrap=True)
+    fitting = max(1, height - 4 - len(machines(rows)))
+    for row in _most_active(rows)[:fitting]:
+        table.add_row(*(Text(_cell(row[key]), style=_style(key, row[key])) for key in _COLUMNS))
+    heads = [
+        f"{m['host']}: {m['instances']} instances, CPU {m['cpu_percent']:.0f} %, {m['rss_mb']:.0f} MB"
+        for m in machines(rows)
+    ]
+    hidden = len(rows) - fitting
+    more = [Text(f"… and {hidden} more, quieter ones")] if hidden > 0 else []
+    return Group(Text(f"session {client.topics.session}", style="bold"), *map(Text, heads), table, *more)
+
+
+def _most_active(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that are not well first, then by CPU."""
+    return sorted(rows, key=lambda row: (row["state"] == "ready", -(row["cpu_percent"] or 0.0), row["name"]))
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def _style(key: str, value: object) -> str:
+    return _STATE_STYLES.get(str(value), "red") if key == "state" else ""

@@ -1,0 +1,88 @@
+"""`ether doctor`: looks for what is wrong, on this machine, on the way to a session, and in it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ether.cli.exits import Exit, NoSession, sentence_of
+from ether.cli.lab.joined import joined
+from ether.cli.machines.checks import Check, machine_checks, mosquitto_program, shown
+from ether.cli.options import BrokerUrl, Json, SessionName
+from ether.cli.output import print_json, print_line, print_table, remark
+from ether.errors import EtherError
+
+if TYPE_CHECKING:
+    from ether.session.discovery.search import Step
+
+_COLUMNS = {"status": "", "name": "WHAT", "detail": "FOUND"}
+
+
+def doctor(session: SessionName = None, broker: BrokerUrl = None, json: Json = False) -> int:
+    """Check this machine, look for sessions in every place, and measure one: the one that runs, or one that is started
+    for this and ends with it. Exit code 1 where something is wrong."""
+    if sys.stderr.isatty():
+        remark("looking; this takes a few seconds")
+    checks = [*machine_checks(), *_discovery(session, broker), *_session(session, broker)]
+    failed = [check for check in checks if check.status == "fail"]
+    if json:
+        print_json({"ok": not failed, "checks": [check.to_value() for check in checks]})
+    else:
+        print_table([shown(check) for check in checks], _COLUMNS, nothing="")
+        for check in checks:
+            if check.hint and check.status != "ok":
+                print_line(f"\n{check.name}: {check.hint}")
+    return Exit.FAILED if failed else Exit.OK
+
+
+def _discovery(session: str | None, broker: str | None) -> Iterator[Check]:
+    from ether.session.discovery.search import explore
+
+    try:
+        for step in explore(session=session, broker=broker, environment=os.environ):
+            yield _step_check(step)
+    except EtherError as error:
+        yield Check("discovery", "fail", sentence_of(error))
+
+
+def _step_check(step: Step) -> Check:
+    names = ", ".join(f"{found.name} at {found.address}" for found in step.found) or "nothing"
+    detail = f"{names} ({step.detail})" if step.detail else names
+    refused = "; ".join(str(error) for error in step.refused.values())
+    return Check(f"discovery: {step.name}", "warn" if refused else "ok", detail, refused)
+
+
+def _session(session: str | None, broker: str | None) -> Iterator[Check]:
+    from ether.cli.machines.probe import session_checks
+
+    try:
+        with joined(session, broker) as client:
+            yield from session_checks(client)
+    except NoSession as error:
+        if session is not None or broker is not None:
+            yield Check("session", "fail", sentence_of(error))
+        else:
+            yield Check("session", "ok", "none runs; the broker is tried by one of our own")
+            yield from _own_session()
+    except EtherError as error:
+        yield Check("session", "fail", sentence_of(error))
+
+
+def _own_session() -> Iterator[Check]:
+    import logging
+
+    from ether import Ether
+    from ether.cli.machines.probe import session_checks
+    from ether.log import uninstall_console
+
+    uninstall_console()  # which would restore its own level
+    logging.getLogger("Ether").setLevel(logging.WARNING)
+    own = Ether()
+    engine = "amqtt" if mosquitto_program() is None else "mosquitto"
+    try:
+        with own.tap({"broker": {"engine": engine}}), joined(own.session_id, None) as client:
+            yield from session_checks(client)
+    except EtherError as error:
+        yield Check("broker", "fail", sentence_of(error), "a session cannot be started on this machine")

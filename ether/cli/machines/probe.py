@@ -1,0 +1,157 @@
+"""What `ether doctor` measures in a session: the broker, by messages to ourselves; the members, by their pulses."""
+
+from __future__ import annotations
+
+import queue
+import statistics
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ether.cli.lab.joined import TOOL
+from ether.cli.lab.pulses import Pulses
+from ether.cli.lab.rates import shown_bytes
+from ether.cli.machines.checks import Check
+from ether.cli.output import ago
+from ether.errors import EtherError
+from ether.version import VERSION
+
+if TYPE_CHECKING:
+    from ether.connection.link import Inbound
+    from ether.protocol.presence import Announcement
+    from ether.session.client import Client
+
+_ECHOES = 20
+_ECHO_S = 5.0
+_LARGEST_PROBE_BYTES = 16 << 20
+_SLOW_S = 0.05
+_PULSES_S = 1.7
+_CLOCK_TOLERANCE_S = 0.25
+
+
+def session_checks(client: Client) -> Iterator[Check]:
+    """The broker, then everybody in the session."""
+    info = client.session.info(_ECHO_S)
+    engine, since = info.get("engine", "unknown"), ago(info.get("since"))
+    where = f"led by pid {info.get('pid')} on {info.get('host')} since {since}, ether {info.get('version')}"
+    yield Check("session", "ok" if info else "warn", f"{client.topics.session}: {where if info else 'led by nobody'}")
+    transport = client.link.transport
+    yield Check("broker", "ok", f"{engine}, {info.get('broker', '')}, MQTT {transport.version.value}")
+    if isinstance(url := info.get("websocket"), str):
+        yield _websocket_check(url)
+    yield from _echo_checks(client)
+    yield from _member_checks(client)
+
+
+def _websocket_check(url: str) -> Check:
+    """Whether a WebSocket opens there, as for a machine behind a firewall. Nobody logs in."""
+    from ether.config.broker_url import url_without_credentials
+    from ether.errors import ConfigError
+    from ether.transport.endpoint import Endpoint
+    from ether.transport.sockets import Waker, open_socket
+
+    waker = Waker()
+    waker.open()
+    try:
+        endpoint = Endpoint.from_url(url)
+        open_socket(endpoint, _ECHO_S, waker, lambda: False, give_up_s=_ECHO_S).close()
+        return Check("websocket", "ok", f"opens at {endpoint.address}")
+    except (OSError, ConfigError) as error:
+        detail = f"{url_without_credentials(url)!r:.200}: {error}"
+        return Check(
+            "websocket", "fail", detail, "other machines cannot come this way: is a firewall, or a name, wrong?"
+        )
+    finally:
+        waker.close()
+
+
+def _echo_checks(client: Client) -> Iterator[Check]:
+    echo = _Echo(client)
+    try:
+        times = [echo.send(b"x") for _ in range(_ECHOES)]
+        median, worst = statistics.median(times), max(times)
+        detail = f"median {1000 * median:.1f} ms, worst of {_ECHOES} {1000 * worst:.1f} ms"
+        hint = "the machine is busy, or the network is slow" if median > _SLOW_S else ""
+        yield Check("round trip", "warn" if hint else "ok", detail, hint)
+        yield _limit(client, echo)
+    except EtherError as error:
+        yield Check("round trip", "fail", str(error), "the broker takes messages and does not deliver them")
+    finally:
+        echo.close()
+
+
+def _limit(client: Client, echo: _Echo) -> Check:
+    """The broker says what it takes; whether that is so is tried up to 16 MiB."""
+    limit = client.link.transport.max_packet_bytes
+    size = min(limit // 2, _LARGEST_PROBE_BYTES)
+    took = echo.send(bytes(size))
+    rate = shown_bytes(size / took)
+    return Check(
+        "largest message", "ok", f"{shown_bytes(limit)}; one of {shown_bytes(size)} took {took:.2f} s ({rate}/s)"
+    )
+
+
+class _Echo:
+    """Messages to ourselves."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._topic = client.topics.reply(f"{client.link.source}-probe")
+        self._arrived: queue.SimpleQueue[float] = queue.SimpleQueue()
+        self._receive = self._take
+        client.link.listen(self._topic, self._receive)
+
+    def _take(self, inbound: Inbound) -> None:
+        self._arrived.put(time.perf_counter())
+        inbound.done()
+
+    def send(self, payload: bytes) -> float:
+        """Seconds until it is back; raises `TransportError`."""
+        from ether.errors import TransportError
+
+        began = time.perf_counter()
+        self._client.link.publish(self._topic, payload)
+        try:
+            return self._arrived.get(timeout=_ECHO_S) - began
+        except queue.Empty:
+            raise TransportError(f"{len(payload):,} bytes to ourselves did not come back in {_ECHO_S:g} s") from None
+
+    def close(self) -> None:
+        self._client.link.unlisten(self._topic, self._receive)
+
+
+def _member_checks(client: Client) -> Iterator[Check]:
+    pulses = Pulses(client)
+    try:
+        pulses.collect(_PULSES_S)
+        for member in client.session.announcements():
+            if not member.name.startswith(TOOL):
+                yield _member_check(member)
+                yield from _clock_check(member, pulses)
+    finally:
+        pulses.close()
+
+
+def _member_check(member: Announcement) -> Check:
+    about = member.about
+    version = about.get("version")
+    name, where = f"{member.kind} {member.name}", f"{member.state.value} on {about.get('host')}"
+    if member.state.value in ("error", "lost", "failed", "hung"):
+        return Check(name, "fail", f"{where}: {_last_line(member.error)}", f"ether logs -i {member.name} --level error")
+    if version not in (None, VERSION):
+        hint = "install the same version on every machine"
+        return Check(name, "warn", f"{where}, ether {version} where this is {VERSION}", hint)
+    return Check(name, "ok", where if version is None else f"{where}, ether {version}")
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "no reason given"
+
+
+def _clock_check(member: Announcement, pulses: Pulses) -> Iterator[Check]:
+    """A pulse that arrives before it was sent, or long after, tells of clocks that differ."""
+    lag_s = pulses.least_lag_s(member.name)
+    if lag_s is not None and abs(lag_s) > _CLOCK_TOLERANCE_S:
+        detail = f"{abs(lag_s):.2f} s {'behind' if lag_s > 0 else 'ahead of'} this machine's, give or take the way"
+        yield Check(f"clock of {member.about.get('host')}", "warn", detail, "timedatectl set-ntp true on both machines")

@@ -1,0 +1,120 @@
+"""`ether plan`: what is wrong with an experiment, how long it takes and what it writes, before anything moves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ether.cli.exits import Exit
+from ether.cli.lab.foreground import make_importable
+from ether.cli.make.files import ConfigFile, chosen_file
+from ether.cli.options import Json
+from ether.cli.output import print_json, print_line, print_table, remark
+
+if TYPE_CHECKING:
+    from ether.runs.plan.report import Finding, PlannedRun, PlanReport
+
+RunName = Annotated[str | None, typer.Option("--run", metavar="NAME", help="Of this run alone.")]
+PastLedger = Annotated[
+    str | None,
+    typer.Option("--ledger", metavar="LEDGER", help="The session or folder whose past runs tell how long it takes."),
+]
+
+
+Programs = Annotated[
+    list[str] | None,
+    typer.Option("--program", "-p", metavar="FILE", help="A program to read, not to run, too; may be repeated."),
+]
+
+
+def plan(
+    file: ConfigFile = None,
+    program: Programs = None,
+    run: RunName = None,
+    ledger: PastLedger = None,
+    sim: Annotated[bool, typer.Option("--sim", help="As it will run with --sim: no ports are needed.")] = False,
+    json: Json = False,
+) -> int:
+    """Check instances, planned runs and programs against the classes, the clock and the disk. Classes are imported;
+    nothing is built, started or moved. Ends with 1 where something is wrong."""
+    from ether.config import load_config
+    from ether.runs.plan.report import plan_report
+
+    path = chosen_file(file, Path.cwd())
+    config = load_config(path)
+    make_importable(path)
+    report = plan_report(config, run, ledger, os.environ, program or (), simulated=sim)
+    if json:
+        print_json(_to_json(path, report))
+    else:
+        _show(path, report)
+    return Exit.FAILED if report.findings else Exit.OK
+
+
+def _show(path: str, report: PlanReport) -> None:
+    columns = {"run": "RUN", "trials": "TRIALS", "time": "TIME", "from": "FROM", "data": "DATA", "free": "FREE"}
+    print_table([_row(run) for run in report.runs], columns, nothing="no runs are planned; plan: describes them")
+    for note in report.unseen:
+        remark(f"not looked at: {note}")
+    for finding in report.findings:
+        print_line(_told(path, finding))
+    count, of = len(report.findings), len(report.instances)
+    instances = f"{of} instance{'s' if of != 1 else ''}"
+    if count:
+        print_line(f"{path}: {count} thing{'s' if count != 1 else ''} to mend; nothing was started")
+    else:
+        print_line(f"{path}: fine: {len(report.runs)} run{'s' if len(report.runs) != 1 else ''} of {instances}")
+
+
+def _told(path: str, finding: Finding) -> str:
+    from ether.errors import ConfigError
+
+    fault = finding.fault
+    said = fault.text.replace("\n", " ")
+    return str(ConfigError(said, file=finding.file or path, line=finding.line, path=dotted(fault.place)))
+
+
+def dotted(place: tuple[str | int, ...]) -> str:
+    """`plan.dose.conditions[2]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+
+
+def _row(run: PlannedRun) -> dict[str, object]:
+    from ether.runs.plan.estimate_rules import spoken_bytes
+    from ether.runs.trial_rules import spoken
+
+    found = run.estimate
+    size = "not known" if found.bytes is None else f"{spoken_bytes(found.bytes)}"
+    if found.unknown and found.bytes is not None:
+        size += f" without {', '.join(found.unknown)}"
+    time = "not known" if found.seconds is None else spoken(found.seconds)
+    return {
+        "run": run.name, "trials": found.trials, "time": time,
+        "from": found.based_on, "data": size, "free": spoken_bytes(run.free_bytes),
+    }  # fmt: skip
+
+
+def _to_json(path: str, report: PlanReport) -> dict[str, Any]:
+    faults = [
+        {
+            "file": finding.file or path, "line": finding.line, "path": dotted(finding.fault.place),
+            "found": finding.fault.found, "valid": finding.fault.valid, "nearest": finding.fault.nearest,
+            "text": _told(path, finding),
+        }
+        for finding in report.findings
+    ]  # fmt: skip
+    runs = [
+        {
+            "run": run.name, "trials": run.estimate.trials, "seconds": run.estimate.seconds,
+            "based_on": run.estimate.based_on, "past_runs": run.past.runs, "past_trials": len(run.past.trial_s),
+            "bytes": run.estimate.bytes, "unknown_topics": list(run.estimate.unknown), "free_bytes": run.free_bytes,
+        }
+        for run in report.runs
+    ]  # fmt: skip
+    return {
+        "file": path, "fine": not faults, "faults": faults, "runs": runs, "instances": list(report.instances),
+        "not_looked_at": list(report.unseen), "ledger": report.folder,
+    }  # fmt: skip

@@ -1,0 +1,64 @@
+"""Puts the parts of a process together."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+
+from ether.connection.link import Link
+from ether.protocol.presence import Announcement
+from ether.spec.methods import ClassSpec, class_path_of, describe_wrapped
+from ether.spec.wrapping import Wrapping
+from ether.transport import open_transport
+from ether.transport.base import Will
+from ether.transport.endpoint import Endpoint
+from ether.wire.topics import SessionTopics
+
+Registry = Mapping[str, Wrapping]
+"""Class path to what is said of the class."""
+
+
+def make_link(
+    endpoint: Endpoint,
+    source: str,
+    *,
+    will: Will | None,
+    max_packet_bytes: int | None,
+    topics: SessionTopics | None = None,
+) -> Link:
+    """An unopened link to the broker at `endpoint`; with `topics` what is missed is sent again."""
+    transport = open_transport(endpoint, client_id=source, will=will, max_packet_bytes=max_packet_bytes)
+    return Link(transport, source, topics)
+
+
+def open_link(
+    endpoint: Endpoint, limit: int | None, timeout_s: float, topics: SessionTopics, source: str, will: Will | None
+) -> Link:
+    """A link that is open; `limit` is the largest message in bytes."""
+    link = make_link(endpoint, source, will=will, max_packet_bytes=limit, topics=topics)
+    link.open(timeout_s)
+    return link
+
+
+def new_birth() -> str:
+    """A birth's id: unguessable, so that nobody can speak for it."""
+    return os.urandom(8).hex()
+
+
+def death_notice(topics: SessionTopics, announcement: Announcement) -> Will:
+    """What the broker says when this birth's connection breaks. JSON without headers: it is made before the
+    connection's protocol version is known."""
+    return Will(topics.state(announcement.name), json.dumps(announcement.to_value()).encode())
+
+
+def describe_with_registry(cls: type, class_path: str, registry: Registry) -> ClassSpec:
+    """The spec of a class, overlaid with the registry's entries for it and for the classes it inherits from.
+
+    `class_path` is how the configuration names it, which may differ from where it was defined.
+    """
+    wrapping = Wrapping()
+    for path in dict.fromkeys([*map(class_path_of, reversed(cls.__mro__)), class_path]):
+        if path in registry:
+            wrapping = registry[path].over(wrapping)
+    return describe_wrapped(cls, wrapping)

@@ -1,0 +1,1 @@
+"""One user object of a session: its methods, its schedule, its devices, its safe state."""

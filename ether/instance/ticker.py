@@ -1,0 +1,121 @@
+"""Calls an instance's methods at their times: one thread that waits, and hands each tick to the worker.
+
+Promises: at most one tick of a method waits or runs; while it does, further ones are missed. What is missed is counted
+(`missed`), and logged when a burst of misses begins and when it is over, not once per tick. The trap: user code runs
+on the worker, one at a time. A method that takes longer than its period, or a neighbour's that does, misses ticks.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from logging import Logger
+
+from ether.config.when import parse_when
+from ether.instance.schedule_rules import Schedule, schedule
+
+Submit = Callable[[str, str, Callable[[bool], None]], None]
+"""Queues a tick: the method, when it was due as its text says, and what to call when it is over."""
+
+_LOOK_AGAIN_S = 30.0
+"""The wall clock can be set while we wait for a point in time."""
+
+
+_BURST_OVER_S = 1.0
+"""Without a miss, until a burst of misses is over."""
+
+
+@dataclass(slots=True)
+class _Timetable:
+    method: str
+    when: str
+    schedule: Schedule
+    pending: bool = False
+    missed: int = 0
+    burst: int = 0
+    missed_at: float = 0.0
+
+
+class Ticker:
+    """From `start()` to `stop()`. `times` are the methods and when they are due."""
+
+    def __init__(self, name: str, times: list[tuple[str, str]], submit: Submit, logger: Logger) -> None:
+        self._name, self._times, self._submit, self._logger = name, times, submit, logger
+        self._tables: list[_Timetable] = []
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """The first ticks are due now."""
+        if self._times and self._thread is None:
+            self.begin(time.monotonic(), time.time())
+            self._thread = threading.Thread(target=self._run, name=f"ether-ticks-{self._name}", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """No more ticks. Twice is fine."""
+        self._stopped.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    @property
+    def missed(self) -> dict[str, int]:
+        """Ticks that were not run, by method; for every method that has a schedule."""
+        counts = {method: 0 for method, _ in self._times}
+        for table in self._tables:
+            counts[table.method] += table.missed
+        return counts
+
+    def begin(self, steady_now: float, wall_now: float) -> None:
+        """The schedules begin at this time; for who runs `step` by hand."""
+        self._tables = [
+            _Timetable(method, when, schedule(parse_when(when), steady_now, wall_now)) for method, when in self._times
+        ]
+
+    def step(self, steady_now: float, wall_now: float) -> float:
+        """Hand over what is due; returns the seconds until something may be."""
+        wait_s = _LOOK_AGAIN_S
+        for table in self._tables:
+            now = steady_now if table.schedule.steady else wall_now
+            if (tick := table.schedule.take(now)) is not None:
+                self._take(table, tick.runs, tick.missed, now)
+            if (due := table.schedule.due()) is not None:
+                wait_s = min(wait_s, max(0.0, due - now))
+        return wait_s
+
+    def _run(self) -> None:
+        wait_s = 0.0
+        while not self._stopped.wait(wait_s):
+            wait_s = self.step(time.monotonic(), time.time())
+
+    def _take(self, table: _Timetable, runs: bool, missed: int, now: float) -> None:
+        with self._lock:
+            skips = runs and table.pending
+            table.pending = table.pending or runs
+        self._miss(table, missed + skips, now)
+        if runs and not skips:
+            self._submit(table.method, table.when, lambda ran: self._over(table, ran))
+
+    def _over(self, table: _Timetable, ran: bool) -> None:
+        """On the worker: its turn is free again."""
+        with self._lock:
+            table.pending = False
+            table.missed += not ran
+
+    def _miss(self, table: _Timetable, ticks: int, now: float) -> None:
+        if not ticks and not table.burst:
+            return
+        what = f"{table.method} (every {table.when})".replace("every at", "at")
+        if ticks:
+            with self._lock:
+                table.missed += ticks
+            if not table.burst:
+                self._logger.warning("%s: %s misses ticks: the last one could not be run in time", self._name, what)
+            table.burst += ticks
+            table.missed_at = now
+        elif now - table.missed_at >= _BURST_OVER_S:
+            self._logger.warning("%s: %s is in time again; ticks missed: %d", self._name, what, table.burst)
+            table.burst = 0

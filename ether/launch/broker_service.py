@@ -1,0 +1,127 @@
+"""The broker as a service of its own: `python -m ether.launch.broker_service [--listen lan] [--port 1883]`.
+
+For: a machine on which the broker shall outlive every session. It runs the same broker child as a session with
+`broker: {listen: lan}` does, with user and password from the lab key; programs reach it by `broker: mqtt://host`.
+
+Promise: systemd hears READY when a client can connect, and watchdog pings for as long as one still can: a real
+connection is made each time, so a broker that hangs is noticed, not only one that died.
+The trap: `python -m broker` cannot be a service by itself. It ends when its standard input does, which a service's does
+at once, and it knows nothing of systemd.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from ether.config.broker import DEFAULT_MQTT_PORT
+from ether.config.broker import EmbeddedBroker as BrokerSettings
+from ether.errors import ConfigError, EtherError
+from ether.launch.broker import BrokerFacts, EmbeddedBroker
+from ether.launch.process_group import make_group
+from ether.log import get_ether_logger, install_console
+from ether.system.journald import write_for_journal
+from ether.system.runtime_folder import private_folder
+from ether.system.systemd import Notifier, Watchdog
+from ether.transport import open_transport
+from ether.transport.endpoint import Endpoint
+
+logger = get_ether_logger("Ether")
+
+READY_S = 30.0
+STOP_S = 5.0
+PROBE_EVERY_S = 5.0
+PROBE_S = 3.0
+FAILED_PROBES = 3
+"""So many in a row, and the service ends, to be started anew: then the broker's own restarts have not helped."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a broker until SIGTERM or Ctrl-C; returns the exit code."""
+    write_for_journal(os.environ)
+    install_console("broker", sys.stderr)
+    notifier = Notifier.from_environment(os.environ)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        return _serve(_settings(arguments), notifier, stop)
+    except EtherError as error:
+        logger.error("%s", error)
+        return 2 if isinstance(error, ConfigError) else 1
+
+
+def _serve(settings: BrokerSettings, notifier: Notifier | None, stop: threading.Event) -> int:
+    folder = private_folder()
+    group = make_group(folder)
+    try:
+        broker = EmbeddedBroker(settings, group, folder)
+        try:
+            return _watch(broker, broker.wait_ready(READY_S), notifier, stop)
+        finally:
+            broker.stop(STOP_S)
+    finally:
+        group.close()
+
+
+def _watch(broker: EmbeddedBroker, facts: BrokerFacts, notifier: Notifier | None, stop: threading.Event) -> int:
+    where = broker.lan_url or f"mqtt://{facts.host}:{facts.port}"
+    logger.info("%s %s lets clients in at %s", facts.engine, facts.version, where)
+    probe = _Probe(broker.endpoint)
+    if notifier is not None:
+        notifier.ready(f"{facts.engine} {facts.version} at {where}")
+    with Watchdog(notifier, lambda: probe.failures == 0):
+        while not stop.wait(_interval_s(notifier)):
+            if probe.look() >= FAILED_PROBES:
+                logger.error("the broker lets nobody in any more: %s", probe.why)
+                return 1
+    if notifier is not None:
+        notifier.stopping()
+    return 0
+
+
+def _interval_s(notifier: Notifier | None) -> float:
+    """Several probes in each period of systemd's watchdog."""
+    period_s = notifier.watchdog_s if notifier is not None else None
+    return min(PROBE_EVERY_S, (period_s or PROBE_EVERY_S) / 2)
+
+
+class _Probe:
+    """Tries to connect, as any client does."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.failures = 0
+        self.why = ""
+
+    def look(self) -> int:
+        """How many times in a row it has failed."""
+        transport = open_transport(self._endpoint, client_id="probe")
+        try:
+            transport.connect(PROBE_S)
+        except EtherError as error:
+            self.failures, self.why = self.failures + 1, str(error)
+        else:
+            self.failures = 0
+        finally:
+            transport.close()
+        return self.failures
+
+
+def _settings(arguments: Sequence[str]) -> BrokerSettings:
+    parser = argparse.ArgumentParser(
+        prog="python -m ether.launch.broker_service", description="The broker as a service."
+    )
+    parser.add_argument("--listen", default="lan", help="lan, loopback or an address of this machine")
+    parser.add_argument("--port", type=int, default=DEFAULT_MQTT_PORT, help=f"default: {DEFAULT_MQTT_PORT}")
+    parser.add_argument("--engine", default="auto", choices=["auto", "mosquitto", "amqtt"])
+    given = parser.parse_args(arguments)
+    return BrokerSettings(listen=given.listen, port=given.port, engine=given.engine)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,74 @@
+"""A program's part in a session that another one runs, without instances of its own: to look, to call, to publish.
+
+Promise: it appears among the members, and vanishes when it leaves or dies; nothing else is started.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from ether.connection.assembly import make_link, new_birth
+from ether.connection.deadline import Deadline
+from ether.connection.link import Link
+from ether.logs.shipping import LogShipper
+from ether.protocol.presence import Announcement, State
+from ether.session.client import Client
+from ether.transport.base import Will
+from ether.transport.endpoint import Endpoint
+from ether.wire.topics import SessionTopics, check_instance_name
+
+if TYPE_CHECKING:
+    from ether.session.discovery.search import FoundSession
+
+
+class Membership(Client):
+    """A client that is a member of its session until `close()`; a context manager."""
+
+    def __init__(self, link: Link, topics: SessionTopics, birth: str) -> None:
+        super().__init__(link, topics)
+        about = {"kind": "program", "host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+        self._announcement = Announcement(link.source, State.READY, birth, about=about)
+
+        self._log: LogShipper | None = None
+
+    def appear(self) -> None:
+        """Let the others see it."""
+        self._log = LogShipper(self.link, self.topics, self.link.source, own_process=False)
+        self.link.announce(self.topics.state(self.link.source), self._announcement.to_value())
+
+    def close(self) -> None:
+        """Leave. Twice is fine."""
+        self.session.calls.close()
+        if self._log is not None:
+            self._log.close()
+        if self.link.transport.connected:
+            self.link.withdraw(self.topics.state(self.link.source))
+        self.link.close()
+
+    def __enter__(self) -> Membership:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def join(found: FoundSession, name: str, *, timeout_s: float = 10.0) -> Membership:
+    """Join a session; returns when everybody who is there is known. `name` should hold random bits: two programs may
+    be alike. Raises `BrokerUnreachable`, `NotAuthorized`, `InvalidName`."""
+    deadline = Deadline(timeout_s)
+    topics = SessionTopics(found.name)
+    check_instance_name(name)
+    link = make_link(Endpoint.from_url(found.url), name, will=Will(topics.state(name), b""), max_packet_bytes=None)
+    link.open(deadline.left())
+    try:
+        membership = Membership(link, topics, new_birth())
+        membership.session.open(deadline.left())
+        membership.appear()
+    except BaseException:
+        link.close()
+        raise
+    return membership

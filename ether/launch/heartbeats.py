@@ -1,0 +1,79 @@
+"""Hears the signs of life of one program's instances, and the echo of its own, for the vigil that judges them.
+
+The trap: signs come in on the transport's thread. They are only noted there, under the supervisor's lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Container
+
+from ether.connection.link import Inbound
+from ether.errors import EtherError
+from ether.protocol.failure_detector import Pulse, Vigil
+from ether.session.heartbeat import Heart
+from ether.session.session import Session
+
+_BEATS_KEPT = 20
+_BACK_S = 2.4
+"""By then whoever lives is back, once the broker is."""
+
+
+class SignsOfLife:
+    """From `start()` to `stop()`. `kept` are the names that matter; `changed` guards the vigil, and is told of each
+    echo."""
+
+    def __init__(self, session: Session, vigil: Vigil, changed: threading.Condition, kept: Container[str]) -> None:
+        self._session = session
+        self._vigil = vigil
+        self._changed = changed
+        self._kept = kept
+        self._beats: dict[int, float] = {}
+        self._heart = Heart(session.link, session.topics.pulse(session.link.source), self._own_pulse)
+
+    def start(self) -> None:
+        """Listen, and send signs of our own."""
+        self._session.link.on_connection.append(self._note_connection)
+        self._session.link.listen(self._session.topics.pulse("+"), self._take, now=self._take, qos=0)
+        self._heart.start()
+
+    def stop(self) -> None:
+        """Send no more. Twice is fine."""
+        self._heart.stop()
+
+    def hurry(self) -> None:
+        """Send the next sign of our own now: its echo is waited for."""
+        self._heart.hurry()
+
+    def _own_pulse(self, number: int) -> Pulse:
+        self._beats = {number: time.monotonic(), **dict(list(self._beats.items())[:_BEATS_KEPT])}
+        return Pulse(self._session.link.node, number)
+
+    def _note_connection(self, up: bool) -> None:
+        """On the dispatch thread."""
+        with self._changed:
+            if up:
+                self._vigil.hear_again(time.monotonic() + _BACK_S)
+            else:
+                self._vigil.deafen()
+
+    def _take(self, inbound: Inbound) -> bool:
+        name = self._session.topics.instance_of_pulse(inbound.delivery.topic)
+        own = name == self._session.link.source
+        if not own and name not in self._kept:
+            inbound.done()
+            return True
+        try:
+            pulse = Pulse.from_value(inbound.unpack().value)
+        except EtherError:
+            pulse = None
+        finally:
+            inbound.done()
+        with self._changed:
+            if own and pulse is not None:
+                self._vigil.echo(self._beats.pop(pulse.number, float("-inf")))
+                self._changed.notify_all()
+            elif pulse is not None:
+                self._vigil.hear(name, pulse, time.monotonic())
+        return True

@@ -1,0 +1,219 @@
+"""The instances of this program's configuration that agents keep, on other machines (`host:`).
+
+Promises: each is asked for from its agent, by the same description that a local one is started from, and is waited for
+in the same way; what the agent answers instead is told as it is. What an agent runs already under the same description
+stays as it is, so that a program that was started again finds its instances where it left them.
+
+The trap: this program's death ends nothing here, and is not meant to. Only `remove()` does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from ether.config import EtherConfig, EtherInstanceConfig
+from ether.connection.deadline import Deadline
+from ether.errors import EncodeError, EtherError, StartFailed
+from ether.launch.start_order import Start, start_in_order
+from ether.protocol.barrier import Answer, Barrier
+from ether.protocol.presence import Announcement, State
+from ether.session.session import KEEP, Session
+from ether.wire.codec import JSON, decode, encode
+
+AGENT_PATIENCE_S = 15.0
+"""For an agent that is not there yet: it looks for its session again 5 s after its broker has gone, and every 2 s."""
+
+UNDO_TIMEOUT_S = 20.0
+
+
+class Elsewhere:
+    """What one program has agents run."""
+
+    def __init__(self, config: EtherConfig) -> None:
+        self._config = config
+        self._instances: dict[str, EtherInstanceConfig] = {}
+        self._fresh: set[str] = set()
+        self._failed: dict[str, str] = {}
+        self._agents: dict[str, State] = {}
+        self._changed = threading.Condition()
+        self._session: Session | None = None
+
+    # -- what there is
+
+    @property
+    def names(self) -> list[str]:
+        """The instances, in the order in which they were given."""
+        return list(self._instances)
+
+    @property
+    def reachable(self) -> list[str]:
+        """Those whose agent is there."""
+        return [name for name in self._instances if self._agents.get(self._agent_of(name)) is State.READY]
+
+    def failed(self) -> Mapping[str, str]:
+        """Those that will not become ready, and why."""
+        states = {name: self._agents.get(self._agent_of(name), State.READY) for name in self._instances}
+        offline = {name: state for name, state in states.items() if state is not State.READY}
+        gone = {name: f"its agent {self._agent_of(name)!r} is {state.value}" for name, state in offline.items()}
+        return {**gone, **self._failed}
+
+    def add(self, name: str, instance: EtherInstanceConfig) -> None:
+        """One more; it is asked for by its `Start`."""
+        self._instances[name] = instance
+
+    def forget(self, name: str) -> None:
+        """It is nobody's here any more. Twice is fine."""
+        self._instances.pop(name, None)
+        self._failed.pop(name, None)
+        self._fresh.discard(name)
+
+    def connect(self, session: Session) -> None:
+        """From now on there is a session; watches the agents come and go."""
+        self._session = session
+        session.watch(self._on_announcement)
+        for announcement in session.announcements():
+            self._on_announcement(announcement)
+
+    def _agent_of(self, name: str) -> str:
+        return str(self._instances[name].host)
+
+    def _joined(self) -> Session:
+        assert self._session is not None
+        return self._session
+
+    def _on_announcement(self, announcement: Announcement) -> None:
+        """On the dispatch thread."""
+        if announcement.kind != "agent":
+            return
+        with self._changed:
+            self._agents[announcement.name] = announcement.state
+            self._changed.notify_all()
+        self._joined().wake()
+
+    # -- starting
+
+    def starts(self, names: Sequence[str], timeout_s: float) -> dict[str, Start]:
+        """How each of them is begun. All together wait for absent agents no longer than for one, and those whose agent
+        is there do not wait for them."""
+        patience = Deadline(min(timeout_s / 2, AGENT_PATIENCE_S))
+        there = set(self.reachable)
+        ordered = sorted(names, key=lambda name: name not in there)
+        return {name: Start(self._instances[name].after, partial(self._begin, name, patience)) for name in ordered}
+
+    def start(self, name: str, timeout_s: float) -> None:
+        """Start one, while everything runs. Raises `StartFailed`."""
+        deadline = Deadline(timeout_s)
+        starts = self.starts([name], timeout_s)
+        reasons = start_in_order(self._joined(), starts, deadline, self.failed)
+        if reasons := {**reasons, **self.refused([name])}:
+            self.undo([name])
+            self.forget(name)
+            raise StartFailed(self._joined().topics.session, reasons)
+
+    def refused(self, names: Sequence[str]) -> dict[str, str]:
+        """Which of these their agents do not run, and why, whoever else may be ready under that name."""
+        return {name: self._failed[name] for name in names if name in self._failed}
+
+    def _begin(self, name: str, patience: Deadline, deadline: Deadline) -> None:
+        agent = self._agent_of(name)
+        self._failed.pop(name, None)
+        if not self._await_agent(agent, patience):
+            self._fail(name, self._why_no_agent(agent))
+            return
+        try:
+            asked = {"do": "run", "name": name, **described(self._config, name, self._instances[name])}
+            barrier = self._ask([agent], deadline.left(), asked)
+        except EtherError as error:
+            self._fail(name, f"agent {agent!r} could not be asked to run it: {error}")
+            return
+        self._take_answer(name, agent, barrier, deadline)
+
+    def _take_answer(self, name: str, agent: str, barrier: Barrier, deadline: Deadline) -> None:
+        if reasons := barrier.reasons(deadline.timeout_s):
+            answer = barrier.answers.get(agent, Answer())
+            why = "; ".join(answer.failed.values()) or reasons[agent]
+            self._fail(name, f"agent {agent!r} does not run it: {why}")
+        elif barrier.answers[agent].results.get("run") != "runs":
+            self._fresh.add(name)
+
+    def _fail(self, name: str, why: str) -> None:
+        self._failed[name] = why
+        self._joined().wake()
+
+    def _await_agent(self, agent: str, patience: Deadline) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._agents.get(agent) is State.READY, patience.left())
+
+    def _why_no_agent(self, agent: str) -> str:
+        there = sorted(name for name, state in self._agents.items() if state is State.READY)
+        listed = f"there are {', '.join(there)}" if there else "there is none at all"
+        nearest = difflib.get_close_matches(agent, there, n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else f" Start it on that machine: ether agent --name {agent}"
+        return f"no agent {agent!r} is in the session; {listed}.{hint}"
+
+    # -- one of them, while everything runs
+
+    def restart(self, name: str, timeout_s: float) -> None:
+        """Have its agent stop it in order and start it again. Raises `StartFailed`."""
+        agent = self._agent_of(name)
+        barrier = self._ask([agent], timeout_s, {"do": "restart", "name": name})
+        if reasons := barrier.reasons(timeout_s):
+            raise StartFailed(self._joined().topics.session, {name: f"{agent}: {reasons[agent]}"})
+
+    def remove(self, names: Sequence[str], timeout_s: float, steps: Sequence[str] | None = None) -> dict[str, str]:
+        """Have the agents stop them, and forget them; `steps` are those of the end that are still to be taken, None for
+        all. Returns what went wrong."""
+        agents = {name: self._agent_of(name) for name in names}
+        there = sorted({agent for agent in agents.values() if self._agents.get(agent) is State.READY})
+        why_not = {agent: "is not there" for agent in agents.values() if agent not in there}
+        problems: dict[str, str] = {}
+        if there:
+            asked: dict[str, Any] = {"do": "remove", "names": list(names)}
+            try:
+                barrier = self._ask(there, timeout_s, asked if steps is None else {**asked, "steps": list(steps)})
+            except EtherError as error:
+                why_not |= dict.fromkeys(there, f"could not be asked: {error}")
+            else:
+                why_not |= barrier.reasons(timeout_s)
+                problems = _told_problems(barrier)
+        for name, agent in agents.items():
+            self.forget(name)
+            if agent in why_not:
+                problems[name] = f"its agent {agent!r} {why_not[agent]}; there it may go on running"
+        return problems
+
+    def undo(self, names: Sequence[str]) -> dict[str, str]:
+        """Take back those that were newly started for us: what an agent ran before stays."""
+        return self.remove([name for name in names if name in self._fresh], UNDO_TIMEOUT_S)
+
+    def _ask(self, agents: Sequence[str], timeout_s: float, asked: Mapping[str, Any]) -> Barrier:
+        return self._joined().ask(KEEP, agents, timeout_s, asked)
+
+
+def _told_problems(barrier: Barrier) -> dict[str, str]:
+    told = [answer.results.get("problems") for answer in barrier.answers.values()]
+    return {str(name): str(why) for each in told if isinstance(each, dict) for name, why in each.items()}
+
+
+def described(config: EtherConfig, name: str, instance: EtherInstanceConfig) -> dict[str, Any]:
+    """An instance and the registry as an agent is told them: what JSON can carry, because the agent writes it down.
+    Raises `EncodeError` that names what cannot be."""
+    value = {
+        "instance": instance.model_dump(exclude_defaults=True, exclude={"host", "autorun"}),
+        "registry": {path: entry.model_dump(exclude_defaults=True) for path, entry in config.registry.items()},
+    }
+    try:
+        body = encode(value)
+    except EncodeError as error:
+        raise EncodeError(f"instances.{name}.{error.path}", error.problem) from error
+    if body.content_type != JSON:
+        raise EncodeError(
+            f"instances.{name}", "an agent takes only arguments that JSON can carry, no bytes and no arrays"
+        )
+    told = decode(*body)
+    assert isinstance(told, dict)
+    return told

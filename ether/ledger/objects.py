@@ -1,0 +1,82 @@
+"""Large payloads, each in a file that is named by the SHA-256 of its content: `objects/ab/abcdef…`.
+
+Promises: when `put` returns, the files are on the disk whole, with their names; only then may anything refer to them.
+`get` returns what the name says, or raises.
+
+The trap: a file that is there already may be from a transaction that failed, or damaged; so it is read before it is
+relied upon.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ether.errors import LedgerDamaged
+from ether.ledger.durable import make_folder, sync_file, sync_folder, write_whole
+
+FOLDER = "objects"
+_CHUNK_BYTES = 1 << 20
+
+
+class Objects:
+    """The large payloads of one ledger."""
+
+    def __init__(self, ledger_folder: Path) -> None:
+        self.ledger_folder = ledger_folder
+        self.folder = ledger_folder / FOLDER
+        self._kept: set[str] = set()
+
+    def path(self, sha256: str) -> Path:
+        """Where the payload of that hash belongs."""
+        return self.folder / sha256[:2] / sha256
+
+    def put(self, payloads: Mapping[str, bytes]) -> None:
+        """Keep payloads by their SHA-256. Raises `OSError`; then none of them may be referred to."""
+        new = {sha256: payload for sha256, payload in payloads.items() if sha256 not in self._kept}
+        folders = {self.path(sha256).parent for sha256 in new}
+        for folder in folders:
+            make_folder(folder)
+        for sha256, payload in new.items():
+            path = self.path(sha256)
+            if path.is_file() and digest_of(path) == sha256:
+                sync_file(path)
+            else:
+                write_whole(path, [payload])
+        for folder in folders:
+            sync_folder(folder)
+            sync_folder(self.folder)
+        self._kept.update(new)
+
+    def forget(self) -> None:
+        """Trust nothing that was written before: after a failed write or sync."""
+        self._kept.clear()
+
+    def get(self, sha256: str) -> bytes:
+        """The payload; raises `LedgerDamaged` where it is missing or not what was written."""
+        path = self.path(sha256)
+        try:
+            payload = path.read_bytes()
+        except FileNotFoundError as error:
+            raise LedgerDamaged(self.ledger_folder, self.where(sha256), "the file is missing") from error
+        if hashlib.sha256(payload).hexdigest() != sha256:
+            raise LedgerDamaged(self.ledger_folder, self.where(sha256), "its content is not what its name says")
+        return payload
+
+    def where(self, sha256: str) -> str:
+        """The path of a payload inside of the ledger, as it is shown."""
+        return f"{FOLDER}/{sha256[:2]}/{sha256}"
+
+    def files(self) -> Iterator[Path]:
+        """Every file in the objects' folder, whatever it is."""
+        return (path for path in sorted(self.folder.rglob("*")) if not path.is_dir())
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    hashed = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(_CHUNK_BYTES):
+            hashed.update(piece)
+    return hashed.hexdigest()

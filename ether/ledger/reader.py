@@ -1,0 +1,296 @@
+"""The ledger of a session, read: also while it is written, also where nothing can be written.
+
+Promises: what it returns was checked against its checksum; anything else raises `LedgerDamaged` and says where. It
+changes nothing in the folder. It never holds up the writer: what it reads, it reads in short pieces.
+
+The trap: an iteration may see what is appended while it lasts. Rows never change, so nothing is seen twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from operator import attrgetter, itemgetter
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+from ether.errors import LedgerDamaged, LedgerFailed
+from ether.ledger import schema
+from ether.ledger.failures import translated
+from ether.ledger.objects import Objects
+from ether.ledger.rows import COLUMNS
+from ether.ledger.seal import SEAL
+from ether.ledger.stored_record import StoredRecord, record_of
+from ether.wire.facts import GapFact, OutboxFacts
+from ether.wire.json_text import dumps, loads
+from ether.wire.topics import OUTSIDE, matches
+
+_PIECE_ROWS = 500
+_FEWEST_ROWS = 20
+_MOST_STREAMS = 50
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM entries"
+_LAST_ROW = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSummary:
+    """What a ledger has of a topic. `first` and `last` are the times of the first and last that came, in unix seconds
+    by the sources' clocks."""
+
+    topic: str
+    kind: str
+    count: int
+    first: float
+    last: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a ledger has of a run; see `TopicSummary`."""
+
+    run: str
+    count: int
+    first: float
+    last: float
+
+
+class LedgerReader:
+    """Reads one ledger. A context manager. Not locked: one thread at a time."""
+
+    def __init__(self, folder: Path, connection: sqlite3.Connection, *, sealed: bool) -> None:
+        """Made by `LedgerReader.open`."""
+        self._sealed = sealed
+        self.folder = folder
+        self._connection = connection
+        self._objects = Objects(folder)
+        self.schema_version = schema.check_version(connection, folder)
+        meta = schema.meta_of(connection)
+        self.session, self.created = meta.get("session", ""), float(meta.get("created", "0"))
+
+    @classmethod
+    def open(cls, folder: Path) -> LedgerReader:
+        """Open the folder's ledger; raises `LedgerFailed` where there is none, `SchemaTooNew`, `LedgerDamaged`."""
+        folder = Path(folder).absolute()
+        if not (folder / schema.DATABASE).is_file():
+            raise LedgerFailed(folder, f"there is no {schema.DATABASE} in it: this is no ledger")
+        schema.refuse_log_on_read_only(folder)
+        with translated(folder):
+            sealed = (folder / SEAL).exists()
+            connection = schema.connect(folder, write=False, sealed=sealed)
+            try:
+                return cls(folder, connection, sealed=sealed)
+            except BaseException:
+                connection.close()
+                raise
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    def __enter__(self) -> LedgerReader:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def records(
+        self, *, kinds: Sequence[str] = ("data", "record"), topic: str | None = None, source: str | None = None,
+        run: str | None = None, since: float | None = None, until: float | None = None, after_row: int = 0,
+        newest_first: bool = False, limit: int | None = None,
+    ) -> Iterator[StoredRecord]:  # fmt: skip
+        """The records in the order in which they came.
+
+        `topic` is a user's topic or filter (`camera/+`); `since` and `until` (included) are unix seconds by the
+        sources' clocks; `after_row` leaves out that row and all before it, also with `newest_first`. `kinds=()` means
+        all of them.
+        """
+        conditions, values = "", []
+        for condition, value in (("time >= ?", since), ("time <= ?", until)):
+            if value is not None:
+                conditions += f" AND {condition}"
+                values.append(value)
+        origins = self._origins(tuple(kinds), topic, source, run)
+        if origins is None:
+            found = self._pieces(conditions, values, after_row, newest_first)
+        elif len(origins) <= _MOST_STREAMS:
+            # Each by the index, in order, and then into one another: what is rare is not searched for among the rest.
+            rows = max(_PIECE_ROWS // max(len(origins), 1), _FEWEST_ROWS)
+            streams = [
+                self._pieces(f"{conditions} AND origin = ?", [*values, origin], after_row, newest_first, rows)
+                for origin in origins
+            ]
+            found = heapq.merge(*streams, key=attrgetter("row"), reverse=newest_first)
+        else:
+            several = f"{conditions} AND +origin IN (SELECT value FROM json_each(?))"
+            found = self._pieces(several, [*values, dumps(origins).decode()], after_row, newest_first)
+        return islice(found, limit)
+
+    def record(self, message_id: str) -> StoredRecord | None:
+        """The message, recorded value or call of that id."""
+        found = self._found("id = ? AND kind NOT IN ('context', 'artifact') ORDER BY row LIMIT 1", message_id)
+        return found[0] if found else None
+
+    def by_row(self, row: int) -> StoredRecord | None:
+        """The record in that row."""
+        found = self._found("row = ?", row)
+        return found[0] if found else None
+
+    def children(self, message_id: str) -> list[StoredRecord]:
+        """What the message led to: everything that names it as a parent, log records left out."""
+        return [record for record in self._that_name(message_id) if record.kind != "log"]
+
+    def logs_of(self, message_id: str) -> list[StoredRecord]:
+        """The log records that were made while the message was handled: those that name it as a parent."""
+        # told to the database, which a message that led to 100,000 others would otherwise make us read
+        return self._found(
+            "kind = 'log' AND row IN (SELECT row FROM parents WHERE parent = ?) ORDER BY row", message_id
+        )
+
+    def context(self, sha256: str) -> dict[str, object] | None:
+        """The context of that hash; raises `LedgerDamaged` where it is not what its hash says."""
+        content = self.artifact(sha256)
+        return None if content is None else cast("dict[str, object]", loads(content.decode(), strict=True))
+
+    def artifact(self, sha256: str) -> bytes | None:
+        """The content of that hash, None where it is not here; raises `LedgerDamaged`."""
+        if self._all("SELECT 1 FROM contents WHERE sha256 = ?", sha256):
+            return self._content(sha256)
+        return self._object(sha256) if self._objects.path(sha256).is_file() else None
+
+    def topics(self) -> list[TopicSummary]:
+        """What there is on each topic, by its name."""
+        found = self._summaries("topic, kind", "kind IN ('data', 'record')")
+        return [TopicSummary(*row) for row in found]
+
+    def sources(self) -> list[str]:
+        """Everybody that something is from."""
+        return [source for (source,) in self._all("SELECT DISTINCT source FROM origins ORDER BY source")]
+
+    def runs(self) -> list[RunSummary]:
+        """The runs that records belong to, in the order in which they began."""
+        return [RunSummary(*row) for row in sorted(self._summaries("run", "run != ''"), key=itemgetter(2))]
+
+    def _summaries(self, by: str, where: str) -> list[tuple[Any, ...]]:
+        """From the index, and the first and the last row of each."""
+        each = "SELECT origin, count(*) AS n, min(row) AS a, max(row) AS b FROM records GROUP BY origin"
+        summed = (
+            f"SELECT {by}, sum(n) AS n, min(a) AS a, max(b) AS b FROM origins JOIN ({each}) USING (origin)"
+            f" WHERE {where} GROUP BY {by}"
+        )
+        ends = "JOIN records AS first ON first.row = a JOIN records AS last ON last.row = b"
+        return self._all(f"SELECT {by}, n, first.time, last.time FROM ({summed}) {ends} ORDER BY {by}")
+
+    def outboxes(self) -> list[OutboxFacts]:
+        """What is known of each outbox: where it stands, what its source has given out, what is missing in between."""
+        gaps: dict[str, list[GapFact]] = {}
+        for record in self.records(kinds=("gap",)):
+            gaps.setdefault(record.outbox, []).append(_gap_fact(record))
+        asked = "SELECT outbox, source, highest, head, last FROM outboxes ORDER BY source, outbox"
+        facts = [
+            OutboxFacts(outbox, source, highest, head, tuple(gaps.pop(outbox, ())), last)
+            for outbox, source, highest, head, last in self._all(asked)
+        ]
+        return facts + [_lost_here(tuple(left)) for left in gaps.values()]
+
+    def duplicates(self) -> int:
+        """How many messages and recorded values stand here more than once, counted from the ids."""
+        twice = "SELECT count(*) - 1 AS again FROM entries WHERE id != '' AND kind IN ('data', 'record') GROUP BY id"
+        return int(self._all(f"SELECT coalesce(sum(again), 0) FROM ({twice} HAVING again > 0)")[0][0])
+
+    def count(self) -> int:
+        """How many rows there are."""
+        return int(self._all("SELECT coalesce(max(row), 0) FROM records")[0][0])
+
+    def _that_name(self, parent: str) -> list[StoredRecord]:
+        return self._found("row IN (SELECT row FROM parents WHERE parent = ?) ORDER BY row", parent)
+
+    def _origins(
+        self, kinds: tuple[str, ...], topic: str | None, source: str | None, run: str | None
+    ) -> list[int] | None:
+        """The origins of these kinds, and so on; None for all."""
+        if not kinds and topic is source is run is None:
+            return None
+        asked = "SELECT origin, kind, source, run, topic FROM origins"
+        topics = None if topic is None else set(self._topics_like(topic))
+        return [
+            origin for origin, its_kind, its_source, its_run, its_topic in self._all(asked)
+            if (not kinds or its_kind in kinds) and source in (None, its_source) and run in (None, its_run)
+            and (topics is None or its_topic in topics)
+        ]  # fmt: skip
+
+    def _topics_like(self, topic_filter: str) -> list[str]:
+        if "+" not in topic_filter and "#" not in topic_filter:
+            return [topic_filter]
+        outside = topic_filter.startswith(OUTSIDE)
+        pattern = topic_filter.removeprefix(OUTSIDE)
+        topics = (topic for (topic,) in self._all("SELECT DISTINCT topic FROM origins"))
+        return [
+            topic for topic in topics
+            if topic.startswith(OUTSIDE) == outside and matches(pattern, topic.removeprefix(OUTSIDE))
+        ]  # fmt: skip
+
+    def _pieces(
+        self, conditions: str, values: list[Any], after_row: int, newest_first: bool, piece: int = _PIECE_ROWS
+    ) -> Iterator[StoredRecord]:
+        """In short pieces, between which nothing is held that the writer could wait for."""
+        low, high = after_row, _LAST_ROW
+        order = "row DESC" if newest_first else "row"
+        asked = f"{_SELECT} WHERE row > ? AND row < ?{conditions} ORDER BY {order} LIMIT ?"
+        while rows := self._all(asked, low, high, *values, piece):
+            for row in rows:
+                yield self._checked(row)
+            if len(rows) < piece:
+                return
+            low, high = (low, int(rows[-1][0])) if newest_first else (int(rows[-1][0]), high)
+
+    def _found(self, where: str, value: object) -> list[StoredRecord]:
+        return [self._checked(row) for row in self._all(f"{_SELECT} WHERE {where}", value)]
+
+    def _checked(self, row: tuple[object, ...]) -> StoredRecord:
+        try:
+            return record_of(row, self._content, self._object)
+        except (ValueError, TypeError) as error:
+            raise LedgerDamaged(self.folder, f"row {row[0]}", str(error)) from error
+
+    def _object(self, sha256: str) -> bytes:
+        with translated(self.folder):
+            return self._objects.get(sha256)
+
+    def _content(self, sha256: str) -> bytes:
+        kept = self._all("SELECT payload FROM contents WHERE sha256 = ?", sha256)
+        if not kept:
+            raise LedgerDamaged(self.folder, f"content {sha256}", "it is missing")
+        payload = bytes(kept[0][0])
+        if hashlib.sha256(payload).hexdigest() != sha256:
+            raise LedgerDamaged(self.folder, f"content {sha256}", "it is not what its hash says")
+        return payload
+
+    def _all(self, asked: str, *values: object) -> list[tuple[Any, ...]]:
+        with translated(self.folder):
+            found = self._connection.execute(asked, values).fetchall()
+            if self._sealed and not (self.folder / SEAL).exists():
+                # Without a lock it was read as a file that nobody changes; a writer has come, perhaps in the middle.
+                self._sealed = False
+                self._connection.close()
+                self._connection = schema.connect(self.folder, write=False)
+                found = self._connection.execute(asked, values).fetchall()
+            return found
+
+
+def _gap_fact(record: StoredRecord) -> GapFact:
+    more = record.more
+    return GapFact(
+        int(cast(int, more.get("first", record.number))), int(cast(int, more.get("last", record.number))),
+        str(more.get("why", "")), cast("dict[str, object]", more.get("topics") or {}), record.time or record.received,
+    )  # fmt: skip
+
+
+def _lost_here(gaps: tuple[GapFact, ...]) -> OutboxFacts:
+    """Rows that the ledger itself has lost (see `ether.ledger.writer`), as if an outbox had given them up."""
+    rows = sum(gap.last - gap.first + 1 for gap in gaps)
+    return OutboxFacts("", "the ledger itself", rows, rows, gaps)

@@ -1,0 +1,88 @@
+"""The seal of a ledger that was closed: hashes of every file, and of every page of the database.
+
+    seal    text for `sha256sum -c seal`: a line for each file; the last line is the SHA-256 of all lines before it
+    pages   the SHA-256 of each page of ledger.db, 32 bytes each, so that a damaged place can be told
+
+Promise: with a seal that fits, no bit of any file in the folder differs from when it was closed. The trap: the seal
+finds what happens to a disk. Who may write to the folder may write a new seal, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from ether.ledger.durable import sync_folder, write_whole
+from ether.ledger.head import NAME as HEAD
+from ether.ledger.objects import Objects, digest_of
+from ether.ledger.schema import DATABASE, PAGE_BYTES
+
+SEAL = "seal"
+PAGES = "pages"
+_TITLE = "# ether ledger, seal 1: check with sha256sum -c seal"
+_LAST = "# sha256 of the lines above: "
+
+
+class Seal(NamedTuple):
+    """What a seal says: the SHA-256 of each file by its path in the folder. `whole`: the seal itself is unharmed."""
+
+    files: Mapping[str, str]
+    whole: bool
+
+
+def seal(folder: Path, connection: sqlite3.Connection) -> str | None:
+    """Bring everything into ledger.db, close it and seal the folder; returns why that was not possible, None if it was.
+
+    Raises `sqlite3.Error` and `OSError`."""
+    busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    connection.close()
+    if busy:
+        return "somebody was reading it"
+    page_hashes, database = _hashed_pages(folder)
+    write_whole(folder / PAGES, page_hashes)
+    lines = [_TITLE, f"{database}  {DATABASE}", f"{digest_of(folder / HEAD)}  {HEAD}"]
+    lines.append(f"{hashlib.sha256(b''.join(page_hashes)).hexdigest()}  {PAGES}")
+    lines += [f"{path.name}  {path.relative_to(folder).as_posix()}" for path in Objects(folder).files()]
+    text = "".join(f"{line}\n" for line in lines)
+    write_whole(folder / SEAL, [f"{text}{_LAST}{hashlib.sha256(text.encode()).hexdigest()}\n".encode()])
+    sync_folder(folder)
+    return None
+
+
+def _hashed_pages(folder: Path) -> tuple[list[bytes], str]:
+    """The SHA-256 of each page of the database, and of all of it in hexadecimal."""
+    hashes, whole = [], hashlib.sha256()
+    for page in pages_of(folder):
+        hashes.append(hashlib.sha256(page).digest())
+        whole.update(page)
+    return hashes, whole.hexdigest()
+
+
+def pages_of(folder: Path) -> Iterator[bytes]:
+    """The database's pages. Only where no connection of this process is open: closing a file drops SQLite's locks."""
+    with open(folder / DATABASE, "rb") as file:
+        while page := file.read(PAGE_BYTES):
+            yield page
+
+
+def unseal(folder: Path) -> None:
+    """Take the seal away, before anything is written. Raises `OSError`."""
+    if (folder / SEAL).exists():
+        (folder / SEAL).unlink()
+        sync_folder(folder)
+    (folder / PAGES).unlink(missing_ok=True)
+
+
+def read_seal(folder: Path) -> Seal | None:
+    """The folder's seal, None where it is not sealed. Raises `OSError`."""
+    try:
+        content = (folder / SEAL).read_bytes()
+    except FileNotFoundError:
+        return None
+    text, found, digest = content.rpartition(_LAST.encode())
+    whole = bool(found) and digest == hashlib.sha256(text).hexdigest().encode() + b"\n"
+    lines = (line.partition("  ") for line in text.decode(errors="replace").splitlines() if not line.startswith("#"))
+    return Seal({path: sha256 for sha256, _, path in lines}, whole)

@@ -1,0 +1,1 @@
+"""Log records on their way to the session, and the file that keeps them."""

@@ -1,0 +1,163 @@
+"""The context of an instance: what explains every value that it makes.
+
+Who it is (name, birth, epoch), of which class with which arguments, from which code, configured how, on which machine,
+with which packages. It is made once, when the instance is built, sent once, and referred to by its SHA-256 after that.
+
+    about = configuration_facts(config.model_dump(mode="json"), yaml_text, "ether.yaml")     # once, in the main program
+    context = make_context(InstanceFacts("camera", birth, 1, "lab.Camera", Camera), configuration=about.described)
+    for entry in unsent(context.entries(time.time()), sent): ...     # artifacts first; `sent` is a set of the process
+
+Promises: the same facts make the same bytes; nothing of the process's environment variables is in them; secrets are
+masked (see `secrets`). Nothing here is imported when ether is, and no message waits for it. The trap: it asks git,
+which takes some 20 ms, so it belongs beside the building of the instance and not on a message's way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ether.ledger.artifacts import Artifact, artifact
+from ether.provenance.code_identity import code_identity
+from ether.provenance.environment import environment
+from ether.provenance.machine import machine_facts
+from ether.provenance.plain_values import plain
+from ether.provenance.secrets import MASK, is_secret_name, masked, masked_configuration, masked_yaml
+from ether.version import VERSION
+from ether.wire.codec import JSON, OCTETS
+from ether.wire.entries import Entry
+
+FORM = 1
+"""The form of a context, so that a later reader knows what it has before it."""
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFacts:
+    """Who makes values. `class_path` `__main__` without a class is a program that joined a session; `registry` are its
+    class's marks from the configuration, as plain data."""
+
+    name: str
+    birth: str = ""
+    epoch: int = 0
+    class_path: str = "__main__"
+    class_object: type | None = None
+    args: Sequence[object] = ()
+    kwargs: Mapping[str, object] = field(default_factory=dict)
+    registry: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A part of contexts that several share: what is said of it, and what that refers to."""
+
+    described: Mapping[str, Any]
+    artifacts: tuple[Artifact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A context and everything that it refers to by hash."""
+
+    sha256: str
+    content: bytes
+    artifacts: tuple[Artifact, ...]
+
+    def entries(self, time_s: float) -> Iterator[Entry]:
+        """As entries, without a number: what is referred to comes before what refers to it."""
+        yield from artifact_entries(self.artifacts, time_s)
+        yield Entry(0, "context", "", self.sha256, 0, time_s, (), "", JSON, self.content)
+
+
+def artifact_entries(artifacts: Sequence[Artifact], time_s: float) -> Iterator[Entry]:
+    """Artifacts as entries, each once."""
+    for made in dict.fromkeys(artifacts):
+        yield Entry(0, "artifact", made.name, made.sha256, 0, time_s, (), "", OCTETS, made.content)
+
+
+def unsent(entries: Iterable[Entry], sent: set[str]) -> Iterator[Entry]:
+    """Of entries that are named by their hash those that are not in `sent`, which they are added to: several contexts
+    of a process refer to the same artifacts."""
+    for entry in entries:
+        if entry.id not in sent:
+            sent.add(entry.id)
+            yield entry
+
+
+def make_context(
+    facts: InstanceFacts,
+    *,
+    configuration: Mapping[str, Any] = _NOTHING,
+    clock_offset_s: float | None = None,
+) -> Context:
+    """The context of one instance of this process.
+
+    `configuration` is the `described` of `configuration_facts()`; its artifacts are sent by who made them.
+    `clock_offset_s`: seconds that this machine's clock is ahead of the session's, None where nobody has measured it.
+    """
+    code = code_identity(facts.class_path, facts.class_object)
+    packages = environment()
+    told = {
+        "form": FORM,
+        "ether": VERSION,
+        "instance": facts.name,
+        "birth": facts.birth,
+        "epoch": facts.epoch,
+        "class": facts.class_path,
+        "args": _positional(facts),
+        "kwargs": {name: _argument(name, value) for name, value in facts.kwargs.items()},
+        "registry": plain(facts.registry),
+        "code": code.described,
+        "configuration": dict(configuration) or None,
+        "machine": machine_facts(),
+        "environment": packages.described,
+        "clock_offset_s": clock_offset_s,
+    }
+    content = canonical(told)
+    return Context(hashlib.sha256(content).hexdigest(), content, (*code.artifacts, packages.listed))
+
+
+def configuration_facts(
+    plain_config: Mapping[str, Any], yaml_text: str | None = None, file: str | None = None
+) -> Facts:
+    """A session's configuration: the merged one as plain JSON data, and its YAML as it was written, where there is a
+    file. Secrets are masked in both; the digest is that of what is kept."""
+    merged = artifact("configuration.json", canonical(masked_configuration(plain_config)))
+    described: dict[str, Any] = {"sha256": merged.sha256, "file": file, "yaml": None}
+    if yaml_text is None:
+        return Facts(described, (merged,))
+    written = artifact(file or "configuration.yaml", masked_yaml(yaml_text).encode("utf-8", "surrogateescape"))
+    return Facts({**described, "yaml": written.sha256}, (merged, written))
+
+
+def canonical(value: object) -> bytes:
+    """JSON whose bytes depend on the value alone: keys sorted, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _positional(facts: InstanceFacts) -> list[Any]:
+    names = _parameter_names(facts)
+    return [_argument(names[n] if n < len(names) else "", value) for n, value in enumerate(facts.args)]
+
+
+def _parameter_names(facts: InstanceFacts) -> list[str]:
+    """Of the class's positional parameters: what is given by place may be a secret by its parameter's name."""
+    if facts.class_object is None or not facts.args:
+        return []
+    try:
+        parameters = inspect.signature(facts.class_object).parameters.values()
+    except (TypeError, ValueError):  # classes written in C
+        return []
+    return [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+
+
+def _argument(name: str, value: object) -> Any:
+    secret = is_secret_name(name)
+    if secret and not isinstance(value, (str, bytes, int, float, list, tuple, Mapping, type(None))):
+        return MASK
+    return masked(plain(value), secret=secret)

@@ -1,0 +1,1 @@
+"""What was recorded, as values, tables and exports."""

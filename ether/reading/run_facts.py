@@ -1,0 +1,76 @@
+"""The named runs of a ledger: their recorded facts, read and put together; the records of a run and its trials.
+
+The trap: a ledger may have facts that no run of ours makes (another version's): those are passed over and logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from ether.errors import PayloadError, QueryMistake
+from ether.ledger.reader import LedgerReader
+from ether.log import get_ether_logger
+from ether.reading.data import Data
+from ether.runs.trial_rules import RunState, replay
+from ether.wire.run_ids import latest
+
+logger = get_ether_logger("data")
+
+WhichTrials = int | Sequence[int] | Literal["all"]
+"""A trial, several, or all of a run."""
+
+
+def runs_in(reader: LedgerReader, run: str | None = None) -> dict[str, RunState]:
+    """What the ledger says of each named run, or of that one, by id, in the order in which they began."""
+    return replay(_facts(reader, run))
+
+
+def of_run(data: Data, trial: WhichTrials | None) -> Data:
+    """The same records with the run's name read: `dose` means the last run of that name, `dose/2` the second. `trial`
+    holds them to those of trials that are done, each of the attempt that counts. Raises `QueryMistake`."""
+    name = data.query.run
+    if name is None:
+        if trial is None:
+            return data
+        raise QueryMistake("trial= needs run=, the run whose trials are meant")
+    with LedgerReader.open(data.folder) as reader:
+        there = [summary.run for summary in reader.runs()]
+        run = name if name in there else latest(name, there) or name
+        attempts = None if trial is None else _attempts(runs_in(reader, run).get(run), run, trial)
+    said = data.query.said if trial is None else {**data.query.said, "trial": _told(trial)}
+    return Data(data.folder, replace(data.query, run=run, attempts=attempts, said=said))
+
+
+def _attempts(state: RunState | None, run: str, wanted: WhichTrials) -> dict[int, int]:
+    """Which attempt of each trial counts."""
+    if state is None:
+        raise QueryMistake(f"{run!r} is no named run of this ledger, so it has no trials")
+    counts = {number: found.counts for number, found in state.trials.items() if found.counts is not None}
+    if wanted == "all":
+        return counts
+    numbers = [wanted] if isinstance(wanted, int) else list(wanted)
+    for number in numbers:
+        if number not in counts:
+            raise QueryMistake(f"trial {number!r} of run {run!r} is not done; {_told_done(counts)}")
+    return {number: counts[number] for number in numbers if isinstance(number, int)}
+
+
+def _told(trial: WhichTrials) -> str:
+    return str(trial) if isinstance(trial, (int, str)) else ", ".join(map(str, trial))
+
+
+def _told_done(counts: Mapping[int, int]) -> str:
+    return f"done are {', '.join(map(str, sorted(counts)))}" if counts else "none is"
+
+
+def _facts(reader: LedgerReader, run: str | None) -> Iterator[tuple[str, float, Mapping[str, Any]]]:
+    for record in reader.records(kinds=("run",), topic=None if run is None else f"{run}/#"):
+        try:
+            value = record.value
+        except PayloadError as error:
+            logger.warning("the fact in row %d of %s cannot be read: %s", record.row, reader.folder, error)
+            continue
+        if isinstance(value, dict):
+            yield record.topic, record.time, value

@@ -1,0 +1,1 @@
+"""Records as tables, one module for each library."""

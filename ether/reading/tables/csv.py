@@ -1,0 +1,70 @@
+"""Records as CSV, with a JSON file beside it that says what the columns hold. Needs no library.
+
+RFC 4180, UTF-8. An empty cell is nothing, an empty text is `""`, which is why the writing is done here: the standard
+library's writer of Python 3.11 writes both alike. Times are ISO 8601 in UTC with microseconds; numbers are written so
+that they are read back exactly; bytes and bodies are base64; arrays, lists and whatever else JSON carries are JSON.
+
+The trap: spreadsheets round, and take texts for dates. The file is right; look at what opened it.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+from collections.abc import Iterable, Mapping
+from typing import Any, TextIO
+
+from ether.reading.columns import Form, json_text
+from ether.reading.tables.body import body_of
+
+SIDECAR = ".json"
+_QUOTED = frozenset(',"\r\n')
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+READING = {
+    "time": "ISO 8601, UTC",
+    "empty cell": "None, or the value has no such key; an empty text is a pair of quotes",
+    "bytes": "base64",
+    "complex": "as Python writes it",
+    "array": "JSON, nested lists in C order",
+    "list": "JSON",
+    "json": "JSON",
+    "body": "base64 of a body as it travels on the wire, application/vnd.ether.binary",
+}
+"""How cells are to be read, for the file beside."""
+
+
+def write_csv(file: TextIO, forms: Mapping[str, Form], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the heading and the rows. The file must leave line ends as they are."""
+    file.write(",".join(map(_quoted, forms)) + "\r\n")
+    file.writelines(",".join(_cell(row.get(name), name, form) for name, form in forms.items()) + "\r\n" for row in rows)
+
+
+def _cell(cell: Any, name: str, form: Form) -> str:
+    if cell is None:
+        return ""
+    if name == "time":
+        moment = _EPOCH + datetime.timedelta(microseconds=round(cell * 1_000_000))
+        return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    match form.kind:
+        case "text":
+            return _quoted(cell)
+        case "bool":
+            return "true" if cell else "false"
+        case "bytes":
+            return base64.b64encode(cell).decode() or '""'
+        case "body":
+            return base64.b64encode(body_of(cell)).decode()
+        case "array" | "list" | "json":
+            return _quoted(json_text(cell))
+        case "float":
+            return repr(float(cell))
+        case _:
+            return str(cell)
+
+
+def _quoted(text: str) -> str:
+    if text and text == text.strip() and _QUOTED.isdisjoint(text):
+        return text
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'

@@ -1,0 +1,1 @@
+"""From `ether.record()` to an acknowledged batch: outbox, sender, recorder."""

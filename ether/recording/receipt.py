@@ -1,0 +1,44 @@
+"""What becomes of a value that is to be saved, as whoever saved it holds it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ether.connection.deadline import Deadline
+
+WAIT_S = 10.0
+
+
+class Fates(Protocol):
+    """Who knows what has become of entries."""
+
+    def is_saved(self, number: int, topic: str | None) -> bool: ...
+    def wait(self, number: int, topic: str | None, message_id: str, deadline: Deadline) -> None: ...
+
+
+class Saved:
+    """A value on its way to the disk of a recorder.
+
+    `id` is its message id, by which `ether.data()` and `ether why` find it later.
+    """
+
+    __slots__ = ("_fates", "_number", "_topic", "id")
+
+    def __init__(self, fates: Fates, number: int, topic: str | None, message_id: str) -> None:
+        """`topic` is None for what every recorder keeps."""
+        self.id = message_id
+        self._fates, self._number, self._topic = fates, number, topic
+
+    @property
+    def done(self) -> bool:
+        """True once it is on disk, synced."""
+        return self._fates.is_saved(self._number, self._topic)
+
+    def wait(self, timeout_s: float = WAIT_S) -> None:
+        """Return when it is on disk, synced. Raises `NotSaved`: at once where a recorder says that it cannot write, and
+        why; after `timeout_s` seconds without a word. It stays in the outbox then, and is saved when that is possible;
+        unless `lost` says that the outbox has given it up."""
+        self._fates.wait(self._number, self._topic, self.id, Deadline(timeout_s))
+
+    def __repr__(self) -> str:
+        return f"<Saved {self.id}: {'on disk' if self.done else 'on its way'}>"

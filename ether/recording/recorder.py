@@ -1,0 +1,280 @@
+"""The recorder: an ordinary instance that brings what the session saves to disk.
+
+    instances:
+      recorder2: {class_path: ether.recording.recorder.Recorder, kwargs: {folder: /mnt/lab/bench, topics: ["camera/#"]}}
+
+A session that records has one, `recorder`, without being asked; more may run, on other machines, too. Batches come in
+on the network thread, which only queues them. One thread writes: whatever has come meanwhile goes into one
+transaction, is synced, and is acknowledged then, outbox by outbox.
+
+Promises: nothing is acknowledged that is not on disk; what cannot be written is said to whoever waits for it, at once,
+and is sent again when there is room. The trap: a receipt covers every number before it, so a batch that comes out of
+turn is not stored, and its sender begins again behind what was acknowledged.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ether.connection.extension import Attached
+from ether.connection.link import Inbound, Link
+from ether.decorators import ether_get
+from ether.errors import DecodeError, EtherError, LedgerError, PayloadError
+from ether.ledger.places import default_folder, leave_pointer
+from ether.ledger.reader import LedgerReader
+from ether.ledger.writer import LedgerWriter
+from ether.log import get_ether_logger
+from ether.reading.run_facts import runs_in
+from ether.recording.completeness_rules import prove
+from ether.recording.passive_capture import Overheard
+from ether.recording.recorder_rules import ALL, RecorderAbout
+from ether.wire.entries import Batch, Entry, unpack_batch
+from ether.wire.facts import NOT_HERE
+from ether.wire.topics import SessionTopics
+
+logger = get_ether_logger("Ether")
+
+_AT_ONCE_BYTES = 32 << 20
+_AT_ONCE_COUNT = 256
+_NICE = 5
+"""About a third of the share of the others, when all want the processor."""
+
+_LOOK_S = 1.0
+_ACK_S = 2.0
+_CLOSE_S = 10.0
+_OVERHEARD_MOST = 20_000
+"""What was overheard waits here while the disk takes nothing. Nobody else has it, so what is beyond that is lost."""
+
+
+class _Work(NamedTuple):
+    """What one transaction keeps."""
+
+    batches: list[Batch]
+    loose: list[tuple[str, Entry]]
+    inbound: list[Inbound]
+    ends: bool
+
+
+class Recorder(Attached):
+    """Records a session. `topics` are filters of users' topics, or "all"; `folder` is the ledger's place, the user's
+    data folder if left out. `logs` says whether log records and changes of state are kept, too, `strangers` whether
+    messages of programs that are not Ether's are, on the session's own topics."""
+
+    def __init__(
+        self,
+        topics: str | Sequence[str] = ALL,
+        folder: str | None = None,
+        logs: bool = True,
+        strangers: bool = True,
+    ) -> None:
+        self._filters = None if topics == ALL else tuple([topics] if isinstance(topics, str) else topics)
+        self._place = folder
+        self._logs = logs
+        self._strangers = strangers
+        self._queue: queue.SimpleQueue[Inbound | tuple[str, Entry] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._problem = ""
+        self._warned = False
+        self._loose: list[tuple[str, Entry]] = []
+        self._unheard = 0
+        self._overflowed = self._told_lost = 0
+
+    # -- coming and going
+
+    def attach(self, link: Link, topics: SessionTopics, name: str) -> None:
+        """Begin to record; raises `LedgerError`."""
+        self._link, self._topics, self._name = link, topics, name
+        self._birth = os.urandom(8).hex()
+        self._folder = Path(self._place).absolute() if self._place else default_folder(topics.session, os.environ)
+        self._writer = LedgerWriter.open(self._folder, topics.session)
+        if self._place:
+            leave_pointer(topics.session, self._folder, os.environ)
+        self._thread = threading.Thread(target=self._run, name="ether-recorder", daemon=True)
+        self._thread.start()
+        self._receive = self._take
+        link.listen(topics.record(name), self._receive, now=self._take)
+        self._overheard = Overheard(
+            link, topics, self._filters, self._overhear, logs=self._logs, strangers=self._strangers
+        )
+        link.announce(topics.recorder(name), RecorderAbout(name, self._birth, self._filters).to_value())
+        logger.info("%s records to %s", name, self._folder)
+
+    def detach(self) -> None:
+        """Keep what has come, and close the ledger. Twice is fine."""
+        if self._closing or self._thread is None:
+            return
+        self._closing = True
+        if self._link.transport.connected:
+            try:
+                self._link.withdraw(self._topics.recorder(self._name))
+            except EtherError as error:
+                logger.debug("%s could not take its description back: %s", self._name, error)
+        self._overheard.close()
+        self._queue.put(None)
+        self._thread.join(_CLOSE_S)
+        self._writer.close()
+
+    def _take(self, inbound: Inbound) -> bool:
+        """On the transport's thread."""
+        self._queue.put(inbound)
+        return True
+
+    def _overhear(self, item: tuple[str, Entry]) -> None:
+        """On the transport's thread."""
+        if self._queue.qsize() < _OVERHEARD_MOST:
+            self._queue.put(item)
+        else:
+            self._unheard += 1
+
+    # -- writing
+
+    def _run(self) -> None:
+        _give_way()
+        ends = False
+        while not ends:
+            try:
+                work = self._gather()
+                ends = work.ends
+                self._keep(work)
+            except Exception:  # this loop must outlive every batch: whoever is not answered sends again
+                logger.exception("%s could not keep what came", self._name)
+
+    def _gather(self) -> _Work:
+        """What has come: at least one thing, after a while none."""
+        work = _Work([], [], [], False)
+        size = 0
+        try:
+            item = self._queue.get(timeout=_LOOK_S)
+        except queue.Empty:
+            return work
+        while item is not None:
+            if isinstance(item, Inbound):
+                size += self._note_batch(item, work)
+            else:
+                work.loose.append(item)
+                size += len(item[1].payload)
+            if size > _AT_ONCE_BYTES or len(work.batches) >= _AT_ONCE_COUNT:
+                return work
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return work
+        return work._replace(ends=True)
+
+    def _note_batch(self, inbound: Inbound, work: _Work) -> int:
+        work.inbound.append(inbound)
+        try:
+            value = inbound.unpack().value
+            if not isinstance(value, bytes):
+                raise DecodeError("it is no batch of entries")
+            batch = unpack_batch(value)
+        except PayloadError as error:
+            logger.error("%s was sent what it cannot keep, on %s: %s", self._name, inbound.delivery.topic, error)
+            return 0
+        work.batches.append(self._beginning_where_it_can(batch))
+        return len(value)
+
+    def _beginning_where_it_can(self, batch: Batch) -> Batch:
+        """What its outbox has forgotten before this recorder knew of it, another one has."""
+        known = self._writer.highest(batch.outbox)
+        if known >= batch.base:
+            return batch
+        more = {"first": known + 1, "last": batch.base, "why": NOT_HERE}
+        gap = Entry(batch.base, "gap", "", "", 0, time.time(), (), "", None, b"", more)
+        return batch._replace(entries=(gap, *batch.entries))
+
+    def _keep(self, work: _Work) -> None:
+        something = bool(work.batches or work.loose or self._loose)
+        try:
+            upto = self._written(work)
+            if something:
+                self._all_is_well()
+        except LedgerError as error:
+            upto = {batch.outbox: self._writer.highest(batch.outbox) for batch in work.batches}
+            self._is_in_trouble(error)
+        finally:
+            for inbound in work.inbound:
+                inbound.done()
+        for outbox, number in upto.items():
+            self._acknowledge(outbox, number)
+
+    def _written(self, work: _Work) -> dict[str, int]:
+        now = time.time()
+        self._hold(work.loose)
+        upto = self._writer.append(work.batches, now) if work.batches else {}
+        lost = self._unheard + self._overflowed
+        if self._loose or lost > self._told_lost:
+            self._writer.append_loose([*self._loose, *self._gap(lost - self._told_lost, now)], now)
+            self._loose, self._told_lost = [], lost
+        return upto
+
+    def _hold(self, loose: list[tuple[str, Entry]]) -> None:
+        """What was overheard, until it is on disk."""
+        room = max(0, _OVERHEARD_MOST - len(self._loose))
+        self._loose += loose[:room]
+        self._overflowed += len(loose[room:])
+
+    def _gap(self, count: int, now: float) -> list[tuple[str, Entry]]:
+        """Names what was overheard and is lost: strangers' messages, log records, changes of state."""
+        if not count:
+            return []
+        logger.error("%s could not keep %d messages of strangers, log records and states", self._name, count)
+        why = "overheard while the disk took nothing or too little"
+        more = {"first": self._told_lost + 1, "last": self._told_lost + count, "why": why}
+        return [(self._name, Entry(0, "gap", "", "", 0, now, (), "", None, b"", more))]
+
+    def _acknowledge(self, outbox: str, upto: int) -> None:
+        receipt: dict[str, Any] = {"outbox": outbox, "recorder": self._name, "birth": self._birth, "upto": upto}
+        if self._problem:
+            receipt["problem"] = self._problem
+        try:
+            self._link.publish(self._topics.ack(outbox), receipt, timeout_s=_ACK_S)
+        except EtherError as error:
+            logger.debug("a receipt could not be sent; it is asked for again: %s", error)
+
+    def _is_in_trouble(self, error: LedgerError) -> None:
+        if not self._problem:
+            logger.error("%s cannot record: %s. What comes waits at its source.", self._name, error)
+        self._problem = f"{self._name} cannot record: {error}"
+
+    def _all_is_well(self) -> None:
+        if self._problem:
+            logger.warning("%s records again", self._name)
+        self._problem = ""
+        warning = self._writer.warning()
+        if warning is not None and not self._warned:
+            logger.warning("%s: %s", self._name, warning)
+        self._warned = warning is not None
+
+    # -- questions
+
+    @ether_get
+    def runs(self, run: str | None = None) -> list[dict[str, Any]]:
+        """What the ledger says of each named run, or of that one (see `ether.runs.trial_rules.RunState`)."""
+        with LedgerReader.open(self._folder) as reader:
+            return [state.to_value() for state in runs_in(reader, run).values()]
+
+    @ether_get
+    def proof(self) -> dict[str, Any]:
+        """What is on disk and what is missing: `summary`, `durable`, `total`, `duplicates`, `gaps`, `folder`."""
+        with LedgerReader.open(self._folder) as reader:
+            proof = prove(reader.outboxes(), reader.duplicates())
+        return {**asdict(proof), "summary": str(proof), "folder": str(self._folder), "problem": self._problem}
+
+
+def _give_way() -> None:
+    """Where the processor is short, what is recorded goes first and its recording follows: what waits meanwhile is in
+    the outboxes, on disk. Linux knows this for a single thread, the calling one; elsewhere everybody has the same
+    share, because a process would pass it on to all that it starts, and cannot take it back."""
+    if sys.platform == "linux":
+        me = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, me, max(_NICE, os.getpriority(os.PRIO_PROCESS, me)))

@@ -1,0 +1,264 @@
+"""The thread that empties a process's outbox: to disk, to the recorders, and, where nobody takes it, up to the limit.
+
+Promise: it outlives whatever the disk, the broker and the recorders do. The trap: receipts and changes of the
+connection come in on other threads, which only note them here (`has_news`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ether.connection.link import BATCH_OVERHEAD, Inbound, Link, TakeNow
+from ether.errors import EtherError, OutboxFailed, PayloadError, PayloadTooLarge, PublishTimeout, TransportError
+from ether.log import get_ether_logger
+from ether.recording.outbox_file import OutboxFile, adopt
+from ether.recording.outbox_queue import BATCH_BYTES, FULL, Lane
+from ether.recording.recorder_rules import RecorderAbout
+from ether.recording.send_window_rules import SendWindow
+from ether.wire.entries import Entry, pack_batch
+from ether.wire.topics import SessionTopics
+
+if TYPE_CHECKING:
+    from ether.recording.writer import Saver
+
+logger = get_ether_logger("Ether")
+
+_LOOK_S = 0.5
+"""How often ages, limits, a disk that was full and a recorder that nobody has started yet are looked at."""
+_ADOPT_S = 5.0
+_ASK_AT_MOST_S = 30.0
+_SEND_S = 2.0
+_ROOM = 0.1
+"""How much of the limit is given up at a time, so that it does not happen for each entry."""
+
+
+class Sender:
+    """Empties the outbox of one process, and those that dead processes have left beside it."""
+
+    def __init__(self, link: Link, topics: SessionTopics, saver: Saver, file: OutboxFile) -> None:
+        self._link, self._topics, self._saver = link, topics, saver
+        self.path = file.path
+        self._own = Lane(file)
+        self._lanes = [self._own]
+        self._acks: deque[Inbound] = deque()
+        self._connection: deque[bool] = deque()
+        self._next_look = self._next_adoption = self._next_asking = 0.0
+        self._ask_pause_s = _LOOK_S
+        self._problems: dict[str, str] = {}
+        self._receivers: dict[str, TakeNow] = {}
+        self._thread = threading.Thread(target=self._run, name=f"ether-outbox-{link.source}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._link.on_connection.append(self._on_connection)
+        self._listen(self._own)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop; the files are closed. The saver has said that it is closing."""
+        self._thread.join()
+        self._link.on_connection.remove(self._on_connection)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to do beside what is to be saved."""
+        return bool(self._acks or self._connection)
+
+    def _listen(self, lane: Lane) -> None:
+        """A receiver for each lane: `unlisten` must end one of them only."""
+        receive = self._receivers[lane.outbox] = partial(Sender._on_ack, self)
+        self._link.listen(self._topics.ack(lane.outbox), receive, now=receive)
+
+    # -- on other threads
+
+    def _on_ack(self, inbound: Inbound) -> bool:
+        self._acks.append(inbound)
+        self._saver.wake()
+        return True
+
+    def _on_connection(self, up: bool) -> None:
+        self._connection.append(up)
+        self._saver.wake()
+
+    # -- on our own
+
+    def _run(self) -> None:
+        patience_s = 0.0
+        while (fresh := self._saver.take_fresh(patience_s)) is not None:
+            try:
+                patience_s = self._step(fresh)
+            except Exception:  # this loop must outlive everything: what waits in the outbox depends on it
+                logger.exception("the outbox of %s could not be emptied; trying again", self._link.source)
+                patience_s = _LOOK_S
+        for lane in self._lanes:
+            self._close(lane)
+
+    def _close(self, lane: Lane) -> None:
+        if not lane.write():
+            logger.error("%s ends, and its disk takes nothing: %d entries are lost", lane.source, lane.unwritten)
+        self._forget(lane, at_once=True)
+        lane.file.close()
+
+    def _step(self, fresh: list[Entry]) -> float:
+        """One round; seconds until the next one is due."""
+        now = time.monotonic()
+        lost: list[Entry] = []
+        if fresh:
+            self._own.add(fresh)
+        self._take_acks(now)
+        self._meet_recorders(now)
+        look = now >= self._next_look
+        if look:
+            self._next_look = now + _LOOK_S
+            self._look_around(now)
+            lost = self._keep_within_limits()
+        for lane in list(self._lanes):
+            lost += self._send(lane)
+            self._forget(lane, at_once=look)
+            self._end_if_empty(lane)
+        waiting = sum(lane.stored_bytes for lane in self._lanes)
+        self._saver.tell(self._own.levels, waiting, self._problems if self._own.waiting else {}, lost)
+        looks = [left for lane in self._lanes for w in lane.windows.values() if (left := w.look(now)) is not None]
+        return min([self._next_look - now, *looks])
+
+    def _take_acks(self, now: float) -> None:
+        while self._acks:
+            inbound = self._acks.popleft()
+            try:
+                value = inbound.unpack().value
+            except PayloadError:
+                continue
+            finally:
+                inbound.done()
+            match value:
+                case {"outbox": str(outbox), "recorder": str(name), "birth": str(birth), "upto": int(upto), **more}:
+                    ours = [lane for lane in self._lanes if lane.outbox == outbox]
+                    if any(lane.receive(name, birth, upto, now) for lane in ours):
+                        self._note_problem(name, str(more.get("problem") or ""))
+
+    def _note_problem(self, recorder: str, problem: str) -> None:
+        if problem:
+            self._problems[recorder] = problem
+        else:
+            self._problems.pop(recorder, None)
+
+    def _meet_recorders(self, now: float) -> None:
+        recorders = {about.name: about for about in self._saver.recorders()}
+        changes = [self._connection.popleft() for _ in range(len(self._connection))]
+        changes.append(self._link.transport.connected)
+        for lane in self._lanes:
+            lane.meet(recorders, changes, now)
+        for name in self._problems.keys() - recorders.keys():
+            del self._problems[name]
+
+    def _look_around(self, now: float) -> None:
+        for lane in self._lanes:
+            lane.write()
+            lane.batch_bytes = max(1, min(BATCH_BYTES, self._link.transport.max_packet_bytes - BATCH_OVERHEAD))
+        if not self._link.transport.connected:
+            return
+        self._ask_for_recorder(now)
+        if now >= self._next_adoption:
+            self._next_adoption = now + _ADOPT_S
+            self._adopt()
+
+    def _ask_for_recorder(self, now: float) -> None:
+        """Ever more seldom: one that cannot start is not started twice a second."""
+        if self._saver.recorders() or not self._own.waiting:
+            self._ask_pause_s, self._next_asking = _LOOK_S, 0.0
+        elif now >= self._next_asking:
+            self._ask_pause_s = min(2 * self._ask_pause_s, _ASK_AT_MOST_S)
+            self._next_asking = now + self._ask_pause_s
+            self._saver.ask_for_recorder()
+
+    def _adopt(self) -> None:
+        try:
+            for file in adopt(self._saver.options.folder):
+                lane = Lane(file)
+                logger.info("%d entries of %s, which has died, are sent now", lane.waiting, file.source)
+                self._lanes.append(lane)
+                self._listen(lane)
+        except EtherError as error:
+            logger.error("an outbox that was left behind is not used: %s", error)
+
+    # -- limits
+
+    def _keep_within_limits(self) -> list[Entry]:
+        options, lost = self._saver.options, []
+        oldest_allowed = time.time() - options.max_age_s
+        oldest = self._own.oldest()
+        if oldest is not None and oldest.time < oldest_allowed:
+            lost += self._give_up(lambda entry, _: entry.time < oldest_allowed, f"older than {options.max_age_s:g} s")
+        too_much = self._own.stored_bytes - options.max_bytes
+        if too_much > 0 and self._saver.drops_oldest:
+            room = int(too_much + _ROOM * options.max_bytes)
+            lost += self._give_up(lambda _, given_up: given_up < room, FULL)
+        return lost
+
+    def _give_up(self, goes: Callable[[Entry, int], bool], why: str) -> list[Entry]:
+        try:
+            gap = self._own.give_up(goes, why)
+        except OutboxFailed as error:
+            logger.debug("%s", error)  # looked at again in a moment
+            return []
+        if gap is None:
+            return []
+        logger.error("%s has given up entries %s to %s of its outbox: %s",
+                     self._link.source, gap.more["first"], gap.more["last"], why)  # fmt: skip
+        return [gap]
+
+    # -- sending
+
+    def _send(self, lane: Lane) -> list[Entry]:
+        """Everything that windows let through; what had to be given up."""
+        for about in self._saver.recorders():
+            window = lane.windows.get(about.name)
+            while window is not None and (first := window.next(lane.head)) is not None:
+                try:
+                    if not self._send_batch(lane, about, window, first):
+                        break
+                except PayloadTooLarge as error:
+                    return self._too_large(lane, about, first, error)
+        return []
+
+    def _send_batch(self, lane: Lane, about: RecorderAbout, window: SendWindow, first: int) -> bool:
+        rows = lane.rows(first, about)
+        if not rows:
+            return False
+        batch = pack_batch(lane.outbox, lane.source, lane.head, [packed for _, packed in rows], lane.base)
+        try:
+            self._link.publish(self._topics.record(about.name), batch, timeout_s=_SEND_S)
+        except PublishTimeout:
+            return False
+        except TransportError as error:
+            logger.debug("a batch could not be sent: %s", error)
+            return False
+        window.sent(rows[-1][0], time.monotonic())
+        return True
+
+    def _too_large(self, lane: Lane, about: RecorderAbout, first: int, error: PayloadTooLarge) -> list[Entry]:
+        """A broker that takes less than the one for which it was made: batches become smaller, and an entry that is too
+        large for one of its own is given up, or all behind it would wait for ever."""
+        if len(lane.rows(first, about)) > 1 or lane.splits(first):
+            lane.batch_bytes = max(1, lane.batch_bytes // 4)
+            return []
+        logger.error("entry %d of %s is given up: %s", first, lane.source, error)
+        gap = lane.give_up_one(first, f"too large for this broker, which takes {error.limit:,} bytes")
+        return [gap] if lane is self._own else []
+
+    def _forget(self, lane: Lane, *, at_once: bool) -> None:
+        try:
+            lane.forget(self._saver.options.topics, at_once=at_once)
+        except OutboxFailed as error:
+            logger.debug("%s", error)  # it is dropped again with the next receipt
+
+    def _end_if_empty(self, lane: Lane) -> None:
+        if lane is not self._own and lane.base >= lane.head:
+            self._lanes = [other for other in self._lanes if other is not lane]
+            lane.file.close()
+            self._link.unlisten(self._topics.ack(lane.outbox), self._receivers.pop(lane.outbox))

@@ -1,0 +1,1 @@
+"""Experiments: runs, trials, interlocks, replay."""

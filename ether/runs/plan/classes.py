@@ -1,0 +1,152 @@
+"""The instances of a configuration as `ether plan` sees them: their classes imported, looked at, and never built.
+
+Promises: no object is made, so no port is opened and nothing moves; each class that cannot be looked at is one fault.
+The trap: to import a module runs its top level. What a module does there happens here, too, as with `ether run`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ether.config import EtherConfig, EtherInstanceConfig
+from ether.connection.assembly import describe_with_registry
+from ether.errors import ConfigError, MarkError
+from ether.instance.class_loading import find_class
+from ether.instance.registry import registry_marks, registry_options
+from ether.runs.plan.call_rules import Fault, Member, Place, nearest, own_call_faults, unbound
+from ether.runs.plan.plan_rules import watch_faults
+from ether.spec.arguments import Arguments
+from ether.spec.methods import ClassSpec
+
+_CARE = ("on_connect", "on_stop", "safe_state")
+
+
+@dataclass(slots=True)
+class PlannedLab:
+    """The instances of a configuration, what is wrong with them, and what could not be looked at from here."""
+
+    config: EtherConfig
+    members: dict[str, Member] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
+    simulated: bool = False
+
+    @classmethod
+    def of(cls, config: EtherConfig, *, simulated: bool = False) -> PlannedLab:
+        """Import every class, and look at it. Simulated devices need no ports."""
+        lab = cls(config, simulated=simulated)
+        for key, instance in config.instances.items():
+            lab._take(instance.name_or(key), ("instances", key), instance)
+        for key, instance in config.instances.items():
+            lab.faults += lab._watch_faults(instance, ("instances", key))
+        return lab
+
+    def _take(self, name: str, place: Place, instance: EtherInstanceConfig) -> None:
+        self.members[name] = Member(name, place)
+        if not instance.autorun:
+            self.unseen.append(f"{name} is not started with the session (autorun: false)")
+        if instance.host is None and not self.simulated:
+            self.faults += _port_faults(instance, place)
+        found = self._class_of(name, place, instance)
+        if found is None:
+            return
+        spec = self._spec_of(found, place, instance)
+        self.members[name] = Member(name, place, found, spec)
+        self.faults += _constructor_faults(found, instance, place)
+        if spec is not None:
+            self.faults += self._care_faults(self.members[name], spec, instance)
+
+    def _class_of(self, name: str, place: Place, instance: EtherInstanceConfig) -> type | None:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                return find_class(instance.class_path, None)
+        except ConfigError as error:
+            problem = error.problem
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the user's module runs, and may raise anything
+            problem = f"its module cannot be imported: {type(error).__name__}: {error}"
+        if instance.host is not None:
+            self.unseen.append(f"{name} runs on {instance.host}, and its class is not here")
+        else:
+            self.faults.append(Fault((*place, "class_path"), instance.class_path, problem.rstrip(".")))
+        return None
+
+    def _spec_of(self, cls: type, place: Place, instance: EtherInstanceConfig) -> ClassSpec | None:
+        try:
+            marks = registry_marks(registry_options(self.config, instance))
+            spec = describe_with_registry(cls, instance.class_path, marks)
+            for method in spec.methods:
+                Arguments(unbound(cls, method), f"{cls.__name__}.{method.name}", method.limits)
+        except MarkError as error:
+            registry = ("registry", instance.class_path)
+            where = registry if instance.class_path in self.config.registry else (*place, "class_path")
+            self.faults.append(Fault(where, instance.class_path, str(error).rstrip(".")))
+            return None
+        return spec
+
+    def _care_faults(self, member: Member, spec: ClassSpec, instance: EtherInstanceConfig) -> Iterator[Fault]:
+        """What the instance calls by itself. `ClassSpec` has it merged, so each is looked for where it was written."""
+        care, safe = spec.care, spec.care.safe_state
+        where = {part: self._written(part, member, instance) for part in _CARE}
+        yield from own_call_faults(member, care.on_connect, where["on_connect"])
+        yield from own_call_faults(member, care.on_stop, where["on_stop"])
+        if safe is not None:
+            yield from own_call_faults(member, safe.calls, (*where["safe_state"], "calls"))
+
+    def _written(self, part: str, member: Member, instance: EtherInstanceConfig) -> Place:
+        own = bool(getattr(instance, part))
+        return (*member.place, part) if own else ("registry", instance.class_path, part)
+
+    def _watch_faults(self, instance: EtherInstanceConfig, place: Place) -> Iterator[Fault]:
+        entry = self.config.registry.get(instance.class_path)
+        own = instance.safe_state
+        safe, at = (own, place) if own else (entry.safe_state if entry else None, ("registry", instance.class_path))
+        if safe is not None:
+            yield from watch_faults(safe.watch, (*at, "safe_state", "watch"), self.members)
+
+
+def _constructor_faults(cls: type, instance: EtherInstanceConfig, place: Place) -> Iterator[Fault]:
+    try:
+        signature = inspect.signature(cls)
+    except (ValueError, TypeError):  # some classes written in C do not say
+        return
+    try:
+        signature.bind(*instance.args, **instance.constructor_kwargs)
+    except TypeError as error:
+        known = [name for name in signature.parameters if name not in ("args", "kwargs")]
+        wrong = next((name for name in instance.constructor_kwargs if name not in known), None)
+        where: Place = (*place, "kwargs", wrong) if wrong in instance.kwargs and wrong is not None else place
+        found = f"arguments for the constructor of {cls.__qualname__}: {error}"
+        hint = nearest(wrong, known) if wrong is not None else None
+        yield Fault(where, found, f"expected {cls.__qualname__}{signature}", hint)
+
+
+def _port_faults(instance: EtherInstanceConfig, place: Place) -> Iterator[Fault]:
+    """Device files that are not there. Other names of ports (COM3, a VISA resource) are only known to their driver."""
+    given: list[tuple[Place, Any]] = [((*place, "args", at), value) for at, value in enumerate(instance.args)]
+    given += [((*place, "kwargs", name), value) for name, value in instance.kwargs.items()]
+    for where, value in given:
+        if os.name == "posix" and isinstance(value, str) and value.startswith("/dev/") and not os.path.exists(value):
+            there = _serial_ports()
+            yield Fault(where, f"the port {value}, which is not there", f"this machine has: {there}")
+
+
+def _serial_ports() -> str:
+    kinds = ("ttyUSB", "ttyACM", "ttyAMA", "cu.usb")
+    names = sorted(name for name in os.listdir("/dev") if name.startswith(kinds))
+    return ", ".join(f"/dev/{name}" for name in names[:8]) or "no serial port at all"
+
+
+def lines_of(faults: list[Fault], config: EtherConfig) -> Mapping[Fault, int | None]:
+    """In which line of the file each is written; None where there is no file."""
+    if config.written is None:
+        return dict.fromkeys(faults)
+    from ether.config.yaml_source import read_yaml
+
+    document = read_yaml(config.written.text.encode("utf-8", "surrogateescape"), config.written.file)
+    return {fault: document.line_of(fault.place) for fault in faults}

@@ -1,0 +1,147 @@
+"""How long a planned run takes and how much it writes, from what past runs did and from what the plan states.
+
+Promises: pure. Where neither the past nor the plan says it, the answer is None, never a guess. Of past trials the
+median counts, so that one that was held up for a night changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from ether.config.plan import PlannedData, RunPlan, size_bytes
+from ether.config.when import Period, duration_s, parse_when
+from ether.runs.plan.call_rules import Fault, Place
+from ether.runs.trial_rules import RunState, spoken
+
+_PAGE, _USABLE, _MOST_LOCAL, _LEAST_LOCAL, _OVERFLOW = 4096, 4088, 4061, 489, 4092
+"""A ledger is an SQLite file: how large its pages are, what rows have of one, and how much of a row that is too long
+for a page stays there (https://www.sqlite.org/fileformat2.html, "B-tree Pages")."""
+
+_ROW_BYTES, _INDEX_BYTES = 150, 100
+"""What a message takes beside its own bytes in its row (ids, names, checksums), and in the indexes."""
+
+_FILE_BYTES = 64 * 1024
+"""Larger ones are files of their own, in blocks of the disk."""
+
+SLOWER = 1.1
+"""Past trials that took this many times of what the plan states contradict it."""
+
+_KEEP_FREE_BYTES = 1e9
+"""A disk that is fuller than this is one that other programs fail on."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastTopic:
+    """What past runs recorded on a topic: how many messages, over how many seconds and trials, how large."""
+
+    count: int
+    size: float
+    seconds: float
+    trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is known of earlier runs of a name."""
+
+    runs: int = 0
+    trial_s: tuple[float, ...] = ()
+    topics: Mapping[str, PastTopic] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run will take; None where that is not known. `unknown` are the topics whose size or rate nobody knows."""
+
+    trials: int
+    seconds: float | None
+    based_on: str
+    bytes: float | None
+    unknown: tuple[str, ...] = ()
+
+
+def past_trials(runs: Iterable[RunState], name: str) -> tuple[int, tuple[float, ...]]:
+    """How many runs of that name there were, and how long their trials took."""
+    same = [run for run in runs if run.name == name]
+    return len(same), tuple(t.seconds for run in same for t in run.trials.values() if t.seconds is not None)
+
+
+def estimate(plan: RunPlan, trials: int, past: Past) -> Estimate:
+    """Of the whole run."""
+    each, based_on = _trial_s(plan, past)
+    seconds = None if each is None else each * trials
+    sizes = {topic: _topic_bytes(said, topic, trials, seconds, past) for topic, said in plan.data.items()}
+    unknown = tuple(topic for topic, size in sizes.items() if size is None)
+    known = [size for size in sizes.values() if size is not None]
+    return Estimate(trials, seconds, based_on, sum(known) if known or not unknown else None, unknown)
+
+
+def _trial_s(plan: RunPlan, past: Past) -> tuple[float | None, str]:
+    if past.trial_s:
+        times = f"{len(past.trial_s)} past trial{'s' if len(past.trial_s) != 1 else ''}"
+        return median(past.trial_s), f"median of {times}"
+    return (duration_s(plan.each), "as stated") if plan.each is not None else (None, "no past trials, nothing stated")
+
+
+def _topic_bytes(said: PlannedData, topic: str, trials: int, seconds: float | None, past: Past) -> float | None:
+    before = (past.topics or {}).get(topic)
+    size = size_bytes(said.size) if said.size is not None else before.size if before else None
+    count = _count(said, trials, seconds, before)
+    return None if size is None or count is None else count * kept_bytes(size)
+
+
+def kept_bytes(size: float) -> float:
+    """What a message of that size takes in a ledger: small rows share a page, and what is left of it is empty."""
+    if size > _FILE_BYTES:
+        return math.ceil(size / _PAGE) * _PAGE + _ROW_BYTES + _INDEX_BYTES
+    row = math.ceil(size) + _ROW_BYTES
+    overflow = 0
+    if row > _MOST_LOCAL:
+        local = _LEAST_LOCAL + (row - _LEAST_LOCAL) % _OVERFLOW
+        local = local if local <= _MOST_LOCAL else _LEAST_LOCAL
+        overflow, row = math.ceil((row - local) / _OVERFLOW), local
+    return overflow * _PAGE + _PAGE / (_USABLE // row) + _INDEX_BYTES
+
+
+def _count(said: PlannedData, trials: int, seconds: float | None, before: PastTopic | None) -> float | None:
+    if said.per_trial is not None:
+        return said.per_trial * trials
+    if said.every is not None:
+        when = parse_when(said.every)
+        return None if seconds is None or not isinstance(when, Period) else seconds / when.seconds
+    return before.count / before.trials * trials if before and before.trials else None
+
+
+def time_faults(plan: RunPlan, place: Place, found: Estimate, past: Past) -> list[Fault]:
+    """More time than is allowed, or than was stated."""
+    faults = []
+    if past.trial_s and plan.each is not None and median(past.trial_s) > SLOWER * duration_s(plan.each):
+        took = f"the {len(past.trial_s)} trials of past runs took {_precise(median(past.trial_s))} (median)"
+        faults.append(Fault((*place, "each"), f"{plan.each} for a trial", took))
+    if plan.at_most is not None and found.seconds is not None and found.seconds > duration_s(plan.at_most):
+        needs = f"{found.trials} trials need {_precise(found.seconds)} ({found.based_on})"
+        faults.append(Fault((*place, "at_most"), f"{plan.at_most} for the run", needs))
+    return faults
+
+
+def disk_faults(place: Place, found: Estimate, free_bytes: float, folder: str) -> list[Fault]:
+    """More data than the disk has room for; a GB stays free."""
+    if found.bytes is None or found.bytes <= max(0.0, free_bytes - _KEEP_FREE_BYTES):
+        return []
+    room = f"the disk of {folder} has {spoken_bytes(free_bytes)} free, of which 1 GB should stay free"
+    return [Fault((*place, "data"), f"{spoken_bytes(found.bytes)} of data", room)]
+
+
+def spoken_bytes(size: float) -> str:
+    """A size for people: `850 B`, `1.2 GB`."""
+    for limit, unit, divisor in ((1e3, "B", 1.0), (1e6, "kB", 1e3), (1e9, "MB", 1e6), (1e12, "GB", 1e9)):
+        if size < limit:
+            return f"{size / divisor:.3g} {unit}"
+    return f"{size / 1e12:.4g} TB"
+
+
+def _precise(seconds: float) -> str:
+    return spoken(seconds) if seconds >= 10 else f"{seconds:.2g} s"

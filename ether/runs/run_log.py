@@ -1,0 +1,59 @@
+"""The facts of a run: written so that they are on disk before the next thing happens, and read back from a recorder.
+
+Promises: `note()` returns when the fact is on disk at a recorder; what it says is what a resumed run goes by. The trap:
+the recorder may die and come back in between, so that both wait for it, each for a stated time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ether.connection.deadline import Deadline
+from ether.errors import CallError, NotSaved
+from ether.log import get_ether_logger
+from ether.recording.writer import Saver
+from ether.runs.trial_rules import RunState, fact_topics
+from ether.session.client import Client
+from ether.spec.marks import MarkKind
+
+logger = get_ether_logger("Ether")
+
+FACT_TIMEOUT_S = 60.0
+"""For a fact to be on disk. A recorder that was killed is back after a second or two."""
+
+_CALL_S = 15.0
+
+
+class RunBook:
+    """Facts of the runs of one session."""
+
+    def __init__(self, client: Client, saver: Saver) -> None:
+        self._client = client
+        self._saver = saver
+
+    def note(self, run: str, event: str, facts: Mapping[str, Any], timeout_s: float = FACT_TIMEOUT_S) -> None:
+        """Bring a fact to disk. Raises `NotSaved`, `EncodeError`."""
+        of_run, of_trials = fact_topics(run)
+        topic = of_run if event in ("begin", "end") else of_trials
+        self._saver.record("run", topic, {"event": event, **facts}, (), {"run": run}).wait(timeout_s)
+
+    def runs(self, run: str | None = None, timeout_s: float = FACT_TIMEOUT_S) -> dict[str, RunState]:
+        """The named runs that a recorder knows of, by id; or that one alone. Raises `CallError`, `NotSaved`."""
+        deadline = Deadline(timeout_s)
+        problem: CallError | None = None
+        while not deadline.passed:
+            names = self._saver.await_recorder(deadline)
+            for name in names:
+                try:
+                    told = self._client.call(name, "runs", {"run": run}, min(_CALL_S, deadline.left()), MarkKind.GET)
+                except CallError as error:
+                    problem = error
+                    logger.debug("recorder %s did not say which runs there are: %s", name, error)
+                    continue
+                return {state["id"]: RunState.from_value(state) for state in told}
+            if names:
+                self._client.session.await_change(lambda: False, min(0.2, deadline.left()))
+        if problem is not None:
+            raise problem
+        raise NotSaved("the beginning of the run", f"no recorder came within {timeout_s:g} s")

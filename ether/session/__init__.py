@@ -1,0 +1,1 @@
+"""Who is in a session, who leads it, and who has which name."""

@@ -1,0 +1,150 @@
+"""The record of a running session: how another program of this user on this machine joins it.
+
+A file `session.json` in the session's private folder, so that it vanishes with it. Whoever reads the records looks
+whether each session's program still runs; what a killed one left behind is ignored, and its folder removed.
+
+The trap: a record holds the broker's password. It is readable by its owner alone, and a file of somebody else is not
+believed: it could lead a program to a stranger's broker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ether.errors import BrokerFailed
+from ether.log import get_ether_logger
+from ether.system.private_files import is_own, read_private, write_private
+from ether.system.processes import Place, birth_of, is_running, this_place
+from ether.system.runtime_folder import PREFIX, runtime_folder
+from ether.version import VERSION
+
+logger = get_ether_logger("Ether")
+
+FILE_NAME = "session.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One running session. `url` is its broker's, with the credentials; `since` in seconds of the epoch; `pid_started`,
+    `boot` and `namespace` tell the program from another one that got the same `pid`."""
+
+    session: str
+    url: str = field(repr=False)
+    host: str
+    pid: int
+    since: float
+    version: str
+    pid_started: str | None = None
+    boot: str = ""
+    namespace: str = ""
+
+    @classmethod
+    def of_this_process(cls, session: str, url: str, since: float | None = None) -> Record:
+        """A session that this process leads, since now."""
+        place, pid = this_place(), os.getpid()
+        began = time.time() if since is None else since
+        return cls(session, url, place.host, pid, began, VERSION, birth_of(pid), place.boot, place.namespace)
+
+    @classmethod
+    def from_value(cls, value: object) -> Record:
+        """As it was read; raises `ValueError` for what is no record."""
+        if not isinstance(value, dict) or not value.keys() <= {known.name for known in fields(cls)}:
+            raise ValueError("not the keys of a record")
+        if not all(isinstance(value.get(key), _TYPES[key]) for key in _TYPES) or isinstance(value["pid"], bool):
+            raise ValueError("values of the wrong type")
+        if value["pid"] <= 0:
+            raise ValueError("a process id that cannot be")
+        return cls(**value)
+
+    @property
+    def place(self) -> Place:
+        """Where `pid` is valid."""
+        return Place(self.host, self.boot, self.namespace)
+
+
+_TYPES: Mapping[str, Any] = {
+    "session": str,
+    "url": str,
+    "host": str,
+    "pid": int,
+    "since": (int, float),
+    "version": str,
+    "pid_started": (str, type(None)),
+    "boot": str,
+    "namespace": str,
+}
+
+
+def write_record(folder: str | os.PathLike[str], record: Record) -> None:
+    """Let others find the session; `folder` is its private folder. Raises `BrokerFailed`."""
+    path = os.path.join(folder, FILE_NAME)
+    try:
+        write_private(path, asdict(record))
+    except OSError as error:
+        raise BrokerFailed(f"the record of session {record.session!r} cannot be written to {path}: {error}") from error
+
+
+def remove_record(folder: str | os.PathLike[str]) -> None:
+    """Nobody finds the session here any more. Twice is fine."""
+    with contextlib.suppress(OSError):
+        os.unlink(os.path.join(folder, FILE_NAME))
+
+
+def read_records(environment: Mapping[str, str] | None = None) -> list[Record]:
+    """The sessions that this user runs on this machine, the oldest first. Folders of dead ones are removed. Never
+    raises."""
+    try:
+        folders = own_folders(environment)
+    except (OSError, BrokerFailed) as error:
+        logger.debug("no records of sessions can be read: %s", error)
+        return []
+    here = this_place()
+    found = [record for folder in folders if (record := _living(folder, here)) is not None]
+    return sorted(found, key=lambda record: record.since)
+
+
+def own_folders(environment: Mapping[str, str] | None = None) -> list[str]:
+    """The private folders of this user's programs on this machine. Raises `OSError` and `BrokerFailed`."""
+    parent = runtime_folder(environment)
+    return [entry.path for entry in os.scandir(parent) if entry.name.startswith(PREFIX) and _is_folder(entry)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """A folder, not a link to one, that only this user can write to."""
+    try:
+        return entry.is_dir(follow_symlinks=False) and is_own(entry.stat(follow_symlinks=False))
+    except OSError:
+        return False  # gone meanwhile
+
+
+def _living(folder: str, here: Place) -> Record | None:
+    """The folder's record, if its session runs. No record is no reason to remove anything: it may be starting."""
+    path = os.path.join(folder, FILE_NAME)
+    try:
+        record = Record.from_value(read_private(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        logger.debug("%s is no record of a session: %s", path, error)
+        return None
+    fate = fate_of(record, here)
+    if fate != "runs":
+        logger.debug("session %r of %s:%d %s", record.session, record.host, record.pid, fate)
+    if fate == "is over":
+        shutil.rmtree(folder, ignore_errors=True)
+    return record if fate == "runs" else None
+
+
+def fate_of(record: Record, here: Place) -> str:
+    """`runs`, `is over`, or `is elsewhere`: in another container or on another machine, whose processes cannot be seen
+    from here although the folder is shared."""
+    if record.place == here or (record.place[1:] == here[1:] and here.boot):  # a laptop's host name may change
+        return "runs" if is_running(record.pid, record.pid_started) else "is over"
+    rebooted = record.host == here.host and record.boot != here.boot
+    return "is over" if rebooted else "is elsewhere"

@@ -1,0 +1,269 @@
+"""Sessions on the local network, by multicast DNS: announce one, look for others. The only owner of zeroconf.
+
+A session is announced as a service `_ether._tcp.local.` whose TXT record holds session, version, host, and the user
+name that its broker wants; never a password. Everything here is optional: without the library, or without a network,
+`browse` raises `MdnsUnavailable` and `announce` says so in the log, and the session works all the same.
+
+The traps: what is heard is anybody's word, and may be of a session that was killed, so it has to be tried before it is
+believed. A question that asks for a direct answer (zeroconf's default for the first one) is lost where several programs
+of a machine listen to port 5353, hence QM. And whoever has multicast a record repeats it a second later at the earliest
+(RFC 6762, section 6), hence `BROWSE_S`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ether.connection.deadline import Deadline
+from ether.errors import ConfigError, InvalidName
+from ether.log import get_ether_logger
+from ether.wire.topics import check_session_name
+
+if TYPE_CHECKING:
+    from zeroconf import ServiceInfo, ServiceStateChange, Zeroconf
+
+logger = get_ether_logger("Ether")
+
+SERVICE = "_ether._tcp.local."
+MDNS_VARIABLE = "ETHER_MDNS"
+BROWSE_S = 2.0
+SETTLE_S = 0.25
+"""After the first answer: others come within 120 ms (RFC 6762, section 6)."""
+
+MOST_ANNOUNCED = 100
+_RESOLVE_MS = 300
+_CLOSE_S = 3.0
+_LONGEST_TXT = 255
+
+
+class MdnsUnavailable(Exception):
+    """Multicast DNS cannot be used here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A session that somebody announces; `addresses` are all that its machine may be reached at."""
+
+    session: str
+    host: str
+    version: str
+    user: str
+    addresses: tuple[str, ...]
+    port: int
+
+
+class Announcement:
+    """A session being announced, on a thread of its own, until `close()`."""
+
+    def __init__(self, service: ServiceInfo, interfaces: Sequence[str] | None) -> None:
+        self._service, self._interfaces = service, interfaces
+        self._closing = threading.Event()
+        self._said = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ether-mdns", daemon=True)
+        self._thread.start()
+
+    def wait_announced(self, timeout_s: float) -> bool:
+        """Whether it has been said to the network; nobody needs to wait for it."""
+        return self._said.wait(timeout_s)
+
+    def close(self) -> None:
+        """Take it back. Twice is fine."""
+        self._closing.set()
+        self._thread.join(_CLOSE_S)
+        if self._thread.is_alive():
+            logger.warning("mDNS: the announcement could not be taken back within %g s", _CLOSE_S)
+
+    def _run(self) -> None:
+        try:
+            with _opened(self._interfaces) as zeroconf:
+                zeroconf.register_service(self._service, cooperating_responders=True)  # its name is random: no probing
+                self._said.set()
+                self._closing.wait()
+        except Exception as error:  # noqa: BLE001 (the seam to a library on a thread of its own: nothing depends on it)
+            logger.warning("mDNS: this session is not announced on the network: %s", error or type(error).__name__)
+
+
+def browse_seconds(environment: Mapping[str, str]) -> float:
+    """How long to look, as the environment says it; 0 turns all of this off. Raises `ConfigError`."""
+    given = environment.get(MDNS_VARIABLE, "").strip()
+    if not given:
+        return BROWSE_S
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 60:
+        raise ConfigError(f"found {MDNS_VARIABLE}={given!r:.40}; expected seconds from 0 (off) to 60.")
+    return seconds
+
+
+def announce(
+    session: str,
+    port: int,
+    addresses: Sequence[str],
+    version: str,
+    *,
+    user: str,
+    host: str | None = None,
+    interfaces: Sequence[str] | None = None,
+) -> Announcement | None:
+    """Announce a session whose broker listens at these addresses of this machine; returns at once. None, with a line in
+    the log, where that is not possible. `interfaces` are addresses of this machine to speak through (default: all)."""
+    texts = {"session": session, "version": version, "host": host or socket.gethostname(), "user": user}
+    too_long = [key for key, text in texts.items() if len(f"{key}={text}".encode()) > _LONGEST_TXT]
+    if too_long or not addresses:
+        why = f"its {too_long[0]} is too long for mDNS" if too_long else "its machine has no address"
+        logger.warning("session %r is not announced on the network: %s", session, why)
+        return None
+    try:
+        return Announcement(_service(texts, port, addresses), interfaces)
+    except (MdnsUnavailable, OSError, ValueError) as error:
+        logger.warning("session %r is not announced on the network: %s", session, error)
+        return None
+
+
+def _service(texts: Mapping[str, str], port: int, addresses: Sequence[str]) -> ServiceInfo:
+    try:
+        from zeroconf import ServiceInfo
+    except ImportError as error:
+        raise _not_installed() from error
+    readable = re.sub(r"[^A-Za-z0-9-]+", "-", texts["session"])[:40]
+    label = f"{readable}-{os.urandom(4).hex()}"  # two sessions of one name are told apart, and no host name is claimed
+    return ServiceInfo(
+        SERVICE,
+        f"{label}.{SERVICE}",
+        port=port,
+        parsed_addresses=list(addresses),
+        properties=dict(texts),
+        server=f"{label}.local.",
+    )
+
+
+def browse(
+    timeout_s: float = BROWSE_S, *, session: str | None = None, interfaces: Sequence[str] | None = None
+) -> list[Announced]:
+    """The sessions that are announced on the network, for at most `timeout_s` seconds; sooner where the one named is
+    heard, or where some were and no more come. Raises `MdnsUnavailable`."""
+    search = _Search(session)
+    # on a thread of its own: zeroconf would take a running event loop (a notebook's) for its own
+    thread = threading.Thread(target=search.run, args=(timeout_s, interfaces), name="ether-mdns-browse", daemon=True)
+    thread.start()
+    thread.join(timeout_s + _CLOSE_S)
+    if search.failure is not None:
+        raise search.failure
+    return search.found()
+
+
+class _Search:
+    """One look at the network."""
+
+    def __init__(self, wanted: str | None) -> None:
+        self.failure: MdnsUnavailable | None = None
+        self._wanted = wanted
+        self._heard: dict[str, Announced] = {}
+        self._changed = threading.Condition()
+
+    def found(self) -> list[Announced]:
+        with self._changed:
+            return sorted(self._heard.values(), key=lambda announced: (announced.session, announced.host))
+
+    def run(self, timeout_s: float, interfaces: Sequence[str] | None) -> None:
+        try:
+            with _opened(interfaces) as zeroconf:
+                self._listen(zeroconf, timeout_s)
+        except MdnsUnavailable as error:
+            self.failure = error
+        except Exception as error:  # noqa: BLE001 (the seam to a library: the caller gets it as its own error)
+            self.failure = MdnsUnavailable(f"looking for sessions failed: {error or type(error).__name__}")
+
+    def _listen(self, zeroconf: Zeroconf, timeout_s: float) -> None:
+        from zeroconf import DNSQuestionType, ServiceBrowser
+
+        deadline = Deadline(timeout_s)
+        browser = ServiceBrowser(zeroconf, SERVICE, handlers=[self._on_change], question_type=DNSQuestionType.QM)
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._heard), deadline.left())
+                settle_s = min(SETTLE_S, deadline.left()) if self._wanted is None else deadline.left()
+                self._changed.wait_for(self._named_was_heard, settle_s)
+        finally:
+            browser.cancel()
+
+    def _named_was_heard(self) -> bool:
+        return any(announced.session == self._wanted for announced in self._heard.values())
+
+    def _on_change(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
+        """On the browser's thread."""
+        gone = state_change.name == "Removed"
+        service = None if gone else zeroconf.get_service_info(service_type, name, _RESOLVE_MS)
+        announced = _understood(service) if service is not None else None
+        with self._changed:
+            if announced is None:
+                self._heard.pop(name, None)
+            elif len(self._heard) < MOST_ANNOUNCED:
+                self._heard[name] = announced
+            self._changed.notify_all()
+
+
+def _understood(service: ServiceInfo) -> Announced | None:
+    """What a service says, None for what is not a session of ours."""
+    texts = {key: text or "" for key, text in service.decoded_properties.items()}
+    addresses = tuple(service.parsed_addresses())
+    try:
+        session = check_session_name(texts.get("session"))  # type: ignore[arg-type]
+    except InvalidName:
+        return None
+    if not addresses or not service.port:
+        return None
+    host, version, user = (_printable(texts.get(key, "")) for key in ("host", "version", "user"))
+    return Announced(session, host, version, user, addresses, service.port)
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())
+
+
+def own_addresses() -> list[str]:
+    """The IPv4 addresses of this machine that others may reach; empty where it has none."""
+    try:
+        import ifaddr  # comes with zeroconf
+    except ImportError:
+        return _address_of_default_route()
+    found = [ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips if isinstance(ip.ip, str)]
+    return sorted({address for address in found if not address.startswith("127.")})
+
+
+def _address_of_default_route() -> list[str]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # UDP: nothing is sent
+        except OSError:
+            return []
+        return [probe.getsockname()[0]]
+
+
+@contextmanager
+def _opened(interfaces: Sequence[str] | None) -> Iterator[Zeroconf]:
+    try:
+        from zeroconf import InterfaceChoice, Zeroconf
+    except ImportError as error:
+        raise _not_installed() from error
+    try:
+        zeroconf = Zeroconf(list(interfaces) if interfaces else InterfaceChoice.All)
+    except OSError as error:
+        raise MdnsUnavailable(f"there is no network that takes multicast ({error})") from error
+    try:
+        yield zeroconf
+    finally:
+        zeroconf.close()
+
+
+def _not_installed() -> MdnsUnavailable:
+    return MdnsUnavailable("the package zeroconf is not installed (pip install zeroconf)")

@@ -1,0 +1,66 @@
+"""Sends a process's signs of life, from a thread that user code cannot block by waiting.
+
+The trap: a sign that waited for room behind the user's own messages would say that the process is hung when it is
+only busy sending. So signs go around the queue, and are dropped where the connection takes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from ether.connection.link import Link
+from ether.errors import EtherError
+from ether.protocol.failure_detector import INTERVAL_S, Pulse
+
+
+class Heart:
+    """Beats from `start()` to `stop()`."""
+
+    def __init__(self, link: Link, topic: str, pulse: Callable[[int], Pulse], interval_s: float = INTERVAL_S) -> None:
+        """`pulse` makes the sign of a number; it must not wait for anything."""
+        self._link = link
+        self._topic = topic
+        self._pulse = pulse
+        self._interval_s = interval_s
+        self._stopped = False
+        self._due = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"ether-heart-{link.source}", daemon=True)
+
+    def start(self) -> None:
+        """The first sign is sent at once."""
+        self._thread.start()
+
+    def hurry(self) -> None:
+        """Send the next sign now."""
+        self._due.set()
+
+    def stop(self) -> None:
+        """Send no more. Twice is fine."""
+        self._stopped = True
+        self._due.set()
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        number = 0
+        while not self._stopped:
+            number += 1
+            self._due.clear()
+            try:
+                self._link.beat(self._topic, self._pulse(number).to_value())
+            except EtherError:
+                pass  # no connection, or no room: the next one will do
+            if not self._stopped:
+                self._due.wait(self._interval_s)
+
+
+def rss_mb() -> float | None:
+    """This process's resident memory in MB; None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+        return round(pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20), 1)
+    except (OSError, IndexError, ValueError):
+        return None

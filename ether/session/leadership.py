@@ -1,0 +1,123 @@
+"""Leading a session: its entry in the broker's directory and its record on this machine.
+
+One program leads. The entry is kept true by it: whoever clears it or writes over it (the will of a connection that is
+long replaced, a program that began the session anew while the leader was cut off) is written over again. Where two
+lead, which nobody can exclude while they cannot hear each other, both see it as soon as they can, and both draw the
+same conclusion: the one that has led for longer goes on, the other one steps back and is a guest from then on. Nothing
+of either is stopped, except what has a name that the other one holds, too.
+
+The trap: the will of the one that stepped back still clears the entry when it dies. So the leader defends it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ether.connection.assembly import new_birth
+from ether.connection.link import Inbound, Link
+from ether.errors import EtherError
+from ether.log import get_ether_logger
+from ether.protocol.presence import Announcement, State
+from ether.session.discovery.local_sessions import Record, remove_record, write_record
+from ether.wire.topics import SessionTopics
+
+logger = get_ether_logger("Ether")
+
+Entry = Mapping[str, Any]
+
+
+class Leading:
+    """The hold that one program has on its session's entry, from `begin()` to `close()` or until it steps back."""
+
+    def __init__(self, link: Link, topics: SessionTopics, entry: Entry, on_step_back: Callable[[Entry], None]) -> None:
+        """`entry` has the `since` and the `run` by which two leaders are told apart; `on_step_back` is called with the
+        other one's entry, on a thread of its own, once."""
+        self._link = link
+        self._topics = topics
+        self._entry = entry
+        self._folder = ""
+        self._on_step_back = on_step_back
+        self._receive = self._on_entry
+        self._thread: threading.Thread | None = None
+        self._turn = threading.Lock()
+        self._ended = False
+        self.leads = True
+        """Until it steps back."""
+
+    def begin(self, folder: str, url: str) -> None:
+        """Say so on the broker, and in the private folder for programs of this machine."""
+        self._folder = folder
+        self._link.announce(self._topics.session_info, dict(self._entry))
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        write_record(folder, Record.of_this_process(self._topics.session, url, self._entry["since"]))
+
+    def defend(self) -> None:
+        """From now on keep it true, or step back; not before the program can do so."""
+        self._link.listen(self._topics.session_info, self._receive)
+
+    def close(self) -> None:
+        """Nothing is defended any more; waits for a step back that has begun. Twice is fine."""
+        with self._turn:
+            self._ended = True
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _on_entry(self, inbound: Inbound) -> None:
+        """On the dispatch thread."""
+        value = inbound.take()
+        if self._ended or not self.leads or (isinstance(value, dict) and value.get("run") == self._entry["run"]):
+            return
+        if isinstance(value, dict) and precedes(value, self._entry):
+            self.leads = False
+            self._link.leave_to_others(self._topics.session_info)
+            self._begin_to_step_back(value)
+        else:
+            self._link.repeat(self._topics.session_info)
+
+    def _begin_to_step_back(self, entry: Entry) -> None:
+        with self._turn:
+            if not self._ended:
+                thread = threading.Thread(target=self._step_back, args=(entry,), name="ether-step-back", daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def _step_back(self, entry: Entry) -> None:
+        where = f"{entry.get('host', 'an unknown host')}, pid {entry.get('pid', 'unknown')}"
+        logger.warning(
+            "session %r is led by an earlier program (%s); this one goes on as its guest", self._topics.session, where
+        )
+        remove_record(self._folder)
+        try:
+            self._on_step_back(entry)
+        except EtherError as error:
+            logger.error("this program could not become a guest of session %r: %s", self._topics.session, error)
+
+
+def precedes(entry: Entry, own: Entry) -> bool:
+    """Whether another leader's entry counts for more than ours: it leads for longer. An entry that does not say since
+    when counts for less."""
+    since, run = entry.get("since"), entry.get("run")
+    if not isinstance(since, (int, float)) or not isinstance(run, str):
+        return False
+    return (since, run) < (own["since"], own["run"])
+
+
+def clear(link: Link, topics: Iterable[str], timeout_s: float) -> None:
+    """Withdraw announcements, as far as the broker is there."""
+    try:
+        for topic in topics:
+            link.withdraw(topic, timeout_s)
+    except EtherError as error:
+        logger.warning("could not clear the announcements of %s: %s", link.source, error)
+
+
+def appear_as_guest(link: Link, topics: SessionTopics, program: str, since: float) -> None:
+    """Announce a program that takes part and does not lead; `since` in seconds of the epoch."""
+    about = {"kind": "program", "host": socket.gethostname(), "pid": os.getpid(), "since": since}
+    announcement = Announcement(program, State.READY, new_birth(), about=about)
+    link.announce(topics.state(program), announcement.to_value())

@@ -1,0 +1,311 @@
+"""A session as one of its programs sees it: who is there, and the lifecycle of all of them.
+
+Every question to the instances goes out once, on the control plane, to those that are ready; each answers on this
+program's own reply topic. One that dies meanwhile is not waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ether.calls.client import Caller
+from ether.calls.durable import Saves
+from ether.connection import causes as context
+from ether.connection.deadline import Deadline
+from ether.connection.link import Inbound, Link
+from ether.connection.worker import next_job
+from ether.errors import EtherError, NoResponder, PayloadError, SyncError, TransportError
+from ether.instance.hosted import HostedInstance
+from ether.log import get_ether_logger
+from ether.protocol.barrier import Answer, Barrier
+from ether.protocol.drain import Quiescence
+from ether.protocol.presence import TAKES_PART, Announcement
+from ether.session.fencing import FENCE, fence_of
+from ether.session.members import Members
+from ether.system.machine_mark import reply_client
+from ether.wire.topics import SessionTopics
+
+logger = get_ether_logger("Ether")
+
+CLAIM = "claim"
+"""The control verb by which a name is asked for: `{"name", "birth"}`."""
+
+KEEP = "keep"
+"""The control verb by which programs are asked to start, stop and restart what they keep: `{"instances": [program],
+"do": "restart", "name": "camera1"}`."""
+
+_ECHO = b"echo "
+_ECHO_PATIENCE_S = 0.5
+
+
+class NeverAtRest(EtherError, TimeoutError):
+    """The instances were still publishing or handling messages; `timeout_s` in seconds."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        super().__init__(f"messages were still being published or handled after {timeout_s:g} s")
+
+
+class Session(Members):
+    """One program's view of its session, and its voice in it."""
+
+    def __init__(self, link: Link, topics: SessionTopics) -> None:
+        super().__init__(link, topics)
+        self._questions: dict[bytes, Barrier] = {}
+        self._echoes: set[bytes] = set()
+        self._opened = self._listening = False
+        self._info: dict[str, Any] = {}
+        self._opening = threading.Lock()
+        self._reply_topic = topics.reply(reply_client(link.source))
+        self.calls = Caller(link, topics, self._reply_topic, lambda: self._known)
+        self.saves = Saves(self)
+
+    def close(self) -> None:
+        """Nobody will answer any more. What was saved and is not answered stays for the next run."""
+        self.saves.close()
+        self.calls.close()
+
+    def open(self, timeout_s: float) -> bool:
+        """Listen to announcements and answers; returns when all that was announced before is known. Twice is fine:
+        false where it was open already."""
+        with self._opening:
+            if self._opened:
+                return False
+            self._open(timeout_s)
+            self._opened = self._listening = True
+            return True
+
+    def close_in(self, here: dict[str, HostedInstance]) -> None:
+        """There is nobody but these, in this process: nothing is asked of the broker (in a lab)."""
+        self._opened = True
+        self.calls = Caller(
+            self.link, self.topics, self._reply_topic, lambda: [i.announcement() for i in here.values()]
+        )
+        self.calls.here = here
+
+    def _open(self, timeout_s: float) -> None:
+        self.link.listen(self._reply_topic, self._on_reply, now=self._take_reply, timeout_s=timeout_s)
+        self.link.listen(self.topics.control(FENCE), self._on_fence, now=self._on_fence, timeout_s=timeout_s)
+        self.link.listen(self.topics.control(CLAIM), self._on_claim, now=self._on_claim, timeout_s=timeout_s)
+        self.link.listen(self.topics.session_info, self._on_info, timeout_s=timeout_s)
+        self.link.listen(self.topics.state("+"), self._on_state, timeout_s=timeout_s)
+        self.catch_up(timeout_s)
+
+    def catch_up(self, timeout_s: float, *, while_online: bool = False) -> None:
+        """Return when everything is known that the broker took before now: when a message to ourselves comes back,
+        whatever was on its way to us has come before it. `while_online`: not through an outage."""
+        echo = _ECHO + os.urandom(8)
+        with self._changed:
+            self._echoes.add(echo)
+        deadline = Deadline(timeout_s)
+        came_back = False
+        while not came_back and not deadline.passed:  # asked again, in case the broker died with the first one
+            if while_online and self.link.offline_since is not None:
+                break
+            self.link.publish(self._reply_topic, None, correlation=echo, timeout_s=deadline.left())
+            with self._changed:
+                patience = min(_ECHO_PATIENCE_S, deadline.left())
+                came_back = self._changed.wait_for(lambda: echo not in self._echoes, patience)
+        with self._changed:
+            self._echoes.discard(echo)
+        if not came_back:
+            raise TransportError(f"the broker did not deliver a message to ourselves within {timeout_s:g} s")
+
+    def hear_the_latest(self, deadline: Deadline) -> bool:
+        """Catch up, where there is a broker that answers; false where there is none."""
+        if not self._listening:
+            return False
+        try:
+            self.catch_up(min(deadline.left(), _ECHO_PATIENCE_S))
+        except TransportError:
+            return False
+        return True
+
+    # -- presence
+
+    def info(self, timeout_s: float) -> dict[str, Any]:
+        """What is retained about the session itself; empty where it is led by nobody any more. While there is no
+        connection, at once, what was known of it last."""
+        try:
+            if self.link.offline_since is None:
+                self.catch_up(timeout_s, while_online=True)
+        except TransportError:
+            if self.link.offline_since is None:
+                raise
+        return dict(self._info)
+
+    def _on_info(self, inbound: Inbound) -> None:
+        value = _value_of(inbound)
+        self._info = value if isinstance(value, dict) else {}
+
+    # -- names
+
+    def claim(self, name: str, birth: str, timeout_s: float) -> bool:
+        """Ask everybody for a name; True where nobody asked before. All who claim hear it in the same order."""
+        self.link.publish(self.topics.control(CLAIM), {"name": name, "birth": birth}, timeout_s=timeout_s)
+        self.catch_up(timeout_s)
+        with self._changed:
+            return self._claims.holder(name, time.monotonic()) == birth
+
+    def fence(self, holder: Announcement, epoch: int, timeout_s: float) -> None:
+        """Take a name over: from now on nothing that its earlier holder sends is heard, and it stops itself."""
+        self.link.publish(self.topics.control(FENCE), fence_of(holder, epoch), timeout_s=timeout_s)
+
+    def _on_fence(self, inbound: Inbound) -> bool:
+        value = _value_of(inbound)
+        nodes = value.get("nodes") if isinstance(value, dict) else None
+        if isinstance(nodes, list):
+            self.link.fence(node for node in nodes if isinstance(node, str))
+        return True
+
+    def _on_claim(self, inbound: Inbound) -> bool:
+        match _value_of(inbound):
+            case {"name": str(name), "birth": str(birth)}:
+                with self._changed:
+                    self._claims.note(name, birth, time.monotonic())
+        return True
+
+    def _lose(self, name: str, why: str) -> None:
+        for barrier in self._questions.values():
+            barrier.lose(name, why)
+        self.calls.lose(name, why)
+
+    # -- questions
+
+    def ask(
+        self, verb: str, participants: Iterable[str], timeout_s: float, more: Mapping[str, Any] | None = None
+    ) -> Barrier:
+        """Ask instances to do something, and wait for their answers, deaths, or the end of the time."""
+        participants = list(participants)
+        token = os.urandom(8)
+        barrier = Barrier(participants)
+        with self._changed:
+            self._questions[token] = barrier
+        try:
+            self.link.publish(
+                self.topics.control(verb),
+                {"instances": participants, **(more or {})},
+                reply_to=self._reply_topic,
+                correlation=token,
+                expiry_s=timeout_s,
+                trace=context.current().trace,
+                parents=context.parents(),
+            )
+            self._wait_for(barrier, Deadline(timeout_s))
+        finally:
+            with self._changed:
+                del self._questions[token]
+        return barrier
+
+    def _wait_for(self, barrier: Barrier, deadline: Deadline) -> None:
+        cause = context.current()
+        if cause.worker is None or cause.trace is None or not cause.worker.on_this_thread:
+            with self._changed:
+                self._changed.wait_for(lambda: barrier.complete, deadline.left())
+            return
+        nested = cause.worker.begin_wait(cause.trace)
+        self._nested.append(nested)
+        try:
+            while not barrier.complete and not deadline.passed:
+                if (job := next_job(nested, deadline.left())) is not None:
+                    cause.worker.perform(job)
+        finally:
+            self._nested.remove(nested)
+            cause.worker.end_wait(cause.trace, nested)
+
+    def sync(self, topic: str, arguments: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Run every method that is marked for a sync topic, on all ready instances at the same time.
+
+        Returns what each instance's method returned (a dict by method where it has several), raises `SyncError`, or
+        `NoResponder` where nobody has such a method.
+        """
+        with self._changed:
+            ready = [member for member in self._known if member.state in TAKES_PART]
+        participants = [member.name for member in ready if topic in _sync_topics(member)]
+        if not participants:
+            there = sorted({known for member in ready for known in _sync_topics(member)})
+            raise NoResponder(f"sync {topic!r}", "no ready instance has a method marked ether_sync for it", there)
+        barrier = self.ask("sync", participants, timeout_s, {"topic": topic, "arguments": dict(arguments)})
+        results = {name: _sole(answer.results) for name, answer in barrier.answers.items() if not answer.failed}
+        if len(results) < len(participants):
+            failed = {name: "; ".join(said.failed.values()) for name, said in barrier.answers.items() if said.failed}
+            missing = dict.fromkeys(barrier.missing, f"did not answer within {timeout_s:g} s")
+            raise SyncError(topic, results, failed, barrier.lost, missing)
+        return results
+
+    def drain(self, participants: Iterable[str], timeout_s: float) -> Barrier:
+        """Wait until no message is in flight or being handled; returns the last wave.
+
+        Raises `NeverAtRest` where messages go on causing messages, or a source goes on publishing.
+        """
+        participants = list(participants)
+        deadline = Deadline(timeout_s)
+        quiescence = Quiescence()
+        self.link.flush(deadline.left())
+        first = barrier = self.ask("drain", participants, deadline.left())
+        while not (barrier.missing or barrier.lost or quiescence.at_rest(barrier.answers)):
+            if deadline.passed:
+                raise NeverAtRest(timeout_s)
+            barrier = self.ask("drain", participants, deadline.left())
+        if barrier is not first and deadline.passed and barrier.missing:  # the time ran out, not their patience
+            raise NeverAtRest(timeout_s)
+        return barrier
+
+    def _take_reply(self, inbound: Inbound) -> bool:
+        """A plain answer to a call, on the transport's thread: wake whoever waits for it."""
+        headers = inbound.headers()
+        if headers is None or headers.schema is not None:
+            return False
+        return headers.correlation not in self._questions and self.calls.take(headers.correlation, inbound)
+
+    def _on_reply(self, inbound: Inbound) -> None:
+        headers = inbound.headers()
+        correlation = headers.correlation if headers else None
+        if correlation is not None and correlation.startswith(_ECHO):
+            self._on_echo(correlation, inbound)
+            return
+        if correlation not in self._questions:
+            self.calls.receive(inbound)
+            return
+        try:
+            said = Answer.from_value(inbound.unpack().value)
+        except PayloadError as error:
+            logger.warning("an answer cannot be read: %s", error)
+            return
+        finally:
+            inbound.done()
+        with self._changed:
+            if correlation in self._questions and said is not None:
+                self._questions[correlation].answer(*said)
+            self._notify()
+
+    def _on_echo(self, echo: bytes, inbound: Inbound) -> None:
+        """One that was asked for twice comes back twice: the second one answers nothing, and is nobody's forgery."""
+        inbound.done()
+        with self._changed:
+            self._echoes.discard(echo)
+            self._notify()
+
+
+def _value_of(inbound: Inbound) -> object:
+    """A short message's value, None where it cannot be read; it is done with."""
+    try:
+        return inbound.unpack().value
+    except PayloadError:
+        return None
+    finally:
+        inbound.done()
+
+
+def _sync_topics(announcement: Announcement) -> set[str]:
+    methods = announcement.about.get("methods")
+    described = methods.values() if isinstance(methods, dict) else ()
+    return {topic for method in described if isinstance(method, dict) for topic in method.get("syncs", ())}
+
+
+def _sole(results: Mapping[str, Any]) -> Any:
+    return next(iter(results.values())) if len(results) == 1 else dict(results)

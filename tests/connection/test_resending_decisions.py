@@ -1,0 +1,543 @@
+"""What a sender keeps and a receiver misses: nothing is lost, doubled or out of order without being reported."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ether.protocol.reorder_buffer import ASKS, LONGEST_S, NO_ANSWER, PATIENCE_S, TOO_MUCH, TOO_OLD, Order
+from ether.protocol.reorder_row import Gap, Sorted, Verdict
+from ether.protocol.retransmit_buffer import ANSWER_COUNT, Ask, History, Resent, seconds_on_the_way
+from ether.wire.topics import matches
+
+NODE, ME = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
+TICK_S = 0.25
+SLACK_S = 4 * TICK_S
+"""Each step of an exchange may wait for a tick."""
+
+
+@dataclass
+class Pair:
+    """A sender and a receiver, and a network between them that a test may let lose things."""
+
+    history: History = field(default_factory=History)
+    order: Order[tuple[str, int]] = field(default_factory=Order)
+    got: list[tuple[str, int]] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
+    sent: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    now: float = 1000.0
+
+    def __post_init__(self) -> None:
+        self.order.listen("#", self.now)
+
+    def send(self, topic: str, qos: int = 1, *, lost: bool = False) -> None:
+        self.now += 0.001
+        numbers = self.sent.setdefault(topic, [])
+        number = len(numbers) + 1
+        numbers.append((number, qos))
+        if qos:
+            self.history.note(topic, number, b"x" * 10, b"", self.now)
+        if not lost:
+            self.arrive(topic, number)
+
+    def arrive(self, topic: str, number: int) -> None:
+        if self.order.passes(topic, NODE, number):
+            self.got.append((topic, number))
+        else:
+            self.take(self.order.arrived(topic, NODE, "cam", number, (topic, number), 10, self.now))
+
+    def take(self, result: Sorted[tuple[str, int]] | None) -> None:
+        if result is not None:
+            self.got += result.ready
+            self.gaps += result.gaps
+
+    def conclude(self, verdict: Verdict[tuple[str, int]]) -> None:
+        self.take(verdict.sorted)
+        self.doubtful += verdict.doubtful
+
+    def answer(self, ask: Ask | None, losses: deque[bool] | None = None) -> None:
+        """The sender answers; what is sent again may get lost, too."""
+        again = Ask.from_value(ask.to_value()) if ask is not None else None
+        if again is None:
+            return
+        answers = self.history.answer(again, NODE, matches, self.now)
+        for answer in answers:
+            for message in answer.messages:
+                if not (losses and losses.popleft()):
+                    self.arrive(message.topic, message.sequence)
+        read = [Resent.from_value(answer.topic, answer.to_value()) for answer in answers]
+        self.take(self.order.answered(NODE, [answer for answer in read if answer is not None], self.now))
+
+    def settle(self, losses: deque[bool] | None = None) -> None:
+        """Ask until nothing is missing any more."""
+        for _ in range(200):
+            questions = self.order.questions(ME, self.now)
+            if not questions:
+                return
+            for ask in questions.values():
+                self.answer(ask, losses)
+        raise AssertionError("it asks for ever")
+
+    def outage(self) -> Ask:
+        self.order.went_deaf(self.now)
+        return self.order.came_back(ME, self.now)
+
+    def assert_accounted(self) -> None:
+        """Every number of QoS 1 was handed on once and in order, or is in a gap."""
+        for topic, numbers in self.sent.items():
+            got = [number for name, number in self.got if name == topic]
+            assert got == sorted(set(got))
+            reported = {n for gap in self.gaps if gap.topic == topic for n in range(gap.first, gap.last + 1)}
+            assert not reported & set(got)
+            assert {number for number, qos in numbers if qos} <= reported | set(got)
+
+
+class Part(enum.Enum):
+    """Of the exchange about what is missing: each of them may get lost."""
+
+    QUESTION = "question"
+    MESSAGE = "message that is sent again"
+    ANSWER = "answer"
+    ECHO = "echo"
+
+
+@dataclass
+class Exchange:
+    """The exchange between a pair as time goes by. `lost` says of each part, in order, whether it gets lost; the later
+    ones do not. `meanwhile` is called at each tick."""
+
+    pair: Pair
+    lost: dict[Part, list[bool]]
+    meanwhile: Callable[[], object] = lambda: None
+    echo_takes_s: float = 0.0
+    echoes: list[float] = field(default_factory=list)
+
+    def run(self, at_most_s: float = 2 * LONGEST_S) -> float:
+        """Until nothing waits; after how many seconds that was."""
+        pair, began = self.pair, self.pair.now
+        while pair.order.busy:
+            assert pair.now <= began + at_most_s, "something waits for ever"
+            questions = pair.order.questions(ME, pair.now)
+            says = pair.order.says(pair.now)
+            pair.conclude(pair.order.expired(pair.now))
+            for ask in questions.values():
+                self._answer(ask)
+            if says and not self._loses(Part.ECHO):
+                self.echoes.append(pair.now)
+            while self.echoes and self.echoes[0] + self.echo_takes_s <= pair.now:
+                pair.conclude(pair.order.echoed(self.echoes.pop(0), pair.now))
+            self.meanwhile()
+            pair.now += TICK_S
+        return pair.now - began
+
+    def _answer(self, ask: Ask) -> None:
+        if self._loses(Part.QUESTION):
+            return
+        answers = self.pair.history.answer(ask, NODE, matches, self.pair.now)
+        for message in (message for answer in answers for message in answer.messages):
+            if not self._loses(Part.MESSAGE):
+                self.pair.arrive(message.topic, message.sequence)
+        if answers and not self._loses(Part.ANSWER):
+            self.pair.take(self.pair.order.answered(NODE, answers, self.pair.now))
+
+    def _loses(self, part: Part) -> bool:
+        fates = self.lost.get(part)
+        return bool(fates) and fates.pop(0)  # type: ignore[union-attr]
+
+
+def test_a_hole_in_the_middle_is_filled_in_order() -> None:
+    pair = Pair()
+    for lost in (False, True, True, False, True, False):
+        pair.send("a", lost=lost)
+    assert pair.got == [("a", 1)]
+    pair.settle()
+    assert pair.got == [("a", number) for number in range(1, 7)]
+    assert pair.gaps == []
+    assert not pair.order.busy
+
+
+def test_what_was_lost_at_qos_0_is_gone_over_without_a_word() -> None:
+    pair = Pair()
+    pair.send("a", 1)
+    pair.send("a", 0, lost=True)
+    pair.send("a", 1, lost=True)
+    pair.send("a", 0, lost=True)
+    pair.send("a", 0)
+    pair.settle()
+    assert pair.got == [("a", 1), ("a", 3), ("a", 5)]
+    assert pair.gaps == []
+
+
+def test_what_the_sender_no_longer_keeps_is_reported_once() -> None:
+    pair = Pair(history=History(count=3))
+    pair.send("a")
+    for _ in range(9):
+        pair.send("a", lost=True)
+    pair.send("a")
+    pair.settle()
+    assert pair.gaps == [Gap("cam", "a", 2, 8, TOO_OLD)]
+    assert pair.got == [("a", 1), ("a", 9), ("a", 10), ("a", 11)]
+
+
+@pytest.mark.parametrize("limits", [{"size": 35}, {"age_s": 0.0035}])
+def test_bytes_and_age_are_limits_too(limits: dict[str, float]) -> None:
+    pair = Pair(history=History(**limits))  # type: ignore[arg-type]
+    pair.send("a")
+    for _ in range(9):
+        pair.send("a", lost=True)
+    pair.send("a")
+    pair.settle()
+    assert [gap.first for gap in pair.gaps] == [2]
+    assert 3 <= len(pair.got) <= 5
+    pair.assert_accounted()
+
+
+def test_after_an_outage_everything_since_is_asked_for_also_on_topics_that_were_never_heard() -> None:
+    pair = Pair()
+    pair.send("a")
+    pair.order.went_deaf(pair.now)
+    for topic in ("a", "new", "a", "new"):
+        pair.send(topic, lost=True)
+    ask = pair.order.came_back(ME, pair.now)
+    pair.send("new")  # comes before the answer: it must wait for the two before it
+    assert ("new", 3) not in pair.got
+    pair.answer(ask)
+    pair.settle()
+    assert sorted(pair.got) == [("a", 1), ("a", 2), ("a", 3), ("new", 1), ("new", 2), ("new", 3)]
+    pair.assert_accounted()
+
+
+def test_what_was_sent_before_the_receiver_listened_is_not_sent_again() -> None:
+    pair = Pair()
+    pair.order = Order()
+    for _ in range(5):
+        pair.send("a", lost=True)
+    pair.now += 10
+    pair.order.listen("a", pair.now)
+    pair.send("a", lost=True)
+    pair.answer(pair.outage())
+    assert pair.got == [("a", 6)]
+    assert pair.gaps == []
+
+
+def test_a_long_outage_is_made_good_in_portions() -> None:
+    pair = Pair()
+    pair.send("a")
+    pair.order.went_deaf(pair.now)
+    for _ in range(3 * ANSWER_COUNT):
+        pair.send("a", lost=True)
+    pair.answer(pair.order.came_back(ME, pair.now))
+    assert len(pair.got) == 1 + ANSWER_COUNT
+    pair.settle()
+    assert len(pair.got) == 1 + 3 * ANSWER_COUNT
+    pair.assert_accounted()
+
+
+def test_a_sender_that_was_away_says_how_far_it_got() -> None:
+    pair = Pair()
+    pair.send("a")
+    pair.send("a", lost=True)
+    pair.send("b", lost=True)
+    heads = pair.history.heads()
+    pair.answer(pair.order.heard_heads(NODE, heads, list(heads), ME, pair.now))
+    assert sorted(pair.got) == [("a", 1), ("a", 2), ("b", 1)]
+    assert pair.order.heard_heads(NODE, heads, list(heads), ME, pair.now) is None
+    assert not pair.order.busy
+
+
+def test_a_sender_that_is_gone_is_waited_for_no_longer_than_the_patience() -> None:
+    pair = Pair()
+    for lost in (False, True, False, True, False):
+        pair.send("a", lost=lost)
+    asked_at = pair.now
+    for ask in range(1, ASKS + 1):
+        assert list(pair.order.questions(ME, pair.now)) == [NODE]
+        assert not pair.order.says(asked_at + ask * PATIENCE_S / ASKS - 0.1)
+        pair.now = asked_at + ask * PATIENCE_S / ASKS
+        assert pair.got == [("a", 1)]
+        assert pair.order.says(pair.now)
+        assert not pair.order.says(pair.now)
+        pair.conclude(pair.order.echoed(pair.now, pair.now))
+    assert pair.now == asked_at + PATIENCE_S
+    assert pair.got == [("a", 1), ("a", 3), ("a", 5)]
+    assert pair.gaps == [Gap("cam", "a", 2, 2, NO_ANSWER), Gap("cam", "a", 4, 4, NO_ANSWER)]
+    assert not pair.order.busy
+
+
+def test_nothing_is_given_up_while_our_own_connection_is_away() -> None:
+    pair = Pair()
+    for lost in (False, True, False):
+        pair.send("a", lost=lost)
+    pair.order.questions(ME, pair.now)
+    pair.order.went_deaf(pair.now)
+    assert not pair.order.says(pair.now + 100)
+    assert pair.order.expired(pair.now + 100) == Verdict(Sorted([], []), [])
+    assert pair.order.questions(ME, pair.now) == {}
+    pair.answer(pair.order.came_back(ME, pair.now + 100))
+    assert pair.got == [("a", 1), ("a", 2), ("a", 3)]
+
+
+def test_sources_that_do_not_answer_after_an_outage_are_named_once() -> None:
+    pair = Pair()
+    pair.send("a")
+    pair.outage()
+    exchange = Exchange(pair, {Part.QUESTION: [True] * 9})
+    assert exchange.run() <= PATIENCE_S + SLACK_S
+    assert pair.doubtful == ["cam"]
+    pair.send("a", lost=True)
+    pair.send("a")
+    Exchange(pair, {}).run()
+    assert pair.got == [("a", 1), ("a", 2), ("a", 3)]
+    pair.outage()
+    exchange.run()
+    assert pair.doubtful == ["cam", "cam"]
+    for _ in range(2):  # forgotten, and therefore not asked for what it may have sent meanwhile
+        pair.outage()
+        exchange.run()
+    assert pair.doubtful == ["cam", "cam"]
+    assert pair.order.topics == set()
+    pair.send("a")
+    pair.order.left(NODE)
+    pair.outage()
+    exchange.run()
+    assert pair.doubtful == ["cam", "cam"]
+
+
+def test_more_than_can_be_held_ends_the_waiting() -> None:
+    pair = Pair(order=Order(count=3))
+    pair.send("a")
+    pair.send("a", lost=True)
+    for _ in range(4):
+        pair.send("a")
+    assert pair.gaps == [Gap("cam", "a", 2, 2, TOO_MUCH)]
+    assert [number for _, number in pair.got] == [1, 3, 4, 5, 6]
+
+
+def test_a_topic_that_is_listened_to_no_more_and_then_again_has_missed_nothing() -> None:
+    pair = Pair()
+    pair.send("a")
+    pair.order.unlisten("#", [("a", False)])
+    pair.send("a", lost=True)
+    pair.order.listen("#", pair.now)
+    pair.send("a")
+    assert pair.got == [("a", 1), ("a", 3)]
+    assert not pair.order.busy
+
+
+@pytest.mark.parametrize("value", [None, 3, {}, {"by": 1}, {"by": "x", "last": [], "filters": {}, "holes": {}}])
+def test_what_is_not_a_question_is_ignored(value: object) -> None:
+    assert Ask.from_value(value) is None
+    assert Resent.from_value("a", value) is None
+
+
+ONCE, ALWAYS = [True], [True] * 10_000
+AGAIN_S = PATIENCE_S / ASKS + SLACK_S
+"""By when a question was asked again, and answered."""
+
+
+def with_holes() -> Pair:
+    """Number 2 was lost at QoS 1, and 4 at QoS 0."""
+    pair = Pair()
+    for lost, qos in ((False, 1), (True, 1), (False, 1), (True, 0), (False, 1)):
+        pair.send("a", qos, lost=lost)
+    return pair
+
+
+@pytest.mark.parametrize("part", Part)
+def test_a_hole_is_filled_whichever_part_of_the_exchange_gets_lost_once(part: Part) -> None:
+    pair = with_holes()
+    assert Exchange(pair, {part: [*ONCE]}).run() <= AGAIN_S
+    assert pair.got == [("a", 1), ("a", 2), ("a", 3), ("a", 5)]
+    assert pair.gaps == []
+
+
+@pytest.mark.parametrize("part", [Part.QUESTION, Part.ANSWER])
+def test_a_hole_is_filled_where_the_first_echo_is_lost_as_well(part: Part) -> None:
+    pair = with_holes()
+    assert Exchange(pair, {part: [*ONCE], Part.ECHO: [*ONCE]}).run() <= PATIENCE_S + SLACK_S
+    assert pair.got == [("a", 1), ("a", 2), ("a", 3), ("a", 5)]
+    assert pair.gaps == []
+
+
+@pytest.mark.parametrize(("part", "gaps"), [(Part.QUESTION, [2, 4]), (Part.ANSWER, [4]), (Part.MESSAGE, [2, 4])])
+@pytest.mark.parametrize(("echoes", "longest_s"), [([], PATIENCE_S), (ALWAYS, LONGEST_S)])
+def test_a_hole_ends_and_is_reported_where_a_part_gets_lost_each_time(
+    part: Part, gaps: list[int], echoes: list[bool], longest_s: float
+) -> None:
+    pair = with_holes()
+    assert Exchange(pair, {part: [*ALWAYS], Part.ECHO: [*echoes]}).run() <= longest_s + SLACK_S
+    assert [gap.first for gap in pair.gaps] == gaps
+    assert pair.got == [("a", number) for number in range(1, 6) if number not in (2, 4)] or part is Part.ANSWER
+    pair.assert_accounted()
+
+
+def test_what_a_source_publishes_meanwhile_is_no_sign_of_an_answer() -> None:
+    pair = with_holes()
+    exchange = Exchange(pair, {Part.QUESTION: [True] * ASKS}, lambda: pair.send("a"))
+    assert exchange.run() <= PATIENCE_S + SLACK_S
+    assert [gap.first for gap in pair.gaps] == [2, 4]
+    pair.assert_accounted()
+
+
+def test_a_broker_that_stands_still_gives_nobody_up() -> None:
+    pair = with_holes()
+    for _ in range(ASKS):
+        pair.order.questions(ME, pair.now)  # on its way
+    said: list[float] = []
+    while len(said) < 10:
+        pair.now += TICK_S
+        said += [pair.now] if pair.order.says(pair.now) else []
+        pair.conclude(pair.order.expired(pair.now))
+    for said_at in said:
+        pair.conclude(pair.order.echoed(said_at, pair.now))
+    assert pair.got == [("a", 1)]
+    Exchange(pair, {}).run()
+    assert pair.got == [("a", 1), ("a", 2), ("a", 3), ("a", 5)]
+    assert pair.gaps == []
+
+
+@pytest.mark.parametrize("part", [Part.QUESTION, Part.ANSWER, Part.MESSAGE])
+def test_what_a_source_says_it_has_sent_is_asked_for_again(part: Part) -> None:
+    pair = Pair()
+    pair.send("a")
+    pair.send("a", lost=True)
+    heads = pair.history.heads()
+    ask = pair.order.heard_heads(NODE, heads, list(heads), ME, pair.now)
+    assert ask is not None
+    exchange = Exchange(pair, {part: [*ONCE]})
+    exchange._answer(ask)
+    assert exchange.run() <= AGAIN_S
+    assert pair.got == [("a", 1), ("a", 2)]
+    pair.send("a", lost=True)
+    heads = pair.history.heads()
+    assert pair.order.heard_heads(NODE, heads, list(heads), ME, pair.now) is not None
+    assert Exchange(pair, {Part.QUESTION: [*ALWAYS]}).run() <= PATIENCE_S + SLACK_S
+    assert pair.gaps == [Gap("cam", "a", 3, 3, NO_ANSWER)]
+
+
+@pytest.mark.parametrize("part", [Part.QUESTION, Part.ANSWER, Part.MESSAGE])
+def test_after_an_outage_sources_are_asked_again(part: Part) -> None:
+    pair = Pair()
+    pair.send("a")
+    pair.order.went_deaf(pair.now)
+    for topic in ("a", "new"):
+        pair.send(topic, lost=True)
+    ask = pair.order.came_back(ME, pair.now)
+    exchange = Exchange(pair, {part: [*ONCE]})
+    exchange._answer(ask)
+    pair.send("new")
+    assert exchange.run() <= PATIENCE_S + SLACK_S
+    assert sorted(pair.got) == [("a", 1), ("a", 2), ("new", 1), ("new", 2)]
+    assert pair.gaps == []
+    assert pair.doubtful == []
+
+
+def test_who_was_never_heard_before_an_outage_and_does_not_answer_is_named_if_it_sends() -> None:
+    pair = Pair()
+    pair.outage()
+    pair.send("a", lost=True)
+    pair.send("a")
+    assert Exchange(pair, {Part.QUESTION: [*ALWAYS]}).run() <= PATIENCE_S + SLACK_S
+    assert pair.got == [("a", 2)]
+    assert pair.doubtful == ["cam"]
+
+
+def test_a_source_that_publishes_at_qos_0_only_answers_too() -> None:
+    pair = Pair()
+    pair.send("a", 0)
+    ask = pair.outage()
+    pair.send("a", 0, lost=True)
+    exchange = Exchange(pair, {})
+    exchange._answer(ask)
+    exchange.run()
+    assert pair.doubtful == []
+    pair.send("a", 0)
+    exchange.run()
+    assert pair.got == [("a", 1), ("a", 3)]
+    assert pair.gaps == []
+
+
+LOSSES = st.dictionaries(st.sampled_from(Part), st.lists(st.booleans(), max_size=60))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([0, 1, 1]), st.booleans()), max_size=30),
+    LOSSES,
+    st.booleans(),
+    st.floats(0, 10),
+)
+def test_whatever_gets_lost_of_the_exchange_every_hole_ends(
+    sends: list[tuple[str, int, bool]], lost: dict[Part, list[bool]], out: bool, echo_takes_s: float
+) -> None:
+    pair = Pair()
+    pair.send("a")
+    pair.send("b")
+    exchange = Exchange(pair, lost, echo_takes_s=echo_takes_s)
+    if out:
+        exchange._answer(pair.outage())
+    later = deque(sends[15:])
+    exchange.meanwhile = lambda: pair.send(later[0][0], later[0][1], lost=later.popleft()[2]) if later else None
+    for topic, qos, is_lost in sends[:15]:
+        pair.send(topic, qos, lost=is_lost)
+    exchange.run(5 * LONGEST_S)
+    while later:
+        exchange.meanwhile()
+    pair.send("a")
+    pair.send("b")
+    exchange.run(5 * LONGEST_S)
+    pair.assert_accounted()
+
+
+AFTERWARDS = st.sampled_from(["", "", "out", "ask"])
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([0, 1, 1]), st.booleans(), AFTERWARDS),
+    max_size=60,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(STEPS, st.integers(2, 100), st.integers(1, 100), st.lists(st.booleans(), max_size=40))
+def test_whatever_gets_lost_every_number_is_handed_on_in_order_or_reported(
+    steps: list[tuple[str, int, bool, str]], keeps: int, holds: int, lost_again: list[bool]
+) -> None:
+    pair = Pair(history=History(count=keeps), order=Order(count=holds))
+    losses = deque([*lost_again, *[False] * 100_000])
+    pair.send("a")
+    pair.send("b")
+    for topic, qos, lost, then in steps:
+        pair.send(topic, qos, lost=lost)
+        if then == "ask":
+            pair.settle(losses)
+        elif then == "out":
+            pair.answer(pair.outage(), losses)
+    losses.clear()
+    pair.answer(pair.outage())
+    pair.settle()
+    pair.assert_accounted()
+
+
+def test_what_was_sent_while_the_question_was_on_its_way_counts_as_missed() -> None:
+    history = History()
+    history.note("t", 1, b"", b"", 10.0)
+    asked_at = 10.5
+    ask = Ask("receiver", {}, {"t": 0.6}, {})  # it has listened since 9.9
+    arrived_at = asked_at + 3.0
+    [late] = history.answer(ask, "node", lambda name, topic: name == topic, arrived_at)
+    assert late.messages == [] or late.messages == ()
+    [right] = history.answer(ask.older(3.0), "node", lambda name, topic: name == topic, arrived_at)
+    assert [message.sequence for message in right.messages] == [1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "now", "took_s"), [(100.0, 103.0, 3.0), (100.0, 99.0, 2.0), (100.0, 500.0, 2.0), ("x", 1.0, 2.0)]
+)
+def test_how_long_a_question_took_where_clocks_differ(asked: object, now: float, took_s: float) -> None:
+    assert seconds_on_the_way(asked, now) == took_s

@@ -1,0 +1,530 @@
+"""The saving side and the recorder over a broker in memory: limits, several recorders, garbage, what the dead left."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running_brokers import soon
+
+from ether.connection.deadline import Deadline
+from ether.connection.link import Link
+from ether.errors import LedgerFull, NotSaved, OutboxFull, PayloadTooLarge, TransportClosed
+from ether.ledger.reader import LedgerReader
+from ether.ledger.stored_record import StoredRecord
+from ether.recording.completeness_rules import prove
+from ether.recording.outbox_file import OutboxFile
+from ether.recording.passive_capture import disjoint
+from ether.recording.receipt import Saved
+from ether.recording.receipt_rules import Standing
+from ether.recording.recorder import Recorder
+from ether.recording.recorder_rules import RecorderAbout
+from ether.recording.writer import Saver, SavingOptions, WhenFull
+from ether.transport.loopback import LoopbackBroker, LoopbackTransport
+from ether.wire.entries import Entry, pack_batch, pack_entry
+from ether.wire.topics import SessionTopics, matches
+
+TOPICS = SessionTopics("bench")
+
+
+class Rig:
+    """Members of one session in this process, over a broker in memory."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder, self._stack = folder, stack
+        self.broker = LoopbackBroker(max_packet_bytes=4 << 20)
+        self.links: dict[str, Link] = {}
+
+    def link(self, name: str) -> Link:
+        link = self.links[name] = Link(LoopbackTransport(self.broker, name), name)
+        link.open(5)
+        self._stack.callback(link.close)
+        return link
+
+    def saver(self, name: str = "camera", **options: Any) -> Saver:
+        saver = Saver(self.link(name), TOPICS, SavingOptions(self.folder / "outbox", **options))
+        saver.open()
+        self._stack.callback(saver.close, 0.0)
+        return saver
+
+    def recorder(self, name: str = "recorder", topics: Any = "all") -> Recorder:
+        recorder = Recorder(topics, str(self.folder / name))
+        recorder.attach(self.link(name), TOPICS, name)
+        self._stack.callback(recorder.detach)
+        return recorder
+
+    def records(self, name: str = "recorder", *kinds: str) -> list[StoredRecord]:
+        with LedgerReader.open(self.folder / name) as reader:
+            return list(reader.records(kinds=kinds or ("data", "record")))
+
+    def waiting(self) -> list[Path]:
+        return list((self.folder / "outbox").glob("*.outbox"))
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    with ExitStack() as stack:
+        yield Rig(tmp_path, stack)
+
+
+def record(saver: Saver, value: object, name: str = "value") -> Saved:
+    return saver.record("record", name, value, (), {})
+
+
+def publish(saver: Saver, value: object, topic: str) -> Saved:
+    return saver.publish(topic, TOPICS.data(topic), value, 1, (), {})
+
+
+# -- saving
+
+
+def test_what_is_saved_is_on_disk_in_order(rig: Rig) -> None:
+    rig.recorder()
+    saver = rig.saver()
+    kept = [record(saver, n) for n in range(2000)]
+    for saved in kept:
+        saved.wait()
+    assert all(saved.done for saved in kept)
+    assert [it.value for it in rig.records()] == list(range(2000))
+    assert saver.flush(Deadline(1)) == 0
+
+
+def test_nobody_records_and_then_somebody_does(rig: Rig) -> None:
+    saver = rig.saver()
+    asked = threading.Event()
+    saver.ask_for_recorder = asked.set
+    saved = record(saver, 1)
+    with pytest.raises(NotSaved, match="nobody records in this session") as refused:
+        saved.wait(0.05)
+    assert not refused.value.lost
+    assert asked.wait(5)
+    rig.recorder()
+    saved.wait()
+
+
+def test_closing_does_not_wait_for_nobody(rig: Rig) -> None:
+    recorder, saver = rig.recorder(), rig.saver()
+    record(saver, 1).wait()
+    recorder.detach()
+    record(saver, 2)
+    began = time.monotonic()
+    saver.close(30)
+    assert time.monotonic() - began < 5
+    [left] = rig.waiting()
+    assert left.name.startswith("camera~")
+    with pytest.raises(TransportClosed, match="camera has left the session"):
+        record(saver, 3)
+
+
+def test_closing_does_not_wait_for_a_broker_that_is_away(rig: Rig) -> None:
+    rig.recorder()
+    saver = rig.saver()
+    record(saver, 1).wait()
+    rig.broker.stop()
+    record(saver, 2)
+    began = time.monotonic()
+    saver.close(30)
+    assert time.monotonic() - began < 5
+    rig.broker.start()
+
+
+# -- the limits
+
+
+def fill(saver: Saver, **more: Any) -> list[Saved]:
+    """Ten times the limit of 100,000 bytes, as slowly as the outbox's thread works."""
+    kept = []
+    for n in range(100):
+        kept.append(publish(saver, {"n": n, "pad": "x" * 10_000}, f"t{n % 2}"))
+        if n % 5 == 4:
+            threading.Event().wait(more.get("pause_s", 0.0))
+    return kept
+
+
+def test_at_the_limit_who_saves_is_blocked_and_then_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ether.recording.writer.ROOM_S", 0.3)
+    saver = rig.saver(topics=None, max_bytes=100_000)
+    with pytest.raises(OutboxFull, match=r"camera is full \(100,000 bytes"):
+        fill(saver)
+    monkeypatch.setattr("ether.recording.writer.ROOM_S", 30.0)
+    waiting = threading.Thread(target=publish, args=(saver, "last", "t0"))
+    waiting.start()
+    rig.recorder()
+    waiting.join(20)
+    assert not waiting.is_alive(), "there is room again"
+    assert saver.flush(Deadline(10)) == 0
+    values = [it.value for it in rig.records()]
+    assert values[-1] == "last"
+    assert [it["n"] for it in values[:-1]] == list(range(len(values) - 1))
+
+
+@pytest.mark.parametrize("policy", [WhenFull.DROP_OLDEST, WhenFull.DROP_NEW])
+def test_at_the_limit_the_oldest_or_the_newest_is_given_up_and_named(
+    rig: Rig, policy: WhenFull, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ether.recording.sender._LOOK_S", 0.01)
+    saver = rig.saver(topics=None, max_bytes=100_000, when_full=policy)
+    kept = fill(saver, pause_s=0.02)
+    oldest = policy is WhenFull.DROP_OLDEST
+    given_up = kept[0] if oldest else kept[-1]
+    with pytest.raises(NotSaved, match=r"is not saved: the outbox was full\. It is lost") as refused:
+        given_up.wait(5)
+    assert refused.value.lost
+    assert not given_up.done
+    assert soon(lambda: saver._waiting_bytes <= 130_000, 5), "bounded"
+    rig.recorder()
+    assert saver.flush(Deadline(10)) == 0
+    there = {it.value["n"] for it in rig.records()}  # type: ignore[index,call-overload]
+    assert (99 in there, 0 in there) == (oldest, not oldest)
+    assert {n for n, saved in enumerate(kept) if saved.done} == there
+    missing = set(range(100)) - there
+    with LedgerReader.open(rig.folder / "recorder") as reader:
+        proof = prove(reader.outboxes(), reader.duplicates())
+    assert (proof.durable, proof.total) == (len(there), 100)
+    named = {(gap.topic, gap.source, gap.why): gap for gap in proof.gaps}
+    assert named.keys() == {(topic, "camera", "the outbox was full") for topic in ("t0", "t1")}
+    for rest in (0, 1):
+        gap = named[f"t{rest}", "camera", "the outbox was full"]
+        lost = [n // 2 + 1 for n in sorted(missing) if n % 2 == rest]  # a topic's messages are numbered from 1
+        assert (gap.first, gap.last, gap.count) == (lost[0], lost[-1], len(lost))
+
+
+def test_what_is_too_old_is_given_up_at_once_however_much_it_is(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ether.recording.sender._LOOK_S", 0.05)
+    saver = rig.saver(max_age_s=0.5)
+    kept = [record(saver, n) for n in range(3000)]
+    with pytest.raises(NotSaved, match=r"older than 0\.5 s. It is lost"):
+        kept[-1].wait(20)
+    rig.recorder()
+    young = record(saver, "young")
+    young.wait(20)
+    assert [it.value for it in rig.records()][-1] == "young"
+    with LedgerReader.open(rig.folder / "recorder") as reader:
+        proof = prove(reader.outboxes(), 0)
+    assert sum(gap.count for gap in proof.gaps) + proof.durable == proof.total == 3001
+
+
+def test_memory_is_bounded_where_the_disk_of_the_outbox_takes_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlite3
+
+    from ether.errors import OutboxFailed
+
+    def fail(file: OutboxFile, rows: object) -> None:
+        raise OutboxFailed(str(file.path), sqlite3.OperationalError("database or disk is full"))
+
+    monkeypatch.setattr("ether.recording.sender._LOOK_S", 0.01)
+    saver = rig.saver(topics=None, max_bytes=100_000, when_full=WhenFull.DROP_OLDEST)
+    with monkeypatch.context() as disk:
+        disk.setattr(OutboxFile, "append", fail)
+        kept = fill(saver, pause_s=0.02)
+        with pytest.raises(NotSaved, match="the outbox was full"):
+            kept[0].wait(5)
+        assert soon(lambda: saver._waiting_bytes <= 100_000, 5)
+    rig.recorder()
+    assert saver.flush(Deadline(10)) == 0
+    assert {n for n, saved in enumerate(kept) if saved.done} == {it.value["n"] for it in rig.records()}  # type: ignore[index,call-overload]
+    assert kept[-1].done
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+def test_only_the_thread_that_writes_gives_way(rig: Rig) -> None:
+    """A process that did would pass it on to all that it starts."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    rig.recorder("first")
+    rig.recorder("second")
+    writers = [thread.native_id or 0 for thread in threading.enumerate() if thread.name == "ether-recorder"]
+    assert soon(lambda: {os.getpriority(os.PRIO_PROCESS, writer) for writer in writers} == {max(before, 5)}, 5)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+# -- several recorders
+
+
+def test_a_receipt_of_who_does_not_record_it_saves_nothing(rig: Rig) -> None:
+    rig.recorder("second", ["a/#"])
+    saver = rig.saver(topics=("a/#", "b"))
+    first, other = publish(saver, 1, "a/x"), publish(saver, 2, "b")
+    first.wait()
+    with pytest.raises(NotSaved, match="no recorder has acknowledged it"):
+        other.wait(0.3)
+    assert not other.done
+    asked = saver.publish("b", TOPICS.data("b"), 3, 1, (), {"asked": True})
+    asked.wait()
+    rig.recorder("recorder", ["a/#", "b"])
+    other.wait()
+    assert [it.value for it in rig.records()] == [2, 3], "what the other one had before was forgotten up to there"
+    assert [it.value for it in rig.records("second")] == [1, 3]
+
+
+def test_two_recorders_have_each_its_own(rig: Rig) -> None:
+    rig.recorder("one", ["a/#"])
+    rig.recorder("two", ["b/#"])
+    saver = rig.saver(topics=("a/#", "b/#"))
+    for n in range(200):
+        publish(saver, n, "a/x" if n % 2 else "b/x")
+    assert saver.flush(Deadline(10)) == 0
+    assert [it.value for it in rig.records("one")] == list(range(1, 200, 2))
+    assert [it.value for it in rig.records("two")] == list(range(0, 200, 2))
+    for name in ("one", "two"):
+        with LedgerReader.open(rig.folder / name) as reader:
+            proof = prove(reader.outboxes(), reader.duplicates())
+        assert (str(proof), proof.skipped) == ("100 of 100 durable, 0 gaps, 0 duplicates", 100)
+
+
+class Stalling:
+    """A writer's disk that takes its time, until it is let go."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.let_go = threading.Event()
+        self._append = recorder._writer.append
+        recorder._writer.append = self._wait  # type: ignore[method-assign]
+
+    def _wait(self, *given: Any) -> Any:
+        self.let_go.wait(30)
+        return self._append(*given)
+
+
+def test_a_recorder_that_hangs_holds_nobody_up_and_nothing_is_forgotten_before_it_has_it(rig: Rig) -> None:
+    rig.recorder("one")
+    stalling = Stalling(rig.recorder("two"))
+    saver = rig.saver()
+    for n in range(20):
+        record(saver, n).wait(5)
+    assert [it.value for it in rig.records("one")] == list(range(20))
+    assert saver._sender is not None
+    assert saver._sender._own.base == 0
+    stalling.let_go.set()
+    assert soon(lambda: len(rig.records("two")) == 20, 10)
+    assert soon(lambda: saver._sender is not None and saver._sender._own.file.count == 0, 5)
+
+
+def test_a_recorder_that_left_is_not_waited_for(rig: Rig) -> None:
+    rig.recorder("one")
+    two = rig.recorder("two")
+    saver = rig.saver()
+    record(saver, 1).wait()
+    two.detach()
+    for n in range(5):
+        record(saver, n).wait()
+    assert soon(lambda: saver._sender is not None and saver._sender._own.file.count == 0, 5)
+
+
+def test_one_recorder_in_trouble_is_no_trouble_where_another_writes(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = rig.recorder("good"), rig.recorder("bad")
+    full = LedgerFull(rig.folder / "bad", 0)
+
+    def fail(*_: object) -> dict[str, int]:
+        raise full
+
+    with monkeypatch.context() as disk:
+        disk.setattr(bad._writer, "append", fail)
+        saver = rig.saver()
+        for n in range(10):
+            record(saver, n).wait(5)
+        disk.setattr(good._writer, "append", fail)
+        began = time.monotonic()
+        with pytest.raises(NotSaved, match="cannot record: the disk of the ledger"):
+            record(saver, 10).wait()
+        assert time.monotonic() - began < 3
+    assert saver.flush(Deadline(10)) == 0
+    assert [it.value for it in rig.records("bad")] == list(range(11))
+
+
+# -- strangers, garbage, the largest
+
+
+def test_what_was_overheard_waits_for_the_disk_and_what_does_not_fit_is_named(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ether.recording.recorder._OVERHEARD_MOST", 10)
+    recorder = rig.recorder()
+    stranger = LoopbackTransport(rig.broker, "stranger")
+    stranger.connect(1)
+
+    def fail(*_: object) -> None:
+        raise LedgerFull(rig.folder, 0)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(recorder._writer, "append_loose", fail)
+        for n in range(25):
+            stranger.publish(TOPICS.data("strange"), b"%d" % n)
+            assert soon(lambda: recorder._queue.qsize() == 0)
+        assert soon(lambda: recorder._problem != "")
+    assert soon(lambda: recorder._problem == "", 5)
+    stranger.close()
+    assert [it.value for it in rig.records()] == list(range(10))
+    [gap] = rig.records("recorder", "gap")
+    assert gap.more == {"first": 1, "last": 15, "why": "overheard while the disk took nothing or too little"}
+
+
+@pytest.mark.parametrize("filters", [["a/+", "+/b"], ["a/#", "a/b"], ["a/b", "a/b"], ["#"]])
+def test_a_strangers_message_is_recorded_once_whatever_covers_it(rig: Rig, filters: list[str]) -> None:
+    rig.recorder(topics=filters)
+    stranger = LoopbackTransport(rig.broker, "stranger")
+    stranger.connect(1)
+    stranger.publish(TOPICS.data("a/b"), b"5")
+    stranger.publish(TOPICS.data("c"), b"6")
+    stranger.close()
+    expected = [("a/b", "mqtt", 5)] + ([("c", "mqtt", 6)] if filters == ["#"] else [])
+    assert soon(lambda: len(rig.records()) >= len(expected), 5)
+    record(rig.saver(), "last").wait()
+    assert [(it.topic, it.source, it.value) for it in rig.records()][:-1] == expected
+
+
+def test_filters_become_such_that_no_two_cover_the_same() -> None:
+    assert disjoint(["a", "b/#", "c/+"]) == ["a", "b/#", "c/+"]
+    assert disjoint(["a/b", "a/#", "a"]) == ["a/#"]
+    assert disjoint(["a/+", "+/b", "c"]) == ["#"]
+    assert disjoint(["x/a/+", "y", "x/+/b"]) == ["y", "x/#"]
+
+
+GARBAGE = [
+    b"", b"\x00", b"{}", b"[]", b"null", b'"text"', b"\xff\xfe", b"\x00EB2", b"\x00EB2" + b"\xff" * 40,
+    b'{"outbox": 5}', b'{"outbox": "", "recorder": "recorder", "birth": "", "upto": 1e400}',
+    pack_batch("0" * 16, "x", 3, [pack_entry(Entry(-5, "data", "t", "", 0, 0.0, (), "", None, b""))]),
+    pack_batch("1" * 16, "x", 1 << 70, [pack_entry(Entry(1, "data", "t", "", 1 << 70, 0.0, (), "", None, b""))]),
+    pack_batch("2" * 16, "x", -1, [], 1 << 80),
+    pack_batch("3" * 16, "x", 1, [b"\x00" * 8]),
+]  # fmt: skip
+
+
+def test_garbage_on_our_topics_harms_nothing(rig: Rig) -> None:
+    rig.recorder()
+    saver = rig.saver()
+    record(saver, 1).wait()
+    assert saver._sender is not None
+    outbox = saver._sender._own.outbox
+    stranger = rig.link("stranger")
+    [about] = saver.recorders()
+    forged = {"outbox": outbox, "recorder": "recorder", "birth": about.birth, "upto": 10**9}
+    for topic in (TOPICS.record("recorder"), TOPICS.ack(outbox), TOPICS.recorder("recorder"), TOPICS.recorder("x")):
+        for garbage in GARBAGE[1:]:
+            stranger.transport.publish(topic, garbage)
+            stranger.publish(topic, garbage)
+    stranger.transport.publish(TOPICS.record("recorder"), b"")
+    stranger.publish(TOPICS.ack(outbox), forged)
+    for n in range(5):
+        record(saver, n).wait()
+    assert [it.name for it in saver.recorders()] == ["recorder"]
+    assert [it.value for it in rig.records("recorder", "record")] == [1, 0, 1, 2, 3, 4]
+
+
+def test_the_largest_message_and_one_more_byte(rig: Rig) -> None:
+    rig.recorder()
+    saver = rig.saver()
+    limit = rig.broker.max_packet_bytes - 65_536
+    for keep in (lambda value: record(saver, value), lambda value: publish(saver, value, "large")):
+        keep(b"x" * limit).wait()
+        with pytest.raises(PayloadTooLarge):
+            keep(b"x" * (limit + 1))
+    assert [len(it.payload) for it in rig.records()] == [limit, limit]
+    record(saver, "goes on").wait()
+
+
+def test_a_broker_that_takes_less_than_the_last_one(rig: Rig) -> None:
+    """What was left behind under a broker with a larger limit: what cannot be sent is named, all else arrives."""
+    file = OutboxFile.create(rig.folder / "outbox", "camera")
+    sizes = [10, 300_000, 10, 60_000, 60_000, 10]
+    file.append([
+        (n, pack_entry(Entry(n, "data", "t", f"id{n}", n, 1.0, (), "", None, b"x" * size)))
+        for n, size in enumerate(sizes, 1)
+    ])  # fmt: skip
+    file.close()
+    rig.broker.max_packet_bytes = 100_000
+    rig.recorder()
+    saver = rig.saver()
+    saver.adopt()
+    assert soon(lambda: len(rig.records()) == 5, 10)
+    assert [it.seq for it in rig.records()] == [1, 3, 4, 5, 6]
+    [gap] = rig.records("recorder", "gap")
+    assert (gap.number, gap.more["topics"]) == (2, {"t": [2, 2, 1]})
+    assert "too large for this broker" in str(gap.more["why"])
+
+
+# -- what the dead have left
+
+
+def test_what_the_dead_have_left_is_sent_once_though_several_want_it(rig: Rig) -> None:
+    for n in range(5):
+        file = OutboxFile.create(rig.folder / "outbox", f"dead{n}")
+        file.append([
+            (number, pack_entry(Entry(number, "record", "v", f"{n}-{number}", number, 1.0, (), "", None, b"1")))
+            for number in range(1, 301)
+        ])  # fmt: skip
+        file.close()
+    rig.recorder()
+    savers = [rig.saver(f"heir{n}") for n in range(4)]
+    threads = [threading.Thread(target=saver.adopt) for saver in savers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert soon(lambda: len(rig.records()) == 1500, 10)
+    assert len({it.id for it in rig.records()}) == 1500
+    assert soon(lambda: not [path for path in rig.waiting() if path.name.startswith("dead")], 10)
+
+
+def test_an_earlier_life_of_ones_own_is_taken_over(rig: Rig) -> None:
+    for source in ("camera", "other"):
+        file = OutboxFile.create(rig.folder / "outbox", source)
+        file.append([(1, pack_entry(Entry(1, "record", "v", source, 1, 1.0, (), "", None, b"1")))])
+        file.close()
+    rig.recorder()
+    rig.saver("nobody").adopt("nobody")
+    rig.saver("cam").adopt("cam")
+    assert len(rig.waiting()) == 2, "who has nothing there begins nothing"
+    rig.saver("camera").adopt("camera")
+    assert soon(lambda: len(rig.records()) == 2, 10)
+
+
+# -- what stands where
+
+
+def test_what_was_given_up_is_remembered_in_few_spans() -> None:
+    standing = Standing(matches)
+    for n in range(1, 5000):
+        standing.lost(n, n, "full")
+    assert standing.why_lost(1) == standing.why_lost(4999) == "full"
+    assert standing.why_lost(5000) == ""
+    assert len(standing._lost) == 1
+    for n in range(6000, 10_000, 2):
+        standing.lost(n, n, "full")
+    assert len(standing._lost) <= 1000
+    assert standing.why_lost(6000) == "full", "never called saved"
+    standing.lost(6000, 11_000, "old")
+    assert (standing.why_lost(9001), standing.why_lost(1)) == ("old", "full")
+
+
+def test_a_recorders_word_counts_for_what_it_keeps() -> None:
+    standing = Standing(matches)
+    assert standing.saved({("a/#",): 10})
+    assert not standing.saved({("a/#",): 9})
+    assert standing.is_saved(10, "a/b")
+    assert standing.is_saved(10, None)
+    assert not standing.is_saved(10, "b")
+    narrow, wide = RecorderAbout("n", "1", ("a/#",)), RecorderAbout("w", "2", None)
+    assert standing.settled_to([narrow]) == 10
+    assert standing.settled_to([narrow, wide]) == 0
+    assert standing.settled_to([]) == 10, "who has it may have left"
+    standing.troubled({"n": "full"})
+    assert standing.problem("a/b", [narrow]) == "full"
+    assert standing.problem("a/b", [narrow, wide]) == standing.problem("b", [narrow]) == ""
+
+
+def test_a_session_that_saves_nothing_pays_nothing(rig: Rig) -> None:
+    before = threading.active_count()
+    saver = rig.saver()
+    assert not saver.wants("anything")
+    saver.adopt()
+    assert threading.active_count() <= before + 1, "but for the link's own"
+    assert not (rig.folder / "outbox").exists()
