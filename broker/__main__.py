@@ -16,7 +16,7 @@ import os
 import sys
 
 from broker import settings
-from broker.events import Announcer
+from broker.events import EventWriter
 from broker.failures import BrokerFailure, EngineMissing, ExitCode, SettingsRefused
 from broker.lifeline import Lifeline
 from broker.listeners import private
@@ -24,7 +24,7 @@ from broker.listeners import private
 
 def main(arguments: list[str]) -> ExitCode:
     """Run one broker to its end and give back the exit code."""
-    lifeline, announcer = Lifeline(), Announcer()
+    lifeline, announcer = Lifeline(), EventWriter()
     try:
         if len(arguments) != 1:
             raise SettingsRefused("Usage: python -I -m broker SETTINGS_FILE")
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> ExitCode:
     return ExitCode.OK
 
 
-def _serve(chosen: settings.Settings, announcer: Announcer, lifeline: Lifeline) -> None:
+def _serve(chosen: settings.Settings, announcer: EventWriter, lifeline: Lifeline) -> None:
     try:
         if _engine(chosen) == "mosquitto":
             from broker.engines import mosquitto_engine
@@ -70,7 +70,7 @@ def _engine(chosen: settings.Settings) -> str:
     return "amqtt"
 
 
-def _report(failure: Exception, announcer: Announcer) -> ExitCode:
+def _report(failure: Exception, announcer: EventWriter) -> ExitCode:
     print(f"broker: {failure}", file=sys.stderr, flush=True)
     code = failure.code if isinstance(failure, BrokerFailure) else ExitCode.ENGINE_FAILED
     if code is ExitCode.ENGINE_FAILED:

@@ -15,7 +15,7 @@ BACKLOG = 1_000
 FLUSH_S = 0.2  # how long the end waits for a parent that reads slowly
 
 
-class Announcer:
+class EventWriter:
     """Writes events to a file descriptor."""
 
     def __init__(self, descriptor: int = 1) -> None:

@@ -24,14 +24,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, Unpack
 
-from hardware_adapters.connection import Connection, Events, LineCounts, Medium
-from hardware_adapters.counts import Counts, Tally
+from hardware_adapters.connection import LineCounts, Medium, PortConnection, PortEvents
+from hardware_adapters.counts import AdapterCounts, Tally
 from hardware_adapters.errors import AdapterError, BadAnswer, Disconnected, NoAnswer, WrongDevice
 from hardware_adapters.identity import Fingerprint, Identity
 from hardware_adapters.lease import Lease, PortLock
 from hardware_adapters.listeners import Calls, late_bound
 from hardware_adapters.options import AdapterOptions, check_options
-from hardware_adapters.search import Found, Search
+from hardware_adapters.search import FoundPort, Search
 
 logger = logging.getLogger("Ether.hardware")
 
@@ -75,13 +75,13 @@ class Adapter:
         self._encode, self._tally, self._calls = encode, Tally(), Calls(self.name)
         self._lock = PortLock(self.name)
         self._changed = threading.Condition()
-        self._connection: Connection | None = None
-        self._found: Found | None = None
+        self._connection: PortConnection | None = None
+        self._found: FoundPort | None = None
         self._setting_up: int | None = None
         self._used, self._doubted = 0.0, False
         self._closing = threading.Event()
         self._search = Search(
-            medium, port, self._identity, encode, events=Events(self._input, self._lost), holder=self.name,
+            medium, port, self._identity, encode, events=PortEvents(self._input, self._lost), holder=self.name,
             timeout_s=self.timeout_s, closing=self._closing,
         )  # fmt: skip
         self._keeper: threading.Thread | None = None
@@ -113,7 +113,7 @@ class Adapter:
         return self._search.known
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> AdapterCounts:
         """What happened so far."""
         connection = self._connection
         line = connection.counts if connection else LineCounts()
@@ -239,21 +239,21 @@ class Adapter:
         return lease
 
     @contextmanager
-    def _turn(self, command: bytes) -> Iterator[Connection]:
+    def _turn(self, command: bytes) -> Iterator[PortConnection]:
         """One command's turn: the lease, and the connection after it was made sure who is there."""
         with self._lease_for(command):
             connection = self._present(command)
             self._verify(connection)
             yield connection
 
-    def _present(self, command: bytes) -> Connection:
+    def _present(self, command: bytes) -> PortConnection:
         """The connection, if this thread may use it now."""
         connection = self._connection
         if connection is not None and (self._presence.online or self._setting_up == threading.get_ident()):
             return connection
         raise Disconnected(self.name, f"the device is not there: {self._presence.reason}", command=command)
 
-    def _guarded(self, connection: Connection, action: Callable[[], T]) -> T:
+    def _guarded(self, connection: PortConnection, action: Callable[[], T]) -> T:
         """The action; what it raises is kept in mind: a lost device, a doubtful one."""
         try:
             value = action()
@@ -266,7 +266,7 @@ class Adapter:
         self._used = time.monotonic()
         return value
 
-    def _verify(self, connection: Connection) -> None:
+    def _verify(self, connection: PortConnection) -> None:
         """Ask who it is, where too long was nothing heard or the last command went wrong."""
         asked, found = self._identity is not None and self._identity.is_asked, self._found
         if not asked or found is None or self._verify_after_s is None or self._setting_up == threading.get_ident():
@@ -313,7 +313,7 @@ class Adapter:
         finally:
             self._setting_up = None
 
-    def _online(self, found: Found) -> None:
+    def _online(self, found: FoundPort) -> None:
         with self._changed:
             if self._connection is not found.connection or found.connection.lost:
                 raise Disconnected(found.port, "the device went away while it was set up")
@@ -327,7 +327,7 @@ class Adapter:
         for watcher in self._watchers:
             self._calls.put(watcher, presence)
 
-    def _drop(self, connection: Connection | None, error: AdapterError) -> None:
+    def _drop(self, connection: PortConnection | None, error: AdapterError) -> None:
         """A connection ends: offline for everybody, and the search begins. Once for each connection."""
         with self._changed:
             if connection is None or self._connection is not connection:

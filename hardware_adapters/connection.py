@@ -14,7 +14,7 @@ from hardware_adapters.identity import PortInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Events:
+class PortEvents:
     """Whom a connection tells: of a frame that nobody asked for, and of its own end. Called from its reading thread."""
 
     on_input: Callable[[bytes], None]
@@ -29,7 +29,7 @@ class LineCounts(NamedTuple):
     late: int = 0
 
 
-class Connection(Protocol):
+class PortConnection(Protocol):
     """One open port. Only one thread at a time asks or tells; `close` may come from any."""
 
     @property
@@ -53,7 +53,7 @@ class Connection(Protocol):
 class Medium(Protocol):
     """A way to reach instruments."""
 
-    def open(self, port: str, events: Events, holder: str) -> Connection:
+    def open(self, port: str, events: PortEvents, holder: str) -> PortConnection:
         """Open a port in `holder`'s name. Raises PortNotFound, PermissionDenied, PortBusy and what the medium says."""
 
     def ports(self) -> Sequence[PortInfo]:

@@ -11,7 +11,7 @@ from hardware_adapters.errors import AdapterError, NoAnswer
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class AdapterCounts:
     """So often: commands sent and answered, attempts repeated, answers missing and damaged, inputs that nobody asked
     for, times connected; callbacks dropped and failed; bytes that belonged to no frame, and the faults of the line."""
 
@@ -57,10 +57,10 @@ class Tally:
         self._skipped += line.skipped_bytes
         self._faults.update(line.faults)
 
-    def counts(self, line: LineCounts, dropped: int, failed: int) -> Counts:
+    def counts(self, line: LineCounts, dropped: int, failed: int) -> AdapterCounts:
         """The sum, with what the present connection has counted so far."""
         faults = dict(self._faults + Counter(line.faults))
-        return Counts(
+        return AdapterCounts(
             self.sent, self.answered, self.retried, self.unanswered, self.bad, self.inputs, self.connections,
             dropped, failed, self._late + line.late, self._skipped + line.skipped_bytes, faults,
         )  # fmt: skip

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from hardware_adapters.connection import Connection, Events, Medium
+from hardware_adapters.connection import Medium, PortConnection, PortEvents
 from hardware_adapters.errors import (
     AdapterError,
     BadAnswer,
@@ -32,10 +32,10 @@ ASK_AGAIN_S = 0.5
 """A stranger is left in peace so long before its port is looked at again."""
 
 
-class Found(NamedTuple):
+class FoundPort(NamedTuple):
     """An open connection to the device, and who it is."""
 
-    connection: Connection
+    connection: PortConnection
     info: PortInfo
     fingerprint: Fingerprint
 
@@ -55,7 +55,7 @@ class Search:
         identity: Identity | None,
         encode: Callable[[bytes], bytes],
         *,
-        events: Events,
+        events: PortEvents,
         holder: str,
         timeout_s: float,
         closing: threading.Event,
@@ -69,7 +69,7 @@ class Search:
         self._last: str | None = port
         self.known: Fingerprint | None = None
 
-    def find(self) -> Found:
+    def find(self) -> FoundPort:
         """The device. Raises why it is not found; where two fit an identity that is not unique, WrongDevice."""
         troubles: dict[str, AdapterError] = {}
         candidates = self._where()
@@ -84,7 +84,7 @@ class Search:
         self._last = found.port
         return found
 
-    def verify(self, connection: Connection, found: Found) -> None:
+    def verify(self, connection: PortConnection, found: FoundPort) -> None:
         """Ask again who is there. Raises WrongDevice, and what asking raises."""
         recognised(self._identity, found.fingerprint, found.port, found.info, self._asker(connection))
 
@@ -101,7 +101,7 @@ class Search:
             return [infos[self._port]] if self._port is not None else []
         return sorted(infos.values(), key=lambda info: (info.device != self._port, info.device != self._last))
 
-    def _fitting(self, infos: Sequence[PortInfo], troubles: dict[str, AdapterError]) -> Iterator[Found]:
+    def _fitting(self, infos: Sequence[PortInfo], troubles: dict[str, AdapterError]) -> Iterator[FoundPort]:
         for info in infos:
             if self._closing.is_set():
                 raise Disconnected(self._holder, "the adapter was closed")
@@ -110,7 +110,7 @@ class Search:
             except AdapterError as error:
                 troubles[info.device] = error
 
-    def _try(self, info: PortInfo) -> Found:
+    def _try(self, info: PortInfo) -> FoundPort:
         """The device at this port. Raises why it is not there."""
         self._refuse_by_usb(info)
         if time.monotonic() - self._strangers.get(info.device, -ASK_AGAIN_S) < ASK_AGAIN_S:
@@ -123,7 +123,7 @@ class Search:
             if isinstance(error, WrongDevice):
                 self._strangers[info.device] = time.monotonic()
             raise
-        return Found(connection, info, who)
+        return FoundPort(connection, info, who)
 
     def _refuse_by_usb(self, info: PortInfo) -> None:
         if self._identity is not None and not self._identity.fits_port(info):
@@ -131,7 +131,7 @@ class Search:
         if self.known is not None and self.known.usb_serial != info.usb_serial:
             raise WrongDevice(info.device, str(self.known), f"USB serial number {info.usb_serial}")
 
-    def _asker(self, connection: Connection) -> Callable[[str | bytes], bytes]:
+    def _asker(self, connection: PortConnection) -> Callable[[str | bytes], bytes]:
         """Asks twice: opening a port resets many a board, and what is in the line then is noise."""
 
         def ask(question: str | bytes) -> bytes:
@@ -143,7 +143,7 @@ class Search:
 
         return ask
 
-    def _only(self, found: list[Found]) -> Found | None:
+    def _only(self, found: list[FoundPort]) -> FoundPort | None:
         if len(found) < 2:
             return found[0] if found else None
         for each in found:

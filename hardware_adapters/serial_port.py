@@ -26,7 +26,7 @@ import serial
 from serial.tools import list_ports
 
 from hardware_adapters.adapter import Adapter
-from hardware_adapters.connection import Events, LineCounts
+from hardware_adapters.connection import LineCounts, PortEvents
 from hardware_adapters.errors import BadAnswer, Disconnected, NoAnswer
 from hardware_adapters.framing import Framer, Framing, lines
 from hardware_adapters.identity import PortInfo
@@ -130,7 +130,7 @@ class SerialMedium:
         """See `Medium`."""
         return self._lister()
 
-    def open(self, port: str, events: Events, holder: str) -> SerialConnection:
+    def open(self, port: str, events: PortEvents, holder: str) -> SerialConnection:
         """See `Medium`."""
         try:
             opened = serial.serial_for_url(port, do_not_open=True, **self._settings)
@@ -156,7 +156,7 @@ class SerialConnection:
         port: str,
         opened: serial.Serial,
         framer: Framer,
-        events: Events,
+        events: PortEvents,
         unsolicited: Callable[[bytes], bool] | None,
         settle_s: float,
     ) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
 from hardware_adapters.adapter import Adapter
-from hardware_adapters.connection import Events, LineCounts
+from hardware_adapters.connection import LineCounts, PortEvents
 from hardware_adapters.errors import (
     AdapterError,
     BadAnswer,
@@ -154,7 +154,7 @@ class VisaMedium:
             return []
         return [resource_info(name + suffix) for name in listed]
 
-    def open(self, port: str, events: Events, holder: str) -> VisaConnection:
+    def open(self, port: str, events: PortEvents, holder: str) -> VisaConnection:
         """See `Medium`."""
         name, _, library = port.partition("@")
         manager = manager_of(library or self._library, port)
@@ -237,7 +237,7 @@ def _translated(port: str, action: Callable[[], Any], command: bytes | None = No
 class VisaConnection:
     """One open VISA resource. Who asks waits in its own thread."""
 
-    def __init__(self, port: str, resource: resources.MessageBasedResource, events: Events, end: bytes) -> None:
+    def __init__(self, port: str, resource: resources.MessageBasedResource, events: PortEvents, end: bytes) -> None:
         self.port, self._resource, self._events, self._end = port, resource, events, end
         self._framer = Framer(ScpiMessages(end))
         self._stream = _is_stream(port.partition("@")[0])

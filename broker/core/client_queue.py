@@ -9,7 +9,7 @@ The trap: a packet is encoded only when the socket takes it. A large payload tha
 from collections import deque
 from collections.abc import Iterator
 
-from broker.wire.packets import OVERHEAD_BYTES, Message
+from broker.wire.packets import OVERHEAD_BYTES, PublishPacket
 
 WINDOW = 100  # unacknowledged messages; the same as mosquitto is given (broker/engines/mosquitto_config.py)
 LIMIT_BYTES = 268_435_456
@@ -17,15 +17,15 @@ BATCH_BYTES = 131_072
 PIECE_BYTES = 262_144  # larger frames are handed to the socket in pieces: what it cannot send, asyncio copies
 
 
-class Outbox:
+class ClientQueue:
     """One session's way out. Survives its connection if the session does."""
 
     __slots__ = ("_held", "_inflight", "_last_id", "_ready", "bytes")
 
     def __init__(self) -> None:
         self._ready: deque[bytes | memoryview | int] = deque()  # an int is a number in _inflight
-        self._inflight: dict[int, tuple[Message, bool, bool]] = {}  # message, retained, sent before
-        self._held: deque[tuple[Message, bool]] = deque()
+        self._inflight: dict[int, tuple[PublishPacket, bool, bool]] = {}  # message, retained, sent before
+        self._held: deque[tuple[PublishPacket, bool]] = deque()
         self._last_id = 0
         self.bytes = 0
 
@@ -34,7 +34,7 @@ class Outbox:
         self._ready.append(frame)
         return self._charge(len(frame) + OVERHEAD_BYTES)
 
-    def put(self, message: Message, retained: bool = False) -> bool:
+    def put(self, message: PublishPacket, retained: bool = False) -> bool:
         """A message of QoS 1; False if the client now owes us too much."""
         if len(self._inflight) < WINDOW and not self._held:
             self._number(message, retained)
@@ -42,7 +42,7 @@ class Outbox:
             self._held.append((message, retained))
         return self._charge(message.size)
 
-    def hold(self, message: Message) -> bool:
+    def hold(self, message: PublishPacket) -> bool:
         """A message of QoS 1 for a client that is away; False if that is too much."""
         self._held.append((message, False))
         return self._charge(message.size)
@@ -104,7 +104,7 @@ class Outbox:
         while self._held and len(self._inflight) < WINDOW:
             self._number(*self._held.popleft())
 
-    def _number(self, message: Message, retained: bool) -> None:
+    def _number(self, message: PublishPacket, retained: bool) -> None:
         number = self._last_id % 65_535 + 1
         while number in self._inflight:
             number = number % 65_535 + 1

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from broker.core.client_queue import LIMIT_BYTES, Outbox
-from broker.wire.packets import REFUSED_FILTER, Filters, Message
-from broker.wire.topics import Subscriptions, is_valid_filter, matches
+from broker.core.client_queue import LIMIT_BYTES, ClientQueue
+from broker.wire.packets import REFUSED_FILTER, Filters, PublishPacket
+from broker.wire.topics import SubscriptionTable, is_valid_filter, matches
 
 HIGHEST_QOS = 1  # of a delivery: 2 is granted as 1
 _TOO_MUCH = f"more than {LIMIT_BYTES >> 20} MiB of messages"
@@ -30,23 +30,23 @@ class Line(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Will:
+class LastWill:
     """What is published when a client vanishes."""
 
-    message: Message
+    message: PublishPacket
     retain: bool
 
 
 @dataclass(slots=True, eq=False)
-class Session:
+class ClientSession:
     """One client id: its subscriptions, what it must still get, and its connection while there is one."""
 
     client_id: str
     clean: bool
-    will: Will | None = None
+    will: LastWill | None = None
     line: Line | None = None
     filters: dict[str, int] = field(default_factory=dict)
-    outbox: Outbox = field(default_factory=Outbox)
+    outbox: ClientQueue = field(default_factory=ClientQueue)
     received: set[int] = field(default_factory=set)  # numbers of QoS 2 messages that were delivered already
 
 
@@ -55,12 +55,12 @@ class Exchange:
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
-        self._sessions: dict[str, Session] = {}
-        self._subscriptions: Subscriptions[Session] = Subscriptions()
-        self._retained: dict[bytes, Message] = {}
+        self._sessions: dict[str, ClientSession] = {}
+        self._subscriptions: SubscriptionTable[ClientSession] = SubscriptionTable()
+        self._retained: dict[bytes, PublishPacket] = {}
         self._unflushed: dict[Line, None] = {}
 
-    def open(self, client_id: str, clean: bool, will: Will | None, line: Line) -> tuple[Session, bool]:
+    def open(self, client_id: str, clean: bool, will: LastWill | None, line: Line) -> tuple[ClientSession, bool]:
         """The session of an admitted client, and whether it continues an earlier one.
 
         An older connection of the same client id is ended first, as the standard wants it.
@@ -72,13 +72,13 @@ class Exchange:
         if before is not None and clean:
             self._forget(before)
         if before is None or clean:
-            session = self._sessions[client_id] = Session(client_id, clean, will, line)
+            session = self._sessions[client_id] = ClientSession(client_id, clean, will, line)
             return session, False
         before.will, before.line = will, line
         before.outbox.resume()
         return before, True
 
-    def close(self, session: Session, with_will: bool) -> None:
+    def close(self, session: ClientSession, with_will: bool) -> None:
         """The session's connection is over."""
         will, session.will, session.line = session.will, None, None
         if session.clean:
@@ -89,23 +89,23 @@ class Exchange:
             self.publish(will.message, will.retain)
             self.flush()
 
-    def subscribe(self, session: Session, filters: Filters) -> list[int]:
+    def subscribe(self, session: ClientSession, filters: Filters) -> list[int]:
         """Enter the filters and give back what each is granted; 0x80 is a refusal."""
         return [self._subscribe(session, text, min(qos, HIGHEST_QOS)) for text, qos in filters]
 
-    def send_retained(self, session: Session, filters: Filters) -> None:
+    def send_retained(self, session: ClientSession, filters: Filters) -> None:
         """What is retained under each of the filters; after its SUBACK, so that a client can tell it from news."""
         for text, qos in filters:
             for message in self._retained_under(text) if text in session.filters else ():
                 self._deliver(session, message, min(qos, HIGHEST_QOS), retained=True)
 
-    def unsubscribe(self, session: Session, filters: list[str]) -> None:
+    def unsubscribe(self, session: ClientSession, filters: list[str]) -> None:
         """Take the filters out; unknown ones are nobody's harm."""
         for text in filters:
             if session.filters.pop(text, None) is not None:
                 self._subscriptions.remove(text, session)
 
-    def publish(self, message: Message, retain: bool) -> None:
+    def publish(self, message: PublishPacket, retain: bool) -> None:
         """Deliver a message; `Malformed` if its topic is none. An empty retained one clears what was retained."""
         heard_by = self._subscriptions.heard_by(message.topic)
         if retain:
@@ -123,7 +123,7 @@ class Exchange:
         for session, _ in self._subscriptions.heard_by(topic):
             self._deliver_frame(session, frame)
 
-    def answer(self, session: Session, packet: bytes) -> None:
+    def answer(self, session: ClientSession, packet: bytes) -> None:
         """An acknowledgement, in its place among the messages."""
         self._deliver_frame(session, packet)
 
@@ -142,27 +142,27 @@ class Exchange:
         """The connections of all sessions."""
         return [session.line for session in self._sessions.values() if session.line is not None]
 
-    def _subscribe(self, session: Session, text: str, qos: int) -> int:
+    def _subscribe(self, session: ClientSession, text: str, qos: int) -> int:
         if not is_valid_filter(text):
             return REFUSED_FILTER
         session.filters[text] = qos
         self._subscriptions.add(text, session, qos)
         return qos
 
-    def _retained_under(self, text: str) -> list[Message]:
+    def _retained_under(self, text: str) -> list[PublishPacket]:
         if "+" not in text and "#" not in text:
             exact = self._retained.get(text.encode())
             return [exact] if exact else []
         levels = text.split("/")
         return [kept for topic, kept in self._retained.items() if matches(levels, topic.decode().split("/"))]
 
-    def _retain(self, message: Message) -> None:
+    def _retain(self, message: PublishPacket) -> None:
         if message.payload:
             self._retained[message.topic] = message
         else:
             self._retained.pop(message.topic, None)
 
-    def _deliver(self, session: Session, message: Message, qos: int, retained: bool = False) -> None:
+    def _deliver(self, session: ClientSession, message: PublishPacket, qos: int, retained: bool = False) -> None:
         if not (qos and message.qos):
             self._deliver_frame(session, message.frame(retained))
         elif session.line is not None:
@@ -172,21 +172,21 @@ class Exchange:
         elif not session.clean and not session.outbox.hold(message):
             self._end_away(session)
 
-    def _deliver_frame(self, session: Session, frame: bytes) -> None:
+    def _deliver_frame(self, session: ClientSession, frame: bytes) -> None:
         if session.line is not None:
             self._unflushed[session.line] = None
             if not session.outbox.put_frame(frame):
                 self._end_slow(session)
 
-    def _end_slow(self, session: Session) -> None:
+    def _end_slow(self, session: ClientSession) -> None:
         assert session.line is not None
         session.line.end(f"{_TOO_MUCH} waited for client {session.client_id!r}: it is too slow and was disconnected")
 
-    def _end_away(self, session: Session) -> None:
+    def _end_away(self, session: ClientSession) -> None:
         self._warn(f"{_TOO_MUCH} waited for client {session.client_id!r}: it is away and its session was ended")
         self._forget(session)
 
-    def _forget(self, session: Session) -> None:
+    def _forget(self, session: ClientSession) -> None:
         for text in session.filters:
             self._subscriptions.remove(text, session)
         session.filters.clear()

@@ -25,10 +25,10 @@ from amqtt.mqtt.connect import ConnectPacket
 from amqtt.plugins.base import BaseAuthPlugin
 from amqtt.session import Session as PluginSession
 
-from broker.core.exchange import Exchange, Will
-from broker.listeners.connection import Admission, Connection
+from broker.core.exchange import Exchange, LastWill
+from broker.listeners.connection import Admission, ClientConnection
 from broker.settings import Settings
-from broker.wire.packets import Malformed, Message, decoded_topic
+from broker.wire.packets import MalformedPacket, PublishPacket, decoded_topic
 
 VERSION: str = amqtt.__version__
 OLDEST, BEFORE = (0, 12, 1), (0, 13)
@@ -78,7 +78,7 @@ class MendedBroker(Broker):
         )
         self.exchange = Exchange(warn)
         self._max_packet_bytes = settings.max_packet_bytes
-        self._connections: set[Connection] = set()
+        self._connections: set[ClientConnection] = set()
 
     @property
     def port(self) -> int:
@@ -96,7 +96,7 @@ class MendedBroker(Broker):
 
     async def internal_message_broadcast(self, topic: str, data: bytes, qos: int | None = None) -> None:
         """Publish for a plugin."""
-        self.exchange.publish(Message(topic.encode(), bytes(data), min(qos or 0, 1)), retain=False)
+        self.exchange.publish(PublishPacket(topic.encode(), bytes(data), min(qos or 0, 1)), retain=False)
         self.exchange.flush()
 
     async def _create_server_instance(
@@ -107,15 +107,15 @@ class MendedBroker(Broker):
         host = address.strip("[]") if address else address
         return await loop.create_server(self._connection, host, port, reuse_address=reuse)
 
-    def _connection(self) -> Connection:
-        return Connection(self.exchange, self._gate, self._max_packet_bytes, self._connections)
+    def _connection(self) -> ClientConnection:
+        return ClientConnection(self.exchange, self._gate, self._max_packet_bytes, self._connections)
 
     async def _gate(self, packet: bytes, peer: tuple[str, int]) -> Admission:
         """Decode a CONNECT, check it, and only then let anything be looked up by its client id."""
         try:
             connect = await ConnectPacket.from_stream(BufferReader(packet))
             will = _will(connect)
-        except (AMQTTError, MQTTError, NoDataError, Malformed, ValueError):
+        except (AMQTTError, MQTTError, NoDataError, MalformedPacket, ValueError):
             return Admission(None)
         if _wants_a_session_without_a_name(connect):
             return Admission(IDENTIFIER_REJECTED)
@@ -136,16 +136,18 @@ def _wants_a_session_without_a_name(connect: ConnectPacket) -> bool:
     return connect.payload is not None and connect.payload.client_id_is_random and not connect.clean_session_flag
 
 
-def _will(connect: ConnectPacket) -> Will | None:
+def _will(connect: ConnectPacket) -> LastWill | None:
     header = connect.variable_header
     if header is None or header.reserved_flag or header.will_qos == 3 or (header.will_qos and not header.will_flag):
-        raise Malformed("flags of a CONNECT that make no sense")
+        raise MalformedPacket("flags of a CONNECT that make no sense")
     if not header.will_flag:
         return None
     topic = (connect.will_topic or "").encode()
     if decoded_topic(topic).startswith("$"):
-        raise Malformed("a will for a topic that belongs to the broker")
-    return Will(Message(topic, bytes(connect.will_message or b""), min(header.will_qos, 1)), header.will_retain_flag)
+        raise MalformedPacket("a will for a topic that belongs to the broker")
+    return LastWill(
+        PublishPacket(topic, bytes(connect.will_message or b""), min(header.will_qos, 1)), header.will_retain_flag
+    )
 
 
 def _plugin_session(connect: ConnectPacket, peer: tuple[str, int]) -> PluginSession:

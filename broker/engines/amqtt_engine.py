@@ -11,13 +11,13 @@ import errno
 import os
 from types import ModuleType
 
-from broker.events import Announcer
+from broker.events import EventWriter
 from broker.failures import AddressInUse, EngineFailed, EngineMissing
 from broker.lifeline import SIGNALS_S, Lifeline
 from broker.settings import Settings
 
 
-def serve(settings: Settings, announcer: Announcer, lifeline: Lifeline) -> None:
+def serve(settings: Settings, announcer: EventWriter, lifeline: Lifeline) -> None:
     """Run amqtt until the lifeline is pulled; raises `BrokerFailure` when it cannot start."""
     asyncio.run(_serve(settings, announcer, lifeline, _load()))
 
@@ -37,7 +37,7 @@ def require_tested(version: str, tested: bool) -> None:
         raise EngineMissing(f"amqtt {version} was never tested here: install amqtt>=0.12.1,<0.13, or mosquitto.")
 
 
-async def _serve(settings: Settings, announcer: Announcer, lifeline: Lifeline, engine: ModuleType) -> None:
+async def _serve(settings: Settings, announcer: EventWriter, lifeline: Lifeline, engine: ModuleType) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
     def pulled() -> None:

@@ -21,7 +21,7 @@ from broker.engines.mosquitto_config import (
     configuration,
     password_line,
 )
-from broker.events import Announcer
+from broker.events import EventWriter
 from broker.failures import AddressInUse, EngineFailed, EngineMissing
 from broker.lifeline import SIGNALS_S, Lifeline
 from broker.listeners import ports, private
@@ -75,7 +75,7 @@ def version_of(program: str) -> Version:
     return version
 
 
-def serve(settings: Settings, announcer: Announcer, lifeline: Lifeline) -> None:
+def serve(settings: Settings, announcer: EventWriter, lifeline: Lifeline) -> None:
     """Run mosquitto until the lifeline is pulled; raises `BrokerFailure` when it will not start or ends by itself."""
     program = find()
     if program is None:
@@ -91,7 +91,9 @@ def serve(settings: Settings, announcer: Announcer, lifeline: Lifeline) -> None:
 class _Supervisor:
     """One mosquitto from its start to its end. Lines, its end and the wish to stop arrive in one inbox."""
 
-    def __init__(self, settings: Settings, announcer: Announcer, lifeline: Lifeline, program: str, folder: str) -> None:
+    def __init__(
+        self, settings: Settings, announcer: EventWriter, lifeline: Lifeline, program: str, folder: str
+    ) -> None:
         self._settings, self._announcer, self._lifeline = settings, announcer, lifeline
         self._program, self._folder = program, folder
         self._version = version_of(program)

@@ -11,9 +11,9 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from broker.core.exchange import Exchange, Session, Will
+from broker.core.exchange import ClientSession, Exchange, LastWill
 from broker.wire import packets
-from broker.wire.packets import Malformed, Message
+from broker.wire.packets import MalformedPacket, PublishPacket
 
 CONNECT_WITHIN_S = 10.0
 PATIENCE = 1.5  # keep-alives without a sign of life, from the standard
@@ -29,23 +29,25 @@ class Admission:
     client_id: str = ""
     clean: bool = True
     keep_alive_s: int = 0
-    will: Will | None = None
+    will: LastWill | None = None
 
 
 Gate = Callable[[bytes, tuple[str, int]], Awaitable[Admission]]
 
 
-class Connection(asyncio.BufferedProtocol):
+class ClientConnection(asyncio.BufferedProtocol):
     """The protocol object of one accepted socket."""
 
-    def __init__(self, exchange: Exchange, gate: Gate, max_packet_bytes: int, everyone: set["Connection"]) -> None:
+    def __init__(
+        self, exchange: Exchange, gate: Gate, max_packet_bytes: int, everyone: set["ClientConnection"]
+    ) -> None:
         self._exchange, self._gate, self._max_packet_bytes = exchange, gate, max_packet_bytes
         self._everyone = everyone
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._buffer, self._filled = bytearray(BUFFER_BYTES), 0
         self._limit = packets.LONGEST_CONNECT
-        self._session: Session | None = None
+        self._session: ClientSession | None = None
         self._admitting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._patience_s, self._heard_at = CONNECT_WITHIN_S, self._loop.time()
@@ -117,7 +119,7 @@ class Connection(asyncio.BufferedProtocol):
                 start, end = packet
                 self._handle(at, start, end)
                 at = end
-        except Malformed as error:
+        except MalformedPacket as error:
             self.end(f"client {self._name()} sent {error}: it was disconnected")
         self._exchange.flush()
         if not self._over:
@@ -136,9 +138,9 @@ class Connection(asyncio.BufferedProtocol):
                 break
             shift += 7
             if shift > 21:
-                raise Malformed("a packet length of more than four bytes")
+                raise MalformedPacket("a packet length of more than four bytes")
         if length > self._limit:
-            raise Malformed(f"a packet of {length} bytes where {self._limit} are allowed")
+            raise MalformedPacket(f"a packet of {length} bytes where {self._limit} are allowed")
         return (start, start + length) if start + length <= filled else None
 
     def _keep_rest(self, at: int) -> None:
@@ -169,7 +171,7 @@ class Connection(asyncio.BufferedProtocol):
         topic_end = start + 2 + (buffer[start] << 8 | buffer[start + 1] if end - start >= 2 else end)
         body = topic_end + (2 if qos else 0)
         if body > end or qos == 3:
-            raise Malformed("a PUBLISH that makes no sense")
+            raise MalformedPacket("a PUBLISH that makes no sense")
         topic = bytes(buffer[start + 2 : topic_end])
         if topic[:1] == b"$":
             self._refuse_dollar(topic)
@@ -193,7 +195,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _accept(self, topic: bytes, payload: bytes, first: int) -> None:
         if topic[:1] != b"$":
-            self._exchange.publish(Message(topic, payload, min(first >> 1 & 3, 1)), bool(first & 1))
+            self._exchange.publish(PublishPacket(topic, payload, min(first >> 1 & 3, 1)), bool(first & 1))
 
     def _refuse_dollar(self, topic: bytes) -> None:
         """`$…` belongs to the broker: acknowledged as the standard allows, delivered to nobody, and said once."""
@@ -201,7 +203,7 @@ class Connection(asyncio.BufferedProtocol):
             self._said_dollar = True
             self._exchange.warn(f"client {self._name()} published to {packets.decoded_topic(topic)!r}: not delivered")
 
-    def _control(self, session: Session, first: int, body: bytes) -> None:
+    def _control(self, session: ClientSession, first: int, body: bytes) -> None:
         match first:
             case 0x40:
                 session.outbox.acknowledged(packets.packet_id(body))
@@ -223,9 +225,9 @@ class Connection(asyncio.BufferedProtocol):
                 self._finish(with_will=False)
                 self._close()
             case _:
-                raise Malformed(f"a packet that starts with 0x{first:02x}")
+                raise MalformedPacket(f"a packet that starts with 0x{first:02x}")
 
-    def _subscribe(self, session: Session, body: bytes) -> None:
+    def _subscribe(self, session: ClientSession, body: bytes) -> None:
         number, filters = packets.subscribe(body)
         codes = self._exchange.subscribe(session, filters)
         self._exchange.answer(session, packets.suback(number, codes))
@@ -235,7 +237,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _connect(self, first: int, packet: bytes, head: int) -> None:
         if first != packets.CONNECT << 4:
-            raise Malformed("something else than CONNECT first")
+            raise MalformedPacket("something else than CONNECT first")
         if packets.level_of(packet[head:]) != 4:
             # Before anything of it is decoded: what follows the level has another form in MQTT 5.
             self._refuse(packets.UNSUPPORTED_PROTOCOL)

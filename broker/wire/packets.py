@@ -1,7 +1,7 @@
 """MQTT 3.1.1 packets as bytes: what the hot path reads and writes by itself.
 
 For: PUBLISH and the acknowledgements, SUBSCRIBE and UNSUBSCRIBE. CONNECT stays with amqtt's own codec.
-Promise: pure functions; a malformed packet raises `Malformed` and nothing else, whatever its bytes are.
+Promise: pure functions; a malformed packet raises `MalformedPacket` and nothing else, whatever its bytes are.
 The trap: lengths come from a stranger. Nothing is sliced before it has been compared with where the packet ends.
 """
 
@@ -18,12 +18,12 @@ LONGEST_CONNECT = 10 + 5 * 65_537  # variable header and five fields; more canno
 Filters = list[tuple[str, int]]
 
 
-class Malformed(ValueError):
+class MalformedPacket(ValueError):
     """The bytes are no MQTT 3.1.1 packet; the connection must be closed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Message:
+class PublishPacket:
     """One message on its way; `qos` is the publisher's, 0 or 1 (2 is delivered as 1)."""
 
     topic: bytes
@@ -80,7 +80,7 @@ def packet_id(body: bytes) -> int:
     """The number at the beginning of a body; 0 is not allowed."""
     number = int.from_bytes(body[:2], "big")
     if len(body) < 2 or number == 0:
-        raise Malformed("a packet number is missing")
+        raise MalformedPacket("a packet number is missing")
     return number
 
 
@@ -90,7 +90,7 @@ def subscribe(body: bytes) -> tuple[int, Filters]:
     while at < len(body):
         text, at = _text(body, at)
         if at >= len(body) or body[at] > 2:
-            raise Malformed("a filter without a valid QoS")
+            raise MalformedPacket("a filter without a valid QoS")
         filters.append((text, body[at]))
         at += 1
     return packet_id(body), _not_empty(filters)
@@ -109,34 +109,34 @@ def level_of(body: bytes) -> int:
     """The protocol level of a CONNECT: 4 is 3.1.1, 5 is 5, 3 is 3.1."""
     name, at = _text(body, 0)
     if name not in ("MQTT", "MQIsdp") or at >= len(body):
-        raise Malformed(f"the protocol {name!r}")
+        raise MalformedPacket(f"the protocol {name!r}")
     return body[at]
 
 
 def decoded_topic(topic: bytes) -> str:
     """The text of a topic that a message is published to."""
     if not topic or b"+" in topic or b"#" in topic or b"\x00" in topic:
-        raise Malformed("a topic that is empty or holds a wildcard or NUL")
+        raise MalformedPacket("a topic that is empty or holds a wildcard or NUL")
     try:
         return topic.decode()
     except UnicodeDecodeError as error:
-        raise Malformed("a topic that is not UTF-8") from error
+        raise MalformedPacket("a topic that is not UTF-8") from error
 
 
 def _not_empty(filters: Filters) -> Filters:
     if not filters:
-        raise Malformed("no filter")
+        raise MalformedPacket("no filter")
     return filters
 
 
 def _text(body: bytes, at: int) -> tuple[str, int]:
     end = at + 2 + int.from_bytes(body[at : at + 2], "big")
     if at + 2 > len(body) or end > len(body):
-        raise Malformed("a text that is longer than its packet")
+        raise MalformedPacket("a text that is longer than its packet")
     try:
         return body[at + 2 : end].decode(), end
     except UnicodeDecodeError as error:
-        raise Malformed("a text that is not UTF-8") from error
+        raise MalformedPacket("a text that is not UTF-8") from error
 
 
 def _short(number: int) -> bytes:

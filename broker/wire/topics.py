@@ -34,7 +34,7 @@ def matches(levels: list[str], topic: list[str]) -> bool:
     return len(levels) == len(topic)
 
 
-class Subscriptions(Generic[Subscriber]):
+class SubscriptionTable(Generic[Subscriber]):
     """Who hears what. A subscriber whose filters overlap is found once, with the highest of their QoS."""
 
     def __init__(self) -> None:

@@ -30,9 +30,9 @@ from ether.instance.registry import registry_options
 from ether.launch.child_settings import InstanceSettings
 from ether.launch.launcher import STEP_TIMEOUT_S, Launch
 from ether.log import get_ether_logger
-from ether.protocol.clock_offset import Clock
+from ether.protocol.clock_offset import OffsetEstimator
 from ether.protocol.presence import Announcement, State
-from ether.session.fencing import Hold, OwnName
+from ether.session.fencing import NameClaim, NameHold
 from ether.session.name_claim import take_name, taken
 from ether.session.session import KEEP, Session
 from ether.system.health import read_health
@@ -59,7 +59,7 @@ ORPHANS_END_S = 1.5
 CLOCK_TIMEOUT_S = 1.0
 
 
-class Stay(Launch):
+class AgentSession(Launch):
     """Made by `start()`, ended by `leave()` or `flee()`."""
 
     def __init__(self, name: str, found: FoundSession, roots: Roots, file: AgentFile) -> None:
@@ -77,11 +77,11 @@ class Stay(Launch):
         self._began = time.monotonic()
         self._birth, self._epoch = "", 0
         self._scout: Link | None = None
-        self._own_name: OwnName | None = None
+        self._own_name: NameClaim | None = None
         self._fenced = False
         self._leader: Mapping[str, Any] = {}
         self._named = True
-        self._clock = Clock()
+        self._clock = OffsetEstimator()
 
     # -- how it stands
 
@@ -158,8 +158,8 @@ class Stay(Launch):
         ready = Announcement(self._program, State.READY, self._birth, about=about)
         link.listen(self.topics.session_info, self._on_leader)
         link.announce(self.topics.state(self._program), ready.to_value())
-        hold = Hold(self._program, self._birth, self._epoch, self._since)
-        self._own_name = OwnName(link, self.topics, hold, self._on_fenced)
+        hold = NameHold(self._program, self._birth, self._epoch, self._since)
+        self._own_name = NameClaim(link, self.topics, hold, self._on_fenced)
         self.session.catch_up(deadline.left())
 
     def _on_fenced(self, why: str) -> None:
@@ -173,7 +173,7 @@ class Stay(Launch):
         if self._leader:
             self._named = self._leader.get("named") is not False
         if self._leader != before:
-            self._clock = Clock()
+            self._clock = OffsetEstimator()
 
     def _clear_announcements(self, link: Link) -> None:
         if not link.transport.connected:

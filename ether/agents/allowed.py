@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ether.config.names import is_class_path
 from ether.errors import ConfigError, EtherError
-from ether.runs.plan.class_lookup import Place, SourceUnclear, places_of
+from ether.runs.plan.class_lookup import SourcePlace, SourceUnclear, places_of
 
 
 class ClassNotAllowed(EtherError, PermissionError):
@@ -55,11 +55,11 @@ class Roots:
             if not self._covers(place):
                 raise ClassNotAllowed(class_path, said, f"it is {place.class_path} in {place.file}")
 
-    def _covers(self, place: Place) -> bool:
+    def _covers(self, place: SourcePlace) -> bool:
         inside = (os.path.commonpath([folder, place.file]) == folder for folder in self._folders_on(place))
         return self._covers_name(place.class_path) or any(inside)
 
-    def _folders_on(self, place: Place) -> list[str]:
+    def _folders_on(self, place: SourcePlace) -> list[str]:
         """On Windows a folder of another drive cannot be compared."""
         drive = os.path.splitdrive(place.file)[0]
         return [folder for folder in self.folders if os.path.splitdrive(folder)[0] == drive]

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ether.agents.agent_lock import only_agent
-from ether.agents.agent_session import Stay
+from ether.agents.agent_session import AgentSession
 from ether.agents.allowed import read_roots, roots_of
 from ether.agents.wanted_file import AgentFile, NotKept, agent_path, read_agent_file
 from ether.errors import EtherError, NameTaken
@@ -80,7 +80,7 @@ class Agent:
         self._stop = threading.Event()
         self._events: queue.SimpleQueue[BaseException | str] = queue.SimpleQueue()
         self._file: AgentFile | None = None
-        self._stay: Stay | None = None
+        self._stay: AgentSession | None = None
         self._turned = time.monotonic()
         self._said = ""
 
@@ -192,11 +192,11 @@ class Agent:
         stay.check_name()
         return True
 
-    def _joined(self, found: FoundSession) -> Stay | None:
+    def _joined(self, found: FoundSession) -> AgentSession | None:
         kept = self._kept
         if kept.instances and kept.session != found.name:
             kept.set_aside(f"it is of session {kept.session!r}, and the agent was sent to {found.name!r}")
-        stay = self._stay = Stay(self.name, found, self.roots, kept)
+        stay = self._stay = AgentSession(self.name, found, self.roots, kept)
         try:
             stay.start(JOIN_S)
         except NameTaken:
@@ -210,7 +210,7 @@ class Agent:
             logger.error("%s. After a reboot the session will be looked for where it was before.", error)
         return stay
 
-    def _attend(self, stay: Stay) -> None:
+    def _attend(self, stay: AgentSession) -> None:
         """Returns when it is time to leave."""
         health_at = look_at = 0.0
         gone_at: float | None = None
@@ -228,12 +228,12 @@ class Agent:
                     return
                 look_at = time.monotonic() + LOOK_S
 
-    def _is_restless(self, stay: Stay, gone_at: float | None, now: float) -> bool:
+    def _is_restless(self, stay: AgentSession, gone_at: float | None, now: float) -> bool:
         if gone_at is not None:
             return now - gone_at >= GONE_S
         return stay.idle and not stay.led
 
-    def _goes_elsewhere(self, stay: Stay, gone_s: float | None) -> bool:
+    def _goes_elsewhere(self, stay: AgentSession, gone_s: float | None) -> bool:
         """Whether this stay is over: its session is elsewhere, or has ended, or it is idle and another one is led."""
         own = stay.topics.session
         wish = self._session or (None if stay.idle else own)

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from ether.calls.lease_server import LEASE, mark_of
 from ether.calls.pending import PendingCall, read_answer
-from ether.calls.server import CANCEL, STATUS, CallJob, Request
+from ether.calls.server import CANCEL, STATUS, CallJob, CallRequest
 from ether.connection import causes as context
 from ether.connection.link import Inbound, Link
 from ether.connection.worker import Worker, next_job
 from ether.errors import EtherError, InstanceLost, NoResponder, RequestTimeout
 from ether.protocol.answers import LATER, LOG, PROGRESS, ErrorReport
 from ether.protocol.presence import LIVES, TAKES_PART, Announcement
-from ether.protocol.request_table import Requests
+from ether.protocol.request_table import RequestTable
 from ether.spec.descriptions import MethodDescription
 from ether.spec.marks import MarkKind
 from ether.wire.topics import SessionTopics
@@ -36,7 +36,7 @@ _PROBE_LEAD_S = 0.3
 """How long before the deadline a silent instance is asked what it is doing; at most a third of the time."""
 
 
-class Caller:
+class CallClient:
     """Makes calls for one process."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Caller:
         self._reply_topic = reply_topic
         self._find = find
         self._lock = threading.Lock()
-        self.requests: Requests[PendingCall] = Requests()
+        self.requests: RequestTable[PendingCall] = RequestTable()
         self.here: dict[str, HostedInstance] = {}
         self._known: list[Announcement] = []
         self._able: dict[tuple[str, str, str], list[str]] = {}
@@ -178,7 +178,7 @@ class Caller:
 
         cause = context.current()
         trace = cause.trace or pending.correlation.hex()
-        request = Request(
+        request = CallRequest(
             method, self._link.source, None, cause.message_id, trace, pending.deadline, watched=True,
             asker=self._reply_topic,
         )  # fmt: skip

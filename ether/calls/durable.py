@@ -1,4 +1,4 @@
-"""Saves: calls that survive. Written to disk before they are sent, and sent again until they are answered.
+"""DurableCalls: calls that survive. Written to disk before they are sent, and sent again until they are answered.
 
 The caller's thread writes a call down, sends it and waits; what is not answered soon is looked after by a thread beside
 (`ether.calls.durable_retry`). At its deadline a caller is told `pending`, and the call goes on, here or in the next
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ether.calls.client import doing
-from ether.calls.durable_retry import ANSWERS, Resender, Save, leave
+from ether.calls.durable_retry import ANSWERS, DurableCall, DurableRetry, leave
 from ether.calls.pending import PendingCall
 from ether.connection.deadline import Deadline
 from ether.errors import Cancelled, NoResponder, PayloadError, StoreFailed, TransportError
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from ether.session.session import Session
 
 
-class Saves:
+class DurableCalls:
     """The saves of one process."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._resender: Resender | None = None
+        self._resender: DurableRetry | None = None
         self._left: set[bytes] = set()
 
     def keep_in(self, where: Callable[[], Path], owner: str) -> None:
         """From now on saves survive, in a folder of the session's that `where` finds; `owner` names this instance or
         program in a file's name. Without this they are calls like any other (in a lab)."""
-        self._resender = Resender(self._session, where, owner)
+        self._resender = DurableRetry(self._session, where, owner)
 
     @property
     def kept(self) -> bool:
@@ -109,7 +109,9 @@ class Saves:
                     return ""
                 asked = True
 
-    def _made(self, service: str, method: str, instance: str, timeout_s: float, schema: str, waited: bool) -> Save:
+    def _made(
+        self, service: str, method: str, instance: str, timeout_s: float, schema: str, waited: bool
+    ) -> DurableCall:
         from ether.calls.durable_journal import new_call_id
         from ether.calls.durable_outbox import SavedCall
 
@@ -118,9 +120,9 @@ class Saves:
         call_id, journal = new_call_id(int(now * 1000)), self._resender.journal_of(instance) if instance else ""
         call = SavedCall(call_id.hex(), service, method, instance, journal, now, self._session.link.source)
         pending = PendingCall(f"{service}.{method}", instance, MarkKind.SAVE, timeout_s, call_id)
-        return Save(call, pending, schema, waited=waited, promised=False)
+        return DurableCall(call, pending, schema, waited=waited, promised=False)
 
-    def _send(self, save: Save, params: object) -> None:
+    def _send(self, save: DurableCall, params: object) -> None:
         assert self._resender is not None
         save.sends = 1
         try:

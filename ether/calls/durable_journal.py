@@ -49,7 +49,7 @@ def new_call_id(unix_ms: int) -> bytes:
     return max(0, unix_ms).to_bytes(6, "big") + os.urandom(ID_BYTES - 6)
 
 
-class Found(enum.Enum):
+class JournalEntry(enum.Enum):
     """What `begin` says of a call, where it has no answer to it."""
 
     NEW = "new"
@@ -62,7 +62,7 @@ class Found(enum.Enum):
     """It was made so long ago that it may have been run and forgotten."""
 
 
-class Kept(NamedTuple):
+class JournaledResult(NamedTuple):
     """The answer to a call that was run. `body` is None where it was too long ago to be kept whole."""
 
     body: Body | None
@@ -98,21 +98,21 @@ class CallJournal:
                 self._database.close()
                 raise
 
-    def begin(self, call_id: bytes) -> Found | Kept:
-        """Look a call up; one that is new is begun, and that is on disk, when this returns `Found.NEW`."""
+    def begin(self, call_id: bytes) -> JournalEntry | JournaledResult:
+        """Look a call up; one that is new is begun, and that is on disk, when this returns `JournalEntry.NEW`."""
         with self._lock, told("write to the journal", self._path):
             if call_id in self._running:
-                return Found.RUNNING
+                return JournalEntry.RUNNING
             known = self._look_up(call_id)
             if known is not None:
                 return known
             if call_id[_MADE] <= self._horizon:
-                return Found.FORGOTTEN
+                return JournalEntry.FORGOTTEN
             insert = "INSERT OR IGNORE INTO calls (id, begun) VALUES (?, ?)"
             if self._database.execute(insert, (call_id, self._now())).rowcount == 0:
-                return Found.INTERRUPTED  # another process begins it this very moment: ours was taken for dead
+                return JournalEntry.INTERRUPTED  # another process begins it this very moment: ours was taken for dead
             self._running.add(call_id)
-            return Found.NEW
+            return JournalEntry.NEW
 
     def finish(self, call_id: bytes, body: Body, error: str | None) -> None:
         """What came of it; on disk when this returns."""
@@ -132,7 +132,7 @@ class CallJournal:
         with self._lock:
             self._database.close()
 
-    def _look_up(self, call_id: bytes) -> Found | Kept | None:
+    def _look_up(self, call_id: bytes) -> JournalEntry | JournaledResult | None:
         row = self._database.execute(
             "SELECT finished, error, content_type, answer FROM calls WHERE id = ?", (call_id,)
         ).fetchone()
@@ -140,8 +140,8 @@ class CallJournal:
             return None
         finished, error, content_type, answer = row
         if finished is None:
-            return Found.INTERRUPTED
-        return Kept(None if answer is None else Body(answer, content_type), error, finished)
+            return JournalEntry.INTERRUPTED
+        return JournaledResult(None if answer is None else Body(answer, content_type), error, finished)
 
     def _identity(self) -> tuple[str, bytes]:
         row = self._database.execute("SELECT id, horizon FROM journal").fetchone()

@@ -54,7 +54,7 @@ COMES_BACK = (State.STARTING, State.RESTARTING, State.LOST)
 logger = get_ether_logger("Ether")
 
 
-class Save:
+class DurableCall:
     """One save under way. `due` is on the monotonic clock."""
 
     def __init__(self, call: SavedCall, pending: PendingCall, schema: str, *, waited: bool, promised: bool) -> None:
@@ -85,7 +85,7 @@ class Save:
         self.pending.instance = ""
 
 
-class Resender:
+class DurableRetry:
     """The saves of one process that are not over."""
 
     def __init__(self, session: Session, where: Callable[[], Path], owner: str) -> None:
@@ -94,8 +94,8 @@ class Resender:
         self._outbox: CallOutbox | None = None
         self._opening = threading.Lock()
         self._changed = threading.Condition()
-        self._under_way: dict[bytes, Save] = {}
-        self._over: list[Save] = []
+        self._under_way: dict[bytes, DurableCall] = {}
+        self._over: list[DurableCall] = []
         self._thread: threading.Thread | None = None
         self._wakes_at = _AWAKE
         self._listening = False
@@ -112,11 +112,11 @@ class Resender:
                 self._outbox = CallOutbox(self._where(), self._owner)
             return self._outbox
 
-    def get(self, pending: PendingCall) -> Save | None:
+    def get(self, pending: PendingCall) -> DurableCall | None:
         """A call's part here; None where it is over, or never was."""
         return self._under_way.get(pending.correlation)
 
-    def take_on(self, save: Save) -> None:
+    def take_on(self, save: DurableCall) -> None:
         """It is on disk; from now on it is looked after."""
         save.pending.when_cut = partial(self._cut, save)
         save.pending.when_late = partial(self._late, save)
@@ -126,18 +126,18 @@ class Resender:
             self._wake(save.due)
         save.pending.when_done(partial(self._settled, save))
 
-    def make_durable(self, save: Save) -> None:
+    def make_durable(self, save: DurableCall) -> None:
         """Return when it is on disk for good. Raises `StoreFailed`."""
         if not self.closed:  # which is when it was put there
             self.outbox().sync(save.call.call_id)
 
-    def _late(self, save: Save) -> None:
+    def _late(self, save: DurableCall) -> None:
         try:
             self.make_durable(save)
         except StoreFailed:
             return  # it is tried again, and told, when it is promised
 
-    def forget(self, save: Save) -> None:
+    def forget(self, save: DurableCall) -> None:
         """It is over: take it off the disk."""
         with self._changed:
             self._under_way.pop(save.pending.correlation, None)
@@ -146,7 +146,7 @@ class Resender:
         except StoreFailed as error:
             logger.warning("%s; %s will be asked again, and answer as before", error, save.pending.call)
 
-    def hurry(self, save: Save) -> None:
+    def hurry(self, save: DurableCall) -> None:
         """Try at once."""
         with self._changed:
             save.hurry()
@@ -174,13 +174,13 @@ class Resender:
     def _taken_over(self, call: SavedCall) -> PendingCall:
         name = f"{call.service}.{call.method}"
         pending = PendingCall(name, call.instance, MarkKind.SAVE, 0.0, bytes.fromhex(call.call_id))
-        save = Save(call, pending, SAVE_LATER, waited=False, promised=True)
+        save = DurableCall(call, pending, SAVE_LATER, waited=False, promised=True)
         save.hurry()
         self.take_on(save)
         logger.info("%s, saved by %s and not answered yet, is sent again", name, call.caller)
         return pending
 
-    def close(self) -> list[Save]:
+    def close(self) -> list[DurableCall]:
         """Stop, and let go of the file: what is in it is the next run's. Returns what is not over. Twice is fine."""
         with self._changed:
             self.closed = True
@@ -197,7 +197,7 @@ class Resender:
                 self._close(self._outbox, left)
         return left
 
-    def _close(self, outbox: CallOutbox, left: list[Save]) -> None:
+    def _close(self, outbox: CallOutbox, left: list[DurableCall]) -> None:
         try:
             for save in self._over:
                 outbox.remove(save.call.call_id)
@@ -213,14 +213,14 @@ class Resender:
 
     # -- what happens, told on threads that must not wait
 
-    def _settled(self, save: Save) -> None:
+    def _settled(self, save: DurableCall) -> None:
         if save.waited:
             return
         with self._changed:
             self._over.append(save)
             self._wake(0.0)
 
-    def _cut(self, save: Save, error: EtherError) -> None:
+    def _cut(self, save: DurableCall, error: EtherError) -> None:
         """What it was sent to has died, or is not connected."""
         with self._changed:
             save.lost = True
@@ -273,7 +273,7 @@ class Resender:
             for save in due:
                 self._attempt(save)
 
-    def _work(self) -> tuple[list[Save], list[Save]] | None:
+    def _work(self) -> tuple[list[DurableCall], list[DurableCall]] | None:
         """What is due, and what is over; None at the end, and when nothing is under way."""
         with self._changed:
             while not self.closed:
@@ -291,12 +291,12 @@ class Resender:
             self._thread = None
             return None
 
-    def _end(self, save: Save) -> None:
+    def _end(self, save: DurableCall) -> None:
         if save.promised:
             _log_end(save)
         self.forget(save)
 
-    def _attempt(self, save: Save) -> None:
+    def _attempt(self, save: DurableCall) -> None:
         with self._changed:
             save.put_off()
         try:
@@ -319,7 +319,7 @@ class Resender:
         states = [member.state for member in self._session.members(service)]
         return any(state in COMES_BACK for state in states) and not any(state in ANSWERS for state in states)
 
-    def _is_addressed(self, save: Save) -> bool:
+    def _is_addressed(self, save: DurableCall) -> bool:
         """Whether it can be sent now: one that nobody has been asked yet is bound to whoever is ready. Raises
         `NoResponder`, and `Interrupted` where its instance keeps another journal than when it was sent."""
         call = save.call
@@ -345,7 +345,7 @@ class Resender:
         journal = known.about.get("journal") if known is not None else None
         return journal if isinstance(journal, str) else ""
 
-    def _send(self, save: Save) -> None:
+    def _send(self, save: DurableCall) -> None:
         body = self.outbox().body(save.call.call_id)
         if body is None:  # answered this very moment
             return
@@ -355,12 +355,12 @@ class Resender:
         send = self._session.calls.send
         save.context.run(send, save.pending, save.call.method, value, save.schema, _QUEUE_TIMEOUT_S)
 
-    def _fail(self, save: Save, error: EtherError) -> None:
+    def _fail(self, save: DurableCall, error: EtherError) -> None:
         if self._session.calls.give_up(save.pending):
             save.pending.fail(error)
 
 
-def leave(saves: list[Save]) -> None:
+def leave(saves: list[DurableCall]) -> None:
     """Wake whoever waits for these: the session is over here."""
     for save in saves:
         save.pending.when_cut = None
@@ -374,7 +374,7 @@ def _value(body: Body) -> object:
         raise PayloadError(f"what was kept of the call cannot be read: {error}") from error
 
 
-def _log_end(save: Save) -> None:
+def _log_end(save: DurableCall) -> None:
     made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(save.call.made))
     try:
         save.pending.result()

@@ -24,7 +24,7 @@ from ether.protocol.answers import INTERRUPTED, UNKEPT, ErrorReport
 from ether.wire.codec import Body, decode, encode
 
 if TYPE_CHECKING:
-    from ether.calls.durable_journal import CallJournal, Found, Kept
+    from ether.calls.durable_journal import CallJournal, JournaledResult, JournalEntry
 
 logger = get_ether_logger("Ether")
 
@@ -87,7 +87,7 @@ class JournaledCall:
             return False
         return self._judge(found)
 
-    def _judge(self, found: Found) -> bool:
+    def _judge(self, found: JournalEntry) -> bool:
         if found.value == "new":
             self._begun = True
         elif found.value == "running":  # its first delivery will be answered
@@ -139,7 +139,7 @@ def _unkept(error: EtherError, what: str) -> ErrorReport:
     return ErrorReport(UNKEPT, type(error).__name__, f"{what}: {error}")
 
 
-def _as_it_was(kept: Kept, call: str) -> tuple[object, ErrorReport | None]:
+def _as_it_was(kept: JournaledResult, call: str) -> tuple[object, ErrorReport | None]:
     """The answer that a call had when it was run."""
     if kept.body is None:
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(kept.finished))

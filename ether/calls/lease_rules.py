@@ -17,7 +17,7 @@ LAST_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
+class LeaseHolder:
     """Who it is. `key`: where its answers go; `since` in seconds of the epoch; `facts` say how to find out whether its
     process lives."""
 
@@ -36,15 +36,15 @@ class Tenant:
         }  # fmt: skip
 
 
-class Tenancy:
+class LeaseTable:
     """Of one instance. Not locked."""
 
     def __init__(self) -> None:
-        self.tenant: Tenant | None = None
+        self.tenant: LeaseHolder | None = None
         self._tokens: set[str] = set()
         self._heard = 0.0
 
-    def take(self, tenant: Tenant, token: str, now: float) -> Tenant | None:
+    def take(self, tenant: LeaseHolder, token: str, now: float) -> LeaseHolder | None:
         """Take it, once more where it is one's own; returns who has it instead, None where that worked."""
         if self.tenant is not None and self.tenant.key != tenant.key:
             return self.tenant
@@ -77,7 +77,7 @@ class Tenancy:
         """Whether its tenant was not heard of for too long."""
         return self.tenant is not None and now - self._heard > LAST_S
 
-    def end(self) -> Tenant | None:
+    def end(self) -> LeaseHolder | None:
         """Its tenant has it no more; returns who that was."""
         tenant, self.tenant = self.tenant, None
         self._tokens.clear()

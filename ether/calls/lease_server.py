@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ether.calls.lease_rules import Tenancy, Tenant
+from ether.calls.lease_rules import LeaseHolder, LeaseTable
 from ether.errors import EtherError, InstanceLeased
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ Granted = Callable[[object, EtherError | None], None]
 """Called once, with what is told to the tenant, or why it is refused."""
 
 
-class Let:
+class LeaseServer:
     """To whom one instance is let, if to anybody."""
 
     def __init__(self, instance: HostedInstance, link: Link) -> None:
         self._instance, self._link = instance, link
-        self._tenancy = Tenancy()
+        self._tenancy = LeaseTable()
         self._lock = threading.RLock()
         self._chains: Counter[str] = Counter()
         self.is_dead: Callable[[Mapping[str, Any]], bool | None] = lambda facts: None
@@ -97,7 +97,7 @@ class Let:
         self, key: str, token: str, reason: str, facts: Mapping[str, Any], trace: str | None, granted: Granted
     ) -> None:
         program, host, pid = str(facts.get("program", "")), str(facts.get("host", "")), facts.get("pid")
-        tenant = Tenant(key, program, host, pid if isinstance(pid, int) else 0, reason, time.time(), facts)
+        tenant = LeaseHolder(key, program, host, pid if isinstance(pid, int) else 0, reason, time.time(), facts)
         with self._lock:
             self._end_where_dead()
             other = self._tenancy.take(tenant, token, time.monotonic())

@@ -40,7 +40,7 @@ from ether.protocol.answers import (
     WATCHED,
     ErrorReport,
 )
-from ether.protocol.one_way_delay import Transit
+from ether.protocol.one_way_delay import OneWayDelay
 from ether.protocol.request_table import Answered
 from ether.system.machine_mark import is_of_this_machine
 from ether.wire.envelope import Headers
@@ -60,7 +60,7 @@ _STATUS_TIMEOUT_S = 0.2
 """For room in the outgoing queue; the dispatch thread must not wait longer."""
 
 
-class Request(NamedTuple):
+class CallRequest(NamedTuple):
     """A call as it arrived, or as it is made within the process. `deadline` is on the monotonic clock."""
 
     method: str
@@ -85,7 +85,7 @@ class CallJob:
     def __init__(
         self,
         instance: HostedInstance,
-        request: Request,
+        request: CallRequest,
         payload: Callable[[], object],
         respond: Respond,
         tell: Callable[[str, object], None] | None = None,
@@ -162,7 +162,7 @@ def report_of(error: BaseException, instance: str) -> ErrorReport:
     return ErrorReport(RAISED, name, text_of(error), "".join(lines))
 
 
-class Server:
+class CallServer:
     """Answers the calls of one instance."""
 
     def __init__(self, instance: HostedInstance, link: Link) -> None:
@@ -172,7 +172,7 @@ class Server:
         self._answered: Answered[tuple[object, ErrorReport | None]] = Answered()
         self._running: dict[tuple[str, bytes], CallContext] = {}
         self._latest: dict[bytes, _Head] = {}
-        self._transit = Transit()
+        self._transit = OneWayDelay()
         self.expired = 0
         self.journal: InstanceJournal | None = None
         """Where saves are noted, so that each is run once in all lives of this instance; None: in this one."""
@@ -271,7 +271,7 @@ class Server:
             timeout_s=timeout_s,
         )
 
-    def _teller(self, headers: _Head, request: Request) -> Callable[[str, object], None] | None:
+    def _teller(self, headers: _Head, request: CallRequest) -> Callable[[str, object], None] | None:
         reply_to = headers.reply_to
         if not request.watched or reply_to is None:
             return None
@@ -359,11 +359,13 @@ def _asker(head: _Head) -> str:
     return "" if head.schema in SAVES else head.source
 
 
-def _request(method: str, head: _Head, left_s: float | None) -> Request:
+def _request(method: str, head: _Head, left_s: float | None) -> CallRequest:
     deadline = None if left_s is None else time.monotonic() + left_s
     watched = head.schema in WATCHED
     asker = head.reply_to or ""
-    return Request(method, head.source, head.correlation, head.id, head.trace, deadline, watched, head.parents, asker)
+    return CallRequest(
+        method, head.source, head.correlation, head.id, head.trace, deadline, watched, head.parents, asker
+    )
 
 
 def _size(value: object) -> int:

@@ -23,7 +23,7 @@ from ether.version import VERSION
 PROGRAM = "ether"
 
 
-class Entry(NamedTuple):
+class CommandEntry(NamedTuple):
     """A command: its name, where its function or group is, and its line in the list."""
 
     name: str
@@ -32,37 +32,45 @@ class Entry(NamedTuple):
 
 
 ENTRIES = (
-    Entry("run", "ether.cli.lab.run:run", "Start a configuration here, and show what it prints, until Ctrl-C."),
-    Entry("up", "ether.cli.lab.detached:up", "The same; with -d without this terminal."),
-    Entry("down", "ether.cli.lab.keep:down", "Shut a running session down, in order."),
-    Entry("ps", "ether.cli.lab.members:ps", "Who is in the session, in which state."),
-    Entry("sessions", "ether.cli.lab.members:sessions", "Which sessions run here and in reach."),
-    Entry("start", "ether.cli.lab.keep:start", "Start one instance of a running session."),
-    Entry("stop", "ether.cli.lab.keep:stop", "Stop one instance, in order."),
-    Entry("restart", "ether.cli.lab.keep:restart", "Stop one instance and start it again."),
-    Entry("call", "ether.cli.lab.call:call", "Call a method of an instance."),
-    Entry("topic", "ether.cli.lab.topic:app", "Topics: list, echo, hz, bw, pub."),
-    Entry("logs", "ether.cli.lab.logs:logs", "The log of every instance; change levels."),
-    Entry("status", "ether.cli.data.status:status", "What is saved of what was to be saved, and what is missing."),
-    Entry("verify", "ether.cli.data.verify:verify", "Whether a ledger is what was written."),
-    Entry("data", "ether.cli.data.data:data", "What was recorded: records, topics, ledgers."),
-    Entry("runs", "ether.cli.runs.runs:runs", "Named runs: how they ended, how many trials are done."),
-    Entry("export", "ether.cli.data.export:export", "Write recorded values to a Parquet, CSV or HDF5 file."),
-    Entry("play", "ether.cli.data.play:play", "Publish recorded messages again into a running session."),
-    Entry("top", "ether.cli.lab.top:top", "A live table: state, rates, queues, CPU, memory."),
-    Entry("graph", "ether.cli.lab.members:graph", "Who publishes to whom."),
-    Entry("why", "ether.cli.data.why:why", "Where a recorded value came from, back to the first message."),
-    Entry("diff", "ether.cli.data.differences:diff", "What differed between two recorded runs."),
-    Entry("doctor", "ether.cli.machines.doctor:doctor", "Look for what is wrong with this machine and the session."),
-    Entry("instance", "ether.cli.lab.instance:instance", "Run one instance of a configuration, as a service does."),
-    Entry("agent", "ether.cli.machines.agent:agent", "Run instances here for sessions elsewhere."),
-    Entry(
+    CommandEntry("run", "ether.cli.lab.run:run", "Start a configuration here, and show what it prints, until Ctrl-C."),
+    CommandEntry("up", "ether.cli.lab.detached:up", "The same; with -d without this terminal."),
+    CommandEntry("down", "ether.cli.lab.keep:down", "Shut a running session down, in order."),
+    CommandEntry("ps", "ether.cli.lab.members:ps", "Who is in the session, in which state."),
+    CommandEntry("sessions", "ether.cli.lab.members:sessions", "Which sessions run here and in reach."),
+    CommandEntry("start", "ether.cli.lab.keep:start", "Start one instance of a running session."),
+    CommandEntry("stop", "ether.cli.lab.keep:stop", "Stop one instance, in order."),
+    CommandEntry("restart", "ether.cli.lab.keep:restart", "Stop one instance and start it again."),
+    CommandEntry("call", "ether.cli.lab.call:call", "Call a method of an instance."),
+    CommandEntry("topic", "ether.cli.lab.topic:app", "Topics: list, echo, hz, bw, pub."),
+    CommandEntry("logs", "ether.cli.lab.logs:logs", "The log of every instance; change levels."),
+    CommandEntry(
+        "status", "ether.cli.data.status:status", "What is saved of what was to be saved, and what is missing."
+    ),
+    CommandEntry("verify", "ether.cli.data.verify:verify", "Whether a ledger is what was written."),
+    CommandEntry("data", "ether.cli.data.data:data", "What was recorded: records, topics, ledgers."),
+    CommandEntry("runs", "ether.cli.runs.runs:runs", "Named runs: how they ended, how many trials are done."),
+    CommandEntry("export", "ether.cli.data.export:export", "Write recorded values to a Parquet, CSV or HDF5 file."),
+    CommandEntry("play", "ether.cli.data.play:play", "Publish recorded messages again into a running session."),
+    CommandEntry("top", "ether.cli.lab.top:top", "A live table: state, rates, queues, CPU, memory."),
+    CommandEntry("graph", "ether.cli.lab.members:graph", "Who publishes to whom."),
+    CommandEntry("why", "ether.cli.data.why:why", "Where a recorded value came from, back to the first message."),
+    CommandEntry("diff", "ether.cli.data.differences:diff", "What differed between two recorded runs."),
+    CommandEntry(
+        "doctor", "ether.cli.machines.doctor:doctor", "Look for what is wrong with this machine and the session."
+    ),
+    CommandEntry(
+        "instance", "ether.cli.lab.instance:instance", "Run one instance of a configuration, as a service does."
+    ),
+    CommandEntry("agent", "ether.cli.machines.agent:agent", "Run instances here for sessions elsewhere."),
+    CommandEntry(
         "service", "ether.cli.machines.service:app", "Services that run after a reboot: install, status, logs, remove."
     ),
-    Entry("plan", "ether.cli.runs.plan:plan", "Check an experiment, its time and its disk, before anything moves."),
-    Entry("validate", "ether.cli.make.files:validate", "Check a configuration without starting anything."),
-    Entry("schema", "ether.cli.make.files:schema", "The JSON Schema of a configuration, for editors."),
-    Entry("new", "ether.cli.make.scaffold:new", "Make a project that runs."),
+    CommandEntry(
+        "plan", "ether.cli.runs.plan:plan", "Check an experiment, its time and its disk, before anything moves."
+    ),
+    CommandEntry("validate", "ether.cli.make.files:validate", "Check a configuration without starting anything."),
+    CommandEntry("schema", "ether.cli.make.files:schema", "The JSON Schema of a configuration, for editors."),
+    CommandEntry("new", "ether.cli.make.scaffold:new", "Make a project that runs."),
 )
 
 
@@ -96,7 +104,7 @@ def _perform(words: list[str]) -> int:
     return code if isinstance(code, int) else Exit.OK
 
 
-def _application(wanted: Callable[[Entry], bool]) -> typer.Typer:
+def _application(wanted: Callable[[CommandEntry], bool]) -> typer.Typer:
     app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, help="Ordinary Python classes as a lab.")
     app.callback()(_root)
     for entry in ENTRIES:

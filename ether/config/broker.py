@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ether.config.broker_url import DEFAULT_MQTT_PORT, BrokerAddress, broker_address
-from ether.config.part import Part
+from ether.config.part import ConfigPart
 from ether.config.problems import nearest_of, shown, without_password
 from ether.errors import ConfigError
 
@@ -82,7 +82,7 @@ def _check_listen(where: object) -> object:
         raise ConfigError(f"found {shown(where)}; {LISTEN_RULE}", nearest=nearest) from None
 
 
-class EmbeddedBroker(Part):
+class EmbeddedBroker(ConfigPart):
     """A broker that the session starts, owns and stops."""
 
     kind: Literal["embedded"] = Field("embedded", description="a broker that the session starts itself")
@@ -136,7 +136,7 @@ class EmbeddedBroker(Part):
         return {LOOPBACK: None, LAN: EVERYWHERE}.get(self.listen, self.listen)
 
 
-class ExternalBroker(Part):
+class ExternalBroker(ConfigPart):
     """A broker that runs already; `url` as it was written."""
 
     kind: Literal["external"] = Field("external", description="a broker that runs already")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ether.config.part import Part
+from ether.config.part import ConfigPart
 from ether.config.when import duration_s, parse_when
 from ether.errors import ConfigError
 
@@ -79,7 +79,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Topic = Annotated[str, Field(min_length=1)]
 
 
-class ArgumentOptions(Part):
+class ArgumentOptions(ConfigPart):
     """One argument of a method, or the value of a property."""
 
     limits: Limits = Field(
@@ -88,7 +88,7 @@ class ArgumentOptions(Part):
     unit: str = Field("", description="its unit, such as W or °C, for whoever looks at the description")
 
 
-class PropertyReading(Part):
+class PropertyReading(ConfigPart):
     """How a property is read."""
 
     topic: Topic | None = Field(None, description="where it is published; left out, ClassName.property")
@@ -97,7 +97,7 @@ class PropertyReading(Part):
     save: bool = Field(False, strict=True, description="true: what is published is brought to disk, too")
 
 
-class PropertyWriting(Part):
+class PropertyWriting(ConfigPart):
     """How a property is set, beside by calling `set_<property>`."""
 
     topic: Topic | None = Field(None, description="messages on this topic set it, too")
@@ -115,7 +115,7 @@ class PropertyOptions(ArgumentOptions):
     )
 
 
-class CallOfMethod(Part):
+class CallOfMethod(ConfigPart):
     """One call that an instance makes of its own device."""
 
     method: Identifier = Field(description="a method of the class, or set_<property> of a settable property")
@@ -126,7 +126,7 @@ class CallOfMethod(Part):
 Calls = Annotated[tuple[Annotated[CallOfMethod, BeforeValidator(_call)], ...], BeforeValidator(_calls)]
 
 
-class SafeStateOptions(Part):
+class SafeStateOptions(ConfigPart):
     """What an instance does to its device when nobody is there any more."""
 
     after: AfterText = Field(description="how long broker, network or controller may be gone, such as 2s")

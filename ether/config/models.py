@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 from ether.config.broker import BrokerField, EmbeddedBroker
 from ether.config.drivers import ArgumentOptions, Identifier, OnConnect, OnStop, PropertyOptions, SafeState, WhenText
 from ether.config.names import check_name, class_path_of
-from ether.config.part import Part
+from ether.config.part import ConfigPart
 from ether.config.plan import RunPlans
 from ether.config.record import RecordField
 from ether.errors import ConfigError, InvalidName
@@ -75,7 +75,7 @@ MethodName = Annotated[str, AfterValidator(_check_method)]
 EmptyIfNone = BeforeValidator(_empty_if_none)
 
 
-class HangOptions(Part):
+class HangOptions(ConfigPart):
     """When an instance counts as hung, and what happens then."""
 
     silent_s: float = Field(
@@ -89,7 +89,7 @@ class HangOptions(Part):
     )
 
 
-class EtherInstanceConfig(Part):
+class EtherInstanceConfig(ConfigPart):
     """One instance: which class, and what its constructor is given."""
 
     class_path: ClassPath = Field(description="the class as package.module.Class; in Python the class itself will do")
@@ -135,7 +135,7 @@ class EtherInstanceConfig(Part):
         return {key: value for key, value in self.kwargs.items() if key != NAME_KEYWORD}
 
 
-class TopicOptions(Part):
+class TopicOptions(ConfigPart):
     """What `ether_sub` may be told."""
 
     topic: Annotated[str, Field(min_length=1)] | None = Field(
@@ -151,7 +151,7 @@ class PubOptions(TopicOptions):
     every: WhenText | None = Field(None, description="when the method is called by itself, such as 0.5s")
 
 
-class EveryOptions(Part):
+class EveryOptions(ConfigPart):
     """What `ether_every` may be told."""
 
     every: WhenText = Field(
@@ -159,13 +159,13 @@ class EveryOptions(Part):
     )
 
 
-class CallOptions(Part):
+class CallOptions(ConfigPart):
     """What `ether_get` and `ether_save` may be told."""
 
     concurrency: int = Field(1, ge=1, le=256, strict=True, description="how many calls may run at the same time")
 
 
-class SyncOptions(Part):
+class SyncOptions(ConfigPart):
     """What `ether_sync` may be told."""
 
     topic: Annotated[str, Field(min_length=1)] | None = Field(
@@ -173,7 +173,7 @@ class SyncOptions(Part):
     )
 
 
-class NoOptions(Part):
+class NoOptions(ConfigPart):
     """A decorator that takes no options: `{}`, or nothing after the colon."""
 
 
@@ -185,7 +185,7 @@ EveryUses = Annotated[tuple[EveryOptions, ...], BeforeValidator(_each_time), Fie
 OneUse = Annotated[tuple[NoOptions, ...], BeforeValidator(_each_use), Field(min_length=1, max_length=1)]
 
 
-class RegistryMethod(Part):
+class RegistryMethod(ConfigPart):
     """The decorators of one method. Each is the list of its uses; an empty one was not given."""
 
     ether_pub: PubUses = Field((), description="publish what the method returns")
@@ -221,7 +221,7 @@ def _check_marked(method: RegistryMethod) -> RegistryMethod:
     return method
 
 
-class RegistryEntry(Part):
+class RegistryEntry(ConfigPart):
     """What is said of one class whose source stays as it is."""
 
     methods: Annotated[
@@ -274,7 +274,7 @@ class Written(NamedTuple):
     folder: str = ""
 
 
-class EtherConfig(Part):
+class EtherConfig(ConfigPart):
     """A whole configuration. Everything has a default: an empty one starts a session without instances."""
 
     session: SessionName | None = Field(

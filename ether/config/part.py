@@ -27,7 +27,7 @@ class _RaisesConfigError(ModelMetaclass):
             raise config_error(error, cast("type[BaseModel]", cls), settings) from None
 
 
-class Part(BaseModel, metaclass=_RaisesConfigError):
+class ConfigPart(BaseModel, metaclass=_RaisesConfigError):
     """One mapping of the configuration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from ether.config.drivers import Identifier, Names, WhenText
 from ether.config.names import PREPARE, check_name
-from ether.config.part import Part
+from ether.config.part import ConfigPart
 from ether.config.when import duration_s
 from ether.errors import ConfigError
 
@@ -78,7 +78,7 @@ CallName = Annotated[str, AfterValidator(_check_call)]
 UnitText = Annotated[str, Field(min_length=1)]
 
 
-class PlannedSetting(Part):
+class PlannedSetting(ConfigPart):
     """What is called with the condition of each trial."""
 
     call: CallName = Field(
@@ -100,7 +100,7 @@ class TrialCall(PlannedSetting):
     )
 
 
-class PlannedData(Part):
+class PlannedData(ConfigPart):
     """What is to be recorded on a topic. What is left out is taken from past runs of the session."""
 
     every: WhenText | None = Field(None, description="how often a message comes, such as 10Hz or 0.5s")
@@ -112,7 +112,7 @@ Setting = Annotated[PlannedSetting | None, BeforeValidator(_short_call)]
 TrialCalls = Annotated[tuple[Annotated[TrialCall, BeforeValidator(_short_call)], ...], BeforeValidator(_list)]
 
 
-class RunPlan(Part):
+class RunPlan(ConfigPart):
     """One run: its trials, what happens in each, and what it may take."""
 
     trials: int | None = Field(None, ge=1, strict=True, description="how many trials")

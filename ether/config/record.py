@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ether.config.part import Part
+from ether.config.part import ConfigPart
 from ether.config.problems import shown
 from ether.errors import ConfigError
 
@@ -17,7 +17,7 @@ ALL = "all"
 RECORD_RULE = "expected all, a list of topics such as [temperature, camera/#], or a mapping such as {topics: all}."
 
 
-class OutboxOptions(Part):
+class OutboxOptions(ConfigPart):
     """What each process keeps for the recorder."""
 
     max_mb: float = Field(
@@ -44,7 +44,7 @@ def _check_topics(topics: Any) -> Any:
     return topics
 
 
-class Recording(Part):
+class Recording(ConfigPart):
     """What is recorded, and where."""
 
     topics: Annotated[

@@ -8,7 +8,7 @@ from ether.connection.link import Link
 from ether.wire.topics import SessionTopics
 
 
-class Attached(ABC):
+class Extension(ABC):
     """Told of the link of its instance, once it listens and before it is ready."""
 
     @abstractmethod

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 
 from ether.connection.inbound import Done
 from ether.connection.inbound import Inbound as Inbound
-from ether.connection.retransmit import Resending
+from ether.connection.retransmit import Retransmitter
 from ether.errors import PayloadTooLarge, PublishTimeout, TransportError
 from ether.log import get_ether_logger
 from ether.protocol.routes import Routes
@@ -71,7 +71,7 @@ class Link:
         self._now: dict[Receiver, TakeNow] = {}
         self._routes_lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self.resending = None if topics is None else Resending(self, topics)
+        self.resending = None if topics is None else Retransmitter(self, topics)
 
     def open(self, timeout_s: float, *, dispatch: bool = True) -> None:
         """Connect, and start the dispatch thread. Without `dispatch` the owner feeds `step()` itself."""

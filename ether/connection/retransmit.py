@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from ether.errors import PayloadTooLarge, TransportClosed, TransportError
 from ether.log import get_ether_logger
-from ether.protocol.reorder_buffer import Order
+from ether.protocol.reorder_buffer import ReorderBuffer
 from ether.protocol.reorder_row import Gap, Sorted, Verdict
-from ether.protocol.retransmit_buffer import Ask, History, Kept, Resent, seconds_on_the_way
+from ether.protocol.retransmit_buffer import Ask, Resent, RetransmitBuffer, SentMessage, seconds_on_the_way
 from ether.transport.base import Delivery
 from ether.wire.ids import node_of
 from ether.wire.topics import MQTT_MAX_BYTES, MQTT_MAX_LEVELS, SessionTopics, is_data, matches
@@ -48,7 +48,7 @@ _ASIDE_MAX = 20_000
 """Messages that wait behind a hole, or have and are now in the receivers' queues: they do not count as unread there."""
 
 
-class Resending:
+class Retransmitter:
     """One link's memory of what it sent, and its ear for what it missed."""
 
     def __init__(self, link: Link, topics: SessionTopics) -> None:
@@ -58,9 +58,9 @@ class Resending:
         self._own = topics.missed(link.node)
         self._all = topics.missed(_EVERYBODY)
         self._topics = topics
-        self._history = History()
+        self._history = RetransmitBuffer()
         self._notes: dict[str, Note] = {}
-        self._order: Order[Delivery] = Order()
+        self._order: ReorderBuffer[Delivery] = ReorderBuffer()
         self._tracked: dict[str, bool] = {}
         self._lock = threading.Lock()
         self._tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
@@ -119,7 +119,7 @@ class Resending:
             said = {answer.topic: answer.to_value() for answer in answers}
             self._link.tell(to, {"answer": said, "node": self._link.node}, timeout_s=_SEND_TIMEOUT_S)
 
-    def _send_again(self, to: str, message: Kept) -> None:
+    def _send_again(self, to: str, message: SentMessage) -> None:
         topic = f"{to}/{message.topic}"
         try:
             self._link.transport.publish(

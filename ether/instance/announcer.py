@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ether.instance.hosted import HostedInstance
 
 
-class Appearance:
+class Announcer:
     """Of one instance."""
 
     def __init__(self, instance: HostedInstance, link: Link, holding: Mapping[str, object]) -> None:

@@ -18,7 +18,7 @@ from ether.logs.levels import VERB as LOG_LEVEL
 from ether.logs.levels import level_answer
 from ether.protocol.barrier import Answer
 from ether.recording.tags import SETTLE_S, TRIAL, TRIAL_NOW, tag_answer
-from ether.session.fencing import FENCE, Hold, OwnName
+from ether.session.fencing import FENCE, NameClaim, NameHold
 
 if TYPE_CHECKING:
     from ether.instance.hosted import HostedInstance
@@ -38,7 +38,7 @@ class Control:
         self._instance = instance
         self._link = link
         self._epoch = epoch
-        self._own_name: OwnName | None = None
+        self._own_name: NameClaim | None = None
         self.on_fenced: Callable[[str], None] = lambda why: None
         self.returns = False
         """Told to stop, and to be started again: its announcement says so, and stays."""
@@ -46,8 +46,8 @@ class Control:
     def listen(self) -> None:
         """From now on it hears; returns when the broker has confirmed."""
         instance = self._instance
-        hold = Hold(instance.name, instance.birth, self._epoch, instance.appearance.since)
-        self._own_name = OwnName(self._link, instance.topics, hold, lambda why: self.on_fenced(why))
+        hold = NameHold(instance.name, instance.birth, self._epoch, instance.appearance.since)
+        self._own_name = NameClaim(self._link, instance.topics, hold, lambda why: self.on_fenced(why))
         self._link.listen(instance.topics.control("+"), self._receive, now=self._take)
 
     def give_up_name(self) -> None:

@@ -21,7 +21,7 @@ _DEEPEST = 4
 _MOST = 500
 
 
-class Presence(Protocol):
+class DevicePresence(Protocol):
     """Whether a device is there; `since` in seconds of the epoch."""
 
     @property
@@ -45,7 +45,7 @@ class Device(Protocol):
         """For people."""
 
     @property
-    def presence(self) -> Presence:
+    def presence(self) -> DevicePresence:
         """As it is now."""
 
     @property
@@ -63,7 +63,7 @@ class Devices:
         self._object, self._changed = obj, changed
         self._lock = threading.Lock()
         self._known: dict[int, tuple[Device, Callable[[], None]]] = {}
-        self._told: dict[int, Presence] = {}
+        self._told: dict[int, DevicePresence] = {}
         """Of each as it was told last: why it went, not why it is still away."""
         self._stopped = False
 
@@ -78,7 +78,7 @@ class Devices:
             if not presence.online:
                 self._changed()
 
-    def _tell(self, key: int, presence: Presence) -> None:
+    def _tell(self, key: int, presence: DevicePresence) -> None:
         """On a thread of the device."""
         with self._lock:
             self._told[key] = presence

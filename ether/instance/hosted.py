@@ -15,27 +15,27 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ether.calls.lease_server import Let
-from ether.calls.server import Server
+from ether.calls.lease_server import LeaseServer
+from ether.calls.server import CallServer
 from ether.connection import causes as context
 from ether.connection.causes import CallContext, Cause, handling
 from ether.connection.failure_text import describe_failure, text_of, user_traceback
 from ether.connection.link import Inbound, Link, trace_of
 from ether.connection.worker import Job, Worker
 from ether.instance.announced_method import TAKES_ARGUMENTS
-from ether.instance.announcer import Appearance
+from ether.instance.announcer import Announcer
 from ether.instance.async_runner import CoroutineRunner
 from ether.instance.binding import Overrides, publishing
 from ether.instance.control import Control
 from ether.instance.device_calls import DeviceCalls
 from ether.instance.jobs import MessageJob, TickJob
-from ether.instance.recent_inputs import Heard
+from ether.instance.recent_inputs import RecentInputs
 from ether.instance.safe_state import guard
 from ether.instance.ticker import Ticker
 from ether.log import get_ether_logger
 from ether.protocol.barrier import Answer
-from ether.protocol.dedup_window import SeenIds
-from ether.protocol.failure_detector import Pulse
+from ether.protocol.dedup_window import DedupWindow
+from ether.protocol.failure_detector import Heartbeat
 from ether.protocol.presence import Announcement
 from ether.session.heartbeat import rss_mb
 from ether.spec.accessors import check_property
@@ -46,7 +46,7 @@ from ether.spec.results import Results
 from ether.wire.topics import SessionTopics, check_topic, check_topic_filter
 
 if TYPE_CHECKING:
-    from ether.recording.writer import Saver
+    from ether.recording.writer import RecordWriter
 
 _CALLED = (MarkKind.GET, MarkKind.SAVE)
 _LIFECYCLE_VERBS = {"save_all": MarkKind.SAVE_ALL, "cleanup": MarkKind.CLEANUP, "stop": MarkKind.SHUTDOWN}
@@ -96,13 +96,13 @@ class HostedInstance:
             for method in spec.methods
             if any(mark.kind in _CALLED for mark in method.marks)
         }
-        self.saver: Saver | None = None
+        self.saver: RecordWriter | None = None
         """Brings what is to be saved to disk; None where that is nobody's wish."""
         self._publications = {
             method.name: [(topics.data(check_topic(mark.topic or "")), mark) for mark in method.of_kind(MarkKind.PUB)]
             for method in spec.methods
         }
-        self._heard = Heard()
+        self._heard = RecentInputs()
         self._subscriptions = {
             method.name: [
                 (topics.data_filter(check_topic_filter(mark.topic or "")), mark.qos)
@@ -117,7 +117,7 @@ class HostedInstance:
             if method.accessor is not None
         }
         self._overrides = Overrides(obj, functions)
-        self._seen = {method.name: SeenIds() for method in spec.with_mark(MarkKind.SUB)}
+        self._seen = {method.name: DedupWindow() for method in spec.with_mark(MarkKind.SUB)}
         self._handled = 0
         self._published = 0
         self._count_lock = threading.Lock()
@@ -127,9 +127,9 @@ class HostedInstance:
         self.ticks = Ticker(name, self._times(), self._submit_tick, self.logger)
         self.device = DeviceCalls(self)
         self.guard = guard(self, link)
-        self.let = Let(self, link)
-        self.appearance = Appearance(self, link, holding)
-        self.server = Server(self, link)
+        self.let = LeaseServer(self, link)
+        self.appearance = Announcer(self, link, holding)
+        self.server = CallServer(self, link)
         epoch = holding.get("epoch", 0)
         self.control = Control(self, link, epoch if isinstance(epoch, int) else 0)
 
@@ -170,7 +170,7 @@ class HostedInstance:
             status |= {"busy": method, "busy_s": time.monotonic() - since}
         return status
 
-    def pulse(self, number: int) -> Pulse:
+    def pulse(self, number: int) -> Heartbeat:
         """Its sign of life."""
         if number % _LOOK_AGAIN == 0:
             self.appearance.devices.find()
@@ -180,7 +180,7 @@ class HostedInstance:
         assert busy is None or isinstance(busy, str)
         assert isinstance(busy_s, float)
         assert isinstance(queued, int)
-        return Pulse(
+        return Heartbeat(
             self.birth, number, busy, busy_s, queued, self._handled, self._published, time.process_time(), rss_mb()
         )
 

@@ -14,8 +14,8 @@ from ether.connection.link import Link
 from ether.connection.worker import Worker
 from ether.instance.hosted import HostedInstance
 from ether.protocol.presence import Announcement, State
-from ether.recording.writer import Saver
-from ether.session.heartbeat import Heart
+from ether.recording.writer import RecordWriter
+from ether.session.heartbeat import HeartbeatSender
 from ether.spec.marks import MarkKind
 from ether.spec.methods import class_path_of
 from ether.transport.base import Will
@@ -24,13 +24,13 @@ from ether.wire.topics import SessionTopics, check_instance_name
 OpenLink = Callable[[str, Will | None], Link]
 """Makes and opens a link for a source, with a will."""
 
-MakeSaver = Callable[[Link, SessionTopics, str, str, int, "type | None"], Saver]
+MakeSaver = Callable[[Link, SessionTopics, str, str, int, "type | None"], RecordWriter]
 """Makes the saving side of an instance: its link, name, birth, epoch and class."""
 
 SAVE_TIMEOUT_S = 5.0
 
 
-class InstanceHere:
+class LocalInstance:
     """An object that is hosted in this process, until `close()`."""
 
     def __init__(
@@ -71,7 +71,9 @@ class InstanceHere:
             raise
         self._worker.start()
         self.instance.appearance.show()
-        self._heart = Heart(self._link, topics.pulse(name), self.instance.pulse, self.instance.guard.interval_s)
+        self._heart = HeartbeatSender(
+            self._link, topics.pulse(name), self.instance.pulse, self.instance.guard.interval_s
+        )
         self._heart.start()
         self.instance.guard.start()
         self.instance.ticks.start()

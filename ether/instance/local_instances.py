@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 
 from ether.connection.deadline import Deadline
-from ether.instance.local import InstanceHere, MakeSaver, OpenLink
+from ether.instance.local import LocalInstance, MakeSaver, OpenLink
 from ether.instance.registry import RegistryOptions, registry_marks
 from ether.session.session import Session
 from ether.system.process_owner import is_dead_here
@@ -20,11 +20,11 @@ _READY_TIMEOUT_S = 10.0
 _LAST_WORDS_TIMEOUT_S = 2.0
 
 
-class Guests:
+class LocalInstances:
     """The objects that one program hosts, by name."""
 
     def __init__(self) -> None:
-        self._guests: dict[str, InstanceHere] = {}
+        self._guests: dict[str, LocalInstance] = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._guests))
@@ -46,7 +46,7 @@ class Guests:
         make_saver: MakeSaver,
     ) -> None:
         """Returns when it is ready; its name has been taken."""
-        here = InstanceHere(
+        here = LocalInstance(
             name,
             obj,
             session.topics,

@@ -13,7 +13,7 @@ MOST = 32
 """Sources and topics that are remembered, the latest ones."""
 
 
-class Heard:
+class RecentInputs:
     """A bounded memory of messages. Not locked: a method that runs several times at once may see one more or less."""
 
     def __init__(self) -> None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from ether.connection.assembly import Registry
 from ether.log import get_ether_logger
 from ether.spec.marks import mark_from_options
-from ether.spec.wrapping import Care, Limit, Property, Wrapping
+from ether.spec.wrapping import Care, Limit, PropertySpec, Wrapping
 
 if TYPE_CHECKING:  # an instance's process never needs the configuration's models
     from ether.config import EtherConfig, EtherInstanceConfig
     from ether.config.models import RegistryEntry
-    from ether.config.part import Part
+    from ether.config.part import ConfigPart
 
 logger = get_ether_logger("Ether")
 
@@ -41,12 +41,12 @@ def _entry_options(entry: RegistryEntry) -> dict[str, Any]:
     return {**said, **_care_options(entry)}
 
 
-def _care_options(part: Part) -> dict[str, Any]:
+def _care_options(part: ConfigPart) -> dict[str, Any]:
     dumped = part.model_dump(mode="json", include=set(_CARE))
     return {key: value for key, value in dumped.items() if value}
 
 
-def _dumped(parts: Mapping[str, Part]) -> dict[str, Any]:
+def _dumped(parts: Mapping[str, ConfigPart]) -> dict[str, Any]:
     return {name: part.model_dump(mode="json") for name, part in parts.items()}
 
 
@@ -74,6 +74,6 @@ def _wrapping(entry: Mapping[str, Any]) -> Wrapping:
             method: {argument: Limit.from_options(said) for argument, said in listed.items()}
             for method, listed in entry.get("arguments", {}).items()
         },
-        {name: Property.from_options(name, said) for name, said in entry.get("properties", {}).items()},
+        {name: PropertySpec.from_options(name, said) for name, said in entry.get("properties", {}).items()},
         Care.from_options(entry),
     )

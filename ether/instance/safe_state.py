@@ -55,7 +55,7 @@ class NoGuard:
         return {}
 
 
-class Guard(NoGuard):
+class SafeStateGuard(NoGuard):
     """Watches from `start()` to `stop()`."""
 
     def __init__(self, instance: HostedInstance, link: Link, safe: SafeState) -> None:
@@ -199,4 +199,4 @@ class _SafeJob:
 def guard(instance: HostedInstance, link: Link) -> NoGuard:
     """The guard of an instance."""
     safe = instance.spec.care.safe_state
-    return NoGuard() if safe is None else Guard(instance, link, safe)
+    return NoGuard() if safe is None else SafeStateGuard(instance, link, safe)

@@ -33,7 +33,7 @@ from ether.system.runtime_folder import private_folder
 from ether.transport.endpoint import Endpoint
 from ether.version import VERSION
 
-__all__ = ["BrokerFacts", "EmbeddedBroker", "private_folder"]
+__all__ = ["BrokerFacts", "BrokerProcess", "private_folder"]
 
 logger = get_ether_logger("Ether")
 
@@ -64,7 +64,7 @@ class BrokerFacts:
     websocket_port: int | None = None
 
 
-class EmbeddedBroker:
+class BrokerProcess:
     """The broker child. Starting takes two steps, so that other processes can start meanwhile."""
 
     def __init__(self, config: config_broker.EmbeddedBroker, group: ProcessGroup, folder: str) -> None:
@@ -78,7 +78,7 @@ class EmbeddedBroker:
         self._changed = threading.Condition()
         self._stopping = False
         self._times_ready = 0
-        self._on_network: mdns.Announcement | None = None
+        self._on_network: mdns.MdnsAnnouncement | None = None
         self._ended = ""
         self._starts: deque[float] = deque(maxlen=_RESTARTS)
         self._child = self._start()

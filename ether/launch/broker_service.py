@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from ether.config.broker import DEFAULT_MQTT_PORT
 from ether.config.broker import EmbeddedBroker as BrokerSettings
 from ether.errors import ConfigError, EtherError
-from ether.launch.broker import BrokerFacts, EmbeddedBroker
+from ether.launch.broker import BrokerFacts, BrokerProcess
 from ether.launch.process_group import make_group
 from ether.log import get_ether_logger, install_console
 from ether.system.journald import write_for_journal
@@ -59,7 +59,7 @@ def _serve(settings: BrokerSettings, notifier: Notifier | None, stop: threading.
     folder = private_folder()
     group = make_group(folder)
     try:
-        broker = EmbeddedBroker(settings, group, folder)
+        broker = BrokerProcess(settings, group, folder)
         try:
             return _watch(broker, broker.wait_ready(READY_S), notifier, stop)
         finally:
@@ -68,7 +68,7 @@ def _serve(settings: BrokerSettings, notifier: Notifier | None, stop: threading.
         group.close()
 
 
-def _watch(broker: EmbeddedBroker, facts: BrokerFacts, notifier: Notifier | None, stop: threading.Event) -> int:
+def _watch(broker: BrokerProcess, facts: BrokerFacts, notifier: Notifier | None, stop: threading.Event) -> int:
     where = broker.lan_url or f"mqtt://{facts.host}:{facts.port}"
     logger.info("%s %s lets clients in at %s", facts.engine, facts.version, where)
     probe = _Probe(broker.endpoint)

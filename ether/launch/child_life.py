@@ -8,7 +8,7 @@ from ether.config import EtherConfig, EtherInstanceConfig
 from ether.instance.registry import registry_options
 from ether.launch.child import changed_environment, import_path, running_script
 from ether.launch.child_settings import InstanceSettings
-from ether.launch.recording_setup import Recording
+from ether.launch.recording_setup import RecordingSetup
 from ether.launch.simulated_lab import Simulation
 from ether.transport.endpoint import Endpoint
 
@@ -25,7 +25,7 @@ class Life(NamedTuple):
 
 def settings_of(
     config: EtherConfig, instance: EtherInstanceConfig, life: Life, broker: tuple[Endpoint, int | None], session: str,
-    saving: Recording, simulation: Simulation,
+    saving: RecordingSetup, simulation: Simulation,
 ) -> InstanceSettings:  # fmt: skip
     """The settings of one life; `broker` is where it is, and how many bytes a packet of it may have."""
     endpoint, limit = broker

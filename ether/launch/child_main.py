@@ -26,7 +26,7 @@ from typing import BinaryIO, cast
 from ether.calls.call_log import CallLog
 from ether.calls.durable_server import InstanceJournal
 from ether.connection.assembly import death_notice, describe_with_registry, make_link
-from ether.connection.extension import Attached
+from ether.connection.extension import Extension
 from ether.connection.failure_text import user_traceback
 from ether.connection.link import Link
 from ether.connection.worker import Stopped, Worker
@@ -35,13 +35,13 @@ from ether.instance.class_loading import find_class
 from ether.instance.hosted import HostedInstance
 from ether.launch.child_settings import EXIT_REPLACED, InstanceSettings
 from ether.launch.explaining import explained, open_saver
-from ether.launch.simulated_devices import Twins
+from ether.launch.simulated_devices import SimulatedDevices
 from ether.log import get_ether_logger, install_instance_console
 from ether.logs.shipping import LogShipper
 from ether.protocol.presence import Announcement, State
-from ether.recording.writer import Saver, SavingOptions
+from ether.recording.writer import RecordWriter, SavingOptions
 from ether.session.client import Client
-from ether.session.heartbeat import Heart
+from ether.session.heartbeat import HeartbeatSender
 from ether.spec.marks import MarkKind
 from ether.system.process_owner import is_dead_here
 from ether.system.state_folder import calls_folder, file_name, journal_path
@@ -106,7 +106,7 @@ class _Life:
         try:
             instance = self._instance = self._built(link)
             instance.subscribe()
-            if isinstance(instance.object, Attached):
+            if isinstance(instance.object, Extension):
                 instance.object.attach(link, self._topics, instance.name)
             instance.initialise()
         except (Exception, SystemExit) as error:  # noqa: BLE001  child main: user code may raise anything
@@ -115,7 +115,7 @@ class _Life:
             link.close()
             return EXIT_NOT_STARTED
         instance.appearance.show()
-        heart = Heart(link, self._topics.pulse(instance.name), instance.pulse, instance.guard.interval_s)
+        heart = HeartbeatSender(link, self._topics.pulse(instance.name), instance.pulse, instance.guard.interval_s)
         heart.start()
         self._keep_saves()
         instance.guard.start()
@@ -126,7 +126,7 @@ class _Life:
         instance.close()
         if instance.saver is not None:
             instance.saver.close(SAVE_TIMEOUT_S)
-        if isinstance(instance.object, Attached):
+        if isinstance(instance.object, Extension):
             instance.object.detach()
         self._let_go_of_saves()
         log.close()
@@ -157,7 +157,7 @@ class _Life:
         self._adopt(client)
         cls = find_class(settings.class_path, settings.script)
         spec = describe_with_registry(cls, settings.class_path, settings.marks())
-        twins = Twins.from_value(settings.twins)
+        twins = SimulatedDevices.from_value(settings.twins)
         obj = cls(*twins.of(settings.args), **twins.of(settings.kwargs))
         if spec.with_mark(MarkKind.SAVE):
             self._journal = InstanceJournal(lambda: journal_path(settings.session, settings.name))
@@ -168,13 +168,13 @@ class _Life:
         instance.server.journal = self._journal
         instance.control.on_fenced = _stop_at_once
         instance.let.is_dead = is_dead_here
-        if not isinstance(obj, Attached):
+        if not isinstance(obj, Extension):
             instance.saver = client.saver = self._saver(link, cls)
         client.session.calls.here[settings.name] = instance
         logging.getLogger().addHandler(CallLog())
         return instance
 
-    def _saver(self, link: Link, cls: type) -> Saver:
+    def _saver(self, link: Link, cls: type) -> RecordWriter:
         settings = self._settings
         explain = partial(
             explained, settings.name, self._birth, settings.epoch, cls, settings.args, settings.kwargs,

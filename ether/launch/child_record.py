@@ -13,7 +13,7 @@ from ether.launch.restart_rules import Restarts
 
 
 @dataclass(slots=True, eq=False)
-class Kept:
+class ChildRecord:
     """One instance, over all its lives."""
 
     name: str

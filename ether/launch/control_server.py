@@ -39,7 +39,7 @@ class Keeper(Protocol):
     def record(self) -> None: ...
 
 
-class Desk:
+class ControlServer:
     """Takes requests for one program."""
 
     def __init__(self, link: Link, topics: SessionTopics, program: str, keeper: Keeper) -> None:

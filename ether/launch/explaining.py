@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ether.connection.link import Link
-from ether.recording.writer import Saver, SavingOptions
+from ether.recording.writer import RecordWriter, SavingOptions
 from ether.session.session import KEEP
 from ether.wire.entries import Entry
 from ether.wire.topics import SessionTopics
@@ -15,9 +15,9 @@ from ether.wire.topics import SessionTopics
 
 def open_saver(
     link: Link, topics: SessionTopics, options: SavingOptions, leader: str, explain: Callable[[], Iterable[Entry]]
-) -> Saver:
+) -> RecordWriter:
     """The saving side of a process; `leader` is the program that starts a recorder where there is none."""
-    saver = Saver(link, topics, options)
+    saver = RecordWriter(link, topics, options)
     saver.explain = explain
     saver.ask_for_recorder = lambda: link.publish(topics.control(KEEP), {"instances": [leader], "do": "record"})
     saver.open()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ether.session.discovery.search import FoundSession
 
 
-class Membership(Client):
+class Guest(Client):
     """A client that is a member of its session until `close()`; a context manager."""
 
     def __init__(self, link: Link, topics: SessionTopics, birth: str) -> None:
@@ -49,14 +49,14 @@ class Membership(Client):
             self.link.withdraw(self.topics.state(self.link.source))
         self.link.close()
 
-    def __enter__(self) -> Membership:
+    def __enter__(self) -> Guest:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
 
-def join(found: FoundSession, name: str, *, timeout_s: float = 10.0) -> Membership:
+def join(found: FoundSession, name: str, *, timeout_s: float = 10.0) -> Guest:
     """Join a session; returns when everybody who is there is known. `name` should hold random bits: two programs may
     be alike. Raises `BrokerUnreachable`, `NotAuthorized`, `InvalidName`."""
     deadline = Deadline(timeout_s)
@@ -65,7 +65,7 @@ def join(found: FoundSession, name: str, *, timeout_s: float = 10.0) -> Membersh
     link = make_link(Endpoint.from_url(found.url), name, will=Will(topics.state(name), b""), max_packet_bytes=None)
     link.open(deadline.left())
     try:
-        membership = Membership(link, topics, new_birth())
+        membership = Guest(link, topics, new_birth())
         membership.session.open(deadline.left())
         membership.appear()
     except BaseException:

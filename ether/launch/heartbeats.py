@@ -11,8 +11,8 @@ from collections.abc import Container
 
 from ether.connection.link import Inbound
 from ether.errors import EtherError
-from ether.protocol.failure_detector import Pulse, Vigil
-from ether.session.heartbeat import Heart
+from ether.protocol.failure_detector import FailureDetector, Heartbeat
+from ether.session.heartbeat import HeartbeatSender
 from ether.session.session import Session
 
 _BEATS_KEPT = 20
@@ -20,17 +20,19 @@ _BACK_S = 2.4
 """By then whoever lives is back, once the broker is."""
 
 
-class SignsOfLife:
+class HeartbeatListener:
     """From `start()` to `stop()`. `kept` are the names that matter; `changed` guards the vigil, and is told of each
     echo."""
 
-    def __init__(self, session: Session, vigil: Vigil, changed: threading.Condition, kept: Container[str]) -> None:
+    def __init__(
+        self, session: Session, vigil: FailureDetector, changed: threading.Condition, kept: Container[str]
+    ) -> None:
         self._session = session
         self._vigil = vigil
         self._changed = changed
         self._kept = kept
         self._beats: dict[int, float] = {}
-        self._heart = Heart(session.link, session.topics.pulse(session.link.source), self._own_pulse)
+        self._heart = HeartbeatSender(session.link, session.topics.pulse(session.link.source), self._own_pulse)
 
     def start(self) -> None:
         """Listen, and send signs of our own."""
@@ -46,9 +48,9 @@ class SignsOfLife:
         """Send the next sign of our own now: its echo is waited for."""
         self._heart.hurry()
 
-    def _own_pulse(self, number: int) -> Pulse:
+    def _own_pulse(self, number: int) -> Heartbeat:
         self._beats = {number: time.monotonic(), **dict(list(self._beats.items())[:_BEATS_KEPT])}
-        return Pulse(self._session.link.node, number)
+        return Heartbeat(self._session.link.node, number)
 
     def _note_connection(self, up: bool) -> None:
         """On the dispatch thread."""
@@ -65,7 +67,7 @@ class SignsOfLife:
             inbound.done()
             return True
         try:
-            pulse = Pulse.from_value(inbound.unpack().value)
+            pulse = Heartbeat.from_value(inbound.unpack().value)
         except EtherError:
             pulse = None
         finally:

@@ -22,17 +22,17 @@ from ether.connection.deadline import Deadline
 from ether.connection.link import Link
 from ether.errors import LifecycleFailed, StartFailed
 from ether.instance.local import OpenLink
-from ether.instance.local_instances import Guests
+from ether.instance.local_instances import LocalInstances
 from ether.instance.registry import registry_options, warn_of_registry_typos
-from ether.launch.broker import EmbeddedBroker, private_folder
+from ether.launch.broker import BrokerProcess, private_folder
 from ether.launch.child_life import Life, settings_of
 from ether.launch.child_settings import InstanceSettings
-from ether.launch.control_server import Desk
+from ether.launch.control_server import ControlServer
 from ether.launch.orderly_end import STEPS, OrderlyEnd
 from ether.launch.process_group import ProcessGroup, make_group
 from ether.launch.program_log import ProgramLog
-from ether.launch.recording_setup import LEADER, RECORDER, Recording, is_recorder
-from ether.launch.remote_instances import Elsewhere
+from ether.launch.recording_setup import LEADER, RECORDER, RecordingSetup, is_recorder
+from ether.launch.remote_instances import RemoteInstances
 from ether.launch.simulated_lab import Simulation
 from ether.launch.supervisor import Supervisor
 from ether.log import get_ether_logger
@@ -40,7 +40,7 @@ from ether.protocol.presence import Announcement
 from ether.session.client import Client
 from ether.session.discovery.directory import entry_of
 from ether.session.last_known import LastKnownFile
-from ether.session.leadership import Leading, appear_as_guest, clear
+from ether.session.leadership import Leadership, appear_as_guest, clear
 from ether.session.members import Event
 from ether.session.name_claim import program_name, take_name
 from ether.session.offline import OfflineNotes
@@ -84,22 +84,22 @@ class Launch:
         self._folder = private_folder()
         self._group: ProcessGroup | None = None
         self._group_lock = threading.Lock()
-        self._broker: EmbeddedBroker | None = None
+        self._broker: BrokerProcess | None = None
         self._supervisor = Supervisor(self._own_group)
-        self._elsewhere = Elsewhere(config)
+        self._elsewhere = RemoteInstances(config)
         self._endpoint: Endpoint | None = None
         self._limit: int | None = None
         self._link: Link | None = None
         self._session: Session | None = None
-        self._desk: Desk | None = None
+        self._desk: ControlServer | None = None
         self._offline: OfflineNotes | None = None
         self._last_known: LastKnownFile | None = None
-        self._leading: Leading | None = None
+        self._leading: Leadership | None = None
         self._log: ProgramLog | None = None
         self._open_link: OpenLink | None = None
-        self._here = Guests()
+        self._here = LocalInstances()
         self._simulation = Simulation(config, wanted=sim)
-        self._saving = Recording(config, session, self._simulation)
+        self._saving = RecordingSetup(config, session, self._simulation)
 
     # -- starting
 
@@ -128,7 +128,7 @@ class Launch:
             self._elsewhere.connect(session)
             self._begin_saving(client, deadline)
             self._take_names(session, deadline)
-            self._desk = Desk(link, self.topics, self._program, self)
+            self._desk = ControlServer(link, self.topics, self._program, self)
             if self._leading is not None:
                 self._leading.defend()
             self._begin(deadline)
@@ -187,7 +187,7 @@ class Launch:
     def _start_processes(self) -> None:
         warn_of_registry_typos(self.config)
         if self._found is None and isinstance(self.config.broker, config_broker.EmbeddedBroker):
-            self._broker = EmbeddedBroker(self.config.broker, self._own_group(), self._folder)
+            self._broker = BrokerProcess(self.config.broker, self._own_group(), self._folder)
         if self._simulation.wanted:
             self._simulation.begin(self._own_group(), self._folder)
         for name, instance in self._saving.instances(leads=self._found is None).items():
@@ -232,7 +232,7 @@ class Launch:
         self._own_group()  # its guard removes the folder, whatever becomes of this program
         url = given.url if isinstance(given, config_broker.ExternalBroker) else self.broker_url or ""
         entry |= {"run": self._saving.run} | self._simulation.said
-        self._leading = Leading(link, self.topics, entry, self._step_back)
+        self._leading = Leadership(link, self.topics, entry, self._step_back)
         self._leading.begin(self._folder, url)
         if self._broker is not None:
             self._broker.announce(self.topics.session, os.environ)

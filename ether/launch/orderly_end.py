@@ -13,7 +13,7 @@ from functools import partial
 
 from ether.connection.deadline import Deadline
 from ether.errors import EtherError, TransportError
-from ether.launch.remote_instances import Elsewhere
+from ether.launch.remote_instances import RemoteInstances
 from ether.launch.supervisor import Supervisor
 from ether.log import get_ether_logger
 from ether.protocol.presence import TAKES_PART, State
@@ -37,7 +37,7 @@ class OrderlyEnd:
 
     session: Session
     supervisor: Supervisor
-    elsewhere: Elsewhere
+    elsewhere: RemoteInstances
     here: Collection[str]
     step_timeout_s: float
     returns: bool = False

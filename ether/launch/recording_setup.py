@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ether.config import EmbeddedBroker, EtherConfig, EtherInstanceConfig
 from ether.connection.link import Link
 from ether.launch.simulated_lab import Simulation
-from ether.recording.writer import Saver, SavingOptions, WhenFull
+from ether.recording.writer import RecordWriter, SavingOptions, WhenFull
 from ether.session.client import Client
 from ether.system.state_folder import outbox_folder
 from ether.wire.entries import Entry
@@ -81,7 +81,7 @@ def saving_options(config: EtherConfig, session: str, run: str) -> SavingOptions
     )
 
 
-class Recording:
+class RecordingSetup:
     """The part that one program has in what its session records."""
 
     def __init__(self, config: EtherConfig, session: str, simulation: Simulation) -> None:
@@ -93,7 +93,7 @@ class Recording:
         """The program that starts a recorder where there is none."""
         self._config, self._session = config, session
         self._facts: Facts | None = None
-        self._saver: Saver | None = None
+        self._saver: RecordWriter | None = None
 
     def join(self, info: Mapping[str, Any]) -> None:
         """The session is another program's, which describes it so."""
@@ -147,7 +147,9 @@ class Recording:
         if self._saver is not None:
             self._saver.begin()
 
-    def saver_of(self, link: Link, topics: SessionTopics, name: str, birth: str, epoch: int, cls: type | None) -> Saver:
+    def saver_of(
+        self, link: Link, topics: SessionTopics, name: str, birth: str, epoch: int, cls: type | None
+    ) -> RecordWriter:
         """The saving side of this program, or of an object that it hosts."""
 
         def explain() -> list[Entry]:

@@ -30,7 +30,7 @@ AGENT_PATIENCE_S = 15.0
 UNDO_TIMEOUT_S = 20.0
 
 
-class Elsewhere:
+class RemoteInstances:
     """What one program has agents run."""
 
     def __init__(self, config: EtherConfig) -> None:

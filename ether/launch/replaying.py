@@ -12,7 +12,7 @@ from typing import Any
 
 from ether.connection.deadline import Deadline
 from ether.launch.explaining import explained, open_saver
-from ether.launch.guest import Membership
+from ether.launch.guest import Guest
 from ether.launch.recording_setup import LEADER, SAVE_TIMEOUT_S
 from ether.recording.writer import SavingOptions
 from ether.system.state_folder import outbox_folder
@@ -21,7 +21,7 @@ _HEAR_S = 5.0
 
 
 @contextmanager
-def saving(client: Membership, described: Mapping[str, Any]) -> Iterator[None]:
+def saving(client: Guest, described: Mapping[str, Any]) -> Iterator[None]:
     """Within the block the client saves what the session's recorders want; `described` says what is played. What is
     not acknowledged at the end waits on disk, and the log says so."""
     info = client.session.info(_HEAR_S)

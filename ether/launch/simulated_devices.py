@@ -22,7 +22,7 @@ _VISA = re.compile(r"(GPIB|ASRL|TCPIP|USB|VXI|PXI|VICP|PRLGX|FIREWIRE)[^:]*::.+"
 _SERIAL = re.compile(r"COM\d+|/dev/(tty|cu\.|serial/|usbtmc|rfcomm).*|(rfc2217|socket|hwgrep|spy|alt|cp2110)://.+")
 
 
-class Twin(NamedTuple):
+class SimulatedDevice(NamedTuple):
     """A simulated instrument: the real port or resource that it stands for, and how it is reached itself."""
 
     twin_of: str
@@ -31,16 +31,16 @@ class Twin(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Twins:
+class SimulatedDevices:
     """The twins of one simulated lab; without any, everything stays as it is."""
 
-    twins: tuple[Twin, ...] = ()
+    twins: tuple[SimulatedDevice, ...] = ()
     simulated: bool = False
 
     @classmethod
-    def from_value(cls, value: Sequence[Mapping[str, Any]] | None) -> Twins:
+    def from_value(cls, value: Sequence[Mapping[str, Any]] | None) -> SimulatedDevices:
         """As the lab told them; None: nothing is simulated."""
-        told = [Twin(str(one["twin_of"]), str(one["port"]), str(one["resource"])) for one in value or ()]
+        told = [SimulatedDevice(str(one["twin_of"]), str(one["port"]), str(one["resource"])) for one in value or ()]
         return cls(tuple(told), value is not None)
 
     def of(self, value: Any, path: str = "") -> Any:

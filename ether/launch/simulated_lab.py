@@ -22,7 +22,7 @@ from ether.connection.deadline import Deadline
 from ether.errors import ConfigError, NotAllowedHere, StartFailed
 from ether.launch.child import Child, import_path, launch_environment, python_command
 from ether.launch.process_group import ProcessGroup
-from ether.launch.simulated_devices import VARIABLE, Twins
+from ether.launch.simulated_devices import VARIABLE, SimulatedDevices
 from ether.log import get_ether_logger
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Simulation:
 
     def check(self, key: str, instance: EtherInstanceConfig) -> None:
         """Raises `ConfigError` where an argument names a device that has no twin."""
-        twins = Twins.from_value(self._twins)
+        twins = SimulatedDevices.from_value(self._twins)
         try:
             twins.of(list(instance.args), f"instances.{key}.args")
             twins.of(instance.constructor_kwargs, f"instances.{key}.kwargs")

@@ -28,16 +28,16 @@ from ether.connection.deadline import Deadline
 from ether.errors import EtherError, TransportError
 from ether.instance.control import KEEPER
 from ether.launch.child import Child, start_instance
-from ether.launch.child_record import Kept
+from ether.launch.child_record import ChildRecord
 from ether.launch.child_settings import EXIT_REPLACED, InstanceSettings
-from ether.launch.heartbeats import SignsOfLife
+from ether.launch.heartbeats import HeartbeatListener
 from ether.launch.process_group import ProcessGroup
 from ether.launch.restart_rules import RestartPolicy, Restarts
 from ether.launch.start_order import Ended, Start, start_in_order
 from ether.log import get_ether_logger
-from ether.protocol.failure_detector import Limits, Vigil
+from ether.protocol.failure_detector import FailureDetector, Limits
 from ether.protocol.presence import LIVES, TAKES_PART, Announcement, State
-from ether.session.reaper import Sweeper
+from ether.session.reaper import Reaper
 from ether.session.session import Session
 
 logger = get_ether_logger("Ether")
@@ -65,16 +65,16 @@ class Supervisor:
     def __init__(self, group: Callable[[], ProcessGroup]) -> None:
         """`group` gives the process group in which children live."""
         self._group = group
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[str, ChildRecord] = {}
         self._ended: dict[str, str] = {}
         self._changed = threading.Condition()
         self._session: Session | None = None
         self._program = ""
         self._make_settings: MakeSettings | None = None
         self._up: set[str] = set()
-        self._vigil = Vigil()
-        self._signs: SignsOfLife | None = None
-        self._sweeper: Sweeper | None = None
+        self._vigil = FailureDetector()
+        self._signs: HeartbeatListener | None = None
+        self._sweeper: Reaper | None = None
         self._thread: threading.Thread | None = None
         self._beginning = threading.Lock()
         self._stopping = False
@@ -118,7 +118,7 @@ class Supervisor:
     def prepare(self, name: str, config: EtherInstanceConfig) -> None:
         """Start a process, which waits for its settings; where many are being built already, that comes later."""
         policy = RestartPolicy(config.restart, config.restart_limit, config.restart_window_s)
-        kept = self._kept[name] = Kept(name, config, Restarts(policy), started=time.monotonic())
+        kept = self._kept[name] = ChildRecord(name, config, Restarts(policy), started=time.monotonic())
         self._ended.pop(name, None)
         if self._has_room():
             self._start_process(kept)
@@ -127,7 +127,7 @@ class Supervisor:
         """From now on there is a session to speak to. What killed programs have left there is cleared."""
         self._session, self._make_settings, self._program = session, make_settings, session.link.source
         session.watch(self._on_announcement)
-        self._sweeper = Sweeper(session, self._kept.keys, lambda: self._program)
+        self._sweeper = Reaper(session, self._kept.keys, lambda: self._program)
         self._sweeper.start(_ORPHANS_END_S)
 
     def take_name(self, name: str, birth_and_epoch: tuple[str, int]) -> None:
@@ -179,11 +179,11 @@ class Supervisor:
         starting = [name for name in self.alive if name not in settled and self._kept[name].started > young]
         return len(starting) < _BUILT_AT_ONCE
 
-    def _start_process(self, kept: Kept) -> Child:
+    def _start_process(self, kept: ChildRecord) -> Child:
         kept.child = start_instance(kept.name, self._group(), self._on_end)
         return kept.child
 
-    def _tell_settings(self, kept: Kept, connect_timeout_s: float) -> None:
+    def _tell_settings(self, kept: ChildRecord, connect_timeout_s: float) -> None:
         assert self._make_settings is not None
         session = self._joined()
         if not kept.birth:
@@ -224,7 +224,7 @@ class Supervisor:
         if self._session is not None:
             self._session.wake()
 
-    def _after_end(self, kept: Kept, how: str, *, failed: bool) -> None:
+    def _after_end(self, kept: ChildRecord, how: str, *, failed: bool) -> None:
         now = time.monotonic()
         with self._changed:
             comes_back = self._comes_back(kept, failed=failed)
@@ -241,13 +241,13 @@ class Supervisor:
                 kept.due, kept.killed = (None if self._stopping or kept.leaving else now + pause_s), ""
                 self._changed.notify_all()
 
-    def _comes_back(self, kept: Kept, *, failed: bool) -> bool:
+    def _comes_back(self, kept: ChildRecord, *, failed: bool) -> bool:
         replaced = self.child(kept.name).exit_code == EXIT_REPLACED
         wanted = bool(kept.killed) or (kept.restarts.policy.wants(failed=failed) and not replaced)
         leaves = self._stopping or kept.leaving or self._session is None
         return wanted and not leaves and kept.name in self._up
 
-    def _is_over(self, kept: Kept, how: str) -> None:
+    def _is_over(self, kept: ChildRecord, how: str) -> None:
         self._ended[kept.name] = how
         if self._session is None:
             return
@@ -258,11 +258,11 @@ class Supervisor:
             self._say(kept, State.ERROR, how)  # it never got so far that its broker could tell of its death
         self._session.lost(kept.name, kept.birth, how)
 
-    def _has_told_why(self, kept: Kept) -> bool:
+    def _has_told_why(self, kept: ChildRecord) -> bool:
         known = self._joined().announcement(kept.name)
         return known is not None and known.birth == kept.birth and known.state is State.ERROR
 
-    def _give_up(self, kept: Kept, how: str) -> None:
+    def _give_up(self, kept: ChildRecord, how: str) -> None:
         policy = kept.restarts.policy
         known = self._joined().announcement(kept.name)
         last = known.error if known is not None and known.state is State.ERROR and known.error else how
@@ -271,7 +271,7 @@ class Supervisor:
         self._ended[kept.name] = why
         self._say(kept, State.FAILED, why)
 
-    def _say(self, kept: Kept, state: State, why: str) -> None:
+    def _say(self, kept: ChildRecord, state: State, why: str) -> None:
         """Speak for an instance that cannot."""
         session = self._joined()
         known = session.announcement(kept.name)
@@ -292,7 +292,7 @@ class Supervisor:
                 self._begin_watch(self._joined())
 
     def _begin_watch(self, session: Session) -> None:
-        self._signs = SignsOfLife(session, self._vigil, self._changed, self._kept)
+        self._signs = HeartbeatListener(session, self._vigil, self._changed, self._kept)
         self._thread = threading.Thread(target=self._run, name="ether-supervisor", daemon=True)
         self._signs.start()
         self._thread.start()
@@ -335,7 +335,7 @@ class Supervisor:
         dues = [kept.due - now for kept in self._kept.values() if kept.due is not None]
         return max(0.0, min([_LOOK_S, *dues]))
 
-    def _start_again(self, kept: Kept) -> None:
+    def _start_again(self, kept: ChildRecord) -> None:
         try:
             kept.birth = ""
             self._start_process(kept)
@@ -344,7 +344,7 @@ class Supervisor:
             logger.exception("instance %s could not be started again", kept.name)
             self._give_up(kept, f"could not be started: {error}")
 
-    def _react(self, kept: Kept, why: str) -> None:
+    def _react(self, kept: ChildRecord, why: str) -> None:
         session = self._joined()
         known = session.announcement(kept.name)
         if known is None or known.birth != kept.birth or known.state not in LIVES:

@@ -32,7 +32,7 @@ _NAME_MAX_BYTES = 200
 _POINTER_MAX_BYTES = 65_536
 
 
-class Place(NamedTuple):
+class LedgerPlace(NamedTuple):
     """A session and the folder of its ledger. `written` is when something was last written there, in unix seconds."""
 
     session: str
@@ -90,7 +90,7 @@ def leave_pointer(session: str, folder: str | os.PathLike[str], environment: Map
         raise
 
 
-def list_ledgers(environment: Mapping[str, str]) -> list[Place]:
+def list_ledgers(environment: Mapping[str, str]) -> list[LedgerPlace]:
     """Every ledger of this user that is found by name, the one last written to first."""
     found = {place.folder: place for place in _all_places(environment)}
     return sorted(found.values(), key=lambda place: place.written, reverse=True)
@@ -158,15 +158,15 @@ def _read_pointer(pointer: Path) -> Path | None:
         return None
 
 
-def _all_places(environment: Mapping[str, str]) -> Iterator[Place]:
+def _all_places(environment: Mapping[str, str]) -> Iterator[LedgerPlace]:
     home = data_folder(environment)
     for entry in _entries(home):
         if entry.name != _POINTERS and is_ledger(entry):
-            yield Place(session_of(entry.name), entry, _written(entry))
+            yield LedgerPlace(session_of(entry.name), entry, _written(entry))
     for entry in _entries(home / _POINTERS):
         folder = _read_pointer(entry)
         if not entry.name.endswith(".new") and folder is not None and is_ledger(folder):
-            yield Place(session_of(entry.name), folder, _written(folder))
+            yield LedgerPlace(session_of(entry.name), folder, _written(folder))
 
 
 def _entries(folder: Path) -> list[Path]:

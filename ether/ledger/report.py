@@ -11,7 +11,7 @@ Range = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class VerifyFinding:
     """Something that is not as it was written, or was not finished."""
 
     where: str
@@ -28,7 +28,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class VerifyReport:
     """All that was found in a ledger."""
 
     folder: Path
@@ -36,7 +36,7 @@ class Report:
     """Rows that are there and say what was written."""
     sealed: bool
     """Whether the seal covers every byte of the folder; without it, everything that the records say."""
-    findings: tuple[Finding, ...]
+    findings: tuple[VerifyFinding, ...]
 
     @property
     def ok(self) -> bool:

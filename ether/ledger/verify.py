@@ -24,7 +24,7 @@ from ether.ledger.head import read_head, slots_of, unpacked
 from ether.ledger.lock import LOCK, WRITER, is_held
 from ether.ledger.objects import FOLDER as OBJECTS
 from ether.ledger.objects import Objects, digest_of
-from ether.ledger.report import Finding, Range, Report, ranges
+from ether.ledger.report import Range, VerifyFinding, VerifyReport, ranges
 from ether.ledger.seal import PAGES, SEAL, Seal, pages_of, read_seal
 from ether.ledger.verify_records import RecordCheck
 from ether.ledger.wal import tails
@@ -36,7 +36,7 @@ _OF_THE_DISK = {
 _OWN = {schema.DATABASE, schema.WAL, schema.SHARED_MEMORY, HEAD, SEAL, PAGES, LOCK, WRITER}
 
 
-def verify(folder: Path) -> Report:
+def verify(folder: Path) -> VerifyReport:
     """Look at everything in the folder; raises `LedgerFailed` where it is no ledger or cannot be read at all."""
     folder = Path(folder).absolute()
     if not (folder / schema.DATABASE).is_file():
@@ -59,20 +59,20 @@ class _Verification:
         self._written = is_held(folder)
         self._head = read_head(folder)
         self._digests: dict[str, str] = {}
-        self._findings: list[Finding] = []
+        self._findings: list[VerifyFinding] = []
 
-    def report(self) -> Report:
+    def report(self) -> VerifyReport:
         """Look, and tell."""
         pages, files = self._against_seal(self._seal) if self._seal else ([], [])
         records = self._records(thorough=self._seal is None or bool(pages))
         concerned = ranges(records.concerned())
-        self._findings += [Finding(where, what, concerned) for where, what in pages]
-        self._findings += [Finding(path, what, records.rows_with(path)) for path, what in files]
+        self._findings += [VerifyFinding(where, what, concerned) for where, what in pages]
+        self._findings += [VerifyFinding(path, what, records.rows_with(path)) for path, what in files]
         self._findings += records.findings
         self._look_at_head(records)
         self._look_at_log(ranges(records.missing))
         self._look_at_files(records)
-        return Report(self._folder, records.good, self._seal is not None, tuple(self._findings))
+        return VerifyReport(self._folder, records.good, self._seal is not None, tuple(self._findings))
 
     def _records(self, *, thorough: bool) -> RecordCheck:
         check = RecordCheck(self._folder, self._digest_of_object, self._head)
@@ -97,7 +97,7 @@ class _Verification:
         """What differs from the seal: in the database, and elsewhere."""
         if not seal.whole:
             self._findings.append(
-                Finding(SEAL, "it is not what was written; so what it says of other files may be wrong")
+                VerifyFinding(SEAL, "it is not what was written; so what it says of other files may be wrong")
             )
         there = set(self._all_files())
         files = [
@@ -107,10 +107,10 @@ class _Verification:
         pages = self._pages(seal, pages_are_whole=all(path != PAGES for path, _ in files))
         listed = set(seal.files)
         extra = [path for path in self._all_files() if path not in listed and path not in _OWN]
-        self._findings += [Finding(path, "it is not in the seal: it came later", harm=False) for path in extra]
+        self._findings += [VerifyFinding(path, "it is not in the seal: it came later", harm=False) for path in extra]
         for path in (LOCK, schema.WAL):
             if (self._folder / path).exists() and (self._folder / path).stat().st_size:
-                self._findings.append(Finding(path, "it has content, although the ledger was closed"))
+                self._findings.append(VerifyFinding(path, "it has content, although the ledger was closed"))
         return pages, files
 
     def _differs(self, path: str, sha256: str) -> str | None:
@@ -147,25 +147,29 @@ class _Verification:
                 where = f"{HEAD}, bytes {number * len(slot)} to {(number + 1) * len(slot) - 1}"
                 what = "half-written or damaged; the other half tells how many records there are"
                 sealed = self._seal is not None
-                self._findings.append(Finding(where, what if self._head else "damaged", harm=sealed or not self._head))
+                self._findings.append(
+                    VerifyFinding(where, what if self._head else "damaged", harm=sealed or not self._head)
+                )
         if self._head is None:
             what = "nothing tells how many records there should be: records cut off from the end would not be missed"
-            self._findings.append(Finding(HEAD, what, harm=records.good > 0))
+            self._findings.append(VerifyFinding(HEAD, what, harm=records.good > 0))
 
     def _look_at_log(self, missing: tuple[Range, ...]) -> None:
         for tail in tails(self._folder):
             where = f"{tail.file}, bytes {tail.begin:,} to {tail.end - 1:,}"
             what = f"{tail.what} (its writer is at work)" if self._written else tail.what
-            self._findings.append(Finding(where, what, missing, harm=bool(missing)))
+            self._findings.append(VerifyFinding(where, what, missing, harm=bool(missing)))
 
     def _look_at_files(self, records: RecordCheck) -> None:
         for path in self._all_files():
             if path.endswith(PART):
-                self._findings.append(Finding(path, "a file that was not finished; nothing refers to it", harm=False))
+                self._findings.append(
+                    VerifyFinding(path, "a file that was not finished; nothing refers to it", harm=False)
+                )
             elif path.startswith(f"{OBJECTS}/") and not records.rows_with(path):
-                self._findings.append(Finding(path, "no record refers to it", harm=False))
+                self._findings.append(VerifyFinding(path, "no record refers to it", harm=False))
             elif not path.startswith(f"{OBJECTS}/") and path not in _OWN and self._seal is None:
-                self._findings.append(Finding(path, "it is no part of a ledger", harm=False))
+                self._findings.append(VerifyFinding(path, "it is no part of a ledger", harm=False))
 
     def _all_files(self) -> list[str]:
         paths = (path for path in sorted(self._folder.rglob("*")) if not path.is_dir())

@@ -18,7 +18,7 @@ from ether.errors import DecodeError
 from ether.ledger import schema
 from ether.ledger.head import Head
 from ether.ledger.objects import FOLDER as OBJECTS
-from ether.ledger.report import Finding, Range, ranges
+from ether.ledger.report import Range, VerifyFinding, ranges
 from ether.ledger.rows import (
     COLUMNS,
     LARGE_BYTES,
@@ -45,7 +45,7 @@ class RecordCheck:
         self._broken = False
         self.damaged: set[int] = set()
         self.missing: set[int] = set()
-        self.findings: list[Finding] = []
+        self.findings: list[VerifyFinding] = []
         self._objects: defaultdict[str, list[int]] = defaultdict(list)
         self._contents: defaultdict[str, list[int]] = defaultdict(list)
         self._highest: dict[str, int] = {}
@@ -65,7 +65,7 @@ class RecordCheck:
         """The database cannot be read on; every row that was not seen is concerned."""
         last = max(self._head.records if self._head else 0, self.good)
         self.missing.update(range(self.good + len(self.damaged) + 1, last + 1))
-        self.findings.append(Finding(schema.DATABASE, f"it cannot be read: {why}", ranges(self.missing)))
+        self.findings.append(VerifyFinding(schema.DATABASE, f"it cannot be read: {why}", ranges(self.missing)))
 
     def look(self, connection: sqlite3.Connection, *, thorough: bool) -> None:
         """Look at everything; `thorough`: also at the structure of the database. Raises `sqlite3.Error` where it cannot
@@ -90,7 +90,7 @@ class RecordCheck:
     def _tell(self, rows: set[int], what: str) -> None:
         for first, last in ranges(rows)[:_MOST_TOLD]:
             where = f"row {first:,}" if first == last else f"rows {first:,} to {last:,}"
-            self.findings.append(Finding(f"{schema.DATABASE}, {where}", what, ((first, last),)))
+            self.findings.append(VerifyFinding(f"{schema.DATABASE}, {where}", what, ((first, last),)))
 
     def _structure(self, connection: sqlite3.Connection) -> None:
         try:
@@ -102,7 +102,7 @@ class RecordCheck:
                 self._broken = True
                 page = re.search(r"page (\d+)", line)
                 where = f"{schema.DATABASE}, page {page[1]}" if page else schema.DATABASE
-                self.findings.append(Finding(where, f"its structure is damaged: {' '.join(line.split())}"))
+                self.findings.append(VerifyFinding(where, f"its structure is damaged: {' '.join(line.split())}"))
 
     def _rows(self, connection: sqlite3.Connection) -> Iterator[tuple[int, tuple[Any, ...] | None]]:
         """Each row from 1 to the last that is known of, None for one that cannot be read or is not there."""
@@ -187,11 +187,13 @@ class RecordCheck:
             if not payload or hashlib.sha256(payload[0][0]).hexdigest() != sha256:
                 rows = ranges(self._contents.get(sha256, ()))
                 self.findings.append(
-                    Finding(f"{schema.DATABASE}, content {sha256}", "it is not what its hash says", rows)
+                    VerifyFinding(f"{schema.DATABASE}, content {sha256}", "it is not what its hash says", rows)
                 )
         for sha256 in self._contents.keys() - there:
             what = "it is missing"
-            self.findings.append(Finding(f"{schema.DATABASE}, content {sha256}", what, ranges(self._contents[sha256])))
+            self.findings.append(
+                VerifyFinding(f"{schema.DATABASE}, content {sha256}", what, ranges(self._contents[sha256]))
+            )
 
     def _look_at_objects(self) -> None:
         for sha256, rows in self._objects.items():
@@ -200,7 +202,7 @@ class RecordCheck:
                 what = (
                     "the file is missing" if found is None else f"it is not what its name says: its SHA-256 is {found}"
                 )
-                self.findings.append(Finding(f"{OBJECTS}/{sha256[:2]}/{sha256}", what, ranges(rows)))
+                self.findings.append(VerifyFinding(f"{OBJECTS}/{sha256[:2]}/{sha256}", what, ranges(rows)))
 
     def _look_at_outboxes(self, connection: sqlite3.Connection) -> None:
         known = set()
@@ -213,16 +215,16 @@ class RecordCheck:
                 what = f"it should be here up to {told.highest:,}, and is up to {self._highest.get(outbox, 0):,}"
             else:
                 continue
-            self.findings.append(Finding(f"{schema.DATABASE}, outbox {outbox}", what))
+            self.findings.append(VerifyFinding(f"{schema.DATABASE}, outbox {outbox}", what))
         for outbox in self._highest.keys() - known:
-            self.findings.append(Finding(f"{schema.DATABASE}, outbox {outbox}", "nothing is said of it any more"))
+            self.findings.append(VerifyFinding(f"{schema.DATABASE}, outbox {outbox}", "nothing is said of it any more"))
 
     def _look_at_parents(self, connection: sqlite3.Connection) -> None:
         found = set(self._table(connection, "SELECT parent, row FROM parents"))
         concerned = {row for _, row in self._parents ^ found if isinstance(row, int)} - self.damaged - self.missing
         if concerned:
             what = "the table of parents is not what the records say"
-            self.findings.append(Finding(f"{schema.DATABASE}, parents", what, ranges(concerned)))
+            self.findings.append(VerifyFinding(f"{schema.DATABASE}, parents", what, ranges(concerned)))
 
     def _look_at_end(self) -> None:
         if self._head and self._link_at_head and self._link_at_head.hex() != self._head.link and not self.damaged:
@@ -230,7 +232,7 @@ class RecordCheck:
                 "the chain does not lead to what the head file says: records were exchanged, with all links after them"
             )
             self.findings.append(
-                Finding(f"{schema.DATABASE}, row {self._head.records:,}", what, ((1, self._head.records),))
+                VerifyFinding(f"{schema.DATABASE}, row {self._head.records:,}", what, ((1, self._head.records),))
             )
 
     def _table(self, connection: sqlite3.Connection, asked: str, *values: object) -> list[tuple[Any, ...]]:
@@ -239,7 +241,7 @@ class RecordCheck:
         try:
             found.extend(connection.execute(asked, values))
         except sqlite3.Error as error:
-            self.findings.append(Finding(f"{schema.DATABASE}, {asked.split(' FROM ')[1].split()[0]}", str(error)))
+            self.findings.append(VerifyFinding(f"{schema.DATABASE}, {asked.split(' FROM ')[1].split()[0]}", str(error)))
         return found
 
 

@@ -38,19 +38,19 @@ def band_of(level: int) -> Band:
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class LogRate:
     """Records per second for as long as it takes, and how many may come at once after a pause."""
 
     per_s: float
     burst: float
 
 
-RATES: Mapping[Band, Rate] = MappingProxyType(
+RATES: Mapping[Band, LogRate] = MappingProxyType(
     {
-        Band.DEBUG: Rate(100, 1000),
-        Band.INFO: Rate(200, 1000),
-        Band.WARNING: Rate(200, 1000),
-        Band.ERROR: Rate(500, 2000),
+        Band.DEBUG: LogRate(100, 1000),
+        Band.INFO: LogRate(200, 1000),
+        Band.WARNING: LogRate(200, 1000),
+        Band.ERROR: LogRate(500, 2000),
     }
 )
 """All of them together are 1,000 records a second, for which a process spends about 5 % of a core."""
@@ -59,7 +59,7 @@ RATES: Mapping[Band, Rate] = MappingProxyType(
 class LogBudget:
     """How many records of which level may travel. `now` is monotonic seconds."""
 
-    def __init__(self, now: float, rates: Mapping[Band, Rate] = RATES) -> None:
+    def __init__(self, now: float, rates: Mapping[Band, LogRate] = RATES) -> None:
         self._buckets = [_Bucket(rates[band], now) for band in Band]
 
     def admits(self, band: Band, now: float) -> bool:
@@ -73,7 +73,7 @@ class _Bucket:
 
     __slots__ = ("_at", "_burst", "_per_s", "_tokens")
 
-    def __init__(self, rate: Rate, now: float) -> None:
+    def __init__(self, rate: LogRate, now: float) -> None:
         self._per_s, self._burst = rate.per_s, rate.burst
         self._tokens, self._at = rate.burst, now
 

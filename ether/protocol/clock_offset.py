@@ -25,7 +25,7 @@ class ClockOffset(NamedTuple):
 
 
 @dataclass(slots=True)
-class Clock:
+class OffsetEstimator:
     """Compares our clock with one other. Not locked; all times in seconds of the epoch."""
 
     _samples: deque[ClockOffset] = field(default_factory=lambda: deque(maxlen=_SAMPLES))

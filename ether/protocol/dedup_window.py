@@ -8,7 +8,7 @@ REMEMBERED_IDS = 8192
 """A doubled message is recognised if no more than this many others lie between."""
 
 
-class SeenIds:
+class DedupWindow:
     """A bounded memory of ids. Not locked."""
 
     def __init__(self) -> None:

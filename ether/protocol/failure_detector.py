@@ -19,7 +19,7 @@ INTERVAL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class Heartbeat:
     """One sign of life. `busy` is the method that runs, for `busy_s` seconds; `queued` is how many jobs wait.
 
     `handled`, `published`: messages so far; `cpu_s`: processor time so far; `rss_mb`: memory, None where unknown.
@@ -50,7 +50,7 @@ class Pulse:
         }
 
     @classmethod
-    def from_value(cls, value: object) -> Pulse | None:
+    def from_value(cls, value: object) -> Heartbeat | None:
         """As it was received; None for what is none."""
         match value:
             case {
@@ -81,12 +81,12 @@ class _Watched:
     birth: str
     limits: Limits
     heard: float
-    pulse: Pulse | None = None
+    pulse: Heartbeat | None = None
     hung: str = ""
 
 
 @dataclass(slots=True)
-class Vigil:
+class FailureDetector:
     """Watches over instances. Not locked; `now` in seconds of any steady clock."""
 
     _watched: dict[str, _Watched] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class Vigil:
         """Nothing is expected of it any more."""
         self._watched.pop(name, None)
 
-    def hear(self, name: str, pulse: Pulse, now: float) -> None:
+    def hear(self, name: str, pulse: Heartbeat, now: float) -> None:
         """A pulse came."""
         watched = self._watched.get(name)
         if watched is not None and watched.birth == pulse.birth:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 _SOURCES = 1024
 
 
-class Transit:
+class OneWayDelay:
     """Estimates the time on the way. Not locked."""
 
     def __init__(self) -> None:

@@ -99,7 +99,7 @@ class Announcement:
         return cls(name, known[state], birth, error, about) if state in known else None
 
 
-class Presence:
+class PresenceTable:
     """The table. Feed it announcements; ask it who is ready. Not locked."""
 
     def __init__(self) -> None:

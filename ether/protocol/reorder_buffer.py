@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-from ether.protocol.reorder_row import Catching, Gap, Held, Sorted, Track, Verdict
+from ether.protocol.reorder_row import Catching, Gap, Held, Sorted, SourceRow, Verdict
 from ether.protocol.retransmit_buffer import Ask, Resent
 
 T = TypeVar("T")
@@ -54,15 +54,15 @@ TOO_MUCH = "too many messages wait behind it"
 AGAIN = "it was lost each time that it was sent again"
 
 
-class Order(Generic[T]):
+class ReorderBuffer(Generic[T]):
     """The numbers of everybody on every topic that is listened to. Not locked; `now` in seconds of a steady clock."""
 
     def __init__(self, *, count: int = HOLD_COUNT, size: int = HOLD_BYTES) -> None:
         self._count, self._size = count, size
         self.room = count
         """How many may be held just now, where that is less."""
-        self._tracks: dict[tuple[str, str], Track[T]] = {}
-        self._waiting: dict[tuple[str, str], Track[T]] = {}
+        self._tracks: dict[tuple[str, str], SourceRow[T]] = {}
+        self._waiting: dict[tuple[str, str], SourceRow[T]] = {}
         self._held_count = self._held_bytes = 0
         self._filters: dict[str, float] = {}
         self._forgot_at = float("-inf")
@@ -139,11 +139,11 @@ class Order(Generic[T]):
         self._settle(key)
         return result
 
-    def _begin(self, key: tuple[str, str], source: str, last: int | None, now: float) -> Track[T]:
+    def _begin(self, key: tuple[str, str], source: str, last: int | None, now: float) -> SourceRow[T]:
         if len(self._tracks) >= TRACKS:
             self._forget_one(now)
         topic, node = key
-        track = self._tracks[key] = Track[T](topic, node, source, last)
+        track = self._tracks[key] = SourceRow[T](topic, node, source, last)
         if last is None:
             track.ask(now)
             self._settle(key)
@@ -155,14 +155,14 @@ class Order(Generic[T]):
             self._drop(oldest)
             self._forgot_at = now
 
-    def _hand_on(self, track: Track[T], result: Sorted[T]) -> None:
+    def _hand_on(self, track: SourceRow[T], result: Sorted[T]) -> None:
         """Whatever follows without a hole."""
         while track.last is not None and track.last + 1 in track.held:
             track.last += 1
             result.ready.append(self._take(track, track.last))
             track.attempts = 0
 
-    def _take(self, track: Track[T], number: int) -> T:
+    def _take(self, track: SourceRow[T], number: int) -> T:
         held = track.held.pop(number)
         self._held_count -= 1
         self._held_bytes -= held.size
@@ -232,7 +232,7 @@ class Order(Generic[T]):
             self._apply(key, track, answer, result)
         return result
 
-    def _apply(self, key: tuple[str, str], track: Track[T], answer: Resent, result: Sorted[T]) -> None:
+    def _apply(self, key: tuple[str, str], track: SourceRow[T], answer: Resent, result: Sorted[T]) -> None:
         if track.last is None:
             track.last = min([answer.after, *(number - 1 for number in track.held)])
         before = track.last
@@ -246,7 +246,7 @@ class Order(Generic[T]):
             self._give_up(key, track, AGAIN, result)
             self._settle(key)
 
-    def _skip(self, track: Track[T], answer: Resent, result: Sorted[T]) -> None:
+    def _skip(self, track: SourceRow[T], answer: Resent, result: Sorted[T]) -> None:
         """Go over what was lost at QoS 0, which is allowed, and over what is too old, which is reported."""
         assert track.last is not None
         held = sorted(track.held)
@@ -339,7 +339,7 @@ class Order(Generic[T]):
             doubtful |= self._catch_up(self._catching, asks, now)
         return Verdict(result, sorted(doubtful))
 
-    def _ask_again(self, track: Track[T], now: float) -> None:
+    def _ask_again(self, track: SourceRow[T], now: float) -> None:
         if track.last is None:
             self._again.add(track.node)
             track.asked, track.asks = now, track.asks + 1
@@ -363,7 +363,7 @@ class Order(Generic[T]):
             track.silent_at = track.last
         return named
 
-    def _give_up(self, key: tuple[str, str], track: Track[T], why: str, result: Sorted[T]) -> None:
+    def _give_up(self, key: tuple[str, str], track: SourceRow[T], why: str, result: Sorted[T]) -> None:
         for number in sorted(track.held):
             if track.last is not None and number > track.last + 1:
                 result.gaps.append(Gap(track.source, track.topic, track.last + 1, number - 1, why))

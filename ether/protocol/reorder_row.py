@@ -1,6 +1,6 @@
 """What `ether.protocol.reorder_buffer` remembers of one source on one topic, and what it says.
 
-Promise: values only; who decides is `Order`. The trap: `Track.waiting` and `Track.last` are read without a lock, for
+Promise: values only; `ReorderBuffer` decides. The trap: `SourceRow.waiting` and `SourceRow.last` are read without a lock, for
 each message, so they say "go on" only when there is nothing left to hand on before.
 """
 
@@ -45,7 +45,7 @@ class Held(NamedTuple, Generic[T]):
 
 
 @dataclass(slots=True)
-class Track(Generic[T]):
+class SourceRow(Generic[T]):
     """One source's numbers on one topic. `last` is the last that was handed on, None while that is being asked;
     `target` the highest that is known to exist, as long as something waits. `asked` is when its source was asked last,
     or gave its last sign, None when it is to be asked; `asks` how often it was since its last answer."""

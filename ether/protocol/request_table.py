@@ -1,6 +1,6 @@
 """The table of requests under way, and the window of requests answered: decides what an arriving answer is.
 
-Both sides of a call. The caller's `Requests` matches answers to what was asked, by an unguessable correlation id:
+Both sides of a call. The caller's `RequestTable` matches answers to what was asked, by an unguessable correlation id:
 what matches nothing is late, doubled or forged, and is only counted. The callee's `Answered` makes a request that is
 delivered twice run once: its second delivery gets the first one's answer, within a bounded window.
 """
@@ -20,7 +20,7 @@ _SETTLED_WINDOW = 4096
 
 
 @dataclass(slots=True)
-class Counts:
+class CallCounts:
     """Answers that settled nothing."""
 
     late: int = 0
@@ -29,11 +29,11 @@ class Counts:
     """… to a request that was never made, or is long forgotten: forged, most likely."""
 
 
-class Requests(Generic[P]):
-    """Requests under way, each with the instance that was asked. Not locked."""
+class RequestTable(Generic[P]):
+    """RequestTable under way, each with the instance that was asked. Not locked."""
 
     def __init__(self) -> None:
-        self.counts = Counts()
+        self.counts = CallCounts()
         self._pending: dict[bytes, tuple[str, P]] = {}
         self._settled: OrderedDict[bytes, None] = OrderedDict()
 
@@ -111,7 +111,7 @@ class _Entry(Generic[A]):
 
 
 class Answered(Generic[A]):
-    """Requests that were taken on, with their answers once there are any. Not locked.
+    """RequestTable that were taken on, with their answers once there are any. Not locked.
 
     Bounded by count and by the answers' bytes; what falls out of the window would run again if it came again, so
     the window is longer than any deadline at any rate that one instance can serve.

@@ -32,7 +32,7 @@ ANSWER_COUNT, ANSWER_BYTES = 500, 8 << 20
 _SNAPSHOTS = 100
 
 
-class Kept(NamedTuple):
+class SentMessage(NamedTuple):
     """One message as it left. `time` is of any steady clock."""
 
     time: float
@@ -97,7 +97,7 @@ class Resent:
     head: int
     total: int
     unconfirmed: Sequence[tuple[int, int]]
-    messages: Sequence[Kept] = ()
+    messages: Sequence[SentMessage] = ()
 
     def to_value(self) -> dict[str, Any]:
         """As it is published behind the messages."""
@@ -126,7 +126,7 @@ def _numbers(value: object) -> dict[str, int]:
     return {key: number for key, number in value.items() if type(number) is int} if isinstance(value, dict) else {}
 
 
-class History:
+class RetransmitBuffer:
     """The latest QoS 1 messages of one process on the data plane; `now` in seconds of a steady clock.
 
     One thread at a time notes, and answers may be asked for meanwhile: no lock, which would cost each message more than
@@ -134,7 +134,9 @@ class History:
 
     def __init__(self, *, count: int = KEEP_COUNT, size: int = KEEP_BYTES, age_s: float = KEEP_S) -> None:
         self._count, self._size, self._age_s = count, size, age_s
-        self._kept: deque[tuple[float, str, int, bytes, bytes]] = deque()  # a Kept takes four times as long to make
+        self._kept: deque[tuple[float, str, int, bytes, bytes]] = (
+            deque()
+        )  # a SentMessage takes four times as long to make
         self._bytes = 0
         self._heads: dict[str, int] = {}
         self._gone: dict[str, tuple[int, float]] = {}
@@ -161,11 +163,11 @@ class History:
             self._gone[topic] = sequence, time
         self._bytes = size
 
-    def _latest(self) -> list[Kept]:
+    def _latest(self) -> list[SentMessage]:
         """What is kept, as of now: whoever publishes goes on publishing meanwhile."""
         for _ in range(_SNAPSHOTS):
             try:
-                return [Kept._make(message) for message in list(self._kept)]
+                return [SentMessage._make(message) for message in list(self._kept)]
             except RuntimeError:  # where no interpreter lock makes the copy in one step
                 continue
         return []
@@ -178,7 +180,7 @@ class History:
         """What `ask` means for this process, whose node this is; within what may be sent at once."""
         kept = self._latest()
         wanted = dict(self._wanted(ask, node, matches, kept, now))
-        by_topic: dict[str, list[Kept]] = {topic: [] for topic in wanted}
+        by_topic: dict[str, list[SentMessage]] = {topic: [] for topic in wanted}
         for message in kept:
             if message.topic in by_topic and wanted[message.topic][0] < message.sequence <= wanted[message.topic][1]:
                 by_topic[message.topic].append(message)
@@ -191,7 +193,7 @@ class History:
         return answers
 
     def _wanted(
-        self, ask: Ask, node: str, matches: Callable[[str, str], bool], kept: Sequence[Kept], now: float
+        self, ask: Ask, node: str, matches: Callable[[str, str], bool], kept: Sequence[SentMessage], now: float
     ) -> Iterable[tuple[str, tuple[int, int]]]:
         """Topics, with the numbers that are asked for: above the first, up to the second."""
         for topic, (after, upto) in ask.holes.items():
@@ -206,14 +208,14 @@ class History:
                 last = ask.last.get(topic, {}).get(node)
                 yield topic, (self._before(topic, now - max(ages), kept, head) if last is None else last, head)
 
-    def _before(self, topic: str, since: float, kept: Sequence[Kept], head: int) -> int:
+    def _before(self, topic: str, since: float, kept: Sequence[SentMessage], head: int) -> int:
         """The number before the first message that was sent since then."""
         gone, time = self._gone.get(topic, (0, since - 1.0))
         if time >= since:
             return gone - 1
         return next((m.sequence - 1 for m in kept if m.topic == topic and m.time >= since), head)
 
-    def _resent(self, topic: str, after: int, upto: int, sent: Sequence[Kept], *, cut: bool) -> Resent:
+    def _resent(self, topic: str, after: int, upto: int, sent: Sequence[SentMessage], *, cut: bool) -> Resent:
         gone = min(upto, self._gone.get(topic, (0, 0.0))[0])
         head = (sent[-1].sequence if sent else max(after, gone)) if cut else max(after, upto)
         unconfirmed, expected = [], max(after, gone) + 1
@@ -224,7 +226,7 @@ class History:
         return Resent(topic, after, gone, head, max(after, upto), unconfirmed, sent)
 
 
-def _first(messages: Sequence[Kept], count: int, size: int) -> Sequence[Kept]:
+def _first(messages: Sequence[SentMessage], count: int, size: int) -> Sequence[SentMessage]:
     """As many from the front as may be sent at once."""
     for index, message in enumerate(messages):
         size -= len(message.payload)

@@ -31,7 +31,7 @@ NOT_FOLLOWED = "not followed: the tree is cut here"
 
 
 @dataclass(frozen=True, slots=True)
-class LogLine:
+class LineageLog:
     """What was logged while a value was made."""
 
     time: float
@@ -42,7 +42,7 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LineageStep:
     """One line of the tree. `of` is the id that it led to, `how` in which way; `note` says why it goes no further, and
     then only its `id` may be known."""
 
@@ -51,7 +51,7 @@ class Step:
     of: str
     how: How
     record: StoredRecord | None = None
-    logs: tuple[LogLine, ...] = ()
+    logs: tuple[LineageLog, ...] = ()
     note: str = ""
 
     @property
@@ -66,7 +66,7 @@ class Tree:
     """The steps from the value to its roots, each before what led to it. `contexts`: what explains them, by SHA-256;
     None for one that was not recorded."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[LineageStep, ...]
     contexts: Mapping[str, Mapping[str, Any] | None]
 
     @property
@@ -138,7 +138,7 @@ def _explored(reader: LedgerReader, what: StoredRecord, most_steps: int) -> dict
     return nodes
 
 
-def _ordered(reader: LedgerReader, nodes: Mapping[str, _Node], what: StoredRecord) -> Iterator[Step]:
+def _ordered(reader: LedgerReader, nodes: Mapping[str, _Node], what: StoredRecord) -> Iterator[LineageStep]:
     """The tree as lines. A stack of its own: a chain of causes may be longer than Python's."""
     logs_of = cache(reader.logs_of)  # each is asked for by its own step and by those that it led to
     waiting: list[tuple[str, int, str, How]] = [(what.id, 0, "", "asked")]
@@ -146,14 +146,14 @@ def _ordered(reader: LedgerReader, nodes: Mapping[str, _Node], what: StoredRecor
         known, depth, of, how = waiting.pop()
         node = nodes.get(known)
         if node is None:
-            yield Step(known, depth, of, how, None, (), NOT_FOLLOWED)
+            yield LineageStep(known, depth, of, how, None, (), NOT_FOLLOWED)
         elif node.found_by != (of or None):
-            yield Step(known, depth, of, how, node.record, (), _why_again(nodes, known, of))
+            yield LineageStep(known, depth, of, how, node.record, (), _why_again(nodes, known, of))
         elif node.record is None:
-            yield Step(known, depth, of, how, None, (), NOT_RECORDED)
+            yield LineageStep(known, depth, of, how, None, (), NOT_RECORDED)
         else:
             logs = tuple(map(_log_line, logs_with(logs_of, node.record, asked=how == "asked")))
-            yield Step(known, depth, of, how, node.record, logs)
+            yield LineageStep(known, depth, of, how, node.record, logs)
             waiting += [(cause, depth + 1, known, kind) for cause, kind in reversed(node.causes)]
 
 
@@ -179,12 +179,12 @@ def logs_with(
     return [found[row] for row in sorted(found)]
 
 
-def _log_line(record: StoredRecord) -> LogLine:
+def _log_line(record: StoredRecord) -> LineageLog:
     try:
         told = record.value
     except (PayloadError, LedgerDamaged) as error:
-        return LogLine(record.time, record.source, "?", f"this log record cannot be read: {error}")
+        return LineageLog(record.time, record.source, "?", f"this log record cannot be read: {error}")
     if not isinstance(told, Mapping):
-        return LogLine(record.time, record.source, "?", str(told))
+        return LineageLog(record.time, record.source, "?", str(told))
     parts = [str(told.get(key, "")) for key in ("level", "message", "exception")]
-    return LogLine(record.time, record.source, *parts)
+    return LineageLog(record.time, record.source, *parts)

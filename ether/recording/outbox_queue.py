@@ -41,7 +41,7 @@ FULL = "the outbox was full"
 logger = get_ether_logger("Ether")
 
 
-class Lane:
+class OutboxQueue:
     """One outbox, and a window for each recorder."""
 
     def __init__(self, file: OutboxFile) -> None:

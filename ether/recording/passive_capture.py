@@ -34,7 +34,7 @@ _OF_STATES = ("name", "state", "birth", "error")
 _ABOUT_STATES = ("class", "class_path", "host", "pid", "epoch", "kind")
 
 
-class Overheard:
+class PassiveCapture:
     """Listens from its making until `close()`."""
 
     def __init__(

@@ -9,7 +9,7 @@ from ether.connection.deadline import Deadline
 WAIT_S = 10.0
 
 
-class Fates(Protocol):
+class RecordFates(Protocol):
     """Who knows what has become of entries."""
 
     def is_saved(self, number: int, topic: str | None) -> bool: ...
@@ -24,7 +24,7 @@ class Saved:
 
     __slots__ = ("_fates", "_number", "_topic", "id")
 
-    def __init__(self, fates: Fates, number: int, topic: str | None, message_id: str) -> None:
+    def __init__(self, fates: RecordFates, number: int, topic: str | None, message_id: str) -> None:
         """`topic` is None for what every recorder keeps."""
         self.id = message_id
         self._fates, self._number, self._topic = fates, number, topic

@@ -27,7 +27,7 @@ def takes(filters: Filters, topic: str | None, matches: Matches) -> bool:
     return filters is None or topic is None or wanted(filters, topic, matches)
 
 
-class Standing:
+class ReceiptTable:
     """What became of the entries of one outbox."""
 
     def __init__(self, matches: Matches) -> None:

@@ -24,7 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ether.connection.extension import Attached
+from ether.connection.extension import Extension
 from ether.connection.link import Inbound, Link
 from ether.decorators import ether_get
 from ether.errors import DecodeError, EtherError, LedgerError, PayloadError
@@ -34,7 +34,7 @@ from ether.ledger.writer import LedgerWriter
 from ether.log import get_ether_logger
 from ether.reading.run_facts import runs_in
 from ether.recording.completeness_rules import prove
-from ether.recording.passive_capture import Overheard
+from ether.recording.passive_capture import PassiveCapture
 from ether.recording.recorder_rules import ALL, RecorderAbout
 from ether.wire.entries import Batch, Entry, unpack_batch
 from ether.wire.facts import NOT_HERE
@@ -63,7 +63,7 @@ class _Work(NamedTuple):
     ends: bool
 
 
-class Recorder(Attached):
+class Recorder(Extension):
     """Records a session. `topics` are filters of users' topics, or "all"; `folder` is the ledger's place, the user's
     data folder if left out. `logs` says whether log records and changes of state are kept, too, `strangers` whether
     messages of programs that are not Ether's are, on the session's own topics."""
@@ -102,7 +102,7 @@ class Recorder(Attached):
         self._thread.start()
         self._receive = self._take
         link.listen(topics.record(name), self._receive, now=self._take)
-        self._overheard = Overheard(
+        self._overheard = PassiveCapture(
             link, topics, self._filters, self._overhear, logs=self._logs, strangers=self._strangers
         )
         link.announce(topics.recorder(name), RecorderAbout(name, self._birth, self._filters).to_value())

@@ -17,14 +17,14 @@ from ether.connection.link import BATCH_OVERHEAD, Inbound, Link, TakeNow
 from ether.errors import EtherError, OutboxFailed, PayloadError, PayloadTooLarge, PublishTimeout, TransportError
 from ether.log import get_ether_logger
 from ether.recording.outbox_file import OutboxFile, adopt
-from ether.recording.outbox_queue import BATCH_BYTES, FULL, Lane
+from ether.recording.outbox_queue import BATCH_BYTES, FULL, OutboxQueue
 from ether.recording.recorder_rules import RecorderAbout
 from ether.recording.send_window_rules import SendWindow
 from ether.wire.entries import Entry, pack_batch
 from ether.wire.topics import SessionTopics
 
 if TYPE_CHECKING:
-    from ether.recording.writer import Saver
+    from ether.recording.writer import RecordWriter
 
 logger = get_ether_logger("Ether")
 
@@ -40,10 +40,10 @@ _ROOM = 0.1
 class Sender:
     """Empties the outbox of one process, and those that dead processes have left beside it."""
 
-    def __init__(self, link: Link, topics: SessionTopics, saver: Saver, file: OutboxFile) -> None:
+    def __init__(self, link: Link, topics: SessionTopics, saver: RecordWriter, file: OutboxFile) -> None:
         self._link, self._topics, self._saver = link, topics, saver
         self.path = file.path
-        self._own = Lane(file)
+        self._own = OutboxQueue(file)
         self._lanes = [self._own]
         self._acks: deque[Inbound] = deque()
         self._connection: deque[bool] = deque()
@@ -69,7 +69,7 @@ class Sender:
         """Whether there is something to do beside what is to be saved."""
         return bool(self._acks or self._connection)
 
-    def _listen(self, lane: Lane) -> None:
+    def _listen(self, lane: OutboxQueue) -> None:
         """A receiver for each lane: `unlisten` must end one of them only."""
         receive = self._receivers[lane.outbox] = partial(Sender._on_ack, self)
         self._link.listen(self._topics.ack(lane.outbox), receive, now=receive)
@@ -98,7 +98,7 @@ class Sender:
         for lane in self._lanes:
             self._close(lane)
 
-    def _close(self, lane: Lane) -> None:
+    def _close(self, lane: OutboxQueue) -> None:
         if not lane.write():
             logger.error("%s ends, and its disk takes nothing: %d entries are lost", lane.source, lane.unwritten)
         self._forget(lane, at_once=True)
@@ -179,7 +179,7 @@ class Sender:
     def _adopt(self) -> None:
         try:
             for file in adopt(self._saver.options.folder):
-                lane = Lane(file)
+                lane = OutboxQueue(file)
                 logger.info("%d entries of %s, which has died, are sent now", lane.waiting, file.source)
                 self._lanes.append(lane)
                 self._listen(lane)
@@ -214,7 +214,7 @@ class Sender:
 
     # -- sending
 
-    def _send(self, lane: Lane) -> list[Entry]:
+    def _send(self, lane: OutboxQueue) -> list[Entry]:
         """Everything that windows let through; what had to be given up."""
         for about in self._saver.recorders():
             window = lane.windows.get(about.name)
@@ -226,7 +226,7 @@ class Sender:
                     return self._too_large(lane, about, first, error)
         return []
 
-    def _send_batch(self, lane: Lane, about: RecorderAbout, window: SendWindow, first: int) -> bool:
+    def _send_batch(self, lane: OutboxQueue, about: RecorderAbout, window: SendWindow, first: int) -> bool:
         rows = lane.rows(first, about)
         if not rows:
             return False
@@ -241,7 +241,7 @@ class Sender:
         window.sent(rows[-1][0], time.monotonic())
         return True
 
-    def _too_large(self, lane: Lane, about: RecorderAbout, first: int, error: PayloadTooLarge) -> list[Entry]:
+    def _too_large(self, lane: OutboxQueue, about: RecorderAbout, first: int, error: PayloadTooLarge) -> list[Entry]:
         """A broker that takes less than the one for which it was made: batches become smaller, and an entry that is too
         large for one of its own is given up, or all behind it would wait for ever."""
         if len(lane.rows(first, about)) > 1 or lane.splits(first):
@@ -251,13 +251,13 @@ class Sender:
         gap = lane.give_up_one(first, f"too large for this broker, which takes {error.limit:,} bytes")
         return [gap] if lane is self._own else []
 
-    def _forget(self, lane: Lane, *, at_once: bool) -> None:
+    def _forget(self, lane: OutboxQueue, *, at_once: bool) -> None:
         try:
             lane.forget(self._saver.options.topics, at_once=at_once)
         except OutboxFailed as error:
             logger.debug("%s", error)  # it is dropped again with the next receipt
 
-    def _end_if_empty(self, lane: Lane) -> None:
+    def _end_if_empty(self, lane: OutboxQueue) -> None:
         if lane is not self._own and lane.base >= lane.head:
             self._lanes = [other for other in self._lanes if other is not lane]
             lane.file.close()

@@ -24,7 +24,7 @@ from ether.log import get_ether_logger
 from ether.protocol.barrier import Answer
 
 if TYPE_CHECKING:
-    from ether.recording.writer import Saver
+    from ether.recording.writer import RecordWriter
 
 logger = get_ether_logger("Ether")
 
@@ -79,7 +79,7 @@ def session_run_beside(session_run: str) -> dict[str, object]:
     return {"run": session_run} if session_run else {}
 
 
-class Tagging:
+class RecordTags:
     """The tag of one process, under its owner's lock."""
 
     def __init__(self, session_run: str, lock: threading.Condition, highest: Callable[[], int]) -> None:
@@ -126,7 +126,7 @@ class Tagging:
         return True
 
 
-def tag_answer(saver: Saver | None, value: object, settle_s: float, *, busy: bool = False) -> Answer:
+def tag_answer(saver: RecordWriter | None, value: object, settle_s: float, *, busy: bool = False) -> Answer:
     """Take on what is asked, and say how many entries of the former tag are not on disk. `saver` is None for one that
     saves nothing; `busy` says that its worker is in a handler."""
     tag = Tag.from_value(value.get("tag")) if isinstance(value, dict) else None

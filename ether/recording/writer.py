@@ -27,9 +27,9 @@ from ether.recording.options import SavingOptions as SavingOptions
 from ether.recording.options import WhenFull as WhenFull
 from ether.recording.outbox_queue import FULL, gap_of
 from ether.recording.receipt import Saved
-from ether.recording.receipt_rules import Filters, Standing
+from ether.recording.receipt_rules import Filters, ReceiptTable
 from ether.recording.recorder_rules import RecorderAbout, wanted
-from ether.recording.tags import Tagging
+from ether.recording.tags import RecordTags
 from ether.wire.codec import Body
 from ether.wire.entries import Entry, Kind
 from ether.wire.headers import Headers
@@ -50,7 +50,7 @@ GATHER_S = 0.05
 of entries cost."""
 
 
-class Saver:
+class RecordWriter:
     """Saves for one process. Every method may be called from any thread."""
 
     def __init__(self, link: Link, topics: SessionTopics, options: SavingOptions) -> None:
@@ -71,12 +71,12 @@ class Saver:
         self._fresh: list[Entry] = []
         self._fresh_bytes = 0
         self._dropped: list[Entry] = []
-        self._standing = Standing(matches)
+        self._standing = ReceiptTable(matches)
         self._taken = 0.0
         self._waiters = 0
         self._wants: dict[str, bool] = {}
         self._sender: Sender | None = None
-        self.tagging = Tagging(options.run, self._changed, lambda: self._head)
+        self.tagging = RecordTags(options.run, self._changed, lambda: self._head)
         self._recorders: dict[str, RecorderAbout] = {}
         self._closing = self._closed = False
         self._forks = forks.watch()

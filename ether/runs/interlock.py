@@ -26,7 +26,7 @@ _JOIN_S = 5.0
 Condition = Callable[[Any], object]
 
 
-class Gate:
+class Interlock:
     """Closed as long as there is a reason."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ AT_ONCE = math.inf
 """A speed without any pauses."""
 
 
-class Pace:
+class ReplayPacing:
     """`speed` is how many recorded seconds pass in one; `AT_ONCE` for no pauses. Raises `QueryMistake` for none."""
 
     def __init__(self, speed: float) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from ether.errors import InvalidName
 from ether.reading.data import Data, Record
-from ether.runs.pacing_rules import Pace
+from ether.runs.pacing_rules import ReplayPacing
 from ether.session.client import Client
 from ether.wire.headers import REPLAY
 from ether.wire.topics import check_topic
@@ -60,7 +60,7 @@ class Player:
     def __init__(self, client: Client, data: Data, speed: float, as_topic: str | None = None) -> None:
         self._client = client
         self._data = data.held()
-        self._pace = Pace(speed)
+        self._pace = ReplayPacing(speed)
         self._as_topic = None if as_topic is None else check_topic(as_topic)
         self._sent: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()

@@ -23,13 +23,13 @@ from ether.config.names import PREPARE
 from ether.errors import EtherError, RunDiffers, RunGoesOn
 from ether.log import get_ether_logger
 from ether.recording.tags import Tag
-from ether.recording.writer import Saver
+from ether.recording.writer import RecordWriter
 from ether.runs import trial_rules as decisions
-from ether.runs.interlock import PAUSED, Gate
-from ether.runs.run_control import RUN, RunEar
-from ether.runs.run_log import RunBook
+from ether.runs.interlock import PAUSED, Interlock
+from ether.runs.run_control import RUN, RunControl
+from ether.runs.run_log import RunLog
 from ether.runs.scan import Scan
-from ether.runs.tag_broadcast import Spreader
+from ether.runs.tag_broadcast import TagBroadcast
 from ether.runs.trial_rules import RunState
 from ether.runs.trials import READY_S, Trials
 from ether.session.client import Client
@@ -68,7 +68,7 @@ class Run:
     def __init__(
         self,
         client: Client,
-        saver: Saver,
+        saver: RecordWriter,
         options: RunOptions,
         is_dead_here: Callable[[Mapping[str, Any]], bool | None],
     ) -> None:
@@ -78,10 +78,10 @@ class Run:
         self.state = RunState("")
         """What was recorded of it before this program went on with it."""
         self._client, self._options, self._is_dead_here = client, options, is_dead_here
-        self._book = RunBook(client, saver)
-        self._spreader = Spreader(client, saver)
-        self._gate = Gate()
-        self._ear: RunEar | None = None
+        self._book = RunLog(client, saver)
+        self._spreader = TagBroadcast(client, saver)
+        self._gate = Interlock()
+        self._ear: RunControl | None = None
         self._rows: list[Trials] = []
         self._turn = 0
         self._planned = 0
@@ -103,7 +103,7 @@ class Run:
         self._close_the_dead(known)
         self._choose(known)
         program = self._client.link.source
-        self._ear = RunEar(self._client.link, self._client.topics, program, self._asked)
+        self._ear = RunControl(self._client.link, self._client.topics, program, self._asked)
         try:
             self._begin()
         except BaseException:
@@ -240,12 +240,12 @@ class Run:
 
         return planned_trials(self, self._options.plan)
 
-    def _planned_before(self, recorded: decisions.Plan, given: Sequence[Any]) -> decisions.Plan:
+    def _planned_before(self, recorded: decisions.TrialPlan, given: Sequence[Any]) -> decisions.Plan:
         if why := decisions.difference(recorded.conditions, plain(given)):
             raise RunDiffers(self.id, why)
         return recorded
 
-    def _new_plan(self, first: int, given: Sequence[Any], order: str, seed: int | None) -> decisions.Plan:
+    def _new_plan(self, first: int, given: Sequence[Any], order: str, seed: int | None) -> decisions.TrialPlan:
         if seed is None and order == decisions.RANDOM:
             seed = random.SystemRandom().randrange(1 << 32)
         plan = decisions.make_plan(first, given, order, seed)
@@ -298,7 +298,7 @@ class Run:
         return self._client
 
     @property
-    def spreader(self) -> Spreader:
+    def spreader(self) -> TagBroadcast:
         """Who brings tags to the instances."""
         return self._spreader
 

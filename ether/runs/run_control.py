@@ -20,7 +20,7 @@ RUN = "run"
 """The control verb: `{"instances": [program], "do": "pause" | "resume" | "status", "why": …}`."""
 
 
-class RunEar:
+class RunControl:
     """Listens from its making until `close()`."""
 
     def __init__(

@@ -12,7 +12,7 @@ from typing import Any
 from ether.connection.deadline import Deadline
 from ether.errors import CallError, NotSaved
 from ether.log import get_ether_logger
-from ether.recording.writer import Saver
+from ether.recording.writer import RecordWriter
 from ether.runs.trial_rules import RunState, fact_topics
 from ether.session.client import Client
 from ether.spec.marks import MarkKind
@@ -25,10 +25,10 @@ FACT_TIMEOUT_S = 60.0
 _CALL_S = 15.0
 
 
-class RunBook:
+class RunLog:
     """Facts of the runs of one session."""
 
-    def __init__(self, client: Client, saver: Saver) -> None:
+    def __init__(self, client: Client, saver: RecordWriter) -> None:
         self._client = client
         self._saver = saver
 

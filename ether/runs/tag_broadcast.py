@@ -14,7 +14,7 @@ from ether.errors import TransportError, TrialNotReady
 from ether.log import get_ether_logger
 from ether.protocol.presence import TAKES_PART, State
 from ether.recording.tags import TRIAL, TRIAL_NOW, Tag
-from ether.recording.writer import Saver
+from ether.recording.writer import RecordWriter
 from ether.session.client import Client
 
 logger = get_ether_logger("Ether")
@@ -26,10 +26,10 @@ _ANSWER_S = 4.0
 _PAUSE_S = 0.2
 
 
-class Spreader:
+class TagBroadcast:
     """Tags for one run."""
 
-    def __init__(self, client: Client, saver: Saver) -> None:
+    def __init__(self, client: Client, saver: RecordWriter) -> None:
         self._session = client.session
         self._link, self._topic = client.link, client.topics.run
         self._saver = saver

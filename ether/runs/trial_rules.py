@@ -34,7 +34,7 @@ DONE, DISTURBED = "done", "disturbed"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrialPlan:
     """A row of trials: their conditions, numbered from `first` on, and the order of the numbers."""
 
     first: int
@@ -53,12 +53,12 @@ class Plan:
         }  # fmt: skip
 
     @classmethod
-    def from_value(cls, value: Mapping[str, Any]) -> Plan:
+    def from_value(cls, value: Mapping[str, Any]) -> TrialPlan:
         """The inverse."""
         return cls(value["first"], tuple(value["order"]), tuple(value["conditions"]), value.get("seed"))
 
 
-def make_plan(first: int, conditions: Sequence[Any], order: str, seed: int | None) -> Plan:
+def make_plan(first: int, conditions: Sequence[Any], order: str, seed: int | None) -> TrialPlan:
     """A plan; the same seed makes the same order. Raises `ValueError`."""
     numbers = list(range(first, first + len(conditions)))
     if order == RANDOM:
@@ -67,7 +67,7 @@ def make_plan(first: int, conditions: Sequence[Any], order: str, seed: int | Non
         nearest = difflib.get_close_matches(str(order), ORDERS, n=1)
         meant = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(f"there is no order {order!r}: there are {', '.join(map(repr, ORDERS))}{meant}")
-    return Plan(first, tuple(numbers), tuple(conditions), seed if order == RANDOM else None)
+    return TrialPlan(first, tuple(numbers), tuple(conditions), seed if order == RANDOM else None)
 
 
 def conditions_of(trials: int | Iterable[Any]) -> list[Any]:
@@ -128,7 +128,7 @@ class RunState:
     owner: Mapping[str, Any] = field(default_factory=dict)
     """Whose run it is: `program`, `host`, `pid`, `pid_began`, `session_run`."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    plans: tuple[Plan, ...] = ()
+    plans: tuple[TrialPlan, ...] = ()
     trials: Mapping[int, Attempts] = field(default_factory=dict)
     """By trial number, those that were begun."""
     turn: int = 0
@@ -166,7 +166,7 @@ class RunState:
     @classmethod
     def from_value(cls, value: Mapping[str, Any]) -> RunState:
         """The inverse."""
-        plans = tuple(Plan.from_value(plan) for plan in value["plans"])
+        plans = tuple(TrialPlan.from_value(plan) for plan in value["plans"])
         return cls(**{
             **value, "plans": plans, "trials": {number: Attempts(*rest) for number, *rest in value["trials"]},
         })  # fmt: skip
@@ -194,7 +194,7 @@ class _Gathered:
     def __init__(self, run: str) -> None:
         self._run = run
         self._values: dict[str, Any] = {"name": run.rpartition("/")[0]}
-        self._plans: dict[int, Plan] = {}
+        self._plans: dict[int, TrialPlan] = {}
         self._begun: dict[tuple[int, int], float] = {}
         self._ended: dict[tuple[int, int], tuple[str, float]] = {}
         self._turn = 0
@@ -207,7 +207,7 @@ class _Gathered:
             case "end":
                 self._values |= {"status": said["status"], "error": said.get("error", ""), "ended": time}
             case "plan":
-                plan = Plan.from_value(said)
+                plan = TrialPlan.from_value(said)
                 self._plans.setdefault(plan.first, plan)
             case "trial":
                 self._begun.setdefault((said["trial"], said["attempt"]), time)
@@ -237,7 +237,7 @@ class _Gathered:
         )
 
 
-def left_of(plan: Plan, trials: Mapping[int, Attempts]) -> Iterator[tuple[int, int]]:
+def left_of(plan: TrialPlan, trials: Mapping[int, Attempts]) -> Iterator[tuple[int, int]]:
     """The trials of a plan that are not done, in its order: their numbers, and which attempt is next."""
     for number in plan.order:
         attempts = trials.get(number, Attempts())

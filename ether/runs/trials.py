@@ -22,7 +22,7 @@ from ether.connection.deadline import Deadline
 from ether.errors import NoResponder, TrialDisturbed
 from ether.log import get_ether_logger
 from ether.runs import trial_rules as decisions
-from ether.runs.trial_rules import Plan
+from ether.runs.trial_rules import TrialPlan
 
 if TYPE_CHECKING:
     from ether.runs.run import Run
@@ -64,7 +64,7 @@ class Trials(Iterator[Trial]):
     """What is left of a row of trials. Made by `run.trials()`."""
 
     def __init__(
-        self, run: Run, plan: Plan, conditions: Sequence[Any], prepare: str | None, again: int, timeout_s: float
+        self, run: Run, plan: TrialPlan, conditions: Sequence[Any], prepare: str | None, again: int, timeout_s: float
     ) -> None:
         self.plan = plan
         self._run, self._conditions, self._prepare, self._timeout_s = run, conditions, prepare, timeout_s

@@ -28,7 +28,7 @@ from ether.errors import (
     ValidationFailed,
 )
 from ether.protocol.answers import error_status, pending_status, status_of
-from ether.protocol.dedup_window import SeenIds
+from ether.protocol.dedup_window import DedupWindow
 from ether.recording.receipt import Saved
 from ether.session.session import Session
 from ether.spec.marks import MarkKind
@@ -37,7 +37,7 @@ from ether.wire.topics import SessionTopics, check_topic, check_topic_filter
 if TYPE_CHECKING:
     import asyncio
 
-    from ether.recording.writer import Saver
+    from ether.recording.writer import RecordWriter
 
 _STATUS_ERRORS = (CallError, ValidationFailed, StoreFailed, ConfigError)
 """What becomes a status of a save, instead of being raised."""
@@ -76,7 +76,7 @@ class Subscription:
         self._arrived: queue.SimpleQueue[Inbound | None] = queue.SimpleQueue()
         self._receive = self._arrived.put
         self._closed = False
-        self._seen = SeenIds()
+        self._seen = DedupWindow()
         link.listen(self._filter, self._receive, now=self._take, qos=qos)
 
     def _take(self, inbound: Inbound) -> bool:
@@ -134,7 +134,7 @@ class Client:
         self.link = link
         self.topics = topics
         self.session = Session(link, topics)
-        self.saver: Saver | None = None
+        self.saver: RecordWriter | None = None
         """Brings what is to be saved to disk; None where that is nobody's wish (in a lab)."""
         self._later: dict[str, PendingCall] = {}
         self._resolved: dict[str, str] = {}

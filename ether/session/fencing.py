@@ -26,7 +26,7 @@ FENCE = "fence"
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class NameHold:
     """Who holds a name: under which birth and epoch, since when (seconds of the epoch of Unix)."""
 
     name: str
@@ -42,10 +42,10 @@ class Hold:
         return said.birth != self.birth and (since, said.birth) < (self.since, self.birth)
 
 
-class OwnName:
+class NameClaim:
     """Holds one name for one birth. `on_fenced` is called on the transport's or the dispatch thread, once."""
 
-    def __init__(self, link: Link, topics: SessionTopics, hold: Hold, on_fenced: Callable[[str], None]) -> None:
+    def __init__(self, link: Link, topics: SessionTopics, hold: NameHold, on_fenced: Callable[[str], None]) -> None:
         self._link = link
         self._topic = topics.state(hold.name)
         self._hold = hold

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from ether.connection.link import Link
 from ether.errors import EtherError
-from ether.protocol.failure_detector import INTERVAL_S, Pulse
+from ether.protocol.failure_detector import INTERVAL_S, Heartbeat
 
 
-class Heart:
+class HeartbeatSender:
     """Beats from `start()` to `stop()`."""
 
-    def __init__(self, link: Link, topic: str, pulse: Callable[[int], Pulse], interval_s: float = INTERVAL_S) -> None:
+    def __init__(
+        self, link: Link, topic: str, pulse: Callable[[int], Heartbeat], interval_s: float = INTERVAL_S
+    ) -> None:
         """`pulse` makes the sign of a number; it must not wait for anything."""
         self._link = link
         self._topic = topic

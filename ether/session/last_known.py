@@ -19,7 +19,7 @@ from typing import Any
 from ether.errors import BrokerFailed
 from ether.log import get_ether_logger
 from ether.protocol.presence import Announcement
-from ether.session.discovery.local_sessions import Record, fate_of, own_folders
+from ether.session.discovery.local_sessions import SessionRecord, fate_of, own_folders
 from ether.session.session import Session
 from ether.system.private_files import read_private, write_private
 from ether.system.processes import this_place
@@ -87,7 +87,7 @@ class LastKnownFile:
         self._remove()
 
     def _write(self, since: float) -> None:
-        record = Record.of_this_process(self._session.topics.session, self._broker, since)
+        record = SessionRecord.of_this_process(self._session.topics.session, self._broker, since)
         members = [_shortened(member) for member in self._session.announcements()]
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
@@ -119,7 +119,7 @@ def _read(folder: str) -> LastKnown | None:
     try:
         match read_private(path, longest_bytes=_LONGEST_BYTES):
             case {"record": record, "program": str(program), "members": list(members)}:
-                who = Record.from_value(record)
+                who = SessionRecord.from_value(record)
             case _:
                 raise ValueError("not what was known last")
     except FileNotFoundError:

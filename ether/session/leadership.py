@@ -1,4 +1,4 @@
-"""Leading a session: its entry in the broker's directory and its record on this machine.
+"""Leadership a session: its entry in the broker's directory and its record on this machine.
 
 One program leads. The entry is kept true by it: whoever clears it or writes over it (the will of a connection that is
 long replaced, a program that began the session anew while the leader was cut off) is written over again. Where two
@@ -22,7 +22,7 @@ from ether.connection.link import Inbound, Link
 from ether.errors import EtherError
 from ether.log import get_ether_logger
 from ether.protocol.presence import Announcement, State
-from ether.session.discovery.local_sessions import Record, remove_record, write_record
+from ether.session.discovery.local_sessions import SessionRecord, remove_record, write_record
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
@@ -30,7 +30,7 @@ logger = get_ether_logger("Ether")
 Entry = Mapping[str, Any]
 
 
-class Leading:
+class Leadership:
     """The hold that one program has on its session's entry, from `begin()` to `close()` or until it steps back."""
 
     def __init__(self, link: Link, topics: SessionTopics, entry: Entry, on_step_back: Callable[[Entry], None]) -> None:
@@ -53,7 +53,7 @@ class Leading:
         self._folder = folder
         self._link.announce(self._topics.session_info, dict(self._entry))
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        write_record(folder, Record.of_this_process(self._topics.session, url, self._entry["since"]))
+        write_record(folder, SessionRecord.of_this_process(self._topics.session, url, self._entry["since"]))
 
     def defend(self) -> None:
         """From now on keep it true, or step back; not before the program can do so."""

@@ -16,7 +16,7 @@ from ether.connection.link import Inbound, Link
 from ether.connection.worker import Nested
 from ether.errors import PayloadError
 from ether.log import get_ether_logger
-from ether.protocol.presence import HOLDS_ITS_NAME, TAKES_PART, Announcement, Claims, Presence, State
+from ether.protocol.presence import HOLDS_ITS_NAME, TAKES_PART, Announcement, Claims, PresenceTable, State
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
@@ -33,7 +33,7 @@ class Members(ABC):
     def __init__(self, link: Link, topics: SessionTopics) -> None:
         self.link = link
         self.topics = topics
-        self._presence = Presence()
+        self._presence = PresenceTable()
         self._claims = Claims()
         self._watchers: list[Event] = []
         self._changed = threading.Condition()

@@ -20,7 +20,7 @@ from ether.errors import EtherError
 from ether.log import get_ether_logger
 from ether.protocol.presence import LIVES, Announcement, State
 from ether.session.session import Session
-from ether.session.stale_rules import Orphans, find_orphans, keepers_among
+from ether.session.stale_rules import StaleEntries, find_orphans, keepers_among
 
 logger = get_ether_logger("Ether")
 
@@ -34,7 +34,7 @@ _ASK_TIMEOUT_S = 2.0
 _ALIVE = LIVES
 
 
-class Sweeper:
+class Reaper:
     """Looks after the table of one program's session, from `start()` to `stop()`."""
 
     def __init__(self, session: Session, kept: Callable[[], Collection[str]], program: Callable[[], str]) -> None:
@@ -108,7 +108,7 @@ class Sweeper:
             self._wanted.set()
         self._clear(confirmed)
 
-    def _look(self, *, nobody_kept: bool = False) -> Orphans:
+    def _look(self, *, nobody_kept: bool = False) -> StaleEntries:
         session = self._session
         members = session.announcements()
         keepers, me = keepers_among(members), self._program()

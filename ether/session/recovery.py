@@ -20,7 +20,7 @@ from ether.errors import DecodeError
 from ether.log import get_ether_logger
 from ether.protocol.presence import Announcement
 from ether.session.discovery.directory import SessionInfo, note_entry
-from ether.session.discovery.local_sessions import Record
+from ether.session.discovery.local_sessions import SessionRecord
 from ether.session.stale_rules import find_orphans, keepers_among
 from ether.transport import open_transport
 from ether.transport.base import Delivery, Transport
@@ -37,7 +37,7 @@ _ASK_S = 2.0
 _ECHO = f"{ROOT}$returning/"
 
 
-def recorded_at(endpoint: Endpoint, session: str | None, records: Sequence[Record]) -> frozenset[str]:
+def recorded_at(endpoint: Endpoint, session: str | None, records: Sequence[SessionRecord]) -> frozenset[str]:
     """The sessions of this machine that say of themselves that they are on this broker; `session` narrows them down."""
     there = (record for record in records if session in (None, record.session))
     return frozenset(record.session for record in there if Endpoint.from_url(record.url).address == endpoint.address)

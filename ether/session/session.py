@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ether.calls.client import Caller
-from ether.calls.durable import Saves
+from ether.calls.client import CallClient
+from ether.calls.durable import DurableCalls
 from ether.connection import causes as context
 from ether.connection.deadline import Deadline
 from ether.connection.link import Inbound, Link
@@ -61,8 +61,8 @@ class Session(Members):
         self._info: dict[str, Any] = {}
         self._opening = threading.Lock()
         self._reply_topic = topics.reply(reply_client(link.source))
-        self.calls = Caller(link, topics, self._reply_topic, lambda: self._known)
-        self.saves = Saves(self)
+        self.calls = CallClient(link, topics, self._reply_topic, lambda: self._known)
+        self.saves = DurableCalls(self)
 
     def close(self) -> None:
         """Nobody will answer any more. What was saved and is not answered stays for the next run."""
@@ -82,7 +82,7 @@ class Session(Members):
     def close_in(self, here: dict[str, HostedInstance]) -> None:
         """There is nobody but these, in this process: nothing is asked of the broker (in a lab)."""
         self._opened = True
-        self.calls = Caller(
+        self.calls = CallClient(
             self.link, self.topics, self._reply_topic, lambda: [i.announcement() for i in here.values()]
         )
         self.calls.here = here

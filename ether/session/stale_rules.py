@@ -18,7 +18,7 @@ from ether.protocol.presence import LIVES, Announcement, State
 _ALIVE = LIVES
 
 
-class Orphans(NamedTuple):
+class StaleEntries(NamedTuple):
     """Instances without a keeper: those that may still run, and those of which only the announcement is left."""
 
     dying: tuple[Announcement, ...] = ()
@@ -35,11 +35,11 @@ def keepers_among(members: Iterable[Announcement]) -> frozenset[str]:
 
 def find_orphans(
     members: Iterable[Announcement], keepers: Collection[str], program: str, kept: Collection[str]
-) -> Orphans:
+) -> StaleEntries:
     """Who of the members has no keeper. `program` is who asks, `kept` the instances that it keeps itself: what else
     names it as its keeper was started by an earlier program of that name."""
     orphans = [member for member in members if member.kind == "instance" and _is_orphan(member, keepers, program, kept)]
-    return Orphans(
+    return StaleEntries(
         tuple(member for member in orphans if member.state in _ALIVE),
         tuple(member for member in orphans if member.state not in _ALIVE),
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from ether.errors import MarkError
 from ether.spec.hints import resolved_hints
-from ether.spec.wrapping import SETTER, Property
+from ether.spec.wrapping import SETTER, PropertySpec
 
 
 def readable(cls: type, name: str) -> Callable[[object], Callable[[], Any]]:
@@ -48,7 +48,7 @@ def settable(cls: type, name: str) -> Callable[[object], Callable[[Any], None]]:
     return of
 
 
-def check_property(cls: type, wanted: Property, obj: object) -> None:
+def check_property(cls: type, wanted: PropertySpec, obj: object) -> None:
     """Raises `MarkError` where the object has no such property, or none that can be set."""
     static = inspect.getattr_static(cls, wanted.name, None)
     where = f"the registry names the property {wanted.name!r} of {cls.__module__}.{cls.__qualname__}"

@@ -16,7 +16,7 @@ from typing import Any
 from ether.errors import MarkError
 from ether.spec.accessors import readable, settable
 from ether.spec.marks import Mark, MarkKind, marks_of, underlying
-from ether.spec.wrapping import NO_CARE, NO_LIMIT, SETTER, Care, Limit, Property, Wrapping
+from ether.spec.wrapping import NO_CARE, NO_LIMIT, SETTER, Care, Limit, PropertySpec, Wrapping
 
 _WITH_TOPIC = (MarkKind.PUB, MarkKind.SUB, MarkKind.SYNC)
 
@@ -70,7 +70,7 @@ class ClassSpec:
     name: str
     class_path: str
     methods: tuple[MethodSpec, ...]
-    properties: tuple[Property, ...] = ()
+    properties: tuple[PropertySpec, ...] = ()
     care: Care = NO_CARE
 
     def with_mark(self, kind: MarkKind) -> tuple[MethodSpec, ...]:
@@ -103,7 +103,7 @@ def describe_wrapped(cls: type, wrapping: Wrapping) -> ClassSpec:
     return ClassSpec(cls.__name__, class_path_of(cls), tuple(methods), properties, wrapping.care)
 
 
-def _accessors(cls: type, wanted: Property) -> Iterator[MethodSpec]:
+def _accessors(cls: type, wanted: PropertySpec) -> Iterator[MethodSpec]:
     """A property's reader and setter, as methods."""
     if wanted.reader:
         marks = tuple(_with_topic(mark, f"{cls.__name__}.{wanted.name}") for mark in wanted.reader)

@@ -147,7 +147,7 @@ def planned(calls: Any) -> tuple[PlannedCall, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Property:
+class PropertySpec:
     """One property of a driver: the marks of its reader and of its setter, empty where it has none."""
 
     name: str
@@ -156,7 +156,7 @@ class Property:
     limit: Limit
 
     @classmethod
-    def from_options(cls, name: str, options: Mapping[str, Any]) -> Property:
+    def from_options(cls, name: str, options: Mapping[str, Any]) -> PropertySpec:
         """As the registry writes it."""
         get, put = options.get("get"), options.get("set")
         reader: list[Mark] = [] if get is None else [Mark(MarkKind.GET)]
@@ -174,7 +174,7 @@ class Wrapping:
 
     marks: Mapping[str, tuple[Mark, ...]] = field(default_factory=dict)
     limits: Mapping[str, Mapping[str, Limit]] = field(default_factory=dict)
-    properties: Mapping[str, Property] = field(default_factory=dict)
+    properties: Mapping[str, PropertySpec] = field(default_factory=dict)
     care: Care = field(default_factory=Care)
 
     def over(self, other: Wrapping) -> Wrapping:

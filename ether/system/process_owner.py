@@ -1,6 +1,6 @@
 """Whose run it is: recorded with its beginning, so that whoever finds it without an end knows whether it still goes on.
 
-The trap: a process id says something only where it was given out (see `ether.system.processes.Place`).
+The trap: a process id says something only where it was given out (see `ether.system.processes.ProcessPlace`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Does a process still run, and is it the one that was meant? A process id alone does not say: ids are used again.
 
 `birth_of()` says when a process began, where the system tells (Linux); elsewhere it is None and only the id counts. The
-trap: an id means something only where it was given out. `Place` says where: another machine, another boot or another
+trap: an id means something only where it was given out. `ProcessPlace` says where: another machine, another boot or another
 container count their processes by themselves.
 """
 
@@ -13,7 +13,7 @@ import sys
 from typing import NamedTuple
 
 
-class Place(NamedTuple):
+class ProcessPlace(NamedTuple):
     """Where a process id is valid: machine, boot, and process namespace; the last two empty where unknown."""
 
     host: str
@@ -21,9 +21,11 @@ class Place(NamedTuple):
     namespace: str
 
 
-def this_place() -> Place:
+def this_place() -> ProcessPlace:
     """Where this process runs."""
-    return Place(socket.gethostname(), _first_line("/proc/sys/kernel/random/boot_id"), _link("/proc/self/ns/pid"))
+    return ProcessPlace(
+        socket.gethostname(), _first_line("/proc/sys/kernel/random/boot_id"), _link("/proc/self/ns/pid")
+    )
 
 
 def birth_of(pid: int) -> str | None:

@@ -67,7 +67,7 @@ class File(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ServicePlan:
     """What an installation does: files, then commands."""
 
     service: Service
@@ -185,7 +185,7 @@ def plan(
     user: str | None = None,
     writes: Sequence[Path] = (),
     machine: Machine | None = None,
-) -> Plan:
+) -> ServicePlan:
     """Everything that `install` would do; nothing is changed. Raises `ServiceFailed` for what cannot be a service."""
     machine = machine or Machine.here(scope)
     file = None if file is None else Path(os.path.abspath(file))
@@ -206,10 +206,10 @@ def plan(
     sysusers = machine.places.sysusers if user is None else None
     if sysusers is not None:
         others[sysusers] = File(_SYSUSERS)
-    return Plan(service, machine.places.units, {**others, **units}, _commands(service, machine, sysusers))
+    return ServicePlan(service, machine.places.units, {**others, **units}, _commands(service, machine, sysusers))
 
 
-def install(planned: Plan, machine: Machine | None = None) -> ServiceStatus:
+def install(planned: ServicePlan, machine: Machine | None = None) -> ServiceStatus:
     """Write the files, start the service, wait until it is ready. Again is fine: it then runs with the new files."""
     machine = machine or Machine.here(planned.service.scope)
     _check_file(planned.service)

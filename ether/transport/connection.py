@@ -40,9 +40,9 @@ from ether.transport.endpoint import Endpoint
 from ether.transport.mqtt import ConnectionLost, MqttWire, VersionRefused
 from ether.transport.mqtt_versions import SIBLINGS, Version
 from ether.transport.names import check_filter, packed_topic
-from ether.transport.packets import MAX_PACKET_BYTES, Batch, pubacks, publish_head
-from ether.transport.receive_queue import Inbox
-from ether.transport.send_queue import Outbox
+from ether.transport.packets import MAX_PACKET_BYTES, PacketBatch, pubacks, publish_head
+from ether.transport.receive_queue import ReceiveQueue
+from ether.transport.send_queue import SendQueue
 from ether.transport.sockets import Waker
 from ether.transport.subscriptions import Subscriptions
 
@@ -85,7 +85,7 @@ class NetworkTransport(Transport):
         self._max_packet_bytes = self._own_limit
         self._candidates = [SIBLINGS[protocol]] if protocol else list(SIBLINGS.values())
         self._version: Version | None = None
-        self._inbox, self._outbox, self._subscriptions = Inbox(), Outbox(), Subscriptions()
+        self._inbox, self._outbox, self._subscriptions = ReceiveQueue(), SendQueue(), Subscriptions()
         self._waker = Waker()
         self._wire: MqttWire | None = None
         self._thread: Thread | None = None
@@ -265,7 +265,7 @@ class NetworkTransport(Transport):
             level = logging.WARNING if isinstance(error, NotAuthorized | VersionRefused) else logging.INFO
             logger.log(level, "still trying to reconnect: %s", error)
 
-    def on_batch(self, batch: Batch) -> None:
+    def on_batch(self, batch: PacketBatch) -> None:
         """What one read brought (called by the wire)."""
         if batch.acknowledged:
             self._outbox.acknowledged(batch.acknowledged)

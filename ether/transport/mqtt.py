@@ -30,8 +30,8 @@ from ether.errors import BrokerUnreachable, NotAuthorized
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.transport.mqtt_versions import Version
-from ether.transport.packets import LARGE_BYTES, Batch, Malformed, PacketReader
-from ether.transport.send_queue import LinkDown, Outbox, Publication
+from ether.transport.packets import LARGE_BYTES, MalformedFrame, PacketBatch, PacketReader
+from ether.transport.send_queue import LinkDown, Publication, SendQueue
 from ether.transport.sockets import ByteStream, Waker, open_socket, wait_on
 
 READ_BYTES = 65_536  # recv(262144) costs mmap, mremap and munmap for each call
@@ -65,7 +65,7 @@ class VersionRefused(Exception):
 class Owner(Protocol):
     """Who gets what a connection brings, on the network thread."""
 
-    def on_batch(self, batch: Batch) -> None: ...
+    def on_batch(self, batch: PacketBatch) -> None: ...
     def on_suback(self, packet_id: int, reasons: Sequence[int]) -> None: ...
     def on_unsuback(self, packet_id: int) -> None: ...
 
@@ -73,7 +73,7 @@ class Owner(Protocol):
 class _Nobody:
     """The owner of a connection that is being left."""
 
-    def on_batch(self, batch: Batch) -> None: ...
+    def on_batch(self, batch: PacketBatch) -> None: ...
     def on_suback(self, packet_id: int, reasons: Sequence[int]) -> None: ...
     def on_unsuback(self, packet_id: int) -> None: ...
 
@@ -83,7 +83,7 @@ class MqttWire(Client):
 
     def __init__(
         self, endpoint: Endpoint, client_id: str, version: Version, will: Will | None, *,
-        outbox: Outbox, owner: Owner, waker: Waker,
+        outbox: SendQueue, owner: Owner, waker: Waker,
     ) -> None:  # fmt: skip
         super().__init__(
             CallbackAPIVersion.VERSION2,
@@ -236,7 +236,7 @@ class MqttWire(Client):
                 batch = self._wire_reader.filled(count)
         except BlockingIOError:
             return
-        except Malformed as error:
+        except MalformedFrame as error:
             raise ConnectionLost(f"the broker sent {error}") from error
         if not count:
             raise ConnectionLost("the broker closed the connection")
@@ -255,7 +255,7 @@ class MqttWire(Client):
             packet = self._in_packet
             packet["command"], packet["packet"], packet["remaining_length"] = first, bytearray(body), len(body)
             code = self._packet_handle()
-        except (MalformedPacket, Malformed) as error:
+        except (MalformedPacket, MalformedFrame) as error:
             raise ConnectionLost(f"the broker sent a malformed packet: {error}") from error
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
             self.fail(f"protocol error {int(code)}")

@@ -19,7 +19,7 @@ from ether.errors import UnsupportedFeature
 from ether.transport.base import ProtocolVersion
 from ether.transport.packets import (
     MAX_PACKET_BYTES,
-    Malformed,
+    MalformedFrame,
     find_property,
     packed_length,
     read_length,
@@ -98,7 +98,7 @@ class V5(Version):
             return b"", at + 1
         length, start = read_length(packet, at)
         if start < 0 or start + length > stop:
-            raise Malformed("properties that reach beyond their packet")
+            raise MalformedFrame("properties that reach beyond their packet")
         return bytes(packet[start : start + length]), start + length
 
     def readable_connack(self, body: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 `PacketReader` takes what a socket gave and answers with everything complete in it, so that one wake-up
 handles all packets of one read. Other packets are handed on unread: the engine knows them. The trap: a packet
-that declares more bytes than it has is never guessed at; it raises `Malformed`, and the connection must be
+that declares more bytes than it has is never guessed at; it raises `MalformedFrame`, and the connection must be
 dropped, because from there on nobody knows where the next packet begins.
 """
 
@@ -25,7 +25,7 @@ _FIXED_SIZES = {0x24: 1, 0x25: 1, 0x28: 1, 0x29: 1, 0x2A: 1, 0x13: 2, 0x21: 2, 0
 logger = logging.getLogger("Ether.transport")
 
 
-class Malformed(Exception):
+class MalformedFrame(Exception):
     """Bytes that are not MQTT."""
 
 
@@ -53,7 +53,7 @@ def read_length(packet: bytes | bytearray | memoryview, at: int) -> tuple[int, i
             return value, position + 1
         shift += 7
     if len(packet) >= at + 4:
-        raise Malformed("a length of more than four bytes")
+        raise MalformedFrame("a length of more than four bytes")
     return 0, -1
 
 
@@ -89,7 +89,7 @@ def pubacks(packet_ids: list[bytes]) -> bytes:
 
 
 @dataclass(slots=True)
-class Batch:
+class PacketBatch:
     """What one read brought: messages, the ids to acknowledge, acknowledgements of ours, and other
     packets."""
 
@@ -113,18 +113,18 @@ class PacketReader:
         """Where the next bytes must be read into, while a large packet is under way; else None."""
         return memoryview(self._large)[self._large_filled :] if self._large else None
 
-    def filled(self, count: int) -> Batch:
+    def filled(self, count: int) -> PacketBatch:
         """`count` bytes were read into `space()`."""
-        batch = Batch()
+        batch = PacketBatch()
         self._large_filled += count
         if self._large_filled == len(self._large):
             body, self._large = self._large, bytearray()
             self._handle(batch, self._large_first, body, 0, len(body))
         return batch
 
-    def feed(self, data: bytes) -> Batch:
+    def feed(self, data: bytes) -> PacketBatch:
         """Everything complete in `data` and what was left over before."""
-        batch = Batch()
+        batch = PacketBatch()
         if self._rest:
             data = self._rest + data
         at, end = 0, len(data)
@@ -156,30 +156,30 @@ class PacketReader:
 
     def _begin_large(self, first: int, length: int, begun: bytes) -> None:
         if first & 0xF0 != _PUBLISH:  # nothing else is large: no room for what cannot be right
-            raise Malformed(f"a packet of type {first >> 4} that declares {length:,} bytes")
+            raise MalformedFrame(f"a packet of type {first >> 4} that declares {length:,} bytes")
         self._large = bytearray(length)
         self._large[: len(begun)] = begun
         self._large_first, self._large_filled = first, len(begun)
 
-    def _handle(self, batch: Batch, first: int, data: bytes | bytearray, start: int, stop: int) -> None:
+    def _handle(self, batch: PacketBatch, first: int, data: bytes | bytearray, start: int, stop: int) -> None:
         kind = first & 0xF0
         if kind == _PUBLISH:
             self._publish(batch, first, data, start, stop)
         elif kind == _PUBACK:
             if stop - start < 2:
-                raise Malformed("a PUBACK without packet id")
+                raise MalformedFrame("a PUBACK without packet id")
             reason = data[start + 2] if stop - start > 2 else 0
             batch.acknowledged.append((data[start] << 8 | data[start + 1], reason))
         else:
             batch.others.append((first, bytes(data[start:stop])))
 
-    def _publish(self, batch: Batch, first: int, data: bytes | bytearray, start: int, stop: int) -> None:
+    def _publish(self, batch: PacketBatch, first: int, data: bytes | bytearray, start: int, stop: int) -> None:
         qos = first >> 1 & 3
         at = start + 2
         topic_end = at + (data[start] << 8 | data[start + 1]) if at <= stop else stop + 1
         payload_start = topic_end + 2 if qos else topic_end
         if payload_start > stop or qos > 1:
-            raise Malformed("a PUBLISH that contradicts its own lengths, or of QoS 2")
+            raise MalformedFrame("a PUBLISH that contradicts its own lengths, or of QoS 2")
         properties, payload_start = self._split_properties(data, payload_start, stop)
         if qos:
             batch.to_acknowledge.append(bytes(data[topic_end : topic_end + 2]))

@@ -27,7 +27,7 @@ logger = logging.getLogger("Ether.transport")
 Item = Delivery | ConnectionUp | ConnectionDown
 
 
-class Inbox:
+class ReceiveQueue:
     """Filled by one network thread, emptied by any number of readers."""
 
     def __init__(self) -> None:

@@ -52,7 +52,7 @@ class LinkDown(Exception):
     """The connection was lost while a packet was being written."""
 
 
-class Link(Protocol):
+class SendLink(Protocol):
     """The writing half of a connection."""
 
     def send_locked(self, data: bytes, owner: Publication | None = None) -> bool:
@@ -60,7 +60,7 @@ class Link(Protocol):
         `LinkDown`."""
 
     def wake_locked(self) -> None:
-        """Have the network thread call `Outbox.send_left()` as soon as it gets its turn."""
+        """Have the network thread call `SendQueue.send_left()` as soon as it gets its turn."""
 
     @property
     def congested(self) -> bool:
@@ -147,7 +147,7 @@ class Publication(Receipt):
             self._event.set()
 
 
-class Outbox:
+class SendQueue:
     """The bounded queue between publishers and one connection at a time."""
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ class Outbox:
         self._waiting: deque[Publication] = deque()
         self._inflight: dict[int, Publication] = {}
         self._count = self._bytes = 0
-        self._link: Link | None = None
+        self._link: SendLink | None = None
         self._window = 1
         self._last_id = 0
         self._reserved: set[int] = set()
@@ -238,7 +238,7 @@ class Outbox:
 
     # the connection
 
-    def attach(self, link: Link, window: int, max_packet_bytes: int) -> None:
+    def attach(self, link: SendLink, window: int, max_packet_bytes: int) -> None:
         """A connection is up: send everything unacknowledged again, in order, then the rest."""
         with self.lock:
             for publication in self._inflight.values():
@@ -301,7 +301,7 @@ class Outbox:
             for callback in due:
                 callback()
 
-    def _fill_locked(self, link: Link) -> None:
+    def _fill_locked(self, link: SendLink) -> None:
         """Send what the window allows; small packets together, because each write costs a system call."""
         self.left = False
         small: list[bytes] = []
@@ -344,7 +344,7 @@ class Outbox:
         with self.lock:
             self._reserved.discard(packet_id)
 
-    def _keep_locked(self, link: Link, topic: str, payload_bytes: int) -> Publication:
+    def _keep_locked(self, link: SendLink, topic: str, payload_bytes: int) -> Publication:
         """The receipt of a message that the socket did not take; an empty packet with an owner marks its
         end."""
         publication = Publication(self.lock, topic, b"", b"", b"")

@@ -30,7 +30,7 @@ class Asker(Protocol):
     def ask_unsubscribe(self, filters: Sequence[str]) -> int: ...
 
 
-class Request:
+class SubscribeRequest:
     """One call of `subscribe()` or `unsubscribe()` that waits; `refused` maps filters to reasons once it is
     answered."""
 
@@ -55,17 +55,17 @@ class Subscriptions:
         self._wanted: dict[str, int] = {}
         self._confirmed: set[str] = set()
         self._asker: Asker | None = None
-        self._open: dict[Request, int | None] = {}  # subscribe requests and the packet that carries each
-        self._leaving: dict[int, Request] = {}
+        self._open: dict[SubscribeRequest, int | None] = {}  # subscribe requests and the packet that carries each
+        self._leaving: dict[int, SubscribeRequest] = {}
         self._asked: dict[int, tuple[str, ...]] = {}
         self._revoked: list[str] = []
         self._closed = False
 
     # callers
 
-    def ask(self, filters: Sequence[str], qos: int) -> Request:
+    def ask(self, filters: Sequence[str], qos: int) -> SubscribeRequest:
         """Want these filters; the request is answered by this connection or a later one."""
-        request = Request(filters)
+        request = SubscribeRequest(filters)
         with self._lock:
             for topic_filter in request.filters:
                 self._wanted[topic_filter] = qos
@@ -76,12 +76,12 @@ class Subscriptions:
                 self._send(self._asker, request)
         return request
 
-    def _send(self, asker: Asker, request: Request) -> None:
+    def _send(self, asker: Asker, request: SubscribeRequest) -> None:
         packet_id = asker.ask_subscribe([(name, self._wanted[name]) for name in request.filters])
         self._open[request] = packet_id
         self._asked[packet_id] = request.filters
 
-    def withdraw(self, request: Request, filters: Sequence[str]) -> None:
+    def withdraw(self, request: SubscribeRequest, filters: Sequence[str]) -> None:
         """The request failed: forget those of its filters that were never confirmed."""
         with self._lock:
             self._open.pop(request, None)
@@ -89,9 +89,9 @@ class Subscriptions:
                 if topic_filter not in self._confirmed:
                     self._wanted.pop(topic_filter, None)
 
-    def ask_to_leave(self, filters: Sequence[str]) -> Request:
+    def ask_to_leave(self, filters: Sequence[str]) -> SubscribeRequest:
         """Want these filters no more; answered at once where there is no connection to tell."""
-        request = Request(filters)
+        request = SubscribeRequest(filters)
         with self._lock:
             for topic_filter in request.filters:
                 self._wanted.pop(topic_filter, None)

@@ -18,7 +18,7 @@ from typing import Any
 
 from websockets.frames import OP_BINARY, OP_CLOSE, OP_CONT, OP_PING, OP_PONG, OP_TEXT, Frame, Opcode
 
-from ether.transport.packets import Malformed
+from ether.transport.packets import MalformedFrame
 from ether.transport.sockets import ByteStream, Waker, wait_on
 
 _FRAME_BYTES = 65_536  # the largest frame that is sent: brokers need not collect more, and pongs wait for no more
@@ -90,15 +90,15 @@ class FrameReader:
     def _check(self, first: int, second: int) -> None:
         opcode = first & 0xF
         if first & _RESERVED or opcode not in (OP_CONT, OP_TEXT, OP_BINARY, OP_CLOSE, OP_PING, OP_PONG):
-            raise Malformed("a WebSocket frame of an unknown kind")
+            raise MalformedFrame("a WebSocket frame of an unknown kind")
         if second & _MASKED:
-            raise Malformed("a masked WebSocket frame, as only clients do")
+            raise MalformedFrame("a masked WebSocket frame, as only clients do")
         if opcode & 0x8 and (not first & _FIN or second > _LARGEST_CONTROL):
-            raise Malformed("a WebSocket control frame that is too large or in pieces")
+            raise MalformedFrame("a WebSocket control frame that is too large or in pieces")
         if opcode == OP_TEXT:
-            raise Malformed("text over the WebSocket, where MQTT is binary")
+            raise MalformedFrame("text over the WebSocket, where MQTT is binary")
         if not opcode & 0x8 and (opcode == OP_CONT) != self._fragmented:
-            raise Malformed("the pieces of a WebSocket message out of order")
+            raise MalformedFrame("the pieces of a WebSocket message out of order")
 
 
 class WebSocket:

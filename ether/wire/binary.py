@@ -25,7 +25,7 @@ from typing import Any
 from ether.errors import DecodeError
 from ether.wire import arrays
 from ether.wire.json_text import dumps, loads
-from ether.wire.values import Part
+from ether.wire.values import BodyPart
 
 CONTENT_TYPE = "application/vnd.ether.binary"
 MAGIC = b"\x93ETH"
@@ -34,7 +34,7 @@ _VERSION, _RESERVED = 1, b"\0\0\0"
 _ALIGNMENT = 8
 
 
-def join(body: bytes, parts: Sequence[Part], headers: bytes = b"") -> bytes:
+def join(body: bytes, parts: Sequence[BodyPart], headers: bytes = b"") -> bytes:
     """The bytes of a binary body. `body` is the value's JSON text, `headers` the JSON text of Ether's
     headers, or empty where they travel as properties."""
     listed = dumps([{"path": p.path, "kind": p.kind, "length": len(p.data), **p.facts} for p in parts])

@@ -38,7 +38,7 @@ Path = tuple[Key, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BodyPart:
     """A piece of a value that JSON cannot carry. `path` leads to its place, which holds a null in the JSON
     text; `facts` is what a reader needs beside the bytes."""
 
@@ -48,7 +48,7 @@ class Part:
     data: bytes | memoryview
 
 
-def flatten(value: object) -> tuple[bytes, list[Part]]:
+def flatten(value: object) -> tuple[bytes, list[BodyPart]]:
     """The JSON text of a value, and its parts; raises `EncodeError`."""
     try:
         if _is_plain(value, 1):
@@ -63,7 +63,7 @@ def flatten(value: object) -> tuple[bytes, list[Part]]:
     return _flatten_slowly(value)
 
 
-def _flatten_slowly(value: object) -> tuple[bytes, list[Part]]:
+def _flatten_slowly(value: object) -> tuple[bytes, list[BodyPart]]:
     walk = _Walk()
     try:
         converted = walk.convert(value)
@@ -103,7 +103,7 @@ class _Walk:
     """One pass over one value, which remembers where it stands."""
 
     def __init__(self) -> None:
-        self.parts: list[Part] = []
+        self.parts: list[BodyPart] = []
         self._path: list[Key] = []
         self._open: list[object] = []  # the containers around, outermost first
 
@@ -197,7 +197,7 @@ class _Walk:
 
     def part(self, kind: str, facts: dict[str, object], data: bytes | memoryview) -> None:
         """Note a part at the place where the walk stands; None is what stands there in the JSON."""
-        self.parts.append(Part(tuple(self._path), kind, facts, data))
+        self.parts.append(BodyPart(tuple(self._path), kind, facts, data))
 
     def scalar(self, value: object) -> object:
         """A NumPy scalar: its Python number where there is one."""

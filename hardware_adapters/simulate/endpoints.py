@@ -24,7 +24,7 @@ _JOIN_S = 5.0
 _CATCH_UP = 1000
 
 
-class Endpoint(Protocol):
+class SimulatedEndpoint(Protocol):
     """A place at which an instrument is plugged in, or not."""
 
     @property
@@ -175,11 +175,11 @@ class PtyEndpoint:
 
     @property
     def port(self) -> str:
-        """See `Endpoint`."""
+        """See `SimulatedEndpoint`."""
         return str(self._link)
 
     def plug(self, instrument: SimulatedInstrument) -> None:
-        """See `Endpoint`."""
+        """See `SimulatedEndpoint`."""
         with self._guard:
             self.unplug()
             self._served = _ServedPty(instrument.name, instrument)
@@ -187,7 +187,7 @@ class PtyEndpoint:
             self._link.symlink_to(self._served.device)
 
     def unplug(self) -> None:
-        """See `Endpoint`."""
+        """See `SimulatedEndpoint`."""
         with self._guard:
             self._link.unlink(missing_ok=True)
             if self._served is not None:
@@ -195,7 +195,7 @@ class PtyEndpoint:
                 self._served = None
 
     def tick(self) -> None:
-        """See `Endpoint`."""
+        """See `SimulatedEndpoint`."""
         with self._guard:
             if self._served is not None:
                 self._served.tick()
@@ -260,25 +260,25 @@ class SocketEndpoint:
 
     @property
     def port(self) -> str:
-        """See `Endpoint`."""
+        """See `SimulatedEndpoint`."""
         return f"socket://127.0.0.1:{self.number}"
 
     def plug(self, instrument: SimulatedInstrument) -> None:
-        """See `Endpoint`."""
+        """See `SimulatedEndpoint`."""
         with self._guard:
             self.unplug()
             self._served = _ServedSocket(instrument.name, instrument, self.number)
             self._served.start()
 
     def unplug(self) -> None:
-        """See `Endpoint`."""
+        """See `SimulatedEndpoint`."""
         with self._guard:
             if self._served is not None:
                 self._served.stop()
                 self._served = None
 
     def tick(self) -> None:
-        """See `Endpoint`."""
+        """See `SimulatedEndpoint`."""
         with self._guard:
             if self._served is not None:
                 self._served.tick()

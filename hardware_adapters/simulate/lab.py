@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from hardware_adapters.simulate.clock import Clock, ScaledClock
 from hardware_adapters.simulate.description import InstrumentPart, LabDescription, LabError, read_description
-from hardware_adapters.simulate.endpoints import Endpoint, PtyEndpoint, SocketEndpoint
+from hardware_adapters.simulate.endpoints import PtyEndpoint, SimulatedEndpoint, SocketEndpoint
 from hardware_adapters.simulate.faults import Fault, FaultName, Faults
 from hardware_adapters.simulate.instrument import SimulatedInstrument
 from hardware_adapters.simulate.world import World
@@ -56,7 +56,7 @@ class SimulatedLab:
             raise LabError(f"wiring: {error}", ("wiring",)) from error
         self._own_folder: tempfile.TemporaryDirectory[str] | None = None
         self._folder = folder
-        self._endpoints: dict[str, Endpoint] = {}
+        self._endpoints: dict[str, SimulatedEndpoint] = {}
         self._at: dict[str, str] = {}  # which instrument is plugged in at whose place
         self._pulled: dict[str, str] = {}  # by a fault, and where it goes back to
         self._bench: VisaBench | None = None
@@ -206,14 +206,14 @@ class SimulatedLab:
             return value
         return self.resource(twins[value]) if "::" in value else self.port(twins[value])
 
-    def _endpoint(self, name: str, part: InstrumentPart) -> Endpoint:
+    def _endpoint(self, name: str, part: InstrumentPart) -> SimulatedEndpoint:
         over_network = part.twin_of is not None and part.twin_of.upper().startswith(("TCPIP", "SOCKET://"))
         if part.reached_by == "socket" or over_network or os.name != "posix":
             return SocketEndpoint()
         assert self._folder is not None
         return PtyEndpoint(self._folder / name)
 
-    def _endpoint_of(self, name: str) -> Endpoint:
+    def _endpoint_of(self, name: str) -> SimulatedEndpoint:
         if name not in self._endpoints:
             raise KeyError(f"there is no instrument {name!r} in this lab; there are: {', '.join(self._endpoints)}")
         return self._endpoints[name]

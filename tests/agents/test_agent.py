@@ -19,7 +19,7 @@ from running_brokers import RunningBroker, engines, mosquitto_missing, running_b
 from ether import Ether
 from ether.agents.allowed import ClassNotAllowed, Roots, read_roots, roots_of
 from ether.errors import ConfigError, StartFailed
-from ether.protocol.clock_offset import Clock
+from ether.protocol.clock_offset import OffsetEstimator
 from ether.system.health import hottest_c, read_health
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
@@ -525,7 +525,7 @@ def test_a_machine_tells_what_it_can(tmp_path: Path) -> None:
 
 
 def test_of_the_answers_about_the_clock_the_quickest_counts() -> None:
-    clock = Clock()
+    clock = OffsetEstimator()
     assert clock.offset() is None
     clock.note(100.0, 97.0, 104.0)  # a slow one: 5 s ahead, give or take 2
     clock.note(200.0, 197.05, 200.1)

@@ -14,13 +14,13 @@ from running_brokers import write_settings
 
 from broker import settings as settings_module
 from broker.core import client_queue as outbox_module
-from broker.core.client_queue import WINDOW, Outbox
+from broker.core.client_queue import WINDOW, ClientQueue
 from broker.core.exchange import Exchange
 from broker.engines.amqtt_engine import require_tested
 from broker.engines.mosquitto_config import configuration, password_line
 from broker.failures import BrokerFailure, EngineMissing, ExitCode, SettingsRefused
-from broker.wire.packets import Malformed, Message, decoded_topic, subscribe, unsubscribe
-from broker.wire.topics import Subscriptions, is_valid_filter, matches
+from broker.wire.packets import MalformedPacket, PublishPacket, decoded_topic, subscribe, unsubscribe
+from broker.wire.topics import SubscriptionTable, is_valid_filter, matches
 
 GOOD = {"username": "u", "password": "p"}
 
@@ -142,7 +142,7 @@ def test_nobody_enters_a_mosquitto_without_a_password(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_wildcards(text: str, topic: str, heard: bool) -> None:
     assert matches(text.split("/"), topic.split("/")) is heard
-    subscriptions: Subscriptions[str] = Subscriptions()
+    subscriptions: SubscriptionTable[str] = SubscriptionTable()
     subscriptions.add(text, "client", 1)
     assert (subscriptions.heard_by(topic.encode()) == [("client", 1)]) is heard
 
@@ -153,7 +153,7 @@ def test_filters_that_are_not_granted(text: str) -> None:
 
 
 def test_a_changed_subscription_is_noticed_by_what_was_looked_up() -> None:
-    subscriptions: Subscriptions[str] = Subscriptions()
+    subscriptions: SubscriptionTable[str] = SubscriptionTable()
     assert subscriptions.heard_by(b"a") == []
     subscriptions.add("a", "one", 0)
     subscriptions.add("+", "one", 1)
@@ -165,7 +165,7 @@ def test_a_changed_subscription_is_noticed_by_what_was_looked_up() -> None:
     assert subscriptions.heard_by(b"a") == []
 
 
-def drained(outbox: Outbox) -> bytes:
+def drained(outbox: ClientQueue) -> bytes:
     data = b""
     while batch := outbox.batch():
         data += batch
@@ -173,11 +173,11 @@ def drained(outbox: Outbox) -> bytes:
 
 
 def test_the_outbox_counts_to_zero_again() -> None:
-    outbox, rng = Outbox(), random.Random(7)
+    outbox, rng = ClientQueue(), random.Random(7)
     waiting = 0
     for _ in range(2_000):
         if rng.random() < 0.5:
-            assert outbox.put(Message(b"t", b"x" * rng.randrange(300), 1))
+            assert outbox.put(PublishPacket(b"t", b"x" * rng.randrange(300), 1))
             waiting += 1
         else:
             assert outbox.put_frame(b"x" * rng.randrange(1, 300))
@@ -192,7 +192,7 @@ def test_the_outbox_counts_to_zero_again() -> None:
 
 
 def test_a_large_frame_leaves_in_pieces_and_in_order() -> None:
-    outbox, large = Outbox(), os.urandom(1_500_000)
+    outbox, large = ClientQueue(), os.urandom(1_500_000)
     for frame in (b"before", large, b"after"):
         outbox.put_frame(frame)
     batches = []
@@ -204,9 +204,9 @@ def test_a_large_frame_leaves_in_pieces_and_in_order() -> None:
 
 def test_one_message_alone_is_never_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_module, "LIMIT_BYTES", 1_000)
-    outbox = Outbox()
-    assert outbox.put(Message(b"t", b"x" * 5_000, 1))
-    assert not outbox.put(Message(b"t", b"x", 1))
+    outbox = ClientQueue()
+    assert outbox.put(PublishPacket(b"t", b"x" * 5_000, 1))
+    assert not outbox.put(PublishPacket(b"t", b"x", 1))
 
 
 class Listener:
@@ -231,21 +231,21 @@ def test_a_client_that_is_away_too_long_loses_its_session_loudly(monkeypatch: py
     exchange.subscribe(session, [("t", 1)])
     exchange.close(session, with_will=False)
     for _ in range(20):
-        exchange.publish(Message(b"t", b"x" * 1_000, 1), retain=False)
+        exchange.publish(PublishPacket(b"t", b"x" * 1_000, 1), retain=False)
     assert len(warnings) == 1
     assert "'away'" in warnings[0]
     assert exchange.open("away", False, None, Listener())[1] is False
 
 
 def test_the_window_wraps_around_the_packet_numbers() -> None:
-    outbox = Outbox()
+    outbox = ClientQueue()
     for number in range(1, 70_000):
-        outbox.put(Message(b"t", b"", 1))
+        outbox.put(PublishPacket(b"t", b"", 1))
         drained(outbox)
         outbox.acknowledged((number - 1) % 65_535 + 1)
     assert outbox.bytes == 0
     for _ in range(WINDOW + 5):
-        outbox.put(Message(b"t", b"", 1))
+        outbox.put(PublishPacket(b"t", b"", 1))
     assert drained(outbox).count(b"\x00\x01t") == WINDOW
 
 
@@ -256,5 +256,5 @@ def test_random_bytes_are_malformed_or_mean_something() -> None:
         for parse in (subscribe, unsubscribe, decoded_topic):
             try:
                 parse(body)
-            except Malformed:
+            except MalformedPacket:
                 pass

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ether.calls.durable_journal import CallJournal, Found, Kept, new_call_id
+from ether.calls.durable_journal import CallJournal, JournaledResult, JournalEntry, new_call_id
 from ether.calls.durable_outbox import CallOutbox, SavedCall, files_in
 from ether.errors import StoreFailed
 from ether.wire.codec import Body, decode, encode
@@ -224,10 +224,10 @@ def test_a_call_is_begun_once_and_keeps_its_answer(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "doser.db"
     journal = CallJournal(path, now=lambda: NOW)
     call_id = new_call_id(int(NOW * 1000))
-    assert journal.begin(call_id) is Found.NEW
-    assert journal.begin(call_id) is Found.RUNNING
+    assert journal.begin(call_id) is JournalEntry.NEW
+    assert journal.begin(call_id) is JournalEntry.RUNNING
     journal.finish(call_id, encode([1, 2]), None)
-    kept = Kept(encode([1, 2]), None, NOW)
+    kept = JournaledResult(encode([1, 2]), None, NOW)
     assert journal.begin(call_id) == kept
     identity = journal.id
     journal.close()
@@ -243,9 +243,9 @@ def test_a_call_is_begun_once_and_keeps_its_answer(tmp_path: Path) -> None:
 def test_what_was_not_finished_is_interrupted_in_the_next_life(tmp_path: Path) -> None:
     path, call_id = tmp_path / "doser.db", new_call_id(5)
     first = CallJournal(path)
-    assert first.begin(call_id) is Found.NEW
+    assert first.begin(call_id) is JournalEntry.NEW
     second = CallJournal(path)  # while the first has not let go: it may be frozen
-    assert second.begin(call_id) is Found.INTERRUPTED
+    assert second.begin(call_id) is JournalEntry.INTERRUPTED
     second.close()
     first.close()
 
@@ -274,8 +274,8 @@ def test_the_old_is_forgotten(tmp_path: Path) -> None:
     now[0] += 31 * DAY_S
     journal.close()
     journal = CallJournal(tmp_path / "doser.db", now=lambda: now[0])
-    assert journal.begin(young) is Found.INTERRUPTED
-    assert journal.begin(old) is Found.NEW  # nobody sends it any more: it would be twice as old as that
+    assert journal.begin(young) is JournalEntry.INTERRUPTED
+    assert journal.begin(old) is JournalEntry.NEW  # nobody sends it any more: it would be twice as old as that
     journal.close()
 
 
@@ -284,14 +284,14 @@ def test_what_is_forgotten_by_count_is_refused(tmp_path: Path) -> None:
     journal = CallJournal(path, now=lambda: NOW)
     calls = [new_call_id(1000 + number) for number in range(20)]
     for call_id in calls:
-        assert journal.begin(call_id) is Found.NEW
+        assert journal.begin(call_id) is JournalEntry.NEW
         journal.finish(call_id, encode(None), None)
     journal.close()
     journal = CallJournal(path, now=lambda: NOW, max_calls=10)
     found = [journal.begin(call_id) for call_id in calls]
-    assert found == [Found.FORGOTTEN] * 11 + [Kept(Body(b"", None), None, NOW)] * 9
-    assert journal.begin(new_call_id(999)) is Found.FORGOTTEN
-    assert journal.begin(new_call_id(5000)) is Found.NEW
+    assert found == [JournalEntry.FORGOTTEN] * 11 + [JournaledResult(Body(b"", None), None, NOW)] * 9
+    assert journal.begin(new_call_id(999)) is JournalEntry.FORGOTTEN
+    assert journal.begin(new_call_id(5000)) is JournalEntry.NEW
     journal.close()
 
 
@@ -305,7 +305,11 @@ def test_of_large_answers_the_oldest_are_dropped(tmp_path: Path) -> None:
     journal.close()
     journal = CallJournal(path, now=lambda: NOW, max_answer_bytes=5000)
     found = [journal.begin(call_id) for call_id in calls]
-    assert found == [Kept(None, "ValueError", NOW)] * 6 + [Kept(encode(b"x" * 1000), "ValueError", NOW)] * 4
+    assert (
+        found
+        == [JournaledResult(None, "ValueError", NOW)] * 6
+        + [JournaledResult(encode(b"x" * 1000), "ValueError", NOW)] * 4
+    )
     journal.close()
 
 

@@ -16,7 +16,7 @@ from programs import running, write
 from running_brokers import engines, mosquitto_missing
 
 from ether import Ether
-from ether.calls.lease_rules import LAST_S, Tenancy, Tenant
+from ether.calls.lease_rules import LAST_S, LeaseHolder, LeaseTable
 from ether.errors import (
     EtherError,
     InstanceLeased,
@@ -294,10 +294,10 @@ def test_ps_shows_who_has_it(ether: Ether) -> None:
 
 
 def test_tenancy() -> None:
-    def tenant(key: str) -> Tenant:
-        return Tenant(key, "main", "here", 1, "", 0.0)
+    def tenant(key: str) -> LeaseHolder:
+        return LeaseHolder(key, "main", "here", 1, "", 0.0)
 
-    tenancy = Tenancy()
+    tenancy = LeaseTable()
     assert tenancy.take(tenant("a"), "1", 0.0) is None
     assert tenancy.take(tenant("a"), "2", 0.0) is None
     assert tenancy.take(tenant("b"), "3", 0.0) == tenant("a")

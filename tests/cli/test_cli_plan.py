@@ -15,7 +15,7 @@ from command_line import Done, ether
 
 from ether.cli.main import main
 from ether.config import load_config
-from ether.runs.plan.call_rules import Fault, Member
+from ether.runs.plan.call_rules import Member, PlanFault
 from ether.runs.plan.plan_rules import conditions_at, run_faults, trial_count
 
 PARTS = '''
@@ -355,7 +355,7 @@ def test_nothing_is_said_of_topics_where_a_class_cannot_be_looked_at() -> None:
     place = ("plan", "r")
     unknown = {"a": Member("a", ("instances", "a"))}
     assert run_faults(config.plan["r"], place, unknown, None) == []
-    assert [type(fault) for fault in run_faults(config.plan["r"], place, {}, None)] == [Fault, Fault]
+    assert [type(fault) for fault in run_faults(config.plan["r"], place, {}, None)] == [PlanFault, PlanFault]
 
 
 def test_a_grid_of_ten_million_trials_is_checked_value_by_value() -> None:

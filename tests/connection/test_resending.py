@@ -13,7 +13,7 @@ from running_brokers import RunningBroker, engines, mosquitto_missing, running_b
 
 from ether.connection.assembly import make_link
 from ether.connection.link import Link
-from ether.protocol.retransmit_buffer import History
+from ether.protocol.retransmit_buffer import RetransmitBuffer
 from ether.session.client import Client, Subscription
 from ether.transport.endpoint import Endpoint
 from ether.transport.loopback import LoopbackBroker, LoopbackTransport
@@ -192,7 +192,7 @@ def test_losses_at_qos_0_are_not_made_good_and_not_reported(bench: Bench, caplog
 
 def test_what_is_older_than_the_sender_keeps_is_reported_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     assert bench.sender.resending is not None
-    bench.sender.resending._history = History(count=10)
+    bench.sender.resending._history = RetransmitBuffer(count=10)
     bench.sender.resending._notes.clear()
     with closing(bench.subscribe("a")) as subscription, caplog.at_level(logging.WARNING, "Ether"):
         bench.publish(1, 1)

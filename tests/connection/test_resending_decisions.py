@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ether.protocol.reorder_buffer import ASKS, LONGEST_S, NO_ANSWER, PATIENCE_S, TOO_MUCH, TOO_OLD, Order
+from ether.protocol.reorder_buffer import ASKS, LONGEST_S, NO_ANSWER, PATIENCE_S, TOO_MUCH, TOO_OLD, ReorderBuffer
 from ether.protocol.reorder_row import Gap, Sorted, Verdict
-from ether.protocol.retransmit_buffer import ANSWER_COUNT, Ask, History, Resent, seconds_on_the_way
+from ether.protocol.retransmit_buffer import ANSWER_COUNT, Ask, Resent, RetransmitBuffer, seconds_on_the_way
 from ether.wire.topics import matches
 
 NODE, ME = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
@@ -26,8 +26,8 @@ SLACK_S = 4 * TICK_S
 class Pair:
     """A sender and a receiver, and a network between them that a test may let lose things."""
 
-    history: History = field(default_factory=History)
-    order: Order[tuple[str, int]] = field(default_factory=Order)
+    history: RetransmitBuffer = field(default_factory=RetransmitBuffer)
+    order: ReorderBuffer[tuple[str, int]] = field(default_factory=ReorderBuffer)
     got: list[tuple[str, int]] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     doubtful: list[str] = field(default_factory=list)
@@ -176,7 +176,7 @@ def test_what_was_lost_at_qos_0_is_gone_over_without_a_word() -> None:
 
 
 def test_what_the_sender_no_longer_keeps_is_reported_once() -> None:
-    pair = Pair(history=History(count=3))
+    pair = Pair(history=RetransmitBuffer(count=3))
     pair.send("a")
     for _ in range(9):
         pair.send("a", lost=True)
@@ -188,7 +188,7 @@ def test_what_the_sender_no_longer_keeps_is_reported_once() -> None:
 
 @pytest.mark.parametrize("limits", [{"size": 35}, {"age_s": 0.0035}])
 def test_bytes_and_age_are_limits_too(limits: dict[str, float]) -> None:
-    pair = Pair(history=History(**limits))  # type: ignore[arg-type]
+    pair = Pair(history=RetransmitBuffer(**limits))  # type: ignore[arg-type]
     pair.send("a")
     for _ in range(9):
         pair.send("a", lost=True)
@@ -216,7 +216,7 @@ def test_after_an_outage_everything_since_is_asked_for_also_on_topics_that_were_
 
 def test_what_was_sent_before_the_receiver_listened_is_not_sent_again() -> None:
     pair = Pair()
-    pair.order = Order()
+    pair.order = ReorderBuffer()
     for _ in range(5):
         pair.send("a", lost=True)
     pair.now += 10
@@ -311,7 +311,7 @@ def test_sources_that_do_not_answer_after_an_outage_are_named_once() -> None:
 
 
 def test_more_than_can_be_held_ends_the_waiting() -> None:
-    pair = Pair(order=Order(count=3))
+    pair = Pair(order=ReorderBuffer(count=3))
     pair.send("a")
     pair.send("a", lost=True)
     for _ in range(4):
@@ -508,7 +508,7 @@ STEPS = st.lists(
 def test_whatever_gets_lost_every_number_is_handed_on_in_order_or_reported(
     steps: list[tuple[str, int, bool, str]], keeps: int, holds: int, lost_again: list[bool]
 ) -> None:
-    pair = Pair(history=History(count=keeps), order=Order(count=holds))
+    pair = Pair(history=RetransmitBuffer(count=keeps), order=ReorderBuffer(count=holds))
     losses = deque([*lost_again, *[False] * 100_000])
     pair.send("a")
     pair.send("b")
@@ -525,7 +525,7 @@ def test_whatever_gets_lost_every_number_is_handed_on_in_order_or_reported(
 
 
 def test_what_was_sent_while_the_question_was_on_its_way_counts_as_missed() -> None:
-    history = History()
+    history = RetransmitBuffer()
     history.note("t", 1, b"", b"", 10.0)
     asked_at = 10.5
     ask = Ask("receiver", {}, {"t": 0.6}, {})  # it has listened since 9.9

@@ -17,11 +17,11 @@ from ether.cli.machines.probe import _websocket_check
 from ether.config.broker import EmbeddedBroker as Config
 from ether.connection.deadline import Deadline
 from ether.errors import BrokerFailed, BrokerUnreachable, NotAuthorized, TransportClosed, WrongLabKey
-from ether.launch.broker import EmbeddedBroker, private_folder
+from ether.launch.broker import BrokerProcess, private_folder
 from ether.launch.process_group import make_group
 from ether.security.credentials import Credentials
 from ether.security.lab_key import LabKey, load_key
-from ether.session.discovery.search import Wish, find, look_back, remember
+from ether.session.discovery.search import SearchTarget, find, look_back, remember
 from ether.transport import open_transport
 from ether.transport.endpoint import Endpoint
 
@@ -29,7 +29,7 @@ NEEDS_MOSQUITTO = pytest.mark.skipif(mosquitto_missing is not None, reason=mosqu
 NEEDS_MORE_LOOPBACK = pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no 127.0.0.2 unless told to")
 BESIDE = "127.0.0.2"
 
-Start = Callable[..., EmbeddedBroker]
+Start = Callable[..., BrokerProcess]
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
         monkeypatch.delenv(name, raising=False)
     folder = private_folder()
     group = make_group(folder)
-    started: list[EmbeddedBroker] = []
+    started: list[BrokerProcess] = []
 
-    def start(**settings: object) -> EmbeddedBroker:
-        started.append(EmbeddedBroker(Config(**settings), group, folder))
+    def start(**settings: object) -> BrokerProcess:
+        started.append(BrokerProcess(Config(**settings), group, folder))
         started[-1].wait_ready(15)
         return started[-1]
 
@@ -207,7 +207,7 @@ def test_through_a_websocket_with_the_address_and_the_key(start: Start, tmp_path
         assert found is not None
         assert (found.name, found.host, found.address) == ("bench", "pc1", url)
     remember(found, os.environ)
-    assert look_back(Wish.of(None, None, os.environ, 0)).found[0].url == found.url
+    assert look_back(SearchTarget.of(None, None, os.environ, 0)).found[0].url == found.url
     transport.close()
     with pytest.raises(WrongLabKey, match=rf"{url}"):
         find(broker=url, environment={"HOME": str(tmp_path / "stranger"), "ETHER_KEY": "f" * 32})
@@ -251,7 +251,7 @@ def test_amqtt_says_in_one_sentence_why_not() -> None:
     )
     folder = private_folder()
     group = make_group(folder)
-    broker = EmbeddedBroker(config, group, folder)
+    broker = BrokerProcess(config, group, folder)
     try:
         with pytest.raises(BrokerFailed, match="amqtt engine listens on loopback only"):
             broker.wait_ready(15)
@@ -264,7 +264,7 @@ def test_amqtt_says_in_one_sentence_why_not() -> None:
 def test_a_broker_that_ends_while_one_connects_is_waited_for() -> None:
     folder = private_folder()
     group = make_group(folder)
-    broker = EmbeddedBroker(Config(engine="amqtt"), group, folder)
+    broker = BrokerProcess(Config(engine="amqtt"), group, folder)
     tried: list[int] = []
 
     def connect() -> int:

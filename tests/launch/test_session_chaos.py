@@ -25,7 +25,7 @@ from running_brokers import RunningBroker, alive, running_broker, soon
 
 from ether import Ether
 from ether.errors import EtherError, LifecycleFailed
-from ether.session.discovery.local_sessions import Record, read_records
+from ether.session.discovery.local_sessions import SessionRecord, read_records
 
 LONG = os.environ.get("ETHER_LONG") == "1"
 KILLS = 100 if LONG else 5
@@ -271,7 +271,7 @@ def test_a_session_is_found_after_its_broker_was_started_again(folder: Path) -> 
         assert records_of(program) == before
 
 
-def records_of(program: Program) -> list[Record]:
+def records_of(program: Program) -> list[SessionRecord]:
     return read_records({"XDG_RUNTIME_DIR": str(program.runtime)})
 
 
@@ -294,7 +294,7 @@ def command_of(pid: int) -> bytes:
         return b""
 
 
-def assert_back_or_ended(program: Program, records: list[Record], moment: str) -> None:
+def assert_back_or_ended(program: Program, records: list[SessionRecord], moment: str) -> None:
     """It goes on as if nothing had happened, or says that it could not start and leaves nothing."""
     assert soon(lambda: program.process.poll() is not None or is_whole(program, records), 20), (
         f"{moment}\n{program.said()}"
@@ -303,7 +303,7 @@ def assert_back_or_ended(program: Program, records: list[Record], moment: str) -
         assert "StartFailed" in program.said() or "BrokerFailed" in program.said(), f"{moment}\n{program.said()}"
 
 
-def is_whole(program: Program, records: list[Record]) -> bool:
+def is_whole(program: Program, records: list[SessionRecord]) -> bool:
     """What a newcomer sees of it. Of `v`, where it had died, the broker has forgotten even that."""
     records = records or records_of(program)
     if not records or not program._said("ready"):

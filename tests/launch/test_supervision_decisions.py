@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from ether.launch.restart_rules import FIRST_PAUSE_S, LONGEST_PAUSE_S, STABLE_S, RestartPolicy, Restarts
-from ether.protocol.failure_detector import Limits, Pulse, Vigil
-from ether.protocol.presence import Announcement, Claims, Presence, State
+from ether.protocol.failure_detector import FailureDetector, Heartbeat, Limits
+from ether.protocol.presence import Announcement, Claims, PresenceTable, State
 
 
 def said(state: State, birth: str, epoch: int, **about: object) -> Announcement:
@@ -26,7 +26,7 @@ def test_in_whatever_order_births_and_deaths_arrive_the_youngest_birth_stands() 
         said(State.READY, "c", 3),
     ]
     for order in itertools.permutations(story):
-        presence = Presence()
+        presence = PresenceTable()
         for announcement in order:
             presence.apply(announcement)
         known = presence.get("cam")
@@ -36,7 +36,7 @@ def test_in_whatever_order_births_and_deaths_arrive_the_youngest_birth_stands() 
 
 def test_the_brokers_notice_of_a_death_does_not_undo_what_the_supervisor_said_of_it() -> None:
     for word in (State.RESTARTING, State.FAILED, State.ERROR):
-        presence = Presence()
+        presence = PresenceTable()
         assert presence.apply(said(State.READY, "a", 1))
         assert presence.apply(said(word, "a", 1))
         assert not presence.apply(said(State.LOST, "a", 1))
@@ -44,7 +44,7 @@ def test_the_brokers_notice_of_a_death_does_not_undo_what_the_supervisor_said_of
 
 
 def test_programs_are_members_and_never_ready_instances() -> None:
-    presence = Presence()
+    presence = PresenceTable()
     presence.apply(Announcement("analysis", State.READY, "x", about={"kind": "program"}))
     presence.apply(said(State.READY, "a", 1))
     assert presence.ready() == {"cam"}
@@ -81,19 +81,19 @@ def test_the_first_claim_counts_until_it_is_released_or_old() -> None:
 # -- signs of life
 
 
-def pulse(number: int, busy: str | None = None, busy_s: float = 0.0, birth: str = "a") -> Pulse:
-    return Pulse(birth, number, busy, busy_s)
+def pulse(number: int, busy: str | None = None, busy_s: float = 0.0, birth: str = "a") -> Heartbeat:
+    return Heartbeat(birth, number, busy, busy_s)
 
 
 def test_a_pulse_survives_the_wire() -> None:
-    sent = Pulse("a", 7, "expose", 40.25, 3, 100, 90, 12.5, 51.5)
-    assert Pulse.from_value(sent.to_value()) == sent
+    sent = Heartbeat("a", 7, "expose", 40.25, 3, 100, 90, 12.5, 51.5)
+    assert Heartbeat.from_value(sent.to_value()) == sent
     for damaged in (None, {}, {**sent.to_value(), "busy": 3}, {**sent.to_value(), "n": "7"}, [1]):
-        assert Pulse.from_value(damaged) is None
+        assert Heartbeat.from_value(damaged) is None
 
 
 def test_silence_counts_only_up_to_what_the_watcher_itself_heard() -> None:
-    vigil = Vigil()
+    vigil = FailureDetector()
     vigil.watch("cam", "a", Limits(silent_s=1.5), now=0.0)
     vigil.hear("cam", pulse(1), now=1.0)
     assert vigil.judge(10.0) == {}, "its own echo has not come back: perhaps the broker stands still"
@@ -107,7 +107,7 @@ def test_silence_counts_only_up_to_what_the_watcher_itself_heard() -> None:
 
 
 def test_the_silence_of_an_outage_is_nobodys_fault() -> None:
-    vigil = Vigil()
+    vigil = FailureDetector()
     vigil.watch("cam", "a", Limits(silent_s=1.5), now=0.0)
     vigil.deafen()
     assert vigil.judge(now=5.0) == {}
@@ -122,7 +122,7 @@ def test_the_silence_of_an_outage_is_nobodys_fault() -> None:
 
 
 def test_busy_is_not_hung_unless_a_limit_says_so() -> None:
-    vigil = Vigil()
+    vigil = FailureDetector()
     vigil.watch("slow", "a", Limits(), now=0.0)
     vigil.watch("cam", "a", Limits(busy_s=5.0), now=0.0)
     for second in range(1, 8):
@@ -137,7 +137,7 @@ def test_busy_is_not_hung_unless_a_limit_says_so() -> None:
 
 
 def test_pulses_of_an_earlier_birth_are_nobodys() -> None:
-    vigil = Vigil()
+    vigil = FailureDetector()
     vigil.watch("cam", "b", Limits(silent_s=1.5), now=0.0)
     vigil.hear("cam", pulse(1, birth="a"), now=5.0)
     vigil.echo(sent=5.0)

@@ -15,7 +15,7 @@ from ledger_parts import NOW, OTHER, OUTBOX, batch, content, entry, gap, message
 
 from ether.errors import LedgerDamaged, LedgerError, LedgerFailed
 from ether.ledger.reader import LedgerReader
-from ether.ledger.report import Report
+from ether.ledger.report import VerifyReport
 from ether.ledger.rows import COLUMNS, checksum_of
 from ether.ledger.verify import verify
 from ether.ledger.writer import LedgerWriter
@@ -77,7 +77,7 @@ def killed(_left: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(_left, tmp_path / "killed"))
 
 
-def told(report: Report) -> list[str]:
+def told(report: VerifyReport) -> list[str]:
     return [str(finding) for finding in report.findings]
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ether.logs.budget_rules import RATES, Band, CutCount, LogBudget, LogQueue, Rate, band_of, cut_sentence
+from ether.logs.budget_rules import RATES, Band, CutCount, LogBudget, LogQueue, LogRate, band_of, cut_sentence
 
 bands = st.sampled_from(Band)
 steps = st.lists(st.tuples(bands, st.floats(0, 0.5)), max_size=300)
-SMALL = {band: Rate(5, 3) for band in Band}
+SMALL = {band: LogRate(5, 3) for band in Band}
 
 
 @pytest.mark.parametrize(

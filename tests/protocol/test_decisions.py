@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ether.protocol.barrier import Answer, Barrier
 from ether.protocol.drain import Quiescence
-from ether.protocol.presence import Announcement, Presence, State
+from ether.protocol.presence import Announcement, PresenceTable, State
 from ether.protocol.routes import Routes
 from ether.wire.topics import matches
 
@@ -34,7 +34,7 @@ def announced(state: State, birth: str) -> Announcement:
 
 
 def test_an_old_death_does_not_overwrite_a_new_birth() -> None:
-    presence = Presence()
+    presence = PresenceTable()
     presence.apply(announced(State.READY, "first"))
     presence.apply(announced(State.READY, "second"))
     assert not presence.apply(announced(State.LOST, "first"))

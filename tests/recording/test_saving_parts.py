@@ -23,10 +23,10 @@ from ether.recording.completeness_rules import prove
 from ether.recording.outbox_file import OutboxFile
 from ether.recording.passive_capture import disjoint
 from ether.recording.receipt import Saved
-from ether.recording.receipt_rules import Standing
+from ether.recording.receipt_rules import ReceiptTable
 from ether.recording.recorder import Recorder
 from ether.recording.recorder_rules import RecorderAbout
-from ether.recording.writer import Saver, SavingOptions, WhenFull
+from ether.recording.writer import RecordWriter, SavingOptions, WhenFull
 from ether.transport.loopback import LoopbackBroker, LoopbackTransport
 from ether.wire.entries import Entry, pack_batch, pack_entry
 from ether.wire.topics import SessionTopics, matches
@@ -48,8 +48,8 @@ class Rig:
         self._stack.callback(link.close)
         return link
 
-    def saver(self, name: str = "camera", **options: Any) -> Saver:
-        saver = Saver(self.link(name), TOPICS, SavingOptions(self.folder / "outbox", **options))
+    def saver(self, name: str = "camera", **options: Any) -> RecordWriter:
+        saver = RecordWriter(self.link(name), TOPICS, SavingOptions(self.folder / "outbox", **options))
         saver.open()
         self._stack.callback(saver.close, 0.0)
         return saver
@@ -75,11 +75,11 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
         yield Rig(tmp_path, stack)
 
 
-def record(saver: Saver, value: object, name: str = "value") -> Saved:
+def record(saver: RecordWriter, value: object, name: str = "value") -> Saved:
     return saver.record("record", name, value, (), {})
 
 
-def publish(saver: Saver, value: object, topic: str) -> Saved:
+def publish(saver: RecordWriter, value: object, topic: str) -> Saved:
     return saver.publish(topic, TOPICS.data(topic), value, 1, (), {})
 
 
@@ -139,7 +139,7 @@ def test_closing_does_not_wait_for_a_broker_that_is_away(rig: Rig) -> None:
 # -- the limits
 
 
-def fill(saver: Saver, **more: Any) -> list[Saved]:
+def fill(saver: RecordWriter, **more: Any) -> list[Saved]:
     """Ten times the limit of 100,000 bytes, as slowly as the outbox's thread works."""
     kept = []
     for n in range(100):
@@ -491,7 +491,7 @@ def test_an_earlier_life_of_ones_own_is_taken_over(rig: Rig) -> None:
 
 
 def test_what_was_given_up_is_remembered_in_few_spans() -> None:
-    standing = Standing(matches)
+    standing = ReceiptTable(matches)
     for n in range(1, 5000):
         standing.lost(n, n, "full")
     assert standing.why_lost(1) == standing.why_lost(4999) == "full"
@@ -506,7 +506,7 @@ def test_what_was_given_up_is_remembered_in_few_spans() -> None:
 
 
 def test_a_recorders_word_counts_for_what_it_keeps() -> None:
-    standing = Standing(matches)
+    standing = ReceiptTable(matches)
     assert standing.saved({("a/#",): 10})
     assert not standing.saved({("a/#",): 9})
     assert standing.is_saved(10, "a/b")

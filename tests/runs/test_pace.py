@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ether.errors import QueryMistake
-from ether.runs.pacing_rules import AT_ONCE, Pace, speed_of
+from ether.runs.pacing_rules import AT_ONCE, ReplayPacing, speed_of
 
 
 def due(speed: float, *times: float) -> list[float]:
-    pace = Pace(speed)
+    pace = ReplayPacing(speed)
     return [pace.due_s(time) for time in times]
 
 
@@ -39,4 +39,4 @@ def test_speeds_as_users_give_them() -> None:
         with pytest.raises(QueryMistake, match="'max'"):
             speed_of(speed)
     with pytest.raises(QueryMistake):
-        Pace(0)
+        ReplayPacing(0)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ether.runs.trial_rules import (
     Attempts,
-    Plan,
     RunState,
+    TrialPlan,
     conditions_of,
     difference,
     grid_of,
@@ -38,7 +38,7 @@ def test_an_order_is_that_of_its_seed() -> None:
     assert plan.order != make_plan(1, "abcdefgh", "random", 8).order
     assert sorted(plan.order) == list(range(1, 9))
     assert plan.condition(3) == "c"
-    assert make_plan(5, [0, 0], "given", 7) == Plan(5, (5, 6), (0, 0), None)
+    assert make_plan(5, [0, 0], "given", 7) == TrialPlan(5, (5, 6), (0, 0), None)
     with pytest.raises(ValueError, match="did you mean 'random'"):
         make_plan(1, [1], "randum", None)
 

@@ -23,7 +23,7 @@ from ether.session.discovery import mdns
 from ether.session.discovery import search as discovery
 from ether.session.discovery.directory import SessionInfo, sessions_at
 from ether.session.discovery.known_brokers import MOST, read_remembered, remember_broker, state_file
-from ether.session.discovery.local_sessions import Record, write_record
+from ether.session.discovery.local_sessions import SessionRecord, write_record
 from ether.session.discovery.parallel import in_parallel
 from ether.session.discovery.search import FoundSession, choose, explore, find, remember
 from ether.transport import Transport, open_transport
@@ -72,11 +72,11 @@ def announce(url: str, *names: str, pid: int = 7) -> None:
             transport.publish(f"ether/1/{name}/session", json.dumps(info).encode(), retain=True).wait(5)
 
 
-def record(environment: dict[str, str], name: str, url: str = "mqtt://127.0.0.1:1") -> Record:
+def record(environment: dict[str, str], name: str, url: str = "mqtt://127.0.0.1:1") -> SessionRecord:
     """A session of this process, as its launcher notes it."""
     folder = Path(environment["XDG_RUNTIME_DIR"]) / f"ether-{name}"
     folder.mkdir(mode=0o700)
-    made = Record.of_this_process(name, url)
+    made = SessionRecord.of_this_process(name, url)
     write_record(folder, made)
     return made
 

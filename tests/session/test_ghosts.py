@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from ether.protocol.failure_detector import Limits, Vigil
-from ether.protocol.presence import Announcement, Presence, State
+from ether.protocol.failure_detector import FailureDetector, Limits
+from ether.protocol.presence import Announcement, PresenceTable, State
 from ether.session.stale_rules import find_orphans, keepers_among
 
 
@@ -56,7 +56,7 @@ def test_an_agent_keeps_its_instances_while_it_is_away() -> None:
 
 
 def test_who_is_born_after_a_sweep_counts_for_more_than_the_swept() -> None:
-    presence = Presence()
+    presence = PresenceTable()
     dead = Announcement("cam", State.STARTING, "a", about={"epoch": 5})
     presence.apply(dead)
     presence.forget("cam")
@@ -70,7 +70,7 @@ def test_programs_are_never_orphans() -> None:
 
 
 def test_a_silence_asks_for_an_echo_only_until_one_has_judged_it() -> None:
-    vigil = Vigil()
+    vigil = FailureDetector()
     vigil.watch("cam", "b", Limits(silent_s=1.5), 0.0)
     vigil.echo(0.5)
     assert not vigil.wants_echo(1.4)

@@ -126,10 +126,10 @@ def test_instances_without_their_keeper_are_a_reason_to_wait(broker: RunningBrok
 
 
 def test_whom_records_place_at_a_broker() -> None:
-    from ether.session.discovery.local_sessions import Record
+    from ether.session.discovery.local_sessions import SessionRecord
 
-    here = Record("bench", "mqtt://user:secret@lab:1883", "pc1", 7, 0.0, "1")
-    there = Record("other", "mqtt://lab:1884", "pc1", 7, 0.0, "1")
+    here = SessionRecord("bench", "mqtt://user:secret@lab:1883", "pc1", 7, 0.0, "1")
+    there = SessionRecord("other", "mqtt://lab:1884", "pc1", 7, 0.0, "1")
     endpoint = Endpoint.from_url("mqtt://lab")
     assert recorded_at(endpoint, None, [here, there]) == {"bench"}
     assert recorded_at(endpoint, "other", [here, there]) == set()

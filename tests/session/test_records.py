@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ether.errors import BrokerFailed
-from ether.session.discovery.local_sessions import FILE_NAME, Record, fate_of, read_records, write_record
+from ether.session.discovery.local_sessions import FILE_NAME, SessionRecord, fate_of, read_records, write_record
 from ether.system.private_files import NotPrivate, read_private, write_private
 from ether.system.processes import birth_of, is_running, this_place
 from ether.system.runtime_folder import private_folder, runtime_folder
@@ -38,19 +38,19 @@ def somebody() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def written(tmp_path: Path, record: Record, name: str = "ether-1") -> Path:
+def written(tmp_path: Path, record: SessionRecord, name: str = "ether-1") -> Path:
     folder = tmp_path / name
     folder.mkdir(mode=0o700)
     write_record(folder, record)
     return folder
 
 
-def record_of(pid: int, **changes: Any) -> Record:
-    return replace(Record.of_this_process("bench", URL, 12.5), pid=pid, pid_started=birth_of(pid), **changes)
+def record_of(pid: int, **changes: Any) -> SessionRecord:
+    return replace(SessionRecord.of_this_process("bench", URL, 12.5), pid=pid, pid_started=birth_of(pid), **changes)
 
 
 def test_a_running_session_is_found(tmp_path: Path, runtime: dict[str, str]) -> None:
-    record = Record.of_this_process("bench", URL)
+    record = SessionRecord.of_this_process("bench", URL)
     folder = written(tmp_path, record)
     assert read_records(runtime) == [record]
     assert (folder / FILE_NAME).stat().st_mode & 0o777 == 0o600
@@ -58,12 +58,12 @@ def test_a_running_session_is_found(tmp_path: Path, runtime: dict[str, str]) -> 
 
 
 def test_no_repr_shows_the_password() -> None:
-    assert "hush" not in repr(Record.of_this_process("bench", URL))
+    assert "hush" not in repr(SessionRecord.of_this_process("bench", URL))
 
 
 def test_the_oldest_comes_first(tmp_path: Path, runtime: dict[str, str]) -> None:
     for name, since in (("b", 3.0), ("a", 9.0), ("c", 1.0)):
-        written(tmp_path, Record.of_this_process(name, URL, since), f"ether-{name}")
+        written(tmp_path, SessionRecord.of_this_process(name, URL, since), f"ether-{name}")
     assert [record.session for record in read_records(runtime)] == ["c", "b", "a"]
 
 
@@ -81,7 +81,7 @@ def test_a_dead_ones_folder_is_removed(
 
 @LINUX
 def test_a_pid_that_was_given_out_again_is_another_process(tmp_path: Path, runtime: dict[str, str]) -> None:
-    folder = written(tmp_path, replace(Record.of_this_process("bench", URL), pid_started="1"))
+    folder = written(tmp_path, replace(SessionRecord.of_this_process("bench", URL), pid_started="1"))
     assert read_records(runtime) == []
     assert not folder.exists()
 
@@ -89,17 +89,17 @@ def test_a_pid_that_was_given_out_again_is_another_process(tmp_path: Path, runti
 @LINUX
 def test_where_the_pid_means_nothing_it_is_not_judged() -> None:
     here = this_place()
-    gone = replace(Record.of_this_process("bench", URL), pid_started="1")
+    gone = replace(SessionRecord.of_this_process("bench", URL), pid_started="1")
     assert fate_of(gone, here) == "is over"
     assert fate_of(replace(gone, namespace="pid:[1]"), here) == "is elsewhere"
     assert fate_of(replace(gone, host="other", boot="another"), here) == "is elsewhere"
     assert fate_of(replace(gone, boot="an earlier one"), here) == "is over"
-    assert fate_of(replace(Record.of_this_process("bench", URL), host="renamed"), here) == "runs"
+    assert fate_of(replace(SessionRecord.of_this_process("bench", URL), host="renamed"), here) == "runs"
 
 
 @LINUX
 def test_a_session_of_another_container_is_left_alone(tmp_path: Path, runtime: dict[str, str]) -> None:
-    folder = written(tmp_path, replace(Record.of_this_process("bench", URL), pid=999_999, namespace="pid:[1]"))
+    folder = written(tmp_path, replace(SessionRecord.of_this_process("bench", URL), pid=999_999, namespace="pid:[1]"))
     assert read_records(runtime) == []
     assert folder.exists()
 
@@ -110,7 +110,7 @@ def test_a_session_of_another_container_is_left_alone(tmp_path: Path, runtime: d
     ids=["empty", "half", "list", "null", "keys", "deep", "long"],
 )
 def test_a_damaged_record_is_ignored_and_kept(tmp_path: Path, runtime: dict[str, str], text: str) -> None:
-    folder = written(tmp_path, Record.of_this_process("bench", URL))
+    folder = written(tmp_path, SessionRecord.of_this_process("bench", URL))
     (folder / FILE_NAME).write_text(text)
     assert read_records(runtime) == []
     assert folder.exists()
@@ -122,7 +122,7 @@ def test_a_damaged_record_is_ignored_and_kept(tmp_path: Path, runtime: dict[str,
     ids=str,
 )
 def test_a_record_of_other_types_is_ignored(tmp_path: Path, runtime: dict[str, str], changes: dict[str, Any]) -> None:
-    record = Record.of_this_process("bench", URL)
+    record = SessionRecord.of_this_process("bench", URL)
     folder = written(tmp_path, record)
     (folder / FILE_NAME).write_text(json.dumps({**asdict(record), **changes}))
     assert read_records(runtime) == []
@@ -131,7 +131,7 @@ def test_a_record_of_other_types_is_ignored(tmp_path: Path, runtime: dict[str, s
 
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX has owners and mode bits")
 def test_what_others_may_have_written_is_not_believed(tmp_path: Path, runtime: dict[str, str]) -> None:
-    folder = written(tmp_path, Record.of_this_process("bench", URL))
+    folder = written(tmp_path, SessionRecord.of_this_process("bench", URL))
     (folder / FILE_NAME).chmod(0o666)
     assert read_records(runtime) == []
     (folder / FILE_NAME).chmod(0o600)
@@ -161,7 +161,7 @@ def test_no_runtime_folder_means_no_records(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_record_that_cannot_be_written_says_where(tmp_path: Path) -> None:
     with pytest.raises(BrokerFailed, match=r"'bench' cannot be written to .*missing"):
-        write_record(tmp_path / "missing", Record.of_this_process("bench", URL))
+        write_record(tmp_path / "missing", SessionRecord.of_this_process("bench", URL))
 
 
 def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ class Bench:
         self.record.unlink(missing_ok=True)
         return said
 
-    def plan(self, name: str = "sensor", **more: object) -> services.Plan:
+    def plan(self, name: str = "sensor", **more: object) -> services.ServicePlan:
         plan = services.plan("instance", self.machine.scope, name=name, file=self.yaml, machine=self.machine, **more)  # type: ignore[arg-type]
         self.called()
         return plan

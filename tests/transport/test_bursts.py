@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ether.transport.packets import publish_head
-from ether.transport.send_queue import Outbox, Publication
+from ether.transport.send_queue import Publication, SendQueue
 
 WINDOW = 100
 
@@ -25,17 +25,17 @@ class Wire:
         self.woken += 1
 
 
-def attached() -> tuple[Outbox, Wire]:
-    outbox, wire = Outbox(), Wire()
+def attached() -> tuple[SendQueue, Wire]:
+    outbox, wire = SendQueue(), Wire()
     outbox.attach(wire, WINDOW, 1 << 20)
     return outbox, wire
 
 
-def publish(outbox: Outbox, payload: bytes) -> None:
+def publish(outbox: SendQueue, payload: bytes) -> None:
     outbox.publish("t", publish_head(b"\x00\x01t", qos=1, retain=False, tail_bytes=len(payload)), b"", payload, 1.0)
 
 
-def publish_many(outbox: Outbox, count: int) -> list[bytes]:
+def publish_many(outbox: SendQueue, count: int) -> list[bytes]:
     payloads = [b"<%d>" % n for n in range(count)]
     for payload in payloads:
         publish(outbox, payload)

@@ -23,14 +23,14 @@ from ether.transport.mqtt_versions import SIBLINGS
 from ether.transport.names import check_filter, matches, packed_topic
 from ether.transport.packets import (
     MAX_PACKET_BYTES,
-    Batch,
-    Malformed,
+    MalformedFrame,
+    PacketBatch,
     PacketReader,
     packed_length,
     publish_head,
     read_length,
 )
-from ether.transport.receive_queue import HIGH_COUNT, LOW_COUNT, Inbox
+from ether.transport.receive_queue import HIGH_COUNT, LOW_COUNT, ReceiveQueue
 
 V5, V311 = ProtocolVersion.V5, ProtocolVersion.V311
 
@@ -155,7 +155,7 @@ def test_lengths(length: int) -> None:
 def test_length_that_does_not_fit() -> None:
     with pytest.raises(ValueError):
         packed_length(MAX_PACKET_BYTES + 1)
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedFrame):
         read_length(b"\xff\xff\xff\xff\x01", 0)
 
 
@@ -190,8 +190,8 @@ def packed(item: Delivery, packet_id: int) -> bytes:
     return head + (packet_id.to_bytes(2, "big") if item.qos else b"") + item.payload
 
 
-def read_in_pieces(reader: PacketReader, stream: bytes, cuts: list[int]) -> Batch:
-    whole, at, turn = Batch(), 0, 0
+def read_in_pieces(reader: PacketReader, stream: bytes, cuts: list[int]) -> PacketBatch:
+    whole, at, turn = PacketBatch(), 0, 0
     while at < len(stream):
         size = cuts[turn % len(cuts)]
         turn += 1
@@ -217,7 +217,7 @@ def test_hostile_bytes_are_packets_or_malformed(pieces: list[bytes], version: Pr
         for piece in pieces:
             if reader.space() is None:
                 reader.feed(piece)
-    except Malformed:
+    except MalformedFrame:
         pass
 
 
@@ -225,7 +225,7 @@ def test_hostile_bytes_are_packets_or_malformed(pieces: list[bytes], version: Pr
 def test_hostile_connack_properties_are_survived(body: bytes) -> None:
     try:
         SIBLINGS[V5].readable_connack(b"\0\0" + body)
-    except Malformed:
+    except MalformedFrame:
         pass
 
 
@@ -237,7 +237,7 @@ def delivery(number: int, qos: int = 1) -> Delivery:
 
 
 def test_acknowledgements_stop_at_the_high_mark_and_resume_at_the_low_one() -> None:
-    inbox = Inbox()
+    inbox = ReceiveQueue()
     sent: list[bytes] = []
     inbox.begin_acks(sent.extend)
     for number in range(HIGH_COUNT + 50):
@@ -252,7 +252,7 @@ def test_acknowledgements_stop_at_the_high_mark_and_resume_at_the_low_one() -> N
 
 
 def test_what_was_got_but_not_consumed_still_counts() -> None:
-    inbox = Inbox()
+    inbox = ReceiveQueue()
     sent: list[bytes] = []
     inbox.begin_acks(sent.extend)
     held = []
@@ -267,7 +267,7 @@ def test_what_was_got_but_not_consumed_still_counts() -> None:
 
 
 def test_acknowledgements_of_a_lost_connection_are_void() -> None:
-    inbox = Inbox()
+    inbox = ReceiveQueue()
     old: list[bytes] = []
     new: list[bytes] = []
     inbox.begin_acks(old.extend)
@@ -285,7 +285,7 @@ def test_acknowledgements_of_a_lost_connection_are_void() -> None:
 
 
 def test_no_acknowledgement_is_forgotten_between_reader_and_network_thread() -> None:
-    inbox = Inbox()
+    inbox = ReceiveQueue()
     sent: list[bytes] = []
     inbox.begin_acks(sent.extend)
     total = 60_000
@@ -307,7 +307,7 @@ def test_no_acknowledgement_is_forgotten_between_reader_and_network_thread() -> 
 
 
 def test_large_messages_count_by_their_bytes(caplog: pytest.LogCaptureFixture) -> None:
-    inbox = Inbox()
+    inbox = ReceiveQueue()
     sent: list[bytes] = []
     inbox.begin_acks(sent.extend)
     big = Delivery("a", bytes(9 << 20), 1, retained=False)

@@ -32,7 +32,7 @@ from ether.transport import (
     open_transport,
 )
 from ether.transport import connection as connection_module
-from ether.transport.packets import Batch
+from ether.transport.packets import PacketBatch
 from tests.transport.backends import Backend, messages, over_amqtt, over_networks, take
 from tests.transport.fake_broker import (
     CONNECT,
@@ -538,7 +538,7 @@ def test_fault_of_our_own_is_logged_and_mended(
     faults = iter([ZeroDivisionError("ours")])
     original = connection_module.NetworkTransport.on_batch
 
-    def faulty(self: connection_module.NetworkTransport, batch: Batch) -> None:
+    def faulty(self: connection_module.NetworkTransport, batch: PacketBatch) -> None:
         if batch.deliveries:
             for fault in faults:
                 raise fault

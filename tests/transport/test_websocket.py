@@ -22,7 +22,7 @@ from websockets.frames import OP_BINARY, OP_CLOSE, OP_CONT, OP_PING, OP_PONG, Fr
 
 from ether.errors import BrokerUnreachable, EtherError, NotAuthorized, TransportClosed
 from ether.transport import ConnectionDown, ConnectionUp, Endpoint, ProtocolVersion, Transport, open_transport
-from ether.transport.packets import Malformed
+from ether.transport.packets import MalformedFrame
 from ether.transport.sockets import Waker
 from ether.transport.websocket import FrameReader, WebSocket
 from tests.transport.backends import messages, take
@@ -96,13 +96,13 @@ def test_frames_survive_any_cutting(shapes: list[tuple[str, object]], cuts: list
 )
 def test_frames_that_cannot_be(stream: bytes, why: str) -> None:
     for cuts in ([], [1] * len(stream)):
-        with pytest.raises(Malformed, match=why):
+        with pytest.raises(MalformedFrame, match=why):
             read_all(stream, cuts)
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(1, 30), max_size=20))
 def test_any_bytes_are_frames_or_malformed(stream: bytes, cuts: list[int]) -> None:
-    with suppress(Malformed):
+    with suppress(MalformedFrame):
         assert len(read_all(stream, cuts)[0]) <= len(stream)
 
 

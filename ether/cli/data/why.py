@@ -20,7 +20,7 @@ from ether.cli.output import harmless, print_json, print_line, remark
 
 if TYPE_CHECKING:
     from ether.ledger.stored_record import StoredRecord
-    from ether.provenance.lineage import LogLine, Step, Tree
+    from ether.provenance.lineage import LineageLog, LineageStep, Tree
     from ether.provenance.origins import KeptText, Origin
     from ether.reading.export.table_row import TableRow
 
@@ -97,7 +97,7 @@ def _drawn(tree: Tree) -> Iterator[str]:
             yield from (f"{beside}   ! {line}" for line in f"{who}{_log_text(log)}".splitlines())
 
 
-def _with_siblings(steps: Sequence[Step]) -> list[list[bool]]:
+def _with_siblings(steps: Sequence[LineageStep]) -> list[list[bool]]:
     """For each step and each depth down to its own: whether another cause of the same record comes after it."""
     found: list[list[bool]] = []
     later = [False] * (_DEEPEST_DRAWN + 1)
@@ -121,7 +121,7 @@ def _beside(depth: int, later: Sequence[bool]) -> str:
     return "".join("│  " if more else "   " for more in later[1 : min(depth, _DEEPEST_DRAWN) + 1])
 
 
-def _headline(step: Step, marks: Mapping[str, str]) -> str:
+def _headline(step: LineageStep, marks: Mapping[str, str]) -> str:
     how = "had heard before: " if step.how == "heard" else ""
     if step.record is None:
         return f"{how}{step.id}  ({step.note})"
@@ -166,7 +166,7 @@ def _clock(unix_s: float) -> str:
     return f"{whole}.{int(unix_s % 1 * 1000):03d}"
 
 
-def _log_text(log: LogLine) -> str:
+def _log_text(log: LineageLog) -> str:
     return f"{log.level} {log.message}" + (f"\n{log.exception}" if log.exception else "")
 
 
@@ -225,7 +225,7 @@ def _as_json(tree: Tree, texts: Sequence[KeptText]) -> dict[str, Any]:
     }
 
 
-def _step_json(step: Step) -> dict[str, Any]:
+def _step_json(step: LineageStep) -> dict[str, Any]:
     told: dict[str, Any] = {"id": step.id, "depth": step.depth, "of": step.of, "how": step.how, "note": step.note}
     record = step.record
     if record is None or step.note:

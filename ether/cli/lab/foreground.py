@@ -34,7 +34,7 @@ def make_importable(path: str) -> None:
     sys.path[:0] = [place for place in places if place not in sys.path]
 
 
-class Events:
+class ForegroundEvents:
     """What `--json` writes: one event a line. Nobody may be reading any more."""
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -53,18 +53,18 @@ class Events:
 
 
 @contextlib.contextmanager
-def events_to_stdout(as_json: bool) -> Iterator[Events]:
+def events_to_stdout(as_json: bool) -> Iterator[ForegroundEvents]:
     if not as_json:
-        yield Events(None)
+        yield ForegroundEvents(None)
         return
     with contextlib.redirect_stdout(sys.stderr):
-        yield Events(sys.__stdout__)
+        yield ForegroundEvents(sys.__stdout__)
 
 
 class Foreground:
     """One session, from its start to its end."""
 
-    def __init__(self, ether: Ether, config: EtherConfig, events: Events, *, sim: bool = False) -> None:
+    def __init__(self, ether: Ether, config: EtherConfig, events: ForegroundEvents, *, sim: bool = False) -> None:
         self._ether, self._sim = ether, sim
         self._config = config
         self._events = events

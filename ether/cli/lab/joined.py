@@ -12,7 +12,7 @@ from ether.cli.exits import NoSession
 from ether.log import get_ether_logger, install_console
 
 if TYPE_CHECKING:
-    from ether.launch.guest import Membership
+    from ether.launch.guest import Guest
     from ether.session.discovery.search import FoundSession
 
 JOIN_TIMEOUT_S = 10.0
@@ -21,7 +21,7 @@ JOIN_TIMEOUT_S = 10.0
 @contextmanager
 def joined(
     session: str | None, broker: str | None, timeout_s: float = JOIN_TIMEOUT_S, *, log_level: str = "WARNING"
-) -> Iterator[Membership]:
+) -> Iterator[Guest]:
     """A client in the session that was named, or in the only one there is; raises `NoSession`, `SeveralSessions`,
     and what connecting raises. What Ether itself logs meanwhile is shown from `log_level` up."""
     from ether.launch.guest import join

@@ -13,7 +13,7 @@ from ether.cli.options import BrokerUrl, Json, SessionName, Timeout
 from ether.cli.output import ago, print_json, print_line, print_table, remark
 
 if TYPE_CHECKING:
-    from ether.cli.lab.pulses import Pulses
+    from ether.cli.lab.pulses import Heartbeats
     from ether.protocol.presence import Announcement
     from ether.session.client import Client
 
@@ -87,10 +87,10 @@ def _last_line(text: str) -> str:
 
 def member_rows(client: Client) -> list[dict[str, Any]]:
     """Everybody but commands such as this one, with what their newest pulse says."""
-    from ether.cli.lab.pulses import Pulses
+    from ether.cli.lab.pulses import Heartbeats
     from ether.protocol.presence import TAKES_PART
 
-    pulses = Pulses(client)
+    pulses = Heartbeats(client)
     try:
         members = [member for member in client.session.announcements() if not member.name.startswith(TOOL)]
         alive = [member.name for member in members if member.kind == "instance" and member.state in TAKES_PART]
@@ -100,7 +100,7 @@ def member_rows(client: Client) -> list[dict[str, Any]]:
     return [_row(member, pulses) for member in members]
 
 
-def _row(member: Announcement, pulses: Pulses) -> dict[str, Any]:
+def _row(member: Announcement, pulses: Heartbeats) -> dict[str, Any]:
     from ether.cli.lab.pulses import busy_text
 
     about, beat = member.about, pulses.beat(member.name)

@@ -14,18 +14,18 @@ from typing import NamedTuple
 
 from ether.connection.link import Inbound
 from ether.errors import PayloadError
-from ether.protocol.failure_detector import Pulse
+from ether.protocol.failure_detector import Heartbeat
 from ether.session.client import Client
 
 WINDOW_S = 2.2
 """Four intervals, and a little for one that comes late."""
 
 
-class Beat(NamedTuple):
+class ShownHeartbeat(NamedTuple):
     """A pulse: when it arrived (seconds of the monotonic clock), and how long it took, in seconds, by the clocks of
     the two machines; None where it carries no time."""
 
-    pulse: Pulse
+    pulse: Heartbeat
     at: float
     lag_s: float | None
 
@@ -38,14 +38,14 @@ class Activity(NamedTuple):
     cpu: float
 
 
-class Pulses:
+class Heartbeats:
     """The newest pulses of every instance. Use from one thread; closing it ends the subscription."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._filter = client.topics.pulse("+")
         self._arrived: queue.SimpleQueue[tuple[Inbound, float, float]] = queue.SimpleQueue()
-        self._beats: dict[str, deque[Beat]] = defaultdict(deque)
+        self._beats: dict[str, deque[ShownHeartbeat]] = defaultdict(deque)
         client.link.listen(self._filter, self._enqueue, qos=0)
 
     def close(self) -> None:
@@ -62,7 +62,7 @@ class Pulses:
                 return
             self._take_one(left)
 
-    def beat(self, name: str) -> Beat | None:
+    def beat(self, name: str) -> ShownHeartbeat | None:
         """The newest pulse of an instance."""
         beats = self._beats.get(name)
         return beats[-1] if beats else None
@@ -103,17 +103,17 @@ class Pulses:
             return  # anybody can publish there
         finally:
             inbound.done()
-        pulse = Pulse.from_value(unpacked.value)
+        pulse = Heartbeat.from_value(unpacked.value)
         if pulse is not None:
             name = self._client.topics.instance_of_pulse(inbound.delivery.topic)
             sent = unpacked.headers.time if unpacked.headers else None
             beats = self._beats[name]
             while beats and (beats[0].at < at - WINDOW_S or beats[0].pulse.birth != pulse.birth):
                 beats.popleft()
-            beats.append(Beat(pulse, at, None if sent is None else wall - sent))
+            beats.append(ShownHeartbeat(pulse, at, None if sent is None else wall - sent))
 
 
-def busy_text(pulse: Pulse | None) -> str | None:
+def busy_text(pulse: Heartbeat | None) -> str | None:
     """`expose 40 s`, `idle`; None where nothing is known."""
     if pulse is None:
         return None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 _LONGEST = 20_000
 
 
-class Rate(NamedTuple):
+class TopicRate(NamedTuple):
     """Over the window: messages and bytes a second, and the time between two messages (None for fewer than two)."""
 
     messages: int
@@ -40,7 +40,7 @@ class Meter:
         self._taken.append((now, size_bytes))
         self.total += 1
 
-    def rate(self, now: float) -> Rate:
+    def rate(self, now: float) -> TopicRate:
         """The rate until now."""
         while self._taken and self._taken[0][0] <= now - self._window_s:
             self._taken.popleft()
@@ -48,7 +48,7 @@ class Meter:
         seen_s = self._seen_s(now, times)
         size = sum(size for _, size in self._taken)
         gaps = [after - before for before, after in pairwise(times)]
-        return Rate(
+        return TopicRate(
             len(times),
             len(times) / seen_s,
             size / seen_s,

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 def sessions_in_reach(broker: str | None, environment: Mapping[str, str]) -> list[dict[str, Any]]:
     """Each session once, where it was found first. With `broker` only that one is asked, and what is wrong with it is
     raised."""
-    from ether.session.discovery.search import Wish, explore, look_at_named
+    from ether.session.discovery.search import SearchTarget, explore, look_at_named
 
     if broker is not None:
-        return listed(look_at_named(Wish.of(None, broker, environment, 0.0)).found)
+        return listed(look_at_named(SearchTarget.of(None, broker, environment, 0.0)).found)
     return listed(session for step in explore(environment=environment) for session in step.found)
 
 

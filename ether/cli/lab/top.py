@@ -17,7 +17,7 @@ from ether.cli.output import colours, print_json, print_table
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from ether.cli.lab.pulses import Pulses
+    from ether.cli.lab.pulses import Heartbeats
     from ether.protocol.presence import Announcement
     from ether.session.client import Client
 
@@ -40,12 +40,12 @@ def top(
 ) -> int:
     """Show what every instance does, live until Ctrl-C: state, messages in and out a second, how late its signs of
     life come, messages waiting, CPU (100 % is one core), memory, machine."""
-    from ether.cli.lab.pulses import Pulses
+    from ether.cli.lab.pulses import Heartbeats
 
     if not once and not json and not sys.stdout.isatty():
         raise CommandMistake("ether top draws in a terminal; for a script take --once or --json")
     with joined(session, broker) as client:
-        pulses = Pulses(client)
+        pulses = Heartbeats(client)
         try:
             if once or json:
                 pulses.collect(_FIRST_LOOK_S)
@@ -59,7 +59,7 @@ def top(
     return Exit.OK
 
 
-def _print(client: Client, pulses: Pulses, *, as_json: bool) -> None:
+def _print(client: Client, pulses: Heartbeats, *, as_json: bool) -> None:
     rows = _rows(client, pulses)
     if as_json:
         print_json({"session": client.topics.session, "instances": rows, "machines": machines(rows)})
@@ -67,12 +67,12 @@ def _print(client: Client, pulses: Pulses, *, as_json: bool) -> None:
         print_table(rows, _COLUMNS, nothing="there are no instances")
 
 
-def _rows(client: Client, pulses: Pulses) -> list[dict[str, Any]]:
+def _rows(client: Client, pulses: Heartbeats) -> list[dict[str, Any]]:
     members = client.session.announcements()
     return [row_of(member, pulses) for member in members if member.kind == "instance" and TOOL not in member.name]
 
 
-def row_of(member: Announcement, pulses: Pulses) -> dict[str, Any]:
+def row_of(member: Announcement, pulses: Heartbeats) -> dict[str, Any]:
     """One instance, as the table shows it; None for what is not known."""
     from ether.cli.lab.pulses import busy_text
 
@@ -108,7 +108,7 @@ def machines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _draw(client: Client, pulses: Pulses, interval_s: float) -> None:
+def _draw(client: Client, pulses: Heartbeats, interval_s: float) -> None:
     from rich.console import Console
     from rich.live import Live
 

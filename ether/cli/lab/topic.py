@@ -18,7 +18,7 @@ from ether.cli.arguments import parse_params, shown_value
 from ether.cli.exits import CommandMistake, Exit
 from ether.cli.lab.call import Words, _read
 from ether.cli.lab.joined import joined
-from ether.cli.lab.rates import Meter, Rate, shown_bytes
+from ether.cli.lab.rates import Meter, TopicRate, shown_bytes
 from ether.cli.options import BrokerUrl, Json, SessionName
 from ether.cli.output import print_json, print_line, print_table, remark, to_json
 from ether.wire.topics import check_topic_filter
@@ -195,7 +195,7 @@ def _report(
     broker: str | None,
     window_s: float,
     count: int | None,
-    say: Callable[[str, Rate, int], None],
+    say: Callable[[str, TopicRate, int], None],
 ) -> int:
     with joined(session, broker) as client, _passing(client, topic) as take:
         remark(f"listening to {topic!r}")
@@ -217,7 +217,7 @@ def _measure(take: Callable[[float], Seen | None], meter: Meter, until: float) -
             meter.take(seen[2], seen[1])
 
 
-def _hz_line(topic: str, rate: Rate, total: int) -> None:
+def _hz_line(topic: str, rate: TopicRate, total: int) -> None:
     if rate.interval_mean_s is None:
         print_line(f"{rate.hz:.2f} Hz, {total} messages so far")
         return
@@ -226,11 +226,11 @@ def _hz_line(topic: str, rate: Rate, total: int) -> None:
     print_line(f"{rate.hz:.2f} Hz, {times}, {total} messages so far")
 
 
-def _hz_json(topic: str, rate: Rate, total: int) -> None:
+def _hz_json(topic: str, rate: TopicRate, total: int) -> None:
     print_json({"topic": topic, "total": total, **rate._asdict()}, lines=True)
 
 
-def _bw_line(topic: str, rate: Rate, total: int) -> None:
+def _bw_line(topic: str, rate: TopicRate, total: int) -> None:
     mean = shown_bytes(rate.mean_bytes)
     print_line(f"{shown_bytes(rate.bytes_per_s)}/s, mean message {mean}, {rate.hz:.2f} Hz, {total} messages so far")
 

@@ -15,7 +15,7 @@ from ether.cli.output import print_json, print_line, print_table, remark
 from ether.errors import EtherError
 
 if TYPE_CHECKING:
-    from ether.session.discovery.search import Step
+    from ether.session.discovery.search import SearchStep
 
 _COLUMNS = {"status": "", "name": "WHAT", "detail": "FOUND"}
 
@@ -47,7 +47,7 @@ def _discovery(session: str | None, broker: str | None) -> Iterator[Check]:
         yield Check("discovery", "fail", sentence_of(error))
 
 
-def _step_check(step: Step) -> Check:
+def _step_check(step: SearchStep) -> Check:
     names = ", ".join(f"{found.name} at {found.address}" for found in step.found) or "nothing"
     detail = f"{names} ({step.detail})" if step.detail else names
     refused = "; ".join(str(error) for error in step.refused.values())

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ether.cli.lab.joined import TOOL
-from ether.cli.lab.pulses import Pulses
+from ether.cli.lab.pulses import Heartbeats
 from ether.cli.lab.rates import shown_bytes
 from ether.cli.machines.checks import Check
 from ether.cli.output import ago
@@ -121,7 +121,7 @@ class _Echo:
 
 
 def _member_checks(client: Client) -> Iterator[Check]:
-    pulses = Pulses(client)
+    pulses = Heartbeats(client)
     try:
         pulses.collect(_PULSES_S)
         for member in client.session.announcements():
@@ -149,7 +149,7 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else "no reason given"
 
 
-def _clock_check(member: Announcement, pulses: Pulses) -> Iterator[Check]:
+def _clock_check(member: Announcement, pulses: Heartbeats) -> Iterator[Check]:
     """A pulse that arrives before it was sent, or long after, tells of clocks that differ."""
     lag_s = pulses.least_lag_s(member.name)
     if lag_s is not None and abs(lag_s) > _CLOCK_TOLERANCE_S:

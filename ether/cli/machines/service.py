@@ -64,9 +64,9 @@ def install(
 
 
 def _show_plan(planned: object, *, as_json: bool) -> None:
-    from ether.system.services import Plan
+    from ether.system.services import ServicePlan
 
-    assert isinstance(planned, Plan)
+    assert isinstance(planned, ServicePlan)
     if as_json:
         files = {str(path): file.text for path, file in planned.files.items()}
         print_json({"files": files, "commands": [list(command) for command in planned.commands]})

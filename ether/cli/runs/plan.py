@@ -15,7 +15,7 @@ from ether.cli.options import Json
 from ether.cli.output import print_json, print_line, print_table, remark
 
 if TYPE_CHECKING:
-    from ether.runs.plan.report import Finding, PlannedRun, PlanReport
+    from ether.runs.plan.report import PlanFinding, PlannedRun, PlanReport
 
 RunName = Annotated[str | None, typer.Option("--run", metavar="NAME", help="Of this run alone.")]
 PastLedger = Annotated[
@@ -69,7 +69,7 @@ def _show(path: str, report: PlanReport) -> None:
         print_line(f"{path}: fine: {len(report.runs)} run{'s' if len(report.runs) != 1 else ''} of {instances}")
 
 
-def _told(path: str, finding: Finding) -> str:
+def _told(path: str, finding: PlanFinding) -> str:
     from ether.errors import ConfigError
 
     fault = finding.fault

@@ -25,7 +25,7 @@ _CALLABLE = (MarkKind.GET, MarkKind.SAVE)
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class PlanFault:
     """Something that would go wrong: where it is written, what was found, what would be valid."""
 
     place: Place
@@ -64,11 +64,11 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def absent(name: str, place: Place, company: Company) -> Fault | None:
+def absent(name: str, place: Place, company: Company) -> PlanFault | None:
     """An instance that nobody declares."""
     if name in company:
         return None
-    return Fault(
+    return PlanFault(
         place, f"the instance {name!r}, which nobody declares", f"declared are: {listed(company)}",
         nearest(name, company),
     )  # fmt: skip
@@ -82,7 +82,7 @@ class Target:
     spec: MethodSpec | None = None
     function: Callable[..., Any] | None = None
     arguments: Arguments | None = None
-    problem: Fault | None = None
+    problem: PlanFault | None = None
 
 
 def target_of(call: str, place: Place, company: Company) -> Target:
@@ -100,22 +100,22 @@ def target_of(call: str, place: Place, company: Company) -> Target:
         function = unbound(member.cls, spec)
         return Target(call, spec, function, Arguments(function, call, spec.limits))
     except MarkError as error:
-        return Target(call, problem=Fault(place, call, str(error).rstrip(".")))
+        return Target(call, problem=PlanFault(place, call, str(error).rstrip(".")))
 
 
 def _is_called(spec: MethodSpec) -> bool:
     return any(spec.of_kind(kind) for kind in _CALLABLE)
 
 
-def _not_callable(member: Member, method: str, place: Place) -> Fault:
+def _not_callable(member: Member, method: str, place: Place) -> PlanFault:
     assert member.spec is not None
     known = [spec.name for spec in member.spec.methods if _is_called(spec)]
     title = member.spec.name
     if callable(getattr(member.cls, method, None)):
         valid = f"it is not marked ether_get or ether_save; {title} answers to: {listed(known)}"
-        return Fault(place, f"the method {title}.{method}, which nobody can call", valid)
+        return PlanFault(place, f"the method {title}.{method}, which nobody can call", valid)
     found = f"the method {method!r}, which {title} ({member.name}) does not have"
-    return Fault(place, found, f"{title} answers to: {listed(known)}", nearest(method, known))
+    return PlanFault(place, found, f"{title} answers to: {listed(known)}", nearest(method, known))
 
 
 def unbound(cls: type, spec: MethodSpec) -> Callable[..., Any]:
@@ -180,7 +180,7 @@ def by_name(bound: inspect.BoundArguments) -> dict[str, Any]:
     return given
 
 
-def unit_faults(target: Target, unit: str | Mapping[str, str] | None, place: Place) -> Iterator[Fault]:
+def unit_faults(target: Target, unit: str | Mapping[str, str] | None, place: Place) -> Iterator[PlanFault]:
     """Units that are not those of the method. Nothing is ever converted."""
     if target.spec is None or target.function is None or unit is None:
         return
@@ -190,12 +190,14 @@ def unit_faults(target: Target, unit: str | Mapping[str, str] | None, place: Pla
         here = (*place, name) if isinstance(unit, Mapping) else place
         known = target.spec.limits.get(name)
         if name not in names:
-            yield Fault(here, f"the argument {name!r}", f"{target.name} takes: {listed(names)}", nearest(name, names))
+            yield PlanFault(
+                here, f"the argument {name!r}", f"{target.name} takes: {listed(names)}", nearest(name, names)
+            )
         elif known is None or not known.unit:
-            yield Fault(here, f"the unit {said}", f"{target.name} does not say in which unit {name} is: say it in the"
+            yield PlanFault(here, f"the unit {said}", f"{target.name} does not say in which unit {name} is: say it in the"
                         " registry (arguments: …, unit: …), or leave it out here")  # fmt: skip
         elif known.unit != said:
-            yield Fault(
+            yield PlanFault(
                 here, f"the unit {said}", f"{target.name} takes {name} in {known.unit}, and nothing is converted"
             )
 
@@ -203,7 +205,7 @@ def unit_faults(target: Target, unit: str | Mapping[str, str] | None, place: Pla
 # -- what an instance calls by itself
 
 
-def own_call_faults(member: Member, calls: Iterable[PlannedCall], place: Place) -> Iterator[Fault]:
+def own_call_faults(member: Member, calls: Iterable[PlannedCall], place: Place) -> Iterator[PlanFault]:
     """Of `on_connect`, `on_stop` or a safe state: calls of methods that need no mark."""
     assert member.cls is not None
     assert member.spec is not None
@@ -214,11 +216,11 @@ def own_call_faults(member: Member, calls: Iterable[PlannedCall], place: Place) 
         if spec.accessor is None and not _has(member.cls, call.method):
             known = [*specs, *(name for name in dir(member.cls) if not name.startswith("_"))]
             found = f"the method {call.method!r}, which {member.spec.class_path} does not have"
-            yield Fault(here, found, "expected a method of the class", nearest(call.method, known))
+            yield PlanFault(here, found, "expected a method of the class", nearest(call.method, known))
         elif spec.accessor is not None or hasattr(member.cls, call.method):
             target = Target(call.method, spec, *_looked_at(member.cls, spec))
             for problem in call_problems(target, call.args, call.kwargs):
-                yield Fault(here, f"{call}", str(problem))
+                yield PlanFault(here, f"{call}", str(problem))
 
 
 def _looked_at(cls: type, spec: MethodSpec) -> tuple[Callable[..., Any], Arguments]:

@@ -32,7 +32,7 @@ class SourceUnclear(EtherError, LookupError):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SourcePlace:
     """A file that names the class: as `class_path`; `file` with every link resolved."""
 
     class_path: str
@@ -46,19 +46,19 @@ class _Module:
     is_package: bool
 
 
-def places_of(class_path: str, more_places: Sequence[str]) -> list[Place]:
+def places_of(class_path: str, more_places: Sequence[str]) -> list[SourcePlace]:
     """Where the class is defined, and where it is imported on the way there; all of them where a file chooses between
     several (`try … except ImportError`). `more_places` are looked at behind the import path. Raises `SourceUnclear`."""
     importlib.invalidate_caches()
     return _places(class_path, more_places, _MOST_STEPS)
 
 
-def _places(class_path: str, more_places: Sequence[str], steps: int) -> list[Place]:
+def _places(class_path: str, more_places: Sequence[str], steps: int) -> list[SourcePlace]:
     if steps == 0:
         raise SourceUnclear(f"{class_path} is imported from file to file without end")
     module, names = _module_of(class_path.split("."), more_places)
-    here = Place(f"{module.name}.{'.'.join(names)}", module.file)
-    found: list[Place] = []
+    here = SourcePlace(f"{module.name}.{'.'.join(names)}", module.file)
+    found: list[SourcePlace] = []
     for binding in _bindings(_statements(module), names[0]):
         if isinstance(binding, ast.ClassDef):
             _check_inner(binding, names, module)

@@ -19,7 +19,7 @@ from ether.connection.assembly import describe_with_registry
 from ether.errors import ConfigError, MarkError
 from ether.instance.class_loading import find_class
 from ether.instance.registry import registry_marks, registry_options
-from ether.runs.plan.call_rules import Fault, Member, Place, nearest, own_call_faults, unbound
+from ether.runs.plan.call_rules import Member, Place, PlanFault, nearest, own_call_faults, unbound
 from ether.runs.plan.plan_rules import watch_faults
 from ether.spec.arguments import Arguments
 from ether.spec.methods import ClassSpec
@@ -33,7 +33,7 @@ class PlannedLab:
 
     config: EtherConfig
     members: dict[str, Member] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[PlanFault] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     simulated: bool = False
 
@@ -73,7 +73,7 @@ class PlannedLab:
         if instance.host is not None:
             self.unseen.append(f"{name} runs on {instance.host}, and its class is not here")
         else:
-            self.faults.append(Fault((*place, "class_path"), instance.class_path, problem.rstrip(".")))
+            self.faults.append(PlanFault((*place, "class_path"), instance.class_path, problem.rstrip(".")))
         return None
 
     def _spec_of(self, cls: type, place: Place, instance: EtherInstanceConfig) -> ClassSpec | None:
@@ -85,11 +85,11 @@ class PlannedLab:
         except MarkError as error:
             registry = ("registry", instance.class_path)
             where = registry if instance.class_path in self.config.registry else (*place, "class_path")
-            self.faults.append(Fault(where, instance.class_path, str(error).rstrip(".")))
+            self.faults.append(PlanFault(where, instance.class_path, str(error).rstrip(".")))
             return None
         return spec
 
-    def _care_faults(self, member: Member, spec: ClassSpec, instance: EtherInstanceConfig) -> Iterator[Fault]:
+    def _care_faults(self, member: Member, spec: ClassSpec, instance: EtherInstanceConfig) -> Iterator[PlanFault]:
         """What the instance calls by itself. `ClassSpec` has it merged, so each is looked for where it was written."""
         care, safe = spec.care, spec.care.safe_state
         where = {part: self._written(part, member, instance) for part in _CARE}
@@ -102,7 +102,7 @@ class PlannedLab:
         own = bool(getattr(instance, part))
         return (*member.place, part) if own else ("registry", instance.class_path, part)
 
-    def _watch_faults(self, instance: EtherInstanceConfig, place: Place) -> Iterator[Fault]:
+    def _watch_faults(self, instance: EtherInstanceConfig, place: Place) -> Iterator[PlanFault]:
         entry = self.config.registry.get(instance.class_path)
         own = instance.safe_state
         safe, at = (own, place) if own else (entry.safe_state if entry else None, ("registry", instance.class_path))
@@ -110,7 +110,7 @@ class PlannedLab:
             yield from watch_faults(safe.watch, (*at, "safe_state", "watch"), self.members)
 
 
-def _constructor_faults(cls: type, instance: EtherInstanceConfig, place: Place) -> Iterator[Fault]:
+def _constructor_faults(cls: type, instance: EtherInstanceConfig, place: Place) -> Iterator[PlanFault]:
     try:
         signature = inspect.signature(cls)
     except (ValueError, TypeError):  # some classes written in C do not say
@@ -123,17 +123,17 @@ def _constructor_faults(cls: type, instance: EtherInstanceConfig, place: Place) 
         where: Place = (*place, "kwargs", wrong) if wrong in instance.kwargs and wrong is not None else place
         found = f"arguments for the constructor of {cls.__qualname__}: {error}"
         hint = nearest(wrong, known) if wrong is not None else None
-        yield Fault(where, found, f"expected {cls.__qualname__}{signature}", hint)
+        yield PlanFault(where, found, f"expected {cls.__qualname__}{signature}", hint)
 
 
-def _port_faults(instance: EtherInstanceConfig, place: Place) -> Iterator[Fault]:
+def _port_faults(instance: EtherInstanceConfig, place: Place) -> Iterator[PlanFault]:
     """Device files that are not there. Other names of ports (COM3, a VISA resource) are only known to their driver."""
     given: list[tuple[Place, Any]] = [((*place, "args", at), value) for at, value in enumerate(instance.args)]
     given += [((*place, "kwargs", name), value) for name, value in instance.kwargs.items()]
     for where, value in given:
         if os.name == "posix" and isinstance(value, str) and value.startswith("/dev/") and not os.path.exists(value):
             there = _serial_ports()
-            yield Fault(where, f"the port {value}, which is not there", f"this machine has: {there}")
+            yield PlanFault(where, f"the port {value}, which is not there", f"this machine has: {there}")
 
 
 def _serial_ports() -> str:
@@ -142,7 +142,7 @@ def _serial_ports() -> str:
     return ", ".join(f"/dev/{name}" for name in names[:8]) or "no serial port at all"
 
 
-def lines_of(faults: list[Fault], config: EtherConfig) -> Mapping[Fault, int | None]:
+def lines_of(faults: list[PlanFault], config: EtherConfig) -> Mapping[PlanFault, int | None]:
     """In which line of the file each is written; None where there is no file."""
     if config.written is None:
         return dict.fromkeys(faults)

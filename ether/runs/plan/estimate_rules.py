@@ -13,7 +13,7 @@ from statistics import median
 
 from ether.config.plan import PlannedData, RunPlan, size_bytes
 from ether.config.when import Period, duration_s, parse_when
-from ether.runs.plan.call_rules import Fault, Place
+from ether.runs.plan.call_rules import Place, PlanFault
 from ether.runs.trial_rules import RunState, spoken
 
 _PAGE, _USABLE, _MOST_LOCAL, _LEAST_LOCAL, _OVERFLOW = 4096, 4088, 4061, 489, 4092
@@ -115,24 +115,24 @@ def _count(said: PlannedData, trials: int, seconds: float | None, before: PastTo
     return before.count / before.trials * trials if before and before.trials else None
 
 
-def time_faults(plan: RunPlan, place: Place, found: Estimate, past: Past) -> list[Fault]:
+def time_faults(plan: RunPlan, place: Place, found: Estimate, past: Past) -> list[PlanFault]:
     """More time than is allowed, or than was stated."""
     faults = []
     if past.trial_s and plan.each is not None and median(past.trial_s) > SLOWER * duration_s(plan.each):
         took = f"the {len(past.trial_s)} trials of past runs took {_precise(median(past.trial_s))} (median)"
-        faults.append(Fault((*place, "each"), f"{plan.each} for a trial", took))
+        faults.append(PlanFault((*place, "each"), f"{plan.each} for a trial", took))
     if plan.at_most is not None and found.seconds is not None and found.seconds > duration_s(plan.at_most):
         needs = f"{found.trials} trials need {_precise(found.seconds)} ({found.based_on})"
-        faults.append(Fault((*place, "at_most"), f"{plan.at_most} for the run", needs))
+        faults.append(PlanFault((*place, "at_most"), f"{plan.at_most} for the run", needs))
     return faults
 
 
-def disk_faults(place: Place, found: Estimate, free_bytes: float, folder: str) -> list[Fault]:
+def disk_faults(place: Place, found: Estimate, free_bytes: float, folder: str) -> list[PlanFault]:
     """More data than the disk has room for; a GB stays free."""
     if found.bytes is None or found.bytes <= max(0.0, free_bytes - _KEEP_FREE_BYTES):
         return []
     room = f"the disk of {folder} has {spoken_bytes(free_bytes)} free, of which 1 GB should stay free"
-    return [Fault((*place, "data"), f"{spoken_bytes(found.bytes)} of data", room)]
+    return [PlanFault((*place, "data"), f"{spoken_bytes(found.bytes)} of data", room)]
 
 
 def spoken_bytes(size: float) -> str:

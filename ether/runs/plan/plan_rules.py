@@ -1,6 +1,6 @@
 """What is wrong with a planned run, decided before anything moves, from the plan and the classes alone.
 
-Promises: pure; each thing that would go wrong is one `Fault`, with the place where it is written. A class that cannot
+Promises: pure; each thing that would go wrong is one `PlanFault`, with the place where it is written. A class that cannot
 be looked at is one fault, and not one more for each mention. The trap: a topic may come from a program or a device that
 is no instance, so a plan says which ones do (`outside`).
 """
@@ -17,8 +17,8 @@ from ether.config.plan import RunPlan
 from ether.errors import MarkError
 from ether.runs.plan.call_rules import (
     Company,
-    Fault,
     Place,
+    PlanFault,
     Target,
     absent,
     call_problems,
@@ -94,12 +94,12 @@ def _of_parameters(parameters: Mapping[str, list[Any]], row: Mapping[str, int], 
     return Condition(value, here, {name: (*here, name, at) for name, at in row.items()})
 
 
-def run_faults(plan: RunPlan, place: Place, company: Company, recorded: Iterable[str] | None) -> list[Fault]:
+def run_faults(plan: RunPlan, place: Place, company: Company, recorded: Iterable[str] | None) -> list[PlanFault]:
     """Everything that is wrong with one run. `recorded` are the topics that the session records, None for all."""
     try:
         conditions = _telling(plan, place)
     except ValueError as error:
-        return [Fault((*place, "conditions"), "parameters", str(error))]
+        return [PlanFault((*place, "conditions"), "parameters", str(error))]
     found = [
         *_setting_faults(plan, place, company, conditions), *_read_faults(plan, place, company),
         *_calls_faults(plan, place, company), *_sync_faults(plan, place, company),
@@ -112,7 +112,9 @@ def run_faults(plan: RunPlan, place: Place, company: Company, recorded: Iterable
 # -- calls
 
 
-def _setting_faults(plan: RunPlan, place: Place, company: Company, conditions: Iterable[Condition]) -> Iterator[Fault]:
+def _setting_faults(
+    plan: RunPlan, place: Place, company: Company, conditions: Iterable[Condition]
+) -> Iterator[PlanFault]:
     if plan.set is None:
         return
     here = (*place, "set")
@@ -126,14 +128,16 @@ def _setting_faults(plan: RunPlan, place: Place, company: Company, conditions: I
         args, kwargs = ((), condition.value) if several else ((condition.value,), {})
         for problem in call_problems(target, args, kwargs):
             where = condition.place_of(problem.argument)
-            yield Fault(where, problem.given, f"{target.name} takes {_argument(problem.argument, problem.accepted)}")
+            yield PlanFault(
+                where, problem.given, f"{target.name} takes {_argument(problem.argument, problem.accepted)}"
+            )
 
 
 def _argument(name: str, accepted: str) -> str:
     return f"{name}: {accepted}" if name else accepted
 
 
-def _read_faults(plan: RunPlan, place: Place, company: Company) -> Iterator[Fault]:
+def _read_faults(plan: RunPlan, place: Place, company: Company) -> Iterator[PlanFault]:
     if plan.read is None:
         return
     here = (*place, "read")
@@ -141,10 +145,10 @@ def _read_faults(plan: RunPlan, place: Place, company: Company) -> Iterator[Faul
     if target.problem is not None:
         yield target.problem
     for problem in call_problems(target, (), {}):
-        yield Fault(here, plan.read, f"what is read back needs no arguments: {problem.accepted}")
+        yield PlanFault(here, plan.read, f"what is read back needs no arguments: {problem.accepted}")
 
 
-def _calls_faults(plan: RunPlan, place: Place, company: Company) -> Iterator[Fault]:
+def _calls_faults(plan: RunPlan, place: Place, company: Company) -> Iterator[PlanFault]:
     for number, call in enumerate(plan.calls):
         here = (*place, "calls", number)
         target = target_of(call.call, here, company)
@@ -154,7 +158,7 @@ def _calls_faults(plan: RunPlan, place: Place, company: Company) -> Iterator[Fau
         yield from unit_faults(target, call.unit, (*here, "unit"))
         for problem in call_problems(target, call.args, call.kwargs):
             where = (*here, "kwargs", problem.argument) if problem.argument in call.kwargs else here
-            yield Fault(where, problem.given, f"{call.call} takes {_argument(problem.argument, problem.accepted)}")
+            yield PlanFault(where, problem.given, f"{call.call} takes {_argument(problem.argument, problem.accepted)}")
 
 
 # -- what all instances do together
@@ -175,7 +179,7 @@ def all_known(company: Company) -> bool:
     return all(member.spec is not None for member in company.values())
 
 
-def _sync_faults(plan: RunPlan, place: Place, company: Company) -> Iterator[Fault]:
+def _sync_faults(plan: RunPlan, place: Place, company: Company) -> Iterator[PlanFault]:
     known = marked(company, MarkKind.SYNC)
     asked = [((*place, "syncs", number), topic) for number, topic in enumerate(plan.syncs)]
     if plan.prepare not in (None, PREPARE):
@@ -183,7 +187,7 @@ def _sync_faults(plan: RunPlan, place: Place, company: Company) -> Iterator[Faul
     for here, topic in asked:
         if topic not in known and all_known(company):
             valid = f"marked with ether_sync are: {listed(known)}"
-            yield Fault(here, f"the sync topic {topic!r}, which nobody marks", valid, nearest(topic, known))
+            yield PlanFault(here, f"the sync topic {topic!r}, which nobody marks", valid, nearest(topic, known))
 
 
 def _preparing(plan: RunPlan, company: Company) -> Iterator[Target]:
@@ -197,7 +201,7 @@ def _preparing(plan: RunPlan, company: Company) -> Iterator[Target]:
             continue  # a hint that cannot be resolved is told with its class
 
 
-def _prepare_faults(plan: RunPlan, company: Company, conditions: Iterable[Condition]) -> Iterator[Fault]:
+def _prepare_faults(plan: RunPlan, company: Company, conditions: Iterable[Condition]) -> Iterator[PlanFault]:
     """The preparation of a trial gets the condition's keys."""
     targets = list(_preparing(plan, company))
     for condition in conditions:
@@ -207,10 +211,10 @@ def _prepare_faults(plan: RunPlan, company: Company, conditions: Iterable[Condit
             assert target.arguments is not None
             for problem in payload_problems(target.arguments, payload):
                 takes = f"{target.name}, which prepares the trial, takes {problem.argument}: {problem.accepted}"
-                yield Fault(condition.place_of(problem.argument), problem.given, takes)
+                yield PlanFault(condition.place_of(problem.argument), problem.given, takes)
 
 
-def _spelling_faults(plan: RunPlan, company: Company, conditions: Iterable[Condition]) -> Iterator[Fault]:
+def _spelling_faults(plan: RunPlan, company: Company, conditions: Iterable[Condition]) -> Iterator[PlanFault]:
     """A key of a condition that nobody takes is the program's own affair, unless it is nearly one that is taken."""
     targets = list(_preparing(plan, company))
     names: set[str] = set()
@@ -226,13 +230,13 @@ def _spelling_faults(plan: RunPlan, company: Company, conditions: Iterable[Condi
             meant = nearest(key, names) if key not in names else None
             if meant is not None:
                 told = f"the instances that prepare the trial take: {listed(sorted(names))}"
-                yield Fault(condition.place_of(key), f"the parameter {key!r}, which nobody takes", told, meant)
+                yield PlanFault(condition.place_of(key), f"the parameter {key!r}, which nobody takes", told, meant)
 
 
 # -- topics
 
 
-def _topic_faults(plan: RunPlan, place: Place, company: Company) -> Iterator[Fault]:
+def _topic_faults(plan: RunPlan, place: Place, company: Company) -> Iterator[PlanFault]:
     asked = [
         *(((*place, "suspend_while", topic), topic) for topic in plan.suspend_while),
         *(((*place, "waits_for", number), topic) for number, topic in enumerate(plan.waits_for)),
@@ -245,7 +249,7 @@ def _topic_faults(plan: RunPlan, place: Place, company: Company) -> Iterator[Fau
                 f"published are: {listed(known)}; what comes from a program, or from a device that is no instance, is"
                 " listed under outside"
             )
-            yield Fault(here, f"the topic {topic!r}, which nobody publishes", valid, nearest(topic, known))
+            yield PlanFault(here, f"the topic {topic!r}, which nobody publishes", valid, nearest(topic, known))
 
 
 def comes(topic: str, known: Iterable[str], outside: Iterable[str]) -> bool:
@@ -255,7 +259,9 @@ def comes(topic: str, known: Iterable[str], outside: Iterable[str]) -> bool:
     return any(matches(topic, each) for each in known)
 
 
-def _record_faults(plan: RunPlan, place: Place, company: Company, recorded: Iterable[str] | None) -> Iterator[Fault]:
+def _record_faults(
+    plan: RunPlan, place: Place, company: Company, recorded: Iterable[str] | None
+) -> Iterator[PlanFault]:
     """Data that is expected, and that nobody would bring to disk."""
     if recorded is None:
         return
@@ -267,10 +273,10 @@ def _record_faults(plan: RunPlan, place: Place, company: Company, recorded: Iter
     for topic in plan.data:
         if topic not in kept and not any(matches(wide, topic) for wide in filters):
             valid = f"recorded are: {listed(filters)}; add it to record, or publish it with save=True"
-            yield Fault((*place, "data", topic), f"data on {topic!r}, which is not recorded", valid)
+            yield PlanFault((*place, "data", topic), f"data on {topic!r}, which is not recorded", valid)
 
 
-def watch_faults(watched: Iterable[str], place: Place, company: Company) -> Iterator[Fault]:
+def watch_faults(watched: Iterable[str], place: Place, company: Company) -> Iterator[PlanFault]:
     """A safe state that watches somebody who is not there would be made at once, and for ever."""
     for number, name in enumerate(watched):
         if (fault := absent(name, (*place, number), company)) is not None:

@@ -20,7 +20,7 @@ from ether.ledger.reader import LedgerReader
 from ether.ledger.stored_record import StoredRecord
 from ether.log import get_ether_logger
 from ether.reading.run_facts import runs_in
-from ether.runs.plan.call_rules import Fault, nearest
+from ether.runs.plan.call_rules import PlanFault, nearest
 from ether.runs.plan.classes import PlannedLab, lines_of
 from ether.runs.plan.estimate_rules import Estimate, Past, PastTopic, disk_faults, estimate, past_trials, time_faults
 from ether.runs.plan.plan_rules import run_faults, trial_count
@@ -42,10 +42,10 @@ class PlannedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class PlanFinding:
     """A fault, and the line in which it is written."""
 
-    fault: Fault
+    fault: PlanFault
     line: int | None
     file: str = ""
     """The program in which it is written; "" for the configuration."""
@@ -57,7 +57,7 @@ class PlanReport:
 
     instances: tuple[str, ...]
     runs: tuple[PlannedRun, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[PlanFinding, ...]
     unseen: tuple[str, ...]
     folder: str
 
@@ -93,7 +93,7 @@ def plan_report(
     if plans and (blind := [name for name, member in lab.members.items() if member.spec is None]):
         lab.unseen.append(f"whether topics come, and sync topics are marked: {', '.join(blind)} may do it")
     lines = lines_of(faults, config)
-    findings = sorted((Finding(fault, lines[fault]) for fault in faults), key=lambda found: found.line or 0)
+    findings = sorted((PlanFinding(fault, lines[fault]) for fault in faults), key=lambda found: found.line or 0)
     for file, program in read.items():
         findings += _of_program(file, program, config, lab)
     return PlanReport(tuple(lab.members), tuple(runs), tuple(findings), tuple(lab.unseen), str(folder))
@@ -109,14 +109,14 @@ def _read(file: str) -> Program:
         raise ConfigError(f"this is no Python: {getattr(error, 'msg', error)}.", file=file, line=line) from error
 
 
-def _of_program(file: str, program: Program, config: EtherConfig, lab: PlannedLab) -> list[Finding]:
+def _of_program(file: str, program: Program, config: EtherConfig, lab: PlannedLab) -> list[PlanFinding]:
     """What is wrong with a program. What cannot be read in it is said."""
     if program.unread:
         lines = ", ".join(map(str, program.unread))
         lab.unseen.append(f"{file}, line {lines}: what is meant is only known when it runs")
     outside = [topic for plan in config.plan.values() for topic in plan.outside]
     found = program_faults(program, lab.members, config.plan, outside)
-    return [Finding(each.fault, each.line, file) for each in found]
+    return [PlanFinding(each.fault, each.line, file) for each in found]
 
 
 def _chosen(config: EtherConfig, only: str | None) -> Mapping[str, RunPlan]:

@@ -13,8 +13,8 @@ from typing import Any
 from ether.errors import ArgumentProblem, MarkError, ValidationFailed
 from ether.runs.plan.call_rules import (
     Company,
-    Fault,
     Member,
+    PlanFault,
     Target,
     call_problems,
     listed,
@@ -34,7 +34,7 @@ class LineFault:
     """A fault in a line of a program."""
 
     line: int
-    fault: Fault
+    fault: PlanFault
 
 
 def program_faults(program: Program, company: Company, runs: Iterable[str], outside: Iterable[str]) -> list[LineFault]:
@@ -49,19 +49,19 @@ def program_faults(program: Program, company: Company, runs: Iterable[str], outs
     for line, run in program.planned:
         if run not in known_runs:
             told = f"planned are: {listed(known_runs)}"
-            found.append(LineFault(line, Fault(("run", "planned()"), f"the run {run!r}, which nobody plans", told,
+            found.append(LineFault(line, PlanFault(("run", "planned()"), f"the run {run!r}, which nobody plans", told,
                                                nearest(run, known_runs))))  # fmt: skip
     return list(dict.fromkeys(sorted(found, key=lambda each: each.line)))
 
 
-def _mention_faults(mention: Mention, company: Company) -> Iterator[Fault]:
+def _mention_faults(mention: Mention, company: Company) -> Iterator[PlanFault]:
     place = (f"{mention.service}.{mention.method}",)
     member = _member(mention.service, company)
     if member is None:
         classes = [each.spec.name for each in company.values() if each.spec is not None]
         if all_known(company) or nearest(mention.service, company):
             found = f"the instance {mention.service!r}, which nobody declares"
-            yield Fault(
+            yield PlanFault(
                 place, found, f"declared are: {listed(company)}", nearest(mention.service, [*company, *classes])
             )
         return
@@ -72,7 +72,7 @@ def _mention_faults(mention: Mention, company: Company) -> Iterator[Fault]:
         for problem in _problems(mention, target):
             takes = f"{mention.service}.{mention.method} takes"
             said = f"{problem.argument}: {problem.accepted}" if problem.argument else problem.accepted
-            yield Fault(place, problem.given, f"{takes} {said}")
+            yield PlanFault(place, problem.given, f"{takes} {said}")
 
 
 def _member(service: str, company: Company) -> Member | None:
@@ -116,19 +116,19 @@ def _unknown_of(target: Target, mention: Mention) -> set[str]:
     return {name for name, value in bound.arguments.items() if value is UNKNOWN}
 
 
-def _topic_faults(mention: TopicMention, company: Company, outside: Iterable[str]) -> Iterator[Fault]:
+def _topic_faults(mention: TopicMention, company: Company, outside: Iterable[str]) -> Iterator[PlanFault]:
     if not mention.sync:
         known = marked(company, MarkKind.PUB)
         if all_known(company) and not comes(mention.topic, known, outside):
             told = f"published are: {listed(sorted({*known, *outside}))}"
-            yield Fault((mention.topic,), f"the topic {mention.topic!r}, which nobody publishes", told,
+            yield PlanFault((mention.topic,), f"the topic {mention.topic!r}, which nobody publishes", told,
                         nearest(mention.topic, known))  # fmt: skip
         return
     methods = marked(company, MarkKind.SYNC)
     if mention.topic not in methods:
         if all_known(company):
             told = f"marked with ether_sync are: {listed(methods)}"
-            yield Fault((mention.topic,), f"the sync topic {mention.topic!r}, which nobody marks", told,
+            yield PlanFault((mention.topic,), f"the sync topic {mention.topic!r}, which nobody marks", told,
                         nearest(mention.topic, methods))  # fmt: skip
         return
     for name, spec in methods[mention.topic]:
@@ -139,7 +139,7 @@ def _topic_faults(mention: TopicMention, company: Company, outside: Iterable[str
 
 def _sync_faults(
     mention: TopicMention, called: str, function: Callable[..., Any], limits: Mapping[str, Any]
-) -> Iterator[Fault]:
+) -> Iterator[PlanFault]:
     try:
         arguments = Arguments(function, called, limits)
     except MarkError:
@@ -147,4 +147,4 @@ def _sync_faults(
     unknown = {name for name, value in mention.arguments.items() if value is UNKNOWN}
     for problem in payload_problems(arguments, mention.arguments):
         if problem.argument.partition(".")[0] not in unknown:
-            yield Fault((mention.topic,), problem.given, f"{called} takes {problem.argument}: {problem.accepted}")
+            yield PlanFault((mention.topic,), problem.given, f"{called} takes {problem.argument}: {problem.accepted}")

@@ -20,7 +20,7 @@ from typing import Any
 from ether.errors import BrokerFailed
 from ether.log import get_ether_logger
 from ether.system.private_files import is_own, read_private, write_private
-from ether.system.processes import Place, birth_of, is_running, this_place
+from ether.system.processes import ProcessPlace, birth_of, is_running, this_place
 from ether.system.runtime_folder import PREFIX, runtime_folder
 from ether.version import VERSION
 
@@ -30,7 +30,7 @@ FILE_NAME = "session.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SessionRecord:
     """One running session. `url` is its broker's, with the credentials; `since` in seconds of the epoch; `pid_started`,
     `boot` and `namespace` tell the program from another one that got the same `pid`."""
 
@@ -45,14 +45,14 @@ class Record:
     namespace: str = ""
 
     @classmethod
-    def of_this_process(cls, session: str, url: str, since: float | None = None) -> Record:
+    def of_this_process(cls, session: str, url: str, since: float | None = None) -> SessionRecord:
         """A session that this process leads, since now."""
         place, pid = this_place(), os.getpid()
         began = time.time() if since is None else since
         return cls(session, url, place.host, pid, began, VERSION, birth_of(pid), place.boot, place.namespace)
 
     @classmethod
-    def from_value(cls, value: object) -> Record:
+    def from_value(cls, value: object) -> SessionRecord:
         """As it was read; raises `ValueError` for what is no record."""
         if not isinstance(value, dict) or not value.keys() <= {known.name for known in fields(cls)}:
             raise ValueError("not the keys of a record")
@@ -63,9 +63,9 @@ class Record:
         return cls(**value)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> ProcessPlace:
         """Where `pid` is valid."""
-        return Place(self.host, self.boot, self.namespace)
+        return ProcessPlace(self.host, self.boot, self.namespace)
 
 
 _TYPES: Mapping[str, Any] = {
@@ -81,7 +81,7 @@ _TYPES: Mapping[str, Any] = {
 }
 
 
-def write_record(folder: str | os.PathLike[str], record: Record) -> None:
+def write_record(folder: str | os.PathLike[str], record: SessionRecord) -> None:
     """Let others find the session; `folder` is its private folder. Raises `BrokerFailed`."""
     path = os.path.join(folder, FILE_NAME)
     try:
@@ -96,7 +96,7 @@ def remove_record(folder: str | os.PathLike[str]) -> None:
         os.unlink(os.path.join(folder, FILE_NAME))
 
 
-def read_records(environment: Mapping[str, str] | None = None) -> list[Record]:
+def read_records(environment: Mapping[str, str] | None = None) -> list[SessionRecord]:
     """The sessions that this user runs on this machine, the oldest first. Folders of dead ones are removed. Never
     raises."""
     try:
@@ -123,11 +123,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False  # gone meanwhile
 
 
-def _living(folder: str, here: Place) -> Record | None:
+def _living(folder: str, here: ProcessPlace) -> SessionRecord | None:
     """The folder's record, if its session runs. No record is no reason to remove anything: it may be starting."""
     path = os.path.join(folder, FILE_NAME)
     try:
-        record = Record.from_value(read_private(path))
+        record = SessionRecord.from_value(read_private(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -141,7 +141,7 @@ def _living(folder: str, here: Place) -> Record | None:
     return record if fate == "runs" else None
 
 
-def fate_of(record: Record, here: Place) -> str:
+def fate_of(record: SessionRecord, here: ProcessPlace) -> str:
     """`runs`, `is over`, or `is elsewhere`: in another container or on another machine, whose processes cannot be seen
     from here although the folder is shared."""
     if record.place == here or (record.place[1:] == here[1:] and here.boot):  # a laptop's host name may change

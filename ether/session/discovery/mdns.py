@@ -59,7 +59,7 @@ class Announced:
     port: int
 
 
-class Announcement:
+class MdnsAnnouncement:
     """A session being announced, on a thread of its own, until `close()`."""
 
     def __init__(self, service: ServiceInfo, interfaces: Sequence[str] | None) -> None:
@@ -113,7 +113,7 @@ def announce(
     user: str,
     host: str | None = None,
     interfaces: Sequence[str] | None = None,
-) -> Announcement | None:
+) -> MdnsAnnouncement | None:
     """Announce a session whose broker listens at these addresses of this machine; returns at once. None, with a line in
     the log, where that is not possible. `interfaces` are addresses of this machine to speak through (default: all)."""
     texts = {"session": session, "version": version, "host": host or socket.gethostname(), "user": user}
@@ -123,7 +123,7 @@ def announce(
         logger.warning("session %r is not announced on the network: %s", session, why)
         return None
     try:
-        return Announcement(_service(texts, port, addresses), interfaces)
+        return MdnsAnnouncement(_service(texts, port, addresses), interfaces)
     except (MdnsUnavailable, OSError, ValueError) as error:
         logger.warning("session %r is not announced on the network: %s", session, error)
         return None

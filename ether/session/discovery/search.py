@@ -60,7 +60,7 @@ class FoundSession:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SearchStep:
     """One place where was looked. `detail` is a sentence for people; `refused` maps sessions that would not let us in
     to why."""
 
@@ -75,7 +75,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SearchTarget:
     """What is looked for: names as they were given, argument before environment."""
 
     session: str | None
@@ -87,7 +87,7 @@ class Wish:
     @classmethod
     def of(
         cls, session: str | None, broker: str | None, environment: Mapping[str, str], mdns_timeout_s: float | None
-    ) -> Wish:
+    ) -> SearchTarget:
         name = session or environment.get(SESSION_VARIABLE) or None
         if name is not None:
             check_session_name(name)
@@ -97,7 +97,7 @@ class Wish:
         return cls(name, None if given is None else complete_url(given), how, mdns_s, environment)
 
 
-Look = Callable[[Wish], Step]
+Look = Callable[[SearchTarget], SearchStep]
 
 
 def find(
@@ -110,7 +110,7 @@ def find(
 ) -> FoundSession | None:
     """The session to join, None where there is none. Raises `SeveralSessions`, `ConfigError`; for a broker that was
     named `BrokerUnreachable` and `NotAuthorized`; for a session that was named and refuses us `WrongLabKey`."""
-    wish = Wish.of(session, broker, environment, mdns_timeout_s)
+    wish = SearchTarget.of(session, broker, environment, mdns_timeout_s)
     refused: dict[str, NotAuthorized] = {}
     for look in plan(wish):
         step = look(wish)
@@ -131,13 +131,13 @@ def explore(
     broker: str | None = None,
     environment: Mapping[str, str],
     mdns_timeout_s: float | None = None,
-) -> list[Step]:
+) -> list[SearchStep]:
     """Look everywhere, whatever is found; a place that cannot be looked at says why in its `detail`."""
-    wish = Wish.of(session, broker, environment, mdns_timeout_s)
+    wish = SearchTarget.of(session, broker, environment, mdns_timeout_s)
     return [_guarded(name, look, wish) for name, look in _PLACES.items()]
 
 
-def plan(wish: Wish) -> Sequence[Look]:
+def plan(wish: SearchTarget) -> Sequence[Look]:
     """Where to look, in order: a broker that was named is the only place."""
     return [look_at_named] if wish.broker is not None else [look_here, look_around, look_back]
 
@@ -165,57 +165,57 @@ def remember(found: FoundSession, environment: Mapping[str, str]) -> None:
 # -- the places
 
 
-def look_at_named(wish: Wish) -> Step:
+def look_at_named(wish: SearchTarget) -> SearchStep:
     """The broker that was named, by argument or environment. Raises what is wrong with it. Where it has just been
     started again, the session is waited for that is about to be back on it."""
     if wish.broker is None:
-        return Step(wish.how, detail="no broker was named")
+        return SearchStep(wish.how, detail="no broker was named")
     url, found = _sessions_of_named(wish, wish.broker)
     if not any(wish.session in (None, session.name) for session in found):
         found = [*found, *_sessions_back_at(url, wish)]
-    return Step(wish.how, tuple(found), f"at {Endpoint.from_url(wish.broker).address}")
+    return SearchStep(wish.how, tuple(found), f"at {Endpoint.from_url(wish.broker).address}")
 
 
-def look_here(wish: Wish) -> Step:
+def look_here(wish: SearchTarget) -> SearchStep:
     """The sessions that this user runs on this machine."""
     records = read_records(wish.environment)
     found = (FoundSession(r.session, r.url, THIS_MACHINE, r.host, r.pid, r.since) for r in records)
-    return Step(THIS_MACHINE, tuple(found))
+    return SearchStep(THIS_MACHINE, tuple(found))
 
 
-def look_around(wish: Wish) -> Step:
+def look_around(wish: SearchTarget) -> SearchStep:
     """The sessions that are announced on the network."""
     if wish.mdns_s <= 0:
-        return Step(NETWORK, detail=f"mDNS is turned off ({mdns.MDNS_VARIABLE}=0)")
+        return SearchStep(NETWORK, detail=f"mDNS is turned off ({mdns.MDNS_VARIABLE}=0)")
     try:
         announced = mdns.browse(wish.mdns_s, session=wish.session)
     except mdns.MdnsUnavailable as error:
-        return Step(NETWORK, detail=str(error))
+        return SearchStep(NETWORK, detail=str(error))
     key, problem = _key_or_problem(wish.environment)
     trials = [trial for said in announced for trial in _trials_of(said, key)]
     step = _tried(NETWORK, trials, wish)
     parts = (f"{len(announced)} announced", problem, step.detail)
-    return Step(NETWORK, step.found, "; ".join(part for part in parts if part), step.refused)
+    return SearchStep(NETWORK, step.found, "; ".join(part for part in parts if part), step.refused)
 
 
-def look_back(wish: Wish) -> Step:
+def look_back(wish: SearchTarget) -> SearchStep:
     """Brokers that were joined before."""
-    trials: dict[str, Trial] = {}
+    trials: dict[str, SearchAttempt] = {}
     for known in read_remembered(wish.environment):
         try:
             url = known.full_url(wish.environment)
         except ConfigError as error:
-            return Step(REMEMBERED, detail=str(error))
+            return SearchStep(REMEMBERED, detail=str(error))
         if url is None:
             continue
         names = trials[url].sessions if url in trials else frozenset()
         wanted = None if known.by_key or names is None else names | {known.session}
-        trials.setdefault(url, Trial(url, known.host, wanted))
-        trials[url] = Trial(url, trials[url].host, wanted)
+        trials.setdefault(url, SearchAttempt(url, known.host, wanted))
+        trials[url] = SearchAttempt(url, trials[url].host, wanted)
     step = _tried(REMEMBERED, list(trials.values()), wish)
     parts = (f"{len(trials)} in {state_file(wish.environment)}", step.detail)
     # one that refuses us is no session that somebody looks for now
-    return Step(REMEMBERED, step.found, "; ".join(part for part in parts if part))
+    return SearchStep(REMEMBERED, step.found, "; ".join(part for part in parts if part))
 
 
 _PLACES: Mapping[str, Look] = {
@@ -226,18 +226,18 @@ _PLACES: Mapping[str, Look] = {
 }
 
 
-def _guarded(name: str, look: Look, wish: Wish) -> Step:
+def _guarded(name: str, look: Look, wish: SearchTarget) -> SearchStep:
     try:
         return look(wish)
     except EtherError as error:
-        return Step(name, detail=str(error))
+        return SearchStep(name, detail=str(error))
 
 
 # -- asking brokers
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class SearchAttempt:
     """A broker to ask, and which of its sessions count: None for all. `key_source` where the lab key opens it."""
 
     url: str = field(repr=False)
@@ -246,19 +246,19 @@ class Trial:
     key_source: str | None = None
 
 
-def _trials_of(said: mdns.Announced, key: LabKey | None) -> list[Trial]:
+def _trials_of(said: mdns.Announced, key: LabKey | None) -> list[SearchAttempt]:
     """A machine announces all its addresses, and not all of them lead there from here."""
     urls = [Endpoint("tcp", address, said.port).address for address in said.addresses]
     if said.user != USERNAME or key is None:
-        return [Trial(url, said.host, frozenset({said.session})) for url in urls]
+        return [SearchAttempt(url, said.host, frozenset({said.session})) for url in urls]
     who = key.credentials()
     return [
-        Trial(url_with(url, who.username, who.password), said.host, frozenset({said.session}), key.source)
+        SearchAttempt(url_with(url, who.username, who.password), said.host, frozenset({said.session}), key.source)
         for url in urls
     ]
 
 
-def _tried(how: str, trials: Sequence[Trial], wish: Wish) -> Step:
+def _tried(how: str, trials: Sequence[SearchAttempt], wish: SearchTarget) -> SearchStep:
     """Ask every broker at the same time."""
     outcomes = in_parallel([_asking(trial, how, wish) for trial in trials[:MOST_TRIALS]], TRIAL_S)
     found: list[FoundSession] = []
@@ -275,10 +275,10 @@ def _tried(how: str, trials: Sequence[Trial], wish: Wish) -> Step:
             refused.update(dict.fromkeys(trial.sessions or (), told))
     for session in found:
         refused.pop(session.name, None)
-    return Step(how, tuple(found), "; ".join(problems), refused)
+    return SearchStep(how, tuple(found), "; ".join(problems), refused)
 
 
-def _asking(trial: Trial, how: str, wish: Wish) -> Callable[[], list[FoundSession]]:
+def _asking(trial: SearchAttempt, how: str, wish: SearchTarget) -> Callable[[], list[FoundSession]]:
     def ask() -> list[FoundSession]:
         wanted = trial.sessions if wish.session is None else frozenset({wish.session})
         found = _sessions_of(trial.url, how, TRIAL_S)
@@ -295,13 +295,13 @@ def _as_found(infos: Iterable[SessionInfo], url: str, how: str) -> list[FoundSes
     return [FoundSession(info.session, url, how, info.host, info.pid, info.since) for info in infos]
 
 
-def _sessions_back_at(url: str, wish: Wish) -> list[FoundSession]:
+def _sessions_back_at(url: str, wish: SearchTarget) -> list[FoundSession]:
     endpoint = Endpoint.from_url(url)
     recorded = recorded_at(endpoint, wish.session, read_records(wish.environment))
     return _as_found(sessions_returning(endpoint, wish.session, recorded), url, wish.how)
 
 
-def _sessions_of_named(wish: Wish, url: str) -> tuple[str, list[FoundSession]]:
+def _sessions_of_named(wish: SearchTarget, url: str) -> tuple[str, list[FoundSession]]:
     """With the URL that let us in. One without a user may be that of a session which listens on the network: then the
     lab key opens it. It is shown only to who refuses us without it."""
     try:
