@@ -33,7 +33,7 @@ from ether.ledger.writer import LedgerWriter  # noqa: E402
 from ether.provenance.context import InstanceFacts, make_context  # noqa: E402
 from ether.wire.codec import JSON  # noqa: E402
 from ether.wire.entries import Batch, Entry  # noqa: E402
-from ether.wire.ids import MessageIds  # noqa: E402
+from ether.wire.head import MessageIds  # noqa: E402
 
 BATCH = 1_000
 NOW = 1_750_000_000.0

@@ -19,10 +19,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ether.agents.agent_lock import only_agent
 from ether.agents.agent_session import AgentSession
 from ether.agents.allowed import read_roots, roots_of
 from ether.agents.wanted_file import AgentFile, NotKept, agent_path, read_agent_file
@@ -35,6 +35,37 @@ from ether.wire.topics import check_instance_name, check_session_name
 
 if TYPE_CHECKING:
     from ether.session.discovery.search import FoundSession
+
+
+@contextmanager
+def only_agent(name: str, path: str) -> Iterator[None]:
+    """Hold the lock in the file; raises `NameTaken` where another process holds it."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise NotKept(f"agent {name!r} cannot keep its state: {error}. Is the folder writable?") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise NameTaken("agent", name, host=socket.gethostname(), pid=_pid_in(descriptor)) from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _pid_in(descriptor: int) -> int | None:
+    told = os.read(descriptor, 20)
+    return int(told) if told.isdigit() else None
+
 
 logger = get_ether_logger("Ether")
 

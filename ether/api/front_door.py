@@ -261,10 +261,9 @@ class Ether(Calling, Reading, Running):
         from ether.launch.launcher import Launch
         from ether.launch.simulated_lab import all_here
         from ether.log import get_ether_logger, install_console
-        from ether.session.discovery.finding import running_session, starting_alone, with_environment
-        from ether.session.discovery.search import remember
+        from ether.session.discovery.search import remember, running_session, starting_alone, with_environment
         from ether.session.name_claim import new_session_name
-        from ether.system.state_folder import calls_folder, file_name
+        from ether.system.folders import calls_folder, file_name
 
         install_console()
         config = with_environment(all_here(config) if sim else config, os.environ)

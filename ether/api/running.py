@@ -72,7 +72,7 @@ class Running(ABC):
 
         Raises `ConditionNotMet`, which says what came last; what the condition raises, with a note of the value.
         """
-        from ether.runs.waiting import wait_for
+        from ether.runs.interlock import wait_for
 
         return wait_for(self._joined("ether.wait_for()"), topic, condition, timeout_s)
 

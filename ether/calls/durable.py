@@ -17,9 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ether.calls.client import doing
+from ether.calls.client import PendingCall, doing
 from ether.calls.durable_retry import ANSWERS, DurableCall, DurableRetry, leave
-from ether.calls.pending import PendingCall
 from ether.connection.deadline import Deadline
 from ether.errors import Cancelled, NoResponder, PayloadError, StoreFailed, TransportError
 from ether.protocol.answers import SAVE, SAVE_LATER

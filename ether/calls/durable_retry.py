@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ether.calls.pending import PendingCall
+from ether.calls.client import PendingCall
 from ether.errors import (
     DecodeError,
     EtherError,

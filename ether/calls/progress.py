@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TextIO
+
+from ether.calls.server import tell_log
+from ether.connection.causes import current
 
 _WIDTH = 30
 
@@ -35,3 +39,16 @@ class ProgressBar:
         if self._over and self._drawn:
             self._stream.write("\n")
             self._stream.flush()
+
+
+class CallLog(logging.Handler):
+    """Passes on every record from INFO that is logged while a watched call is being answered."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        call = current().call
+        if call is None or call.tell is None:
+            return
+        tell_log(call, {"time": record.created, "level": record.levelname, "message": record.getMessage()})

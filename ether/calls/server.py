@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ether.calls.durable_server import InstanceJournal, JournaledCall
+from ether.calls.durable_journal import InstanceJournal, JournaledCall
 from ether.calls.lease_server import LEASE
 from ether.connection.causes import CallContext
 from ether.connection.failure_text import text_of, user_traceback
@@ -44,7 +44,7 @@ from ether.protocol.one_way_delay import OneWayDelay
 from ether.protocol.request_table import Answered
 from ether.system.machine_mark import is_of_this_machine
 from ether.wire.envelope import Headers
-from ether.wire.properties import unpack_properties
+from ether.wire.head import unpack_properties
 
 if TYPE_CHECKING:
     from ether.instance.hosted import HostedInstance

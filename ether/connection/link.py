@@ -25,7 +25,7 @@ from ether.transport.base import ConnectionDown, ConnectionUp, Delivery, Protoco
 from ether.transport.send_queue import Settled
 from ether.wire.codec import Body, encode
 from ether.wire.envelope import Envelope, EnvelopeV5, EnvelopeV311, Headers
-from ether.wire.ids import MessageIds, node_of
+from ether.wire.head import MessageIds, node_of
 from ether.wire.topics import SessionTopics, matches
 
 logger = get_ether_logger("Ether")

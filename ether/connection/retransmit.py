@@ -2,7 +2,8 @@
 asks its source for it, and the source sends it again, to the one who asked alone.
 
 What was sent and what is missing is decided in `ether.protocol.retransmit_buffer` and
-`ether.protocol.reorder_buffer`. Here are the questions and answers, on the topics `control/missed/all` (to everybody) and `control/missed/<node>` (to one process).
+`ether.protocol.reorder_buffer`. Here are the questions and answers, on the topics `control/missed/all` (to
+everybody) and `control/missed/<node>` (to one process).
 A message that is sent again keeps its bytes, headers included, and stands below the receiver's own topic:
 `control/missed/<node>/<the topic that it was published on>`.
 
@@ -22,11 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from ether.errors import PayloadTooLarge, TransportClosed, TransportError
 from ether.log import get_ether_logger
-from ether.protocol.reorder_buffer import ReorderBuffer
-from ether.protocol.reorder_row import Gap, Sorted, Verdict
+from ether.protocol.reorder_buffer import Gap, ReorderBuffer, Sorted, Verdict
 from ether.protocol.retransmit_buffer import Ask, Resent, RetransmitBuffer, SentMessage, seconds_on_the_way
 from ether.transport.base import Delivery
-from ether.wire.ids import node_of
+from ether.wire.head import node_of
 from ether.wire.topics import MQTT_MAX_BYTES, MQTT_MAX_LEVELS, SessionTopics, is_data, matches
 
 if TYPE_CHECKING:

@@ -16,12 +16,30 @@ from typing import TYPE_CHECKING
 
 from ether.connection.link import Link
 from ether.errors import EtherError
-from ether.instance.announced_method import described
 from ether.instance.devices import Devices
 from ether.protocol.presence import Announcement, State
+from ether.spec.descriptions import describe_spec
+from ether.spec.marks import MarkKind
+from ether.spec.methods import MethodSpec
 
 if TYPE_CHECKING:
     from ether.instance.hosted import HostedInstance
+
+TAKES_ARGUMENTS = (MarkKind.SUB, MarkKind.GET, MarkKind.SAVE, MarkKind.SYNC)
+_WITH_TOPICS = ((MarkKind.SUB, "subscribes"), (MarkKind.PUB, "publishes"), (MarkKind.SYNC, "syncs"))
+
+
+def described(cls: type, method: MethodSpec) -> dict[str, object]:
+    """One method as plain data; `every` are the times at which it is called by itself."""
+    said: dict[str, object] = {"kinds": list(dict.fromkeys(mark.kind.value for mark in method.marks))}
+    if any(mark.kind in TAKES_ARGUMENTS for mark in method.marks):
+        said |= describe_spec(cls, method).to_value()
+    if times := method.times:
+        said["every"] = list(times)
+    for kind, key in _WITH_TOPICS:
+        if topics := method.topics(kind):
+            said[key] = list(topics)
+    return said
 
 
 class Announcer:

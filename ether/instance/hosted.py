@@ -22,12 +22,11 @@ from ether.connection.causes import CallContext, Cause, handling
 from ether.connection.failure_text import describe_failure, text_of, user_traceback
 from ether.connection.link import Inbound, Link, trace_of
 from ether.connection.worker import Job, Worker
-from ether.instance.announced_method import TAKES_ARGUMENTS
-from ether.instance.announcer import Announcer
+from ether.instance.announcer import TAKES_ARGUMENTS, Announcer
 from ether.instance.async_runner import CoroutineRunner
 from ether.instance.binding import Overrides, publishing
 from ether.instance.control import Control
-from ether.instance.device_calls import DeviceCalls
+from ether.instance.devices import DeviceCalls
 from ether.instance.jobs import MessageJob, TickJob
 from ether.instance.recent_inputs import RecentInputs
 from ether.instance.safe_state import guard

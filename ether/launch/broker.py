@@ -29,7 +29,7 @@ from ether.log import get_ether_logger
 from ether.security.credentials import Credentials
 from ether.security.lab_key import USERNAME, load_or_make_key
 from ether.session.discovery import mdns
-from ether.system.runtime_folder import private_folder
+from ether.system.folders import private_folder
 from ether.transport.endpoint import Endpoint
 from ether.version import VERSION
 

@@ -24,8 +24,8 @@ from ether.errors import ConfigError, EtherError
 from ether.launch.broker import BrokerFacts, BrokerProcess
 from ether.launch.process_group import make_group
 from ether.log import get_ether_logger, install_console
+from ether.system.folders import private_folder
 from ether.system.journald import write_for_journal
-from ether.system.runtime_folder import private_folder
 from ether.system.systemd import Notifier, Watchdog
 from ether.transport import open_transport
 from ether.transport.endpoint import Endpoint

@@ -23,8 +23,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO, cast
 
-from ether.calls.call_log import CallLog
-from ether.calls.durable_server import InstanceJournal
+from ether.calls.durable_journal import InstanceJournal
+from ether.calls.progress import CallLog
 from ether.connection.assembly import death_notice, describe_with_registry, make_link
 from ether.connection.extension import Extension
 from ether.connection.failure_text import user_traceback
@@ -34,8 +34,8 @@ from ether.errors import ConfigError, EtherError, InvalidName, MarkError
 from ether.instance.class_loading import find_class
 from ether.instance.hosted import HostedInstance
 from ether.launch.child_settings import EXIT_REPLACED, InstanceSettings
-from ether.launch.explaining import explained, open_saver
-from ether.launch.simulated_devices import SimulatedDevices
+from ether.launch.recording_setup import explained, open_saver
+from ether.launch.simulated_lab import SimulatedDevices
 from ether.log import get_ether_logger, install_instance_console
 from ether.logs.shipping import LogShipper
 from ether.protocol.presence import Announcement, State
@@ -43,8 +43,8 @@ from ether.recording.writer import RecordWriter, SavingOptions
 from ether.session.client import Client
 from ether.session.heartbeat import HeartbeatSender
 from ether.spec.marks import MarkKind
+from ether.system.folders import calls_folder, file_name, journal_path
 from ether.system.process_owner import is_dead_here
-from ether.system.state_folder import calls_folder, file_name, journal_path
 from ether.wire.topics import SessionTopics
 
 EXIT_OK = 0

@@ -21,12 +21,10 @@ from ether.connection.assembly import open_link
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
 from ether.errors import LifecycleFailed, StartFailed
-from ether.instance.local import OpenLink
-from ether.instance.local_instances import LocalInstances
+from ether.instance.local_instances import LocalInstances, OpenLink
 from ether.instance.registry import registry_options, warn_of_registry_typos
 from ether.launch.broker import BrokerProcess, private_folder
-from ether.launch.child_life import Life, settings_of
-from ether.launch.child_settings import InstanceSettings
+from ether.launch.child_settings import InstanceSettings, Life, settings_of
 from ether.launch.control_server import ControlServer
 from ether.launch.orderly_end import STEPS, OrderlyEnd
 from ether.launch.process_group import ProcessGroup, make_group
@@ -39,11 +37,10 @@ from ether.log import get_ether_logger
 from ether.protocol.presence import Announcement
 from ether.session.client import Client
 from ether.session.discovery.directory import entry_of
-from ether.session.last_known import LastKnownFile
 from ether.session.leadership import Leadership, appear_as_guest, clear
 from ether.session.members import Event
 from ether.session.name_claim import program_name, take_name
-from ether.session.offline import OfflineNotes
+from ether.session.offline import LastKnownFile, OfflineNotes
 from ether.session.session import Session
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint

@@ -6,21 +6,60 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ether.config import EmbeddedBroker, EtherConfig, EtherInstanceConfig
+from ether.connection.deadline import Deadline
 from ether.connection.link import Link
+from ether.errors import OutboxFailed
+from ether.launch.guest import Guest
 from ether.launch.simulated_lab import Simulation
+from ether.recording.outbox_file import adopt
 from ether.recording.writer import RecordWriter, SavingOptions, WhenFull
 from ether.session.client import Client
-from ether.system.state_folder import outbox_folder
+from ether.session.session import KEEP
+from ether.system.folders import outbox_folder
 from ether.wire.entries import Entry
 from ether.wire.run_ids import SIMULATED
 from ether.wire.topics import SessionTopics
 
 if TYPE_CHECKING:
     from ether.provenance.context import Facts
+
+
+def open_saver(
+    link: Link, topics: SessionTopics, options: SavingOptions, leader: str, explain: Callable[[], Iterable[Entry]]
+) -> RecordWriter:
+    """The saving side of a process; `leader` is the program that starts a recorder where there is none."""
+    saver = RecordWriter(link, topics, options)
+    saver.explain = explain
+    saver.ask_for_recorder = lambda: link.publish(topics.control(KEEP), {"instances": [leader], "do": "record"})
+    saver.open()
+    saver.adopt(link.source)
+    return saver
+
+
+def explained(
+    name: str,
+    birth: str,
+    epoch: int,
+    cls: type | None,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    class_path: str,
+    registry: Mapping[str, Any],
+    configuration: Mapping[str, Any],
+) -> list[Entry]:
+    """What explains an instance's values: its context, and before it what that refers to. Of a program, which has no
+    class, its script."""
+    from ether.provenance.context import InstanceFacts, make_context
+
+    facts = InstanceFacts(name, birth, epoch, class_path, cls, args, kwargs, registry)
+    return list(make_context(facts, configuration=configuration).entries(time.time()))
+
 
 RECORDER = "recorder"
 """The instance that a session starts by itself when something is to be saved."""
@@ -120,8 +159,7 @@ class RecordingSetup:
 
     def _described(self) -> Facts:
         if self._facts is None:
-            from ether.provenance.context import Facts, configuration_facts
-            from ether.provenance.plain_values import plain
+            from ether.provenance.context import Facts, configuration_facts, plain
 
             file, text, _ = self._config.written or (None, None, "")
             facts = configuration_facts(plain(self._config.model_dump()), text, file)
@@ -157,7 +195,6 @@ class RecordingSetup:
             path = class_path_of(cls) if cls is not None else "__main__"
             return [*artifacts, *explained(name, birth, epoch, cls, (), {}, path, {}, self.configuration())]
 
-        from ether.launch.explaining import explained, open_saver
         from ether.provenance.context import artifact_entries
         from ether.spec.methods import class_path_of
 
@@ -170,3 +207,54 @@ class RecordingSetup:
             if timeout_s and self._config.record is not None and saver.recorders():
                 saver.keep_run(self.run, "end", {"status": "ended"})
             saver.close(timeout_s)
+
+
+_HEAR_S = 5.0
+
+
+@contextmanager
+def saving(client: Guest, described: Mapping[str, Any]) -> Iterator[None]:
+    """Within the block the client saves what the session's recorders want; `described` says what is played. What is
+    not acknowledged at the end waits on disk, and the log says so."""
+    info = client.session.info(_HEAR_S)
+    options = SavingOptions(outbox_folder(client.topics.session), run=str(info.get("run") or ""))
+    saver = open_saver(
+        client.link,
+        client.topics,
+        options,
+        str(info.get("program") or LEADER),
+        lambda: explained(client.link.source, "", 0, None, (), {}, "ether.play", {}, {"play": dict(described)}),
+    )
+    client.session.hear_the_latest(Deadline(_HEAR_S))
+    client.saver = saver
+    try:
+        yield
+    finally:
+        client.saver = None
+        saver.close(SAVE_TIMEOUT_S)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """An outbox whose process is dead: of which source, how many entries, in which file."""
+
+    source: str
+    count: int
+    path: str
+
+
+def left_behind(session: str) -> list[LeftBehind]:
+    """The outboxes of a session's dead processes; they stay as they are. Files that cannot be read are named by their
+    error, as with 0 entries. Raises `ConfigError`."""
+    found: list[LeftBehind] = []
+    waiting = adopt(outbox_folder(session))
+    while True:
+        try:
+            file = next(waiting)
+        except StopIteration:
+            return found
+        except OutboxFailed as error:
+            found.append(LeftBehind(str(error), 0, error.path))
+            continue
+        found.append(LeftBehind(file.source, file.last - file.base, str(file.path)))
+        file.close()

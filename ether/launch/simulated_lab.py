@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ether.config import EtherConfig, EtherInstanceConfig, changed
 from ether.config.loading import at_place
@@ -22,11 +24,78 @@ from ether.connection.deadline import Deadline
 from ether.errors import ConfigError, NotAllowedHere, StartFailed
 from ether.launch.child import Child, import_path, launch_environment, python_command
 from ether.launch.process_group import ProcessGroup
-from ether.launch.simulated_devices import VARIABLE, SimulatedDevices
 from ether.log import get_ether_logger
 
 if TYPE_CHECKING:
-    from ether.ledger.artifacts import Artifact
+    from ether.ledger.objects import Artifact
+
+VARIABLE = "ETHER_SIMULATED_LAB"
+"""Names the file in which adapters find their twins; `hardware_adapters.twins` reads it."""
+
+_VISA = re.compile(r"(GPIB|ASRL|TCPIP|USB|VXI|PXI|VICP|PRLGX|FIREWIRE)[^:]*::.+", re.IGNORECASE)
+_SERIAL = re.compile(r"COM\d+|/dev/(tty|cu\.|serial/|usbtmc|rfcomm).*|(rfc2217|socket|hwgrep|spy|alt|cp2110)://.+")
+
+
+class SimulatedDevice(NamedTuple):
+    """A simulated instrument: the real port or resource that it stands for, and how it is reached itself."""
+
+    twin_of: str
+    port: str
+    resource: str
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedDevices:
+    """The twins of one simulated lab; without any, everything stays as it is."""
+
+    twins: tuple[SimulatedDevice, ...] = ()
+    simulated: bool = False
+
+    @classmethod
+    def from_value(cls, value: Sequence[Mapping[str, Any]] | None) -> SimulatedDevices:
+        """As the lab told them; None: nothing is simulated."""
+        told = [SimulatedDevice(str(one["twin_of"]), str(one["port"]), str(one["resource"])) for one in value or ()]
+        return cls(tuple(told), value is not None)
+
+    def of(self, value: Any, path: str = "") -> Any:
+        """The same value with twins in place of what is real. Raises `ConfigError` at the place below `path`."""
+        if not self.simulated:
+            return value
+        if isinstance(value, str):
+            return self._text(value, path)
+        if isinstance(value, Mapping):
+            return {key: self.of(each, f"{path}.{key}") for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._each(value, path))
+        return value
+
+    def _each(self, values: Sequence[Any], path: str) -> Iterable[Any]:
+        return [self.of(each, f"{path}[{number}]") for number, each in enumerate(values)]
+
+    def _text(self, text: str, path: str) -> str:
+        is_visa = _VISA.fullmatch(text) is not None
+        bare, _, library = text.partition("@") if is_visa else (text, "", "")
+        found = next((twin for twin in self.twins if _same(twin.twin_of, bare)), None)
+        if found is not None and is_visa:
+            return found.resource if library else found.resource.partition("@")[0]
+        if found is not None:
+            return found.port
+        if (is_visa and library != "sim" and not library.endswith("@sim")) or _SERIAL.fullmatch(text):
+            there = ", ".join(sorted(twin.twin_of for twin in self.twins if twin.twin_of)) or "nothing"
+            raise ConfigError(
+                f"{text!r} has no twin in the simulated lab, and a simulated run touches no hardware; give an"
+                f" instrument below `simulate:` the line `twin_of: {text}` (there are twins of {there}).",
+                path=path,
+            )
+        return text
+
+
+def _same(twin_of: str, bare: str) -> bool:
+    """VISA's names mean the same in any case, with or without a library."""
+    if "::" not in twin_of:
+        return twin_of == bare
+    return twin_of.partition("@")[0].upper() == bare.upper()
+
 
 logger = get_ether_logger("Ether")
 
@@ -50,9 +119,8 @@ class Simulation:
             self._describe()
 
     def _describe(self) -> None:
-        from ether.ledger.artifacts import artifact
-        from ether.provenance.context import canonical
-        from ether.provenance.plain_values import plain
+        from ether.ledger.objects import artifact
+        from ether.provenance.context import canonical, plain
         from ether.provenance.secrets import masked_yaml
 
         described = self._config.simulate
@@ -78,7 +146,7 @@ class Simulation:
 
     def begin(self, group: ProcessGroup, folder: str) -> None:
         """Start the lab, and do not wait for it; `folder` is private, and the caller's to remove."""
-        from ether.provenance.plain_values import plain
+        from ether.provenance.context import plain
 
         if self.wanted:
             is_file = isinstance(self._config.simulate, str)

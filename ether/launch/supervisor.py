@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -28,7 +28,6 @@ from ether.connection.deadline import Deadline
 from ether.errors import EtherError, TransportError
 from ether.instance.control import KEEPER
 from ether.launch.child import Child, start_instance
-from ether.launch.child_record import ChildRecord
 from ether.launch.child_settings import EXIT_REPLACED, InstanceSettings
 from ether.launch.heartbeats import HeartbeatListener
 from ether.launch.process_group import ProcessGroup
@@ -39,6 +38,24 @@ from ether.protocol.failure_detector import FailureDetector, Limits
 from ether.protocol.presence import LIVES, TAKES_PART, Announcement, State
 from ether.session.reaper import Reaper
 from ether.session.session import Session
+
+
+@dataclass(slots=True, eq=False)
+class ChildRecord:
+    """One instance, over all its lives."""
+
+    name: str
+    config: EtherInstanceConfig
+    restarts: Restarts
+    child: Child | None = None
+    """None until it is its turn to be started."""
+    birth: str = ""
+    epoch: int = 0
+    started: float = 0.0
+    due: float | None = None
+    killed: str = ""
+    leaving: bool = False
+
 
 logger = get_ether_logger("Ether")
 

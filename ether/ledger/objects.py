@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from ether.errors import LedgerDamaged
 from ether.ledger.durable import make_folder, sync_file, sync_folder, write_whole
@@ -80,3 +81,16 @@ def digest_of(path: Path) -> str:
         while piece := file.read(_CHUNK_BYTES):
             hashed.update(piece)
     return hashed.hexdigest()
+
+
+class Artifact(NamedTuple):
+    """A text or file; `name` says what it is, for people."""
+
+    sha256: str
+    name: str
+    content: bytes
+
+
+def artifact(name: str, content: bytes) -> Artifact:
+    """The artifact of this content."""
+    return Artifact(hashlib.sha256(content).hexdigest(), name, content)

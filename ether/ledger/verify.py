@@ -18,15 +18,14 @@ from pathlib import Path
 from ether.errors import LedgerError, LedgerFailed
 from ether.ledger import schema
 from ether.ledger.durable import PART
-from ether.ledger.failures import translated
 from ether.ledger.head import NAME as HEAD
 from ether.ledger.head import read_head, slots_of, unpacked
 from ether.ledger.lock import LOCK, WRITER, is_held
 from ether.ledger.objects import FOLDER as OBJECTS
 from ether.ledger.objects import Objects, digest_of
-from ether.ledger.report import Range, VerifyFinding, VerifyReport, ranges
 from ether.ledger.seal import PAGES, SEAL, Seal, pages_of, read_seal
-from ether.ledger.verify_records import RecordCheck
+from ether.ledger.sqlite import translated
+from ether.ledger.verify_records import Range, RecordCheck, VerifyFinding, VerifyReport, ranges
 from ether.ledger.wal import tails
 
 _HASH_BYTES = 32

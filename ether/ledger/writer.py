@@ -20,12 +20,12 @@ from pathlib import Path
 from ether.errors import LedgerFailed
 from ether.ledger import schema
 from ether.ledger.durable import PART, low_space, make_folder, sync_file, sync_folder
-from ether.ledger.failures import translated
 from ether.ledger.head import HeadFile, read_head
 from ether.ledger.lock import LedgerLock
 from ether.ledger.objects import Objects
 from ether.ledger.rows import Intake, OriginCache, OutboxState, first_link, outbox_checksum
 from ether.ledger.seal import seal, unseal
+from ether.ledger.sqlite import translated
 from ether.ledger.wal import tails
 from ether.wire.entries import Batch, Entry
 

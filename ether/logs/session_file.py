@@ -23,7 +23,7 @@ from ether.log import get_ether_logger
 from ether.logs.budget_rules import Cut, CutCount, LogQueue, band_of, cut_sentence
 from ether.logs.lines import LogLine, level_number, read_lines
 from ether.logs.rotating_file import RotatingFile, Unwritten, parts_of
-from ether.system.state_folder import file_name, remove_old, state_folder
+from ether.system.folders import file_name, remove_old, state_folder
 from ether.wire.topics import SessionTopics, check_instance_name
 
 FILE_MAX_BYTES = 10_000_000

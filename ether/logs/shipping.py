@@ -24,7 +24,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ether.connection import forks
+from ether.connection import fork_guard as forks
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
 from ether.errors import PublishTimeout, TransportClosed, TransportError

@@ -78,3 +78,17 @@ class Barrier:
         }
         silent = dict.fromkeys(self.missing, f"did not answer within {waited_s:g} s")
         return {**failed, **self.lost, **silent}
+
+
+class Quiescence:
+    """Compares waves. Feed it each wave's answers; it says when the system is at rest."""
+
+    def __init__(self) -> None:
+        self._previous: dict[str, Mapping[str, int]] | None = None
+
+    def at_rest(self, answers: Mapping[str, Answer]) -> bool:
+        """True when this wave counted what the wave before counted."""
+        wave = {name: answer.facts for name, answer in answers.items()}
+        same = wave == self._previous
+        self._previous = wave
+        return same

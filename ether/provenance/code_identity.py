@@ -23,7 +23,7 @@ from functools import cache
 from types import FunctionType
 from typing import Any
 
-from ether.ledger.artifacts import Artifact, artifact
+from ether.ledger.objects import Artifact, artifact
 from ether.provenance.git_state import FILE_MAX, GitState, NoGit, difference, git_state, tracked
 from ether.provenance.secrets import without_url_passwords
 

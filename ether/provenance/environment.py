@@ -7,16 +7,19 @@ metadata is asked. A package that stands in two places counts where the import w
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import json
 import os
 import platform
 import re
+import socket
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
-from ether.ledger.artifacts import Artifact, artifact
+from ether.ledger.objects import Artifact, artifact
 
 _NAMED = re.compile(r"(?P<name>[^-]+(?:-[^-0-9][^-]*)*?)-(?P<version>[0-9][^-]*)(?:-py[0-9.]+)?\.(?:dist|egg)-info")
 _UNNAMED = (".egg-info", ".dist-info")
@@ -76,3 +79,46 @@ def _asked(path: str) -> Iterator[tuple[str, str]]:
     name, version = found.metadata["Name"], found.metadata["Version"]
     if name and version:
         yield name, version
+
+
+_ID_FILES = ("/etc/machine-id", "/var/lib/dbus/machine-id")
+
+
+@cache
+def machine_facts() -> dict[str, Any]:
+    """Host name, system, processor, count of its cores, and the machine's mark."""
+    return {
+        "host": socket.gethostname(),
+        "system": platform.system(),
+        "release": platform.release(),
+        "arch": platform.machine(),
+        "cpus": os.cpu_count(),
+        "mark": _mark(),
+    }
+
+
+def _mark() -> str | None:
+    own = _machine_id()
+    return hashlib.sha256(f"ether {own}".encode()).hexdigest()[:16] if own else None
+
+
+def _machine_id() -> str:
+    for path in _ID_FILES:
+        try:
+            with open(path) as file:
+                return file.read().strip()
+        except OSError:
+            continue
+    return _windows_id()
+
+
+def _windows_id() -> str:
+    try:
+        registry: Any = importlib.import_module("winreg")
+    except ImportError:
+        return ""
+    try:
+        with registry.OpenKey(registry.HKEY_LOCAL_MACHINE, r"SOFTWARE\Microsoft\Cryptography") as key:
+            return str(registry.QueryValueEx(key, "MachineGuid")[0])
+    except OSError:
+        return ""

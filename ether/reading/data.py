@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from ether.ledger.stored_record import StoredRecord
+    from ether.ledger.reader import StoredRecord
 
 logger = get_ether_logger("data")
 

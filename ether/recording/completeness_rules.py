@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from ether.wire.facts import NOT_HERE, GapFact, OutboxFacts
+from ether.wire.entries import NOT_HERE, GapFact, OutboxFacts
 
 ON_ITS_WAY = "given out by its source, not arrived here"
 

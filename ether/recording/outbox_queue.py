@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING
 
 from ether.errors import OutboxFailed
 from ether.log import get_ether_logger
-from ether.recording.receipt_rules import Filters
-from ether.recording.recorder_rules import RecorderAbout, wanted
+from ether.recording.receipt_rules import Filters, RecorderAbout, wanted
 from ether.recording.send_window_rules import SendWindow
-from ether.wire.entries import Entry, first_of, pack_entries, pack_entry, unpack_entries
-from ether.wire.facts import NOT_HERE
+from ether.wire.entries import NOT_HERE, Entry, first_of, pack_entries, pack_entry, unpack_entries
 from ether.wire.topics import matches
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from itertools import takewhile, zip_longest
 from ether.connection.link import Inbound, Link, TakeNow
 from ether.errors import PayloadError
 from ether.log import get_ether_logger
-from ether.recording.recorder_rules import wanted
+from ether.recording.receipt_rules import wanted
 from ether.wire.codec import encode
 from ether.wire.entries import Entry, Kind
 from ether.wire.envelope import looks_like_ethers
-from ether.wire.ids import MessageIds
+from ether.wire.head import MessageIds
 from ether.wire.topics import OUTSIDE, SessionTopics, matches
 
 logger = get_ether_logger("Ether")

@@ -35,9 +35,8 @@ from ether.log import get_ether_logger
 from ether.reading.run_facts import runs_in
 from ether.recording.completeness_rules import prove
 from ether.recording.passive_capture import PassiveCapture
-from ether.recording.recorder_rules import ALL, RecorderAbout
-from ether.wire.entries import Batch, Entry, unpack_batch
-from ether.wire.facts import NOT_HERE
+from ether.recording.receipt_rules import ALL, RecorderAbout
+from ether.wire.entries import NOT_HERE, Batch, Entry, unpack_batch
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")

@@ -18,7 +18,7 @@ from ether.errors import EtherError, OutboxFailed, PayloadError, PayloadTooLarge
 from ether.log import get_ether_logger
 from ether.recording.outbox_file import OutboxFile, adopt
 from ether.recording.outbox_queue import BATCH_BYTES, FULL, OutboxQueue
-from ether.recording.recorder_rules import RecorderAbout
+from ether.recording.receipt_rules import RecorderAbout
 from ether.recording.send_window_rules import SendWindow
 from ether.wire.entries import Entry, pack_batch
 from ether.wire.topics import SessionTopics

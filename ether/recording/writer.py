@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ether.connection import forks
+from ether.connection import fork_guard as forks
 from ether.connection.deadline import Deadline
 from ether.connection.link import Inbound, Link
 from ether.errors import NotAllowedHere, NotSaved, OutboxFull, PayloadError, TransportClosed
@@ -27,12 +27,11 @@ from ether.recording.options import SavingOptions as SavingOptions
 from ether.recording.options import WhenFull as WhenFull
 from ether.recording.outbox_queue import FULL, gap_of
 from ether.recording.receipt import Saved
-from ether.recording.receipt_rules import Filters, ReceiptTable
-from ether.recording.recorder_rules import RecorderAbout, wanted
+from ether.recording.receipt_rules import Filters, ReceiptTable, RecorderAbout, wanted
 from ether.recording.tags import RecordTags
 from ether.wire.codec import Body
 from ether.wire.entries import Entry, Kind
-from ether.wire.headers import Headers
+from ether.wire.head import Headers
 from ether.wire.topics import SessionTopics, matches
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ether.errors import EtherError
+from ether.connection.deadline import Deadline
+from ether.errors import ConditionNotMet, EtherError
 from ether.log import get_ether_logger
 from ether.session.client import Client, Subscription
 
@@ -122,3 +123,26 @@ class Interlock:
 
 def _equals(wanted: object) -> Condition:
     return lambda value: value == wanted
+
+
+def wait_for(client: Client, topic: str, condition: Callable[[Any], object] | None, timeout_s: float) -> Any:
+    """The value of the first message on a topic, from now on, that meets the condition. Raises `ConditionNotMet`."""
+    deadline = Deadline(timeout_s)
+    heard, last = 0, None
+    with client.subscribe(topic) as messages:
+        while True:
+            try:
+                message = messages.get(timeout_s=deadline.left())
+            except TimeoutError:
+                raise ConditionNotMet(topic, timeout_s, heard, last) from None
+            heard, last = heard + 1, message.value
+            if condition is None or _meets(condition, message.topic, last):
+                return last
+
+
+def _meets(condition: Callable[[Any], object], topic: str, value: object) -> bool:
+    try:
+        return bool(condition(value))
+    except Exception as error:
+        error.add_note(f"while ether.wait_for() looked at the message on {topic!r}: {value!r:.200}")
+        raise

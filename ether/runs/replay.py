@@ -21,7 +21,7 @@ from ether.errors import InvalidName
 from ether.reading.data import Data, Record
 from ether.runs.pacing_rules import ReplayPacing
 from ether.session.client import Client
-from ether.wire.headers import REPLAY
+from ether.wire.head import REPLAY
 from ether.wire.topics import check_topic
 
 PUBLISH_TIMEOUT_S = 60.0

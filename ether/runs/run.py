@@ -28,17 +28,16 @@ from ether.runs import trial_rules as decisions
 from ether.runs.interlock import PAUSED, Interlock
 from ether.runs.run_control import RUN, RunControl
 from ether.runs.run_log import RunLog
-from ether.runs.scan import Scan
 from ether.runs.tag_broadcast import TagBroadcast
 from ether.runs.trial_rules import RunState
-from ether.runs.trials import READY_S, Trials
+from ether.runs.trials import READY_S, Scan, Trials
 from ether.session.client import Client
 from ether.wire.codec import decode, encode
 from ether.wire.run_ids import is_simulated_run, latest, next_id
 
 if TYPE_CHECKING:
     from ether.config.plan import RunPlan
-    from ether.runs.planned import PlannedTrials
+    from ether.runs.trials import PlannedTrials
 
 logger = get_ether_logger("Ether")
 
@@ -236,11 +235,11 @@ class Run:
     def planned(self) -> PlannedTrials:
         """The trials that the configuration plans for a run of this name (`plan:`), as `ether plan` checks them: what
         is set and called in each comes before its body. Raises `NotPlanned`; otherwise as `trials` and `scan`."""
-        from ether.runs.planned import planned_trials
+        from ether.runs.trials import planned_trials
 
         return planned_trials(self, self._options.plan)
 
-    def _planned_before(self, recorded: decisions.TrialPlan, given: Sequence[Any]) -> decisions.Plan:
+    def _planned_before(self, recorded: decisions.TrialPlan, given: Sequence[Any]) -> decisions.TrialPlan:
         if why := decisions.difference(recorded.conditions, plain(given)):
             raise RunDiffers(self.id, why)
         return recorded

@@ -12,20 +12,23 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ether.calls.progress import ProgressBar
 from ether.config.names import PREPARE
 from ether.connection.deadline import Deadline
-from ether.errors import NoResponder, TrialDisturbed
+from ether.errors import NoResponder, NotPlanned, ReadbackDiffers, TrialDisturbed
 from ether.log import get_ether_logger
 from ether.runs import trial_rules as decisions
+from ether.runs.plan.plan_rules import conditions_at
 from ether.runs.trial_rules import TrialPlan
 
 if TYPE_CHECKING:
+    from ether.config.plan import PlannedSetting, RunPlan
     from ether.runs.run import Run
+    from ether.session.client import Client
 
 logger = get_ether_logger("Ether")
 
@@ -209,3 +212,101 @@ class Trials(Iterator[Trial]):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class Scan(Iterator[Trial]):
+    """What is left of a scan. Made by `run.scan()`."""
+
+    def __init__(
+        self, row: Trials, setter: Callable[..., Any], read: Callable[[], Any] | None, within: float | None, *,
+        several: bool,
+    ) -> None:  # fmt: skip
+        """`several`: conditions are parameters by name."""
+        self.row = row
+        self._setter, self._read, self._within, self._several = setter, read, within, several
+
+    def __len__(self) -> int:
+        """How many are still to come."""
+        return len(self.row)
+
+    def __iter__(self) -> Scan:
+        return self
+
+    def __next__(self) -> Trial:
+        trial = next(self.row)
+        asked = trial.condition
+        answer = self._setter(**asked) if self._several else self._setter(asked)
+        refuse_failure(trial, answer)
+        if self._read is not None:
+            trial.readback = self._read()
+            refuse_failure(trial, trial.readback)
+        self.row.note_setting(trial)
+        self._check(trial, asked)
+        return trial
+
+    def _check(self, trial: Trial, asked: Any) -> None:
+        if self._within is None or self._read is None:
+            return
+        found = trial.readback
+        wanted = asked.values() if isinstance(asked, Mapping) else [asked]
+        given = found.values() if isinstance(found, Mapping) else found if isinstance(found, (list, tuple)) else [found]
+        pairs = list(zip(wanted, given, strict=False))
+        near = len(pairs) == len(list(wanted)) and all(abs(one - other) <= self._within for one, other in pairs)
+        if not near:
+            raise ReadbackDiffers(str(trial), asked, found, self._within)
+
+
+def refuse_failure(trial: Trial, answer: object) -> None:
+    """A status that says `error` is one: `RuntimeError`."""
+    if isinstance(answer, Mapping) and answer.get("status") == "error" and "error" in answer:
+        raise RuntimeError(f"{trial}: {answer.get('message') or answer['error']}")
+
+
+_READ_TIMEOUT_S = 60.0
+
+
+class PlannedTrials(Iterator[Trial]):
+    """What is left of the planned trials. Made by `run.planned()`."""
+
+    def __init__(self, client: Client, row: Trials | Scan, plan: RunPlan) -> None:
+        self.row = row
+        self._calls = [(_method(client, call.call, call.timeout_s), call) for call in plan.calls]
+
+    def __len__(self) -> int:
+        """How many are still to come."""
+        return len(self.row)
+
+    def __iter__(self) -> PlannedTrials:
+        return self
+
+    def __next__(self) -> Trial:
+        trial = next(self.row)
+        for method, call in self._calls:
+            refuse_failure(trial, method(*call.args, **call.kwargs))
+        return trial
+
+
+def planned_trials(run: Run, plan: RunPlan | None) -> PlannedTrials:
+    """The trials of a run by its plan. Raises `NotPlanned`, and what `run.trials()` raises."""
+    if plan is None:
+        raise NotPlanned(run.name)
+    conditions = [condition.value for condition in conditions_at(plan, ())]
+    row = run.trials(conditions, order=plan.order, seed=plan.seed, prepare=plan.prepare, again=plan.again)
+    client = run.client
+    return PlannedTrials(client, row if plan.set is None else _scan(client, row, plan, plan.set), plan)
+
+
+def _scan(client: Client, row: Trials, plan: RunPlan, setting: PlannedSetting) -> Scan:
+    read = None if plan.read is None else _method(client, plan.read, _READ_TIMEOUT_S)
+    setter = _method(client, setting.call, setting.timeout_s)
+
+    def set_to(condition: Any) -> Any:
+        return setter(**condition) if isinstance(condition, Mapping) else setter(condition)
+
+    return Scan(row, set_to, read, plan.within, several=False)
+
+
+def _method(client: Client, call: str, timeout_s: float) -> Callable[..., Any]:
+    instance, _, name = call.rpartition(".")
+    method: Callable[..., Any] = getattr(client.proxy(instance, timeout_s, of_class=False), name)
+    return method

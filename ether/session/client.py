@@ -11,8 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ether.calls.client import callable_methods
-from ether.calls.pending import PendingCall
+from ether.calls.client import PendingCall, callable_methods
 from ether.calls.proxy import Proxy, make_proxy
 from ether.connection import causes as context
 from ether.connection.deadline import Deadline

@@ -21,8 +21,7 @@ from ether.connection.worker import next_job
 from ether.errors import EtherError, NoResponder, PayloadError, SyncError, TransportError
 from ether.instance.hosted import HostedInstance
 from ether.log import get_ether_logger
-from ether.protocol.barrier import Answer, Barrier
-from ether.protocol.drain import Quiescence
+from ether.protocol.barrier import Answer, Barrier, Quiescence
 from ether.protocol.presence import TAKES_PART, Announcement
 from ether.session.fencing import FENCE, fence_of
 from ether.session.members import Members

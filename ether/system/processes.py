@@ -1,8 +1,8 @@
 """Does a process still run, and is it the one that was meant? A process id alone does not say: ids are used again.
 
 `birth_of()` says when a process began, where the system tells (Linux); elsewhere it is None and only the id counts. The
-trap: an id means something only where it was given out. `ProcessPlace` says where: another machine, another boot or another
-container count their processes by themselves.
+trap: an id means something only where it was given out. `ProcessPlace` says where: another machine, another boot or
+another container count their processes by themselves.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Will:
 class Delivery(NamedTuple):
     """A message as it came from the broker.
 
-    `properties` is the MQTT 5 property section without its length prefix (see `ether.wire.properties`), empty
+    `properties` is the MQTT 5 property section without its length prefix (see `ether.wire.head`), empty
     over 3.1.1. `retained` is true only for a message that the broker had kept from before the subscription.
     """
 

@@ -19,9 +19,7 @@ from ether.wire.envelope import (
     unpack,
     unpack_headers,
 )
-from ether.wire.headers import Headers
-from ether.wire.ids import MessageIds, unix_ms_of
-from ether.wire.properties import Properties, pack_properties, unpack_properties
+from ether.wire.head import Headers, MessageIds, Properties, pack_properties, unix_ms_of, unpack_properties
 from ether.wire.topics import (
     ROOT,
     SessionTopics,

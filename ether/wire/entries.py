@@ -23,6 +23,36 @@ from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_args
 from ether.errors import DecodeError
 from ether.wire.json_text import dumps, loads
 
+NOT_HERE = "not for this recorder"
+"""Why a gap is none: its entries went to another recorder."""
+
+
+class GapFact(NamedTuple):
+    """Numbers that an outbox has given up, as its gap entry says it."""
+
+    first: int
+    last: int
+    why: str
+    topics: Mapping[str, object]
+    """From each topic to the first and last `seq` that are lost, and how many."""
+    since: float
+    """Unix seconds when they were given up."""
+
+
+class OutboxFacts(NamedTuple):
+    """What is known of one outbox."""
+
+    outbox: str
+    source: str
+    highest: int
+    """The highest number that is on the disk, with everything before it."""
+    head: int
+    """The highest number that the source has given out, as far as is known."""
+    gaps: tuple[GapFact, ...] = ()
+    last_time: float = 0.0
+    """Unix seconds when something last came from it, 0 where that is not known."""
+
+
 Kind = Literal["data", "record", "call", "log", "state", "run", "context", "artifact", "gap"]
 """What an entry is.
 

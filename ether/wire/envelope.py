@@ -20,15 +20,17 @@ from typing import NamedTuple
 from ether.errors import DecodeError
 from ether.wire import binary
 from ether.wire.codec import JSON, OCTETS, Body, decode, encode, read
-from ether.wire.headers import (
+from ether.wire.head import (
     Headers,
+    Properties,
     fields_of,
     headers_from_fields,
     headers_from_properties,
     pack_headers,
+    pack_text,
+    unpack_properties,
 )
 from ether.wire.json_text import dumps, read_object_at
-from ether.wire.properties import Properties, pack_text, unpack_properties
 from ether.wire.values import RESERVED_KEY, flatten
 
 __all__ = [

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from ether.config.names import check_name
 from ether.errors import InvalidName
-from ether.wire.mqtt_text import is_mqtt_text
+from ether.wire.head import is_mqtt_text
 
 ROOT = "ether/1/"
 """Every topic of every session begins so; the number is the version of the wire format."""

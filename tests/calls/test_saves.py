@@ -22,7 +22,7 @@ from programs import run, running, write
 from running_brokers import engines, mosquitto_missing, running_broker, soon
 
 from ether import Ether, ether_save
-from ether.system.state_folder import calls_folder, journal_path
+from ether.system.folders import calls_folder, journal_path
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]

@@ -15,7 +15,7 @@ from running_brokers import RunningBroker, running_broker, soon
 
 from ether import Ether
 from ether.errors import LifecycleFailed
-from ether.session.last_known import FILE_NAME, read_last_known
+from ether.session.offline import FILE_NAME, read_last_known
 
 FAR = {"name": "far", "state": "ready", "birth": "b", "kind": "instance", "class": "Camera", "host": "pi3", "pid": 7}
 

@@ -18,7 +18,7 @@ from ether.cli.main import main
 from ether.ledger.places import default_folder, leave_pointer
 from ether.ledger.writer import LedgerWriter
 from ether.recording.outbox_file import OutboxFile
-from ether.system.state_folder import outbox_folder
+from ether.system.folders import outbox_folder
 from ether.wire.entries import Entry, pack_entries
 
 Ether = Callable[..., Done]

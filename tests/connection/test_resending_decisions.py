@@ -11,8 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ether.protocol.reorder_buffer import ASKS, LONGEST_S, NO_ANSWER, PATIENCE_S, TOO_MUCH, TOO_OLD, ReorderBuffer
-from ether.protocol.reorder_row import Gap, Sorted, Verdict
+from ether.protocol.reorder_buffer import (
+    ASKS,
+    LONGEST_S,
+    NO_ANSWER,
+    PATIENCE_S,
+    TOO_MUCH,
+    TOO_OLD,
+    Gap,
+    ReorderBuffer,
+    Sorted,
+    Verdict,
+)
 from ether.protocol.retransmit_buffer import ANSWER_COUNT, Ask, Resent, RetransmitBuffer, seconds_on_the_way
 from ether.wire.topics import matches
 

@@ -11,8 +11,7 @@ from types import ModuleType
 import pytest
 
 from ether.errors import ConfigError
-from ether.instance.class_loading import find_class
-from ether.instance.script_class import module_from_script
+from ether.instance.class_loading import find_class, module_from_script
 
 Load = Callable[[str, str], ModuleType]
 

@@ -16,7 +16,7 @@ from running_brokers import engines, mosquitto_missing
 
 from ether import Ether
 from ether.errors import ConfigError, EtherError, LifecycleFailed, NotAllowedHere, RemoteError, RunDiffers, StartFailed
-from ether.launch.simulated_devices import VARIABLE
+from ether.launch.simulated_lab import VARIABLE
 from ether.ledger.reader import LedgerReader
 from ether.provenance.origins import is_simulated
 

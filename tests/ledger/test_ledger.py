@@ -20,7 +20,7 @@ from ether.ledger.reader import LedgerReader
 from ether.ledger.verify import verify
 from ether.ledger.writer import LedgerWriter
 from ether.recording.completeness_rules import prove
-from ether.wire.facts import NOT_HERE
+from ether.wire.entries import NOT_HERE
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from ledger_parts import NOW, OTHER, OUTBOX, batch, content, entry, gap, message
 
 from ether.errors import LedgerDamaged, LedgerError, LedgerFailed
 from ether.ledger.reader import LedgerReader
-from ether.ledger.report import VerifyReport
 from ether.ledger.rows import COLUMNS, checksum_of
 from ether.ledger.verify import verify
+from ether.ledger.verify_records import VerifyReport
 from ether.ledger.writer import LedgerWriter
 
 LONG = os.environ.get("ETHER_LONG") == "1"

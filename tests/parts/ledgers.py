@@ -10,7 +10,7 @@ from typing import Any
 from ether.ledger.writer import LedgerWriter
 from ether.wire.codec import Body, encode
 from ether.wire.entries import Batch, Entry, Kind
-from ether.wire.ids import MessageIds
+from ether.wire.head import MessageIds
 
 BEGAN = 1_700_000_000.0
 

@@ -13,7 +13,7 @@ from ether.ledger.writer import LedgerWriter
 from ether.provenance.context import canonical
 from ether.wire.codec import JSON
 from ether.wire.entries import Batch, Entry, Kind
-from ether.wire.ids import MessageIds
+from ether.wire.head import MessageIds
 
 NOW = 1_750_000_000.0
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ether.protocol.barrier import Answer, Barrier
-from ether.protocol.drain import Quiescence
+from ether.protocol.barrier import Answer, Barrier, Quiescence
 from ether.protocol.presence import Announcement, PresenceTable, State
 from ether.protocol.routes import Routes
 from ether.wire.topics import matches

@@ -9,8 +9,7 @@ from lineage_lab import Writer, write_pipeline
 
 from ether.errors import NotRecorded
 from ether.ledger.reader import LedgerReader
-from ether.provenance.lineage import LOOP, NOT_FOLLOWED, NOT_RECORDED, SHOWN, Tree, why
-from ether.provenance.lookup import find
+from ether.provenance.lineage import LOOP, NOT_FOLLOWED, NOT_RECORDED, SHOWN, Tree, find, why
 
 
 def tree_of(folder: Path, message_id: str, **more: int) -> Tree:

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from ether.config import load_config
-from ether.provenance.context import InstanceFacts, configuration_facts, make_context, unsent
+from ether.provenance.context import InstanceFacts, configuration_facts, make_context, plain, unsent
 from ether.provenance.environment import environment, installed_packages
-from ether.provenance.plain_values import plain
 from ether.wire.codec import decode
 
 

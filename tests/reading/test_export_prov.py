@@ -12,8 +12,7 @@ from lineage_lab import Writer, write_pipeline
 
 from ether.ledger.reader import LedgerReader
 from ether.provenance.context import configuration_facts
-from ether.provenance.lineage import why
-from ether.provenance.lookup import find
+from ether.provenance.lineage import find, why
 from ether.reading.export import prov as export_prov
 
 

@@ -22,7 +22,7 @@ from ether.ledger.writer import LedgerWriter
 from ether.reading.data import Data, Query
 from ether.reading.export.exports import EXPORTS, export, form_of
 from ether.reading.export.tables import Exported, to_csv, to_hdf5, to_parquet
-from ether.reading.tables.body import value_of
+from ether.reading.tables.numpy import value_of
 
 VALUES: list[dict[str, Any]] = [
     {"i": 1, "f": 0.1, "b": True, "t": 'say "x", y\n', "image": np.arange(6, dtype="<u2").reshape(2, 3), "mixed": 1},

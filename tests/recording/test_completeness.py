@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ether.recording.completeness_rules import ON_ITS_WAY, Missing, prove
-from ether.wire.facts import NOT_HERE, GapFact, OutboxFacts
+from ether.wire.entries import NOT_HERE, GapFact, OutboxFacts
 
 
 def facts(highest: int, head: int, *gaps: GapFact, source: str = "camera") -> OutboxFacts:

@@ -21,10 +21,9 @@ from running_brokers import RunningBroker, engines, mosquitto_missing, running_b
 from ether import Ether
 from ether.errors import NotAllowedHere, NotSaved, StartFailed
 from ether.ledger.places import default_folder
-from ether.ledger.reader import LedgerReader
-from ether.ledger.stored_record import StoredRecord
+from ether.ledger.reader import LedgerReader, StoredRecord
 from ether.ledger.verify import verify
-from ether.system.state_folder import outbox_folder
+from ether.system.folders import outbox_folder
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]

@@ -22,11 +22,10 @@ from programs import Program, running, write
 from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker, soon
 
 from ether import Ether
-from ether.ledger.reader import LedgerReader
-from ether.ledger.stored_record import StoredRecord
+from ether.ledger.reader import LedgerReader, StoredRecord
 from ether.ledger.verify import verify
 from ether.session.discovery.directory import sessions_at
-from ether.system.state_folder import outbox_folder
+from ether.system.folders import outbox_folder
 from ether.transport.endpoint import Endpoint
 
 LONG = os.environ.get("ETHER_LONG") == "1"

@@ -17,15 +17,13 @@ from running_brokers import soon
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
 from ether.errors import LedgerFull, NotSaved, OutboxFull, PayloadTooLarge, TransportClosed
-from ether.ledger.reader import LedgerReader
-from ether.ledger.stored_record import StoredRecord
+from ether.ledger.reader import LedgerReader, StoredRecord
 from ether.recording.completeness_rules import prove
 from ether.recording.outbox_file import OutboxFile
 from ether.recording.passive_capture import disjoint
 from ether.recording.receipt import Saved
-from ether.recording.receipt_rules import ReceiptTable
+from ether.recording.receipt_rules import ReceiptTable, RecorderAbout
 from ether.recording.recorder import Recorder
-from ether.recording.recorder_rules import RecorderAbout
 from ether.recording.writer import RecordWriter, SavingOptions, WhenFull
 from ether.transport.loopback import LoopbackBroker, LoopbackTransport
 from ether.wire.entries import Entry, pack_batch, pack_entry

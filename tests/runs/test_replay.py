@@ -23,8 +23,7 @@ from ether.reading.data import Data
 from ether.runs.replay import IS_ELSEWHERE, IS_REPLAY, IS_UNREADABLE
 from ether.transport.base import ProtocolVersion
 from ether.wire.codec import JSON, OCTETS, Body, encode
-from ether.wire.headers import REPLAY
-from ether.wire.properties import unpack_properties
+from ether.wire.head import REPLAY, unpack_properties
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "dual_processors"
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))

@@ -24,8 +24,7 @@ from ether.session.discovery import search as discovery
 from ether.session.discovery.directory import SessionInfo, sessions_at
 from ether.session.discovery.known_brokers import MOST, read_remembered, remember_broker, state_file
 from ether.session.discovery.local_sessions import SessionRecord, write_record
-from ether.session.discovery.parallel import in_parallel
-from ether.session.discovery.search import FoundSession, choose, explore, find, remember
+from ether.session.discovery.search import FoundSession, choose, explore, find, in_parallel, remember
 from ether.transport import Transport, open_transport
 from ether.transport.endpoint import Endpoint
 

@@ -16,9 +16,9 @@ import pytest
 
 from ether.errors import BrokerFailed
 from ether.session.discovery.local_sessions import FILE_NAME, SessionRecord, fate_of, read_records, write_record
+from ether.system.folders import private_folder, runtime_folder
 from ether.system.private_files import NotPrivate, read_private, write_private
 from ether.system.processes import birth_of, is_running, this_place
-from ether.system.runtime_folder import private_folder, runtime_folder
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells when a process began")
 URL = "mqtt://me:hush@127.0.0.1:1"

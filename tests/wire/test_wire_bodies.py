@@ -7,7 +7,7 @@ import pytest
 from ether.errors import DecodeError
 from ether.wire import EnvelopeV5, EnvelopeV311, Headers, unpack, unpack_properties
 from ether.wire.codec import JSON, OCTETS, Body, decode, encode
-from ether.wire.headers import REPLAY
+from ether.wire.head import REPLAY
 
 HEADERS = Headers("018bcfe5-6800-7000-8000-0002dfdc1c35", "cam1", 5, 1736989362.765123)
 BODIES = [

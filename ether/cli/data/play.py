@@ -37,7 +37,7 @@ def play(
     json: Json = False,
 ) -> int:
     """Publish recorded messages again into the session that runs, in the recorded rhythm, marked as a replay."""
-    from ether.launch.replaying import saving
+    from ether.launch.recording_setup import saving
     from ether.runs.pacing_rules import speed_of
     from ether.runs.replay import Player
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def status(ledger: Ledger = None, json: Json = False) -> int:
     """Show what is on the disk of what was to be saved, and what is missing (then with code 1)."""
-    from ether.launch.left_behind import left_behind
+    from ether.launch.recording_setup import left_behind
     from ether.ledger.reader import LedgerReader
     from ether.reading.run_facts import runs_in
     from ether.recording.completeness_rules import prove

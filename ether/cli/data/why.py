@@ -19,7 +19,7 @@ from ether.cli.options import Json, LedgerFolder, SessionName
 from ether.cli.output import harmless, print_json, print_line, remark
 
 if TYPE_CHECKING:
-    from ether.ledger.stored_record import StoredRecord
+    from ether.ledger.reader import StoredRecord
     from ether.provenance.lineage import LineageLog, LineageStep, Tree
     from ether.provenance.origins import KeptText, Origin
     from ether.reading.export.table_row import TableRow
@@ -46,8 +46,8 @@ def why(
     """Where a recorded value came from: the messages that led to it, back to the first, with code and settings."""
     from ether.ledger.places import find_ledger
     from ether.ledger.reader import LedgerReader
+    from ether.provenance.lineage import find
     from ether.provenance.lineage import why as explain
-    from ether.provenance.lookup import find
     from ether.provenance.origins import kept_texts
     from ether.reading.export.table_row import table_row
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,11 +14,14 @@ from ether.cli.exits import Exit, NoSession
 from ether.cli.lab.joined import JOIN_TIMEOUT_S, TOOL, joined
 from ether.cli.options import BrokerUrl, Json, SessionName, Timeout
 from ether.cli.output import ago, print_json, print_line, print_table, remark
+from ether.system.processes import is_running
 
 if TYPE_CHECKING:
     from ether.cli.lab.pulses import Heartbeats
     from ether.protocol.presence import Announcement
     from ether.session.client import Client
+    from ether.session.discovery.search import FoundSession
+    from ether.session.offline import LastKnown
 
 _PULSE_PATIENCE_S = 0.8
 """A living instance sends a pulse every 0.5 s."""
@@ -34,7 +40,6 @@ def ps(
 ) -> None:
     """Show who is in the session: instances, programs and agents, and what each is doing. Where its broker cannot be
     reached from here, what the programs of this machine knew last."""
-    from ether.cli.lab.cut_off import cut_off_from, rows_of, since_when
     from ether.errors import TransportError
 
     known = None
@@ -73,7 +78,6 @@ def _show(name: str, rows: list[dict[str, Any]], errors: bool) -> None:
 
 
 def _state(row: dict[str, Any]) -> str:
-    from ether.cli.lab.cut_off import since_when
 
     since = row["offline_since"]
     return str(row["state"]) if since is None else since_when(since)
@@ -143,7 +147,6 @@ _SESSION_COLUMNS = {"name": "SESSION", "host": "HOST", "pid": "PID", "ago": "SIN
 
 def sessions(broker: BrokerUrl = None, json: Json = False) -> int:
     """Show the sessions that run on this machine, in its network, and at brokers that were used before."""
-    from ether.cli.lab.reach import sessions_in_reach
 
     rows = sessions_in_reach(broker, os.environ)
     if json:
@@ -151,3 +154,63 @@ def sessions(broker: BrokerUrl = None, json: Json = False) -> int:
     else:
         print_table([{**row, "ago": ago(row["since"])} for row in rows], _SESSION_COLUMNS, nothing="no session runs")
     return Exit.OK
+
+
+def cut_off_from(session: str | None, broker: str | None) -> LastKnown | None:
+    """What is known of the session that was named, at the broker that was named; None where no program of this machine
+    is cut off from it. Of several the one that heard the others last."""
+    from ether.session.offline import read_last_known
+    from ether.transport.endpoint import Endpoint
+
+    session, broker = session or os.environ.get("ETHER_SESSION"), broker or os.environ.get("ETHER_BROKER")
+    found = read_last_known(os.environ, session or None)
+    if broker:
+        from ether.config.broker_url import complete_url
+
+        address = Endpoint.from_url(complete_url(broker)).address
+        found = [known for known in found if known.broker == address]
+    return found[0] if found else None
+
+
+def rows_of(known: LastKnown, tool: str) -> list[dict[str, Any]]:
+    """As `ether ps` shows them: `offline_since` of those that cannot be heard, None of those whose process is here."""
+    return [_absent_row(member, known.since) for member in known.members if not member.name.startswith(tool)]
+
+
+def _absent_row(member: Announcement, since: float) -> dict[str, Any]:
+    about = member.about
+    facts = {key: about.get(key) for key in ("class", "class_path", "host", "pid", "since", "epoch", "version")}
+    offline = None if _runs_here(member) else about.get("offline_since", since)
+    row = {"name": member.name, "kind": member.kind, "state": member.state.value, **facts, "error": member.error}
+    return {**row, "busy": None, "lease": None, "queued": None, "offline_since": offline}
+
+
+def _runs_here(member: Announcement) -> bool:
+    pid = member.about.get("pid")
+    return member.about.get("host") == socket.gethostname() and isinstance(pid, int) and is_running(pid, None)
+
+
+def since_when(seconds: float) -> str:
+    """`offline since 2026-01-16 11:28:42`, in local time."""
+    return f"offline since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(seconds))}"
+
+
+def sessions_in_reach(broker: str | None, environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Each session once, where it was found first. With `broker` only that one is asked, and what is wrong with it is
+    raised."""
+    from ether.session.discovery.search import SearchTarget, explore, look_at_named
+
+    if broker is not None:
+        return listed(look_at_named(SearchTarget.of(None, broker, environment, 0.0)).found)
+    return listed(session for step in explore(environment=environment) for session in step.found)
+
+
+def listed(found: Iterable[FoundSession]) -> list[dict[str, Any]]:
+    """As rows, without credentials; one that was found in two places stands there once."""
+    rows: dict[object, dict[str, Any]] = {}
+    for session in found:
+        row = {"name": session.name, "host": session.host, "pid": session.pid, "since": session.since}
+        rows.setdefault(
+            (session.name, session.host, session.pid), {**row, "how": session.how, "broker": session.address}
+        )
+    return list(rows.values())

@@ -96,7 +96,7 @@ def _library(name: str, distribution: str, *, needed: bool, without: str = "") -
 
 def _runtime_folder() -> Check:
     from ether.errors import EtherError
-    from ether.system.runtime_folder import runtime_folder
+    from ether.system.folders import runtime_folder
 
     try:
         folder = runtime_folder()

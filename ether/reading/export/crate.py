@@ -28,8 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ether.errors import ExportFailed, LedgerDamaged, MissingExtra, PayloadError
-from ether.ledger.reader import LedgerReader
-from ether.ledger.stored_record import StoredRecord
+from ether.ledger.reader import LedgerReader, StoredRecord
 from ether.provenance.origins import Origin, origin_of
 from ether.reading.export import prov as export_prov
 

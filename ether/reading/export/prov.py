@@ -25,8 +25,7 @@ from urllib.parse import quote
 
 from ether.errors import LedgerDamaged, PayloadError
 from ether.ledger.durable import write_whole
-from ether.ledger.reader import LedgerReader
-from ether.ledger.stored_record import StoredRecord
+from ether.ledger.reader import LedgerReader, StoredRecord
 from ether.provenance.lineage import causes_of
 from ether.provenance.origins import Origin, arguments_of, origin_of
 

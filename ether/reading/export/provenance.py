@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ether.errors import ExportFailed
-from ether.ledger.reader import LedgerReader
-from ether.ledger.stored_record import StoredRecord
+from ether.ledger.reader import LedgerReader, StoredRecord
 from ether.reading.data import Data
 from ether.reading.export import crate as export_crate
 from ether.reading.export import prov as export_prov

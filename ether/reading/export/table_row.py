@@ -76,7 +76,7 @@ def _told(beside: Path) -> Mapping[str, Any]:
 
 
 def _from_parquet(path: Path, row: int) -> _Found:
-    from ether.reading.tables.parquet import id_in_parquet
+    from ether.reading.tables.arrow import id_in_parquet
 
     return id_in_parquet(path, row)
 

@@ -56,7 +56,7 @@ class _Table:
 
 def to_parquet(data: Data, path: Path, *, chunk: int = CHUNK) -> Exported:
     """One Parquet file. Raises `ExportFailed`, `ExportUnwritable`, `MissingExtra`, as the others."""
-    from ether.reading.tables.parquet import write_parquet
+    from ether.reading.tables.arrow import write_parquet
 
     table = _table_of(data, path, chunk)
     with replacing(path) as part:

@@ -9,13 +9,14 @@ travels on the wire (`body`), which `ether.wire.decode(cell, "application/vnd.et
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ether.errors import MissingExtra
 from ether.reading.columns import FIXED, Form, is_array, json_text
-from ether.reading.tables.body import body_of
+from ether.reading.tables.numpy import body_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,3 +107,29 @@ def _cell(cell: Any, name: str, form: Form) -> Any:
     if form.kind in ("array", "list") and is_array(cell):
         return cell.astype(cell.dtype.newbyteorder("=")).reshape(-1)
     return cell
+
+
+def write_parquet(
+    path: Path, forms: Mapping[str, Form], chunks: Iterable[Sequence[Mapping[str, Any]]], metadata: Mapping[str, Any]
+) -> None:
+    """Write the file. Raises `MissingExtra`."""
+    schema = schema_of(forms, metadata, "a Parquet file")
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for chunk in chunks:
+            writer.write_table(arrow_rows(chunk, schema))
+
+
+def id_in_parquet(path: Path, row: int) -> tuple[str | None, int, Mapping[str, Any]]:
+    """A row's id, None where there is no such row; how many rows there are; the file's metadata. Raises `MissingExtra`,
+    `OSError`, and `LookupError` where it has no ids."""
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtra("a Parquet file", "pyarrow", "parquet") from error
+    with pq.ParquetFile(path) as file:
+        told = json.loads((file.schema_arrow.metadata or {}).get(b"ether", b"{}"))
+        rows = file.metadata.num_rows
+        ids = file.read(columns=["id"]).column("id")
+        return (ids[row - 1].as_py() if 0 < row <= rows else None), rows, told

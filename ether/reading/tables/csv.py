@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
 from ether.reading.columns import Form, json_text
-from ether.reading.tables.body import body_of
+from ether.reading.tables.numpy import body_of
 
 SIDECAR = ".json"
 _QUOTED = frozenset(',"\r\n')

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ether.errors import MissingExtra
 from ether.reading.columns import Form, json_text
-from ether.reading.tables.body import body_of
+from ether.reading.tables.numpy import body_of
 
 if TYPE_CHECKING:
     import h5py

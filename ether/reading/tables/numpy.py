@@ -12,11 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 from ether.errors import MissingExtra
 from ether.reading.columns import FIXED, Form
+from ether.wire.binary import CONTENT_TYPE, join
+from ether.wire.codec import decode
+from ether.wire.values import flatten
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ether.reading.data import Data
+
+
+def body_of(cell: object) -> bytes:
+    """Any value that can be sent, as a binary body: also one that JSON could carry, so that a column has one form."""
+    return join(*flatten(cell))
+
+
+def value_of(body: bytes) -> object:
+    """The value again."""
+    return decode(body, CONTENT_TYPE)
+
 
 DTYPES: Mapping[str, str] = {"bool": "?", "int": "<i8", "uint": "<u8", "float": "<f8", "complex": "<c16"}
 """Of columns of numbers."""

@@ -194,8 +194,8 @@ def unit_faults(target: Target, unit: str | Mapping[str, str] | None, place: Pla
                 here, f"the argument {name!r}", f"{target.name} takes: {listed(names)}", nearest(name, names)
             )
         elif known is None or not known.unit:
-            yield PlanFault(here, f"the unit {said}", f"{target.name} does not say in which unit {name} is: say it in the"
-                        " registry (arguments: …, unit: …), or leave it out here")  # fmt: skip
+            yield PlanFault(here, f"the unit {said}", f"{target.name} does not say in which unit {name} is: say"
+                        " it in the registry (arguments: …, unit: …), or leave it out here")  # fmt: skip
         elif known.unit != said:
             yield PlanFault(
                 here, f"the unit {said}", f"{target.name} takes {name} in {known.unit}, and nothing is converted"

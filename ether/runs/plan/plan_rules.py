@@ -1,8 +1,8 @@
 """What is wrong with a planned run, decided before anything moves, from the plan and the classes alone.
 
-Promises: pure; each thing that would go wrong is one `PlanFault`, with the place where it is written. A class that cannot
-be looked at is one fault, and not one more for each mention. The trap: a topic may come from a program or a device that
-is no instance, so a plan says which ones do (`outside`).
+Promises: pure; each thing that would go wrong is one `PlanFault`, with the place where it is written. A class that
+cannot be looked at is one fault, and not one more for each mention. The trap: a topic may come from a program or a
+device that is no instance, so a plan says which ones do (`outside`).
 """
 
 from __future__ import annotations

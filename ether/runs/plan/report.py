@@ -16,8 +16,7 @@ from ether.config import EtherConfig
 from ether.config.plan import RunPlan
 from ether.errors import ConfigError, LedgerError, NoLedger, SeveralLedgers
 from ether.ledger.places import data_folder, default_folder, find_ledger
-from ether.ledger.reader import LedgerReader
-from ether.ledger.stored_record import StoredRecord
+from ether.ledger.reader import LedgerReader, StoredRecord
 from ether.log import get_ether_logger
 from ether.reading.run_facts import runs_in
 from ether.runs.plan.call_rules import PlanFault, nearest

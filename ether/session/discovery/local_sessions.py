@@ -19,9 +19,9 @@ from typing import Any
 
 from ether.errors import BrokerFailed
 from ether.log import get_ether_logger
+from ether.system.folders import PREFIX, runtime_folder
 from ether.system.private_files import is_own, read_private, write_private
 from ether.system.processes import ProcessPlace, birth_of, is_running, this_place
-from ether.system.runtime_folder import PREFIX, runtime_folder
 from ether.version import VERSION
 
 logger = get_ether_logger("Ether")

@@ -14,10 +14,21 @@ announced it (docs/discovery.md says what that key can and cannot do).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+import queue
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
+from ether.config import EtherConfig, changed
+from ether.config.broker import EmbeddedBroker, ExternalBroker
 from ether.config.broker_url import broker_address, complete_url, url_with
+from ether.connection.deadline import Deadline
 from ether.errors import ConfigError, EtherError, NotAuthorized, SeveralSessions, WrongLabKey
 from ether.log import get_ether_logger
 from ether.security.lab_key import USERNAME, LabKey, key_file, load_key
@@ -25,10 +36,42 @@ from ether.session.discovery import mdns
 from ether.session.discovery.directory import SessionInfo, sessions_at
 from ether.session.discovery.known_brokers import read_remembered, remember_broker, state_file
 from ether.session.discovery.local_sessions import read_records
-from ether.session.discovery.parallel import in_parallel
 from ether.session.recovery import recorded_at, sessions_returning
 from ether.transport.endpoint import Endpoint
 from ether.wire.topics import check_session_name
+
+Answer = TypeVar("Answer")
+
+
+def in_parallel(questions: Sequence[Callable[[], Answer]], timeout_s: float) -> list[Answer | Exception]:
+    """The answers in the order of the questions; instead of one the exception that it raised, `TimeoutError` where none
+    came in time."""
+    answers: queue.SimpleQueue[tuple[int, Answer | Exception]] = queue.SimpleQueue()
+    for number, question in enumerate(questions):
+        ask = partial(_ask, number, question, answers)
+        threading.Thread(target=ask, name=f"ether-ask-{number}", daemon=True).start()
+    deadline = Deadline(timeout_s)
+    given: dict[int, Answer | Exception] = {}
+    while len(given) < len(questions):
+        try:
+            number, answer = answers.get(timeout=deadline.left())
+        except queue.Empty:
+            break
+        given[number] = answer
+    late = TimeoutError(f"no answer within {timeout_s:g} s")
+    return [given.get(number, late) for number in range(len(questions))]
+
+
+def _ask(
+    number: int,
+    question: Callable[[], Answer],
+    answers: queue.SimpleQueue[tuple[int, Answer | Exception]],
+) -> None:
+    try:
+        answers.put((number, question()))
+    except Exception as error:  # noqa: BLE001 (whatever it is, it belongs to who asked)
+        answers.put((number, error))
+
 
 logger = get_ether_logger("Ether")
 
@@ -327,3 +370,68 @@ def _key_or_problem(environment: Mapping[str, str]) -> tuple[LabKey | None, str]
     except ConfigError as error:
         logger.warning("sessions on the network cannot be joined: %s", error)
         return None, str(error)
+
+
+def running_session(config: EtherConfig, environment: Mapping[str, str]) -> FoundSession | None:
+    """The session to join; None where one is to be started. `config` has what the environment adds. Raises
+    `SeveralSessions`, `BrokerUnreachable`, `WrongLabKey`."""
+    embedded = isinstance(config.broker, EmbeddedBroker)
+    own = embedded and config.broker != EmbeddedBroker()  # it says how the broker is to be: it wants one of its own
+    if (own and config.session is None) or (config.session is None and config.instances):
+        return None
+
+    broker = config.broker.url if isinstance(config.broker, ExternalBroker) else None
+    return find(session=config.session, broker=broker, environment=environment)
+
+
+def with_environment(config: EtherConfig, environment: Mapping[str, str]) -> EtherConfig:
+    """The configuration, with session and broker from the environment where it names none."""
+    added: dict[str, str] = {}
+    if config.session is None and (session := environment.get("ETHER_SESSION")):
+        added["session"] = session
+    if config.broker == EmbeddedBroker() and (broker := environment.get("ETHER_BROKER")):
+        added["broker"] = complete_url(broker)
+    return changed(config, **added) if added else config
+
+
+@contextmanager
+def starting_alone(session: str | None, timeout_s: float) -> Iterator[None]:
+    """Within the block no other program of this user on this machine starts a session of this name; where one does so
+    already, the block begins when that is over, or after `timeout_s`."""
+    lock = None if session is None or sys.platform != "linux" else _lock(_address(session), Deadline(timeout_s))
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def _address(session: str) -> bytes:
+    """In Linux's own name space for sockets: it needs no file, and vanishes with its process however that ends."""
+    return b"\0ether-start-%d-" % os.getuid() + session.encode("utf-8", "surrogatepass")[:80]
+
+
+def _lock(address: bytes, deadline: Deadline) -> socket.socket | None:
+    while True:
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            lock.bind(address)
+            lock.listen(128)
+            return lock
+        except OSError as error:
+            lock.close()
+            logger.debug("another program starts this session: %s", error)
+        if deadline.passed:
+            return None
+        _wait_for_release(address, deadline)
+
+
+def _wait_for_release(address: bytes, deadline: Deadline) -> None:
+    """The holder never accepts; its kernel tells us when it closes."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as waiting:
+        waiting.settimeout(max(deadline.left(), 0.01))
+        try:
+            waiting.connect(address)
+            waiting.recv(1)
+        except OSError:
+            return  # closed, or the time is over

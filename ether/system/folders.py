@@ -12,11 +12,34 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 
-from ether.errors import ConfigError
+from ether.errors import BrokerFailed, ConfigError
+
+PREFIX = "ether-"
+"""What the name of every session's private folder begins with."""
+
+
+def private_folder() -> str:
+    """A name for a folder of this session alone, in the user's runtime folder or where temporary files go. Nothing is
+    made yet."""
+    return os.path.join(runtime_folder(), f"{PREFIX}{os.urandom(6).hex()}")
+
+
+def runtime_folder(environment: Mapping[str, str] | None = None) -> str:
+    """The folder that holds the private folders of this user's sessions; raises `BrokerFailed` where there is none."""
+    given = (os.environ if environment is None else environment).get("XDG_RUNTIME_DIR")
+    if given and os.path.isdir(given) and os.access(given, os.W_OK | os.X_OK):
+        return given
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise BrokerFailed(f"there is no folder for temporary files: {error}") from error
+
 
 KEPT_DAYS = 90.0
 """Longer than anything in a session's folder counts."""
