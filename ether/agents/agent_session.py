@@ -75,7 +75,7 @@ class AgentSession(Launch):
         self._said: dict[str, str] = {}
         self._changing = threading.RLock()
         self._began = time.monotonic()
-        self._birth, self._epoch = "", 0
+        self._incarnation, self._epoch = "", 0
         self._scout: Link | None = None
         self._own_name: NameClaim | None = None
         self._fenced = False
@@ -114,8 +114,8 @@ class AgentSession(Launch):
     # -- being seen
 
     def _last_word(self) -> Will:
-        self._birth, self._epoch = self._claim_name()
-        dead = Announcement(self._program, State.LOST, self._birth, "offline", self._about())
+        self._incarnation, self._epoch = self._claim_name()
+        dead = Announcement(self._program, State.LOST, self._incarnation, "offline", self._about())
         return death_notice(self.topics, dead)
 
     def _claim_name(self) -> tuple[str, int]:
@@ -127,11 +127,11 @@ class AgentSession(Launch):
         deadline = Deadline(STEP_TIMEOUT_S)
         try:
             session.open(deadline.left())
-            birth, epoch = take_name(session, self._program, deadline, kind=KIND)
-            starting = Announcement(self._program, State.STARTING, birth, about={**self._about(), "epoch": epoch})
+            incarnation, epoch = take_name(session, self._program, deadline, kind=KIND)
+            starting = Announcement(self._program, State.STARTING, incarnation, about={**self._about(), "epoch": epoch})
             self._scout.announce(self.topics.state(self._program), starting.to_value())
             self._scout.flush(deadline.left())
-            return birth, epoch
+            return incarnation, epoch
         finally:
             session.calls.close()
             self._scout.close()
@@ -155,10 +155,10 @@ class AgentSession(Launch):
         """The desk is open."""
         link = self.session.link
         about = {**self._about(), "node": link.node, "health": self._health()}
-        ready = Announcement(self._program, State.READY, self._birth, about=about)
+        ready = Announcement(self._program, State.READY, self._incarnation, about=about)
         link.listen(self.topics.session_info, self._on_leader)
         link.announce(self.topics.state(self._program), ready.to_value())
-        hold = NameHold(self._program, self._birth, self._epoch, self._since)
+        hold = NameHold(self._program, self._incarnation, self._epoch, self._since)
         self._own_name = NameClaim(link, self.topics, hold, self._on_fenced)
         self.session.catch_up(deadline.left())
 
@@ -282,9 +282,9 @@ class AgentSession(Launch):
         self._supervisor.forget(name)
 
     def _settings(
-        self, name: str, instance: EtherInstanceConfig, birth: str, epoch: int, connect_timeout_s: float
+        self, name: str, instance: EtherInstanceConfig, incarnation: str, epoch: int, connect_timeout_s: float
     ) -> InstanceSettings:
-        settings = super()._settings(name, instance, birth, epoch, connect_timeout_s)
+        settings = super()._settings(name, instance, incarnation, epoch, connect_timeout_s)
         wanted = self._wanted[name]
         places = [folder for folder in self._roots.folders if folder not in settings.import_path]
         return replace(
@@ -361,15 +361,15 @@ class AgentSession(Launch):
 
     def leave(self) -> dict[str, str]:
         """Stop all in order, and leave; what is wanted stays written down. Returns what went wrong."""
-        if self._desk is not None:
-            self._desk.close()
+        if self._control_server is not None:
+            self._control_server.close()
         with self._changing:
             return self.stop()
 
     def flee(self) -> None:
         """The same where the broker is gone: the instances are told by a signal."""
-        if self._desk is not None:
-            self._desk.close()
+        if self._control_server is not None:
+            self._control_server.close()
         with self._changing:
             self._supervisor.no_more_starts()
             for name in self._supervisor.alive:

@@ -128,8 +128,8 @@ class Ether(Calling, Reading, Running):
         """Wait until all that this process gave to be saved is on disk; returns how many entries are not."""
         from ether.connection.deadline import Deadline
 
-        saver = self._joined("ether.flush()").saver
-        return 0 if saver is None else saver.flush(Deadline(timeout_s))
+        record_writer = self._joined("ether.flush()").record_writer
+        return 0 if record_writer is None else record_writer.flush(Deadline(timeout_s))
 
     def subscribe(self, topic: str, *, qos: int = 1) -> Subscription:
         """Receive a topic's messages in this program (`+` and `#` are wildcards): a context manager with

@@ -49,13 +49,13 @@ class Running(ABC):
 
         plan = self._launched("ether.run()").config.plan.get(check_name("run", name))
         client = self._joined("ether.run()")
-        if client.saver is None:
+        if client.record_writer is None:
             raise NotAllowedHere("ether.run()", "nothing is recorded in a lab")
-        owner = owner_facts(client.link.source, client.saver.options.run)
+        owner = owner_facts(client.link.source, client.record_writer.options.run)
         options = RunOptions(
             name, metadata, owner, resume, _held_up_by(suspend_while, plan), progress, plan
         )  # fmt: skip
-        return Run(client, client.saver, options, is_dead_here)
+        return Run(client, client.record_writer, options, is_dead_here)
 
     def pause_run(self, why: str = "", *, timeout_s: float = _ASK_S) -> str:
         """Hold up the run that goes on in this session, whichever program leads it, before its next trial. Returns the

@@ -250,7 +250,7 @@ class CallClient:
         """Ask an instance to be let to this program, or what becomes of that. Raises `InstanceLeased`, as calls do."""
         pending = PendingCall(f"{instance}.{LEASE}", instance, None, timeout_s)
         if (here := self.here.get(instance)) is not None:
-            here.let.ask(self._reply_topic, asked, context.current().trace, partial(_settle, pending))
+            here.lease_server.ask(self._reply_topic, asked, context.current().trace, partial(_settle, pending))
         else:
             self._send(pending, self._topics.call(instance, LEASE), asked, None, timeout_s)
         return self.wait(pending)
@@ -423,7 +423,7 @@ class CallClient:
         if not able:
             raise NoResponder(call, _why_not(ready[0], method, kind), _nearest(method, _methods(ready[0], kind)))
         mine = mark_of(self._reply_topic)
-        free = [a for a in able if not isinstance(let := a.about.get("lease"), dict) or let.get("of") == mine]
+        free = [a for a in able if not isinstance(lease := a.about.get("lease"), dict) or lease.get("of") == mine]
         return [a.name for a in free or able]
 
     def described(self, service: str, *, of_class: bool) -> Announcement:

@@ -88,7 +88,7 @@ class LeaseServer:
                 with self._lock:
                     is_over = self._tenancy.release(key, token)
                 if is_over:
-                    self._instance.appearance.changed()
+                    self._instance.announcer.changed()
                 granted({"held": False}, None)
             case _:
                 granted({"held": False}, None)
@@ -104,7 +104,7 @@ class LeaseServer:
         if other is not None:
             granted(None, InstanceLeased(self._instance.name, "ether.lease", other.told()))
             return
-        self._instance.appearance.changed()
+        self._instance.announcer.changed()
         job = _WhenAlone(self._instance, lambda: granted({"held": True}, None))
         worker = self._instance.worker
         if worker.running:
@@ -134,7 +134,7 @@ class LeaseServer:
                 "%s: its lease ends: %s on %s (pid %d) %s", self._instance.name, tenant.program, tenant.host,
                 tenant.pid, why,
             )  # fmt: skip
-            self._instance.appearance.changed()
+            self._instance.announcer.changed()
 
     def about(self) -> dict[str, object]:
         """What is announced."""

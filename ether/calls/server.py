@@ -112,16 +112,16 @@ class CallJob:
             raise Cancelled(self.context.call)
         if self._begin is not None and not self._begin():
             return
-        let = self._instance.let
-        if (refusal := let.refusal(request.method, request.asker, request.trace)) is not None:
+        lease_server = self._instance.lease_server
+        if (refusal := lease_server.refusal(request.method, request.asker, request.trace)) is not None:
             raise refusal
-        chain = let.enter(request.trace)
+        chain = lease_server.enter(request.trace)
         try:
             value = self._instance.call(
                 request.method, self._payload(), request.message_id, request.trace, self.context
             )
         finally:
-            let.leave(chain)
+            lease_server.leave(chain)
         self._respond(value, None)
         self._note({"result": value})
 
@@ -137,12 +137,12 @@ class CallJob:
 
     def _note(self, outcome: Mapping[str, object]) -> None:
         """Have the call recorded, where the session records calls. It has been answered: nobody waits for this."""
-        saver, request = self._instance.saver, self._request
-        if saver is None or not saver.wants(self.context.call):
+        record_writer, request = self._instance.record_writer, self._request
+        if record_writer is None or not record_writer.wants(self.context.call):
             return
         try:
             told = {"params": self._payload(), **outcome}
-            saver.keep_call(self.context.call, request.message_id, told, request.parents, request.caller)
+            record_writer.keep_call(self.context.call, request.message_id, told, request.parents, request.caller)
         except (EtherError, ValueError) as error:  # what cannot be sent cannot be recorded either
             self._instance.logger.warning("the call of %s is not recorded: %s", self.context.call, error)
 
@@ -300,7 +300,7 @@ class CallServer:
         """Why this is not even queued."""
         if (problem := self._instance.cannot_call(method)) is not None:
             return ErrorReport(NO_METHOD, "NoResponder", problem)
-        leased = self._instance.let.refusal(method, head.reply_to or "", head.trace)
+        leased = self._instance.lease_server.refusal(method, head.reply_to or "", head.trace)
         return None if leased is None else report_of(leased, self._instance.name)
 
     def _lease(self, headers: _Head, asked: object) -> None:
@@ -310,7 +310,7 @@ class CallServer:
             report = None if error is None else report_of(error, self._instance.name)
             self._send(headers, value, report, _STATUS_TIMEOUT_S)
 
-        self._instance.let.ask(headers.reply_to or "", asked, headers.trace, granted)
+        self._instance.lease_server.ask(headers.reply_to or "", asked, headers.trace, granted)
 
     def _cancel(self, caller: str, correlation: object) -> None:
         """A caller has lost interest in a call of its own."""

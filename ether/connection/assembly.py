@@ -41,7 +41,7 @@ def open_link(
     return link
 
 
-def new_birth() -> str:
+def new_incarnation() -> str:
     """A birth's id: unguessable, so that nobody can speak for it."""
     return os.urandom(8).hex()
 

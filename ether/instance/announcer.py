@@ -60,7 +60,7 @@ class Announcer:
             **self._holding,
             **instance.guard.about(),
             **self.devices.about(),
-            **instance.let.about(),
+            **instance.lease_server.about(),
             "class": instance.spec.name,
             "class_path": instance.spec.class_path,
             "host": socket.gethostname(),
@@ -76,8 +76,8 @@ class Announcer:
         about = self.about()
         match about.get("offline"):
             case {"why": str(why)}:
-                return Announcement(self._instance.name, State.OFFLINE, self._instance.birth, why, about)
-        return Announcement(self._instance.name, State.READY, self._instance.birth, about=about)
+                return Announcement(self._instance.name, State.OFFLINE, self._instance.incarnation, why, about)
+        return Announcement(self._instance.name, State.READY, self._instance.incarnation, about=about)
 
     def show(self) -> None:
         """It is ready: announce it. Raises what announcing raises."""

@@ -46,7 +46,7 @@ class Control:
     def listen(self) -> None:
         """From now on it hears; returns when the broker has confirmed."""
         instance = self._instance
-        hold = NameHold(instance.name, instance.birth, self._epoch, instance.appearance.since)
+        hold = NameHold(instance.name, instance.incarnation, self._epoch, instance.announcer.since)
         self._own_name = NameClaim(self._link, instance.topics, hold, lambda why: self.on_fenced(why))
         self._link.listen(instance.topics.control("+"), self._receive, now=self._take)
 
@@ -62,13 +62,13 @@ class Control:
         if isinstance(value, dict) and instance.name not in value.get("instances", [instance.name]):
             return
         asker = (headers.reply_to or "", headers.trace) if headers is not None else ("", None)
-        refusal = instance.let.refusal("ether.sync", *asker) if verb == "sync" else None
+        refusal = instance.lease_server.refusal("ether.sync", *asker) if verb == "sync" else None
         if refusal is not None:
             said: Answer | None = Answer(failed={"lease": f"InstanceLeased: {refusal}"})
         else:
             said = instance.perform(verb, value if isinstance(value, dict) else {})
         if verb == TRIAL:
-            said = tag_answer(instance.saver, value, SETTLE_S)
+            said = tag_answer(instance.record_writer, value, SETTLE_S)
         if said is not None and headers is not None and headers.reply_to:
             self._link.publish(headers.reply_to, said.to_value(instance.name), correlation=headers.correlation)
         if said is not None and verb == "stop":
@@ -105,12 +105,16 @@ class Control:
             inbound.done()
         value, headers, name = unpacked.value, unpacked.headers, self._instance.name
         if verb == KEEPER:
-            if isinstance(value, dict) and self._instance.birth in value.get("births", ()):
-                self._instance.appearance.hold({"keeper": str(value.get("keeper"))})
+            if isinstance(value, dict) and self._instance.incarnation in value.get("births", ()):
+                self._instance.announcer.hold({"keeper": str(value.get("keeper"))})
             return
         if isinstance(value, dict) and name in value.get("instances", [name]):
             busy = bool(self._instance.status().get("busy"))
-            said = level_answer(value) if verb == LOG_LEVEL else tag_answer(self._instance.saver, value, 0.0, busy=busy)
+            said = (
+                level_answer(value)
+                if verb == LOG_LEVEL
+                else tag_answer(self._instance.record_writer, value, 0.0, busy=busy)
+            )
             if headers is not None and headers.reply_to:
                 self._link.publish(headers.reply_to, said.to_value(name), correlation=headers.correlation)
 

@@ -67,16 +67,16 @@ class HostedInstance:
         link: Link,
         topics: SessionTopics,
         worker: Worker,
-        birth: str,
+        incarnation: str,
         holding: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
-        """`birth` is the id under which this object's life is announced; `holding` is announced beside it: its epoch,
-        who supervises it. Raises `MarkError` and `InvalidName`."""
+        """`incarnation` is the id under which this object's life is announced; `holding` is announced beside it: its
+        epoch, who supervises it. Raises `MarkError` and `InvalidName`."""
         self.name = name
         self.object = obj
         self.spec = spec
         self.topics = topics
-        self.birth = birth
+        self.incarnation = incarnation
         self.logger = get_ether_logger(name)
         self.on_failure: Callable[[BaseException], None] | None = None
         self._link = link
@@ -95,7 +95,7 @@ class HostedInstance:
             for method in spec.methods
             if any(mark.kind in _CALLED for mark in method.marks)
         }
-        self.saver: RecordWriter | None = None
+        self.record_writer: RecordWriter | None = None
         """Brings what is to be saved to disk; None where that is nobody's wish."""
         self._publications = {
             method.name: [(topics.data(check_topic(mark.topic or "")), mark) for mark in method.of_kind(MarkKind.PUB)]
@@ -126,8 +126,8 @@ class HostedInstance:
         self.ticks = Ticker(name, self._times(), self._submit_tick, self.logger)
         self.device = DeviceCalls(self)
         self.guard = guard(self, link)
-        self.let = LeaseServer(self, link)
-        self.appearance = Announcer(self, link, holding)
+        self.lease_server = LeaseServer(self, link)
+        self.announcer = Announcer(self, link, holding)
         self.server = CallServer(self, link)
         epoch = holding.get("epoch", 0)
         self.control = Control(self, link, epoch if isinstance(epoch, int) else 0)
@@ -150,7 +150,7 @@ class HostedInstance:
         for method in self.spec.with_mark(MarkKind.INIT):
             self._call(method.name, [], {})
         self.device.connect()
-        self.appearance.devices.find()
+        self.announcer.devices.find()
 
     def status(self) -> dict[str, object]:
         """What it is doing right now, for whoever waits for it."""
@@ -169,33 +169,41 @@ class HostedInstance:
             status |= {"busy": method, "busy_s": time.monotonic() - since}
         return status
 
-    def pulse(self, number: int) -> Heartbeat:
+    def heartbeat(self, number: int) -> Heartbeat:
         """Its sign of life."""
         if number % _LOOK_AGAIN == 0:
-            self.appearance.devices.find()
-        self.let.look()
+            self.announcer.devices.find()
+        self.lease_server.look()
         status = self.status()
         busy, busy_s, queued = status["busy"], status.get("busy_s", 0.0), status["queued"]
         assert busy is None or isinstance(busy, str)
         assert isinstance(busy_s, float)
         assert isinstance(queued, int)
         return Heartbeat(
-            self.birth, number, busy, busy_s, queued, self._handled, self._published, time.process_time(), rss_mb()
+            self.incarnation,
+            number,
+            busy,
+            busy_s,
+            queued,
+            self._handled,
+            self._published,
+            time.process_time(),
+            rss_mb(),
         )
 
     def about(self) -> dict[str, object]:
         """What is announced about this instance beside its name and state."""
-        return self.appearance.about()
+        return self.announcer.about()
 
     def announcement(self) -> Announcement:
         """As it is announced when ready."""
-        return self.appearance.announcement()
+        return self.announcer.announcement()
 
     def close(self) -> None:
         """The object is the user's own again. Twice is fine."""
         self.ticks.stop()
         self.guard.stop()
-        self.appearance.hide()
+        self.announcer.hide()
         for worker in self._own_workers.values():
             worker.stop()
             worker.join()
@@ -304,11 +312,11 @@ class HostedInstance:
         }
 
     def _publish(self, method: str, value: object) -> None:
-        saver, parents = self.saver, context.parents()
+        writer, parents = self.record_writer, context.parents()
         for mqtt_topic, mark in self._publications[method]:
             topic = mark.topic or ""
-            if saver is not None and (mark.save or saver.wants(topic)):
-                saver.publish_only(topic, mqtt_topic, value, mark.qos, parents, self._said_beside(parents, mark))
+            if writer is not None and (mark.save or writer.wants(topic)):
+                writer.publish_only(topic, mqtt_topic, value, mark.qos, parents, self._said_beside(parents, mark))
             else:
                 self._link.publish(mqtt_topic, value, qos=mark.qos, parents=parents)
             with self._count_lock:
@@ -366,7 +374,7 @@ class HostedInstance:
                 self.report(f"{self.spec.name}.{method.name} ({kind.value})", error, {})
         if kind is MarkKind.SHUTDOWN:
             self.guard.stop()
-            self.appearance.hide()
+            self.announcer.hide()
             more, wrong = self.device.stop()
             ran, failed = [*ran, *more], {**failed, **wrong}
         return Answer(tuple(ran), failed)

@@ -48,7 +48,7 @@ class LocalInstance:
         open_link: OpenLink,
         registry: Registry,
         *,
-        birth: str,
+        incarnation: str,
         epoch: int,
         make_saver: MakeSaver,
         on_fenced: Callable[[str], None],
@@ -60,16 +60,16 @@ class LocalInstance:
         spec = describe_with_registry(type(obj), class_path_of(type(obj)), registry)
         holding: dict[str, object] = {"epoch": epoch}
         self._topics = topics
-        self._link = open_link(name, death_notice(topics, Announcement(name, State.LOST, birth, about=holding)))
+        self._link = open_link(name, death_notice(topics, Announcement(name, State.LOST, incarnation, about=holding)))
         self._worker = Worker()
         self._journal = InstanceJournal(journal_at) if spec.with_mark(MarkKind.SAVE) else None
         if self._journal is not None:
             holding["journal"] = self._journal.id
         try:
-            self.instance = HostedInstance(name, obj, spec, self._link, topics, self._worker, birth, holding)
+            self.instance = HostedInstance(name, obj, spec, self._link, topics, self._worker, incarnation, holding)
             self.instance.server.journal = self._journal
             self.instance.control.on_fenced = on_fenced
-            self.instance.saver = make_saver(self._link, topics, name, birth, epoch, type(obj))
+            self.instance.record_writer = make_saver(self._link, topics, name, incarnation, epoch, type(obj))
             self.instance.subscribe()
             self.instance.initialise()
         except BaseException:
@@ -77,11 +77,11 @@ class LocalInstance:
             self._link.close()
             raise
         self._worker.start()
-        self.instance.appearance.show()
-        self._heart = HeartbeatSender(
-            self._link, topics.pulse(name), self.instance.pulse, self.instance.guard.interval_s
+        self.instance.announcer.show()
+        self._heartbeat_sender = HeartbeatSender(
+            self._link, topics.heartbeat(name), self.instance.heartbeat, self.instance.guard.interval_s
         )
-        self._heart.start()
+        self._heartbeat_sender.start()
         self.instance.guard.start()
         self.instance.ticks.start()
 
@@ -90,11 +90,11 @@ class LocalInstance:
         self.instance.ticks.stop()
         self._worker.stop()
         self._worker.join()
-        self._heart.stop()
+        self._heartbeat_sender.stop()
         self.instance.control.give_up_name()
         self.instance.close()
-        if self.instance.saver is not None:
-            self.instance.saver.close(SAVE_TIMEOUT_S)
+        if self.instance.record_writer is not None:
+            self.instance.record_writer.close(SAVE_TIMEOUT_S)
         self._close_journal()
         if self._link.transport.connected:
             self._link.withdraw(self._topics.state(self.instance.name))
@@ -141,13 +141,13 @@ class LocalInstances:
             session.topics,
             open_link,
             registry_marks(registry),
-            birth=birth_and_epoch[0],
+            incarnation=birth_and_epoch[0],
             epoch=birth_and_epoch[1],
             make_saver=make_saver,
             on_fenced=lambda why: self._remove_soon(session, name),
             journal_at=lambda: journal_path(session.topics.session, name),
         )
-        here.instance.let.is_dead = is_dead_here
+        here.instance.lease_server.is_dead = is_dead_here
         self._guests[name] = here
         session.calls.here[name] = here.instance
         session.wait_ready([name], Deadline(_READY_TIMEOUT_S), dict)

@@ -73,7 +73,7 @@ class SafeStateGuard(NoGuard):
         """Listen, and watch; signs of life are sent already."""
         names = (self._instance.name, *self._safe.watch)
         for name in names:
-            self._link.listen(self._instance.topics.pulse(name), self._hear, now=self._hear, qos=0)
+            self._link.listen(self._instance.topics.heartbeat(name), self._hear, now=self._hear, qos=0)
         self._absences = Absences(self._safe.after_s, names, time.monotonic())
         self._thread.start()
 
@@ -105,7 +105,7 @@ class SafeStateGuard(NoGuard):
 
     def _hear(self, inbound: Inbound) -> bool:
         """On the transport's thread."""
-        self._absences.hear(self._instance.topics.instance_of_pulse(inbound.delivery.topic), time.monotonic())
+        self._absences.hear(self._instance.topics.instance_of_heartbeat(inbound.delivery.topic), time.monotonic())
         inbound.done()
         return True
 
@@ -165,7 +165,7 @@ class SafeStateGuard(NoGuard):
         self._announce()
 
     def _announce(self) -> None:
-        self._instance.appearance.changed()
+        self._instance.announcer.changed()
 
 
 class _SafeJob:

@@ -89,7 +89,7 @@ class _Life:
         self._adopt = adopt
         self._topics = SessionTopics(settings.session)
         self._worker = Worker(settings.concurrency)
-        self._birth = settings.birth
+        self._incarnation = settings.incarnation
         self._holding = {"epoch": settings.epoch, **settings.holding}
         self._instance: HostedInstance | None = None
         self._client: Client | None = None
@@ -114,18 +114,20 @@ class _Life:
             log.close()
             link.close()
             return EXIT_NOT_STARTED
-        instance.appearance.show()
-        heart = HeartbeatSender(link, self._topics.pulse(instance.name), instance.pulse, instance.guard.interval_s)
-        heart.start()
+        instance.announcer.show()
+        sender = HeartbeatSender(
+            link, self._topics.heartbeat(instance.name), instance.heartbeat, instance.guard.interval_s
+        )
+        sender.start()
         self._keep_saves()
         instance.guard.start()
         instance.ticks.start()
         self._worker.run()
-        heart.stop()
+        sender.stop()
         instance.control.give_up_name()
         instance.close()
-        if instance.saver is not None:
-            instance.saver.close(SAVE_TIMEOUT_S)
+        if instance.record_writer is not None:
+            instance.record_writer.close(SAVE_TIMEOUT_S)
         if isinstance(instance.object, Extension):
             instance.object.detach()
         self._let_go_of_saves()
@@ -135,7 +137,7 @@ class _Life:
 
     def _connected(self) -> Link | None:
         settings = self._settings
-        dead = Announcement(settings.name, State.LOST, self._birth, about={"pid": os.getpid(), **self._holding})
+        dead = Announcement(settings.name, State.LOST, self._incarnation, about={"pid": os.getpid(), **self._holding})
         will = death_notice(self._topics, dead)
         link = make_link(
             settings.broker(),
@@ -163,21 +165,21 @@ class _Life:
             self._journal = InstanceJournal(lambda: journal_path(settings.session, settings.name))
             self._holding["journal"] = self._journal.id
         instance = HostedInstance(
-            settings.name, obj, spec, link, self._topics, self._worker, self._birth, self._holding
+            settings.name, obj, spec, link, self._topics, self._worker, self._incarnation, self._holding
         )
         instance.server.journal = self._journal
         instance.control.on_fenced = _stop_at_once
-        instance.let.is_dead = is_dead_here
+        instance.lease_server.is_dead = is_dead_here
         if not isinstance(obj, Extension):
-            instance.saver = client.saver = self._saver(link, cls)
+            instance.record_writer = client.record_writer = self._record_writer(link, cls)
         client.session.calls.here[settings.name] = instance
         logging.getLogger().addHandler(CallLog())
         return instance
 
-    def _saver(self, link: Link, cls: type) -> RecordWriter:
+    def _record_writer(self, link: Link, cls: type) -> RecordWriter:
         settings = self._settings
         explain = partial(
-            explained, settings.name, self._birth, settings.epoch, cls, settings.args, settings.kwargs,
+            explained, settings.name, self._incarnation, settings.epoch, cls, settings.args, settings.kwargs,
             settings.class_path, settings.registry, settings.configuration,
         )  # fmt: skip
         return open_saver(link, self._topics, SavingOptions.from_value(settings.saving), settings.leader, explain)
@@ -207,7 +209,7 @@ class _Life:
 
     def _announce(self, link: Link, state: State, error: str = "") -> None:
         about = self._instance.about() if self._instance else {"pid": os.getpid(), **self._holding}
-        announcement = Announcement(self._settings.name, state, self._birth, error, about)
+        announcement = Announcement(self._settings.name, state, self._incarnation, error, about)
         link.announce(self._topics.state(self._settings.name), announcement.to_value())
 
     def _terminate(self, number: int, frame: object) -> None:

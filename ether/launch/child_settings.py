@@ -41,7 +41,7 @@ class InstanceSettings:
     environment: dict[str, str | None]
     """Variables that the launcher changed for the start of the process, with the values to give back."""
     connect_timeout_s: float
-    birth: str
+    incarnation: str
     epoch: int
     holding: dict[str, Any]
     """What is announced beside: who keeps it, whether it is started again."""
@@ -86,7 +86,7 @@ class Life(NamedTuple):
     """One life of an instance; `holding` is announced beside its state."""
 
     name: str
-    birth: str
+    incarnation: str
     epoch: int
     holding: dict[str, Any]
     connect_timeout_s: float
@@ -112,7 +112,7 @@ def settings_of(
         script=running_script(),
         environment={**changed_environment(), **simulation.environment},
         connect_timeout_s=life.connect_timeout_s,
-        birth=life.birth,
+        incarnation=life.incarnation,
         epoch=life.epoch,
         holding=life.holding | ({"simulated": True} if simulation.wanted else {}),
         saving=saving.options().to_value(),

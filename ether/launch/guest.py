@@ -11,7 +11,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ether.connection.assembly import make_link, new_birth
+from ether.connection.assembly import make_link, new_incarnation
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
 from ether.logs.shipping import LogShipper
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 class Guest(Client):
     """A client that is a member of its session until `close()`; a context manager."""
 
-    def __init__(self, link: Link, topics: SessionTopics, birth: str) -> None:
+    def __init__(self, link: Link, topics: SessionTopics, incarnation: str) -> None:
         super().__init__(link, topics)
         about = {"kind": "program", "host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-        self._announcement = Announcement(link.source, State.READY, birth, about=about)
+        self._announcement = Announcement(link.source, State.READY, incarnation, about=about)
 
         self._log: LogShipper | None = None
 
@@ -65,7 +65,7 @@ def join(found: FoundSession, name: str, *, timeout_s: float = 10.0) -> Guest:
     link = make_link(Endpoint.from_url(found.url), name, will=Will(topics.state(name), b""), max_packet_bytes=None)
     link.open(deadline.left())
     try:
-        membership = Guest(link, topics, new_birth())
+        membership = Guest(link, topics, new_incarnation())
         membership.session.open(deadline.left())
         membership.appear()
     except BaseException:

@@ -25,30 +25,30 @@ class HeartbeatListener:
     echo."""
 
     def __init__(
-        self, session: Session, vigil: FailureDetector, changed: threading.Condition, kept: Container[str]
+        self, session: Session, detector: FailureDetector, changed: threading.Condition, kept: Container[str]
     ) -> None:
         self._session = session
-        self._vigil = vigil
+        self._detector = detector
         self._changed = changed
         self._kept = kept
         self._beats: dict[int, float] = {}
-        self._heart = HeartbeatSender(session.link, session.topics.pulse(session.link.source), self._own_pulse)
+        self._sender = HeartbeatSender(session.link, session.topics.heartbeat(session.link.source), self._own_heartbeat)
 
     def start(self) -> None:
         """Listen, and send signs of our own."""
         self._session.link.on_connection.append(self._note_connection)
-        self._session.link.listen(self._session.topics.pulse("+"), self._take, now=self._take, qos=0)
-        self._heart.start()
+        self._session.link.listen(self._session.topics.heartbeat("+"), self._take, now=self._take, qos=0)
+        self._sender.start()
 
     def stop(self) -> None:
         """Send no more. Twice is fine."""
-        self._heart.stop()
+        self._sender.stop()
 
     def hurry(self) -> None:
         """Send the next sign of our own now: its echo is waited for."""
-        self._heart.hurry()
+        self._sender.hurry()
 
-    def _own_pulse(self, number: int) -> Heartbeat:
+    def _own_heartbeat(self, number: int) -> Heartbeat:
         self._beats = {number: time.monotonic(), **dict(list(self._beats.items())[:_BEATS_KEPT])}
         return Heartbeat(self._session.link.node, number)
 
@@ -56,26 +56,26 @@ class HeartbeatListener:
         """On the dispatch thread."""
         with self._changed:
             if up:
-                self._vigil.hear_again(time.monotonic() + _BACK_S)
+                self._detector.hear_again(time.monotonic() + _BACK_S)
             else:
-                self._vigil.deafen()
+                self._detector.deafen()
 
     def _take(self, inbound: Inbound) -> bool:
-        name = self._session.topics.instance_of_pulse(inbound.delivery.topic)
+        name = self._session.topics.instance_of_heartbeat(inbound.delivery.topic)
         own = name == self._session.link.source
         if not own and name not in self._kept:
             inbound.done()
             return True
         try:
-            pulse = Heartbeat.from_value(inbound.unpack().value)
+            heartbeat = Heartbeat.from_value(inbound.unpack().value)
         except EtherError:
-            pulse = None
+            heartbeat = None
         finally:
             inbound.done()
         with self._changed:
-            if own and pulse is not None:
-                self._vigil.echo(self._beats.pop(pulse.number, float("-inf")))
+            if own and heartbeat is not None:
+                self._detector.echo(self._beats.pop(heartbeat.number, float("-inf")))
                 self._changed.notify_all()
-            elif pulse is not None:
-                self._vigil.hear(name, pulse, time.monotonic())
+            elif heartbeat is not None:
+                self._detector.hear(name, heartbeat, time.monotonic())
         return True

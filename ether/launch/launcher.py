@@ -88,7 +88,7 @@ class Launch:
         self._limit: int | None = None
         self._link: Link | None = None
         self._session: Session | None = None
-        self._desk: ControlServer | None = None
+        self._control_server: ControlServer | None = None
         self._offline: OfflineNotes | None = None
         self._last_known: LastKnownFile | None = None
         self._leading: Leadership | None = None
@@ -125,7 +125,7 @@ class Launch:
             self._elsewhere.connect(session)
             self._begin_saving(client, deadline)
             self._take_names(session, deadline)
-            self._desk = ControlServer(link, self.topics, self._program, self)
+            self._control_server = ControlServer(link, self.topics, self._program, self)
             if self._leading is not None:
                 self._leading.defend()
             self._begin(deadline)
@@ -156,8 +156,8 @@ class Launch:
 
     def on_shutdown_asked(self, callback: Callable[[], object]) -> None:
         """What to do when another program asks for the end of this one."""
-        assert self._desk is not None
-        self._desk.on_shutdown = callback
+        assert self._control_server is not None
+        self._control_server.on_shutdown = callback
 
     @property
     def session(self) -> Session:
@@ -202,11 +202,11 @@ class Launch:
         return self._broker.endpoint, facts.max_packet_bytes
 
     def _settings(
-        self, name: str, instance: EtherInstanceConfig, birth: str, epoch: int, connect_timeout_s: float
+        self, name: str, instance: EtherInstanceConfig, incarnation: str, epoch: int, connect_timeout_s: float
     ) -> InstanceSettings:
         assert self._endpoint is not None
         holding: dict[str, Any] = {"keeper": self._program, "supervised": instance.restart != "never"}
-        life = Life(name, birth, epoch, holding, connect_timeout_s)
+        life = Life(name, incarnation, epoch, holding, connect_timeout_s)
         broker = (self._endpoint, self._limit)
         return settings_of(self.config, instance, life, broker, self.topics.session, self._saving, self._simulation)
 
@@ -240,8 +240,8 @@ class Launch:
         self._saving.join(entry)
         appear_as_guest(self.session.link, self.topics, self._program, self._since)
         self._supervisor.keep_as(self._program)
-        if self._desk is not None:
-            self._desk.program = self._program
+        if self._control_server is not None:
+            self._control_server.program = self._program
         if RECORDER in self._supervisor.names:
             self.remove_all([RECORDER], None)
 
@@ -268,9 +268,9 @@ class Launch:
         check_instance_name(name)
         assert self._open_link is not None
         self._takeover = takeover
-        birth_and_epoch = self.take_name(self.session, name, Deadline(STEP_TIMEOUT_S))
+        holding = self.take_name(self.session, name, Deadline(STEP_TIMEOUT_S))
         options = registry_options(self.config)
-        self._here.add(self.session, self._open_link, name, obj, options, birth_and_epoch, self._saving.saver_of)
+        self._here.add(self.session, self._open_link, name, obj, options, holding, self._saving.record_writer_of)
 
     def unhost(self, name: str) -> None:
         """The object leaves the session; nothing where it is not hosted here."""
@@ -287,9 +287,9 @@ class Launch:
             self._elsewhere.start(name, timeout_s)
             return
         deadline = Deadline(timeout_s)
-        birth_and_epoch = self.take_name(self.session, name, deadline)
+        holding = self.take_name(self.session, name, deadline)
         self._supervisor.prepare(name, instance)
-        self._supervisor.take_name(name, birth_and_epoch)
+        self._supervisor.take_name(name, holding)
         if reasons := self._supervisor.begin([name], deadline):
             self._supervisor.leave(name)
             self._supervisor.end([name], 0)
@@ -372,7 +372,7 @@ class Launch:
         for name in self._here:
             self.unhost(name)
         self._saving.close(0.0)
-        for part in (self._leading, self._desk, self._offline, self._last_known, self._session, self._log):
+        for part in (self._leading, self._control_server, self._offline, self._last_known, self._session, self._log):
             if part is not None:
                 part.close()
         if self._link is not None:

@@ -34,17 +34,17 @@ def open_saver(
     link: Link, topics: SessionTopics, options: SavingOptions, leader: str, explain: Callable[[], Iterable[Entry]]
 ) -> RecordWriter:
     """The saving side of a process; `leader` is the program that starts a recorder where there is none."""
-    saver = RecordWriter(link, topics, options)
-    saver.explain = explain
-    saver.ask_for_recorder = lambda: link.publish(topics.control(KEEP), {"instances": [leader], "do": "record"})
-    saver.open()
-    saver.adopt(link.source)
-    return saver
+    record_writer = RecordWriter(link, topics, options)
+    record_writer.explain = explain
+    record_writer.ask_for_recorder = lambda: link.publish(topics.control(KEEP), {"instances": [leader], "do": "record"})
+    record_writer.open()
+    record_writer.adopt(link.source)
+    return record_writer
 
 
 def explained(
     name: str,
-    birth: str,
+    incarnation: str,
     epoch: int,
     cls: type | None,
     args: Sequence[Any],
@@ -57,7 +57,7 @@ def explained(
     class, its script."""
     from ether.provenance.context import InstanceFacts, make_context
 
-    facts = InstanceFacts(name, birth, epoch, class_path, cls, args, kwargs, registry)
+    facts = InstanceFacts(name, incarnation, epoch, class_path, cls, args, kwargs, registry)
     return list(make_context(facts, configuration=configuration).entries(time.time()))
 
 
@@ -132,7 +132,7 @@ class RecordingSetup:
         """The program that starts a recorder where there is none."""
         self._config, self._session = config, session
         self._facts: Facts | None = None
-        self._saver: RecordWriter | None = None
+        self._record_writer: RecordWriter | None = None
 
     def join(self, info: Mapping[str, Any]) -> None:
         """The session is another program's, which describes it so."""
@@ -174,26 +174,28 @@ class RecordingSetup:
 
     def open(self, client: Client, program: str) -> None:
         """From now on this program can save; what it could not bring to a recorder in an earlier life is sent."""
-        self._saver = client.saver = self.saver_of(client.link, client.topics, program, "", 0, None)
-        self._saver.adopt()
+        self._record_writer = client.record_writer = self.record_writer_of(
+            client.link, client.topics, program, "", 0, None
+        )
+        self._record_writer.adopt()
         if self._config.record is not None:
             simulated = {} if self._simulation.facts is None else {"simulated": self._simulation.facts}
-            self._saver.keep_run(self.run, "begin", {"config": self.configuration()["sha256"], **simulated})
+            self._record_writer.keep_run(self.run, "begin", {"config": self.configuration()["sha256"], **simulated})
 
     def adopt(self) -> None:
         """Something is saved in this session: send what dead processes of it have left, from now on."""
-        if self._saver is not None:
-            self._saver.begin()
+        if self._record_writer is not None:
+            self._record_writer.begin()
 
-    def saver_of(
-        self, link: Link, topics: SessionTopics, name: str, birth: str, epoch: int, cls: type | None
+    def record_writer_of(
+        self, link: Link, topics: SessionTopics, name: str, incarnation: str, epoch: int, cls: type | None
     ) -> RecordWriter:
         """The saving side of this program, or of an object that it hosts."""
 
         def explain() -> list[Entry]:
             artifacts = artifact_entries(self._described().artifacts, time.time())
             path = class_path_of(cls) if cls is not None else "__main__"
-            return [*artifacts, *explained(name, birth, epoch, cls, (), {}, path, {}, self.configuration())]
+            return [*artifacts, *explained(name, incarnation, epoch, cls, (), {}, path, {}, self.configuration())]
 
         from ether.provenance.context import artifact_entries
         from ether.spec.methods import class_path_of
@@ -202,11 +204,11 @@ class RecordingSetup:
 
     def close(self, timeout_s: float = SAVE_TIMEOUT_S) -> None:
         """Bring what waits to the recorder. Twice is fine."""
-        saver, self._saver = self._saver, None
-        if saver is not None:
-            if timeout_s and self._config.record is not None and saver.recorders():
-                saver.keep_run(self.run, "end", {"status": "ended"})
-            saver.close(timeout_s)
+        record_writer, self._record_writer = self._record_writer, None
+        if record_writer is not None:
+            if timeout_s and self._config.record is not None and record_writer.recorders():
+                record_writer.keep_run(self.run, "end", {"status": "ended"})
+            record_writer.close(timeout_s)
 
 
 _HEAR_S = 5.0
@@ -218,7 +220,7 @@ def saving(client: Guest, described: Mapping[str, Any]) -> Iterator[None]:
     not acknowledged at the end waits on disk, and the log says so."""
     info = client.session.info(_HEAR_S)
     options = SavingOptions(outbox_folder(client.topics.session), run=str(info.get("run") or ""))
-    saver = open_saver(
+    record_writer = open_saver(
         client.link,
         client.topics,
         options,
@@ -226,12 +228,12 @@ def saving(client: Guest, described: Mapping[str, Any]) -> Iterator[None]:
         lambda: explained(client.link.source, "", 0, None, (), {}, "ether.play", {}, {"play": dict(described)}),
     )
     client.session.hear_the_latest(Deadline(_HEAR_S))
-    client.saver = saver
+    client.record_writer = record_writer
     try:
         yield
     finally:
-        client.saver = None
-        saver.close(SAVE_TIMEOUT_S)
+        client.record_writer = None
+        record_writer.close(SAVE_TIMEOUT_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ether.config import EtherInstanceConfig
-from ether.connection.assembly import new_birth
+from ether.connection.assembly import new_incarnation
 from ether.connection.deadline import Deadline
 from ether.errors import EtherError, TransportError
 from ether.instance.control import KEEPER
@@ -49,7 +49,7 @@ class ChildRecord:
     restarts: Restarts
     child: Child | None = None
     """None until it is its turn to be started."""
-    birth: str = ""
+    incarnation: str = ""
     epoch: int = 0
     started: float = 0.0
     due: float | None = None
@@ -89,7 +89,7 @@ class Supervisor:
         self._program = ""
         self._make_settings: MakeSettings | None = None
         self._up: set[str] = set()
-        self._vigil = FailureDetector()
+        self._detector = FailureDetector()
         self._signs: HeartbeatListener | None = None
         self._sweeper: Reaper | None = None
         self._thread: threading.Thread | None = None
@@ -106,7 +106,7 @@ class Supervisor:
     @property
     def held(self) -> list[str]:
         """Those whose names are ours: a name that was refused is another one's."""
-        return [name for name, kept in self._kept.items() if kept.birth]
+        return [name for name, kept in self._kept.items() if kept.incarnation]
 
     @property
     def alive(self) -> list[str]:
@@ -150,7 +150,7 @@ class Supervisor:
     def take_name(self, name: str, birth_and_epoch: tuple[str, int]) -> None:
         """The birth and epoch under which a prepared instance may announce itself; callers may wait for it already."""
         kept = self._kept[name]
-        kept.birth, kept.epoch = birth_and_epoch
+        kept.incarnation, kept.epoch = birth_and_epoch
         self._say(kept, State.STARTING, "")
 
     def begin(
@@ -203,11 +203,11 @@ class Supervisor:
     def _tell_settings(self, kept: ChildRecord, connect_timeout_s: float) -> None:
         assert self._make_settings is not None
         session = self._joined()
-        if not kept.birth:
+        if not kept.incarnation:
             # never below its last one, which we may still announce: a broker that was killed has forgotten that
-            kept.birth, kept.epoch = new_birth(), max(session.next_epoch(kept.name), kept.epoch + 1)
+            kept.incarnation, kept.epoch = new_incarnation(), max(session.next_epoch(kept.name), kept.epoch + 1)
         kept.started = time.monotonic()
-        settings = self._make_settings(kept.name, kept.config, kept.birth, kept.epoch, connect_timeout_s)
+        settings = self._make_settings(kept.name, kept.config, kept.incarnation, kept.epoch, connect_timeout_s)
         (kept.child or self._start_process(kept)).send(settings.to_bytes())
 
     def _joined(self) -> Session:
@@ -218,8 +218,8 @@ class Supervisor:
         """From now on the program that keeps these instances has another name."""
         session = self._joined()
         self._program = program
-        births = [kept.birth for kept in list(self._kept.values())]
-        session.link.publish(session.topics.control(KEEPER), {"births": births, "keeper": program})
+        incarnations = [kept.incarnation for kept in list(self._kept.values())]
+        session.link.publish(session.topics.control(KEEPER), {"births": incarnations, "keeper": program})
 
     # -- a death
 
@@ -229,7 +229,7 @@ class Supervisor:
         kept = self._kept.get(child.name)
         if kept is None or kept.child is not child:
             return
-        self._vigil.leave(child.name)
+        self._detector.leave(child.name)
         if self._session is not None and not self._stopping and self._session.link.transport.connected:
             try:
                 self._session.catch_up(_LAST_WORDS_TIMEOUT_S)  # it may have announced why
@@ -271,13 +271,13 @@ class Supervisor:
         wanted = self._stopping or kept.leaving or self.child(kept.name).exit_code == EXIT_REPLACED
         if kept.name in self._up and not wanted:
             logger.error("instance %s ended: %s", kept.name, how)
-        elif kept.birth and not wanted and not self._has_told_why(kept):
+        elif kept.incarnation and not wanted and not self._has_told_why(kept):
             self._say(kept, State.ERROR, how)  # it never got so far that its broker could tell of its death
-        self._session.lost(kept.name, kept.birth, how)
+        self._session.lost(kept.name, kept.incarnation, how)
 
     def _has_told_why(self, kept: ChildRecord) -> bool:
         known = self._joined().announcement(kept.name)
-        return known is not None and known.birth == kept.birth and known.state is State.ERROR
+        return known is not None and known.incarnation == kept.incarnation and known.state is State.ERROR
 
     def _give_up(self, kept: ChildRecord, how: str) -> None:
         policy = kept.restarts.policy
@@ -292,12 +292,12 @@ class Supervisor:
         """Speak for an instance that cannot."""
         session = self._joined()
         known = session.announcement(kept.name)
-        about: Mapping[str, Any] = known.about if known is not None and known.birth == kept.birth else {}
+        about: Mapping[str, Any] = known.about if known is not None and known.incarnation == kept.incarnation else {}
         about = {**about, "epoch": kept.epoch, "host": socket.gethostname(), "keeper": self._program}
         if state in (State.STARTING, State.RESTARTING):
             about["pid"] = os.getpid()  # until there is another process, this one holds the name
         try:
-            session.say(Announcement(kept.name, state, kept.birth, why, about))
+            session.say(Announcement(kept.name, state, kept.incarnation, why, about))
         except TransportError as error:
             logger.warning("could not tell that %s is %s: %s", kept.name, state.value, error)
 
@@ -309,7 +309,7 @@ class Supervisor:
                 self._begin_watch(self._joined())
 
     def _begin_watch(self, session: Session) -> None:
-        self._signs = HeartbeatListener(session, self._vigil, self._changed, self._kept)
+        self._signs = HeartbeatListener(session, self._detector, self._changed, self._kept)
         self._thread = threading.Thread(target=self._run, name="ether-supervisor", daemon=True)
         self._signs.start()
         self._thread.start()
@@ -317,7 +317,11 @@ class Supervisor:
     def _on_announcement(self, announcement: Announcement) -> None:
         """On the dispatch thread."""
         kept = self._kept.get(announcement.name)
-        if kept is None or announcement.birth != kept.birth or announcement.state not in (*TAKES_PART, State.ERROR):
+        if (
+            kept is None
+            or announcement.incarnation != kept.incarnation
+            or announcement.state not in (*TAKES_PART, State.ERROR)
+        ):
             return
         self._joined().link.leave_to_others(self._joined().topics.state(kept.name))
         if announcement.state is State.ERROR:
@@ -326,7 +330,7 @@ class Supervisor:
         with self._changed:
             now = time.monotonic()
             self._up.add(kept.name)
-            self._vigil.watch(kept.name, kept.birth, Limits(hang.silent_s, hang.busy_s), now)
+            self._detector.watch(kept.name, kept.incarnation, Limits(hang.silent_s, hang.busy_s), now)
 
     def _run(self) -> None:
         while True:
@@ -335,9 +339,9 @@ class Supervisor:
                     return
                 now = time.monotonic()
                 due = [kept for kept in self._kept.values() if kept.due is not None and kept.due <= now]
-                verdicts = self._vigil.judge(now)
+                verdicts = self._detector.judge(now)
                 if not due and not verdicts:
-                    if self._signs is not None and self._vigil.wants_echo(now):
+                    if self._signs is not None and self._detector.wants_echo(now):
                         self._signs.hurry()
                     self._changed.wait(self._patience_s(now))
                     continue
@@ -354,7 +358,7 @@ class Supervisor:
 
     def _start_again(self, kept: ChildRecord) -> None:
         try:
-            kept.birth = ""
+            kept.incarnation = ""
             self._start_process(kept)
             self._tell_settings(kept, _CONNECT_S)
         except (OSError, EtherError) as error:
@@ -364,7 +368,7 @@ class Supervisor:
     def _react(self, kept: ChildRecord, why: str) -> None:
         session = self._joined()
         known = session.announcement(kept.name)
-        if known is None or known.birth != kept.birth or known.state not in LIVES:
+        if known is None or known.incarnation != kept.incarnation or known.state not in LIVES:
             return
         if not why:
             logger.warning("instance %s lives again", kept.name)
@@ -385,7 +389,7 @@ class Supervisor:
         with self._changed:
             kept = self._kept[name]
             kept.leaving, kept.due = True, None
-            self._vigil.leave(name)
+            self._detector.leave(name)
 
     def forget(self, name: str) -> None:
         """It is gone."""

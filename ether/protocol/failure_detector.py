@@ -25,7 +25,7 @@ class Heartbeat:
     `handled`, `published`: messages so far; `cpu_s`: processor time so far; `rss_mb`: memory, None where unknown.
     """
 
-    birth: str
+    incarnation: str
     number: int
     busy: str | None = None
     busy_s: float = 0.0
@@ -38,7 +38,7 @@ class Heartbeat:
     def to_value(self) -> dict[str, Any]:
         """As it is published."""
         return {
-            "birth": self.birth,
+            "birth": self.incarnation,
             "n": self.number,
             "busy": self.busy,
             "busy_s": round(self.busy_s, 3),
@@ -54,7 +54,7 @@ class Heartbeat:
         """As it was received; None for what is none."""
         match value:
             case {
-                "birth": str(birth),
+                "birth": str(incarnation),
                 "n": int(number),
                 "busy": None | str() as busy,
                 "busy_s": int() | float() as busy_s,
@@ -64,7 +64,7 @@ class Heartbeat:
                 "cpu_s": int() | float() as cpu_s,
                 "rss_mb": None | int() | float() as rss_mb,
             }:
-                return cls(birth, number, busy, float(busy_s), queued, handled, published, float(cpu_s), rss_mb)
+                return cls(incarnation, number, busy, float(busy_s), queued, handled, published, float(cpu_s), rss_mb)
         return None
 
 
@@ -78,10 +78,10 @@ class Limits:
 
 @dataclass(slots=True)
 class _Watched:
-    birth: str
+    incarnation: str
     limits: Limits
     heard: float
-    pulse: Heartbeat | None = None
+    heartbeat: Heartbeat | None = None
     hung: str = ""
 
 
@@ -104,19 +104,19 @@ class FailureDetector:
         for watched in self._watched.values():
             watched.heard = max(watched.heard, back_by)
 
-    def watch(self, name: str, birth: str, limits: Limits, now: float) -> None:
+    def watch(self, name: str, incarnation: str, limits: Limits, now: float) -> None:
         """This birth is expected to give signs of life from now on."""
-        self._watched[name] = _Watched(birth, limits, now)
+        self._watched[name] = _Watched(incarnation, limits, now)
 
     def leave(self, name: str) -> None:
         """Nothing is expected of it any more."""
         self._watched.pop(name, None)
 
-    def hear(self, name: str, pulse: Heartbeat, now: float) -> None:
+    def hear(self, name: str, heartbeat: Heartbeat, now: float) -> None:
         """A pulse came."""
         watched = self._watched.get(name)
-        if watched is not None and watched.birth == pulse.birth:
-            watched.heard, watched.pulse = now, pulse
+        if watched is not None and watched.incarnation == heartbeat.incarnation:
+            watched.heard, watched.heartbeat = now, heartbeat
 
     def echo(self, sent: float) -> None:
         """The watcher's own message, sent at this time, has come back."""
@@ -145,14 +145,14 @@ class FailureDetector:
         return changed
 
     def _verdict(self, watched: _Watched, now: float) -> str:
-        limits, pulse = watched.limits, watched.pulse
+        limits, heartbeat = watched.limits, watched.heartbeat
         silent_s = min(now, self._echo_sent) - watched.heard
         if silent_s >= limits.silent_s:
             return f"no sign of life for {now - watched.heard:.1f} s"
         if watched.hung and now - watched.heard >= limits.silent_s:
             return watched.hung  # nothing new is known
-        if pulse is not None and pulse.busy and limits.busy_s is not None:
-            busy_s = pulse.busy_s + now - watched.heard
+        if heartbeat is not None and heartbeat.busy and limits.busy_s is not None:
+            busy_s = heartbeat.busy_s + now - watched.heard
             if busy_s >= limits.busy_s:
-                return f"busy for {busy_s:.1f} s in {pulse.busy}, where {limits.busy_s:g} s are allowed"
+                return f"busy for {busy_s:.1f} s in {heartbeat.busy}, where {limits.busy_s:g} s are allowed"
         return ""

@@ -51,7 +51,7 @@ class Announcement:
 
     name: str
     state: State
-    birth: str
+    incarnation: str
     error: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -74,7 +74,7 @@ class Announcement:
 
     def to_value(self) -> dict[str, Any]:
         """As it is published."""
-        said = {"name": self.name, "state": self.state.value, "birth": self.birth, **self.about}
+        said = {"name": self.name, "state": self.state.value, "birth": self.incarnation, **self.about}
         return {**said, "error": self.error} if self.error else said
 
     @property
@@ -91,12 +91,12 @@ class Announcement:
         if not isinstance(value, dict):
             return None
         about = dict(value)
-        name, state, birth = (about.pop(key, None) for key in ("name", "state", "birth"))
+        name, state, incarnation = (about.pop(key, None) for key in ("name", "state", "birth"))
         error = about.pop("error", "")
         known = {member.value: member for member in State}
-        if not (isinstance(name, str) and isinstance(birth, str) and isinstance(error, str)):
+        if not (isinstance(name, str) and isinstance(incarnation, str) and isinstance(error, str)):
             return None
-        return cls(name, known[state], birth, error, about) if state in known else None
+        return cls(name, known[state], incarnation, error, about) if state in known else None
 
 
 class PresenceTable:
@@ -118,7 +118,7 @@ class PresenceTable:
     def _is_outdated(known: Announcement, new: Announcement) -> bool:
         if new.epoch != known.epoch:
             return new.epoch < known.epoch
-        if new.birth == known.birth:
+        if new.incarnation == known.incarnation:
             return new.state is State.LOST and known.state in _SUPERVISORS_WORD
         return new.state in _ENDED
 
@@ -164,11 +164,11 @@ class Claims:
     def __init__(self) -> None:
         self._first: dict[str, tuple[str, float]] = {}
 
-    def note(self, name: str, birth: str, now: float) -> None:
+    def note(self, name: str, incarnation: str, now: float) -> None:
         """A claim was heard."""
         held = self._first.get(name)
         if held is None or now - held[1] > self.LAST_S:
-            self._first[name] = (birth, now)
+            self._first[name] = (incarnation, now)
 
     def holder(self, name: str, now: float) -> str | None:
         """The birth whose claim came first, None where there is none."""

@@ -108,7 +108,7 @@ class InstanceFacts:
     class's marks from the configuration, as plain data."""
 
     name: str
-    birth: str = ""
+    incarnation: str = ""
     epoch: int = 0
     class_path: str = "__main__"
     class_object: type | None = None
@@ -171,7 +171,7 @@ def make_context(
         "form": FORM,
         "ether": VERSION,
         "instance": facts.name,
-        "birth": facts.birth,
+        "birth": facts.incarnation,
         "epoch": facts.epoch,
         "class": facts.class_path,
         "args": _positional(facts),

@@ -97,15 +97,15 @@ class OutboxQueue:
                 window = self.windows[name] = SendWindow(self.base)
             for up in connections:
                 window.connection(up, now)
-            window.recorder(about.birth, now)
+            window.recorder(about.incarnation, now)
 
-    def receive(self, recorder: str, birth: str, upto: int, now: float) -> bool:
+    def receive(self, recorder: str, incarnation: str, upto: int, now: float) -> bool:
         """A receipt; False where it is none of ours."""
         window = self.windows.get(recorder)
         if window is None or not 0 <= upto <= self.head:
             return False
-        window.receive(birth, upto, now)
-        return birth == self._recorders[recorder].birth
+        window.receive(incarnation, upto, now)
+        return incarnation == self._recorders[recorder].incarnation
 
     # -- coming in
 

@@ -25,21 +25,21 @@ class RecorderAbout:
     saved (`save=True`, `ether.record`) it takes in any case."""
 
     name: str
-    birth: str
+    incarnation: str
     topics: tuple[str, ...] | None
 
     def to_value(self) -> dict[str, Any]:
         """As it is retained."""
-        return {"birth": self.birth, "topics": ALL if self.topics is None else list(self.topics)}
+        return {"birth": self.incarnation, "topics": ALL if self.topics is None else list(self.topics)}
 
     @classmethod
     def from_value(cls, name: str, value: object) -> RecorderAbout | None:
         """As it was received; None for what is not one."""
         match value:
-            case {"birth": str(birth), "topics": str(topics)} if topics == ALL:
-                return cls(name, birth, None)
-            case {"birth": str(birth), "topics": list(topics)} if all(isinstance(topic, str) for topic in topics):
-                return cls(name, birth, tuple(topics))
+            case {"birth": str(incarnation), "topics": str(topics)} if topics == ALL:
+                return cls(name, incarnation, None)
+            case {"birth": str(incarnation), "topics": list(topics)} if all(isinstance(topic, str) for topic in topics):
+                return cls(name, incarnation, tuple(topics))
         return None
 
     def wants(self, topic: str, matches: Matches) -> bool:

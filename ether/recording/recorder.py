@@ -92,7 +92,7 @@ class Recorder(Extension):
     def attach(self, link: Link, topics: SessionTopics, name: str) -> None:
         """Begin to record; raises `LedgerError`."""
         self._link, self._topics, self._name = link, topics, name
-        self._birth = os.urandom(8).hex()
+        self._incarnation = os.urandom(8).hex()
         self._folder = Path(self._place).absolute() if self._place else default_folder(topics.session, os.environ)
         self._writer = LedgerWriter.open(self._folder, topics.session)
         if self._place:
@@ -104,7 +104,7 @@ class Recorder(Extension):
         self._overheard = PassiveCapture(
             link, topics, self._filters, self._overhear, logs=self._logs, strangers=self._strangers
         )
-        link.announce(topics.recorder(name), RecorderAbout(name, self._birth, self._filters).to_value())
+        link.announce(topics.recorder(name), RecorderAbout(name, self._incarnation, self._filters).to_value())
         logger.info("%s records to %s", name, self._folder)
 
     def detach(self) -> None:
@@ -232,7 +232,7 @@ class Recorder(Extension):
         return [(self._name, Entry(0, "gap", "", "", 0, now, (), "", None, b"", more))]
 
     def _acknowledge(self, outbox: str, upto: int) -> None:
-        receipt: dict[str, Any] = {"outbox": outbox, "recorder": self._name, "birth": self._birth, "upto": upto}
+        receipt: dict[str, Any] = {"outbox": outbox, "recorder": self._name, "birth": self._incarnation, "upto": upto}
         if self._problem:
             receipt["problem"] = self._problem
         try:

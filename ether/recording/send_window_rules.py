@@ -30,11 +30,11 @@ class SendWindow:
         self._connected = False
         self._heard = 0.0
 
-    def recorder(self, birth: str | None, now: float) -> None:
+    def recorder(self, incarnation: str | None, now: float) -> None:
         """A recorder of this birth is there (None: it has died). Another one has not seen what the last one did not
         acknowledge."""
-        if birth != self._recorder:
-            self._recorder = birth
+        if incarnation != self._recorder:
+            self._recorder = incarnation
             self._rewind(now)
 
     def connection(self, up: bool, now: float) -> None:
@@ -55,9 +55,9 @@ class SendWindow:
         self._under_way.append(last)
         self._sent = last
 
-    def receive(self, birth: str, upto: int, now: float) -> bool:
+    def receive(self, incarnation: str, upto: int, now: float) -> bool:
         """An acknowledgement. True where it is news. One from another birth than the recorder's is nothing."""
-        if birth != self._recorder:
+        if incarnation != self._recorder:
             return False
         self._heard = now
         news = upto > self.acknowledged

@@ -40,11 +40,11 @@ _ROOM = 0.1
 class Sender:
     """Empties the outbox of one process, and those that dead processes have left beside it."""
 
-    def __init__(self, link: Link, topics: SessionTopics, saver: RecordWriter, file: OutboxFile) -> None:
-        self._link, self._topics, self._saver = link, topics, saver
+    def __init__(self, link: Link, topics: SessionTopics, record_writer: RecordWriter, file: OutboxFile) -> None:
+        self._link, self._topics, self._record_writer = link, topics, record_writer
         self.path = file.path
         self._own = OutboxQueue(file)
-        self._lanes = [self._own]
+        self._queues = [self._own]
         self._acks: deque[Inbound] = deque()
         self._connection: deque[bool] = deque()
         self._next_look = self._next_adoption = self._next_asking = 0.0
@@ -69,40 +69,40 @@ class Sender:
         """Whether there is something to do beside what is to be saved."""
         return bool(self._acks or self._connection)
 
-    def _listen(self, lane: OutboxQueue) -> None:
+    def _listen(self, outbox: OutboxQueue) -> None:
         """A receiver for each lane: `unlisten` must end one of them only."""
-        receive = self._receivers[lane.outbox] = partial(Sender._on_ack, self)
-        self._link.listen(self._topics.ack(lane.outbox), receive, now=receive)
+        receive = self._receivers[outbox.outbox] = partial(Sender._on_ack, self)
+        self._link.listen(self._topics.ack(outbox.outbox), receive, now=receive)
 
     # -- on other threads
 
     def _on_ack(self, inbound: Inbound) -> bool:
         self._acks.append(inbound)
-        self._saver.wake()
+        self._record_writer.wake()
         return True
 
     def _on_connection(self, up: bool) -> None:
         self._connection.append(up)
-        self._saver.wake()
+        self._record_writer.wake()
 
     # -- on our own
 
     def _run(self) -> None:
         patience_s = 0.0
-        while (fresh := self._saver.take_fresh(patience_s)) is not None:
+        while (fresh := self._record_writer.take_fresh(patience_s)) is not None:
             try:
                 patience_s = self._step(fresh)
             except Exception:  # this loop must outlive everything: what waits in the outbox depends on it
                 logger.exception("the outbox of %s could not be emptied; trying again", self._link.source)
                 patience_s = _LOOK_S
-        for lane in self._lanes:
-            self._close(lane)
+        for outbox in self._queues:
+            self._close(outbox)
 
-    def _close(self, lane: OutboxQueue) -> None:
-        if not lane.write():
-            logger.error("%s ends, and its disk takes nothing: %d entries are lost", lane.source, lane.unwritten)
-        self._forget(lane, at_once=True)
-        lane.file.close()
+    def _close(self, outbox: OutboxQueue) -> None:
+        if not outbox.write():
+            logger.error("%s ends, and its disk takes nothing: %d entries are lost", outbox.source, outbox.unwritten)
+        self._forget(outbox, at_once=True)
+        outbox.file.close()
 
     def _step(self, fresh: list[Entry]) -> float:
         """One round; seconds until the next one is due."""
@@ -117,13 +117,13 @@ class Sender:
             self._next_look = now + _LOOK_S
             self._look_around(now)
             lost = self._keep_within_limits()
-        for lane in list(self._lanes):
-            lost += self._send(lane)
-            self._forget(lane, at_once=look)
-            self._end_if_empty(lane)
-        waiting = sum(lane.stored_bytes for lane in self._lanes)
-        self._saver.tell(self._own.levels, waiting, self._problems if self._own.waiting else {}, lost)
-        looks = [left for lane in self._lanes for w in lane.windows.values() if (left := w.look(now)) is not None]
+        for outbox in list(self._queues):
+            lost += self._send(outbox)
+            self._forget(outbox, at_once=look)
+            self._end_if_empty(outbox)
+        waiting = sum(outbox.stored_bytes for outbox in self._queues)
+        self._record_writer.tell(self._own.levels, waiting, self._problems if self._own.waiting else {}, lost)
+        looks = [left for outbox in self._queues for w in outbox.windows.values() if (left := w.look(now)) is not None]
         return min([self._next_look - now, *looks])
 
     def _take_acks(self, now: float) -> None:
@@ -136,9 +136,15 @@ class Sender:
             finally:
                 inbound.done()
             match value:
-                case {"outbox": str(outbox), "recorder": str(name), "birth": str(birth), "upto": int(upto), **more}:
-                    ours = [lane for lane in self._lanes if lane.outbox == outbox]
-                    if any(lane.receive(name, birth, upto, now) for lane in ours):
+                case {
+                    "outbox": str(outbox),
+                    "recorder": str(name),
+                    "birth": str(incarnation),
+                    "upto": int(upto),
+                    **more,
+                }:
+                    ours = [each for each in self._queues if each.outbox == outbox]
+                    if any(each.receive(name, incarnation, upto, now) for each in ours):
                         self._note_problem(name, str(more.get("problem") or ""))
 
     def _note_problem(self, recorder: str, problem: str) -> None:
@@ -148,18 +154,18 @@ class Sender:
             self._problems.pop(recorder, None)
 
     def _meet_recorders(self, now: float) -> None:
-        recorders = {about.name: about for about in self._saver.recorders()}
+        recorders = {about.name: about for about in self._record_writer.recorders()}
         changes = [self._connection.popleft() for _ in range(len(self._connection))]
         changes.append(self._link.transport.connected)
-        for lane in self._lanes:
-            lane.meet(recorders, changes, now)
+        for outbox in self._queues:
+            outbox.meet(recorders, changes, now)
         for name in self._problems.keys() - recorders.keys():
             del self._problems[name]
 
     def _look_around(self, now: float) -> None:
-        for lane in self._lanes:
-            lane.write()
-            lane.batch_bytes = max(1, min(BATCH_BYTES, self._link.transport.max_packet_bytes - BATCH_OVERHEAD))
+        for outbox in self._queues:
+            outbox.write()
+            outbox.batch_bytes = max(1, min(BATCH_BYTES, self._link.transport.max_packet_bytes - BATCH_OVERHEAD))
         if not self._link.transport.connected:
             return
         self._ask_for_recorder(now)
@@ -169,33 +175,33 @@ class Sender:
 
     def _ask_for_recorder(self, now: float) -> None:
         """Ever more seldom: one that cannot start is not started twice a second."""
-        if self._saver.recorders() or not self._own.waiting:
+        if self._record_writer.recorders() or not self._own.waiting:
             self._ask_pause_s, self._next_asking = _LOOK_S, 0.0
         elif now >= self._next_asking:
             self._ask_pause_s = min(2 * self._ask_pause_s, _ASK_AT_MOST_S)
             self._next_asking = now + self._ask_pause_s
-            self._saver.ask_for_recorder()
+            self._record_writer.ask_for_recorder()
 
     def _adopt(self) -> None:
         try:
-            for file in adopt(self._saver.options.folder):
-                lane = OutboxQueue(file)
-                logger.info("%d entries of %s, which has died, are sent now", lane.waiting, file.source)
-                self._lanes.append(lane)
-                self._listen(lane)
+            for file in adopt(self._record_writer.options.folder):
+                outbox = OutboxQueue(file)
+                logger.info("%d entries of %s, which has died, are sent now", outbox.waiting, file.source)
+                self._queues.append(outbox)
+                self._listen(outbox)
         except EtherError as error:
             logger.error("an outbox that was left behind is not used: %s", error)
 
     # -- limits
 
     def _keep_within_limits(self) -> list[Entry]:
-        options, lost = self._saver.options, []
+        options, lost = self._record_writer.options, []
         oldest_allowed = time.time() - options.max_age_s
         oldest = self._own.oldest()
         if oldest is not None and oldest.time < oldest_allowed:
             lost += self._give_up(lambda entry, _: entry.time < oldest_allowed, f"older than {options.max_age_s:g} s")
         too_much = self._own.stored_bytes - options.max_bytes
-        if too_much > 0 and self._saver.drops_oldest:
+        if too_much > 0 and self._record_writer.drops_oldest:
             room = int(too_much + _ROOM * options.max_bytes)
             lost += self._give_up(lambda _, given_up: given_up < room, FULL)
         return lost
@@ -214,23 +220,29 @@ class Sender:
 
     # -- sending
 
-    def _send(self, lane: OutboxQueue) -> list[Entry]:
+    def _send(self, outbox: OutboxQueue) -> list[Entry]:
         """Everything that windows let through; what had to be given up."""
-        for about in self._saver.recorders():
-            window = lane.windows.get(about.name)
-            while window is not None and (first := window.next(lane.head)) is not None:
+        for about in self._record_writer.recorders():
+            window = outbox.windows.get(about.name)
+            while window is not None and (first := window.next(outbox.head)) is not None:
                 try:
-                    if not self._send_batch(lane, about, window, first):
+                    if not self._send_batch(outbox, about, window, first):
                         break
                 except PayloadTooLarge as error:
-                    return self._too_large(lane, about, first, error)
+                    return self._too_large(outbox, about, first, error)
         return []
 
-    def _send_batch(self, lane: OutboxQueue, about: RecorderAbout, window: SendWindow, first: int) -> bool:
-        rows = lane.rows(first, about)
+    def _send_batch(self, outbox: OutboxQueue, about: RecorderAbout, window: SendWindow, first: int) -> bool:
+        rows = outbox.rows(first, about)
         if not rows:
             return False
-        batch = pack_batch(lane.outbox, lane.source, lane.head, [packed for _, packed in rows], lane.base)
+        batch = pack_batch(
+            outbox.outbox,
+            outbox.source,
+            outbox.head,
+            [packed for _, packed in rows],
+            outbox.base,
+        )
         try:
             self._link.publish(self._topics.record(about.name), batch, timeout_s=_SEND_S)
         except PublishTimeout:
@@ -241,24 +253,24 @@ class Sender:
         window.sent(rows[-1][0], time.monotonic())
         return True
 
-    def _too_large(self, lane: OutboxQueue, about: RecorderAbout, first: int, error: PayloadTooLarge) -> list[Entry]:
+    def _too_large(self, outbox: OutboxQueue, about: RecorderAbout, first: int, error: PayloadTooLarge) -> list[Entry]:
         """A broker that takes less than the one for which it was made: batches become smaller, and an entry that is too
         large for one of its own is given up, or all behind it would wait for ever."""
-        if len(lane.rows(first, about)) > 1 or lane.splits(first):
-            lane.batch_bytes = max(1, lane.batch_bytes // 4)
+        if len(outbox.rows(first, about)) > 1 or outbox.splits(first):
+            outbox.batch_bytes = max(1, outbox.batch_bytes // 4)
             return []
-        logger.error("entry %d of %s is given up: %s", first, lane.source, error)
-        gap = lane.give_up_one(first, f"too large for this broker, which takes {error.limit:,} bytes")
-        return [gap] if lane is self._own else []
+        logger.error("entry %d of %s is given up: %s", first, outbox.source, error)
+        gap = outbox.give_up_one(first, f"too large for this broker, which takes {error.limit:,} bytes")
+        return [gap] if outbox is self._own else []
 
-    def _forget(self, lane: OutboxQueue, *, at_once: bool) -> None:
+    def _forget(self, outbox: OutboxQueue, *, at_once: bool) -> None:
         try:
-            lane.forget(self._saver.options.topics, at_once=at_once)
+            outbox.forget(self._record_writer.options.topics, at_once=at_once)
         except OutboxFailed as error:
             logger.debug("%s", error)  # it is dropped again with the next receipt
 
-    def _end_if_empty(self, lane: OutboxQueue) -> None:
-        if lane is not self._own and lane.base >= lane.head:
-            self._lanes = [other for other in self._lanes if other is not lane]
-            lane.file.close()
-            self._link.unlisten(self._topics.ack(lane.outbox), self._receivers.pop(lane.outbox))
+    def _end_if_empty(self, outbox: OutboxQueue) -> None:
+        if outbox is not self._own and outbox.base >= outbox.head:
+            self._queues = [other for other in self._queues if other is not outbox]
+            outbox.file.close()
+            self._link.unlisten(self._topics.ack(outbox.outbox), self._receivers.pop(outbox.outbox))

@@ -126,11 +126,11 @@ class RecordTags:
         return True
 
 
-def tag_answer(saver: RecordWriter | None, value: object, settle_s: float, *, busy: bool = False) -> Answer:
-    """Take on what is asked, and say how many entries of the former tag are not on disk. `saver` is None for one that
+def tag_answer(writer: RecordWriter | None, value: object, settle_s: float, *, busy: bool = False) -> Answer:
+    """Take on what is asked, and say how many entries of the former tag are not on disk. `writer` is None for one that
     saves nothing; `busy` says that its worker is in a handler."""
     tag = Tag.from_value(value.get("tag")) if isinstance(value, dict) else None
     if tag is None:
         return Answer(failed={TRIAL: f"this is no tag: {value!r:.100}"})
-    unsaved = 0 if saver is None else saver.settle(saver.tagging.take(tag), Deadline(settle_s))
+    unsaved = 0 if writer is None else writer.settle(writer.tagging.take(tag), Deadline(settle_s))
     return Answer((TRIAL,), facts={"unsaved": unsaved, "busy": int(busy)})

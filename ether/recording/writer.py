@@ -70,7 +70,7 @@ class RecordWriter:
         self._fresh: list[Entry] = []
         self._fresh_bytes = 0
         self._dropped: list[Entry] = []
-        self._standing = ReceiptTable(matches)
+        self._receipts = ReceiptTable(matches)
         self._taken = 0.0
         self._waiters = 0
         self._wants: dict[str, bool] = {}
@@ -172,7 +172,7 @@ class RecordWriter:
                 body.content_type, body.payload, {**beside, **more} if more else beside,
             )  # fmt: skip
             if self._closed:
-                self._standing.lost(number, number, "this process has left the session")
+                self._receipts.lost(number, number, "this process has left the session")
             else:
                 self._add(entry)
         return number
@@ -196,7 +196,7 @@ class RecordWriter:
     def _refuse(self, entry: Entry) -> None:
         self._dropped.append(entry)
         self.refused += 1
-        self._standing.lost(entry.number, entry.number, FULL)
+        self._receipts.lost(entry.number, entry.number, FULL)
         if len(self._dropped) > 1000:
             self._dropped = [gap_of(self._dropped, FULL)]
 
@@ -241,20 +241,20 @@ class RecordWriter:
     def is_saved(self, number: int, topic: str | None) -> bool:
         """Whether an entry is on disk at a recorder that keeps it; `topic` is None for what all of them keep."""
         with self._changed:
-            return self._standing.is_saved(number, topic)
+            return self._receipts.is_saved(number, topic)
 
     def wait(self, number: int, topic: str | None, message_id: str, deadline: Deadline) -> None:
         """Return when an entry is on disk at a recorder that keeps it; raises `NotSaved`."""
-        standing = self._standing
+        receipts = self._receipts
 
         def is_settled() -> bool:
-            return standing.is_saved(number, topic) or bool(standing.why_lost(number) or self._problem(topic))
+            return receipts.is_saved(number, topic) or bool(receipts.why_lost(number) or self._problem(topic))
 
         with self._changed:
             self._wait_for(is_settled, deadline)
-            if why := standing.why_lost(number):
+            if why := receipts.why_lost(number):
                 raise NotSaved(message_id, why, lost=True)
-            if not standing.is_saved(number, topic):
+            if not receipts.is_saved(number, topic):
                 raise NotSaved(message_id, self._problem(topic) or self._why_not(deadline.timeout_s))
 
     def flush(self, deadline: Deadline) -> int:
@@ -276,10 +276,10 @@ class RecordWriter:
             self._waiters -= 1
 
     def _left_of(self, head: int) -> int:
-        return max(0, head - self._standing.settled_to(list(self._recorders.values()))) if head else 0
+        return max(0, head - self._receipts.settled_to(list(self._recorders.values()))) if head else 0
 
     def _problem(self, topic: str | None) -> str:
-        return self._standing.problem(topic, list(self._recorders.values()))
+        return self._receipts.problem(topic, list(self._recorders.values()))
 
     def _waiting_is_in_vain(self) -> bool:
         """Nobody takes anything at present, and nobody is expected to."""
@@ -378,9 +378,9 @@ class RecordWriter:
                 first, last = gap.more["first"], gap.more["last"]
                 assert isinstance(first, int)
                 assert isinstance(last, int)
-                self._standing.lost(first, last, str(gap.more["why"]))
+                self._receipts.lost(first, last, str(gap.more["why"]))
             there_is_room = before >= self.options.max_bytes > self._waiting_bytes
-            if self._standing.saved(levels) | self._standing.troubled(problems) or lost or there_is_room:
+            if self._receipts.saved(levels) | self._receipts.troubled(problems) or lost or there_is_room:
                 self._changed.notify_all()
 
     def close(self, timeout_s: float) -> None:

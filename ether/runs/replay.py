@@ -100,10 +100,10 @@ class Player:
         mqtt_topic = self._mqtt_topic(topic)
         assert mqtt_topic is not None
         parents = (record.id,) if record.id else ()
-        link, saver = self._client.link, self._client.saver
-        if saver is not None and saver.wants(topic):
+        link, record_writer = self._client.link, self._client.record_writer
+        if record_writer is not None and record_writer.wants(topic):
             unheard = link.unheard
-            saver.publish(topic, mqtt_topic, record.body, 1, parents, {"replay_of": record.id}, schema=REPLAY)
+            record_writer.publish(topic, mqtt_topic, record.body, 1, parents, {"replay_of": record.id}, schema=REPLAY)
             self._skipped.update({IS_UNHEARD: link.unheard - unheard} if link.unheard > unheard else {})
             self._make_room(len(record.body.payload))
         else:

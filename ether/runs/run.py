@@ -67,7 +67,7 @@ class Run:
     def __init__(
         self,
         client: Client,
-        saver: RecordWriter,
+        record_writer: RecordWriter,
         options: RunOptions,
         is_dead_here: Callable[[Mapping[str, Any]], bool | None],
     ) -> None:
@@ -77,8 +77,8 @@ class Run:
         self.state = RunState("")
         """What was recorded of it before this program went on with it."""
         self._client, self._options, self._is_dead_here = client, options, is_dead_here
-        self._book = RunLog(client, saver)
-        self._spreader = TagBroadcast(client, saver)
+        self._book = RunLog(client, record_writer)
+        self._spreader = TagBroadcast(client, record_writer)
         self._gate = Interlock()
         self._ear: RunControl | None = None
         self._rows: list[Trials] = []

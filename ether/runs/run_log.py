@@ -28,22 +28,22 @@ _CALL_S = 15.0
 class RunLog:
     """Facts of the runs of one session."""
 
-    def __init__(self, client: Client, saver: RecordWriter) -> None:
+    def __init__(self, client: Client, record_writer: RecordWriter) -> None:
         self._client = client
-        self._saver = saver
+        self._record_writer = record_writer
 
     def note(self, run: str, event: str, facts: Mapping[str, Any], timeout_s: float = FACT_TIMEOUT_S) -> None:
         """Bring a fact to disk. Raises `NotSaved`, `EncodeError`."""
         of_run, of_trials = fact_topics(run)
         topic = of_run if event in ("begin", "end") else of_trials
-        self._saver.record("run", topic, {"event": event, **facts}, (), {"run": run}).wait(timeout_s)
+        self._record_writer.record("run", topic, {"event": event, **facts}, (), {"run": run}).wait(timeout_s)
 
     def runs(self, run: str | None = None, timeout_s: float = FACT_TIMEOUT_S) -> dict[str, RunState]:
         """The named runs that a recorder knows of, by id; or that one alone. Raises `CallError`, `NotSaved`."""
         deadline = Deadline(timeout_s)
         problem: CallError | None = None
         while not deadline.passed:
-            names = self._saver.await_recorder(deadline)
+            names = self._record_writer.await_recorder(deadline)
             for name in names:
                 try:
                     told = self._client.call(name, "runs", {"run": run}, min(_CALL_S, deadline.left()), MarkKind.GET)

@@ -29,23 +29,23 @@ _PAUSE_S = 0.2
 class TagBroadcast:
     """Tags for one run."""
 
-    def __init__(self, client: Client, saver: RecordWriter) -> None:
+    def __init__(self, client: Client, record_writer: RecordWriter) -> None:
         self._session = client.session
         self._link, self._topic = client.link, client.topics.run
-        self._saver = saver
+        self._record_writer = record_writer
         self._at_once: set[str] = set()
 
     def spread(self, tag: Tag, timeout_s: float, what: str) -> None:
         """Bring it to all. Raises `TrialNotReady`, which names who has not taken it on; `what` is whose tag it is."""
         deadline = Deadline(timeout_s)
-        own = self._saver.tagging.take(tag)
+        own = self._record_writer.tagging.take(tag)
         asked: dict[str, str] = dict.fromkeys(self._ready(), "it did not answer")
         while asked:
             asked = self._ask(tag, asked, deadline)
             if asked and deadline.passed:
                 raise TrialNotReady(what, "begin or end", asked)
             asked = {name: why for name, why in asked.items() if name in self._ready()}
-        if left := self._saver.settle(own, deadline):
+        if left := self._record_writer.settle(own, deadline):
             raise TrialNotReady(what, "begin or end", {self._link.source: f"{left} of its entries are not on disk"})
         self._announce(tag)
 
@@ -58,17 +58,17 @@ class TagBroadcast:
         except TransportError as error:
             logger.warning("the broker still holds the tag of a run that is over: %s", error)
 
-    def births(self) -> dict[str, str]:
+    def incarnations(self) -> dict[str, str]:
         """The instances that are ready, each with its birth."""
         return {
-            member.name: member.birth
+            member.name: member.incarnation
             for member in self._session.announcements()
             if member.kind == "instance" and member.state in TAKES_PART
         }
 
-    def left_out(self, expected: Iterable[str], births: Mapping[str, str]) -> list[str]:
-        """Who of these was not there when `births` were looked up, although nobody has said that it left."""
-        missing = [(name, self._session.announcement(name)) for name in expected if name not in births]
+    def left_out(self, expected: Iterable[str], incarnations: Mapping[str, str]) -> list[str]:
+        """Who of these was not there when `incarnations` were looked up, although nobody has said that it left."""
+        missing = [(name, self._session.announcement(name)) for name in expected if name not in incarnations]
         return [name for name, known in missing if known is not None and known.state is not State.STOPPED]
 
     def await_back(self, expected: Iterable[str], deadline: Deadline, what: str) -> None:
@@ -93,7 +93,7 @@ class TagBroadcast:
             logger.debug("the tag of %s could not be announced yet: %s", tag.run, error)
 
     def _ready(self) -> list[str]:
-        return sorted(self.births())
+        return sorted(self.incarnations())
 
     def _ask(self, tag: Tag, whom: dict[str, str], deadline: Deadline) -> dict[str, str]:
         """One round; who is to be asked again, and why."""

@@ -75,7 +75,7 @@ class Trials(Iterator[Trial]):
         self._left = list(decisions.left_of(plan, run.state.trials))
         self._took = [run.state.trials[n].seconds for n in plan.order if n in run.state.trials]
         self._current: Trial | None = None
-        self._expected = run.spreader.births()
+        self._expected = run.spreader.incarnations()
         self._births: dict[str, str] = {}
         self._began = 0.0
         self._repeats = 0
@@ -128,9 +128,9 @@ class Trials(Iterator[Trial]):
         spreader, deadline = self._run.spreader, Deadline(self._timeout_s)
         while True:
             self._run.retag(trial.number, trial.attempt, str(trial), self._timeout_s)
-            births = spreader.births()
-            if not spreader.left_out(self._expected, births):
-                return births
+            incarnations = spreader.incarnations()
+            if not spreader.left_out(self._expected, incarnations):
+                return incarnations
             spreader.await_back(self._expected, deadline, str(trial))
 
     def _prepared(self, trial: Trial) -> dict[str, Any]:
@@ -166,8 +166,8 @@ class Trials(Iterator[Trial]):
         self._draw()
 
     def _died(self) -> list[str]:
-        now = self._run.spreader.births()
-        return sorted(name for name, birth in self._births.items() if now.get(name) != birth)
+        now = self._run.spreader.incarnations()
+        return sorted(name for name, incarnation in self._births.items() if now.get(name) != incarnation)
 
     def _disturbed(self, trial: Trial, died: list[str]) -> None:
         disturbed = TrialDisturbed(str(trial), died)

@@ -133,7 +133,7 @@ class Client:
         self.link = link
         self.topics = topics
         self.session = Session(link, topics)
-        self.saver: RecordWriter | None = None
+        self.record_writer: RecordWriter | None = None
         """Brings what is to be saved to disk; None where that is nobody's wish (in a lab)."""
         self._later: dict[str, PendingCall] = {}
         self._resolved: dict[str, str] = {}
@@ -142,9 +142,9 @@ class Client:
         """Publish a value; a publish inside a handler names the handled message as its parent. What is saved, because
         the session records it or by `save`, comes back as `Saved`."""
         mqtt_topic = self._resolved.get(topic) or self._resolve(topic)
-        saver = self.saver
-        if saver is not None and (save or saver.wants(topic)):
-            return saver.publish(topic, mqtt_topic, value, qos, context.parents(), {"asked": True} if save else {})
+        writer = self.record_writer
+        if writer is not None and (save or writer.wants(topic)):
+            return writer.publish(topic, mqtt_topic, value, qos, context.parents(), {"asked": True} if save else {})
         if save:
             raise NotAllowedHere("saving", "nothing is recorded in a lab")
         self.link.publish(mqtt_topic, value, qos=qos, parents=context.parents())
@@ -152,9 +152,9 @@ class Client:
 
     def record(self, value: object, name: str) -> Saved:
         """Bring a value to disk that goes to no topic; inside a handler the handled message is its parent."""
-        if self.saver is None:
+        if self.record_writer is None:
             raise NotAllowedHere("ether.record()", "nothing is recorded in a lab")
-        return self.saver.record("record", check_topic(name), value, context.parents(), {})
+        return self.record_writer.record("record", check_topic(name), value, context.parents(), {})
 
     def _resolve(self, topic: str) -> str:
         """Checked once for each topic; a program that invents topics without end fills no memory."""

@@ -30,7 +30,7 @@ class NameHold:
     """Who holds a name: under which birth and epoch, since when (seconds of the epoch of Unix)."""
 
     name: str
-    birth: str
+    incarnation: str
     epoch: int
     since: float
 
@@ -39,7 +39,7 @@ class NameHold:
         since = said.about.get("since")
         if said.state not in HOLDS_ITS_NAME or said.epoch != self.epoch or not isinstance(since, (int, float)):
             return False
-        return said.birth != self.birth and (since, said.birth) < (self.since, self.birth)
+        return said.incarnation != self.incarnation and (since, said.incarnation) < (self.since, self.incarnation)
 
 
 class NameClaim:
@@ -76,7 +76,7 @@ class NameClaim:
             self._yield(f"a newer process holds it: {_where(said)}")
         elif self._hold.yields_to(said):
             self._yield(f"a process that was away has held it for longer: {_where(said)}")
-        elif said.birth != self._hold.birth or said.state is State.LOST:
+        elif said.incarnation != self._hold.incarnation or said.state is State.LOST:
             self._link.repeat(self._topic)
 
     def _yield(self, why: str) -> None:

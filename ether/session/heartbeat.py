@@ -20,12 +20,12 @@ class HeartbeatSender:
     """Beats from `start()` to `stop()`."""
 
     def __init__(
-        self, link: Link, topic: str, pulse: Callable[[int], Heartbeat], interval_s: float = INTERVAL_S
+        self, link: Link, topic: str, heartbeat: Callable[[int], Heartbeat], interval_s: float = INTERVAL_S
     ) -> None:
-        """`pulse` makes the sign of a number; it must not wait for anything."""
+        """`heartbeat` makes the sign of a number; it must not wait for anything."""
         self._link = link
         self._topic = topic
-        self._pulse = pulse
+        self._heartbeat = heartbeat
         self._interval_s = interval_s
         self._stopped = False
         self._due = threading.Event()
@@ -52,7 +52,7 @@ class HeartbeatSender:
             number += 1
             self._due.clear()
             try:
-                self._link.beat(self._topic, self._pulse(number).to_value())
+                self._link.beat(self._topic, self._heartbeat(number).to_value())
             except EtherError:
                 pass  # no connection, or no room: the next one will do
             if not self._stopped:

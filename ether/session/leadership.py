@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ether.connection.assembly import new_birth
+from ether.connection.assembly import new_incarnation
 from ether.connection.link import Inbound, Link
 from ether.errors import EtherError
 from ether.log import get_ether_logger
@@ -119,5 +119,5 @@ def clear(link: Link, topics: Iterable[str], timeout_s: float) -> None:
 def appear_as_guest(link: Link, topics: SessionTopics, program: str, since: float) -> None:
     """Announce a program that takes part and does not lead; `since` in seconds of the epoch."""
     about = {"kind": "program", "host": socket.gethostname(), "pid": os.getpid(), "since": since}
-    announcement = Announcement(program, State.READY, new_birth(), about=about)
+    announcement = Announcement(program, State.READY, new_incarnation(), about=about)
     link.announce(topics.state(program), announcement.to_value())

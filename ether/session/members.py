@@ -155,13 +155,13 @@ class Members(ABC):
             self._notify()
         self.link.announce(self.topics.state(announcement.name), announcement.to_value())
 
-    def lost(self, name: str, birth: str, why: str) -> None:
+    def lost(self, name: str, incarnation: str, why: str) -> None:
         """An instance's process ended: told by whoever started it, sooner than the broker would."""
         with self._changed:
             known = self._presence.get(name)
             if known is None:
                 self._lose(name, why)
-            elif known.birth == birth and known.state is not State.ERROR:  # which says why, and better
+            elif known.incarnation == incarnation and known.state is not State.ERROR:  # which says why, and better
                 self._note(replace(known, state=State.LOST, error=why))
                 self._known = self._presence.members()
             self._notify()
@@ -203,9 +203,9 @@ class Members(ABC):
         planned = announcement.state is State.RESTARTING and not announcement.error  # it finishes what it has begun
         if announcement.state in _NOBODY_ANSWERS and not planned:
             self._lose(name, announcement.error or "its connection broke")
-        elif before is not None and before.birth != announcement.birth:
+        elif before is not None and before.incarnation != announcement.incarnation:
             self._lose(name, "another process has taken its place")
-        if before is None or (before.birth, before.state) != (announcement.birth, announcement.state):
+        if before is None or (before.incarnation, before.state) != (announcement.incarnation, announcement.state):
             self._tell(announcement)
 
     def _tell(self, announcement: Announcement) -> None:

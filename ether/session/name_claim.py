@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from ether.connection.assembly import new_birth
+from ether.connection.assembly import new_incarnation
 from ether.connection.deadline import Deadline
 from ether.errors import NameTaken
 from ether.launch.child import running_script
@@ -46,16 +46,16 @@ def take_name(
     holder = session.holder(name)
     if holder is not None and not (yields(holder) or is_dead_here(holder)):
         raise taken(holder)
-    birth = new_birth()
-    if not session.claim(name, birth, deadline.left()):
+    incarnation = new_incarnation()
+    if not session.claim(name, incarnation, deadline.left()):
         raise NameTaken(kind, name, responds=False)
     winner = session.holder(name)
-    if winner is not None and (holder is None or winner.birth != holder.birth):
+    if winner is not None and (holder is None or winner.incarnation != holder.incarnation):
         raise taken(winner)
     epoch = session.next_epoch(name)
     if holder is not None:
         session.fence(holder, epoch, deadline.left())
-    return birth, epoch
+    return incarnation, epoch
 
 
 def taken(holder: Announcement) -> NameTaken:

@@ -206,4 +206,4 @@ def _read(folder: str) -> LastKnown | None:
 
 def _shortened(member: Announcement) -> dict[str, Any]:
     about = {key: member.about[key] for key in _FACTS if key in member.about}
-    return Announcement(member.name, member.state, member.birth, member.error[-_LONGEST_ERROR:], about).to_value()
+    return Announcement(member.name, member.state, member.incarnation, member.error[-_LONGEST_ERROR:], about).to_value()

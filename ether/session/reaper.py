@@ -144,7 +144,7 @@ class Reaper:
                 continue
             keeper = member.about.get("keeper")
             if member.state in _ALIVE and keeper is not None and (keeper in held or keeper == leader):
-                session.lost(member.name, member.birth, "it has not come back since the broker was away")
+                session.lost(member.name, member.incarnation, "it has not come back since the broker was away")
             else:
                 session.forget(member.name)
 
@@ -172,4 +172,4 @@ def _alive(members: Iterable[Announcement]) -> set[str]:
 
 
 def _mark(member: Announcement) -> tuple[str, str, State]:
-    return member.name, member.birth, member.state
+    return member.name, member.incarnation, member.state

@@ -143,12 +143,12 @@ class Session(Members):
 
     # -- names
 
-    def claim(self, name: str, birth: str, timeout_s: float) -> bool:
+    def claim(self, name: str, incarnation: str, timeout_s: float) -> bool:
         """Ask everybody for a name; True where nobody asked before. All who claim hear it in the same order."""
-        self.link.publish(self.topics.control(CLAIM), {"name": name, "birth": birth}, timeout_s=timeout_s)
+        self.link.publish(self.topics.control(CLAIM), {"name": name, "birth": incarnation}, timeout_s=timeout_s)
         self.catch_up(timeout_s)
         with self._changed:
-            return self._claims.holder(name, time.monotonic()) == birth
+            return self._claims.holder(name, time.monotonic()) == incarnation
 
     def fence(self, holder: Announcement, epoch: int, timeout_s: float) -> None:
         """Take a name over: from now on nothing that its earlier holder sends is heard, and it stops itself."""
@@ -163,9 +163,9 @@ class Session(Members):
 
     def _on_claim(self, inbound: Inbound) -> bool:
         match _value_of(inbound):
-            case {"name": str(name), "birth": str(birth)}:
+            case {"name": str(name), "birth": str(incarnation)}:
                 with self._changed:
-                    self._claims.note(name, birth, time.monotonic())
+                    self._claims.note(name, incarnation, time.monotonic())
         return True
 
     def _lose(self, name: str, why: str) -> None:

@@ -34,7 +34,7 @@ def birth_of(pid: int) -> str | None:
     return fields[19] if len(fields) > 19 else None
 
 
-def is_running(pid: int, birth: str | None) -> bool:
+def is_running(pid: int, incarnation: str | None) -> bool:
     """Whether that process runs: same id and, where known, same birth. One that has ended but was not waited for does
     not."""
     if sys.platform == "win32":
@@ -46,7 +46,7 @@ def is_running(pid: int, birth: str | None) -> bool:
     except (PermissionError, OverflowError):
         return False  # somebody else's now: ours may be signalled
     fields = _stat_fields(pid)
-    return not fields or (fields[0] != "Z" and birth in (None, fields[19]))
+    return not fields or (fields[0] != "Z" and incarnation in (None, fields[19]))
 
 
 def _stat_fields(pid: int) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from ether import ether
 from ether.config import EtherConfig, load_config
-from ether.connection.assembly import Registry, describe_with_registry, new_birth
+from ether.connection.assembly import Registry, describe_with_registry, new_incarnation
 from ether.connection.link import Inbound, Link
 from ether.connection.worker import Worker
 from ether.errors import EtherError
@@ -192,7 +192,7 @@ class Lab:
     def _add(self, name: str, obj: object, class_path: str, registry: Registry) -> None:
         spec = describe_with_registry(type(obj), class_path, registry)
         link, worker = self._open_link(name), Worker()
-        instance = HostedInstance(name, obj, spec, link, self._topics, worker, new_birth())
+        instance = HostedInstance(name, obj, spec, link, self._topics, worker, new_incarnation())
         instance.on_failure = self.failures.append
         self._members[name] = _Member(instance, link, worker, self._make_client(link))
         self._here[name] = instance

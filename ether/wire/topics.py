@@ -170,7 +170,7 @@ class SessionTopics:
         """An instance's log records."""
         return f"{self._prefix}log/{instance}"
 
-    def pulse(self, instance: str) -> str:
+    def heartbeat(self, instance: str) -> str:
         """An instance's signs of life; not retained."""
         return f"{self._state}{instance}/pulse"
 
@@ -178,7 +178,7 @@ class SessionTopics:
         """Retained: how an agent's machine is."""
         return f"{self._state}{agent}/health"
 
-    def instance_of_pulse(self, mqtt_topic: str) -> str:
+    def instance_of_heartbeat(self, mqtt_topic: str) -> str:
         """Whose sign of life this topic carries."""
         return mqtt_topic.removeprefix(self._state).removesuffix("/pulse")
 

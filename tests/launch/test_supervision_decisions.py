@@ -11,8 +11,8 @@ from ether.protocol.failure_detector import FailureDetector, Heartbeat, Limits
 from ether.protocol.presence import Announcement, Claims, PresenceTable, State
 
 
-def said(state: State, birth: str, epoch: int, **about: object) -> Announcement:
-    return Announcement("cam", state, birth, about={"epoch": epoch, **about})
+def said(state: State, incarnation: str, epoch: int, **about: object) -> Announcement:
+    return Announcement("cam", state, incarnation, about={"epoch": epoch, **about})
 
 
 # -- presence
@@ -31,7 +31,7 @@ def test_in_whatever_order_births_and_deaths_arrive_the_youngest_birth_stands() 
             presence.apply(announcement)
         known = presence.get("cam")
         assert known is not None
-        assert (known.birth, known.state) == ("c", State.READY)
+        assert (known.incarnation, known.state) == ("c", State.READY)
 
 
 def test_the_brokers_notice_of_a_death_does_not_undo_what_the_supervisor_said_of_it() -> None:
@@ -81,8 +81,8 @@ def test_the_first_claim_counts_until_it_is_released_or_old() -> None:
 # -- signs of life
 
 
-def pulse(number: int, busy: str | None = None, busy_s: float = 0.0, birth: str = "a") -> Heartbeat:
-    return Heartbeat(birth, number, busy, busy_s)
+def heartbeat(number: int, busy: str | None = None, busy_s: float = 0.0, incarnation: str = "a") -> Heartbeat:
+    return Heartbeat(incarnation, number, busy, busy_s)
 
 
 def test_a_pulse_survives_the_wire() -> None:
@@ -93,55 +93,55 @@ def test_a_pulse_survives_the_wire() -> None:
 
 
 def test_silence_counts_only_up_to_what_the_watcher_itself_heard() -> None:
-    vigil = FailureDetector()
-    vigil.watch("cam", "a", Limits(silent_s=1.5), now=0.0)
-    vigil.hear("cam", pulse(1), now=1.0)
-    assert vigil.judge(10.0) == {}, "its own echo has not come back: perhaps the broker stands still"
-    vigil.echo(sent=2.4)
-    assert vigil.judge(10.0) == {}, "an echo of before the silence was long enough says nothing"
-    vigil.echo(sent=2.6)
-    assert "no sign of life" in vigil.judge(10.0)["cam"]
-    assert vigil.judge(11.0) == {}, "it has been said"
-    vigil.hear("cam", pulse(2), now=12.0)
-    assert vigil.judge(12.1) == {"cam": ""}
+    detector = FailureDetector()
+    detector.watch("cam", "a", Limits(silent_s=1.5), now=0.0)
+    detector.hear("cam", heartbeat(1), now=1.0)
+    assert detector.judge(10.0) == {}, "its own echo has not come back: perhaps the broker stands still"
+    detector.echo(sent=2.4)
+    assert detector.judge(10.0) == {}, "an echo of before the silence was long enough says nothing"
+    detector.echo(sent=2.6)
+    assert "no sign of life" in detector.judge(10.0)["cam"]
+    assert detector.judge(11.0) == {}, "it has been said"
+    detector.hear("cam", heartbeat(2), now=12.0)
+    assert detector.judge(12.1) == {"cam": ""}
 
 
 def test_the_silence_of_an_outage_is_nobodys_fault() -> None:
-    vigil = FailureDetector()
-    vigil.watch("cam", "a", Limits(silent_s=1.5), now=0.0)
-    vigil.deafen()
-    assert vigil.judge(now=5.0) == {}
-    vigil.echo(sent=5.0)  # the connection is back, and the first echo is quicker than the news of it
-    assert vigil.judge(now=5.1) == {}
-    vigil.hear_again(back_by=7.5)
-    assert not vigil.wants_echo(now=8.9)
-    vigil.echo(sent=8.9)
-    assert vigil.judge(now=8.9) == {}
-    vigil.echo(sent=9.1)
-    assert list(vigil.judge(now=9.1)) == ["cam"]
+    detector = FailureDetector()
+    detector.watch("cam", "a", Limits(silent_s=1.5), now=0.0)
+    detector.deafen()
+    assert detector.judge(now=5.0) == {}
+    detector.echo(sent=5.0)  # the connection is back, and the first echo is quicker than the news of it
+    assert detector.judge(now=5.1) == {}
+    detector.hear_again(back_by=7.5)
+    assert not detector.wants_echo(now=8.9)
+    detector.echo(sent=8.9)
+    assert detector.judge(now=8.9) == {}
+    detector.echo(sent=9.1)
+    assert list(detector.judge(now=9.1)) == ["cam"]
 
 
 def test_busy_is_not_hung_unless_a_limit_says_so() -> None:
-    vigil = FailureDetector()
-    vigil.watch("slow", "a", Limits(), now=0.0)
-    vigil.watch("cam", "a", Limits(busy_s=5.0), now=0.0)
+    detector = FailureDetector()
+    detector.watch("slow", "a", Limits(), now=0.0)
+    detector.watch("cam", "a", Limits(busy_s=5.0), now=0.0)
     for second in range(1, 8):
-        vigil.echo(sent=second)
-        vigil.hear("slow", pulse(second, "expose", second), now=second)
-        vigil.hear("cam", pulse(second, "expose", second), now=second)
-        verdict = vigil.judge(second)
+        detector.echo(sent=second)
+        detector.hear("slow", heartbeat(second, "expose", second), now=second)
+        detector.hear("cam", heartbeat(second, "expose", second), now=second)
+        verdict = detector.judge(second)
         assert set(verdict) == ({"cam"} if second == 5 else set())
-    assert "expose" in vigil.why_hung("cam")
-    vigil.hear("cam", pulse(9), now=8.0)
-    assert vigil.judge(8.0) == {"cam": ""}
+    assert "expose" in detector.why_hung("cam")
+    detector.hear("cam", heartbeat(9), now=8.0)
+    assert detector.judge(8.0) == {"cam": ""}
 
 
 def test_pulses_of_an_earlier_birth_are_nobodys() -> None:
-    vigil = FailureDetector()
-    vigil.watch("cam", "b", Limits(silent_s=1.5), now=0.0)
-    vigil.hear("cam", pulse(1, birth="a"), now=5.0)
-    vigil.echo(sent=5.0)
-    assert "cam" in vigil.judge(5.0)
+    detector = FailureDetector()
+    detector.watch("cam", "b", Limits(silent_s=1.5), now=0.0)
+    detector.hear("cam", heartbeat(1, incarnation="a"), now=5.0)
+    detector.echo(sent=5.0)
+    assert "cam" in detector.judge(5.0)
 
 
 # -- restarts

@@ -28,8 +28,8 @@ def test_a_stranger_who_invents_topics_fills_no_memory() -> None:
     assert len(routes._found) <= 4096
 
 
-def announced(state: State, birth: str) -> Announcement:
-    return Announcement("cam", state, birth)
+def announced(state: State, incarnation: str) -> Announcement:
+    return Announcement("cam", state, incarnation)
 
 
 def test_an_old_death_does_not_overwrite_a_new_birth() -> None:

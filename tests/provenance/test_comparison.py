@@ -152,7 +152,7 @@ def test_equal_runs_differ_in_nothing(tmp_path: Path) -> None:
     about = ask_context(tmp_path)
     with Writer(tmp_path / "ledger") as writer:
         write_run(writer, "one", about)
-        write_run(writer, "two", about, birth="another", epoch=2)
+        write_run(writer, "two", about, incarnation="another", epoch=2)
     assert differences(tmp_path / "ledger").nothing
 
 

@@ -46,11 +46,11 @@ class Rig:
         self._stack.callback(link.close)
         return link
 
-    def saver(self, name: str = "camera", **options: Any) -> RecordWriter:
-        saver = RecordWriter(self.link(name), TOPICS, SavingOptions(self.folder / "outbox", **options))
-        saver.open()
-        self._stack.callback(saver.close, 0.0)
-        return saver
+    def record_writer(self, name: str = "camera", **options: Any) -> RecordWriter:
+        record_writer = RecordWriter(self.link(name), TOPICS, SavingOptions(self.folder / "outbox", **options))
+        record_writer.open()
+        self._stack.callback(record_writer.close, 0.0)
+        return record_writer
 
     def recorder(self, name: str = "recorder", topics: Any = "all") -> Recorder:
         recorder = Recorder(topics, str(self.folder / name))
@@ -73,12 +73,12 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
         yield Rig(tmp_path, stack)
 
 
-def record(saver: RecordWriter, value: object, name: str = "value") -> Saved:
-    return saver.record("record", name, value, (), {})
+def record(record_writer: RecordWriter, value: object, name: str = "value") -> Saved:
+    return record_writer.record("record", name, value, (), {})
 
 
-def publish(saver: RecordWriter, value: object, topic: str) -> Saved:
-    return saver.publish(topic, TOPICS.data(topic), value, 1, (), {})
+def publish(record_writer: RecordWriter, value: object, topic: str) -> Saved:
+    return record_writer.publish(topic, TOPICS.data(topic), value, 1, (), {})
 
 
 # -- saving
@@ -86,20 +86,20 @@ def publish(saver: RecordWriter, value: object, topic: str) -> Saved:
 
 def test_what_is_saved_is_on_disk_in_order(rig: Rig) -> None:
     rig.recorder()
-    saver = rig.saver()
-    kept = [record(saver, n) for n in range(2000)]
+    record_writer = rig.record_writer()
+    kept = [record(record_writer, n) for n in range(2000)]
     for saved in kept:
         saved.wait()
     assert all(saved.done for saved in kept)
     assert [it.value for it in rig.records()] == list(range(2000))
-    assert saver.flush(Deadline(1)) == 0
+    assert record_writer.flush(Deadline(1)) == 0
 
 
 def test_nobody_records_and_then_somebody_does(rig: Rig) -> None:
-    saver = rig.saver()
+    record_writer = rig.record_writer()
     asked = threading.Event()
-    saver.ask_for_recorder = asked.set
-    saved = record(saver, 1)
+    record_writer.ask_for_recorder = asked.set
+    saved = record(record_writer, 1)
     with pytest.raises(NotSaved, match="nobody records in this session") as refused:
         saved.wait(0.05)
     assert not refused.value.lost
@@ -109,27 +109,27 @@ def test_nobody_records_and_then_somebody_does(rig: Rig) -> None:
 
 
 def test_closing_does_not_wait_for_nobody(rig: Rig) -> None:
-    recorder, saver = rig.recorder(), rig.saver()
-    record(saver, 1).wait()
+    recorder, record_writer = rig.recorder(), rig.record_writer()
+    record(record_writer, 1).wait()
     recorder.detach()
-    record(saver, 2)
+    record(record_writer, 2)
     began = time.monotonic()
-    saver.close(30)
+    record_writer.close(30)
     assert time.monotonic() - began < 5
     [left] = rig.waiting()
     assert left.name.startswith("camera~")
     with pytest.raises(TransportClosed, match="camera has left the session"):
-        record(saver, 3)
+        record(record_writer, 3)
 
 
 def test_closing_does_not_wait_for_a_broker_that_is_away(rig: Rig) -> None:
     rig.recorder()
-    saver = rig.saver()
-    record(saver, 1).wait()
+    record_writer = rig.record_writer()
+    record(record_writer, 1).wait()
     rig.broker.stop()
-    record(saver, 2)
+    record(record_writer, 2)
     began = time.monotonic()
-    saver.close(30)
+    record_writer.close(30)
     assert time.monotonic() - began < 5
     rig.broker.start()
 
@@ -137,11 +137,11 @@ def test_closing_does_not_wait_for_a_broker_that_is_away(rig: Rig) -> None:
 # -- the limits
 
 
-def fill(saver: RecordWriter, **more: Any) -> list[Saved]:
+def fill(record_writer: RecordWriter, **more: Any) -> list[Saved]:
     """Ten times the limit of 100,000 bytes, as slowly as the outbox's thread works."""
     kept = []
     for n in range(100):
-        kept.append(publish(saver, {"n": n, "pad": "x" * 10_000}, f"t{n % 2}"))
+        kept.append(publish(record_writer, {"n": n, "pad": "x" * 10_000}, f"t{n % 2}"))
         if n % 5 == 4:
             threading.Event().wait(more.get("pause_s", 0.0))
     return kept
@@ -149,16 +149,16 @@ def fill(saver: RecordWriter, **more: Any) -> list[Saved]:
 
 def test_at_the_limit_who_saves_is_blocked_and_then_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ether.recording.writer.ROOM_S", 0.3)
-    saver = rig.saver(topics=None, max_bytes=100_000)
+    record_writer = rig.record_writer(topics=None, max_bytes=100_000)
     with pytest.raises(OutboxFull, match=r"camera is full \(100,000 bytes"):
-        fill(saver)
+        fill(record_writer)
     monkeypatch.setattr("ether.recording.writer.ROOM_S", 30.0)
-    waiting = threading.Thread(target=publish, args=(saver, "last", "t0"))
+    waiting = threading.Thread(target=publish, args=(record_writer, "last", "t0"))
     waiting.start()
     rig.recorder()
     waiting.join(20)
     assert not waiting.is_alive(), "there is room again"
-    assert saver.flush(Deadline(10)) == 0
+    assert record_writer.flush(Deadline(10)) == 0
     values = [it.value for it in rig.records()]
     assert values[-1] == "last"
     assert [it["n"] for it in values[:-1]] == list(range(len(values) - 1))
@@ -169,17 +169,17 @@ def test_at_the_limit_the_oldest_or_the_newest_is_given_up_and_named(
     rig: Rig, policy: WhenFull, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ether.recording.sender._LOOK_S", 0.01)
-    saver = rig.saver(topics=None, max_bytes=100_000, when_full=policy)
-    kept = fill(saver, pause_s=0.02)
+    record_writer = rig.record_writer(topics=None, max_bytes=100_000, when_full=policy)
+    kept = fill(record_writer, pause_s=0.02)
     oldest = policy is WhenFull.DROP_OLDEST
     given_up = kept[0] if oldest else kept[-1]
     with pytest.raises(NotSaved, match=r"is not saved: the outbox was full\. It is lost") as refused:
         given_up.wait(5)
     assert refused.value.lost
     assert not given_up.done
-    assert soon(lambda: saver._waiting_bytes <= 130_000, 5), "bounded"
+    assert soon(lambda: record_writer._waiting_bytes <= 130_000, 5), "bounded"
     rig.recorder()
-    assert saver.flush(Deadline(10)) == 0
+    assert record_writer.flush(Deadline(10)) == 0
     there = {it.value["n"] for it in rig.records()}  # type: ignore[index,call-overload]
     assert (99 in there, 0 in there) == (oldest, not oldest)
     assert {n for n, saved in enumerate(kept) if saved.done} == there
@@ -197,12 +197,12 @@ def test_at_the_limit_the_oldest_or_the_newest_is_given_up_and_named(
 
 def test_what_is_too_old_is_given_up_at_once_however_much_it_is(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ether.recording.sender._LOOK_S", 0.05)
-    saver = rig.saver(max_age_s=0.5)
-    kept = [record(saver, n) for n in range(3000)]
+    record_writer = rig.record_writer(max_age_s=0.5)
+    kept = [record(record_writer, n) for n in range(3000)]
     with pytest.raises(NotSaved, match=r"older than 0\.5 s. It is lost"):
         kept[-1].wait(20)
     rig.recorder()
-    young = record(saver, "young")
+    young = record(record_writer, "young")
     young.wait(20)
     assert [it.value for it in rig.records()][-1] == "young"
     with LedgerReader.open(rig.folder / "recorder") as reader:
@@ -221,15 +221,15 @@ def test_memory_is_bounded_where_the_disk_of_the_outbox_takes_nothing(
         raise OutboxFailed(str(file.path), sqlite3.OperationalError("database or disk is full"))
 
     monkeypatch.setattr("ether.recording.sender._LOOK_S", 0.01)
-    saver = rig.saver(topics=None, max_bytes=100_000, when_full=WhenFull.DROP_OLDEST)
+    record_writer = rig.record_writer(topics=None, max_bytes=100_000, when_full=WhenFull.DROP_OLDEST)
     with monkeypatch.context() as disk:
         disk.setattr(OutboxFile, "append", fail)
-        kept = fill(saver, pause_s=0.02)
+        kept = fill(record_writer, pause_s=0.02)
         with pytest.raises(NotSaved, match="the outbox was full"):
             kept[0].wait(5)
-        assert soon(lambda: saver._waiting_bytes <= 100_000, 5)
+        assert soon(lambda: record_writer._waiting_bytes <= 100_000, 5)
     rig.recorder()
-    assert saver.flush(Deadline(10)) == 0
+    assert record_writer.flush(Deadline(10)) == 0
     assert {n for n, saved in enumerate(kept) if saved.done} == {it.value["n"] for it in rig.records()}  # type: ignore[index,call-overload]
     assert kept[-1].done
 
@@ -250,13 +250,13 @@ def test_only_the_thread_that_writes_gives_way(rig: Rig) -> None:
 
 def test_a_receipt_of_who_does_not_record_it_saves_nothing(rig: Rig) -> None:
     rig.recorder("second", ["a/#"])
-    saver = rig.saver(topics=("a/#", "b"))
-    first, other = publish(saver, 1, "a/x"), publish(saver, 2, "b")
+    record_writer = rig.record_writer(topics=("a/#", "b"))
+    first, other = publish(record_writer, 1, "a/x"), publish(record_writer, 2, "b")
     first.wait()
     with pytest.raises(NotSaved, match="no recorder has acknowledged it"):
         other.wait(0.3)
     assert not other.done
-    asked = saver.publish("b", TOPICS.data("b"), 3, 1, (), {"asked": True})
+    asked = record_writer.publish("b", TOPICS.data("b"), 3, 1, (), {"asked": True})
     asked.wait()
     rig.recorder("recorder", ["a/#", "b"])
     other.wait()
@@ -267,10 +267,10 @@ def test_a_receipt_of_who_does_not_record_it_saves_nothing(rig: Rig) -> None:
 def test_two_recorders_have_each_its_own(rig: Rig) -> None:
     rig.recorder("one", ["a/#"])
     rig.recorder("two", ["b/#"])
-    saver = rig.saver(topics=("a/#", "b/#"))
+    record_writer = rig.record_writer(topics=("a/#", "b/#"))
     for n in range(200):
-        publish(saver, n, "a/x" if n % 2 else "b/x")
-    assert saver.flush(Deadline(10)) == 0
+        publish(record_writer, n, "a/x" if n % 2 else "b/x")
+    assert record_writer.flush(Deadline(10)) == 0
     assert [it.value for it in rig.records("one")] == list(range(1, 200, 2))
     assert [it.value for it in rig.records("two")] == list(range(0, 200, 2))
     for name in ("one", "two"):
@@ -295,26 +295,26 @@ class Stalling:
 def test_a_recorder_that_hangs_holds_nobody_up_and_nothing_is_forgotten_before_it_has_it(rig: Rig) -> None:
     rig.recorder("one")
     stalling = Stalling(rig.recorder("two"))
-    saver = rig.saver()
+    record_writer = rig.record_writer()
     for n in range(20):
-        record(saver, n).wait(5)
+        record(record_writer, n).wait(5)
     assert [it.value for it in rig.records("one")] == list(range(20))
-    assert saver._sender is not None
-    assert saver._sender._own.base == 0
+    assert record_writer._sender is not None
+    assert record_writer._sender._own.base == 0
     stalling.let_go.set()
     assert soon(lambda: len(rig.records("two")) == 20, 10)
-    assert soon(lambda: saver._sender is not None and saver._sender._own.file.count == 0, 5)
+    assert soon(lambda: record_writer._sender is not None and record_writer._sender._own.file.count == 0, 5)
 
 
 def test_a_recorder_that_left_is_not_waited_for(rig: Rig) -> None:
     rig.recorder("one")
     two = rig.recorder("two")
-    saver = rig.saver()
-    record(saver, 1).wait()
+    record_writer = rig.record_writer()
+    record(record_writer, 1).wait()
     two.detach()
     for n in range(5):
-        record(saver, n).wait()
-    assert soon(lambda: saver._sender is not None and saver._sender._own.file.count == 0, 5)
+        record(record_writer, n).wait()
+    assert soon(lambda: record_writer._sender is not None and record_writer._sender._own.file.count == 0, 5)
 
 
 def test_one_recorder_in_trouble_is_no_trouble_where_another_writes(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,15 +326,15 @@ def test_one_recorder_in_trouble_is_no_trouble_where_another_writes(rig: Rig, mo
 
     with monkeypatch.context() as disk:
         disk.setattr(bad._writer, "append", fail)
-        saver = rig.saver()
+        record_writer = rig.record_writer()
         for n in range(10):
-            record(saver, n).wait(5)
+            record(record_writer, n).wait(5)
         disk.setattr(good._writer, "append", fail)
         began = time.monotonic()
         with pytest.raises(NotSaved, match="cannot record: the disk of the ledger"):
-            record(saver, 10).wait()
+            record(record_writer, 10).wait()
         assert time.monotonic() - began < 3
-    assert saver.flush(Deadline(10)) == 0
+    assert record_writer.flush(Deadline(10)) == 0
     assert [it.value for it in rig.records("bad")] == list(range(11))
 
 
@@ -375,7 +375,7 @@ def test_a_strangers_message_is_recorded_once_whatever_covers_it(rig: Rig, filte
     stranger.close()
     expected = [("a/b", "mqtt", 5)] + ([("c", "mqtt", 6)] if filters == ["#"] else [])
     assert soon(lambda: len(rig.records()) >= len(expected), 5)
-    record(rig.saver(), "last").wait()
+    record(rig.record_writer(), "last").wait()
     assert [(it.topic, it.source, it.value) for it in rig.records()][:-1] == expected
 
 
@@ -398,13 +398,13 @@ GARBAGE = [
 
 def test_garbage_on_our_topics_harms_nothing(rig: Rig) -> None:
     rig.recorder()
-    saver = rig.saver()
-    record(saver, 1).wait()
-    assert saver._sender is not None
-    outbox = saver._sender._own.outbox
+    record_writer = rig.record_writer()
+    record(record_writer, 1).wait()
+    assert record_writer._sender is not None
+    outbox = record_writer._sender._own.outbox
     stranger = rig.link("stranger")
-    [about] = saver.recorders()
-    forged = {"outbox": outbox, "recorder": "recorder", "birth": about.birth, "upto": 10**9}
+    [about] = record_writer.recorders()
+    forged = {"outbox": outbox, "recorder": "recorder", "birth": about.incarnation, "upto": 10**9}
     for topic in (TOPICS.record("recorder"), TOPICS.ack(outbox), TOPICS.recorder("recorder"), TOPICS.recorder("x")):
         for garbage in GARBAGE[1:]:
             stranger.transport.publish(topic, garbage)
@@ -412,21 +412,21 @@ def test_garbage_on_our_topics_harms_nothing(rig: Rig) -> None:
     stranger.transport.publish(TOPICS.record("recorder"), b"")
     stranger.publish(TOPICS.ack(outbox), forged)
     for n in range(5):
-        record(saver, n).wait()
-    assert [it.name for it in saver.recorders()] == ["recorder"]
+        record(record_writer, n).wait()
+    assert [it.name for it in record_writer.recorders()] == ["recorder"]
     assert [it.value for it in rig.records("recorder", "record")] == [1, 0, 1, 2, 3, 4]
 
 
 def test_the_largest_message_and_one_more_byte(rig: Rig) -> None:
     rig.recorder()
-    saver = rig.saver()
+    record_writer = rig.record_writer()
     limit = rig.broker.max_packet_bytes - 65_536
-    for keep in (lambda value: record(saver, value), lambda value: publish(saver, value, "large")):
+    for keep in (lambda value: record(record_writer, value), lambda value: publish(record_writer, value, "large")):
         keep(b"x" * limit).wait()
         with pytest.raises(PayloadTooLarge):
             keep(b"x" * (limit + 1))
     assert [len(it.payload) for it in rig.records()] == [limit, limit]
-    record(saver, "goes on").wait()
+    record(record_writer, "goes on").wait()
 
 
 def test_a_broker_that_takes_less_than_the_last_one(rig: Rig) -> None:
@@ -440,8 +440,8 @@ def test_a_broker_that_takes_less_than_the_last_one(rig: Rig) -> None:
     file.close()
     rig.broker.max_packet_bytes = 100_000
     rig.recorder()
-    saver = rig.saver()
-    saver.adopt()
+    record_writer = rig.record_writer()
+    record_writer.adopt()
     assert soon(lambda: len(rig.records()) == 5, 10)
     assert [it.seq for it in rig.records()] == [1, 3, 4, 5, 6]
     [gap] = rig.records("recorder", "gap")
@@ -461,8 +461,8 @@ def test_what_the_dead_have_left_is_sent_once_though_several_want_it(rig: Rig) -
         ])  # fmt: skip
         file.close()
     rig.recorder()
-    savers = [rig.saver(f"heir{n}") for n in range(4)]
-    threads = [threading.Thread(target=saver.adopt) for saver in savers]
+    savers = [rig.record_writer(f"heir{n}") for n in range(4)]
+    threads = [threading.Thread(target=record_writer.adopt) for record_writer in savers]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -478,10 +478,10 @@ def test_an_earlier_life_of_ones_own_is_taken_over(rig: Rig) -> None:
         file.append([(1, pack_entry(Entry(1, "record", "v", source, 1, 1.0, (), "", None, b"1")))])
         file.close()
     rig.recorder()
-    rig.saver("nobody").adopt("nobody")
-    rig.saver("cam").adopt("cam")
+    rig.record_writer("nobody").adopt("nobody")
+    rig.record_writer("cam").adopt("cam")
     assert len(rig.waiting()) == 2, "who has nothing there begins nothing"
-    rig.saver("camera").adopt("camera")
+    rig.record_writer("camera").adopt("camera")
     assert soon(lambda: len(rig.records()) == 2, 10)
 
 
@@ -489,40 +489,40 @@ def test_an_earlier_life_of_ones_own_is_taken_over(rig: Rig) -> None:
 
 
 def test_what_was_given_up_is_remembered_in_few_spans() -> None:
-    standing = ReceiptTable(matches)
+    receipts = ReceiptTable(matches)
     for n in range(1, 5000):
-        standing.lost(n, n, "full")
-    assert standing.why_lost(1) == standing.why_lost(4999) == "full"
-    assert standing.why_lost(5000) == ""
-    assert len(standing._lost) == 1
+        receipts.lost(n, n, "full")
+    assert receipts.why_lost(1) == receipts.why_lost(4999) == "full"
+    assert receipts.why_lost(5000) == ""
+    assert len(receipts._lost) == 1
     for n in range(6000, 10_000, 2):
-        standing.lost(n, n, "full")
-    assert len(standing._lost) <= 1000
-    assert standing.why_lost(6000) == "full", "never called saved"
-    standing.lost(6000, 11_000, "old")
-    assert (standing.why_lost(9001), standing.why_lost(1)) == ("old", "full")
+        receipts.lost(n, n, "full")
+    assert len(receipts._lost) <= 1000
+    assert receipts.why_lost(6000) == "full", "never called saved"
+    receipts.lost(6000, 11_000, "old")
+    assert (receipts.why_lost(9001), receipts.why_lost(1)) == ("old", "full")
 
 
 def test_a_recorders_word_counts_for_what_it_keeps() -> None:
-    standing = ReceiptTable(matches)
-    assert standing.saved({("a/#",): 10})
-    assert not standing.saved({("a/#",): 9})
-    assert standing.is_saved(10, "a/b")
-    assert standing.is_saved(10, None)
-    assert not standing.is_saved(10, "b")
+    receipts = ReceiptTable(matches)
+    assert receipts.saved({("a/#",): 10})
+    assert not receipts.saved({("a/#",): 9})
+    assert receipts.is_saved(10, "a/b")
+    assert receipts.is_saved(10, None)
+    assert not receipts.is_saved(10, "b")
     narrow, wide = RecorderAbout("n", "1", ("a/#",)), RecorderAbout("w", "2", None)
-    assert standing.settled_to([narrow]) == 10
-    assert standing.settled_to([narrow, wide]) == 0
-    assert standing.settled_to([]) == 10, "who has it may have left"
-    standing.troubled({"n": "full"})
-    assert standing.problem("a/b", [narrow]) == "full"
-    assert standing.problem("a/b", [narrow, wide]) == standing.problem("b", [narrow]) == ""
+    assert receipts.settled_to([narrow]) == 10
+    assert receipts.settled_to([narrow, wide]) == 0
+    assert receipts.settled_to([]) == 10, "who has it may have left"
+    receipts.troubled({"n": "full"})
+    assert receipts.problem("a/b", [narrow]) == "full"
+    assert receipts.problem("a/b", [narrow, wide]) == receipts.problem("b", [narrow]) == ""
 
 
 def test_a_session_that_saves_nothing_pays_nothing(rig: Rig) -> None:
     before = threading.active_count()
-    saver = rig.saver()
-    assert not saver.wants("anything")
-    saver.adopt()
+    record_writer = rig.record_writer()
+    assert not record_writer.wants("anything")
+    record_writer.adopt()
     assert threading.active_count() <= before + 1, "but for the link's own"
     assert not (rig.folder / "outbox").exists()

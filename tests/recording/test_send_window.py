@@ -68,20 +68,20 @@ def test_a_repeated_acknowledgement_is_no_news() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_everything_arrives_whatever_is_lost(seed: int) -> None:
     chance, window = random.Random(seed), SendWindow()
-    stored, head, now, birth = 0, 0, 0.0, 0
+    stored, head, now, incarnation = 0, 0, 0.0, 0
     for _ in range(2000):
         now += 0.1
         head = min(head + chance.randrange(5), 500)
         event = chance.random()
         if event < 0.02:
-            birth += 1
+            incarnation += 1
             window.recorder(None, now)
-            window.recorder(f"r{birth}", now)
+            window.recorder(f"r{incarnation}", now)
         elif event < 0.04:
             window.connection(False, now)
         else:
             window.connection(True, now)
-            window.recorder(f"r{birth}", now)
+            window.recorder(f"r{incarnation}", now)
         first = window.next(head)
         if first is not None:
             last = min(head, first + 7)
@@ -89,7 +89,7 @@ def test_everything_arrives_whatever_is_lost(seed: int) -> None:
             if chance.random() < 0.7 and first <= stored + 1:
                 stored = max(stored, last)
         if chance.random() < 0.7:
-            window.receive(f"r{birth}", stored, now)
+            window.receive(f"r{incarnation}", stored, now)
         window.look(now)
         assert window.acknowledged <= stored <= head
     assert head == 500

@@ -70,12 +70,12 @@ def test_programs_are_never_orphans() -> None:
 
 
 def test_a_silence_asks_for_an_echo_only_until_one_has_judged_it() -> None:
-    vigil = FailureDetector()
-    vigil.watch("cam", "b", Limits(silent_s=1.5), 0.0)
-    vigil.echo(0.5)
-    assert not vigil.wants_echo(1.4)
-    assert vigil.wants_echo(1.5)
-    assert not vigil.judge(1.6)
-    vigil.echo(1.55)
-    assert not vigil.wants_echo(1.7)
-    assert "no sign of life" in vigil.judge(1.7)["cam"]
+    detector = FailureDetector()
+    detector.watch("cam", "b", Limits(silent_s=1.5), 0.0)
+    detector.echo(0.5)
+    assert not detector.wants_echo(1.4)
+    assert detector.wants_echo(1.5)
+    assert not detector.judge(1.6)
+    detector.echo(1.55)
+    assert not detector.wants_echo(1.7)
+    assert "no sign of life" in detector.judge(1.7)["cam"]

@@ -17,7 +17,7 @@ from ether.cli.output import ago, print_json, print_line, print_table, remark
 from ether.system.processes import is_running
 
 if TYPE_CHECKING:
-    from ether.cli.lab.pulses import Heartbeats
+    from ether.cli.lab.heartbeats import Heartbeats
     from ether.protocol.presence import Announcement
     from ether.session.client import Client
     from ether.session.discovery.search import FoundSession
@@ -91,28 +91,28 @@ def _last_line(text: str) -> str:
 
 def member_rows(client: Client) -> list[dict[str, Any]]:
     """Everybody but commands such as this one, with what their newest pulse says."""
-    from ether.cli.lab.pulses import Heartbeats
+    from ether.cli.lab.heartbeats import Heartbeats
     from ether.protocol.presence import TAKES_PART
 
-    pulses = Heartbeats(client)
+    heartbeats = Heartbeats(client)
     try:
         members = [member for member in client.session.announcements() if not member.name.startswith(TOOL)]
         alive = [member.name for member in members if member.kind == "instance" and member.state in TAKES_PART]
-        pulses.collect(_PULSE_PATIENCE_S, alive)
+        heartbeats.collect(_PULSE_PATIENCE_S, alive)
     finally:
-        pulses.close()
-    return [_row(member, pulses) for member in members]
+        heartbeats.close()
+    return [_row(member, heartbeats) for member in members]
 
 
-def _row(member: Announcement, pulses: Heartbeats) -> dict[str, Any]:
-    from ether.cli.lab.pulses import busy_text
+def _row(member: Announcement, heartbeats: Heartbeats) -> dict[str, Any]:
+    from ether.cli.lab.heartbeats import busy_text
 
-    about, beat = member.about, pulses.beat(member.name)
+    about, beat = member.about, heartbeats.beat(member.name)
     facts = {key: about.get(key) for key in ("class", "class_path", "host", "pid", "since", "epoch", "version")}
     row = {"name": member.name, "kind": member.kind, "state": member.state.value, **facts, "error": member.error}
-    row["busy"] = busy_text(beat.pulse if beat else None)
+    row["busy"] = busy_text(beat.heartbeat if beat else None)
     row["lease"] = _lease_text(about.get("lease"))
-    row["queued"] = beat.pulse.queued if beat else None
+    row["queued"] = beat.heartbeat.queued if beat else None
     row["offline_since"] = about.get("offline_since")
     return row
 

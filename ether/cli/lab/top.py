@@ -17,7 +17,7 @@ from ether.cli.output import colours, print_json, print_table
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from ether.cli.lab.pulses import Heartbeats
+    from ether.cli.lab.heartbeats import Heartbeats
     from ether.protocol.presence import Announcement
     from ether.session.client import Client
 
@@ -40,54 +40,54 @@ def top(
 ) -> int:
     """Show what every instance does, live until Ctrl-C: state, messages in and out a second, how late its signs of
     life come, messages waiting, CPU (100 % is one core), memory, machine."""
-    from ether.cli.lab.pulses import Heartbeats
+    from ether.cli.lab.heartbeats import Heartbeats
 
     if not once and not json and not sys.stdout.isatty():
         raise CommandMistake("ether top draws in a terminal; for a script take --once or --json")
     with joined(session, broker) as client:
-        pulses = Heartbeats(client)
+        heartbeats = Heartbeats(client)
         try:
             if once or json:
-                pulses.collect(_FIRST_LOOK_S)
-                _print(client, pulses, as_json=json)
+                heartbeats.collect(_FIRST_LOOK_S)
+                _print(client, heartbeats, as_json=json)
             else:
-                _draw(client, pulses, interval)
+                _draw(client, heartbeats, interval)
         except KeyboardInterrupt:
             pass
         finally:
-            pulses.close()
+            heartbeats.close()
     return Exit.OK
 
 
-def _print(client: Client, pulses: Heartbeats, *, as_json: bool) -> None:
-    rows = _rows(client, pulses)
+def _print(client: Client, heartbeats: Heartbeats, *, as_json: bool) -> None:
+    rows = _rows(client, heartbeats)
     if as_json:
         print_json({"session": client.topics.session, "instances": rows, "machines": machines(rows)})
     else:
         print_table(rows, _COLUMNS, nothing="there are no instances")
 
 
-def _rows(client: Client, pulses: Heartbeats) -> list[dict[str, Any]]:
+def _rows(client: Client, heartbeats: Heartbeats) -> list[dict[str, Any]]:
     members = client.session.announcements()
-    return [row_of(member, pulses) for member in members if member.kind == "instance" and TOOL not in member.name]
+    return [row_of(member, heartbeats) for member in members if member.kind == "instance" and TOOL not in member.name]
 
 
-def row_of(member: Announcement, pulses: Heartbeats) -> dict[str, Any]:
+def row_of(member: Announcement, heartbeats: Heartbeats) -> dict[str, Any]:
     """One instance, as the table shows it; None for what is not known."""
-    from ether.cli.lab.pulses import busy_text
+    from ether.cli.lab.heartbeats import busy_text
 
-    beat, activity = pulses.beat(member.name), pulses.activity(member.name)
-    pulse = beat.pulse if beat else None
+    beat, activity = heartbeats.beat(member.name), heartbeats.activity(member.name)
+    heartbeat = beat.heartbeat if beat else None
     return {
         "name": member.name,
         "state": member.state.value,
-        "busy": busy_text(pulse),
+        "busy": busy_text(heartbeat),
         "handled_hz": activity.handled_hz if activity else None,
         "published_hz": activity.published_hz if activity else None,
         "lag_ms": 1000 * beat.lag_s if beat and beat.lag_s is not None else None,
-        "queued": pulse.queued if pulse else None,
+        "queued": heartbeat.queued if heartbeat else None,
         "cpu_percent": 100 * activity.cpu if activity else None,
-        "rss_mb": pulse.rss_mb if pulse else None,
+        "rss_mb": heartbeat.rss_mb if heartbeat else None,
         "host": member.about.get("host"),
     }
 
@@ -108,15 +108,15 @@ def machines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _draw(client: Client, pulses: Heartbeats, interval_s: float) -> None:
+def _draw(client: Client, heartbeats: Heartbeats, interval_s: float) -> None:
     from rich.console import Console
     from rich.live import Live
 
     console = Console(no_color=not colours(sys.stdout))
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            pulses.collect(interval_s)
-            live.update(_picture(client, _rows(client, pulses), console.height), refresh=True)
+            heartbeats.collect(interval_s)
+            live.update(_picture(client, _rows(client, heartbeats), console.height), refresh=True)
 
 
 def _picture(client: Client, rows: list[dict[str, Any]], height: int) -> Group:

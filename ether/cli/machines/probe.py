@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ether.cli.lab.heartbeats import Heartbeats
 from ether.cli.lab.joined import TOOL
-from ether.cli.lab.pulses import Heartbeats
 from ether.cli.lab.rates import shown_bytes
 from ether.cli.machines.checks import Check
 from ether.cli.output import ago
@@ -121,15 +121,15 @@ class _Echo:
 
 
 def _member_checks(client: Client) -> Iterator[Check]:
-    pulses = Heartbeats(client)
+    heartbeats = Heartbeats(client)
     try:
-        pulses.collect(_PULSES_S)
+        heartbeats.collect(_PULSES_S)
         for member in client.session.announcements():
             if not member.name.startswith(TOOL):
                 yield _member_check(member)
-                yield from _clock_check(member, pulses)
+                yield from _clock_check(member, heartbeats)
     finally:
-        pulses.close()
+        heartbeats.close()
 
 
 def _member_check(member: Announcement) -> Check:
@@ -149,9 +149,9 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else "no reason given"
 
 
-def _clock_check(member: Announcement, pulses: Heartbeats) -> Iterator[Check]:
+def _clock_check(member: Announcement, heartbeats: Heartbeats) -> Iterator[Check]:
     """A pulse that arrives before it was sent, or long after, tells of clocks that differ."""
-    lag_s = pulses.least_lag_s(member.name)
+    lag_s = heartbeats.least_lag_s(member.name)
     if lag_s is not None and abs(lag_s) > _CLOCK_TOLERANCE_S:
         detail = f"{abs(lag_s):.2f} s {'behind' if lag_s > 0 else 'ahead of'} this machine's, give or take the way"
         yield Check(f"clock of {member.about.get('host')}", "warn", detail, "timedatectl set-ntp true on both machines")

@@ -25,7 +25,7 @@ class ShownHeartbeat(NamedTuple):
     """A pulse: when it arrived (seconds of the monotonic clock), and how long it took, in seconds, by the clocks of
     the two machines; None where it carries no time."""
 
-    pulse: Heartbeat
+    heartbeat: Heartbeat
     at: float
     lag_s: float | None
 
@@ -43,7 +43,7 @@ class Heartbeats:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._filter = client.topics.pulse("+")
+        self._filter = client.topics.heartbeat("+")
         self._arrived: queue.SimpleQueue[tuple[Inbound, float, float]] = queue.SimpleQueue()
         self._beats: dict[str, deque[ShownHeartbeat]] = defaultdict(deque)
         client.link.listen(self._filter, self._enqueue, qos=0)
@@ -80,9 +80,9 @@ class Heartbeats:
         first, last = beats[0], beats[-1]
         seconds = last.at - first.at
         return Activity(
-            (last.pulse.handled - first.pulse.handled) / seconds,
-            (last.pulse.published - first.pulse.published) / seconds,
-            (last.pulse.cpu_s - first.pulse.cpu_s) / seconds,
+            (last.heartbeat.handled - first.heartbeat.handled) / seconds,
+            (last.heartbeat.published - first.heartbeat.published) / seconds,
+            (last.heartbeat.cpu_s - first.heartbeat.cpu_s) / seconds,
         )
 
     def _enqueue(self, inbound: Inbound) -> None:
@@ -103,18 +103,18 @@ class Heartbeats:
             return  # anybody can publish there
         finally:
             inbound.done()
-        pulse = Heartbeat.from_value(unpacked.value)
-        if pulse is not None:
-            name = self._client.topics.instance_of_pulse(inbound.delivery.topic)
+        heartbeat = Heartbeat.from_value(unpacked.value)
+        if heartbeat is not None:
+            name = self._client.topics.instance_of_heartbeat(inbound.delivery.topic)
             sent = unpacked.headers.time if unpacked.headers else None
             beats = self._beats[name]
-            while beats and (beats[0].at < at - WINDOW_S or beats[0].pulse.birth != pulse.birth):
+            while beats and (beats[0].at < at - WINDOW_S or beats[0].heartbeat.incarnation != heartbeat.incarnation):
                 beats.popleft()
-            beats.append(ShownHeartbeat(pulse, at, None if sent is None else wall - sent))
+            beats.append(ShownHeartbeat(heartbeat, at, None if sent is None else wall - sent))
 
 
-def busy_text(pulse: Heartbeat | None) -> str | None:
+def busy_text(heartbeat: Heartbeat | None) -> str | None:
     """`expose 40 s`, `idle`; None where nothing is known."""
-    if pulse is None:
+    if heartbeat is None:
         return None
-    return f"{pulse.busy} {pulse.busy_s:.0f} s" if pulse.busy else "idle"
+    return f"{heartbeat.busy} {heartbeat.busy_s:.0f} s" if heartbeat.busy else "idle"
