@@ -10,6 +10,7 @@ CHECKS = {
     "lint": ["ruff", "check", "."],
     "types": ["mypy"],
     "import contracts": ["lint-imports"],
+    "house rules": [sys.executable, "tests/house_rules.py"],
 }
 FIXES = [["ruff", "format", "."], ["ruff", "check", "--fix", "."]]
 
