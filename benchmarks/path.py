@@ -91,7 +91,7 @@ def modules_of(engine: str) -> dict[str, set[str]]:
             Path(folder, f"{name}.py").write_text(text)
         environment = {
             **os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "PATH_FOLDER": folder, "PATH_ROOT": str(ROOT),
-            "XDG_STATE_HOME": folder,
+            "XDG_STATE_HOME": folder, "XDG_DATA_HOME": folder,
         }  # fmt: skip
         command = [sys.executable, "program.py", str(TIMES), engine]
         said = subprocess.check_output(command, cwd=folder, env=environment, text=True, timeout=120)
