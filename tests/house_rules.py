@@ -32,6 +32,7 @@ SYNC_CALLS = ("fsync", "fdatasync", "F_FULLFSYNC")
 SYNC_OWNER = "ether.ledger.durable"
 LATE_IMPORTS = (
     "ether.__main__", "ether.api", "ether.cli", "ether.config", "ether.pytest_plugin", "broker.__main__",
+    "ether.recording.writer",  # no SQLite before there is something to save: tests/recording/test_saving.py, `burden`
 )  # fmt: skip
 """Where an import inside a function is the rule: what these load is weighed by tests."""
 
