@@ -26,7 +26,10 @@ PURE = ("threading", "socket", "asyncio", "subprocess", "time", "queue")
 VAGUE = ("utils", "helpers", "common", "manager", "misc")
 ALLOWED_VAGUE = ("ether.utils",)
 """Users import `get_ether_logger` from it."""
-OWNERS = {"sqlite3": ("ether", ("ether.ledger.sqlite",)), "psutil": ("ether", ("ether.system",))}
+OWNERS = {
+    "sqlite3": ("ether", ("ether.ledger.sqlite",)),
+    "psutil": ("ether", ("ether.system.processes", "ether.system.health")),
+}
 """Library: the package for which the rule holds, and the modules (or packages) that may import it."""
 SYNC_CALLS = ("fsync", "fdatasync", "F_FULLFSYNC")
 SYNC_OWNER = "ether.ledger.durable"
