@@ -26,12 +26,16 @@ PURE = ("threading", "socket", "asyncio", "subprocess", "time", "queue")
 VAGUE = ("utils", "helpers", "common", "manager", "misc")
 ALLOWED_VAGUE = ("ether.utils",)
 """Users import `get_ether_logger` from it."""
-OWNERS = {"sqlite3": ("ether", ("ether.ledger.sqlite",)), "psutil": ("ether", ("ether.system",))}
+OWNERS = {
+    "sqlite3": ("ether", ("ether.ledger.sqlite",)),
+    "psutil": ("ether", ("ether.system.processes", "ether.system.health")),
+}
 """Library: the package for which the rule holds, and the modules (or packages) that may import it."""
 SYNC_CALLS = ("fsync", "fdatasync", "F_FULLFSYNC")
 SYNC_OWNER = "ether.ledger.durable"
 LATE_IMPORTS = (
     "ether.__main__", "ether.api", "ether.cli", "ether.config", "ether.pytest_plugin", "broker.__main__",
+    "ether.recording.writer",  # no SQLite before there is something to save: tests/recording/test_saving.py, `burden`
 )  # fmt: skip
 """Where an import inside a function is the rule: what these load is weighed by tests."""
 

@@ -6,10 +6,8 @@ only busy sending. So signs go around the queue, and are dropped where the conne
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from ether.connection.link import Link
 from ether.errors import EtherError
@@ -57,12 +55,3 @@ class HeartbeatSender:
                 pass  # no connection, or no room: the next one will do
             if not self._stopped:
                 self._due.wait(self._interval_s)
-
-
-def rss_mb() -> float | None:
-    """This process's resident memory in MB; None where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
-        return round(pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20), 1)
-    except (OSError, IndexError, ValueError):
-        return None

@@ -18,6 +18,7 @@ from ether.errors import ConfigError, LedgerError, NoLedger, SeveralLedgers
 from ether.ledger.places import data_folder, default_folder, find_ledger
 from ether.ledger.reader import LedgerReader, StoredRecord
 from ether.log import get_ether_logger
+from ether.protocol.run_record import RunState
 from ether.reading.run_facts import runs_in
 from ether.runs.plan.call_rules import PlanFault, nearest
 from ether.runs.plan.classes import PlannedLab, lines_of
@@ -25,7 +26,6 @@ from ether.runs.plan.estimate_rules import Estimate, Past, PastTopic, disk_fault
 from ether.runs.plan.plan_rules import run_faults, trial_count
 from ether.runs.plan.script import Program, read_program
 from ether.runs.plan.script_faults import program_faults
-from ether.runs.trial_rules import RunState
 
 logger = get_ether_logger("Ether")
 
