@@ -65,7 +65,10 @@ class ExtraHeaders(NamedTuple):
     def complete(self, message_id: str, source: str, sequence: int, time: float, parents: tuple[str, ...]) -> Headers:
         """All headers of one message."""
         schema, reply_to, correlation, expiry_s, error, trace = self
-        traceparent = _traceparent(trace, message_id) if reply_to else None
+        traceparent = None
+        if reply_to:
+            own = message_id.replace("-", "")
+            traceparent = f"00-{trace or own}-{own[16:]}-01"
         return Headers(
             message_id, source, sequence, time, parents, schema, traceparent, reply_to, correlation, expiry_s, error
         )
@@ -396,8 +399,3 @@ class Link:
 def trace_of(message_id: str) -> str:
     """The chain of calls that a message begins: 32 hexadecimal digits, as W3C trace context has them."""
     return message_id.replace("-", "")
-
-
-def _traceparent(trace: str | None, message_id: str) -> str:
-    own = trace_of(message_id)
-    return f"00-{trace or own}-{own[16:]}-01"

@@ -96,7 +96,7 @@ class Retransmitter:
         self._reorder_buffer: ReorderBuffer[Delivery] = ReorderBuffer()
         self._tracked: dict[str, bool] = {}
         self._lock = threading.Lock()
-        """Guards `_reorder_buffer` and `_tracked`. It is held while messages are handed over, so that none overtakes."""
+        """Guards `_reorder_buffer` and `_tracked`. Held while messages are handed over, to keep their order."""
         self._tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._echo = ""
