@@ -430,12 +430,12 @@ def _fit_expiry(expiry_s: float) -> float:
 def _checked(headers: Headers) -> Headers:
     """The same headers, if each field is what it should be; raises `ValueError`. Runs for each message that arrives,
     therefore the optional fields, which most messages lack, are compared as one slice first."""
-    message_id, source, seq, time, parents = headers[:_OPTIONAL_FROM]
-    if not (_is_text(message_id) and _is_text(source)):
+    if not (_is_text(headers.id) and _is_text(headers.source)):
         _wrong("id or source")
-    if type(seq) is not int or not 0 <= seq <= _SEQ_MAX or not isfinite(time):
+    seq = headers.seq
+    if type(seq) is not int or not 0 <= seq <= _SEQ_MAX or not isfinite(headers.time):
         _wrong("seq or time")
-    if parents and not all(map(_is_text, parents)):
+    if headers.parents and not all(map(_is_text, headers.parents)):
         _wrong("parents")
     if headers[_OPTIONAL_FROM:] != _NO_OPTIONAL:
         _check_optional(headers)
