@@ -35,6 +35,7 @@ from ether.protocol.presence import Announcement, State
 from ether.session.fencing import NameClaim, NameHold
 from ether.session.name_claim import take_name, taken
 from ether.session.session import KEEP, Session
+from ether.system.backoff import Backoff
 from ether.system.health import read_health
 from ether.system.processes import birth_of
 from ether.transport.base import Will
@@ -71,7 +72,7 @@ class AgentSession(Launch):
         self._file = file
         self._wanted = dict(file.instances)
         self._restored = set(self._wanted)
-        self._attempts: dict[str, tuple[float, float]] = {}
+        self._attempts: dict[str, tuple[float, Backoff]] = {}
         self._said: dict[str, str] = {}
         self._changing = threading.RLock()
         self._began = time.monotonic()
@@ -309,7 +310,7 @@ class AgentSession(Launch):
             self._changing.release()
 
     def _is_due(self, name: str, now: float) -> bool:
-        if self._lives(name) or now < self._attempts.get(name, (now, 0.0))[0]:
+        if self._lives(name) or (name in self._attempts and now < self._attempts[name][0]):
             return False
         if self.session.holder(name) is not None and now - self._began < ORPHANS_END_S:
             return False
@@ -319,8 +320,8 @@ class AgentSession(Launch):
         return (again or not failed) and all(other in ready for other in after if other in self._wanted)
 
     def _attempt(self, name: str, now: float) -> None:
-        pause_s = self._attempts.get(name, (now, FIRST_PAUSE_S))[1]
-        self._attempts[name] = (now + pause_s, min(2 * pause_s, LONGEST_PAUSE_S))
+        backoff = self._attempts[name][1] if name in self._attempts else Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        self._attempts[name] = (now + backoff.next_s(), backoff)
         if name in self._supervisor.names:
             self._discard(name)
         try:

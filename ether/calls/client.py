@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ether.calls.lease_server import LEASE, mark_of
 from ether.calls.server import CANCEL, STATUS, CallJob, CallRequest
 from ether.connection import causes as context
-from ether.connection.link import Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.connection.worker import Worker, next_job
 from ether.errors import EtherError, InstanceLost, NoResponder, RequestTimeout
 from ether.protocol.answers import LATER, LOG, PROGRESS, ErrorReport
@@ -273,12 +273,14 @@ class CallClient:
             receipt = self._link.publish(
                 topic,
                 params,
-                reply_to=self._reply_topic,
-                correlation=pending.correlation,
-                expiry_s=timeout_s if expires else None,
                 parents=context.parents(),
-                trace=cause.trace,
-                schema=schema,
+                extra=ExtraHeaders(
+                    schema=schema,
+                    reply_to=self._reply_topic,
+                    correlation=pending.correlation,
+                    expiry_s=timeout_s if expires else None,
+                    trace=cause.trace,
+                ),
                 timeout_s=timeout_s,
             )
         except BaseException:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ether.connection.causes import Cause, handling
-from ether.connection.link import Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.errors import PayloadError
 from ether.logs.levels import VERB as LOG_LEVEL
 from ether.logs.levels import level_answer
@@ -70,7 +70,8 @@ class Control:
         if verb == TRIAL:
             said = tag_answer(instance.record_writer, value, SETTLE_S)
         if said is not None and headers is not None and headers.reply_to:
-            self._link.publish(headers.reply_to, said.to_value(instance.name), correlation=headers.correlation)
+            extra = ExtraHeaders(correlation=headers.correlation)
+            self._link.publish(headers.reply_to, said.to_value(instance.name), extra=extra)
         if said is not None and verb == "stop":
             self.returns = isinstance(value, dict) and value.get("returns") is True
             instance.worker.stop()
@@ -116,7 +117,8 @@ class Control:
                 else tag_answer(self._instance.record_writer, value, 0.0, busy=busy)
             )
             if headers is not None and headers.reply_to:
-                self._link.publish(headers.reply_to, said.to_value(name), correlation=headers.correlation)
+                extra = ExtraHeaders(correlation=headers.correlation)
+                self._link.publish(headers.reply_to, said.to_value(name), extra=extra)
 
     def _on_fence(self, inbound: Inbound) -> None:
         value = inbound.take()

@@ -25,6 +25,7 @@ from ether.recording.outbox_file import OutboxFile, adopt
 from ether.recording.outbox_queue import BATCH_BYTES, FULL, OutboxQueue
 from ether.recording.receipt_rules import RecorderAbout
 from ether.recording.send_window_rules import SendWindow
+from ether.system.backoff import Backoff
 from ether.wire.entries import Entry, pack_batch
 from ether.wire.topics import SessionTopics
 
@@ -55,7 +56,7 @@ class Sender:
         self._acks: deque[Inbound] = deque()
         self._connection: deque[bool] = deque()
         self._next_look = self._next_adoption = self._next_asking = 0.0
-        self._ask_pause_s = _LOOK_S
+        self._asking = Backoff(2 * _LOOK_S, _ASK_AT_MOST_S)
         self._problems: dict[str, str] = {}
         self._receivers: dict[str, TakeNow] = {}
         self._thread = threading.Thread(target=self._run, name=f"ether-outbox-{link.source}", daemon=True)
@@ -185,10 +186,10 @@ class Sender:
     def _ask_for_recorder(self, now: float) -> None:
         """Ask with growing pauses: a recorder that cannot start must not be started twice a second."""
         if self._queue.recorders() or not self._own.waiting:
-            self._ask_pause_s, self._next_asking = _LOOK_S, 0.0
+            self._asking.reset()
+            self._next_asking = 0.0
         elif now >= self._next_asking:
-            self._ask_pause_s = min(2 * self._ask_pause_s, _ASK_AT_MOST_S)
-            self._next_asking = now + self._ask_pause_s
+            self._next_asking = now + self._asking.next_s()
             self._ask()
 
     def _adopt(self) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from ether.connection import fork_guard as forks
 from ether.connection.deadline import Deadline
-from ether.connection.link import Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.errors import NotAllowedHere, NotSaved, OutboxFull, PayloadError, TransportClosed
 from ether.ledger.places import folder_name
 from ether.log import get_ether_logger
@@ -116,7 +116,8 @@ class RecordWriter:
             kept.append((headers.id, self._queue.put("data", topic, headers, body, self._context or "", more)))
 
         self._prepare()
-        self._link.publish(mqtt_topic, value, qos=qos, parents=parents, keep=keep, schema=schema)
+        extra = None if schema is None else ExtraHeaders(schema=schema)
+        self._link.publish(mqtt_topic, value, qos=qos, parents=parents, extra=extra, keep=keep)
         return kept[0]
 
     def record(

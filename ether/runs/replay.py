@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ether.connection.link import ExtraHeaders
 from ether.errors import InvalidName
 from ether.reading.data import Data, Record
 from ether.runs.pacing_rules import ReplayPacing
@@ -107,7 +108,8 @@ class Player:
             self._skipped.update({IS_UNHEARD: link.unheard - unheard} if link.unheard > unheard else {})
             self._make_room(len(record.body.payload))
         else:
-            link.publish(mqtt_topic, record.body, parents=parents, schema=REPLAY, timeout_s=PUBLISH_TIMEOUT_S)
+            extra = ExtraHeaders(schema=REPLAY)
+            link.publish(mqtt_topic, record.body, parents=parents, extra=extra, timeout_s=PUBLISH_TIMEOUT_S)
         self._sent[topic] += 1
 
     def _make_room(self, sent_bytes: int) -> None:

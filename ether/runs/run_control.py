@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ether.connection.link import Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.errors import EtherError, PayloadError
 from ether.log import get_ether_logger
 from ether.protocol.barrier import Answer
@@ -56,4 +56,5 @@ class RunControl:
         except KeyError as error:
             answer = Answer(failed={verb: str(error.args[0])})
         if headers is not None and headers.reply_to:
-            self._link.publish(headers.reply_to, answer.to_value(self._program), correlation=headers.correlation)
+            extra = ExtraHeaders(correlation=headers.correlation)
+            self._link.publish(headers.reply_to, answer.to_value(self._program), extra=extra)

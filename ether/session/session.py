@@ -16,7 +16,7 @@ from ether.calls.client import CallClient
 from ether.calls.durable import DurableCalls
 from ether.connection import causes as context
 from ether.connection.deadline import Deadline
-from ether.connection.link import Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.connection.worker import next_job
 from ether.errors import EtherError, NoResponder, PayloadError, SyncError, TransportError
 from ether.instance.hosted import HostedInstance
@@ -105,7 +105,8 @@ class Session(Members):
         while not came_back and not deadline.passed:  # asked again, in case the broker died with the first one
             if while_online and self.link.offline_since is not None:
                 break
-            self.link.publish(self._reply_topic, None, correlation=echo, timeout_s=deadline.left())
+            extra = ExtraHeaders(correlation=echo)
+            self.link.publish(self._reply_topic, None, extra=extra, timeout_s=deadline.left())
             with self._changed:
                 patience = min(_ECHO_PATIENCE_S, deadline.left())
                 came_back = self._changed.wait_for(lambda: echo not in self._echoes, patience)
@@ -188,11 +189,13 @@ class Session(Members):
             self.link.publish(
                 self.topics.control(verb),
                 {"instances": participants, **(more or {})},
-                reply_to=self._reply_topic,
-                correlation=token,
-                expiry_s=timeout_s,
-                trace=context.current().trace,
                 parents=context.parents(),
+                extra=ExtraHeaders(
+                    reply_to=self._reply_topic,
+                    correlation=token,
+                    expiry_s=timeout_s,
+                    trace=context.current().trace,
+                ),
             )
             self._wait_for(barrier, Deadline(timeout_s))
         finally:

@@ -48,7 +48,8 @@ def _websocket_check(url: str) -> Check:
     from ether.config.broker_url import url_without_credentials
     from ether.errors import ConfigError
     from ether.transport.endpoint import Endpoint
-    from ether.transport.sockets import Waker, open_socket
+    from ether.transport.opening import open_socket
+    from ether.transport.sockets import Waker
 
     waker = Waker()
     waker.open()
