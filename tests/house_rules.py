@@ -32,6 +32,9 @@ SYNC_CALLS = ("fsync", "fdatasync", "F_FULLFSYNC")
 SYNC_OWNER = "ether.ledger.durable"
 LATE_IMPORTS = (
     "ether.__main__", "ether.api", "ether.cli", "ether.config", "ether.pytest_plugin", "broker.__main__",
+    # SQLite is loaded with the first durable call, or not at all: tests/recording/test_saving.py,
+    # test_a_session_that_saves_nothing_has_no_recorder_and_one_that_does_gets_it.
+    "ether.calls.durable_retry", "ether.calls.durable_server",
 )  # fmt: skip
 """Where an import inside a function is the rule: what these load is weighed by tests."""
 
