@@ -230,15 +230,19 @@ class CallServer:
         self._host.submit_call(method, job, request.trace)
 
     def _take_on(self, headers: _Head) -> bool:
-        """Whether this is a request's first delivery. A later delivery gets the stored answer, if there is one."""
+        """Whether this is a request's first delivery. A later delivery gets the stored answer, if there is one; it is
+        sent without the lock, which the transport's thread takes in `take`."""
         correlation = headers.correlation or b""
+        stored: list[tuple[object, ErrorReport | None]] = []
         with self._lock:
-            first = self._answered.take_on(_asker(headers), correlation, lambda stored: self._send(headers, *stored))
+            first = self._answered.take_on(_asker(headers), correlation, stored.append)
             if not first and ("", correlation) in self._running:
                 # A durable call was sent again, perhaps by the next run of its program: the answer goes to the latest
                 # sender, because the earlier one may have ended.
                 self._latest[correlation] = headers
-            return first
+        for answer in stored:
+            self._send(headers, *answer)
+        return first
 
     def _left(self, headers: _Head) -> float | None:
         """Seconds until the deadline, without the time that the request has spent on its way and in queues."""
@@ -362,8 +366,8 @@ def _headers(inbound: Inbound) -> _Head:
 
 
 def _asker(head: _Head) -> str:
-    """The part of a request's identity beside its correlation: its source. A durable call has the same identity whoever
-    sends it, because the next run of a program may send it again."""
+    """The part of a request's identity beside its correlation: its source. It is empty for a durable call, which stays
+    the same request when the next run of its program sends it again."""
     return "" if head.schema in SAVES else head.source
 
 
