@@ -39,6 +39,9 @@ LATE_IMPORTS = (
     "ether.transport.__init__",  # paho is loaded by the first connection: test_transport_parts
     "ether.transport.endpoint",  # a child reads no URL: test_transport_parts
     "ether.transport.opening",  # ssl and websockets, for TLS and WebSockets alone: test_tls, test_websocket
+    # SQLite is loaded with the first durable call, or not at all: tests/recording/test_saving.py,
+    # test_a_session_that_saves_nothing_has_no_recorder_and_one_that_does_gets_it.
+    "ether.calls.durable_retry", "ether.calls.durable_server",
 )  # fmt: skip
 """Where an import inside a function is the rule: what these load is weighed by tests. A package stands for all of its
 modules, `package.__init__` for its own module alone."""

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO, cast
 
-from ether.calls.durable_journal import InstanceJournal
+from ether.calls.durable_server import InstanceJournal
 from ether.calls.progress import CallLog
 from ether.connection.assembly import death_notice, describe_with_registry, make_link
 from ether.connection.extension import Extension
@@ -172,7 +172,7 @@ class _Life:
         instance.lease_server.is_dead = is_dead_here
         if not isinstance(obj, Extension):
             instance.record_writer = client.record_writer = self._record_writer(link, cls)
-        client.session.calls.here[settings.name] = instance
+        client.session.calls.local_instances[settings.name] = instance
         logging.getLogger().addHandler(CallLog())
         return instance
 

@@ -17,6 +17,9 @@ from typing import Literal
 from ether.errors import LedgerDamaged, LedgerError, LedgerFailed, LedgerFull, StoreFailed
 from ether.ledger.durable import free_bytes
 
+Connection = sqlite3.Connection
+SqliteError = sqlite3.Error
+
 _NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 # SQLITE_READONLY_ROLLBACK: a ledger has a rollback journal only while it is being made.

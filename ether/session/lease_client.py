@@ -51,7 +51,7 @@ class InstanceLease:
         session.open(self._timeout_s)
         if self._thread is not None:
             raise NotAllowedHere("ether.lease()", "this lease was taken before; each `with` needs its own")
-        here = session.calls.here.get(self.name)
+        here = session.calls.local_instances.get(self.name)
         if here is not None and here.worker.on_this_thread:
             raise NotAllowedHere("ether.lease()", f"this is a handler of {self.name!r} itself")
         if session.announcement(self.name) is None and here is None:

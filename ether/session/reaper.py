@@ -138,7 +138,7 @@ class Reaper:
         """Whoever is in the table and not with the broker died while we, or everybody, were away."""
         session = self._session
         leader = session.info(_ASK_TIMEOUT_S).get("program")
-        ours = {*self._kept(), *session.calls.here}
+        ours = {*self._kept(), *session.calls.local_instances}
         for member in session.announcements():
             if member.name in held or member.name in ours:
                 continue

@@ -14,12 +14,12 @@ from typing import Any
 
 from ether.calls.client import CallClient
 from ether.calls.durable import DurableCalls
+from ether.calls.host import LocalCallee
 from ether.connection import causes as context
 from ether.connection.deadline import Deadline
 from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.connection.worker import next_job
 from ether.errors import EtherError, NoResponder, PayloadError, SyncError, TransportError
-from ether.instance.hosted import HostedInstance
 from ether.log import get_ether_logger
 from ether.protocol.barrier import Answer, Barrier, Quiescence
 from ether.protocol.presence import TAKES_PART, Announcement
@@ -78,13 +78,13 @@ class Session(Members):
             self._opened = self._listening = True
             return True
 
-    def close_in(self, here: dict[str, HostedInstance]) -> None:
+    def close_in(self, local_instances: dict[str, LocalCallee]) -> None:
         """There is nobody but these, in this process: nothing is asked of the broker (in a lab)."""
         self._opened = True
         self.calls = CallClient(
-            self.link, self.topics, self._reply_topic, lambda: [i.announcement() for i in here.values()]
+            self.link, self.topics, self._reply_topic, lambda: [i.announcement() for i in local_instances.values()]
         )
-        self.calls.here = here
+        self.calls.local_instances = local_instances
 
     def _open(self, timeout_s: float) -> None:
         self.link.listen(self._reply_topic, self._on_reply, now=self._take_reply, timeout_s=timeout_s)

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from ether import ether
+from ether.calls.host import LocalCallee
 from ether.config import EtherConfig, load_config
 from ether.connection.assembly import Registry, describe_with_registry, new_incarnation
 from ether.connection.link import Inbound, Link
@@ -75,7 +76,7 @@ class Lab:
         self._messages: list[Message] = []
         self._members: dict[str, _Member] = {}
         self._began, self._now = False, time.time()
-        self._here: dict[str, HostedInstance] = {}
+        self._here: dict[str, LocalCallee] = {}
         described = load_config(config)
         self._topics = SessionTopics(described.session or "lab")
         self._registry = registry_marks(registry_options(described))
