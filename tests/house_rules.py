@@ -31,7 +31,7 @@ OWNERS = {"sqlite3": ("ether", ("ether.ledger.sqlite",)), "psutil": ("ether", ("
 SYNC_CALLS = ("fsync", "fdatasync", "F_FULLFSYNC")
 SYNC_OWNER = "ether.ledger.durable"
 LATE_IMPORTS = (
-    "ether.__main__", "ether.api", "ether.cli", "ether.config", "ether.pytest_plugin", "broker.__main__",
+    "ether.__main__", "ether.api", "ether.cli.lab.joined", "ether.config", "ether.pytest_plugin", "broker.__main__",
 )  # fmt: skip
 """Where an import inside a function is the rule: what these load is weighed by tests."""
 
