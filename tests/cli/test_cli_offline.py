@@ -69,7 +69,7 @@ def test_the_log_of_the_past_is_read_without_a_connection(tmp_path: Path) -> Non
         "import sys; from ether.cli.main import main; main(['logs', '-s', 'over'])\n"
         "print([n for n in sys.modules if n in %r])"
     )
-    heavy = ["paho", "pydantic", "ether.launch.guest", "ether.connection.link", "ether.session.discovery.search"]
+    heavy = ["paho", "ether.launch.guest", "ether.session.session", "ether.session.discovery.search"]
     done = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 

@@ -1,7 +1,7 @@
 """`ether logs`: the log records of every instance, past and new, and the levels of its loggers.
 
 Past records are read from the session's log file, which the launcher's machine has; `-f` listens to new records from
-any machine. The trap: without `-f` nothing is joined, so the modules of the connection are imported as types alone.
+any machine. The trap: without `-f` nothing is joined, so the modules of session and discovery are not imported.
 """
 
 from __future__ import annotations
