@@ -32,6 +32,8 @@ SYNC_CALLS = ("fsync", "fdatasync", "F_FULLFSYNC")
 SYNC_OWNER = "ether.ledger.durable"
 LATE_IMPORTS = (
     "ether.__main__", "ether.api", "ether.cli", "ether.config", "ether.pytest_plugin", "broker.__main__",
+    # Each instance's process loads these two; most processes never make a context (tests/launch/test_child_imports.py).
+    "ether.launch.recording_setup", "ether.launch.simulated_lab",
 )  # fmt: skip
 """Where an import inside a function is the rule: what these load is weighed by tests."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def status(ledger: Ledger = None, json: Json = False) -> int:
     """Show what is on the disk of what was to be saved, and what is missing (then with code 1)."""
-    from ether.launch.recording_setup import left_behind
+    from ether.launch.recording_setup import orphaned_outboxes
     from ether.ledger.reader import LedgerReader
     from ether.reading.run_facts import runs_in
     from ether.recording.completeness_rules import prove
@@ -30,7 +30,7 @@ def status(ledger: Ledger = None, json: Json = False) -> int:
         runs = [summary.run for summary in reader.runs()]
         session = reader.session
         named = {state.id: status_now(state) for state in runs_in(reader).values()}
-    waiting = left_behind(session)
+    waiting = orphaned_outboxes(session)
     if json:
         told = {"session": session, "ledger": str(folder), **proof_to_json(proof), "topics": topics, "runs": runs}
         print_json({**told, "named_runs": named, "waiting": [asdict(one) for one in waiting]})
