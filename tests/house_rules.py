@@ -47,6 +47,9 @@ LATE_IMPORTS = (
     "ether.cli.lab.joined",  # what joins nothing loads no connection: tests/cli/test_cli_offline.py
     "ether.config.broker_url",  # pydantic for an error's text alone: tests/config/test_import_weight.py
     "ether.config.loading",  # YAML for files alone: tests/config/test_import_weight.py
+    # Each instance's process loads these two; most processes never make a context: tests/launch/test_child_imports.py.
+    "ether.launch.recording_setup",
+    "ether.launch.simulated_lab",
     "ether.pytest_plugin",  # every run of pytest loads it
     "ether.recording.writer",  # no SQLite before there is something to save: tests/recording/test_saving.py, `burden`
     "ether.transport.__init__",  # paho is loaded by the first connection: test_transport_parts

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from ether.connection.assembly import new_incarnation
 from ether.connection.deadline import Deadline
 from ether.errors import NameTaken
-from ether.launch.child import running_script
 from ether.protocol.presence import Announcement, State
 from ether.session.session import Session
-from ether.system.processes import is_running
+from ether.system.processes import is_running, running_script
 
 
 def new_session_name() -> str:

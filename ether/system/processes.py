@@ -46,6 +46,13 @@ def prepare() -> None:
     import psutil  # noqa: F401
 
 
+def running_script() -> str | None:
+    """The path of the file that this process runs as its main program; None where it runs none."""
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    return os.path.abspath(file) if file and os.path.exists(file) else None
+
+
 def birth_of(pid: int) -> str | None:
     """When the process began; None where there is no such process, or the system does not tell for certain."""
     import psutil

@@ -13,7 +13,7 @@ from ether.cli.data.recorded import Ledger, ledger_folder
 from ether.cli.exits import Exit
 from ether.cli.options import Json
 from ether.cli.output import print_json, print_line
-from ether.launch.recording_setup import left_behind
+from ether.launch.recording_setup import orphaned_outboxes
 from ether.ledger.reader import LedgerReader
 from ether.reading.run_facts import runs_in, status_now
 from ether.recording.completeness_rules import Proof, prove
@@ -28,7 +28,7 @@ def status(ledger: Ledger = None, json: Json = False) -> int:
         runs = [summary.run for summary in reader.runs()]
         session = reader.session
         named = {state.id: status_now(state) for state in runs_in(reader).values()}
-    waiting = left_behind(session)
+    waiting = orphaned_outboxes(session)
     if json:
         facts = {"session": session, "ledger": str(folder), **proof_to_json(proof), "topics": topics, "runs": runs}
         print_json({**facts, "named_runs": named, "waiting": [asdict(outbox) for outbox in waiting]})
