@@ -15,12 +15,14 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from ether.config import EtherConfig, EtherInstanceConfig, load_config
 from ether.config.broker_url import broker_address, url_with, url_without_credentials
 from ether.errors import ConfigError, EtherError
+from ether.ledger.durable import sync_folder, write_whole
 from ether.log import get_ether_logger
 from ether.security.lab_key import load_key
 from ether.system.private_files import LONGEST_BYTES, read_private
@@ -185,20 +187,5 @@ def _with_key(url: str, environment: Mapping[str, str]) -> str | None:
 def _write_durably(path: str, text: str) -> None:
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    temporary = f"{path}.{os.urandom(4).hex()}"
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-    if os.name == "posix":  # the new name, too, must be on the disk
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    write_whole(Path(path), [text.encode()])
+    sync_folder(Path(folder))

@@ -11,13 +11,13 @@ journal runs it once.
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
 from pathlib import Path
 from typing import NamedTuple
 
 from ether.errors import StoreFailed
-from ether.ledger.sqlite import is_locked, open_database, sync_file, sync_folder, told, transaction
+from ether.ledger.durable import sync_file, sync_folder
+from ether.ledger.sqlite import Connection, SqliteError, is_locked, open_database, told, transaction
 from ether.wire.codec import Body
 
 KEPT_DAYS = 30.0
@@ -163,8 +163,8 @@ class CallOutbox:
     def _take_over(self, path: Path, problems: list[StoreFailed]) -> list[SavedCall]:
         try:
             theirs = open_database(path, _TABLES, _VERSION, synchronous="FULL", exclusive=True, existing=True, busy_s=0)
-        except (sqlite3.Error, ValueError) as error:
-            locked = isinstance(error, sqlite3.Error) and is_locked(error)
+        except (SqliteError, ValueError) as error:
+            locked = isinstance(error, SqliteError) and is_locked(error)
             if not locked and path.exists():  # else its process lives; or somebody else has just taken it over
                 problems.append(StoreFailed("take calls over from", str(path), str(error)))
             return []
@@ -184,7 +184,7 @@ class CallOutbox:
         _unlink(path)
         return taken
 
-    def _copy(self, theirs: sqlite3.Connection) -> list[SavedCall]:
+    def _copy(self, theirs: Connection) -> list[SavedCall]:
         taken = []
         with self._lock, transaction(self._database):
             for *told_of, content_type, payload in theirs.execute(
@@ -201,7 +201,7 @@ def files_in(folder: Path, owner: str | None = None) -> list[Path]:
     return [path for path in sorted(folder.glob(f"*{_SUFFIX}")) if owner in (None, path.name.rsplit(".", 2)[0])]
 
 
-def _new_file(folder: Path, owner: str) -> tuple[Path, sqlite3.Connection]:
+def _new_file(folder: Path, owner: str) -> tuple[Path, Connection]:
     """A file that nobody else has, locked. Who takes over may have taken a new one for a dead process's before it was
     locked: then there is another."""
     for attempt in range(_ATTEMPTS):
@@ -209,7 +209,7 @@ def _new_file(folder: Path, owner: str) -> tuple[Path, sqlite3.Connection]:
         with told("make", path):
             try:
                 database = open_database(path, _TABLES, _VERSION, synchronous="NORMAL", exclusive=True)
-            except sqlite3.Error as error:
+            except SqliteError as error:
                 if is_locked(error) and attempt + 1 < _ATTEMPTS:
                     continue
                 raise

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from ether.ledger.durable import sync, sync_folder
+from ether.ledger.durable import sync_descriptor, sync_folder
 from ether.wire.json_text import dumps, loads
 
 NAME = "head"
@@ -49,7 +49,7 @@ class HeadFile:
     def _fill(self, folder: Path) -> None:
         """Give the file its length, so that later writes change nothing but its bytes."""
         os.ftruncate(self._descriptor, SLOTS * SLOT_BYTES)
-        sync(self._descriptor)
+        sync_descriptor(self._descriptor)
         sync_folder(folder)
 
     def write(self, records: int, link: bytes) -> None:
@@ -59,7 +59,7 @@ class HeadFile:
         written = os.write(self._descriptor, packed(head))
         if written != SLOT_BYTES:
             raise OSError(f"only {written} of {SLOT_BYTES} bytes went to {NAME}")
-        sync(self._descriptor)
+        sync_descriptor(self._descriptor)
         self._turn = head.turn
 
     def close(self) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,7 +23,7 @@ from ether.ledger import schema
 from ether.ledger.objects import Objects
 from ether.ledger.rows import COLUMNS, LARGE_BYTES, checksum_of
 from ether.ledger.seal import SEAL
-from ether.ledger.sqlite import translated
+from ether.ledger.sqlite import DATABASE, Connection, open_ledger, translated
 from ether.wire.codec import decode
 from ether.wire.entries import GapFact, Kind, OutboxFacts
 from ether.wire.json_text import dumps, loads
@@ -133,7 +132,7 @@ class RunSummary:
 class LedgerReader:
     """Reads one ledger. A context manager. Not locked: one thread at a time."""
 
-    def __init__(self, folder: Path, connection: sqlite3.Connection, *, sealed: bool) -> None:
+    def __init__(self, folder: Path, connection: Connection, *, sealed: bool) -> None:
         """Made by `LedgerReader.open`."""
         self._sealed = sealed
         self.folder = folder
@@ -147,12 +146,12 @@ class LedgerReader:
     def open(cls, folder: Path) -> LedgerReader:
         """Open the folder's ledger; raises `LedgerFailed` where there is none, `SchemaTooNew`, `LedgerDamaged`."""
         folder = Path(folder).absolute()
-        if not (folder / schema.DATABASE).is_file():
-            raise LedgerFailed(folder, f"there is no {schema.DATABASE} in it: this is no ledger")
+        if not (folder / DATABASE).is_file():
+            raise LedgerFailed(folder, f"there is no {DATABASE} in it: this is no ledger")
         schema.refuse_log_on_read_only(folder)
         with translated(folder):
             sealed = (folder / SEAL).exists()
-            connection = schema.connect(folder, write=False, sealed=sealed)
+            connection = open_ledger(folder, write=False, sealed=sealed)
             try:
                 return cls(folder, connection, sealed=sealed)
             except BaseException:
@@ -348,7 +347,7 @@ class LedgerReader:
                 # Without a lock it was read as a file that nobody changes; a writer has come, perhaps in the middle.
                 self._sealed = False
                 self._connection.close()
-                self._connection = schema.connect(self.folder, write=False)
+                self._connection = open_ledger(self.folder, write=False)
                 found = self._connection.execute(asked, values).fetchall()
             return found
 

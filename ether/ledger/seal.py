@@ -10,7 +10,6 @@ finds what happens to a disk. Who may write to the folder may write a new seal, 
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from typing import NamedTuple
 from ether.ledger.durable import sync_folder, write_whole
 from ether.ledger.head import NAME as HEAD
 from ether.ledger.objects import Objects, digest_of
-from ether.ledger.schema import DATABASE, PAGE_BYTES
+from ether.ledger.sqlite import DATABASE, PAGE_BYTES, Connection
 
 SEAL = "seal"
 PAGES = "pages"
@@ -33,10 +32,10 @@ class Seal(NamedTuple):
     whole: bool
 
 
-def seal(folder: Path, connection: sqlite3.Connection) -> str | None:
+def seal(folder: Path, connection: Connection) -> str | None:
     """Bring everything into ledger.db, close it and seal the folder; returns why that was not possible, None if it was.
 
-    Raises `sqlite3.Error` and `OSError`."""
+    Raises `SqliteError` and `OSError`."""
     busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     connection.close()
     if busy:

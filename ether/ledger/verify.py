@@ -11,7 +11,6 @@ locks. So pages are hashed only where there is a seal, that is, no writer.
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,22 +23,28 @@ from ether.ledger.lock import LOCK, WRITER, is_held
 from ether.ledger.objects import FOLDER as OBJECTS
 from ether.ledger.objects import Objects, digest_of
 from ether.ledger.seal import PAGES, SEAL, Seal, pages_of, read_seal
-from ether.ledger.sqlite import translated
+from ether.ledger.sqlite import (
+    DATABASE,
+    PAGE_BYTES,
+    SHARED_MEMORY,
+    WAL,
+    SqliteError,
+    is_of_the_disk,
+    open_ledger,
+    translated,
+)
 from ether.ledger.verify_records import Range, RecordCheck, VerifyFinding, VerifyReport, ranges
 from ether.ledger.wal import tails
 
 _HASH_BYTES = 32
-_OF_THE_DISK = {
-    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY,
-}  # fmt: skip
-_OWN = {schema.DATABASE, schema.WAL, schema.SHARED_MEMORY, HEAD, SEAL, PAGES, LOCK, WRITER}
+_OWN = {DATABASE, WAL, SHARED_MEMORY, HEAD, SEAL, PAGES, LOCK, WRITER}
 
 
 def verify(folder: Path) -> VerifyReport:
     """Look at everything in the folder; raises `LedgerFailed` where it is no ledger or cannot be read at all."""
     folder = Path(folder).absolute()
-    if not (folder / schema.DATABASE).is_file():
-        raise LedgerFailed(folder, f"there is no {schema.DATABASE} in it: this is no ledger")
+    if not (folder / DATABASE).is_file():
+        raise LedgerFailed(folder, f"there is no {DATABASE} in it: this is no ledger")
     schema.refuse_log_on_read_only(folder)
     with translated(folder):
         report = _Verification(folder).report()
@@ -75,10 +80,10 @@ class _Verification:
 
     def _records(self, *, thorough: bool) -> RecordCheck:
         check = RecordCheck(self._folder, self._digest_of_object, self._head)
-        connection = schema.connect(self._folder, write=False, sealed=self._seal is not None)
+        connection = open_ledger(self._folder, write=False, sealed=self._seal is not None)
         try:
             check.look(connection, thorough=thorough)
-        except (sqlite3.Error, LedgerError, ValueError) as error:
+        except (SqliteError, LedgerError, ValueError) as error:
             if self._says_nothing_of_the_data(error):
                 raise
             check.unreadable(str(error))
@@ -88,7 +93,7 @@ class _Verification:
 
     def _says_nothing_of_the_data(self, error: Exception) -> bool:
         """Whether it is about the disk, or about a ledger that was never made."""
-        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_DISK:
+        if isinstance(error, SqliteError) and is_of_the_disk(error):
             return True
         return isinstance(error, LedgerError) and self._seal is None and not (self._head and self._head.records)
 
@@ -101,13 +106,13 @@ class _Verification:
         there = set(self._all_files())
         files = [
             (path, what) for path, sha256 in seal.files.items() if (seal.whole or path in there)
-            and path != schema.DATABASE and (what := self._differs(path, sha256))
+            and path != DATABASE and (what := self._differs(path, sha256))
         ]  # fmt: skip
         pages = self._pages(seal, pages_are_whole=all(path != PAGES for path, _ in files))
         listed = set(seal.files)
         extra = [path for path in self._all_files() if path not in listed and path not in _OWN]
         self._findings += [VerifyFinding(path, "it is not in the seal: it came later", harm=False) for path in extra]
-        for path in (LOCK, schema.WAL):
+        for path in (LOCK, WAL):
             if (self._folder / path).exists() and (self._folder / path).stat().st_size:
                 self._findings.append(VerifyFinding(path, "it has content, although the ledger was closed"))
         return pages, files
@@ -121,22 +126,22 @@ class _Verification:
 
     def _pages(self, seal: Seal, *, pages_are_whole: bool) -> list[tuple[str, str]]:
         if not pages_are_whole or PAGES not in seal.files:
-            what = self._differs(schema.DATABASE, seal.files.get(schema.DATABASE, ""))
-            return [(schema.DATABASE, what)] if what else []
+            what = self._differs(DATABASE, seal.files.get(DATABASE, ""))
+            return [(DATABASE, what)] if what else []
         return [*self._damaged_pages((self._folder / PAGES).read_bytes())]
 
     def _damaged_pages(self, hashes: bytes) -> Iterator[tuple[str, str]]:
         expected, number = len(hashes) // _HASH_BYTES, 0
         for number, page in enumerate(pages_of(self._folder), 1):
-            begin = (number - 1) * schema.PAGE_BYTES
-            where = f"{schema.DATABASE}, page {number:,} (bytes {begin:,} to {begin + len(page) - 1:,})"
+            begin = (number - 1) * PAGE_BYTES
+            where = f"{DATABASE}, page {number:,} (bytes {begin:,} to {begin + len(page) - 1:,})"
             if number > expected:
                 yield where, "it was not there when the ledger was sealed"
             elif hashlib.sha256(page).digest() != hashes[(number - 1) * _HASH_BYTES : number * _HASH_BYTES]:
                 yield where, "it is not as it was sealed"
         if number < expected:
             yield (
-                f"{schema.DATABASE}, from byte {number * schema.PAGE_BYTES:,}",
+                f"{DATABASE}, from byte {number * PAGE_BYTES:,}",
                 f"{expected - number:,} pages are cut off",
             )
 

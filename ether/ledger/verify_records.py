@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from ether.ledger.rows import (
     link_of,
     outbox_checksum,
 )
+from ether.ledger.sqlite import DATABASE, Connection, SqliteError
 from ether.wire.json_text import loads
 
 Range = tuple[int, int]
@@ -126,10 +126,10 @@ class RecordCheck:
         """The database cannot be read on; every row that was not seen is concerned."""
         last = max(self._head.records if self._head else 0, self.good)
         self.missing.update(range(self.good + len(self.damaged) + 1, last + 1))
-        self.findings.append(VerifyFinding(schema.DATABASE, f"it cannot be read: {why}", ranges(self.missing)))
+        self.findings.append(VerifyFinding(DATABASE, f"it cannot be read: {why}", ranges(self.missing)))
 
-    def look(self, connection: sqlite3.Connection, *, thorough: bool) -> None:
-        """Look at everything; `thorough`: also at the structure of the database. Raises `sqlite3.Error` where it cannot
+    def look(self, connection: Connection, *, thorough: bool) -> None:
+        """Look at everything; `thorough`: also at the structure of the database. Raises `SqliteError` where it cannot
         go on, `LedgerError` where this is no ledger that can be read."""
         schema.check_version(connection, self._folder)
         meta = schema.meta_of(connection)
@@ -151,21 +151,21 @@ class RecordCheck:
     def _tell(self, rows: set[int], what: str) -> None:
         for first, last in ranges(rows)[:_MOST_TOLD]:
             where = f"row {first:,}" if first == last else f"rows {first:,} to {last:,}"
-            self.findings.append(VerifyFinding(f"{schema.DATABASE}, {where}", what, ((first, last),)))
+            self.findings.append(VerifyFinding(f"{DATABASE}, {where}", what, ((first, last),)))
 
-    def _structure(self, connection: sqlite3.Connection) -> None:
+    def _structure(self, connection: Connection) -> None:
         try:
             told = [str(line) for (line,) in connection.execute(f"PRAGMA integrity_check({_MOST_TOLD})")]
-        except sqlite3.Error as error:
+        except SqliteError as error:
             told = [str(error)]
         for line in told:
             if line != "ok":
                 self._broken = True
                 page = re.search(r"page (\d+)", line)
-                where = f"{schema.DATABASE}, page {page[1]}" if page else schema.DATABASE
+                where = f"{DATABASE}, page {page[1]}" if page else DATABASE
                 self.findings.append(VerifyFinding(where, f"its structure is damaged: {' '.join(line.split())}"))
 
-    def _rows(self, connection: sqlite3.Connection) -> Iterator[tuple[int, tuple[Any, ...] | None]]:
+    def _rows(self, connection: Connection) -> Iterator[tuple[int, tuple[Any, ...] | None]]:
         """Each row from 1 to the last that is known of, None for one that cannot be read or is not there."""
         last = max(self._last_row(connection), self._head.records if self._head else 0)
         for begin in range(1, last + 1, _PIECE_ROWS):
@@ -174,28 +174,26 @@ class RecordCheck:
             for row in range(begin, end + 1):
                 yield row, found.get(row)
 
-    def _last_row(self, connection: sqlite3.Connection) -> int:
+    def _last_row(self, connection: Connection) -> int:
         try:
             return int(connection.execute("SELECT coalesce(max(row), 0) FROM records").fetchone()[0])
-        except (sqlite3.Error, TypeError, ValueError):
+        except (SqliteError, TypeError, ValueError):
             return 0
 
-    def _piece(self, connection: sqlite3.Connection, begin: int, end: int) -> dict[int, tuple[Any, ...]]:
+    def _piece(self, connection: Connection, begin: int, end: int) -> dict[int, tuple[Any, ...]]:
         asked = f"{_SELECT} WHERE row BETWEEN ? AND ?"
         if self._broken:  # what a scan still finds a search may not
             return dict(self._one_by_one(connection, begin, end))
         try:
             return {row[0]: row for row in connection.execute(asked, (begin, end))}
-        except sqlite3.Error:
+        except SqliteError:
             return dict(self._one_by_one(connection, begin, end))
 
-    def _one_by_one(
-        self, connection: sqlite3.Connection, begin: int, end: int
-    ) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    def _one_by_one(self, connection: Connection, begin: int, end: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
         for row in range(begin, end + 1):
             try:
                 values = connection.execute(f"{_SELECT} WHERE row = ?", (row,)).fetchone()
-            except sqlite3.Error:
+            except SqliteError:
                 self.damaged.add(row)
                 continue
             if values:
@@ -240,7 +238,7 @@ class RecordCheck:
         except DecodeError:
             self.damaged.add(row)
 
-    def _look_at_contents(self, connection: sqlite3.Connection) -> None:
+    def _look_at_contents(self, connection: Connection) -> None:
         there = set()
         for (sha256,) in self._table(connection, "SELECT sha256 FROM contents"):
             there.add(sha256)
@@ -248,13 +246,11 @@ class RecordCheck:
             if not payload or hashlib.sha256(payload[0][0]).hexdigest() != sha256:
                 rows = ranges(self._contents.get(sha256, ()))
                 self.findings.append(
-                    VerifyFinding(f"{schema.DATABASE}, content {sha256}", "it is not what its hash says", rows)
+                    VerifyFinding(f"{DATABASE}, content {sha256}", "it is not what its hash says", rows)
                 )
         for sha256 in self._contents.keys() - there:
             what = "it is missing"
-            self.findings.append(
-                VerifyFinding(f"{schema.DATABASE}, content {sha256}", what, ranges(self._contents[sha256]))
-            )
+            self.findings.append(VerifyFinding(f"{DATABASE}, content {sha256}", what, ranges(self._contents[sha256])))
 
     def _look_at_objects(self) -> None:
         for sha256, rows in self._objects.items():
@@ -265,7 +261,7 @@ class RecordCheck:
                 )
                 self.findings.append(VerifyFinding(f"{OBJECTS}/{sha256[:2]}/{sha256}", what, ranges(rows)))
 
-    def _look_at_outboxes(self, connection: sqlite3.Connection) -> None:
+    def _look_at_outboxes(self, connection: Connection) -> None:
         known = set()
         for outbox, *state, checksum in self._table(connection, "SELECT * FROM outboxes"):
             known.add(outbox)
@@ -276,16 +272,16 @@ class RecordCheck:
                 what = f"it should be here up to {told.highest:,}, and is up to {self._highest.get(outbox, 0):,}"
             else:
                 continue
-            self.findings.append(VerifyFinding(f"{schema.DATABASE}, outbox {outbox}", what))
+            self.findings.append(VerifyFinding(f"{DATABASE}, outbox {outbox}", what))
         for outbox in self._highest.keys() - known:
-            self.findings.append(VerifyFinding(f"{schema.DATABASE}, outbox {outbox}", "nothing is said of it any more"))
+            self.findings.append(VerifyFinding(f"{DATABASE}, outbox {outbox}", "nothing is said of it any more"))
 
-    def _look_at_parents(self, connection: sqlite3.Connection) -> None:
+    def _look_at_parents(self, connection: Connection) -> None:
         found = set(self._table(connection, "SELECT parent, row FROM parents"))
         concerned = {row for _, row in self._parents ^ found if isinstance(row, int)} - self.damaged - self.missing
         if concerned:
             what = "the table of parents is not what the records say"
-            self.findings.append(VerifyFinding(f"{schema.DATABASE}, parents", what, ranges(concerned)))
+            self.findings.append(VerifyFinding(f"{DATABASE}, parents", what, ranges(concerned)))
 
     def _look_at_end(self) -> None:
         if self._head and self._link_at_head and self._link_at_head.hex() != self._head.link and not self.damaged:
@@ -293,16 +289,16 @@ class RecordCheck:
                 "the chain does not lead to what the head file says: records were exchanged, with all links after them"
             )
             self.findings.append(
-                VerifyFinding(f"{schema.DATABASE}, row {self._head.records:,}", what, ((1, self._head.records),))
+                VerifyFinding(f"{DATABASE}, row {self._head.records:,}", what, ((1, self._head.records),))
             )
 
-    def _table(self, connection: sqlite3.Connection, asked: str, *values: object) -> list[tuple[Any, ...]]:
+    def _table(self, connection: Connection, asked: str, *values: object) -> list[tuple[Any, ...]]:
         """What can be read; where that is not all, that is a finding."""
         found: list[tuple[Any, ...]] = []
         try:
             found.extend(connection.execute(asked, values))
-        except sqlite3.Error as error:
-            self.findings.append(VerifyFinding(f"{schema.DATABASE}, {asked.split(' FROM ')[1].split()[0]}", str(error)))
+        except SqliteError as error:
+            self.findings.append(VerifyFinding(f"{DATABASE}, {asked.split(' FROM ')[1].split()[0]}", str(error)))
         return found
 
 

@@ -11,7 +11,6 @@ opened again and everything in its write-ahead log is written once more before a
 from __future__ import annotations
 
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -25,7 +24,7 @@ from ether.ledger.lock import LedgerLock
 from ether.ledger.objects import Objects
 from ether.ledger.rows import Intake, OriginCache, OutboxState, first_link, outbox_checksum
 from ether.ledger.seal import seal, unseal
-from ether.ledger.sqlite import translated
+from ether.ledger.sqlite import WAL, Connection, SqliteError, open_ledger, translated
 from ether.ledger.wal import tails
 from ether.wire.entries import Batch, Entry
 
@@ -48,7 +47,7 @@ class LedgerWriter:
         """Entries that were offered although they were here; for counting."""
         self._lock = lock
         self._objects = Objects(folder)
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Connection | None = None
         self._head: HeadFile | None = None
         self._rows, self._link = 0, b""
         self._outboxes: dict[str, OutboxState] = {}
@@ -138,7 +137,7 @@ class LedgerWriter:
             self._disconnect()
             self._lock.release()
 
-    def _end(self, connection: sqlite3.Connection) -> None:
+    def _end(self, connection: Connection) -> None:
         self._disconnect()
         why_not = seal(self.folder, connection)
         if why_not:
@@ -174,7 +173,7 @@ class LedgerWriter:
             self._objects.put(intake.objects)
             self._commit(intake)
             self._heads().write(self._rows + len(intake.rows), intake.link)
-        except (sqlite3.Error, OSError):
+        except (SqliteError, OSError):
             self._failed = True
             self._roll_back()
             raise
@@ -212,7 +211,7 @@ class LedgerWriter:
         if self._connection and self._connection.in_transaction:
             try:
                 self._connection.execute("ROLLBACK")
-            except sqlite3.Error:
+            except SqliteError:
                 self._failed = True
 
     def _ready(self) -> None:
@@ -225,7 +224,7 @@ class LedgerWriter:
         """Open the database, make sure that what it shows is on the disk, and read where it ends."""
         self._failed = True
         self._objects.forget()
-        self._connection = connection = schema.connect(self.folder, write=True)
+        self._connection = connection = open_ledger(self.folder, write=True)
         if schema.version_of(connection) == 0:
             created = f"{time.time():.6f}"
             schema.create(connection, {"session": self.session, "created": created})
@@ -241,18 +240,18 @@ class LedgerWriter:
         self._head.write(self._rows, self._link)
         self._failed = False
 
-    def _write_through(self, connection: sqlite3.Connection, *, after_failure: bool) -> None:
+    def _write_through(self, connection: Connection, *, after_failure: bool) -> None:
         """Copy the write-ahead log into the database and sync it: a killed writer may not have synced it, and a failed
         sync may have lost it."""
         busy, frames, copied = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
         if not busy and frames == copied:
             return
         if not after_failure:  # somebody reads an earlier state; a sync that has not failed is as good
-            sync_file(self.folder / schema.WAL)
+            sync_file(self.folder / WAL)
         else:
             raise LedgerFailed(self.folder, "a reader holds its state of before; end that program, or wait for it")
 
-    def _read_end(self, connection: sqlite3.Connection) -> None:
+    def _read_end(self, connection: Connection) -> None:
         meta = schema.meta_of(connection)
         if meta.get("session") != self.session:
             raise LedgerFailed(self.folder, f"it belongs to the session {meta.get('session')!r}, not {self.session!r}")
@@ -285,7 +284,7 @@ class LedgerWriter:
         if connection:
             connection.close()
 
-    def _database(self) -> sqlite3.Connection:
+    def _database(self) -> Connection:
         assert self._connection is not None
         return self._connection
 
