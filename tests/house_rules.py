@@ -32,6 +32,8 @@ SYNC_CALLS = ("fsync", "fdatasync", "F_FULLFSYNC")
 SYNC_OWNER = "ether.ledger.durable"
 LATE_IMPORTS = (
     "ether.__main__", "ether.api", "ether.cli", "ether.config", "ether.pytest_plugin", "broker.__main__",
+    # Reading loads no pandas, pyarrow, NumPy or h5py: test_reading_loads_no_table_library, test_csv_needs_no_library.
+    "ether.reading.data", "ether.reading.export",
 )  # fmt: skip
 """Where an import inside a function is the rule: what these load is weighed by tests."""
 

@@ -116,8 +116,8 @@ def meta_of(connection: Connection) -> dict[str, str]:
 
 
 def refuse_log_on_read_only(folder: Path) -> None:
-    """Raise `LedgerFailed` for a ledger with a write-ahead log in a folder that cannot be written to: SQLite has to make
-    its shared-memory file there before it can read the log."""
+    """Raise `LedgerFailed` for a ledger with a write-ahead log in a folder that cannot be written to: SQLite has to
+    make its shared-memory file there before it can read the log."""
     log = folder / WAL
     if log.exists() and log.stat().st_size and not os.access(folder, os.W_OK):
         raise LedgerFailed(

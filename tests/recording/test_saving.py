@@ -21,7 +21,7 @@ from running_brokers import RunningBroker, engines, mosquitto_missing, running_b
 from ether import Ether
 from ether.errors import NotAllowedHere, NotSaved, StartFailed
 from ether.ledger.places import default_folder
-from ether.ledger.reader import LedgerReader, StoredRecord
+from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 from ether.ledger.verify import verify
 from ether.system.folders import outbox_folder
 
@@ -45,7 +45,7 @@ def ether() -> Iterator[Ether]:
 
 def records_of(folder: Path, *kinds: str) -> list[StoredRecord]:
     with LedgerReader.open(folder) as reader:
-        return list(reader.records(kinds=kinds or ("data", "record")))
+        return list(reader.records(RecordFilter(kinds=kinds or ("data", "record"))))
 
 
 def pid_of(ether: Ether, name: str) -> int:

@@ -54,24 +54,15 @@ def asked(
     trials: Sequence[str] | None = None,
 ) -> Data:
     """The records that were asked for. Raises `NoLedger`, `SeveralLedgers`, `QueryMistake`, `InvalidName`."""
-    from ether.reading.query import ask
+    from ether.reading.query import DataRequest, ask
     from ether.reading.run_facts import of_run
 
     now = time.time()
     chosen = _trials(trials)
-    data = ask(
-        ledger,
-        topic,
-        run,
-        instance=instance,
-        since=_moment(since, now),
-        until=_moment(until, now),
-        where=list(where) if where else None,
-        kinds=kinds,
-        now=now,
-        environment=os.environ,
+    request = DataRequest(
+        topic, run, instance, _moment(since, now), _moment(until, now), list(where) if where else None, kinds
     )
-    return of_run(data, chosen)
+    return of_run(ask(request, ledger, now=now, environment=os.environ), chosen)
 
 
 def _trials(given: Sequence[str] | None) -> WhichTrials | None:
