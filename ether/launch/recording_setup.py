@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ether.config import EmbeddedBroker, EtherConfig, EtherInstanceConfig
+from ether.config.names import RECORDER_CLASS_PATH, current_class_path
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
 from ether.errors import OutboxFailed
@@ -64,8 +65,6 @@ def explained(
 RECORDER = "recorder"
 """The instance that a session starts by itself when something is to be saved."""
 
-CLASS_PATH = "ether.recording.recorder.Recorder"
-
 LEADER = "main"
 """The program that starts a session, as it stands in the headers of what it publishes."""
 
@@ -83,7 +82,7 @@ def recorder_instance(config: EtherConfig) -> EtherInstanceConfig:
         if chosen.folder is not None:
             kwargs["folder"] = os.path.abspath(chosen.folder)
     return EtherInstanceConfig(
-        class_path=CLASS_PATH, kwargs=kwargs, restart="always", restart_limit=1000, restart_window_s=1000.0
+        class_path=RECORDER_CLASS_PATH, kwargs=kwargs, restart="always", restart_limit=1000, restart_window_s=1000.0
     )
 
 
@@ -100,7 +99,7 @@ def records_strangers(config: EtherConfig) -> bool:
 
 def is_recorder(name: str, instance: EtherInstanceConfig) -> bool:
     """Whether an instance records: it is ended last, when all others have saved."""
-    return name == RECORDER or instance.class_path == CLASS_PATH
+    return name == RECORDER or current_class_path(instance.class_path) == RECORDER_CLASS_PATH
 
 
 def saving_options(config: EtherConfig, session: str, run: str) -> SavingOptions:

@@ -28,7 +28,7 @@ from ether.system.folders import outbox_folder
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
 SAVING = {"class_path": "saving_parts.Saving"}
-RECORDER = "ether.recording.recorder.Recorder"
+RECORDER = "ether.recorder.Recorder"
 
 
 @pytest.fixture(params=ENGINES)
