@@ -57,21 +57,12 @@ class Reading(ABC):
         """
         import time
 
-        from ether.reading.query import ask
+        from ether.reading.query import DataRequest, ask
         from ether.reading.run_facts import of_run
 
-        data = ask(
-            folder if folder is not None else session if session is not None else self.session_id,
-            topic,
-            run,
-            instance=instance,
-            since=since,
-            until=until,
-            where=where,
-            kinds=kinds,
-            now=time.time(),
-            environment=os.environ,
-        )
+        request = DataRequest(topic, run, instance, since, until, where, kinds)
+        ledger = folder if folder is not None else session if session is not None else self.session_id
+        data = ask(request, ledger, now=time.time(), environment=os.environ)
         return of_run(data, trial)
 
     def play(

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ether.config import EmbeddedBroker, EtherConfig, EtherInstanceConfig
+from ether.config.names import RECORDER_CLASS_PATH, current_class_path
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
 from ether.errors import OutboxFailed
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 RECORDER = "recorder"
 """The instance that a session starts by itself when something is to be saved."""
-
-CLASS_PATH = "ether.recording.recorder.Recorder"
 
 LEADER = "main"
 """The name, in the headers of its messages, of a program that starts a session."""
@@ -63,7 +62,7 @@ def recorder_instance(config: EtherConfig) -> EtherInstanceConfig:
         if chosen.folder is not None:
             kwargs["folder"] = os.path.abspath(chosen.folder)
     return EtherInstanceConfig(
-        class_path=CLASS_PATH, kwargs=kwargs, restart="always", restart_limit=1000, restart_window_s=1000.0
+        class_path=RECORDER_CLASS_PATH, kwargs=kwargs, restart="always", restart_limit=1000, restart_window_s=1000.0
     )
 
 
@@ -80,7 +79,7 @@ def records_strangers(config: EtherConfig) -> bool:
 
 def is_recorder(name: str, instance: EtherInstanceConfig) -> bool:
     """Whether an instance records. It is ended last, when all others have saved."""
-    return name == RECORDER or instance.class_path == CLASS_PATH
+    return name == RECORDER or current_class_path(instance.class_path) == RECORDER_CLASS_PATH
 
 
 def saving_options(config: EtherConfig, session: str, run: str) -> SavingOptions:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from ether.errors import PayloadError, QueryMistake
-from ether.ledger.reader import LedgerReader
+from ether.ledger.reader import LedgerReader, RecordFilter
 from ether.log import get_ether_logger
 from ether.protocol.run_record import ABORTED, RUNNING, RunState, replay
 from ether.reading.data import Data
@@ -73,7 +73,7 @@ def _told_done(counts: Mapping[int, int]) -> str:
 
 
 def _facts(reader: LedgerReader, run: str | None) -> Iterator[tuple[str, float, Mapping[str, Any]]]:
-    for record in reader.records(kinds=("run",), topic=None if run is None else f"{run}/#"):
+    for record in reader.records(RecordFilter(kinds=("run",), topic=None if run is None else f"{run}/#")):
         try:
             value = record.value
         except PayloadError as error:

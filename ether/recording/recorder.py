@@ -1,7 +1,7 @@
 """The recorder: an ordinary instance that brings what the session saves to disk.
 
     instances:
-      recorder2: {class_path: ether.recording.recorder.Recorder, kwargs: {folder: /mnt/lab/bench, topics: ["camera/#"]}}
+      recorder2: {class_path: ether.recorder.Recorder, kwargs: {folder: /mnt/lab/bench, topics: ["camera/#"]}}
 
 A session that records has one, `recorder`, without being asked; more may run, on other machines, too. Batches come in
 on the network thread, which only queues them. One thread writes: whatever has come meanwhile goes into one

@@ -14,7 +14,7 @@ from git_bench import PARTS, ask_context
 from lineage_lab import Writer, write_pipeline
 
 from ether.errors import ExportFailed
-from ether.ledger.reader import LedgerReader
+from ether.ledger.reader import LedgerReader, RecordFilter
 from ether.provenance.context import configuration_facts
 from ether.reading.export import crate as export_crate
 from ether.wire.codec import OCTETS
@@ -55,7 +55,9 @@ def library() -> Any:
 def written(ledger: Path, folder: Path, run: str | None = None, **options: Any) -> Any:
     rocrate = library()
     with LedgerReader.open(ledger) as reader:
-        export_crate.write(reader, folder, lambda: reader.records(kinds=export_crate.KINDS, run=run), **options)
+        export_crate.write(
+            reader, folder, lambda: reader.records(RecordFilter(kinds=export_crate.KINDS, run=run)), **options
+        )
     return rocrate.ROCrate(str(folder))
 
 

@@ -17,7 +17,7 @@ from running_brokers import soon
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
 from ether.errors import LedgerFull, NotSaved, OutboxFull, PayloadTooLarge, TransportClosed
-from ether.ledger.reader import LedgerReader, StoredRecord
+from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 from ether.recording.completeness_rules import prove
 from ether.recording.outbox_file import OutboxFile
 from ether.recording.passive_capture import disjoint
@@ -60,7 +60,7 @@ class Rig:
 
     def records(self, name: str = "recorder", *kinds: str) -> list[StoredRecord]:
         with LedgerReader.open(self.folder / name) as reader:
-            return list(reader.records(kinds=kinds or ("data", "record")))
+            return list(reader.records(RecordFilter(kinds=kinds or ("data", "record"))))
 
     def waiting(self) -> list[Path]:
         return list((self.folder / "outbox").glob("*.outbox"))

@@ -16,7 +16,7 @@ from ether.cli.exits import CommandMistake
 from ether.cli.options import OptionGroup
 from ether.ledger.places import find_ledger
 from ether.reading.data import Data
-from ether.reading.query import ask
+from ether.reading.query import DataRequest, ask
 from ether.reading.run_facts import WhichTrials, of_run
 
 Ledger = Annotated[
@@ -60,19 +60,16 @@ class RecordQuery(OptionGroup):
         """The records of these kinds. Raises `NoLedger`, `SeveralLedgers`, `QueryMistake`, `InvalidName`."""
         now = time.time()
         trials = _trials(self.trial)
-        data = ask(
-            self.ledger,
+        request = DataRequest(
             self.topic,
             self.run,
-            instance=self.instance,
-            since=_moment(self.since, now),
-            until=_moment(self.until, now),
-            where=list(self.where) if self.where else None,
-            kinds=kinds,
-            now=now,
-            environment=os.environ,
+            self.instance,
+            _moment(self.since, now),
+            _moment(self.until, now),
+            list(self.where) if self.where else None,
+            kinds,
         )
-        return of_run(data, trials)
+        return of_run(ask(request, self.ledger, now=now, environment=os.environ), trials)
 
 
 def _trials(words: Sequence[str] | None) -> WhichTrials | None:

@@ -16,7 +16,7 @@ from ether.config import EtherConfig
 from ether.config.plan import RunPlan
 from ether.errors import ConfigError, LedgerError, NoLedger, SeveralLedgers
 from ether.ledger.places import data_folder, default_folder, find_ledger
-from ether.ledger.reader import LedgerReader, StoredRecord
+from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 from ether.log import get_ether_logger
 from ether.protocol.run_record import RunState
 from ether.reading.run_facts import runs_in
@@ -191,7 +191,7 @@ def _past_topics(
     if run is None:
         return {}
     with LedgerReader.open(folder) as reader:
-        found = {topic: _past_topic(reader.records(run=run.id, topic=topic), run) for topic in topics}
+        found = {topic: _past_topic(reader.records(RecordFilter(run=run.id, topic=topic)), run) for topic in topics}
     return {topic: past for topic, past in found.items() if past is not None}
 
 
