@@ -24,21 +24,14 @@ PastLedger = Annotated[
 ]
 
 
-Programs = Annotated[
-    list[str] | None,
-    typer.Option("--program", "-p", metavar="FILE", help="A program to read, not to run, too; may be repeated."),
-]
-
-
 def plan(
     file: ConfigFile = None,
-    program: Programs = None,
     run: RunName = None,
     ledger: PastLedger = None,
     sim: Annotated[bool, typer.Option("--sim", help="As it will run with --sim: no ports are needed.")] = False,
     json: Json = False,
 ) -> int:
-    """Check instances, planned runs and programs against the classes, the clock and the disk. Classes are imported;
+    """Check instances and planned runs against the classes, the clock and the disk. Classes are imported;
     nothing is built, started or moved. Ends with 1 where something is wrong."""
     from ether.config import load_config
     from ether.runs.plan.report import plan_report
@@ -46,7 +39,7 @@ def plan(
     path = chosen_file(file, Path.cwd())
     config = load_config(path)
     make_importable(path)
-    report = plan_report(config, run, ledger, os.environ, program or (), simulated=sim)
+    report = plan_report(config, run, ledger, os.environ, simulated=sim)
     if json:
         print_json(_to_json(path, report))
     else:
@@ -74,7 +67,7 @@ def _told(path: str, finding: PlanFinding) -> str:
 
     fault = finding.fault
     said = fault.text.replace("\n", " ")
-    return str(ConfigError(said, file=finding.file or path, line=finding.line, path=dotted(fault.place)))
+    return str(ConfigError(said, file=path, line=finding.line, path=dotted(fault.place)))
 
 
 def dotted(place: tuple[str | int, ...]) -> str:
@@ -100,7 +93,7 @@ def _row(run: PlannedRun) -> dict[str, object]:
 def _to_json(path: str, report: PlanReport) -> dict[str, Any]:
     faults = [
         {
-            "file": finding.file or path, "line": finding.line, "path": dotted(finding.fault.place),
+            "file": path, "line": finding.line, "path": dotted(finding.fault.place),
             "found": finding.fault.found, "valid": finding.fault.valid, "nearest": finding.fault.nearest,
             "text": _told(path, finding),
         }
