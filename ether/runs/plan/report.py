@@ -78,17 +78,17 @@ def plan_report(
     states, past_folder = _past_runs(config, ledger, environment)
     for name, plan in plans.items():
         place = ("plan", name)
-        faults += run_faults(plan, place, lab.members, _recorded(config))
+        faults += run_faults(plan, place, lab.instances, _recorded(config))
         run = _planned(name, plan, states, past_folder, folder)
         faults += time_faults(plan, place, run.estimate, run.past)
         faults += disk_faults(place, run.estimate, run.free_bytes, str(folder))
         runs.append(run)
     # A class that cannot be imported may publish any topic and mark any sync topic, so `run_faults` reports none missing.
-    if plans and (blind := [name for name, member in lab.members.items() if member.spec is None]):
+    if plans and (blind := [name for name, planned in lab.instances.items() if planned.spec is None]):
         lab.unseen.append(f"whether topics come, and sync topics are marked: {', '.join(blind)} may do it")
     lines = lines_of(faults, config)
     findings = sorted((PlanFinding(fault, lines[fault]) for fault in faults), key=lambda found: found.line or 0)
-    return PlanReport(tuple(lab.members), tuple(runs), tuple(findings), tuple(lab.unseen), str(folder))
+    return PlanReport(tuple(lab.instances), tuple(runs), tuple(findings), tuple(lab.unseen), str(folder))
 
 
 def _chosen(config: EtherConfig, only: str | None) -> Mapping[str, RunPlan]:
