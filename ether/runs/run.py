@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 from ether.config.names import PREPARE
 from ether.errors import EtherError, RunDiffers, RunGoesOn
 from ether.log import get_ether_logger
+from ether.protocol import run_record
+from ether.protocol.run_record import RunState
 from ether.recording.tags import Tag
 from ether.recording.writer import RecordWriter
 from ether.runs import trial_rules as decisions
@@ -29,7 +31,6 @@ from ether.runs.interlock import PAUSED, Interlock
 from ether.runs.run_control import RUN, RunControl
 from ether.runs.run_log import RunLog
 from ether.runs.tag_broadcast import TagBroadcast
-from ether.runs.trial_rules import RunState
 from ether.runs.trials import READY_S, Scan, Trials
 from ether.session.client import Client
 from ether.wire.codec import decode, encode
@@ -111,7 +112,7 @@ class Run:
         return self
 
     def _begin(self) -> None:
-        facts = {"name": self.name, "status": decisions.RUNNING, "owner": dict(self._options.owner)}
+        facts = {"name": self.name, "status": run_record.RUNNING, "owner": dict(self._options.owner)}
         more: dict[str, Any] = {"resumed": True} if self.resumed else {"metadata": self.metadata}
         self._book.note(self.id, "begin", {**facts, **more, "turn": self._turn})
         self.retag(None, 1, "the run")
@@ -122,9 +123,9 @@ class Run:
         status, why = _how_it_ended(error)
         try:
             for row in self._rows:
-                row.leave(status if error is not None else decisions.LEFT, why)
+                row.leave(status if error is not None else run_record.LEFT, why)
             if error is None:
-                status = decisions.ENDED if all(row.finished for row in self._rows) else decisions.LEFT
+                status = run_record.ENDED if all(row.finished for row in self._rows) else run_record.LEFT
             self._turn += 1
             self._spreader.spread(Tag(self.id, self._turn, goes_on=False), READY_S, f"run {self.id!r}")
             self._book.note(self.id, "end", {"status": status, "error": why, "turn": self._turn})
@@ -173,14 +174,15 @@ class Run:
 
     def _close_the_dead(self, known: Mapping[str, RunState]) -> None:
         """A run without an end whose program is gone was aborted; where the program lives, it is its turn."""
-        for run in [state for state in known.values() if state.status == decisions.RUNNING]:
+        for run in [state for state in known.values() if state.status == run_record.RUNNING]:
             if self._lives(run):
                 raise RunGoesOn(self.name, run.id, _told_owner(run.owner))
             for number, attempts in run.trials.items():
                 if attempts.open:
-                    ended = {"trial": number, "attempt": attempts.tried, "status": decisions.ABORTED}
+                    ended = {"trial": number, "attempt": attempts.tried, "status": run_record.ABORTED}
                     self._book.note(run.id, "trial-end", ended)
-            self._book.note(run.id, "end", {"status": decisions.ABORTED, "error": "its program died", "turn": run.turn})
+            ended = {"status": run_record.ABORTED, "error": "its program died", "turn": run.turn}
+            self._book.note(run.id, "end", ended)
             logger.warning("Run %s had no end: its program died. It is closed as aborted", run.id)
 
     def _lives(self, run: RunState) -> bool:
@@ -239,12 +241,12 @@ class Run:
 
         return planned_trials(self, self._options.plan)
 
-    def _planned_before(self, recorded: decisions.TrialPlan, given: Sequence[Any]) -> decisions.TrialPlan:
+    def _planned_before(self, recorded: run_record.TrialPlan, given: Sequence[Any]) -> run_record.TrialPlan:
         if why := decisions.difference(recorded.conditions, plain(given)):
             raise RunDiffers(self.id, why)
         return recorded
 
-    def _new_plan(self, first: int, given: Sequence[Any], order: str, seed: int | None) -> decisions.TrialPlan:
+    def _new_plan(self, first: int, given: Sequence[Any], order: str, seed: int | None) -> run_record.TrialPlan:
         if seed is None and order == decisions.RANDOM:
             seed = random.SystemRandom().randrange(1 << 32)
         plan = decisions.make_plan(first, given, order, seed)
@@ -347,10 +349,10 @@ def status_of_run(client: Client, program: str, timeout_s: float) -> str | None:
 
 def _how_it_ended(error: BaseException | None) -> tuple[str, str]:
     if error is None:
-        return decisions.ENDED, ""
+        return run_record.ENDED, ""
     if isinstance(error, KeyboardInterrupt):
-        return decisions.INTERRUPTED, "Ctrl-C"
-    return decisions.FAILED, f"{type(error).__name__}: {error}"[:_ERROR_CHARS]
+        return run_record.INTERRUPTED, "Ctrl-C"
+    return run_record.FAILED, f"{type(error).__name__}: {error}"[:_ERROR_CHARS]
 
 
 def _told_owner(owner: Mapping[str, Any]) -> str:

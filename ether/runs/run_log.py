@@ -12,8 +12,8 @@ from typing import Any
 from ether.connection.deadline import Deadline
 from ether.errors import CallError, NotSaved
 from ether.log import get_ether_logger
+from ether.protocol.run_record import RunState, fact_topics
 from ether.recording.writer import RecordWriter
-from ether.runs.trial_rules import RunState, fact_topics
 from ether.session.client import Client
 from ether.spec.marks import MarkKind
 

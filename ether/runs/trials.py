@@ -21,9 +21,10 @@ from ether.config.names import PREPARE
 from ether.connection.deadline import Deadline
 from ether.errors import NoResponder, NotPlanned, ReadbackDiffers, TrialDisturbed
 from ether.log import get_ether_logger
+from ether.protocol import run_record
+from ether.protocol.run_record import TrialPlan
 from ether.runs import trial_rules as decisions
 from ether.runs.plan.plan_rules import conditions_at
-from ether.runs.trial_rules import TrialPlan
 
 if TYPE_CHECKING:
     from ether.config.plan import PlannedSetting, RunPlan
@@ -159,7 +160,7 @@ class Trials(Iterator[Trial]):
         if died := self._died():
             self._disturbed(trial, died)
             return
-        self._end(trial, decisions.DONE, {"state": trial.state, "took_s": took_s})
+        self._end(trial, run_record.DONE, {"state": trial.state, "took_s": took_s})
         self._left.pop(0)
         self._took.append(took_s)
         self._repeats = 0
@@ -171,7 +172,7 @@ class Trials(Iterator[Trial]):
 
     def _disturbed(self, trial: Trial, died: list[str]) -> None:
         disturbed = TrialDisturbed(str(trial), died)
-        self._end(trial, decisions.DISTURBED, {"error": str(disturbed)})
+        self._end(trial, run_record.DISTURBED, {"error": str(disturbed)})
         self._repeats += 1
         if self._repeats > self._again:
             raise disturbed

@@ -9,16 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ether.protocol.run_record import Attempts, RunState, TrialPlan, replay
 from ether.runs.trial_rules import (
-    Attempts,
-    RunState,
-    TrialPlan,
     conditions_of,
     difference,
     grid_of,
     left_of,
     make_plan,
-    replay,
     seconds_left,
     spoken,
 )

@@ -19,9 +19,8 @@ def status(ledger: Ledger = None, json: Json = False) -> int:
     """Show what is on the disk of what was to be saved, and what is missing (then with code 1)."""
     from ether.launch.recording_setup import left_behind
     from ether.ledger.reader import LedgerReader
-    from ether.reading.run_facts import runs_in
+    from ether.reading.run_facts import runs_in, status_now
     from ether.recording.completeness_rules import prove
-    from ether.system.process_owner import status_now
 
     folder = ledger_folder(ledger)
     with LedgerReader.open(folder) as reader:

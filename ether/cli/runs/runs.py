@@ -10,7 +10,7 @@ from ether.cli.options import Json
 from ether.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from ether.runs.trial_rules import RunState
+    from ether.protocol.run_record import RunState
 
 
 def runs(ledger: Ledger = None, json: Json = False) -> None:
@@ -36,7 +36,7 @@ def run_rows(ledger: str | None) -> list[dict[str, Any]]:
 
 
 def _row(state: RunState, now: float) -> dict[str, Any]:
-    from ether.system.process_owner import status_now
+    from ether.reading.run_facts import status_now
     from ether.wire.run_ids import is_simulated_run
 
     status = status_now(state)

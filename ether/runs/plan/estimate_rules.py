@@ -13,8 +13,9 @@ from statistics import median
 
 from ether.config.plan import PlannedData, RunPlan, size_bytes
 from ether.config.when import Period, duration_s, parse_when
+from ether.protocol.run_record import RunState
 from ether.runs.plan.call_rules import Place, PlanFault
-from ether.runs.trial_rules import RunState, spoken
+from ether.runs.trial_rules import spoken
 
 _PAGE, _USABLE, _MOST_LOCAL, _LEAST_LOCAL, _OVERFLOW = 4096, 4088, 4061, 489, 4092
 """The layout of an SQLite file, in bytes, since a ledger is one (https://www.sqlite.org/fileformat2.html, "B-tree

@@ -18,12 +18,12 @@ from ether.errors import ConfigError, LedgerError, NoLedger, SeveralLedgers
 from ether.ledger.places import data_folder, default_folder, find_ledger
 from ether.ledger.reader import LedgerReader, StoredRecord
 from ether.log import get_ether_logger
+from ether.protocol.run_record import RunState
 from ether.reading.run_facts import runs_in
 from ether.runs.plan.call_rules import PlanFault, nearest
 from ether.runs.plan.classes import PlannedLab, lines_of
 from ether.runs.plan.estimate_rules import Estimate, Past, PastTopic, disk_faults, estimate, past_trials, time_faults
 from ether.runs.plan.plan_rules import run_faults, trial_count
-from ether.runs.trial_rules import RunState
 
 logger = get_ether_logger("Ether")
 
