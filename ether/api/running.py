@@ -77,7 +77,7 @@ class Running(ABC):
         return wait_for(self._joined("ether.wait_for()"), topic, condition, timeout_s)
 
     def _ask_run(self, call: str, verb: str, why: str, timeout_s: float) -> str:
-        from ether.runs.run import ask_run
+        from ether.runs.run_control import ask_run
 
         client = self._joined(call)
         for program in self._programs(client, timeout_s):

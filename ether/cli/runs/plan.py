@@ -76,17 +76,17 @@ def dotted(place: tuple[str | int, ...]) -> str:
 
 
 def _row(run: PlannedRun) -> dict[str, object]:
-    from ether.runs.plan.estimate_rules import spoken_bytes
-    from ether.runs.trial_rules import spoken
+    from ether.runs.plan.estimate_rules import size_text
+    from ether.runs.trial_rules import duration_text
 
     found = run.estimate
-    size = "not known" if found.bytes is None else f"{spoken_bytes(found.bytes)}"
+    size = "not known" if found.bytes is None else f"{size_text(found.bytes)}"
     if found.unknown and found.bytes is not None:
         size += f" without {', '.join(found.unknown)}"
-    time = "not known" if found.seconds is None else spoken(found.seconds)
+    time = "not known" if found.seconds is None else duration_text(found.seconds)
     return {
         "run": run.name, "trials": found.trials, "time": time,
-        "from": found.based_on, "data": size, "free": spoken_bytes(run.free_bytes),
+        "from": found.based_on, "data": size, "free": size_text(run.free_bytes),
     }  # fmt: skip
 
 

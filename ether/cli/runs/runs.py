@@ -51,11 +51,11 @@ def _row(state: RunState, now: float) -> dict[str, Any]:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, object]:
-    from ether.runs.trial_rules import spoken
+    from ether.runs.trial_rules import duration_text
 
     took = row["duration_s"]
     return {
         **row, "status": f"{row['status']} (simulated)" if row["simulated"] else row["status"],
         "done": f"{row['trials_done']} of {row['trials']}", "repeated": ", ".join(map(str, row["repeated"])),
-        "begun": shown_time(row["begun"])[:19], "took": "" if took is None else spoken(took),
+        "begun": shown_time(row["begun"])[:19], "took": "" if took is None else duration_text(took),
     }  # fmt: skip

@@ -77,8 +77,8 @@ def absent(name: str, place: Place, instances: PlannedInstances) -> PlanFault | 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A method that the plan calls. `problem` says why it cannot be called; then the other fields are None. All are None
-    where the class could not be imported: nothing can be said about its methods."""
+    """A method that the plan calls. `problem` says why it cannot be called; then the other fields are None. All are
+    None where the class could not be imported: nothing can be said about its methods."""
 
     name: str
     spec: MethodSpec | None = None
@@ -121,7 +121,8 @@ def _not_callable(planned: PlannedInstance, method: str, place: Place) -> PlanFa
 
 
 def unbound(cls: type, spec: MethodSpec) -> Callable[..., Any]:
-    """A method bound to a placeholder instead of an instance: its signature lacks `self`. To be inspected, never called."""
+    """A method bound to a placeholder instead of an instance: its signature lacks `self`. To be inspected, never
+    called."""
     # `__get__` binds functions, static methods and class methods each in its own way, and does not check the object.
     stand_in = object()
     if spec.accessor is not None:
@@ -218,8 +219,8 @@ def own_call_faults(planned: PlannedInstance, calls: Iterable[PlannedCall], plac
     specs = {spec.name: spec for spec in planned.spec.methods}
     for number, call in enumerate(calls):
         here = (*place, number)
-        # Three cases: a method or property that the spec describes, a plain method of the class, or neither. A class with
-        # `__getattr__` may have the method nevertheless; then there is no signature to check, and no fault.
+        # Three cases: a method or property that the spec describes, a plain method of the class, or neither. A class
+        # with `__getattr__` may have the method nevertheless; then there is no signature to check, and no fault.
         spec = specs.get(call.method, MethodSpec(call.method, ()))
         if spec.accessor is None and not _has(planned.cls, call.method):
             known = [*specs, *(name for name in dir(planned.cls) if not name.startswith("_"))]

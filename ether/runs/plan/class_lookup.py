@@ -4,10 +4,10 @@
 `lab.cameras.subprocess.Popen` leads to a library, through a file that only says `import subprocess`. An agent decides
 whether a class may run by the files that it comes from, so it has to know them before any of their code has run.
 
-Promise: `places_of` returns the file of the class statement and every file on the way to it, or raises `SourceUnclear`;
-no module of the class path, and no package around it, is imported. The trap: a name that is bound in any other way than
-by a class statement or a `from … import …` (by an assignment, a function, a star import) is unclear. It is refused, never
-guessed.
+Promise: `places_of` returns the file of the class statement and every file on the way to it, or raises
+`SourceUnclear`; no module of the class path, and no package around it, is imported. The trap: a name that is bound in
+any other way than by a class statement or a `from … import …` (by an assignment, a function, a star import) is
+unclear. It is refused, never guessed.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ def _places_in(spec: ModuleSpec, around: list[str] | None, more_places: Sequence
         return None
     if spec.origin is not None:
         return list(spec.submodule_search_locations)
-    # A namespace package, without __init__.py. To iterate over its search locations would make Python look up the parent
-    # package in `sys.modules`, where it is not, because nothing was imported. So the folders are found here.
+    # A namespace package, without __init__.py. To iterate over its search locations would make Python look up the
+    # parent package in `sys.modules`, where it is not, because nothing was imported. So the folders are found here.
     tail = spec.name.rpartition(".")[2]
     folders = [os.path.join(place, tail) for place in around or [*sys.path, *more_places]]
     return [folder for folder in folders if os.path.isdir(folder)]
@@ -137,8 +137,8 @@ def _statements(module: _Module) -> list[ast.stmt]:
 
 
 def _bindings(statements: Sequence[ast.stmt], name: str) -> Iterator[ast.ClassDef | str | ast.stmt]:
-    """Every statement at the top level of a file that binds the name. Yields a class statement as itself, a `from` import
-    as its source (`.basler:Basler`, with the leading dots), any other binding as the statement that makes it.
+    """Every statement at the top level of a file that binds the name. Yields a class statement as itself, a `from`
+    import as its source (`.basler:Basler`, with the leading dots), any other binding as the statement that makes it.
 
     All bindings are yielded, not the last one alone: which of them takes effect is decided when the file runs."""
     for statement in statements:

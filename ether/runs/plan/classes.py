@@ -1,7 +1,8 @@
 """The instances of a configuration for `ether plan`: their classes are imported and described, never instantiated.
 
 Promises: no object is made, so no port is opened and nothing moves; each class that cannot be imported is one fault.
-The trap: importing a module runs its top level. What a module does there happens in `ether plan`, too, as in `ether run`.
+The trap: importing a module runs its top level. What a module does there happens in `ether plan`, too, as in `ether
+run`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _CARE = ("on_connect", "on_stop", "safe_state")
 
 @dataclass(slots=True)
 class PlannedLab:
-    """The instances of a configuration, their faults, and notes on what cannot be checked from this machine (`unseen`)."""
+    """The instances of a configuration, their faults, and notes on what cannot be checked from this machine
+    (`unseen`)."""
 
     config: EtherConfig
     instances: dict[str, PlannedInstance] = field(default_factory=dict)
@@ -95,8 +97,8 @@ class PlannedLab:
     ) -> Iterator[PlanFault]:
         """Faults of the calls that the instance makes by itself: `on_connect`, `on_stop`, `safe_state`.
 
-        `ClassSpec` has merged those of the instance and of the registry; the fault's position is the one of the two that
-        wrote it."""
+        `ClassSpec` has merged those of the instance and of the registry; the fault's position is the one of the two
+        that wrote it."""
         care, safe = spec.care, spec.care.safe_state
         where = {part: self._written(part, planned, instance) for part in _CARE}
         yield from own_call_faults(planned, care.on_connect, where["on_connect"])

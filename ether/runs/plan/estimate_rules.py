@@ -15,7 +15,7 @@ from ether.config.plan import PlannedData, RunPlan, size_bytes
 from ether.config.when import Period, duration_s, parse_when
 from ether.protocol.run_record import RunState
 from ether.runs.plan.call_rules import Place, PlanFault
-from ether.runs.trial_rules import spoken
+from ether.runs.trial_rules import duration_text
 
 _PAGE, _USABLE, _MOST_LOCAL, _LEAST_LOCAL, _OVERFLOW = 4096, 4088, 4061, 489, 4092
 """The layout of an SQLite file, in bytes, since a ledger is one (https://www.sqlite.org/fileformat2.html, "B-tree
@@ -57,8 +57,8 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The estimate of a run; None where a figure is not known. `based_on` names the source of `seconds`; `unknown` are the
-    topics whose size or rate is not known, and `bytes` is without them."""
+    """The estimate of a run; None where a figure is not known. `based_on` names the source of `seconds`; `unknown` are
+    the topics whose size or rate is not known, and `bytes` is without them."""
 
     trials: int
     seconds: float | None
@@ -100,8 +100,9 @@ def _topic_bytes(said: PlannedData, topic: str, trials: int, seconds: float | No
 def kept_bytes(size: float) -> float:
     """The bytes of disk that a payload of `size` bytes takes in a ledger.
 
-    Small rows share a page, whose remainder stays empty: a row takes a page's share. A row above `_MOST_LOCAL` spills into
-    overflow pages; by SQLite's rule the part that stays is chosen so that the last overflow page is full where possible.
+    Small rows share a page, whose remainder stays empty: a row takes a page's share. A row above `_MOST_LOCAL` spills
+    into overflow pages; by SQLite's rule the part that stays is chosen so that the last overflow page is full where
+    possible.
     """
     if size > _FILE_BYTES:
         return math.ceil(size / _PAGE) * _PAGE + _ROW_BYTES + _INDEX_BYTES
@@ -140,11 +141,11 @@ def disk_faults(place: Place, found: Estimate, free_bytes: float, folder: str) -
     """The fault of a run that records more data than the disk has room for; a GB is to stay free."""
     if found.bytes is None or found.bytes <= max(0.0, free_bytes - _KEEP_FREE_BYTES):
         return []
-    room = f"the disk of {folder} has {spoken_bytes(free_bytes)} free, of which 1 GB should stay free"
-    return [PlanFault((*place, "data"), f"{spoken_bytes(found.bytes)} of data", room)]
+    room = f"the disk of {folder} has {size_text(free_bytes)} free, of which 1 GB should stay free"
+    return [PlanFault((*place, "data"), f"{size_text(found.bytes)} of data", room)]
 
 
-def spoken_bytes(size: float) -> str:
+def size_text(size: float) -> str:
     """A size as text: `850 B`, `1.2 GB`."""
     for limit, unit, divisor in ((1e3, "B", 1.0), (1e6, "kB", 1e3), (1e9, "MB", 1e6), (1e12, "GB", 1e9)):
         if size < limit:
@@ -153,4 +154,4 @@ def spoken_bytes(size: float) -> str:
 
 
 def _precise(seconds: float) -> str:
-    return spoken(seconds) if seconds >= 10 else f"{seconds:.2g} s"
+    return duration_text(seconds) if seconds >= 10 else f"{seconds:.2g} s"

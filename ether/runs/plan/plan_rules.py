@@ -87,8 +87,8 @@ def trial_count(plan: RunPlan) -> int:
 def _sample_conditions(plan: RunPlan, place: Place) -> list[Condition]:
     """As few conditions as contain every value. Raises `ValueError`.
 
-    A method accepts or refuses each argument by itself, so a grid of 100 by 100 values needs 199 checks, not 10,000: the
-    first combination, and then each further value of each parameter with the first values of the others."""
+    A method accepts or refuses each argument by itself, so a grid of 100 by 100 values needs 199 checks, not 10,000:
+    the first combination, and then each further value of each parameter with the first values of the others."""
     if not isinstance(plan.conditions, Mapping) or plan.by != GRID or not all(plan.conditions.values()):
         return conditions_at(plan, place)[:1] if plan.conditions is None else conditions_at(plan, place)
     first = dict.fromkeys(plan.conditions, 0)
@@ -104,7 +104,8 @@ def _of_parameters(parameters: Mapping[str, list[Any]], row: Mapping[str, int], 
 def run_faults(
     plan: RunPlan, place: Place, instances: PlannedInstances, recorded: Iterable[str] | None
 ) -> list[PlanFault]:
-    """All faults of one planned run, each once. `recorded` are the topic filters that the session records, None for all."""
+    """All faults of one planned run, each once. `recorded` are the topic filters that the session records, None for
+    all."""
     try:
         conditions = _sample_conditions(plan, place)
     except ValueError as error:

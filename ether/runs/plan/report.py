@@ -83,7 +83,8 @@ def plan_report(
         faults += time_faults(plan, place, run.estimate, run.past)
         faults += disk_faults(place, run.estimate, run.free_bytes, str(folder))
         runs.append(run)
-    # A class that cannot be imported may publish any topic and mark any sync topic, so `run_faults` reports none missing.
+    # A class that cannot be imported may publish any topic and mark any sync topic, so `run_faults` reports none
+    # missing.
     if plans and (blind := [name for name, planned in lab.instances.items() if planned.spec is None]):
         lab.unseen.append(f"whether topics come, and sync topics are marked: {', '.join(blind)} may do it")
     lines = lines_of(faults, config)
