@@ -208,13 +208,6 @@ def changed_environment() -> dict[str, str | None]:
     return {name: os.environ.get(name) for name in launch_environment()}
 
 
-def running_script() -> str | None:
-    """The file that this program runs, if it runs one."""
-    main = sys.modules.get("__main__")
-    file = getattr(main, "__file__", None)
-    return os.path.abspath(file) if file and os.path.exists(file) else None
-
-
 def import_path() -> list[str]:
     """The import path as a child in the same working directory must have it."""
     return [os.path.abspath(place) if place == "" else place for place in sys.path]

@@ -11,9 +11,10 @@ from ether.config import EtherConfig, EtherInstanceConfig
 from ether.connection.assembly import Registry
 from ether.errors import EncodeError
 from ether.instance.registry import RegistryOptions, registry_marks, registry_options
-from ether.launch.child import changed_environment, import_path, running_script
+from ether.launch.child import changed_environment, import_path
 from ether.launch.recording_setup import RecordingSetup
 from ether.launch.simulated_lab import Simulation
+from ether.system.processes import running_script
 from ether.transport.endpoint import Endpoint
 from ether.wire.codec import decode, encode
 

@@ -28,6 +28,13 @@ def this_place() -> ProcessPlace:
     )
 
 
+def running_script() -> str | None:
+    """The absolute path of the script that this program runs; None in an interactive interpreter."""
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    return os.path.abspath(file) if file and os.path.exists(file) else None
+
+
 def birth_of(pid: int) -> str | None:
     """When the process began, as the system counts it; None where the system does not tell."""
     fields = _stat_fields(pid)
