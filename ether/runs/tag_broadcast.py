@@ -46,13 +46,13 @@ class TagBroadcast:
         which names each instance that has not taken it on within `timeout_s` seconds, and why."""
         deadline = Deadline(timeout_s)
         own = self._record_writer.tagging.take(tag)
-        asked: dict[str, str] = dict.fromkeys(self._ready(), "it did not answer")
-        while asked:
-            asked = self._ask(tag, asked, deadline)
-            if asked and deadline.passed:
-                raise TrialNotReady(what, "begin or end", asked)
+        pending: dict[str, str] = dict.fromkeys(self._ready(), "it did not answer")
+        while pending:
+            pending = self._ask(tag, pending, deadline)
+            if pending and deadline.passed:
+                raise TrialNotReady(what, "begin or end", pending)
             # An instance that is no longer ready is not awaited here: `Trials` notices it (`left_out`) and awaits it.
-            asked = {name: why for name, why in asked.items() if name in self._ready()}
+            pending = {name: why for name, why in pending.items() if name in self._ready()}
         if left := self._record_writer.settle(own, deadline):
             raise TrialNotReady(what, "begin or end", {self._link.source: f"{left} of its entries are not on disk"})
         self._announce(tag)

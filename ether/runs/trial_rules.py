@@ -55,8 +55,8 @@ def grid_of(parameters: Mapping[str, Iterable[Any]], how: str) -> list[dict[str,
     elif how == ZIP:
         lengths = {name: len(each) for name, each in values.items()}
         if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-            raise ValueError(f"a scan by {ZIP!r} needs as many values of each parameter: {told}")
+            counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            raise ValueError(f"a scan by {ZIP!r} needs as many values of each parameter: {counts}")
         rows = zip(*values.values(), strict=True)
     else:
         raise ValueError(f"a scan goes by {GRID!r} or {ZIP!r}, not by {how!r}")

@@ -8,7 +8,7 @@ Promise: within 5 s of a program's death nothing of it is left, as long as one p
 
 The traps: a short cut of the network looks like a death. So an announcement has to look stale twice before it is
 cleared, and an instance whose announcement was cleared by mistake announces itself again as soon as it is back. And a
-broker that was restarted has forgotten the dead without telling anybody. So after each reconnect the presence table is
+broker that was restarted has forgotten the dead without notice. So after each reconnect the presence table is
 compared with the announcements that the broker holds.
 """
 
@@ -173,12 +173,12 @@ class Reaper:
             inbound.done()
 
         # A new subscription makes the broker send all retained messages again; the echo of `catch_up` comes after them.
-        everybody = session.topics.state("+")
-        session.link.listen(everybody, receive, timeout_s=_ASK_TIMEOUT_S)
+        all_states = session.topics.state("+")
+        session.link.listen(all_states, receive, timeout_s=_ASK_TIMEOUT_S)
         try:
             session.catch_up(_ASK_TIMEOUT_S)
         finally:
-            session.link.unlisten(everybody, receive)
+            session.link.unlisten(all_states, receive)
         return frozenset(held)
 
 

@@ -81,7 +81,7 @@ class Session(Members):
             return True
 
     def close_in(self, here: dict[str, HostedInstance]) -> None:
-        """There is nobody but these, in this process: nothing is asked of the broker (in a lab)."""
+        """Make `here`, instances of this process, the only members, so that no call needs the broker. For `Lab`."""
         self._opened = True
         self.calls = CallClient(
             self.link, self.topics, self._reply_topic, lambda: [i.announcement() for i in here.values()]

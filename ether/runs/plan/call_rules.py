@@ -193,7 +193,7 @@ def unit_faults(target: Target, unit: str | Mapping[str, str] | None, place: Pla
         return
     names, _ = parameters_of(target.function)
     units = unit if isinstance(unit, Mapping) else dict.fromkeys(names[:1], unit)
-    for name, said in units.items():
+    for name, given in units.items():
         here = (*place, name) if isinstance(unit, Mapping) else place
         known = target.spec.limits.get(name)
         if name not in names:
@@ -201,11 +201,11 @@ def unit_faults(target: Target, unit: str | Mapping[str, str] | None, place: Pla
                 here, f"the argument {name!r}", f"{target.name} takes: {listed(names)}", nearest(name, names)
             )
         elif known is None or not known.unit:
-            yield PlanFault(here, f"the unit {said}", f"{target.name} does not say in which unit {name} is: say"
+            yield PlanFault(here, f"the unit {given}", f"{target.name} does not say in which unit {name} is: say"
                         " it in the registry (arguments: …, unit: …), or leave it out here")  # fmt: skip
-        elif known.unit != said:
+        elif known.unit != given:
             yield PlanFault(
-                here, f"the unit {said}", f"{target.name} takes {name} in {known.unit}, and nothing is converted"
+                here, f"the unit {given}", f"{target.name} takes {name} in {known.unit}, and nothing is converted"
             )
 
 

@@ -77,7 +77,7 @@ def estimate(plan: RunPlan, trials: int, past: Past) -> Estimate:
     """The estimate for a whole run of `trials` trials."""
     each, based_on = _trial_s(plan, past)
     seconds = None if each is None else each * trials
-    sizes = {topic: _topic_bytes(said, topic, trials, seconds, past) for topic, said in plan.data.items()}
+    sizes = {topic: _topic_bytes(expected, topic, trials, seconds, past) for topic, expected in plan.data.items()}
     unknown = tuple(topic for topic, size in sizes.items() if size is None)
     known = [size for size in sizes.values() if size is not None]
     return Estimate(trials, seconds, based_on, sum(known) if known or not unknown else None, unknown)
@@ -90,10 +90,10 @@ def _trial_s(plan: RunPlan, past: Past) -> tuple[float | None, str]:
     return (duration_s(plan.each), "as stated") if plan.each is not None else (None, "no past trials, nothing stated")
 
 
-def _topic_bytes(said: PlannedData, topic: str, trials: int, seconds: float | None, past: Past) -> float | None:
+def _topic_bytes(expected: PlannedData, topic: str, trials: int, seconds: float | None, past: Past) -> float | None:
     before = (past.topics or {}).get(topic)
-    size = size_bytes(said.size) if said.size is not None else before.size if before else None
-    count = _count(said, trials, seconds, before)
+    size = size_bytes(expected.size) if expected.size is not None else before.size if before else None
+    count = _count(expected, trials, seconds, before)
     return None if size is None or count is None else count * kept_bytes(size)
 
 
@@ -115,12 +115,12 @@ def kept_bytes(size: float) -> float:
     return overflow * _PAGE + _PAGE / (_USABLE // row) + _INDEX_BYTES
 
 
-def _count(said: PlannedData, trials: int, seconds: float | None, before: PastTopic | None) -> float | None:
+def _count(expected: PlannedData, trials: int, seconds: float | None, before: PastTopic | None) -> float | None:
     """The number of messages on a topic: as planned for each trial, by the planned period, or as in past trials."""
-    if said.per_trial is not None:
-        return said.per_trial * trials
-    if said.every is not None:
-        when = parse_when(said.every)
+    if expected.per_trial is not None:
+        return expected.per_trial * trials
+    if expected.every is not None:
+        when = parse_when(expected.every)
         return None if seconds is None or not isinstance(when, Period) else seconds / when.seconds
     return before.count / before.trials * trials if before and before.trials else None
 

@@ -191,10 +191,10 @@ def _all_known(instances: PlannedInstances) -> bool:
 
 def _sync_faults(plan: RunPlan, place: Place, instances: PlannedInstances) -> Iterator[PlanFault]:
     known = _marked(instances, MarkKind.SYNC)
-    asked = [((*place, "syncs", number), topic) for number, topic in enumerate(plan.syncs)]
+    named = [((*place, "syncs", number), topic) for number, topic in enumerate(plan.syncs)]
     if plan.prepare not in (None, PREPARE):
-        asked.append(((*place, "prepare"), str(plan.prepare)))
-    for here, topic in asked:
+        named.append(((*place, "prepare"), str(plan.prepare)))
+    for here, topic in named:
         if topic not in known and _all_known(instances):
             valid = f"marked with ether_sync are: {listed(known)}"
             yield PlanFault(here, f"the sync topic {topic!r}, which nobody marks", valid, nearest(topic, known))
@@ -245,21 +245,21 @@ def _spelling_faults(
         for key in condition.values:
             meant = nearest(key, names) if key not in names else None
             if meant is not None:
-                told = f"the instances that prepare the trial take: {listed(sorted(names))}"
-                yield PlanFault(condition.place_of(key), f"the parameter {key!r}, which nobody takes", told, meant)
+                valid = f"the instances that prepare the trial take: {listed(sorted(names))}"
+                yield PlanFault(condition.place_of(key), f"the parameter {key!r}, which nobody takes", valid, meant)
 
 
 # -- topics
 
 
 def _topic_faults(plan: RunPlan, place: Place, instances: PlannedInstances) -> Iterator[PlanFault]:
-    asked = [
+    named = [
         *(((*place, "suspend_while", topic), topic) for topic in plan.suspend_while),
         *(((*place, "waits_for", number), topic) for number, topic in enumerate(plan.waits_for)),
         *(((*place, "data", topic), topic) for topic in plan.data),
     ]
     known = _marked(instances, MarkKind.PUB)
-    for here, topic in asked:
+    for here, topic in named:
         if not _is_published(topic, known, plan.outside) and _all_known(instances):
             valid = (
                 f"published are: {listed(known)}; what comes from a program, or from a device that is no instance, is"

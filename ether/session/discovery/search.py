@@ -158,7 +158,7 @@ def find(
     session whose broker refuses this program `WrongLabKey`."""
     target = SearchTarget.of(session, broker, environment, mdns_timeout_s)
     refused: dict[str, NotAuthorized] = {}
-    for look in plan(target):
+    for look in search_order(target):
         step = look(target)
         report(f"discovery, {step}")
         refused.update(step.refused)
@@ -183,7 +183,7 @@ def explore(
     return [_guarded(name, look, target) for name, look in _PLACES.items()]
 
 
-def plan(target: SearchTarget) -> Sequence[Look]:
+def search_order(target: SearchTarget) -> Sequence[Look]:
     """The places to search, in order."""
     return [look_at_named] if target.broker is not None else [look_here, look_around, look_back]
 
@@ -241,7 +241,7 @@ def look_around(target: SearchTarget) -> SearchStep:
     except mdns.MdnsUnavailable as error:
         return SearchStep(NETWORK, detail=str(error))
     key, problem = _key_or_problem(target.environment)
-    attempts = [attempt for said in announced for attempt in _attempts_for(said, key)]
+    attempts = [attempt for each in announced for attempt in _attempts_for(each, key)]
     step = _ask_all(NETWORK, attempts, target)
     parts = (f"{len(announced)} announced", problem, step.detail)
     return SearchStep(NETWORK, step.found, "; ".join(part for part in parts if part), step.refused)
@@ -298,16 +298,19 @@ class SearchAttempt:
     key_source: str | None = None
 
 
-def _attempts_for(said: mdns.Announced, key: LabKey | None) -> list[SearchAttempt]:
+def _attempts_for(announced: mdns.Announced, key: LabKey | None) -> list[SearchAttempt]:
     """The brokers to ask for one announcement: one for each address, since not every address of a machine can be
     reached from here. Credentials go only to a broker that asks for the user name of lab keys."""
-    urls = [Endpoint("tcp", address, said.port).address for address in said.addresses]
-    if said.user != USERNAME or key is None:
-        return [SearchAttempt(url, said.host, frozenset({said.session})) for url in urls]
+    urls = [Endpoint("tcp", address, announced.port).address for address in announced.addresses]
+    if announced.user != USERNAME or key is None:
+        return [SearchAttempt(url, announced.host, frozenset({announced.session})) for url in urls]
     credentials = key.credentials()
     return [
         SearchAttempt(
-            url_with(url, credentials.username, credentials.password), said.host, frozenset({said.session}), key.source
+            url_with(url, credentials.username, credentials.password),
+            announced.host,
+            frozenset({announced.session}),
+            key.source,
         )
         for url in urls
     ]
