@@ -20,7 +20,8 @@ GRID, ZIP = "grid", "zip"
 
 
 def make_plan(first: int, conditions: Sequence[Any], order: str, seed: int | None) -> TrialPlan:
-    """A plan; the same seed makes the same order. Raises `ValueError`."""
+    """Number the conditions from `first` on, and put the numbers into an order: "given", or "random" by the seed.
+    Raises `ValueError` for another order."""
     numbers = list(range(first, first + len(conditions)))
     if order == RANDOM:
         random.Random(seed).shuffle(numbers)
@@ -32,7 +33,8 @@ def make_plan(first: int, conditions: Sequence[Any], order: str, seed: int | Non
 
 
 def conditions_of(trials: int | Iterable[Any]) -> list[Any]:
-    """The conditions of `n` trials, which are None, or those of a list. Raises `ValueError`, `TypeError`."""
+    """The conditions of all trials: as many None as a number says, or the items of a list. Raises `ValueError` for a
+    negative number, `TypeError` for text, a dict or a bool."""
     if isinstance(trials, (bool, str, bytes, Mapping)):
         raise TypeError(f"trials are a number or a list of conditions, not {trials!r:.60}")
     if isinstance(trials, int):
@@ -43,16 +45,18 @@ def conditions_of(trials: int | Iterable[Any]) -> list[Any]:
 
 
 def grid_of(parameters: Mapping[str, Iterable[Any]], how: str) -> list[dict[str, Any]]:
-    """The conditions of a scan over several parameters: every combination (`grid`, the last one changes fastest), or
-    the first of each, the second of each … (`zip`). Raises `ValueError`."""
+    """The conditions of a scan over several parameters, each a dict with one value of every parameter.
+
+    By `grid`: every combination; the last parameter changes fastest. By `zip`: the first value of each parameter, then
+    the second, and so on. Raises `ValueError` for another way, and by `zip` for lists of different lengths."""
     values = {name: list(each) for name, each in parameters.items()}
     if how == GRID:
         rows: Iterable[tuple[Any, ...]] = product(*values.values())
     elif how == ZIP:
         lengths = {name: len(each) for name, each in values.items()}
         if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-            raise ValueError(f"a scan by {ZIP!r} needs as many values of each parameter: {told}")
+            counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            raise ValueError(f"a scan by {ZIP!r} needs as many values of each parameter: {counts}")
         rows = zip(*values.values(), strict=True)
     else:
         raise ValueError(f"a scan goes by {GRID!r} or {ZIP!r}, not by {how!r}")
@@ -60,7 +64,7 @@ def grid_of(parameters: Mapping[str, Iterable[Any]], how: str) -> list[dict[str,
 
 
 def left_of(plan: TrialPlan, trials: Mapping[int, Attempts]) -> Iterator[tuple[int, int]]:
-    """The trials of a plan that are not done, in its order: their numbers, and which attempt is next."""
+    """The trials of a plan that are not done, in its order: the number of each, and its next attempt."""
     for number in plan.order:
         attempts = trials.get(number, Attempts())
         if attempts.counts is None:
@@ -68,7 +72,7 @@ def left_of(plan: TrialPlan, trials: Mapping[int, Attempts]) -> Iterator[tuple[i
 
 
 def difference(recorded: Sequence[Any], given: Sequence[Any]) -> str:
-    """Where conditions differ from those of the run that is to go on; "" where they do not."""
+    """How the given conditions differ from the recorded ones of a run that is resumed; "" where they are equal."""
     if len(recorded) != len(given):
         return f"it has {len(recorded)} trials, and {len(given)} were given"
     for place, (before, now) in enumerate(zip(recorded, given, strict=True), 1):
@@ -77,14 +81,17 @@ def difference(recorded: Sequence[Any], given: Sequence[Any]) -> str:
     return ""
 
 
-def seconds_left(took: Iterable[float | None], still: int) -> float | None:
-    """How long the trials that are left will take, by the mean of those that were done; None before there is one."""
+def seconds_left(took: Iterable[float | None], left: int) -> float | None:
+    """The estimated duration of the `left` remaining trials, from the mean duration of those that are done, in seconds;
+    None before one is done."""
     known = [seconds for seconds in took if seconds is not None]
-    return sum(known) / len(known) * still if known and still else (0.0 if not still else None)
+    if not left:
+        return 0.0
+    return sum(known) / len(known) * left if known else None
 
 
-def spoken(seconds: float) -> str:
-    """A duration for people: `4 s`, `1 min 20 s`, `2 h 5 min`."""
+def duration_text(seconds: float) -> str:
+    """A duration as text: `4 s`, `1 min 20 s`, `2 h 5 min`."""
     whole = round(seconds)
     minutes, rest = divmod(whole, 60)
     hours, minutes_rest = divmod(minutes, 60)

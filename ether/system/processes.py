@@ -47,7 +47,7 @@ def prepare() -> None:
 
 
 def running_script() -> str | None:
-    """The path of the file that this process runs as its main program; None where it runs none."""
+    """The absolute path of the script that this program runs; None in an interactive interpreter."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
     return os.path.abspath(file) if file and os.path.exists(file) else None

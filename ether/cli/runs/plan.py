@@ -15,35 +15,29 @@ from ether.cli.options import Json
 from ether.cli.output import print_json, print_line, print_table, remark
 from ether.config import load_config
 from ether.errors import ConfigError
-from ether.runs.plan.estimate_rules import spoken_bytes
+from ether.runs.plan.estimate_rules import size_text
 from ether.runs.plan.report import PlanFinding, PlannedRun, PlanReport, plan_report
-from ether.runs.trial_rules import spoken
 
 RunName = Annotated[str | None, typer.Option("--run", metavar="NAME", help="Of this run alone.")]
 PastLedger = Annotated[
     str | None,
     typer.Option("--ledger", metavar="LEDGER", help="The session or folder whose past runs tell how long it takes."),
 ]
-Programs = Annotated[
-    list[str] | None,
-    typer.Option("--program", "-p", metavar="FILE", help="A program to read, not to run, too; may be repeated."),
-]
 
 
 def plan(
     file: ConfigFile = None,
-    program: Programs = None,
     run: RunName = None,
     ledger: PastLedger = None,
     sim: Annotated[bool, typer.Option("--sim", help="As it will run with --sim: no ports are needed.")] = False,
     json: Json = False,
 ) -> int:
-    """Check instances, planned runs and programs against the classes, the clock and the disk. Classes are imported;
+    """Check instances and planned runs against the classes, the clock and the disk. Classes are imported;
     nothing is built, started or moved. Ends with 1 where something is wrong."""
     path = chosen_file(file, Path.cwd())
     config = load_config(path)
     make_importable(path)
-    report = plan_report(config, run, ledger, os.environ, program or (), simulated=sim)
+    report = plan_report(config, run, ledger, os.environ, simulated=sim)
     if json:
         print_json(_to_json(path, report))
     else:
@@ -69,7 +63,7 @@ def _show(path: str, report: PlanReport) -> None:
 def _sentence(path: str, finding: PlanFinding) -> str:
     fault = finding.fault
     text = fault.text.replace("\n", " ")
-    return str(ConfigError(text, file=finding.file or path, line=finding.line, path=dotted(fault.place)))
+    return str(ConfigError(text, file=path, line=finding.line, path=dotted(fault.place)))
 
 
 def dotted(place: tuple[str | int, ...]) -> str:
@@ -79,20 +73,20 @@ def dotted(place: tuple[str | int, ...]) -> str:
 
 def _row(run: PlannedRun) -> dict[str, object]:
     found = run.estimate
-    size = "not known" if found.bytes is None else f"{spoken_bytes(found.bytes)}"
+    size = "not known" if found.bytes is None else f"{size_text(found.bytes)}"
     if found.unknown and found.bytes is not None:
         size += f" without {', '.join(found.unknown)}"
-    time = "not known" if found.seconds is None else spoken(found.seconds)
+    time = "not known" if found.seconds is None else duration_text(found.seconds)
     return {
         "run": run.name, "trials": found.trials, "time": time,
-        "from": found.based_on, "data": size, "free": spoken_bytes(run.free_bytes),
+        "from": found.based_on, "data": size, "free": size_text(run.free_bytes),
     }  # fmt: skip
 
 
 def _to_json(path: str, report: PlanReport) -> dict[str, Any]:
     faults = [
         {
-            "file": finding.file or path, "line": finding.line, "path": dotted(finding.fault.place),
+            "file": path, "line": finding.line, "path": dotted(finding.fault.place),
             "found": finding.fault.found, "valid": finding.fault.valid, "nearest": finding.fault.nearest,
             "text": _sentence(path, finding),
         }

@@ -11,7 +11,7 @@ from ether.cli.output import print_json, print_table
 from ether.ledger.reader import LedgerReader
 from ether.protocol.run_record import RunState
 from ether.reading.run_facts import runs_in, status_now
-from ether.runs.trial_rules import spoken
+from ether.runs.trial_rules import duration_text
 from ether.wire.run_ids import is_simulated_run
 
 
@@ -51,5 +51,5 @@ def _shown(row: dict[str, Any]) -> dict[str, object]:
     return {
         **row, "status": f"{row['status']} (simulated)" if row["simulated"] else row["status"],
         "done": f"{row['trials_done']} of {row['trials']}", "repeated": ", ".join(map(str, row["repeated"])),
-        "begun": shown_time(row["begun"])[:19], "took": "" if took is None else spoken(took),
+        "begun": shown_time(row["begun"])[:19], "took": "" if took is None else duration_text(took),
     }  # fmt: skip
