@@ -17,6 +17,7 @@ from ether.config import load_config
 from ether.errors import ConfigError
 from ether.runs.plan.estimate_rules import size_text
 from ether.runs.plan.report import PlanFinding, PlannedRun, PlanReport, plan_report
+from ether.runs.trial_rules import duration_text
 
 RunName = Annotated[str | None, typer.Option("--run", metavar="NAME", help="Of this run alone.")]
 PastLedger = Annotated[
