@@ -447,7 +447,7 @@ class CallClient:
         able = [a for a in ready if kind in _kinds(a, method)]
         if not able:
             raise NoResponder(call, _why_not(ready[0], method, kind), _nearest(method, _methods(ready[0], kind)))
-        # An instance that another program has leased is chosen only where no other is left: its refusal names the holder.
+        # An instance leased by another program is chosen only where no other is left: its refusal names the holder.
         own_mark = mark_of(self._reply_topic)
         free = [a for a in able if not isinstance(lease := a.about.get("lease"), dict) or lease.get("of") == own_mark]
         return [a.name for a in free or able]
