@@ -24,7 +24,7 @@ from ether.calls.host import LocalCallee
 from ether.calls.lease_server import LEASE, mark_of
 from ether.calls.server import CANCEL, STATUS, CallJob, CallRequest
 from ether.connection import causes as context
-from ether.connection.link import Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.connection.worker import Worker, next_job
 from ether.errors import EtherError, InstanceLost, NoResponder, RequestTimeout
 from ether.protocol.answers import LATER, LOG, PROGRESS, ErrorReport
@@ -284,12 +284,14 @@ class CallClient:
             receipt = self._link.publish(
                 topic,
                 params,
-                reply_to=self._reply_topic,
-                correlation=pending.correlation,
-                expiry_s=timeout_s if expires else None,
                 parents=context.parents(),
-                trace=cause.trace,
-                schema=schema,
+                extra=ExtraHeaders(
+                    schema=schema,
+                    reply_to=self._reply_topic,
+                    correlation=pending.correlation,
+                    expiry_s=timeout_s if expires else None,
+                    trace=cause.trace,
+                ),
                 timeout_s=timeout_s,
             )
         except BaseException:
@@ -447,7 +449,8 @@ class CallClient:
         able = [a for a in ready if kind in _kinds(a, method)]
         if not able:
             raise NoResponder(call, _why_not(ready[0], method, kind), _nearest(method, _methods(ready[0], kind)))
-        # An instance leased by another program is chosen only where no other is left: its refusal names the holder.
+        # An instance that another program has leased is chosen only where no other is left: its refusal names the
+        # holder.
         own_mark = mark_of(self._reply_topic)
         free = [a for a in able if not isinstance(lease := a.about.get("lease"), dict) or lease.get("of") == own_mark]
         return [a.name for a in free or able]

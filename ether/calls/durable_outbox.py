@@ -17,16 +17,8 @@ from pathlib import Path
 
 from ether.calls.durable_records import SavedCall
 from ether.errors import StoreFailed
-from ether.ledger.sqlite import (
-    Connection,
-    SqliteError,
-    is_locked,
-    open_database,
-    sync_file,
-    sync_folder,
-    told,
-    transaction,
-)
+from ether.ledger.durable import sync_file, sync_folder
+from ether.ledger.sqlite import Connection, SqliteError, is_locked, open_database, told, transaction
 from ether.wire.codec import Body
 
 MAX_CALLS = 100_000

@@ -39,6 +39,7 @@ from ether.log import get_ether_logger
 from ether.protocol.answers import SAVE_LATER
 from ether.protocol.presence import LIVES, TAKES_PART, Announcement, State
 from ether.spec.marks import MarkKind
+from ether.system.backoff import Backoff
 from ether.wire.codec import Body, decode
 
 if TYPE_CHECKING:
@@ -95,18 +96,18 @@ class DurableCall:
         self.context = contextvars.copy_context()
         self.lost = False
         self.sends = 0
-        self._tries = 0
+        self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self.due = 0.0
         self.put_off()
 
     def put_off(self) -> None:
         """Try again after a pause, which doubles with every try."""
-        self.due = time.monotonic() + min(_FIRST_PAUSE_S * 2 ** min(self._tries, 10), _LONGEST_PAUSE_S)
-        self._tries += 1
+        self.due = time.monotonic() + self._backoff.next_s()
 
     def hurry(self) -> None:
         """Try at once, because something has changed."""
-        self._tries, self.due = 0, 0.0
+        self._backoff.reset()
+        self.due = 0.0
 
     def unbind(self) -> None:
         """No instance has received the call: any instance of its class may take it."""

@@ -24,7 +24,7 @@ from ether.calls.host import CallHost
 from ether.calls.lease_server import LEASE
 from ether.connection.causes import CallContext
 from ether.connection.failure_text import text_of, user_traceback
-from ether.connection.link import Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.errors import (
     ArgumentProblem,
     Cancelled,
@@ -275,9 +275,8 @@ class CallServer:
         self._link.publish(
             headers.reply_to,
             value if error is None else error.to_value(),
-            correlation=headers.correlation,
             parents=(headers.id,) if headers.id else (),
-            error=error.class_name if error else None,
+            extra=ExtraHeaders(correlation=headers.correlation, error=error.class_name if error else None),
             timeout_s=timeout_s,
         )
 
@@ -287,7 +286,7 @@ class CallServer:
             return None
 
         def tell(schema: str, value: object) -> None:
-            self._link.publish(reply_to, value, correlation=headers.correlation, schema=schema)
+            self._link.publish(reply_to, value, extra=ExtraHeaders(schema=schema, correlation=headers.correlation))
 
         return tell
 

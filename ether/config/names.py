@@ -17,6 +17,14 @@ NAME_RULE = (
 PREPARE = "prepare_trial"
 """The sync topic that prepares trials, unless another one is named."""
 
+RECORDER_CLASS_PATH = "ether.recorder.Recorder"
+"""The public class path of the recorder."""
+
+_FORMER_CLASS_PATHS = {
+    "ether.process.recorder.Recorder": RECORDER_CLASS_PATH,
+    "ether.recording.recorder.Recorder": RECORDER_CLASS_PATH,
+}
+
 CLASS_PATH_RULE = "a class path is written package.module.Class (names joined by dots, at least one dot)."
 
 
@@ -47,6 +55,11 @@ def class_path_of(source: object) -> str:
         nearest = dotted if is_class_path(dotted) else None
         raise ConfigError(f"found {source!r:.100}; {CLASS_PATH_RULE}", nearest=nearest)
     return source
+
+
+def current_class_path(class_path: str) -> str:
+    """The class path that a class of Ether's has now, where a YAML file or a ledger says a former one."""
+    return _FORMER_CLASS_PATHS.get(class_path, class_path)
 
 
 def is_class_path(text: str) -> bool:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 
+from ether.config.names import current_class_path
 from ether.errors import ConfigError
 
 
@@ -30,6 +31,7 @@ def find_class(class_path: str, script: str | None) -> type:
     `script` is the file that the main program runs; None where it runs none. Raises `ConfigError` where there is no
     such module or class, and whatever the user's module raises when it is imported.
     """
+    class_path = current_class_path(class_path)
     parts = class_path.split(".")
     module, length = _deepest_module(parts, script)
     if module is None:

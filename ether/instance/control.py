@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ether.connection.causes import Cause, handling
-from ether.connection.link import Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.errors import PayloadError
 from ether.instance.announcer import Announcer
 from ether.instance.host import ControlHost
@@ -74,7 +74,8 @@ class Control:
             host.wait_alone(_ALONE_TIMEOUT_S)
             answer = tag_answer(host.record_writer, value, SETTLE_S) if verb == TRIAL else host.perform(verb, asked)
         if answer is not None and headers is not None and headers.reply_to:
-            self._link.publish(headers.reply_to, answer.to_value(host.name), correlation=headers.correlation)
+            extra = ExtraHeaders(correlation=headers.correlation)
+            self._link.publish(headers.reply_to, answer.to_value(host.name), extra=extra)
         if answer is not None and verb == "stop":
             # Only now: the worker ends after this job, and the answer has left.
             self.returns = asked.get("returns") is True
@@ -119,7 +120,8 @@ class Control:
             busy = bool(host.status().get("busy"))
             answer = level_answer(value) if verb == LOG_LEVEL else tag_answer(host.record_writer, value, 0.0, busy=busy)
             if headers is not None and headers.reply_to:
-                self._link.publish(headers.reply_to, answer.to_value(host.name), correlation=headers.correlation)
+                extra = ExtraHeaders(correlation=headers.correlation)
+                self._link.publish(headers.reply_to, answer.to_value(host.name), extra=extra)
 
     def _on_fence(self, inbound: Inbound) -> None:
         value = inbound.take()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ether.errors import NoSuchRun, PayloadError
-from ether.ledger.reader import LedgerReader
+from ether.ledger.reader import LedgerReader, RecordFilter
 from ether.provenance.compare_code import CodeDifference, code_differences
 from ether.wire.json_text import loads
 
@@ -95,7 +95,7 @@ def run_facts(reader: LedgerReader, run: str) -> RunFacts:
     told = _told_of_run(reader, run)
     counts: Counter[str] = Counter()
     used: dict[str, str] = {}
-    for record in reader.records(kinds=_COUNTED, run=run):
+    for record in reader.records(RecordFilter(kinds=_COUNTED, run=run)):
         counts[record.topic if record.kind != "log" else f"log of {record.source}"] += 1
         if record.context and record.kind in _KINDS:
             used[record.source] = record.context
@@ -125,7 +125,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any], place: str = ""
 def _told_of_run(reader: LedgerReader, run: str) -> dict[str, Any] | None:
     """What the entries of its beginning and end say, together; None where there are none."""
     told: dict[str, Any] | None = None
-    for record in reader.records(kinds=("run",), topic=run):
+    for record in reader.records(RecordFilter(kinds=("run",), topic=run)):
         try:
             value = record.value
         except PayloadError:

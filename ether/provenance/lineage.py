@@ -18,7 +18,7 @@ from functools import cache
 from typing import Any, Literal
 
 from ether.errors import LedgerDamaged, NotRecorded, PayloadError
-from ether.ledger.reader import LedgerReader, StoredRecord
+from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 
 SHORTEST = 8
 _ROW = re.compile(r"(?:row\s*|#)?(?P<row>[0-9]{1,18})", re.IGNORECASE)
@@ -44,7 +44,7 @@ def find(reader: LedgerReader, text: str, *, last: bool = False) -> StoredRecord
 
 
 def _last_of(reader: LedgerReader, topic: str) -> StoredRecord:
-    for record in reader.records(topic=topic, newest_first=True, limit=1):
+    for record in reader.records(RecordFilter(topic=topic), newest_first=True, limit=1):
         return record
     raise NotRecorded(topic, f"nothing was recorded on this topic; {_topics(reader)}")
 
@@ -53,7 +53,7 @@ def _by_beginning(reader: LedgerReader, beginning: str) -> StoredRecord:
     digits = beginning.replace("-", "")[:12]
     first = int(digits.ljust(12, "0"), 16) / 1000
     last = int(digits.ljust(12, "f"), 16) / 1000
-    near = reader.records(kinds=_KINDS, since=first - _MARGIN_S, until=last + _MARGIN_S)
+    near = reader.records(RecordFilter(kinds=_KINDS, since=first - _MARGIN_S, until=last + _MARGIN_S))
     found = {record.id: record for record in near if record.id.startswith(beginning)}
     if len(found) == 1:
         return next(iter(found.values()))

@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from ether.errors import PayloadError, QueryMistake
-from ether.ledger.reader import LedgerReader
+from ether.ledger.reader import LedgerReader, RecordFilter
 from ether.log import get_ether_logger
+from ether.protocol.run_record import ABORTED, RUNNING, RunState, replay
 from ether.reading.data import Data
-from ether.runs.trial_rules import RunState, replay
+from ether.system.process_owner import is_dead_here
 from ether.wire.run_ids import latest
 
 logger = get_ether_logger("data")
@@ -25,6 +26,12 @@ WhichTrials = int | Sequence[int] | Literal["all"]
 def runs_in(reader: LedgerReader, run: str | None = None) -> dict[str, RunState]:
     """What the ledger says of each named run, or of that one, by id, in the order in which they began."""
     return replay(_facts(reader, run))
+
+
+def status_now(state: RunState) -> str:
+    """The status as recorded, or `aborted` where the run has no end and its program has ended on this machine. The next
+    run of the ledger records that end."""
+    return ABORTED if state.status == RUNNING and is_dead_here(state.owner) else state.status
 
 
 def of_run(data: Data, trial: WhichTrials | None) -> Data:
@@ -66,7 +73,7 @@ def _told_done(counts: Mapping[int, int]) -> str:
 
 
 def _facts(reader: LedgerReader, run: str | None) -> Iterator[tuple[str, float, Mapping[str, Any]]]:
-    for record in reader.records(kinds=("run",), topic=None if run is None else f"{run}/#"):
+    for record in reader.records(RecordFilter(kinds=("run",), topic=None if run is None else f"{run}/#")):
         try:
             value = record.value
         except PayloadError as error:

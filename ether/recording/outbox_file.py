@@ -14,7 +14,6 @@ The trap: the lock is SQLite's (exclusive locking mode), so nobody else can even
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 from ether.errors import OutboxFailed
 from ether.ledger.durable import make_folder, sync_folder
 from ether.ledger.places import folder_name
+from ether.ledger.sqlite import Connection, OperationalError, SqliteError, open_locked, transaction
 from ether.wire.entries import first_of, unpack_entries
 
 SUFFIX = ".outbox"
@@ -29,8 +29,6 @@ _SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE entries (number INTEGER PRIMARY KEY, packed BLOB NOT NULL)",
 )
-_BUSY_S = 0.0
-_BUSY_WORDS = ("locked", "busy")
 
 _ENDINGS = ("", "-wal", "-shm", "-journal")
 """What SQLite adds to a database's name."""
@@ -42,7 +40,7 @@ Row = tuple[int, bytes]
 class OutboxFile:
     """One outbox. Not locked between threads: one thread uses it."""
 
-    def __init__(self, path: Path, database: sqlite3.Connection, outbox: str, source: str) -> None:
+    def __init__(self, path: Path, database: Connection, outbox: str, source: str) -> None:
         """Made by `create` and `adopt`."""
         self.path, self.outbox, self.source = path, outbox, source
         self._database = database
@@ -69,12 +67,11 @@ class OutboxFile:
                 path = folder / f"{folder_name(source)}~{outbox}{SUFFIX}"
                 if (database := _made(path)) is not None:
                     break  # else somebody who looks for orphans was faster, and removes it
-            with database:  # all of it or nothing: a half-made one would be taken for a damaged one
-                database.execute("BEGIN")
+            with transaction(database):  # all of it or nothing: a half-made one would be taken for a damaged one
                 for statement in _SCHEMA:
                     database.execute(statement)
                 database.executemany("INSERT INTO meta VALUES (?, ?)", [("outbox", outbox), ("source", source)])
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, SqliteError) as error:
             raise OutboxFailed(str(folder), error) from error
         return cls(path, database, outbox, source)
 
@@ -94,9 +91,9 @@ class OutboxFile:
         if not rows:
             return
         try:
-            with self._database:
+            with transaction(self._database):
                 self._database.executemany("INSERT INTO entries VALUES (?, ?)", rows)
-        except sqlite3.Error as error:
+        except SqliteError as error:
             raise OutboxFailed(str(self.path), error) from error
         self.first = rows[0][0] if self.first is None else self.first
         self.last = rows[-1][0]
@@ -128,14 +125,14 @@ class OutboxFile:
         """Put others, the last of them of this number, in the place of the row of this number, if that is there. Raises
         `OutboxFailed`."""
         try:
-            with self._database:
+            with transaction(self._database):
                 asked = "SELECT LENGTH(packed) FROM entries WHERE number = ?"
                 before = self._database.execute(asked, (number,)).fetchone()
                 if before is None:
                     return
                 self._database.execute("DELETE FROM entries WHERE number = ?", (number,))
                 self._database.executemany("INSERT INTO entries VALUES (?, ?)", rows)
-        except sqlite3.Error as error:
+        except SqliteError as error:
             raise OutboxFailed(str(self.path), error) from error
         self.size += sum(len(packed) for _, packed in rows) - before[0]
         self.count += len(rows) - 1
@@ -145,12 +142,12 @@ class OutboxFile:
         """Returns when all that was appended survives a power cut. Raises `OutboxFailed`."""
         try:
             self._database.execute("PRAGMA synchronous=FULL")
-            with self._database:
+            with transaction(self._database):
                 self._database.execute("INSERT OR REPLACE INTO meta VALUES ('head', ?)", (str(self.last),))
             if not self._named:
                 sync_folder(self.path.parent)
                 self._named = True
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, SqliteError) as error:
             raise OutboxFailed(str(self.path), error) from error
         finally:
             self._database.execute("PRAGMA synchronous=NORMAL")
@@ -158,7 +155,7 @@ class OutboxFile:
     def close(self) -> None:
         """Let go of it; an empty one is removed. Twice is fine."""
         empty = self.count == 0
-        with suppress(sqlite3.Error):
+        with suppress(SqliteError):
             self._database.close()
         if empty:
             for ending in _ENDINGS:
@@ -168,14 +165,14 @@ class OutboxFile:
         if self.first is None or (gap is None and upto < self.first):
             return
         try:
-            with self._database:
+            with transaction(self._database):
                 going = "SELECT COUNT(*), TOTAL(LENGTH(packed)) FROM entries WHERE number <= ?"
                 count, size = self._database.execute(going, (upto,)).fetchone()
                 self._database.execute("DELETE FROM entries WHERE number <= ?", (upto,))
                 if gap is not None:
                     self._database.execute("INSERT INTO entries VALUES (?, ?)", gap)
                     count, size = count - 1, size - len(gap[1])
-        except sqlite3.Error as error:
+        except SqliteError as error:
             raise OutboxFailed(str(self.path), error) from error
         self.count -= count
         self.size -= int(size)
@@ -190,10 +187,10 @@ def adopt(folder: Path) -> Iterator[OutboxFile]:
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
             found = _adopted(path)
-        except (OSError, sqlite3.OperationalError) as error:
+        except (OSError, OperationalError) as error:
             unread.append((path, error))
             continue
-        except (sqlite3.Error, KeyError) as error:
+        except (SqliteError, KeyError) as error:
             _put_aside(path)
             unread.append((path, error))
             continue
@@ -213,7 +210,7 @@ def _adopted(path: Path) -> OutboxFile | None:
     """None where it lives, is gone, or holds nothing."""
     try:
         database = _opened(path, new=False)
-    except sqlite3.OperationalError:
+    except OperationalError:
         if not path.exists():
             return None
         raise
@@ -228,18 +225,18 @@ def _adopted(path: Path) -> OutboxFile | None:
                 return found
             found.close()
             return None
-    except (sqlite3.Error, KeyError):
+    except (SqliteError, KeyError):
         database.close()
         raise
     _remove(path, database)  # its maker died before it had written anything, or has not yet
     return None
 
 
-def _made(path: Path) -> sqlite3.Connection | None:
+def _made(path: Path) -> Connection | None:
     """A new database, locked; None where who looks for orphans has taken it for one before it was locked."""
     try:
         database = _opened(path, new=True)
-    except sqlite3.OperationalError:
+    except OperationalError:
         if path.exists():
             raise
         return None
@@ -249,7 +246,7 @@ def _made(path: Path) -> sqlite3.Connection | None:
     return database
 
 
-def _remove(path: Path, database: sqlite3.Connection) -> None:
+def _remove(path: Path, database: Connection) -> None:
     """Under the lock, so that a maker who waits for it finds that the file is gone. Windows keeps open files."""
     with suppress(PermissionError):
         path.unlink(missing_ok=True)
@@ -258,28 +255,10 @@ def _remove(path: Path, database: sqlite3.Connection) -> None:
         Path(f"{path}{ending}").unlink(missing_ok=True)
 
 
-def _opened(path: Path, *, new: bool) -> sqlite3.Connection | None:
+def _opened(path: Path, *, new: bool) -> Connection | None:
     """The database, locked; None where another process holds it."""
-    mode = "rwc" if new else "rw"
-    database = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=_BUSY_S, check_same_thread=False
-    )
-    try:
-        database.execute("PRAGMA locking_mode=EXCLUSIVE")
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=NORMAL")
-        database.execute("BEGIN EXCLUSIVE")
-        database.execute("COMMIT")
-    except sqlite3.OperationalError as error:
-        database.close()
-        if any(word in str(error) for word in _BUSY_WORDS):
-            return None
-        raise
-    except BaseException:
-        database.close()
-        raise
-    return database
+    return open_locked(path, new=new)
 
 
-def _meta(database: sqlite3.Connection) -> dict[str, str]:
+def _meta(database: Connection) -> dict[str, str]:
     return dict(database.execute("SELECT key, value FROM meta"))

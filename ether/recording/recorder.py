@@ -1,7 +1,7 @@
 """The recorder: an ordinary instance that brings what the session saves to disk.
 
     instances:
-      recorder2: {class_path: ether.recording.recorder.Recorder, kwargs: {folder: /mnt/lab/bench, topics: ["camera/#"]}}
+      recorder2: {class_path: ether.recorder.Recorder, kwargs: {folder: /mnt/lab/bench, topics: ["camera/#"]}}
 
 A session that records has one, `recorder`, without being asked; more may run, on other machines, too. Batches come in
 on the network thread, which only queues them. One thread writes: whatever has come meanwhile goes into one
@@ -258,7 +258,7 @@ class Recorder(Extension):
 
     @ether_get
     def runs(self, run: str | None = None) -> list[dict[str, Any]]:
-        """What the ledger says of each named run, or of that one (see `ether.runs.trial_rules.RunState`)."""
+        """What the ledger says of each named run, or of that one (see `ether.protocol.run_record.RunState`)."""
         with LedgerReader.open(self._folder) as reader:
             return [state.to_value() for state in runs_in(reader, run).values()]
 

@@ -282,7 +282,7 @@ def test_in_a_lab() -> None:
 
 
 def test_ps_shows_who_has_it(ether: Ether) -> None:
-    from ether.cli.lab.members import member_rows
+    from ether.cli.lab.ps import member_rows
 
     ether.tap(LAB)
     with ether.lease("camera", reason="calibration"):

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ether.errors import ExportFailed, LedgerDamaged, MissingExtra, PayloadError
-from ether.ledger.reader import LedgerReader, StoredRecord
+from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 from ether.provenance.origins import Origin, origin_of
 from ether.reading.export import prov as export_prov
 
@@ -80,7 +80,7 @@ def write(
     part = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.part")
     try:
         part.mkdir(parents=True)
-        parts = _write_files(reader, part, records or (lambda: reader.records(kinds=KINDS)))
+        parts = _write_files(reader, part, records or (lambda: reader.records(RecordFilter(kinds=KINDS))))
         if parts.count == 0:
             raise ExportFailed(f"nothing was recorded that fits, so {folder} is not written")
         _describe(part, parts, name or f"{reader.session}: all that was recorded", license_text)

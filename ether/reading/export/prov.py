@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 from ether.errors import LedgerDamaged, PayloadError
 from ether.ledger.durable import write_whole
-from ether.ledger.reader import LedgerReader, StoredRecord
+from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 from ether.provenance.lineage import causes_of
 from ether.provenance.origins import Origin, arguments_of, origin_of
 
@@ -44,7 +44,7 @@ def write(reader: LedgerReader, path: Path, records: Iterable[StoredRecord] | No
     Returns how many there were. Raises `OSError`."""
     document = _Document(reader)
     count = 0
-    for record in reader.records(kinds=KINDS) if records is None else records:
+    for record in reader.records(RecordFilter(kinds=KINDS)) if records is None else records:
         document.add(record)
         count += 1
     write_whole(path, [json.dumps(document.finished(), indent=1).encode()])

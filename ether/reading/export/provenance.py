@@ -7,6 +7,7 @@ run, instance and time, because they belong to what happened.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ether.errors import ExportFailed
@@ -43,14 +44,8 @@ def chosen(reader: LedgerReader, data: Data) -> Iterator[StoredRecord]:
             if (stored := reader.by_row(record.row)) is not None:
                 yield stored
         return
-    for stored in reader.records(
-        kinds=export_prov.KINDS,
-        topic=query.topic,
-        source=query.instance,
-        run=query.run,
-        since=query.since,
-        until=query.until,
-    ):
+    wanted = replace(query.filter_of(query.instance), kinds=export_prov.KINDS)
+    for stored in reader.records(wanted):
         if query.upto_row is not None and stored.row > query.upto_row:
             return
         yield stored

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ether.errors import EtherError, ExportFailed, ExportUnwritable
+from ether.ledger.durable import replace_file
 from ether.reading.columns import FIXED, Columns, Form
 from ether.reading.data import Data
 from ether.reading.tables.csv import READING, SIDECAR, write_csv
@@ -106,9 +107,7 @@ def replacing(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     try:
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        replace_file(part, path)
     except BaseException as error:
         part.unlink(missing_ok=True)
         if isinstance(error, OSError) and not isinstance(error, EtherError):
