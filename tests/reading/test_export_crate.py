@@ -112,7 +112,7 @@ def test_without_the_library_the_error_names_the_extra(ledger: Path, tmp_path: P
     code = (
         "import sys; sys.modules['rocrate'] = None\n"
         "from pathlib import Path; from ether.errors import MissingExtra\n"
-        "from ether.store import export_crate; from ether.ledger.reader import LedgerReader\n"
+        "from ether.reading.export import crate as export_crate; from ether.ledger.reader import LedgerReader\n"
         "with LedgerReader.open(Path(sys.argv[1])) as reader:\n"
         "    try: export_crate.write(reader, Path(sys.argv[2]))\n"
         "    except MissingExtra as error: print(error)\n"
