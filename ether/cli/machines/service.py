@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,18 +41,13 @@ def install(
 ) -> int:
     """Write the unit, start it, and wait until it is ready."""
     from ether.system import services
+    from ether.system.units import Service
 
     machine = _machine(user)
-    planned = services.plan(
-        _kind(kind),
-        machine.scope,
-        serial=serial,
-        file=file,
-        name=name,
-        user=as_user,
-        writes=writes or (),
-        machine=machine,
+    wanted = Service(
+        _kind(kind), machine.scope, sys.executable, serial, file, name, as_user, writes=tuple(writes or ())
     )
+    planned = services.plan(wanted, machine)
     if dry_run:
         _show_plan(planned, as_json=json)
         return Exit.OK
