@@ -192,8 +192,8 @@ class OutboxFile:
 
 def adopt(folder: Path) -> Iterator[OutboxFile]:
     """The orphans in a folder: outboxes whose processes are dead. The caller closes each. A damaged file is renamed to
-    `….damaged`; a file that cannot be read now (a full disk) is left as it is. When all others have been yielded, one of
-    these is named by an `OutboxFailed`."""
+    `….damaged`; a file that cannot be read now (a full disk) is left as it is. When all others have been yielded, an
+    `OutboxFailed` names one of these."""
     unread: list[tuple[Path, Exception]] = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:

@@ -35,9 +35,9 @@ class Saved:
         return self._fates.is_saved(self._number, self._topic)
 
     def wait(self, timeout_s: float = WAIT_S) -> None:
-        """Return when it is on disk, synced. Raises `NotSaved`: at once where the recorder reports that it cannot write,
-        with its reason, and otherwise after `timeout_s` seconds. The value then stays in the outbox and is saved as
-        soon as possible, unless the error's `lost` says that the outbox has given it up."""
+        """Return when it is on disk, synced. Raises `NotSaved`: at once where the recorder reports that it cannot
+        write, with its reason, and otherwise after `timeout_s` seconds. The value then stays in the outbox and is saved
+        as soon as possible, unless the error's `lost` says that the outbox gave it up."""
         self._fates.wait(self._number, self._topic, self.id, Deadline(timeout_s))
 
     def __repr__(self) -> str:

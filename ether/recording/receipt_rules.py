@@ -23,8 +23,8 @@ Matches = Callable[[str, str], bool]
 
 @dataclass(frozen=True, slots=True)
 class RecorderAbout:
-    """A recorder as it describes itself. `topics` are filters of users' topics, None for all. Values that the user asked
-    to be saved (`save=True`, `ether.record`) it takes in any case."""
+    """A recorder as it describes itself. `topics` are filters of users' topics, None for all. It takes values that the
+    user asked to be saved (`save=True`, `ether.record`) in any case."""
 
     name: str
     incarnation: str
