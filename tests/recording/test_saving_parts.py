@@ -344,7 +344,7 @@ def test_one_recorder_in_trouble_is_no_trouble_where_another_writes(rig: Rig, mo
 def test_what_was_overheard_waits_for_the_disk_and_what_does_not_fit_is_named(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ether.recording.recorder._OVERHEARD_MOST", 10)
+    monkeypatch.setattr("ether.recording.recorder._CAPTURED_MOST", 10)
     recorder = rig.recorder()
     stranger = LoopbackTransport(rig.broker, "stranger")
     stranger.connect(1)

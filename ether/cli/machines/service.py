@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ from ether.cli.options import Json
 from ether.cli.output import print_json, print_line, print_table
 from ether.system import services
 from ether.system.services import Machine, ServicePlan, unit_of
-from ether.system.units import KINDS, Kind
+from ether.system.units import KINDS, Kind, Service
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
@@ -39,16 +40,10 @@ def install(
 ) -> int:
     """Write the unit, start it, and wait until it is ready."""
     machine = _machine(user)
-    planned = services.plan(
-        _kind(kind),
-        machine.scope,
-        serial=serial,
-        file=file,
-        name=name,
-        user=as_user,
-        writes=writes or (),
-        machine=machine,
+    wanted = Service(
+        _kind(kind), machine.scope, sys.executable, serial, file, name, as_user, writes=tuple(writes or ())
     )
+    planned = services.plan(wanted, machine)
     if dry_run:
         _show_plan(planned, as_json=json)
         return Exit.OK
