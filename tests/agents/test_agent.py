@@ -1,4 +1,4 @@
-"""Agents: what they run and refuse, what outlives whom, and what they tell of their machines."""
+"""Agents: what they run and refuse, what ends when a program or an agent dies, and the health of their machines."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_roots_are_read_as_an_owner_writes_them(tmp_path: Path) -> None:
         read_roots(str(tmp_path / "none"))
 
 
-# -- who outlives whom
+# -- what outlives the program, the agent, the machine
 
 
 def test_instances_outlive_their_launcher_and_are_adopted_by_the_next(broker: RunningBroker, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_the_sessions_own_ways_stay(start: Start) -> None:
 @NEEDS_MORE_LOOPBACK
 def test_the_usual_port_where_it_is_free(start: Start) -> None:
     with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what lingers of before is nobody
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection in TIME_WAIT is no owner
         try:
             taken.bind((BESIDE, 1883))
         except OSError:
@@ -133,7 +133,7 @@ def test_another_port_where_it_is_not(start: Start) -> None:
             taken.bind((BESIDE, 1883))
             taken.listen()
         except OSError:
-            pass  # somebody else's: as good
+            pass  # taken by another process: as good
         broker = start(listen=BESIDE)
         assert broker.lan_port is not None
         assert broker.lan_port != 1883

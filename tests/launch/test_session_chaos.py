@@ -1,5 +1,5 @@
-"""Kills at random moments, and what everybody else sees of them. The short forms of many of these, and the helpers, are
-in `test_supervision.py`. With ETHER_LONG=1 the numbers are those that are promised: 100 kills, 50 deaths, 50 hangs, 5
+"""Kills at random moments, and what every other member sees of them. The short forms of many of these, and the helpers,
+are in `test_supervision.py`. With ETHER_LONG=1 the numbers are the promised ones: 100 kills, 50 deaths, 50 hangs, 5
 minutes. Each test about chance prints its seed; CHAOS_SEED repeats it.
 """
 
@@ -88,40 +88,40 @@ def member(session: str, url: str) -> Iterator[Ether]:
             pass  # the broker or an instance was killed on purpose
 
 
-def kept_by_broker(probe: Ether, session: str) -> dict[str, str]:
+def retained_by_broker(probe: Ether, session: str) -> dict[str, str]:
     """What is retained of a session: topic below it, and the state that it tells."""
-    prefix, kept = f"mqtt:ether/1/{session}/", {}
+    prefix, retained = f"mqtt:ether/1/{session}/", {}
     with probe.subscribe("mqtt:ether/#") as everything:
         probe.pub("last", topic="mqtt:ether/end")
         while (message := everything.get()).value != "last":
             topic = message.topic.removeprefix(prefix)
             if topic == "session" or (topic.startswith("state/") and topic.count("/") == 1):
-                kept[topic] = (
+                retained[topic] = (
                     message.value["state"] if isinstance(message.value, dict) and "state" in message.value else ""
                 )
                 if message.value is None:
-                    del kept[topic]
-    return kept
+                    del retained[topic]
+    return retained
 
 
 def assert_clean(probe: Ether, session: str, survivor: Ether | None, since: float, moment: str) -> None:
     """Within 5 s of the kill nothing of the dead is left, with the broker or in a survivor's table."""
 
-    def ghosts() -> list[str]:
-        kept = kept_by_broker(probe, session)
+    def stale() -> list[str]:
+        retained = retained_by_broker(probe, session)
         if survivor is None:
-            return list(kept)
+            return list(retained)
         client = survivor._client
         assert client is not None
         own = {f"state/{client.link.source}", *(["session"] if client.link.source == "main" else [])}
-        return [*(kept.keys() - own), *(member["name"] for member in survivor.instances())]
+        return [*(retained.keys() - own), *(member["name"] for member in survivor.instances())]
 
-    assert soon(lambda: not ghosts(), CLEAN_S - (time.monotonic() - since)), f"{moment}: {ghosts()}"
+    assert soon(lambda: not stale(), CLEAN_S - (time.monotonic() - since)), f"{moment}: {stale()}"
 
 
 def until_nothing_is_left(program: Program) -> float:
     """Seconds from the end of a killed program to that of the last process and file of it. A second is the rule, which
-    other tests hold it to; on a machine where everybody waits for the processor only these 5 s are promised."""
+    other tests hold it to; on a machine where every process waits for the processor only these 5 s are promised."""
     program.process.wait(30)
     ended = time.monotonic()
     assert soon(lambda: not program._left(0), CLEAN_S), f"left behind: {program._left(0)}; it said:\n{program.said()}"
@@ -168,7 +168,9 @@ def kill_and_start_again(
         again = stack.enter_context(program_of(folder, session, url))
         again.wait_for("ready")
         states = {
-            topic: state for topic, state in kept_by_broker(probe, session).items() if topic in ("state/w", "state/v")
+            topic: state
+            for topic, state in retained_by_broker(probe, session).items()
+            if topic in ("state/w", "state/v")
         }
         assert states == {"state/w": "ready", "state/v": "ready"}, moment
         seen = survivor if survivor is not None else stack.enter_context(member(session, url))
@@ -177,21 +179,21 @@ def kill_and_start_again(
         again.interrupt()
         again.assert_nothing_left()
         assert_clean(probe, session, seen, time.monotonic(), f"{moment}, and started again")
-    assert kept_by_broker(probe, session) == {}
+    assert retained_by_broker(probe, session) == {}
 
 
-def test_who_joins_last_clears_what_nobody_was_there_to_clear(folder: Path, engine: str) -> None:
+def test_a_program_that_joins_later_clears_what_no_member_could_clear(folder: Path, engine: str) -> None:
     with running_broker(engine) as broker, member("probe", broker.url_tcp) as probe:
         with program_of(folder, "bench", broker.url_tcp, "die") as victim:
             victim.wait_for("ready")
-            assert soon(lambda: kept_by_broker(probe, "bench").get("state/v") == "lost", CLEAN_S)
+            assert soon(lambda: retained_by_broker(probe, "bench").get("state/v") == "lost", CLEAN_S)
             victim.kill()
             victim.assert_nothing_left()
-        assert soon(lambda: "session" not in kept_by_broker(probe, "bench"), CLEAN_S)
-        assert {"state/w", "state/v"} <= kept_by_broker(probe, "bench").keys()
+        assert soon(lambda: "session" not in retained_by_broker(probe, "bench"), CLEAN_S)
+        assert {"state/w", "state/v"} <= retained_by_broker(probe, "bench").keys()
         with member("bench", broker.url_tcp) as newcomer:
             assert newcomer.instances() == []
-            assert kept_by_broker(probe, "bench").keys() == {"session"}
+            assert retained_by_broker(probe, "bench").keys() == {"session"}
 
 
 def test_who_died_while_the_broker_was_away_is_missed(folder: Path, engine: str) -> None:
@@ -210,7 +212,7 @@ def test_who_died_while_the_broker_was_away_is_missed(folder: Path, engine: str)
         assert soon(lambda: survivor.session_info()["programs"] == [], CLEAN_S)
 
 
-def test_a_broker_that_was_killed_costs_nobody_its_place(folder: Path, engine: str) -> None:
+def test_a_broker_that_was_killed_costs_no_member_its_place(folder: Path, engine: str) -> None:
     with (
         running_broker(engine) as broker,
         member("bench", broker.url_tcp) as survivor,
@@ -323,7 +325,7 @@ def is_whole(program: Program, records: list[SessionRecord]) -> bool:
 
 
 def fresh(ether: Ether, n: int, **options: Any) -> tuple[str, int]:
-    """One more instance: who has died before is started again after ever longer pauses."""
+    """One more instance: one that has died before is started again after ever longer pauses."""
     name = f"w{n}"
     ether.add(name, short.worker(**options))
     return name, next(member["pid"] for member in ether.instances() if member["name"] == name)
@@ -380,7 +382,7 @@ def test_every_hang_is_flagged(ether: Ether, engine: str, hang: Callable[[Ether,
     assert len(flagged_s) == DEATHS
 
 
-def test_busy_cores_hang_nobody(ether: Ether, engine: str) -> None:
+def test_busy_cores_are_no_hang(ether: Ether, engine: str) -> None:
     workers = {f"w{n}": short.worker() for n in range(8)}
     ether.tap({"instances": workers}, broker={"engine": engine})
     changes: list[tuple[str, str]] = []

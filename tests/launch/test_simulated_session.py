@@ -1,4 +1,4 @@
-"""`ether.tap(sim=True)` and `ether run --sim`: every device is its twin, and every record says so."""
+"""`ether.tap(sim=True)` and `ether run --sim`: every device is simulated, and every record says so."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_real_and_simulated_do_not_mix(ether: Ether) -> None:
     ether.tap({"session": "mixed", "simulate": bench()}, sim=True)
     with pytest.raises(NotAllowedHere, match="is simulated"):
         other.tap({"session": "mixed", "instances": {"given": {"class_path": "twin_parts.Given"}}})
-    other.tap({"session": "mixed"})  # who only looks may
+    other.tap({"session": "mixed"})  # a program without devices may
     other.shutdown()
     ether.shutdown()
     ether.tap({"session": "mixed"})

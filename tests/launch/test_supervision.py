@@ -1,4 +1,4 @@
-"""Instances that die, hang, wait for each other and come back, as everybody in the session sees it."""
+"""Instances that die, hang, wait for each other and come back, as every member of the session sees it."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def test_one_instance_is_added_restarted_and_removed_while_all_runs(ether: Ether
         other.shutdown()
 
 
-def test_a_death_and_another_ones_readiness_at_the_same_moment_stop_nobody(tmp_path: Path) -> None:
+def test_a_death_and_another_ones_readiness_at_the_same_moment_do_not_deadlock(tmp_path: Path) -> None:
     """The one is noticed on its own thread, the other under the session's lock; neither may wait for the other."""
     topics = SessionTopics("test")
     broker = LoopbackBroker()
@@ -295,10 +295,10 @@ def test_a_death_and_another_ones_readiness_at_the_same_moment_stop_nobody(tmp_p
         session.watch(lambda announcement: told.set() if announcement.state is State.READY else None)
         for name in ("bad", "good"):
             supervisor.prepare(name, EtherInstanceConfig(class_path="not.Started"))
-            supervisor.take_name(name, (f"birth of {name}", 1))
+            supervisor.take_name(name, (f"incarnation of {name}", 1))
         supervisor.child("bad").kill()
         assert death_is_handled.wait(5)
-        ready = Announcement("good", State.READY, "birth of good", about={"epoch": 1})
+        ready = Announcement("good", State.READY, "incarnation of good", about={"epoch": 1})
         links[1].announce(topics.state("good"), ready.to_value())
         assert told.wait(5)
         assert supervisor.child("bad").end(5)

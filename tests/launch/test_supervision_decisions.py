@@ -1,4 +1,4 @@
-"""The decisions behind supervision, on a clock that the tests move: presence, claims, signs of life, restarts."""
+"""The decisions behind supervision, on a clock that the tests move: presence, claims, heartbeats, restarts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def said(state: State, incarnation: str, epoch: int, **about: object) -> Announc
 # -- presence
 
 
-def test_in_whatever_order_births_and_deaths_arrive_the_youngest_birth_stands() -> None:
+def test_in_whatever_order_starts_and_deaths_arrive_the_youngest_incarnation_stands() -> None:
     story = [
         said(State.READY, "a", 1),
         said(State.LOST, "a", 1),
@@ -62,7 +62,7 @@ def test_programs_are_members_and_never_ready_instances() -> None:
         (said(State.READY, "a", 1), False),
     ],
 )
-def test_who_comes_back(announcement: Announcement, returns: bool) -> None:
+def test_which_instances_come_back(announcement: Announcement, returns: bool) -> None:
     assert announcement.returns is returns
 
 
@@ -78,14 +78,14 @@ def test_the_first_claim_counts_until_it_is_released_or_old() -> None:
     assert claims.holder("cam", Claims.LAST_S + 2) is None
 
 
-# -- signs of life
+# -- heartbeats
 
 
 def heartbeat(number: int, busy: str | None = None, busy_s: float = 0.0, incarnation: str = "a") -> Heartbeat:
     return Heartbeat(incarnation, number, busy, busy_s)
 
 
-def test_a_pulse_survives_the_wire() -> None:
+def test_a_heartbeat_survives_the_wire() -> None:
     sent = Heartbeat("a", 7, "expose", 40.25, 3, 100, 90, 12.5, 51.5)
     assert Heartbeat.from_value(sent.to_value()) == sent
     for damaged in (None, {}, {**sent.to_value(), "busy": 3}, {**sent.to_value(), "n": "7"}, [1]):
@@ -106,7 +106,7 @@ def test_silence_counts_only_up_to_what_the_watcher_itself_heard() -> None:
     assert detector.judge(12.1) == {"cam": ""}
 
 
-def test_the_silence_of_an_outage_is_nobodys_fault() -> None:
+def test_the_silence_of_an_outage_is_no_hang() -> None:
     detector = FailureDetector()
     detector.watch("cam", "a", Limits(silent_s=1.5), now=0.0)
     detector.deafen()
@@ -136,7 +136,7 @@ def test_busy_is_not_hung_unless_a_limit_says_so() -> None:
     assert detector.judge(8.0) == {"cam": ""}
 
 
-def test_pulses_of_an_earlier_birth_are_nobodys() -> None:
+def test_heartbeats_of_an_earlier_incarnation_do_not_count() -> None:
     detector = FailureDetector()
     detector.watch("cam", "b", Limits(silent_s=1.5), now=0.0)
     detector.hear("cam", heartbeat(1, incarnation="a"), now=5.0)
@@ -156,7 +156,7 @@ def test_pauses_double_up_to_a_limit_and_begin_anew_after_a_stable_time() -> Non
     assert restarts.pause_s(10.0, ran_s=STABLE_S) == 0.0
 
 
-def test_who_outlives_the_window_begins_anew_with_the_pauses() -> None:
+def test_an_instance_that_outlives_the_window_begins_anew_with_the_pauses() -> None:
     restarts = Restarts(RestartPolicy("always", limit=3, window_s=2.0))
     assert [restarts.pause_s(float(now), 0.1) for now in (0, 3, 6)] == [0.0, 0.25, 0.5]
     assert restarts.pause_s(9.0, 2.5) == 0.0

@@ -20,7 +20,7 @@ ANYTHING = object()
 """A fact that has to be there, whatever it is."""
 
 INSTRUMENTS = '''
-"""What the owner of the other machine allows."""
+"""The classes that the owner of the other machine allows."""
 
 import os
 import subprocess
@@ -64,7 +64,7 @@ class Sensor:
 
 
 class Dying:
-    """Ends before anybody hears of it."""
+    """Ends before it is announced."""
 
     def __init__(self):
         os._exit(9)
@@ -176,7 +176,7 @@ def leave(ether: Ether) -> None:
 
 
 def member(ether: Ether, name: str) -> dict[str, Any]:
-    """What is announced of somebody, programs and agents included; empty for nobody."""
+    """What is announced under a name, by programs and agents, too; empty where nothing is."""
     client = ether._client
     assert client is not None
     client.session.open(10)
@@ -185,7 +185,7 @@ def member(ether: Ether, name: str) -> dict[str, Any]:
 
 
 def becomes(ether: Ether, name: str, state: str, timeout_s: float = 20.0, **facts: Any) -> dict[str, Any]:
-    """Wait until somebody is in this state, with these facts."""
+    """Wait until the holder of a name is in this state, with these facts."""
 
     def so() -> bool:
         told = member(ether, name)
