@@ -84,8 +84,8 @@ class Ask:
 
 def seconds_on_the_way(asked: object, now: float) -> float:
     """How long a question took to arrive. `asked` is by the clock of the asking machine, `now` by this one's, both in
-    unix seconds. Where the clocks cannot both be right a long time is assumed: to send a message from before the receiver
-    listened does less harm than to leave one out."""
+    unix seconds. Where the clocks cannot both be right, a long time is assumed: to send a message from before the
+    receiver listened does less harm than to leave one out."""
     took = now - asked if isinstance(asked, int | float) else -1.0
     return took if 0 <= took <= MOST_ON_THE_WAY_S else GUESSED_ON_THE_WAY_S
 

@@ -1,8 +1,8 @@
 """What was published and is not settled yet: order, packet ids, the broker's window, and a bound.
 
-QoS 1: a message stays here from `publish()` until the broker's acknowledgement, across reconnects. After each reconnect
-everything unacknowledged is sent again, in order. At most `window` messages are under way at a time. QoS 0: a message is
-here only while the socket does not take it. Count and bytes of both are bounded; a publisher waits for room.
+QoS 1: a message stays here from `publish()` until the broker's acknowledgement, across reconnects. After each of them
+everything unacknowledged is sent again, in order. At most `window` messages are under way at a time. QoS 0: a message
+is here only while the socket does not take it. Count and bytes of both are bounded; a publisher waits for room.
 
 A publisher writes to the socket itself, which saves a change of threads. In a burst, when several messages are under
 way already, it leaves the writing to the network thread. Everything that was published until that thread runs goes out
@@ -349,8 +349,8 @@ class SendQueue:
             self._reserved.discard(packet_id)
 
     def _keep_locked(self, link: SendLink, topic: str, payload_bytes: int) -> Publication:
-        """The receipt of a QoS 0 message that the socket did not take whole. The connection keeps the rest of its bytes;
-        an empty packet behind them, whose owner is the receipt, tells when they are written."""
+        """The receipt of a QoS 0 message that the socket did not take whole. The connection keeps the rest of its
+        bytes; an empty packet behind them, whose owner is the receipt, tells when they are written."""
         publication = Publication(self.lock, topic, b"", b"", b"")
         publication.size += payload_bytes
         self._count += 1
