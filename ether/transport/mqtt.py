@@ -84,7 +84,7 @@ class MqttWire(Client):
 
     def __init__(
         self, endpoint: Endpoint, client_id: str, version: Version, will: Will | None, *,
-        outbox: SendQueue, owner: Owner, waker: Waker,
+        send_queue: SendQueue, owner: Owner, waker: Waker,
     ) -> None:  # fmt: skip
         super().__init__(
             CallbackAPIVersion.VERSION2,
@@ -95,8 +95,8 @@ class MqttWire(Client):
         self.wire_version = version
         self.wire_window, self.wire_max_packet_bytes = 1, 0
         self._wire_endpoint, self._wire_waker = endpoint, waker
-        self._wire_outbox, self._wire_owner = outbox, owner
-        self._wire_lock = outbox.lock
+        self._wire_send_queue, self._wire_owner = send_queue, owner
+        self._wire_lock = send_queue.lock
         self._wire_reader = PacketReader(version.split_properties)
         self._wire_acks = b""
         self._wire_thread = 0
@@ -180,11 +180,11 @@ class MqttWire(Client):
         self._wire_connack = reason, properties
 
     def _wire_on_subscribe(self, _c: Client, _u: Any, mid: int, reasons: list[ReasonCode], _p: Any) -> None:
-        self._wire_outbox.release_id(mid)
+        self._wire_send_queue.release_id(mid)
         self._wire_owner.on_suback(mid, [reason.value for reason in reasons])
 
     def _wire_on_unsubscribe(self, _c: Client, _u: Any, mid: int, _r: Any, _p: Any) -> None:
-        self._wire_outbox.release_id(mid)
+        self._wire_send_queue.release_id(mid)
         self._wire_owner.on_unsuback(mid)
 
     def _wire_on_disconnect(self, _c: Client, _u: Any, flags: Any, reason: ReasonCode, _p: Any) -> None:
@@ -223,15 +223,15 @@ class MqttWire(Client):
             if self._wire_acks and wait_s > ACK_DELAY_S:  # held back by `acknowledge`
                 wait_s = ACK_DELAY_S
             readable, writable = self._wire_wait.wait(wait_s, writing=bool(self._wire_backlog))
-            if self._wire_outbox.left:
-                self._wire_outbox.send_left()
+            if self._wire_send_queue.left:
+                self._wire_send_queue.send_left()
             if self._wire_acks and not readable:
                 with self._wire_lock:
                     self._wire_send_acks_locked()
             if writable:
                 with self._wire_lock:
                     self._wire_flush_locked()
-                self._wire_outbox.run_callbacks()
+                self._wire_send_queue.run_callbacks()
             if readable:
                 self._wire_read()
 
@@ -277,7 +277,7 @@ class MqttWire(Client):
     # writing, by any thread
 
     def _mid_generate(self) -> int:
-        return self._wire_outbox.reserve_id()
+        return self._wire_send_queue.reserve_id()
 
     def _packet_queue(self, command: int, packet: bytes | bytearray, *_: Any, **__: Any) -> MQTTErrorCode:
         with self._wire_lock:
@@ -352,7 +352,7 @@ class MqttWire(Client):
                     return
                 self._wire_backlog.popleft()
                 if owner is not None:
-                    self._wire_outbox.written_locked(owner)
+                    self._wire_send_queue.written_locked(owner)
         except LinkDown:
             pass  # pump() raises what fail() noted
 
@@ -400,5 +400,5 @@ class MqttWire(Client):
             backlog, self._wire_backlog = self._wire_backlog, deque()
             for _, owner in backlog:
                 if owner is not None:
-                    self._wire_outbox.lost_locked(owner)
-        self._wire_outbox.run_callbacks()
+                    self._wire_send_queue.lost_locked(owner)
+        self._wire_send_queue.run_callbacks()

@@ -22,9 +22,8 @@ from typing import Any
 
 from ether.transport.sockets import SocketWait, Waker
 
-_AT_ONCE = (
-    65_536  # bytes for which the lock is held: a write of 32 MiB would keep the reader out, and with it keep-alive
-)
+_AT_ONCE = 65_536
+"""Bytes per write of OpenSSL: one of 32 MiB would keep the reader from the lock for long, and with it keep-alive."""
 _WAITS = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
