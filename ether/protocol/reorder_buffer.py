@@ -355,6 +355,7 @@ class ReorderBuffer(Generic[T]):
 
     def questions(self, by: str, now: float) -> dict[str | None, Ask]:
         """The questions that are due, to each source, or to all of them (None); they count as asked."""
+        # What `expired` decided takes effect here: only now may `passes` hand on the next messages of those rows.
         for key in list(self._waiting):
             self._settle(key)
         if not self._online:
@@ -393,7 +394,8 @@ class ReorderBuffer(Generic[T]):
 
     def echoed(self, said_at: float, now: float) -> Verdict[T]:
         """An echo that was sent at `said_at` is back, so the connection works. A source that was asked well before that
-        and has not answered is asked again, or given up after its last question."""
+        (by one question's share of the patience) and has not answered is asked again, or given up after its last
+        question."""
         verdict = self._judge(min(said_at, now) - PATIENCE_S / ASKS, ASKS, now)
         for key in list(self._waiting):
             self._settle(key)
@@ -407,9 +409,10 @@ class ReorderBuffer(Generic[T]):
     def _judge(self, before: float, asks: int, now: float) -> Verdict[T]:
         """Decide about every source that was asked before the time `before` and has not answered since.
 
-        A source that was asked fewer than `asks` times is asked again. Any other is given up: what is held goes to the
-        receivers, and its holes become gaps. A row that does not even know where to begin has no hole that could be
-        reported, so its source is named as doubtful. While offline nobody can answer, and nothing is decided.
+        A source that was asked fewer than `asks` times is asked again (with `asks` 0, none is). Any other is given up:
+        what its row holds goes to the receivers, and the holes become gaps. A row that does not know where to begin has
+        no hole that could be reported; unless its source has answered for other topics, it is named as doubtful. While
+        offline no source can answer, and nothing is decided.
         """
         result, doubtful = Sorted[T]([], []), set[str]()
         if not self._online:
@@ -439,7 +442,7 @@ class ReorderBuffer(Generic[T]):
 
         Whether such a source sent anything meanwhile cannot be known before its next message. It is asked twice and
         named once. If it has still sent nothing at the end of the next outage, its row is forgotten."""
-        silent = {key: t for key, t in self._rows.items() if t.node not in self._answered and not t.waiting}
+        silent = {key: row for key, row in self._rows.items() if row.node not in self._answered and not row.waiting}
         if catch_up.asks < asks:
             catch_up.asked, catch_up.asks = now, catch_up.asks + 1
             self._again |= {node for _, node in silent} if self._answered else {None}

@@ -44,7 +44,9 @@ def test_any_number_of_attempts_may_fail() -> None:
     assert [backoff.next_s() for _ in range(2000)][-1] == 10.0
 
 
-@pytest.mark.parametrize("module", ["ether", "ether.transport.connection", "ether.launch.child_main", "ether.agents.daemon"])
+@pytest.mark.parametrize(
+    "module", ["ether", "ether.transport.connection", "ether.launch.child_main", "ether.agents.daemon"]
+)
 def test_starting_loads_no_tenacity(module: str) -> None:
     assert loaded(f"import {module}") == "False"
 
