@@ -33,7 +33,7 @@ class Waker:
     def wake(self) -> None:
         """End the wait that is going on, or the next one."""
         if self._pair is not None:
-            with suppress(OSError):  # full: it is awake already; closed: nobody waits any more
+            with suppress(OSError):  # full: it is awake already; closed: no thread waits any more
                 self._pair[1].send(b"\0")
 
     def clear(self) -> None:
