@@ -66,7 +66,7 @@ class ExtraHeaders(NamedTuple):
         """All headers of one message."""
         schema, reply_to, correlation, expiry_s, error, trace = self
         traceparent = None
-        if reply_to:
+        if reply_to:  # a new chain of calls is named after its first message, as `trace_of` does
             own = message_id.replace("-", "")
             traceparent = f"00-{trace or own}-{own[16:]}-01"
         return Headers(

@@ -191,8 +191,8 @@ class Retransmitter:
         if headers is None or delivery.retained or (tracked is None and not self._tracks(delivery.topic)):
             return False
         node = node_of(headers.id)
-        # The shortest way, for the message that everybody expects next, takes no lock. Other threads change only rows
-        # that are waiting, and `passes` refuses those.
+        # The common case, the message that is next in order, takes no lock. Other threads change only rows that are
+        # waiting, and `passes` refuses those.
         if self._reorder_buffer.passes(delivery.topic, node, headers.seq):
             return False
         with self._lock:

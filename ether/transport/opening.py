@@ -24,9 +24,9 @@ _IN_PROGRESS = {errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDB
 def open_socket(
     endpoint: Endpoint, timeout_s: float, waker: Waker, stopped: Callable[[], bool], *, give_up_s: float
 ) -> ByteStream:
-    """A connected, non-blocking socket that can be used at once; the system gives up on unacknowledged bytes after
-    `give_up_s` seconds. Raises `OSError` (the last address's; also `NotAuthorized`, which is one), or
-    `InterruptedError` when woken and `stopped()`."""
+    """A connected, non-blocking socket that can be used at once. The system gives the connection up when bytes stay
+    unacknowledged for `give_up_s` seconds. Raises `OSError` (that of the last address; also `NotAuthorized`, which is
+    one), or `InterruptedError` when woken and `stopped()`."""
     deadline = monotonic() + timeout_s
     failure: OSError = OSError("the name has no address")
     for family, address in _addresses(endpoint):
@@ -77,15 +77,14 @@ def _addresses(endpoint: Endpoint) -> Iterator[tuple[int, object]]:
 
 def _tune(sock: socket.socket, endpoint: Endpoint) -> None:
     if endpoint.kind != "unix":
-        # Without it, small write after small write waits for the peer's delayed acknowledgement: 44 ms each
-        # way.
+        # Without it, a small write after another waits for the peer's delayed acknowledgement: 44 ms in each direction.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _notice_silence(sock: socket.socket, timeout_s: float) -> None:
     """Let the system give the connection up when the other machine has acknowledged nothing for `timeout_s` seconds,
-    where it can (Linux). It looks by itself on a connection on which nothing is said, and it is the machine that is
-    asked: a broker that is busy, or stopped, keeps its connections."""
+    where it can (Linux). On an idle connection it probes by itself. The other machine's system answers the probes, not
+    the broker: a broker that is busy, or stopped by a signal, keeps its connections."""
     if sock.family == getattr(socket, "AF_UNIX", None):
         return
     wanted = {"TCP_USER_TIMEOUT": int(timeout_s * 1000), "TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1}
@@ -97,7 +96,9 @@ def _notice_silence(sock: socket.socket, timeout_s: float) -> None:
 
 
 def _connect(sock: socket.socket, address: object, deadline: float, waker: Waker, stopped: Callable[[], bool]) -> None:
-    if sock.family == getattr(socket, "AF_UNIX", None):  # only a full backlog lets it wait, and cannot be polled for
+    if sock.family == getattr(
+        socket, "AF_UNIX", None
+    ):  # waits only while the backlog is full, which poll does not show
         sock.settimeout(max(deadline - monotonic(), 0.001))
         sock.connect(address)  # type: ignore[arg-type]
         sock.setblocking(False)

@@ -14,36 +14,36 @@ from typing import Any, Protocol
 
 
 class Waker:
-    """Ends the wait of the network thread. Costs two sockets while it is open."""
+    """Ends the wait of the network thread. Takes two sockets while it is open."""
 
     def __init__(self) -> None:
         self._pair: tuple[socket.socket, socket.socket] | None = None
 
     def open(self) -> None:
-        """Get ready; before that, and after `close()`, `wake()` does nothing."""
+        """Open the sockets. Before that, and after `close()`, `wake()` does nothing."""
         reader, writer = socket.socketpair()
         reader.setblocking(False)
         writer.setblocking(False)
         self._pair = reader, writer
 
     def fileno(self) -> int:
-        """What to wait for."""
+        """The file descriptor to wait for; -1 while closed."""
         return -1 if self._pair is None else self._pair[0].fileno()
 
     def wake(self) -> None:
         """End the wait that is going on, or the next one."""
         if self._pair is not None:
-            with suppress(OSError):  # full: it is awake already; closed: nobody waits any more
+            with suppress(OSError):  # full: it is awake already; closed: no thread waits any more
                 self._pair[1].send(b"\0")
 
     def clear(self) -> None:
-        """Forget wake-ups so far."""
+        """Forget the wake-ups until now."""
         if self._pair is not None:
             with suppress(BlockingIOError):
                 self._pair[0].recv(4096)
 
     def close(self) -> None:
-        """Give the sockets back."""
+        """Close the sockets."""
         pair, self._pair = self._pair, None
         if pair is not None:
             for sock in pair:
@@ -68,7 +68,7 @@ class Wait(Protocol):
 
 
 class _PollWait:
-    """With poll(2), which knows no limit of file descriptors and is registered once."""
+    """A wait by poll(2), which has no limit of file descriptors and registers its sockets once."""
 
     def __init__(self, sock: ByteStream, waker: Waker) -> None:
         self._fd, self._waker = sock.fileno(), waker
@@ -79,8 +79,7 @@ class _PollWait:
         self._writing.register(waker.fileno(), select.POLLIN)
 
     def wait(self, timeout_s: float, *, writing: bool) -> tuple[bool, bool]:
-        """Up to `timeout_s` seconds; whether the socket can be read, and (asked only if `writing`)
-        written."""
+        """Wait up to `timeout_s` seconds. Returns whether the socket can be read, and (only if `writing`) written."""
         events = (self._writing if writing else self._reading).poll(timeout_s * 1000)
         if len(events) == 1 and events[0][0] == self._fd:
             event = events[0][1]
@@ -93,7 +92,7 @@ class _PollWait:
 
 
 class _SelectWait:
-    """With select(2), for systems without poll."""
+    """A wait by select(2), for systems without poll."""
 
     def __init__(self, sock: ByteStream, waker: Waker) -> None:
         self._sock, self._waker = sock, waker
@@ -112,6 +111,7 @@ SocketWait: type[_PollWait] | type[_SelectWait] = _PollWait if hasattr(select, "
 
 
 def wait_on(stream: ByteStream, waker: Waker) -> Wait:
-    """What waits for this stream: one that is more than a socket may have bytes that the system knows nothing of."""
+    """The wait for this stream. TLS and WebSockets bring their own, as they may hold bytes that the system does not
+    see."""
     own: Callable[[Waker], Wait] | None = getattr(stream, "waiting_with", None)
     return SocketWait(stream, waker) if own is None else own(waker)
