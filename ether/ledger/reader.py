@@ -25,7 +25,7 @@ from ether.ledger import schema
 from ether.ledger.objects import Objects
 from ether.ledger.rows import COLUMNS, LARGE_BYTES, checksum_of
 from ether.ledger.seal import SEAL
-from ether.ledger.sqlite import DATABASE, Connection, open_ledger, translated
+from ether.ledger.sqlite import DATABASE, Connection, ledger_errors, open_ledger
 from ether.wire.codec import decode
 from ether.wire.entries import GapFact, Kind, OutboxFacts
 from ether.wire.json_text import dumps, loads
@@ -173,7 +173,7 @@ class LedgerReader:
         if not (folder / DATABASE).is_file():
             raise LedgerFailed(folder, f"there is no {DATABASE} in it: this is no ledger")
         schema.refuse_log_on_read_only(folder)
-        with translated(folder):
+        with ledger_errors(folder):
             sealed = (folder / SEAL).exists()
             connection = open_ledger(folder, write=False, sealed=sealed)
             try:
@@ -359,7 +359,7 @@ class LedgerReader:
             raise LedgerDamaged(self.folder, f"row {row[0]}", str(error)) from error
 
     def _object(self, sha256: str) -> bytes:
-        with translated(self.folder):
+        with ledger_errors(self.folder):
             return self._objects.get(sha256)
 
     def _content(self, sha256: str) -> bytes:
@@ -372,7 +372,7 @@ class LedgerReader:
         return payload
 
     def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with translated(self.folder):
+        with ledger_errors(self.folder):
             found = self._connection.execute(query, values).fetchall()
             if self._sealed and not (self.folder / SEAL).exists():
                 # A sealed database is read without locks, as a file that nobody changes. The seal is gone, so a writer

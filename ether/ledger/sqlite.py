@@ -5,7 +5,7 @@ journal of durable calls (`open_database`, which also makes the tables). All of 
 transactions that the code begins and ends itself (`transaction`). Other modules take `Connection`, `SqliteError` and
 `OperationalError` from here.
 
-Promises: around the blocks of `translated` and `told` nothing of SQLite or of the operating system is raised but an
+Promises: around the blocks of `ledger_errors` and `told` nothing of SQLite or of the operating system is raised but an
 error of Ether that names the file or folder and the cause.
 
 The trap: a connection may be used by several threads, but by one at a time; its owner holds a lock around each
@@ -174,7 +174,7 @@ _NEARLY_NONE_BYTES = 64 * 1024
 
 
 @contextmanager
-def translated(folder: Path) -> Iterator[None]:
+def ledger_errors(folder: Path) -> Iterator[None]:
     """Raise `LedgerError` in place of `SqliteError` and `OSError`, for a ledger in this folder."""
     try:
         yield

@@ -27,7 +27,7 @@ from ether.ledger.lock import LedgerLock
 from ether.ledger.objects import Objects
 from ether.ledger.rows import Intake, OriginCache, OutboxState, first_link, outbox_checksum
 from ether.ledger.seal import seal, unseal
-from ether.ledger.sqlite import WAL, Connection, SqliteError, open_ledger, translated
+from ether.ledger.sqlite import WAL, Connection, SqliteError, ledger_errors, open_ledger
 from ether.ledger.wal import tails
 from ether.wire.entries import Batch, Entry
 
@@ -68,12 +68,12 @@ class LedgerWriter:
         `LedgerFailed`.
         """
         folder = Path(folder).absolute()
-        with translated(folder):
+        with ledger_errors(folder):
             make_folder(folder)
             lock = LedgerLock(folder)
         writer = cls(folder, session, lock)
         try:
-            with translated(folder):
+            with ledger_errors(folder):
                 writer._clear_leftovers()
                 unseal(folder)
                 writer._connect()
@@ -131,7 +131,7 @@ class LedgerWriter:
             return
         self._closed = True
         try:
-            with translated(self.folder):
+            with ledger_errors(self.folder):
                 self._ready()
                 self._store(self._intake(0.0, careful=False))
                 connection, self._connection = self._connection, None
@@ -152,7 +152,7 @@ class LedgerWriter:
     def _keep(self, gather: Callable[[Intake], None], received: float) -> None:
         """Gather entries and store them: first without checks; where an entry cannot be stored, again with checks,
         which refuse that entry alone."""
-        with translated(self.folder):
+        with ledger_errors(self.folder):
             self._ready()
             try:
                 intake = self._intake(received, careful=False)
