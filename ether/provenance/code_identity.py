@@ -163,7 +163,7 @@ def _cell_identity(own: type | None) -> CodeIdentity:
         lines = linecache.getlines(function.__code__.co_filename)
         if lines:
             made = artifact(function.__code__.co_filename, _without_secrets("".join(lines).encode()))
-            described = {"file": made.name, "root": None, "sha256": made.sha256, "git": None}
+            described: dict[str, Any] = {"file": made.name, "root": None, "sha256": made.sha256, "git": None}
             described |= {"why_no_git": "not from a file", "files": {made.name: made.sha256}}
             return CodeIdentity(described, (made,))
     return CodeIdentity({"file": None, "root": None, "sha256": None, "git": None, "why_no_git": "no source was found"})
