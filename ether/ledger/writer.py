@@ -93,7 +93,7 @@ class LedgerWriter:
             for batch in batches:
                 intake.take(batch)
 
-        self._keep(gather, received)
+        self._append(gather, received)
         return {batch.outbox: self.highest(batch.outbox) for batch in batches}
 
     def append_loose(self, entries: Sequence[tuple[str, Entry]], received: float) -> None:
@@ -103,7 +103,7 @@ class LedgerWriter:
             for source, entry in entries:
                 intake.take_loose(source, entry)
 
-        self._keep(gather, received)
+        self._append(gather, received)
 
     def highest(self, outbox: str) -> int:
         """The highest number of an outbox that is on the disk, 0 where there is none."""
@@ -149,7 +149,7 @@ class LedgerWriter:
 
     # -- one transaction
 
-    def _keep(self, gather: Callable[[Intake], None], received: float) -> None:
+    def _append(self, gather: Callable[[Intake], None], received: float) -> None:
         """Gather entries and store them: first without checks; where an entry cannot be stored, again with checks,
         which refuse that entry alone."""
         with ledger_errors(self.folder):

@@ -1,9 +1,8 @@
 """The context of an instance: a JSON document that explains every value that the instance makes.
 
 It names the instance (name, incarnation, epoch), its class and arguments, its code, its configuration, the machine and
-the installed packages. It is made once, when the instance is built, and sent once; after that every record refers to it
-by its SHA-256. Large or shared parts (sources, settings, the list of packages) are artifacts, to which it refers by
-their SHA-256.
+the installed packages. It is made once, when the instance is built, and sent once; every record refers to it by its
+SHA-256. In the same way it refers to artifacts: sources, settings, the list of packages.
 
     about = configuration_facts(config.model_dump(mode="json"), yaml_text, "ether.yaml")     # once, in the main program
     context = make_context(InstanceFacts("camera", birth, 1, "lab.Camera", Camera), configuration=about.described)
@@ -39,17 +38,18 @@ TEXT_MAX = 10_000
 """Characters of a text. A longer one is cut to these, and has its SHA-256 beside it."""
 
 REPR_MAX = 500
+"""Characters of a `repr`."""
 _DEEPEST = 20
+"""Levels of nesting; what is deeper is given as its `repr`."""
 _MOST_ITEMS = 1_000
+"""Items of a list or mapping."""
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 _writer = reprlib.Repr()  # never raises, whatever the object's own code does
 _writer.maxother = _writer.maxstring = REPR_MAX
 
-
 FORM = 1
 """The version of a context's form, for later readers."""
-
 _NOTHING: Mapping[str, Any] = {}
 
 

@@ -47,9 +47,8 @@ def masked(value: Any, *, secret: bool = False, place: tuple[str, ...] = ()) -> 
 
     `secret`: the value stands under a secret's name. Then everything inside of it is masked, too, at any depth: of
     `password: {old: a, new: b}` both. `place`: the keys that lead to the value in a configuration, () for other data.
-    It is needed because some keys of a configuration are names of the user's own: an instance called `key` is no
-    secret, and its settings must stay readable. Inside of a list the place is not followed further, because no such
-    names stand there.
+    The place matters because some keys of a configuration are names of the user's own: an instance called `key` is no
+    secret, and its settings must stay readable. Lists hold no such names, so the place ends at a list.
     """
     if isinstance(value, Mapping):
         named = _has_user_names(place)
