@@ -1,4 +1,7 @@
-"""`python -m ether instance` is what the launcher starts for each instance; anything else is the command line."""
+"""`python -m ether instance` is the process of one instance, which its launcher starts; all else is the command line.
+
+The trap: each of the two must not load what only the other needs, so both are imported late.
+"""
 
 from __future__ import annotations
 

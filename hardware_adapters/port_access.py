@@ -88,6 +88,7 @@ def holder_of(port: str) -> str | None:
     if real in _held:
         return f"{_held[real]!r} of this program"
     found = {}
+    # Not by psutil: its `open_files()` lists regular files only, and a port is a device.
     for listed in Path("/proc").glob("[0-9]*/fd/*"):
         process = listed.parent.parent
         try:

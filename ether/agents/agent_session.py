@@ -1,12 +1,13 @@
 """An agent's part in one session, from joining it to leaving it.
 
-It is a program that joins, with a name of its own, whose desk knows `run`: what it is asked to run is checked against
-the roots, written down, started, and kept alive by a supervisor like anybody's.
+The agent is a program that joins under a name of its own, and whose control server takes the request `run`: what it is
+asked to run is checked against the roots, written down, started, and supervised as any other instance is. It has a
+launcher for all that every program does, and gives it the policies in which an agent differs.
 
 Promises: nothing is started that the roots do not cover, whoever asks and whatever the file says. What was written down
-is started again by `tend()`, in the order of `after:` among this agent's own, and for as long as it takes: a camera may
-be plugged in later. The trap: `after:` may name an instance of another machine, which may be switched off. Who asks
-waits for that one before it asks; the agent, after a reboot, does not.
+is started again by `tend()`, in the order of `after:` among this agent's own instances, and as often as it takes: a
+camera may be plugged in later. The trap: `after:` may name an instance of another machine, which may be switched off.
+The program that asks has waited for that instance before it asks; the agent, after a reboot, does not wait for it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ether.agents.allowed import Roots
 from ether.agents.wanted_file import AgentFile, Wanted
@@ -26,23 +27,22 @@ from ether.connection.assembly import death_notice
 from ether.connection.deadline import Deadline
 from ether.connection.link import Inbound, Link
 from ether.errors import EtherError, NameTaken
+from ether.instance.local_instances import OpenLink
 from ether.instance.registry import registry_options
 from ether.launch.child_settings import InstanceSettings
-from ether.launch.launcher import STEP_TIMEOUT_S, Launch
+from ether.launch.launcher import STEP_TIMEOUT_S, Launch, Policies
 from ether.log import get_ether_logger
 from ether.protocol.clock_offset import OffsetEstimator
 from ether.protocol.presence import Announcement, State
+from ether.session.discovery.search import FoundSession
 from ether.session.fencing import NameClaim, NameHold
 from ether.session.name_claim import take_name, taken
 from ether.session.session import KEEP, Session
+from ether.system.backoff import Backoff
 from ether.system.health import read_health
 from ether.system.processes import birth_of
 from ether.transport.base import Will
-from ether.transport.endpoint import Endpoint
 from ether.version import VERSION
-
-if TYPE_CHECKING:
-    from ether.session.discovery.search import FoundSession
 
 logger = get_ether_logger("Ether")
 
@@ -51,33 +51,49 @@ KIND = "agent"
 CONNECT_S = 30.0
 FIRST_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 60.0
-"""Between two attempts to start what was written down."""
+"""Between two attempts to start an instance that was written down."""
 
 ORPHANS_END_S = 1.5
-"""What a killed predecessor of this agent ran has ended by then, and has let go of its devices."""
+"""By then the instances of a killed predecessor of this agent have ended, and have let go of their devices."""
 
 CLOCK_TIMEOUT_S = 1.0
 
 
-class AgentSession(Launch):
-    """Made by `start()`, ended by `leave()` or `flee()`."""
+class AgentSession:
+    """Made by `start()`, ended by `leave()` or `flee()`.
+
+    Threads: requests are carried out on the control server's thread; `tend()`, `tell_health()` and `leave()` are called
+    on the agent's. `_changing` is held by each of them while it starts or stops instances.
+    """
 
     def __init__(self, name: str, found: FoundSession, roots: Roots, file: AgentFile) -> None:
-        """`file` says what is wanted; where it is of another session, it is the caller's to have set it aside."""
-        super().__init__(EtherConfig(), found.name, found)
-        self._program = name
+        """`file` says what is wanted; where that belongs to another session, the caller has set it aside."""
+        policies = Policies(
+            program=name,
+            control=self,
+            will=self._will,
+            appear=self._appear,
+            clear=self._clear_announcements,
+            yields=self._yields,
+            settings=self._settings,
+        )
+        self._launch = Launch(EtherConfig(), found.name, found, policies=policies)
+        self._supervisor = self._launch.supervisor
+        self.topics = self._launch.topics
+        self.name = name
         self.url = found.url
         self._roots = roots
         self._file = file
         self._wanted = dict(file.instances)
         self._restored = set(self._wanted)
-        self._attempts: dict[str, tuple[float, float]] = {}
-        self._said: dict[str, str] = {}
+        """Those that were read from the file and have not been asked for again."""
+        self._attempts: dict[str, tuple[float, Backoff]] = {}
+        """When each may be tried again (monotonic clock), and the pauses after that."""
+        self._logged_errors: dict[str, str] = {}
         self._changing = threading.RLock()
         self._began = time.monotonic()
         self._incarnation, self._epoch = "", 0
-        self._scout: Link | None = None
-        self._own_name: NameClaim | None = None
+        self._name_claim: NameClaim | None = None
         self._fenced = False
         self._leader: Mapping[str, Any] = {}
         self._named = True
@@ -86,13 +102,17 @@ class AgentSession(Launch):
     # -- how it stands
 
     @property
+    def _session(self) -> Session:
+        return self._launch.session
+
+    @property
     def connected(self) -> bool:
-        """Whether the broker is there."""
-        return self.session.link.transport.connected
+        """Whether the connection to the broker stands."""
+        return self._session.link.transport.connected
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is wanted of it."""
+        """Whether no instance is wanted of this agent."""
         return not self._wanted
 
     @property
@@ -108,33 +128,42 @@ class AgentSession(Launch):
     def check_name(self) -> None:
         """Raises `NameTaken` where another agent has taken this one's name."""
         if self._fenced:
-            holder = self.session.announcement(self._program)
-            raise taken(holder) if holder is not None else NameTaken(KIND, self._program)
+            holder = self._session.announcement(self.name)
+            raise taken(holder) if holder is not None else NameTaken(KIND, self.name)
 
-    # -- being seen
+    # -- joining
 
-    def _last_word(self) -> Will:
-        self._incarnation, self._epoch = self._claim_name()
-        dead = Announcement(self._program, State.LOST, self._incarnation, "offline", self._about())
+    def start(self, timeout_s: float) -> None:
+        """Join the session, and announce the agent as ready. Raises `NameTaken` and `EtherError`."""
+        deadline = Deadline(timeout_s)
+        self._launch.start(timeout_s)
+        try:
+            self._announce_ready(deadline)
+        except BaseException:
+            self._launch.abandon()
+            raise
+
+    def _will(self, open_link: OpenLink) -> Will:
+        """The policy `will`. Claims the agent's name first, over a connection of its own: the will holds incarnation
+        and epoch, and a will can be given only when a connection is made."""
+        self._incarnation, self._epoch = self._claim_name(open_link)
+        dead = Announcement(self.name, State.LOST, self._incarnation, "offline", self._about())
         return death_notice(self.topics, dead)
 
-    def _claim_name(self) -> tuple[str, int]:
-        """Over a connection of its own: what the broker says at our death holds the birth and epoch, and is given to it
-        when the connection is made that is to last."""
-        assert self._open_link is not None
-        self._scout = self._open_link(f"{self._program}-{os.urandom(3).hex()}", None)
-        session = Session(self._scout, self.topics)
+    def _claim_name(self, open_link: OpenLink) -> tuple[str, int]:
+        link = open_link(f"{self.name}-{os.urandom(3).hex()}", None)
+        session = Session(link, self.topics)
         deadline = Deadline(STEP_TIMEOUT_S)
         try:
             session.open(deadline.left())
-            incarnation, epoch = take_name(session, self._program, deadline, kind=KIND)
-            starting = Announcement(self._program, State.STARTING, incarnation, about={**self._about(), "epoch": epoch})
-            self._scout.announce(self.topics.state(self._program), starting.to_value())
-            self._scout.flush(deadline.left())
+            incarnation, epoch = take_name(session, self.name, deadline, kind=KIND)
+            starting = Announcement(self.name, State.STARTING, incarnation, about={**self._about(), "epoch": epoch})
+            link.announce(self.topics.state(self.name), starting.to_value())
+            link.flush(deadline.left())
             return incarnation, epoch
         finally:
             session.calls.close()
-            self._scout.close()
+            link.close()
 
     def _about(self) -> dict[str, Any]:
         pid = os.getpid()
@@ -143,31 +172,31 @@ class AgentSession(Launch):
             "host": socket.gethostname(),
             "pid": pid,
             "pid_started": birth_of(pid),
-            "since": self._since,
+            "since": self._launch.since,
             "version": VERSION,
             "epoch": self._epoch,
         }
 
-    def _appear(self, link: Link, endpoint: Endpoint) -> None:
-        """Nothing yet: who sees it, asks."""
+    def _appear(self, link: Link) -> None:
+        """The policy `appear`. Nothing yet: a program that sees a ready agent sends requests, and the control server
+        does not listen yet. `start()` announces the agent when it does."""
 
-    def _begin(self, deadline: Deadline) -> None:
-        """The desk is open."""
-        link = self.session.link
+    def _announce_ready(self, deadline: Deadline) -> None:
+        link = self._session.link
         about = {**self._about(), "node": link.node, "health": self._health()}
-        ready = Announcement(self._program, State.READY, self._incarnation, about=about)
+        ready = Announcement(self.name, State.READY, self._incarnation, about=about)
         link.listen(self.topics.session_info, self._on_leader)
-        link.announce(self.topics.state(self._program), ready.to_value())
-        hold = NameHold(self._program, self._incarnation, self._epoch, self._since)
-        self._own_name = NameClaim(link, self.topics, hold, self._on_fenced)
-        self.session.catch_up(deadline.left())
+        link.announce(self.topics.state(self.name), ready.to_value())
+        hold = NameHold(self.name, self._incarnation, self._epoch, self._launch.since)
+        self._name_claim = NameClaim(link, self.topics, hold, self._on_fenced)
+        self._session.catch_up(deadline.left())
 
     def _on_fenced(self, why: str) -> None:
         """On the dispatch thread."""
         self._fenced = True
 
     def _on_leader(self, inbound: Inbound) -> None:
-        """On the dispatch thread. The entry vanishes with who leads the session."""
+        """On the dispatch thread. The session's entry vanishes with the program that leads the session."""
         value = inbound.take()
         before, self._leader = self._leader, value if isinstance(value, dict) else {}
         if self._leader:
@@ -176,31 +205,32 @@ class AgentSession(Launch):
             self._clock = OffsetEstimator()
 
     def _clear_announcements(self, link: Link) -> None:
+        """The policy `clear`. Where another agent has taken this one's name, its announcement is left alone."""
         if not link.transport.connected:
             return
         try:
             for name in self._supervisor.names:
                 link.withdraw(self.topics.state(name))
-            if self._own_name is not None and not self._fenced:
-                self._own_name.release()
-                link.withdraw(self.topics.health(self._program))
-                link.withdraw(self.topics.state(self._program))
+            if self._name_claim is not None and not self._fenced:
+                self._name_claim.release()
+                link.withdraw(self.topics.health(self.name))
+                link.withdraw(self.topics.state(self.name))
         except EtherError as error:
-            logger.warning("could not clear the announcements of agent %s: %s", self._program, error)
+            logger.warning("could not clear the announcements of agent %s: %s", self.name, error)
 
-    # -- what it is asked
+    # -- what other programs ask of it (`ProgramControl`)
 
     def run(self, name: str, asked: Mapping[str, Any], by: str) -> str:
-        """Run an instance that somebody describes: `runs` where it does already, else `started` or `replaced`. Raises
-        `ClassNotAllowed`, `ConfigError`, `NameTaken`, `NotKept`."""
+        """Run the instance that the request describes: `runs` where it does already, else `started` or `replaced`.
+        Raises `ClassNotAllowed`, `ConfigError`, `NameTaken`, `NotKept`."""
         wanted = Wanted.of(name, asked.get("instance"), asked.get("registry", {}), by)
         self._roots.check(wanted.config().class_path)
         with self._changing:
             if self._wanted.get(name) == wanted and self._lives(name):
                 logger.info("%s asks for %s, which runs", by, name)
                 return "runs"
-            there = name in self._supervisor.names
-            if there:
+            was_there = name in self._supervisor.names
+            if was_there:
                 self._end_of([name], None)
             logger.info("%s asks for %s, a %s", by, name, wanted.config().class_path)
             self._note(name, wanted)
@@ -209,40 +239,45 @@ class AgentSession(Launch):
             except BaseException:
                 self._forget([name])
                 raise
-            return "replaced" if there else "started"
+            return "replaced" if was_there else "started"
 
     def remove(self, name: str) -> dict[str, str]:
-        """Stop one in order, and want it no more. Raises `KeyError` for one that is not wanted here."""
-        if name not in self._wanted:
-            raise KeyError(f"agent {self._program} runs no instance {name!r}")
+        """Stop one instance in order, and want it no more. Raises `KeyError` where it is not wanted here."""
+        self._check_wanted(name)
         return self.remove_all([name], None)
 
     def remove_all(self, names: Sequence[str], steps: Sequence[str] | None) -> dict[str, str]:
-        """The same for those of them that are here."""
+        """Stop the named instances that are wanted here, and want them no more; returns what went wrong."""
         with self._changing:
             mine = [name for name in names if name in self._wanted]
             self._forget(mine)  # first: what was asked to go must not come back after a power cut
             return self._end_of(mine, steps)
 
     def restart(self, name: str, timeout_s: float) -> None:
-        """Stop one in order and start it again."""
-        if name not in self._wanted:
-            raise KeyError(f"agent {self._program} runs no instance {name!r}")
+        """Stop one instance in order and start it again. Raises `KeyError` where it is not wanted here."""
+        self._check_wanted(name)
         with self._changing:
             if name in self._supervisor.names:
-                super().restart(name, timeout_s)
+                self._launch.restart(name, timeout_s)
             else:
                 self._start_one(name)
 
-    def described(self, name: str) -> EtherInstanceConfig | None:
-        """Nothing can be started by its name alone: what an agent is told comes with its description."""
-        return None
+    def start_described(self, name: str, timeout_s: float) -> None:
+        """Raises `KeyError`: an agent has no configuration, each request to it brings a description."""
+        raise KeyError(f"the configuration of {self.name} describes no instance {name!r}")
+
+    def record(self) -> None:
+        """Nothing: the program that leads the session starts a recorder."""
+
+    def _check_wanted(self, name: str) -> None:
+        if name not in self._wanted:
+            raise KeyError(f"agent {self.name} runs no instance {name!r}")
 
     def _end_of(self, names: Iterable[str], steps: Sequence[str] | None) -> dict[str, str]:
-        return super().remove_all([name for name in names if name in self._supervisor.names], steps)
+        return self._launch.remove_all([name for name in names if name in self._supervisor.names], steps)
 
     def _note(self, name: str, wanted: Wanted) -> None:
-        """A session without a name cannot be found again, and nothing of it is written down."""
+        """Want an instance, on disk, too; except in a session without a name, which cannot be found again."""
         if self._named:
             self._file.place(self.topics.session, self.url)
             self._file.put(name, wanted)
@@ -255,50 +290,47 @@ class AgentSession(Launch):
             self._wanted.pop(name, None)
             self._file.drop(name)
 
-    # -- starting
+    # -- starting an instance
 
     def _lives(self, name: str) -> bool:
         return name in self._supervisor.names and name not in self._supervisor.ended
 
     def _start_one(self, name: str) -> None:
+        """Start a wanted instance; does not wait until it is ready. Its `after:` is cut down to instances of this
+        agent: the others may be switched off (see the trap above)."""
         own = [other for other in self._wanted[name].config().after if other in self._wanted]
         config = self._wanted[name].config().model_copy(update={"after": tuple(own)})
-        birth_and_epoch = self.take_name(self.session, name, Deadline(STEP_TIMEOUT_S))
+        incarnation_and_epoch = self._launch.take_name(name, Deadline(STEP_TIMEOUT_S))
         self._supervisor.prepare(name, config)
         try:
-            self._supervisor.take_name(name, birth_and_epoch)
+            self._supervisor.take_name(name, incarnation_and_epoch)
             self._supervisor.start(name, CONNECT_S)
         except BaseException:
-            self._discard(name)
+            self._supervisor.discard(name)
             raise
 
     def _yields(self, holder: Announcement) -> bool:
-        """What this agent's predecessor ran: nobody else has had its name since, and that one is gone."""
-        return holder.about.get("machine") == self._program and not self._lives(holder.name)
+        """The policy `yields`. An instance that this agent's predecessor ran gives way: this agent holds the
+        predecessor's name, so the predecessor is gone, and no other process has had the instance's name since."""
+        return holder.about.get("machine") == self.name and not self._lives(holder.name)
 
-    def _discard(self, name: str) -> None:
-        self._supervisor.leave(name)
-        self._supervisor.end([name], 0)
-        self._supervisor.forget(name)
-
-    def _settings(
-        self, name: str, instance: EtherInstanceConfig, incarnation: str, epoch: int, connect_timeout_s: float
-    ) -> InstanceSettings:
-        settings = super()._settings(name, instance, incarnation, epoch, connect_timeout_s)
-        wanted = self._wanted[name]
+    def _settings(self, settings: InstanceSettings, instance: EtherInstanceConfig) -> InstanceSettings:
+        """The policy `settings`. The registry comes with the request, the import path has the allowed folders, and the
+        agent's own program is no script of the instance's."""
+        wanted = self._wanted[settings.name]
         places = [folder for folder in self._roots.folders if folder not in settings.import_path]
         return replace(
             settings,
             registry=registry_options(wanted.registry_config(), instance),
             script=None,
             import_path=[*settings.import_path, *places],
-            holding={**settings.holding, "machine": self._program, "asked_by": wanted.by},
+            announced={**settings.announced, "machine": self.name, "asked_by": wanted.by},
         )
 
     # -- tending
 
     def tend(self) -> None:
-        """Start what is wanted and does not run, where it is its turn. Nothing while a request is being carried out."""
+        """Start every wanted instance that does not run and is due. Nothing while a request is being carried out."""
         if not self._changing.acquire(blocking=False):
             return
         try:
@@ -309,36 +341,40 @@ class AgentSession(Launch):
             self._changing.release()
 
     def _is_due(self, name: str, now: float) -> bool:
-        if self._lives(name) or now < self._attempts.get(name, (now, 0.0))[0]:
+        if self._lives(name) or (name in self._attempts and now < self._attempts[name][0]):
             return False
-        if self.session.holder(name) is not None and now - self._began < ORPHANS_END_S:
+        # A killed predecessor's instance may still hold the name for a moment: let it end by itself.
+        if self._session.holder(name) is not None and now - self._began < ORPHANS_END_S:
             return False
+        # One whose start has failed is tried again only if it was read from the file and was never ready in this life
+        # of the agent. One that was asked for just now has been reported as failed, and the asking program decides;
+        # one that was ready has ended for good, by its restart policy.
         failed = name in self._supervisor.names
         again = name in self._restored and not self._supervisor.was_ready(name)
-        after, ready = self._wanted[name].config().after, self.session.ready()
+        after, ready = self._wanted[name].config().after, self._session.ready()
         return (again or not failed) and all(other in ready for other in after if other in self._wanted)
 
     def _attempt(self, name: str, now: float) -> None:
-        pause_s = self._attempts.get(name, (now, FIRST_PAUSE_S))[1]
-        self._attempts[name] = (now + pause_s, min(2 * pause_s, LONGEST_PAUSE_S))
+        backoff = self._attempts[name][1] if name in self._attempts else Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        self._attempts[name] = (now + backoff.next_s(), backoff)
         if name in self._supervisor.names:
-            self._discard(name)
+            self._supervisor.discard(name)
         try:
             self._roots.check(self._wanted[name].config().class_path)
             self._start_one(name)
         except (EtherError, OSError) as error:
-            if self._said.get(name) != str(error):
+            if self._logged_errors.get(name) != str(error):
                 logger.error("%s cannot be started again: %s\nIt is tried again and again.", name, error)
-            self._said[name] = str(error)
+            self._logged_errors[name] = str(error)
 
     # -- health
 
     def tell_health(self) -> None:
-        """Publish how this machine is; nothing where the broker does not take it."""
+        """Publish the health of this machine; nothing where the broker does not take it."""
         try:
             self._compare_clocks()
             health = self._health()
-            self.session.link.publish(self.topics.health(self._program), health, qos=0, retain=True, timeout_s=0.5)
+            self._session.link.publish(self.topics.health(self.name), health, qos=0, retain=True, timeout_s=0.5)
         except EtherError as error:
             logger.debug("could not tell how this machine is: %s", error)
 
@@ -350,7 +386,7 @@ class AgentSession(Launch):
         if not isinstance(leader, str):
             return
         asked = time.time()
-        barrier = self.session.ask(KEEP, [leader], CLOCK_TIMEOUT_S, {"do": "clock"})
+        barrier = self._session.ask(KEEP, [leader], CLOCK_TIMEOUT_S, {"do": "clock"})
         answered = time.time()
         answer = barrier.answers.get(leader)
         theirs = answer.results.get("time") if answer is not None else None
@@ -360,25 +396,18 @@ class AgentSession(Launch):
     # -- leaving
 
     def leave(self) -> dict[str, str]:
-        """Stop all in order, and leave; what is wanted stays written down. Returns what went wrong."""
-        if self._control_server is not None:
-            self._control_server.close()
+        """Stop all instances in order, and leave; what is wanted stays written down. Returns what went wrong."""
+        self._launch.refuse_requests()
         with self._changing:
-            return self.stop()
+            return self._launch.stop()
 
     def flee(self) -> None:
-        """The same where the broker is gone: the instances are told by a signal."""
-        if self._control_server is not None:
-            self._control_server.close()
+        """Leave where the broker is gone: the instances are stopped by a signal."""
+        self._launch.refuse_requests()
         with self._changing:
-            self._supervisor.no_more_starts()
-            for name in self._supervisor.alive:
-                self._supervisor.child(name).terminate()
-            for name in self._supervisor.end(self._supervisor.names, STEP_TIMEOUT_S):
-                logger.error("instance %s did not end and was killed", name)
-            self._abandon()
+            self._launch.stop_without_broker()
 
     def want_nothing(self) -> None:
-        """Forget what is wanted."""
+        """Forget what is wanted, on disk, too."""
         with self._changing:
             self._forget(list(self._wanted))

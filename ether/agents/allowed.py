@@ -3,10 +3,11 @@
 A root is a dotted name (`lab.cameras`: that module or package, or that one class) or a folder (`/home/pi/lab`: every
 module in it). Nothing is allowed by default.
 
-Promise: `check` returns only where the class statement itself stands under a root, and so does every file on the way
-there from the name that was asked for; and it runs no code of theirs to find out. The traps: the packages around a
-module run, too, when it is imported. And a class is allowed with all it can do: whoever may publish in the session
-chooses its arguments and calls its methods; a class that runs shell commands is a shell.
+Promise: `check` returns only where the file of the class statement lies under a root, and so does every file through
+which the requested name leads there (imports of one module from another); and it runs no code of those files to find
+out. The first trap: importing a module also runs the packages around it. The second: an allowed class is allowed with
+all that it can do. Whoever may publish in the session chooses its arguments and calls its methods; a class that runs
+shell commands is a shell.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ether.runs.plan.class_lookup import SourcePlace, SourceUnclear, places_of
 
 
 class ClassNotAllowed(EtherError, PermissionError):
-    """A class that lies under none of the roots that the agent's owner allows. `roots` are those that there are."""
+    """A class that lies under none of the roots that the agent's owner allows. `roots` are the allowed ones."""
 
     def __init__(self, class_path: str, roots: Iterable[str], why: str) -> None:
         self.class_path, self.roots, self.why = class_path, tuple(roots), why
@@ -34,7 +35,7 @@ class ClassNotAllowed(EtherError, PermissionError):
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """Made by `roots_of`."""
+    """The allowed roots: dotted names, and folders as absolute paths. Made by `roots_of`."""
 
     names: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
@@ -44,23 +45,23 @@ class Roots:
 
     def check(self, class_path: str) -> None:
         """Return for a class that may run here; raises `ClassNotAllowed`."""
-        said = [*self.names, *self.folders]
+        roots = [*self.names, *self.folders]
         if not self.folders and not self._covers_name(class_path):
-            raise ClassNotAllowed(class_path, said, "it lies under none of the allowed roots")
+            raise ClassNotAllowed(class_path, roots, "it lies under none of the allowed roots")
         try:
             places = places_of(current_class_path(class_path), self.folders)
         except SourceUnclear as error:
-            raise ClassNotAllowed(class_path, said, str(error)) from error
+            raise ClassNotAllowed(class_path, roots, str(error)) from error
         for place in places:
             if not self._covers(place):
-                raise ClassNotAllowed(class_path, said, f"it is {place.class_path} in {place.file}")
+                raise ClassNotAllowed(class_path, roots, f"it is {place.class_path} in {place.file}")
 
     def _covers(self, place: SourcePlace) -> bool:
         inside = (os.path.commonpath([folder, place.file]) == folder for folder in self._folders_on(place))
         return self._covers_name(place.class_path) or any(inside)
 
     def _folders_on(self, place: SourcePlace) -> list[str]:
-        """On Windows a folder of another drive cannot be compared."""
+        """The folders on the drive of that file: on Windows paths on different drives cannot be compared."""
         drive = os.path.splitdrive(place.file)[0]
         return [folder for folder in self.folders if os.path.splitdrive(folder)[0] == drive]
 
@@ -69,7 +70,8 @@ class Roots:
 
 
 def roots_of(texts: Iterable[str]) -> Roots:
-    """As an owner writes them: what holds a slash or begins with `.` or `~` is a folder. Raises `ConfigError`."""
+    """The roots as an owner writes them: a text that holds a slash or begins with `.` or `~` is a folder. Raises
+    `ConfigError`."""
     names: list[str] = []
     folders: list[str] = []
     for text in texts:
@@ -83,14 +85,14 @@ def roots_of(texts: Iterable[str]) -> Roots:
 
 
 def read_roots(path: str) -> list[str]:
-    """The roots in a file, one on each line; `#` begins a remark. Raises `ConfigError`."""
+    """The roots in a file, one on each line; `#` begins a comment. Raises `ConfigError`."""
     try:
         with open(path, encoding="utf-8") as file:
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the list of what is allowed cannot be read: {error}.", file=path) from error
-    told = (line.partition("#")[0].strip() for line in lines)
-    return [line for line in told if line]
+    roots = (line.partition("#")[0].strip() for line in lines)
+    return [root for root in roots if root]
 
 
 def _folder(text: str) -> str:

@@ -1,11 +1,11 @@
-"""What an agent was asked to run, on disk: so that it runs it again after the machine was switched off.
+"""The file of the instances that an agent was asked to run: it starts them again after the machine was switched off.
 
-Promises: when `put` or `drop` returns, the change is on the disk; until then the file is as it was before, and never
-half of either. Its user alone may read it, because the broker's URL may hold a password. A file that cannot be read is
-said to be so, kept beside under another name, and the agent goes on without it.
+Promises: when `put` or `drop` returns, the change is on the disk; until then the file is the one from before, never a
+part of either. Only the agent's user may read it, because the broker's URL may hold a password. A file that cannot be
+read is reported and renamed, and the agent goes on without it.
 
-The traps: what follows from the lab key is not written down, but derived anew. And an entry is believed no more than a
-request is: its class path is checked against the agent's roots each time it is started.
+The traps: credentials that follow from the lab key are not written, but derived again when the file is read. And an
+entry is trusted no more than a request: its class path is checked against the agent's roots each time it is started.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from urllib.parse import quote
 from ether.config import EtherConfig, EtherInstanceConfig, load_config
 from ether.config.broker_url import broker_address, url_with, url_without_credentials
 from ether.errors import ConfigError, EtherError
-from ether.ledger.durable import sync_folder, write_whole
+from ether.ledger.durable import make_folder, sync_folder, write_whole
 from ether.log import get_ether_logger
 from ether.security.lab_key import load_key
 from ether.system.private_files import LONGEST_BYTES, read_private
@@ -34,12 +34,13 @@ _VERSION = 1
 
 
 class NotKept(EtherError, OSError):
-    """What the agent was asked to run cannot be written down."""
+    """What the agent was asked to run cannot be written to its file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One instance that an agent was asked to run: as in YAML, with the registry that goes with it. `by` asked."""
+    """One instance that an agent was asked to run: as in YAML, with the registry that goes with it. `by` is the program
+    that asked."""
 
     instance: Mapping[str, Any]
     registry: Mapping[str, Any]
@@ -47,7 +48,7 @@ class Wanted:
 
     @classmethod
     def of(cls, name: str, instance: object, registry: object, by: str) -> Wanted:
-        """As it was asked for, or read; raises `ConfigError` and `InvalidName`."""
+        """From a request, or from the file; raises `ConfigError` and `InvalidName`."""
         check_instance_name(name)
         if not isinstance(instance, dict) or not isinstance(registry, dict):
             raise ConfigError("an instance and a registry are mappings.", path=f"instances.{name}")
@@ -58,7 +59,7 @@ class Wanted:
         return wanted
 
     def config(self) -> EtherInstanceConfig:
-        """Checked; raises `ConfigError`."""
+        """The instance, checked; raises `ConfigError`."""
         return EtherInstanceConfig(**self.instance)
 
     def registry_config(self) -> EtherConfig:
@@ -68,7 +69,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class AgentFile:
-    """The file of one agent. Not locked."""
+    """The file of one agent, and what it holds. Not locked."""
 
     path: str
     environment: Mapping[str, str] = field(repr=False)
@@ -77,23 +78,23 @@ class AgentFile:
     instances: dict[str, Wanted] = field(default_factory=dict)
 
     def place(self, session: str, url: str) -> None:
-        """From now on what is wanted is wanted there. Raises `NotKept`."""
+        """The instances are wanted in this session from now on, at this broker. Raises `NotKept`."""
         if (session, url) != (self.session, self.url):
             self.session, self.url = session, url
             if self.instances:
                 self._write(self.instances)
 
     def put(self, name: str, wanted: Wanted) -> None:
-        """Note one; raises `NotKept`, and then nothing has changed."""
+        """Add or replace an instance; raises `NotKept`, and then nothing has changed."""
         self._write({**self.instances, name: wanted})
 
     def drop(self, name: str) -> None:
-        """It is not wanted any more. Raises `NotKept`."""
+        """Take out an instance that is wanted no more. Raises `NotKept`."""
         if name in self.instances:
             self._write({key: wanted for key, wanted in self.instances.items() if key != name})
 
     def set_aside(self, why: str) -> None:
-        """Begin anew; what there was stays beside under another name."""
+        """Begin with an empty file; the old one is renamed."""
         beside = f"{self.path}.{time.strftime('%Y%m%d-%H%M%S')}"
         try:
             os.replace(self.path, beside)
@@ -114,33 +115,33 @@ class AgentFile:
                 f"what this agent is asked to run has {len(text):,} bytes; it keeps {LONGEST_BYTES:,} at most"
             )
         try:
-            _write_durably(self.path, text)
+            _write_durably(Path(self.path), text)
         except OSError as error:
             raise NotKept(f"what this agent is asked to run cannot be written to {self.path}: {error}") from error
         self.instances = instances
 
 
 def agent_path(name: str, environment: Mapping[str, str]) -> str:
-    """Where the agent of that name keeps it, in the user's state folder."""
+    """The path of the file of the agent of that name, in the user's state folder."""
     home = environment.get("HOME") or os.path.expanduser("~")
     folder = environment.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
     return os.path.join(folder, "ether", "agents", f"{quote(name, safe=' ')}.json")
 
 
 def read_agent_file(path: str, environment: Mapping[str, str]) -> AgentFile:
-    """What was kept. Never raises for what is in the file: what cannot be read is set aside, and said."""
-    kept = AgentFile(path, environment)
+    """Read the file, if there is one. Never raises for its content: what cannot be read is set aside, and logged."""
+    file = AgentFile(path, environment)
     try:
         value = read_private(path)
-        _take(kept, value, environment)
+        _fill(file, value, environment)
     except FileNotFoundError:
         pass
     except (OSError, ValueError, KeyError, TypeError) as error:
-        kept.set_aside(f"it cannot be read: {type(error).__name__}: {error}")
-    return kept
+        file.set_aside(f"it cannot be read: {type(error).__name__}: {error}")
+    return file
 
 
-def _take(kept: AgentFile, value: object, environment: Mapping[str, str]) -> None:
+def _fill(file: AgentFile, value: object, environment: Mapping[str, str]) -> None:
     match value:
         case {
             "version": 1,
@@ -150,8 +151,8 @@ def _take(kept: AgentFile, value: object, environment: Mapping[str, str]) -> Non
             "instances": dict(entries),
         }:
             instances = {str(name): _wanted(name, entry) for name, entry in entries.items()}
-            kept.url = _with_key(url, environment) if by_key else url
-            kept.session, kept.instances = check_session_name(session), instances
+            file.url = _with_key(url, environment) if by_key else url
+            file.session, file.instances = check_session_name(session), instances
         case _:
             raise ValueError("not what an agent of this version writes")
 
@@ -163,15 +164,15 @@ def _wanted(name: str, entry: object) -> Wanted:
 
 
 def _without_key(url: str, environment: Mapping[str, str]) -> tuple[str, bool]:
-    """The URL as it is written down, and whether user and password follow from the lab key."""
+    """The URL as it is written, and whether user and password follow from the lab key (then they are left out)."""
     try:
         key = load_key(environment)
     except ConfigError:
         key = None
     if key is None or not url:
         return url, False
-    address, who = broker_address(url), key.credentials()
-    by_key = (address.username, address.password) == (who.username, who.password)
+    address, login = broker_address(url), key.credentials()
+    by_key = (address.username, address.password) == (login.username, login.password)
     return (url_without_credentials(url) if by_key else url), by_key
 
 
@@ -180,12 +181,11 @@ def _with_key(url: str, environment: Mapping[str, str]) -> str | None:
     if key is None:
         logger.warning("there is no lab key any more: the broker at %s cannot be asked", url)
         return None
-    who = key.credentials()
-    return url_with(url, who.username, who.password)
+    login = key.credentials()
+    return url_with(url, login.username, login.password)
 
 
-def _write_durably(path: str, text: str) -> None:
-    folder = os.path.dirname(path)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    write_whole(Path(path), [text.encode()])
-    sync_folder(Path(folder))
+def _write_durably(path: Path, text: str) -> None:
+    make_folder(path.parent)
+    write_whole(path, [text.encode()])
+    sync_folder(path.parent)  # the new name, too, must be on the disk

@@ -1,1 +1,2 @@
-"""Operating-system processes: the broker's, the instances', and whoever sees that none outlives its session."""
+"""What a program starts for its session: the broker's process, the instances' processes, their supervision and their
+end."""

@@ -1,7 +1,8 @@
 """The session's own broker: `python -I -m broker` as a child with private settings.
 
-Isolated (`-I`), because a user's own `broker.py` in the working directory must shadow nothing. A broker that dies is
-started again at the same address with the same settings; its clients reconnect and repeat their announcements.
+Isolated (`-I`), because a user's own `broker.py` in the working directory must shadow nothing. Promise: a broker that
+dies is started again at the same address with the same settings; its clients reconnect and repeat their announcements.
+The trap: a broker that never became ready is not started again, because then its settings are at fault.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ T = TypeVar("T")
 _RESTARTS = 5
 _RESTART_WINDOW_S = 60.0
 _RETURN_S = 5.0
-"""Within so long a broker that ended is ready again, on a machine that is busy, too."""
+"""Within this time a broker that ended is ready again, on a busy machine, too."""
 
 _LONGEST_SOCKET_PATH = 100
 """Unix sockets take paths of about 104 (macOS) to 108 (Linux) bytes."""
@@ -50,7 +51,7 @@ _LONGEST_SOCKET_PATH = 100
 
 @dataclass(frozen=True, slots=True)
 class BrokerFacts:
-    """What the broker said of itself when it was ready."""
+    """What the broker reported when it was ready."""
 
     engine: str
     version: str
@@ -65,11 +66,12 @@ class BrokerFacts:
 
 
 class BrokerProcess:
-    """The broker child. Starting takes two steps, so that other processes can start meanwhile."""
+    """The broker child. It starts when this object is made; `wait_ready` waits, so that other processes can start
+    meanwhile."""
 
     def __init__(self, config: config_broker.EmbeddedBroker, group: ProcessGroup, folder: str) -> None:
-        """Start it; does not wait. `folder` is made, and is the caller's to remove. In it the broker has one of its own
-        for settings and sockets, because it removes that when it ends."""
+        """Start it; does not wait. `folder` is made, and the caller removes it. In it the broker has a folder of its
+        own for settings and sockets, because it removes that when it ends."""
         self._config = config
         self._group = group
         self._credentials = _credentials(config)
@@ -84,7 +86,8 @@ class BrokerProcess:
         self._child = self._start()
 
     def wait_ready(self, timeout_s: float) -> BrokerFacts:
-        """Return when clients can connect; raises `BrokerFailed`."""
+        """Return when clients can connect; raises `BrokerFailed`. Ends at the broker's ready line (`_on_ready`) or at
+        its death (`_on_end`)."""
         with self._changed:
             self._changed.wait_for(lambda: self._facts or self._ended, timeout_s)
             if self._facts is not None:
@@ -92,8 +95,8 @@ class BrokerProcess:
         raise BrokerFailed(self._ended or f"the embedded broker was not ready within {timeout_s:g} s")
 
     def connected(self, connect: Callable[[], T], deadline: Deadline) -> T:
-        """What `connect` gives, called again where the broker ended at that very moment and is started again. Raises
-        what it raises."""
+        """The result of `connect`, which is called again where the broker died meanwhile and is started again. Raises
+        what `connect` raises."""
         while True:
             ready = self._times_ready
             try:
@@ -103,19 +106,20 @@ class BrokerProcess:
                     raise
 
     def _await_return(self, times_ready: int, timeout_s: float) -> bool:
-        """Whether it has become ready since it had been so often, or does so soon."""
+        """Wait for the broker to become ready once more than `times_ready` times; returns whether it has. Ends early
+        where it has ended for good."""
         with self._changed:
             self._changed.wait_for(lambda: self._times_ready > times_ready or self._ended, min(timeout_s, _RETURN_S))
             return self._times_ready > times_ready
 
     @property
     def endpoint(self) -> Endpoint:
-        """The fastest way for a program of ours: a Unix socket where there is one."""
+        """The fastest way for a program of this session: a Unix socket where there is one."""
         facts = self.wait_ready(0)
-        who = self._credentials
+        login = self._credentials
         if facts.unix_socket:
-            return Endpoint("unix", path=facts.unix_socket, username=who.username, password=who.password)
-        return Endpoint("tcp", facts.host, facts.port, username=who.username, password=who.password)
+            return Endpoint("unix", path=facts.unix_socket, username=login.username, password=login.password)
+        return Endpoint("tcp", facts.host, facts.port, username=login.username, password=login.password)
 
     @property
     def url(self) -> str:
@@ -125,12 +129,13 @@ class BrokerProcess:
 
     @property
     def lan_host(self) -> str | None:
-        """The address that other machines reach, `0.0.0.0` for each one of this machine's; None where there is none."""
+        """The address at which other machines reach it, `0.0.0.0` for every address of this machine; None where it
+        listens to this machine alone."""
         return self.wait_ready(0).lan_host
 
     @property
     def lan_port(self) -> int | None:
-        """The port beside `lan_host`."""
+        """The port at `lan_host`."""
         return self.wait_ready(0).lan_port
 
     @property
@@ -148,7 +153,7 @@ class BrokerProcess:
 
     @property
     def entry(self) -> dict[str, str]:
-        """What members of the session are told of it."""
+        """What the session's entry says of it."""
         url = self.websocket_url
         return {"engine": self.wait_ready(0).engine} | ({} if url is None else {"websocket": url})
 
@@ -235,6 +240,7 @@ class BrokerProcess:
             self._changed.notify_all()
 
     def _on_end(self, child: Child) -> None:
+        """On the child's waiting thread. The next broker is started under the lock, so that `stop` ends that one."""
         how = f"the embedded broker ended: {child.how_it_ended().rstrip()}"
         with self._changed:
             if self._stopping:
@@ -253,7 +259,7 @@ class BrokerProcess:
 
 
 def _credentials(config: config_broker.EmbeddedBroker) -> Credentials:
-    """Random for a session of this machine alone; what other machines must know follows from the lab key."""
+    """Random for a session of this machine alone. For other machines they follow from the lab key, which those hold."""
     return Credentials.random() if config.lan_host is None else load_or_make_key(os.environ).credentials()
 
 
@@ -263,12 +269,13 @@ def _typed_host(facts: BrokerFacts) -> str:
 
 
 def _on_log_line(line: str) -> None:
-    """The broker's own log; what a user must see comes as an event, and the last lines with its death."""
+    """The broker's own log. What a user must see comes as an event, and the last lines with its death."""
     logger.debug("broker: %s", line.rstrip())
 
 
 def _isolation() -> list[str]:
-    """`-I` hides a user's own site-packages; where Ether itself is installed there, everything else of it."""
+    """`-I`, which also hides the user's own site-packages. Where Ether itself is installed there, `-E -P`: all else
+    that `-I` does."""
     user_site = site.getusersitepackages() if site.ENABLE_USER_SITE else None
     installed_there = user_site is not None and __file__.startswith(user_site + os.sep)
     return ["-E", "-P"] if installed_there else ["-I"]

@@ -1,11 +1,11 @@
 """The broker as a service of its own: `python -m ether.launch.broker_service [--listen lan] [--port 1883]`.
 
-For: a machine on which the broker shall outlive every session. It runs the same broker child as a session with
+It is for a machine on which the broker shall outlive every session. It runs the same broker child as a session with
 `broker: {listen: lan}` does, with user and password from the lab key; programs reach it by `broker: mqtt://host`.
 
-Promise: systemd hears READY when a client can connect, and watchdog pings for as long as one still can: a real
+Promise: systemd gets READY when a client can connect, and watchdog pings for as long as one still can. A real
 connection is made each time, so a broker that hangs is noticed, not only one that died.
-The trap: `python -m broker` cannot be a service by itself. It ends when its standard input does, which a service's does
+The trap: `python -m broker` cannot be a service by itself. It ends when its standard input ends, which a service's does
 at once, and it knows nothing of systemd.
 """
 
@@ -37,7 +37,8 @@ STOP_S = 5.0
 PROBE_EVERY_S = 5.0
 PROBE_S = 3.0
 FAILED_PROBES = 3
-"""So many in a row, and the service ends, to be started anew: then the broker's own restarts have not helped."""
+"""After so many in a row the service ends, so that systemd starts it again: the broker's own restarts have not
+helped."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -99,7 +100,7 @@ class _Probe:
         self.why = ""
 
     def look(self) -> int:
-        """How many times in a row it has failed."""
+        """Try once; returns how many times in a row it has failed."""
         transport = open_transport(self._endpoint, client_id="probe")
         try:
             transport.connect(PROBE_S)

@@ -1,4 +1,10 @@
-"""A child process of the launcher: its lifeline, its output, its end."""
+"""A child process of the launcher: how it is started, its lifeline, its output, its end.
+
+The lifeline is the child's standard input: it ends when the launcher dies, however that happens, and a child that
+Ether wrote ends then, too. Promise: whatever a child writes is passed on line by line, its last lines are at hand when
+it has ended, and `on_end` is called exactly once, when both are complete. The trap: a grandchild may hold the output
+open for longer than the child lives, so the end of the output is waited for only briefly.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +21,20 @@ from typing import IO
 from ether.launch.process_group import ProcessGroup, close_in_forked_children, forget_lifeline
 
 _TAIL_LINES = 30
-_one_line_at_a_time = threading.Lock()
+
+_OUTPUT_GRACE_S = 1.0
+"""How long the last output of a dead child is waited for."""
+
+_ABORT_S = 0.5
+"""How long a child that hangs may take to write where its threads are."""
+
+_PACKAGES = str(Path(__file__).resolve().parents[2])
+"""Where the `ether` that runs here was imported from; the child shall import the same."""
+
+Ended = Callable[["Child"], None]
+
+
+# -- its output
 
 
 class Pump:
@@ -33,7 +52,7 @@ class Pump:
         return "".join(self._tail)
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the end of the stream: a grandchild may hold it open for longer than its parent lives."""
+        """Wait for the end of the stream, which a grandchild may hold open."""
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
@@ -55,6 +74,9 @@ def to_stderr(line: str) -> None:
     _write(sys.stderr, line)
 
 
+_one_line_at_a_time = threading.Lock()
+
+
 def _write(stream: IO[str] | None, line: str) -> None:
     if stream is None:  # a program without a console
         return
@@ -66,20 +88,12 @@ def _write(stream: IO[str] | None, line: str) -> None:
             pass  # the reader of our output has gone, or the stream is closed: the session goes on
 
 
-_OUTPUT_GRACE_S = 1.0
-"""How long the last output of a dead child is waited for."""
-
-_ABORT_S = 0.5
-"""How long a child that hangs may take to say where."""
-
-_PACKAGES = str(Path(__file__).resolve().parents[2])
-"""Where the `ether` that runs here was imported from; the child shall import the same."""
-
-Ended = Callable[["Child"], None]
+# -- the process
 
 
 class Child:
-    """A running child. `on_end` is called once, on a thread of its own, when it has ended and its output is out."""
+    """A running child. `on_end` is called once, on a thread of its own, when the child has ended and its output is
+    complete."""
 
     def __init__(
         self,
@@ -109,8 +123,8 @@ class Child:
         self._stdin = self._process.stdin
         self._stdout = Pump(self._process.stdout, on_stdout, f"{name}-stdout")
         self._stderr = Pump(self._process.stderr, on_stderr, f"{name}-stderr")
-        self._watch = threading.Thread(target=self._wait, name=f"ether-wait-{name}", daemon=True)
-        self._watch.start()
+        self._waiter = threading.Thread(target=self._wait, name=f"ether-wait-{name}", daemon=True)
+        self._waiter.start()
 
     @property
     def pid(self) -> int:
@@ -123,7 +137,7 @@ class Child:
         return self._process.poll()
 
     def send(self, data: bytes) -> bool:
-        """Write to its standard input; False where it is dead already."""
+        """Write to its standard input; False where it has ended already."""
         try:
             self._stdin.write(data)
             self._stdin.flush()
@@ -132,16 +146,16 @@ class Child:
         return True
 
     def how_it_ended(self) -> str:
-        """For people."""
+        """How it ended, for people: its exit code or signal, and its last lines of standard error."""
         code = self.exit_code
-        said = self._stderr.tail()
+        tail = self._stderr.tail()
         how = (
             f"its process ended with exit code {code}" if code is None or code >= 0 else f"was killed by signal {-code}"
         )
-        return f"{how}\n{said}" if said else how
+        return f"{how}\n{tail}" if tail else how
 
     def terminate(self) -> None:
-        """Tell it by a signal to finish; nothing where it has ended."""
+        """Tell it to finish, by SIGTERM; nothing where it has ended."""
         self._process.terminate()
 
     def kill(self) -> None:
@@ -149,26 +163,27 @@ class Child:
         self._process.kill()
 
     def ended_within(self, timeout_s: float) -> bool:
-        """Wait for its end; whether it came."""
-        self._watch.join(timeout_s)
-        return not self._watch.is_alive() or self.exit_code is not None
+        """Wait for its end; returns whether it came in time."""
+        self._waiter.join(timeout_s)
+        return not self._waiter.is_alive() or self.exit_code is not None
 
     def end(self, timeout_s: float, *, tells_where: bool = False) -> bool:
         """Wait for its end; kill it when the time is over. False where it had to be killed. Twice is fine.
 
-        `tells_where`: it is an instance, which by SIGABRT says on its standard error where each of its threads is.
+        `tells_where`: the child is an instance, which on SIGABRT writes to its standard error where each of its threads
+        is. It gets that signal before it is killed.
         """
         by_itself = self.ended_within(timeout_s)
         if not by_itself:
             if tells_where and os.name == "posix":
                 self._process.send_signal(signal.SIGABRT)
-                self._watch.join(_ABORT_S)
+                self._waiter.join(_ABORT_S)
             self._process.kill()
-        self._watch.join()
+        self._waiter.join()
         return by_itself
 
     def close_stdin(self) -> None:
-        """End its standard input: for some children that is the sign to end. Twice is fine."""
+        """End its standard input: for some children that is the request to end. Twice is fine."""
         if self._stdin.closed:
             return
         forget_lifeline(self._stdin.fileno())
@@ -178,11 +193,15 @@ class Child:
             pass  # what was still buffered for a dead reader
 
     def _wait(self) -> None:
+        """The child's waiting thread."""
         self._process.wait()
         self._stdout.join(_OUTPUT_GRACE_S)
         self._stderr.join(_OUTPUT_GRACE_S)
         self.close_stdin()
         self._on_end(self)
+
+
+# -- an instance's process
 
 
 def start_instance(name: str, group: ProcessGroup, on_end: Ended) -> Child:
@@ -192,29 +211,23 @@ def start_instance(name: str, group: ProcessGroup, on_end: Ended) -> Child:
 
 
 def python_command() -> list[str]:
-    """The interpreter of a child with the safe import path, for `launch_environment`."""
+    """The interpreter for a child, with the safe import path (`-P`); goes with `launch_environment`."""
     return [sys.executable, "-P"]
 
 
 def launch_environment() -> dict[str, str]:
-    """With the safe import path (`-P`) a child finds `ether` where its launcher did and nothing in the working
-    directory instead of the standard library."""
+    """The variables that are changed for the start of a child. With them and the safe import path it finds `ether`
+    where its launcher did, and nothing in the working directory shadows the standard library."""
     inherited = os.environ.get("PYTHONPATH")
     return {"PYTHONPATH": os.pathsep.join([_PACKAGES, inherited] if inherited else [_PACKAGES])}
 
 
 def changed_environment() -> dict[str, str | None]:
-    """What a child has to give back after its start."""
+    """The variables of `launch_environment` with this program's own values: the child takes them when it has started,
+    so that the user's code sees the environment that the user has set."""
     return {name: os.environ.get(name) for name in launch_environment()}
 
 
-def running_script() -> str | None:
-    """The file that this program runs, if it runs one."""
-    main = sys.modules.get("__main__")
-    file = getattr(main, "__file__", None)
-    return os.path.abspath(file) if file and os.path.exists(file) else None
-
-
 def import_path() -> list[str]:
-    """The import path as a child in the same working directory must have it."""
+    """The import path of this program, for a child in the same working directory."""
     return [os.path.abspath(place) if place == "" else place for place in sys.path]

@@ -1,12 +1,15 @@
 """The main of an instance's process: `python -m ether instance`.
 
-In order: take the settings from standard input, connect, build the object, subscribe, announce `ready`, and run
-jobs on this, the main thread, until told to stop. Whatever fails before `ready` is announced, too, with the user's
-own traceback, so that it can be shown where the instance was asked for.
+In order: read the settings from standard input, connect, build the object, subscribe, announce `ready`, and run jobs
+on this, the main thread, until told to stop. A failure before `ready` is announced, too, with the user's own traceback,
+so that the program that asked for the instance can show it.
 
-Standard input stays open as the lifeline: when it ends, the launcher is dead. Then there is half a second for
-`save_all` and `cleanup`, and the process is gone, so that a hardware heater does not stay on and no orphan lives. An
-instance with a `safe_state` makes its calls before, within the time that it states.
+Standard input stays open as the lifeline: when it ends, the launcher is dead. Then `save_all` and `cleanup` have half a
+second, and the process ends, so that a heater does not stay on and no orphan lives. An instance with a `safe_state`
+makes those calls before, within the time that it states.
+
+The trap: every module that is imported here delays the start of every instance, and some are left out on purpose
+(`tests/test_house.py`, `tests/launch/test_child_imports.py`).
 """
 
 from __future__ import annotations
@@ -20,10 +23,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from functools import partial
 from typing import BinaryIO, cast
 
-from ether.calls.durable_journal import InstanceJournal
+from ether.calls.durable_server import InstanceJournal
 from ether.calls.progress import CallLog
 from ether.connection.assembly import death_notice, describe_with_registry, make_link
 from ether.connection.extension import Extension
@@ -34,7 +36,7 @@ from ether.errors import ConfigError, EtherError, InvalidName, MarkError
 from ether.instance.class_loading import find_class
 from ether.instance.hosted import HostedInstance
 from ether.launch.child_settings import EXIT_REPLACED, InstanceSettings
-from ether.launch.recording_setup import explained, open_saver
+from ether.launch.recording_setup import ContextFacts, open_record_writer
 from ether.launch.simulated_lab import SimulatedDevices
 from ether.log import get_ether_logger, install_instance_console
 from ether.logs.shipping import LogShipper
@@ -49,39 +51,39 @@ from ether.wire.topics import SessionTopics
 
 EXIT_OK = 0
 EXIT_NOT_STARTED = 1
-"""The class, its constructor or its `ether_init` failed; it was announced why."""
+"""The class, its constructor or its `ether_init` failed; the reason was announced."""
 EXIT_NO_BROKER = 2
 EXIT_ORPHANED = 3
 """The launcher died."""
 
 SAVE_TIMEOUT_S = 5.0
-"""For bringing what waits in the outbox to the recorder, at the end. What is left then waits on disk."""
+"""For sending what waits in the outbox to the recorder, at the end. What is left after that waits on disk."""
 
 ORPHAN_GRACE_S = 0.4
-"""For save_all and cleanup after the launcher's death. Everything of ours must be gone within a second of it."""
+"""For save_all and cleanup after the launcher's death. Every process of the session must be gone within a second."""
 
 FINAL_STEPS = (MarkKind.SAVE_ALL, MarkKind.CLEANUP, MarkKind.SHUTDOWN)
 
 logger = get_ether_logger("Ether")
 
 Adopt = Callable[[Client], None]
-"""Gives the process's `ether` object its way to publish."""
+"""Connects the process's `ether` object to the session, so that user code can publish."""
 
 
 def main(adopt: Adopt) -> int:
-    """Live one instance's life; returns the exit code."""
-    faulthandler.enable()  # a crash in C, and whoever kills this process because it hangs, shall show where it was
+    """Run one instance from its settings to its end; returns the exit code."""
+    faulthandler.enable()  # a crash in C, and SIGABRT to a process that hangs, show where each thread was
     lifeline = _take_over_stdin()
     _leave_terminal_signals_to_launcher()
     _write_whole_lines()
     settings = InstanceSettings.read(lifeline)
     if settings is None:
         return EXIT_ORPHANED
-    _become(settings)
-    return _Life(settings, adopt).live(lifeline)
+    _take_on(settings)
+    return _InstanceProcess(settings, adopt).run(lifeline)
 
 
-class _Life:
+class _InstanceProcess:
     """One instance, from its settings to its exit code."""
 
     def __init__(self, settings: InstanceSettings, adopt: Adopt) -> None:
@@ -90,14 +92,16 @@ class _Life:
         self._topics = SessionTopics(settings.session)
         self._worker = Worker(settings.concurrency)
         self._incarnation = settings.incarnation
-        self._holding = {"epoch": settings.epoch, **settings.holding}
+        self._announced = {"epoch": settings.epoch, **settings.announced}
         self._instance: HostedInstance | None = None
         self._client: Client | None = None
         self._journal: InstanceJournal | None = None
         self._final: _FinalJob | None = None
 
-    def live(self, lifeline: BinaryIO) -> int:
-        threading.Thread(target=self._watch, args=(lifeline,), name="ether-lifeline", daemon=True).start()
+    def run(self, lifeline: BinaryIO) -> int:
+        """The main thread's whole work. `self._worker.run()` returns when the worker is told to stop: by the control
+        plane, by SIGTERM, or by a final job."""
+        threading.Thread(target=self._watch_lifeline, args=(lifeline,), name="ether-lifeline", daemon=True).start()
         signal.signal(signal.SIGTERM, self._terminate)
         link = self._connected()
         if link is None:
@@ -110,7 +114,7 @@ class _Life:
                 instance.object.attach(link, self._topics, instance.name)
             instance.initialise()
         except (Exception, SystemExit) as error:  # noqa: BLE001  child main: user code may raise anything
-            self._announce(link, State.ERROR, _told(error))
+            self._announce(link, State.ERROR, _reason_of(error))
             log.close()
             link.close()
             return EXIT_NOT_STARTED
@@ -119,7 +123,7 @@ class _Life:
             link, self._topics.heartbeat(instance.name), instance.heartbeat, instance.guard.interval_s
         )
         sender.start()
-        self._keep_saves()
+        self._open_durable_calls()
         instance.guard.start()
         instance.ticks.start()
         self._worker.run()
@@ -130,14 +134,14 @@ class _Life:
             instance.record_writer.close(SAVE_TIMEOUT_S)
         if isinstance(instance.object, Extension):
             instance.object.detach()
-        self._let_go_of_saves()
+        self._close_durable_calls()
         log.close()
         self._leave(link)
         return EXIT_OK
 
     def _connected(self) -> Link | None:
         settings = self._settings
-        dead = Announcement(settings.name, State.LOST, self._incarnation, about={"pid": os.getpid(), **self._holding})
+        dead = Announcement(settings.name, State.LOST, self._incarnation, about={"pid": os.getpid(), **self._announced})
         will = death_notice(self._topics, dead)
         link = make_link(
             settings.broker(),
@@ -159,46 +163,55 @@ class _Life:
         self._adopt(client)
         cls = find_class(settings.class_path, settings.script)
         spec = describe_with_registry(cls, settings.class_path, settings.marks())
-        twins = SimulatedDevices.from_value(settings.twins)
-        obj = cls(*twins.of(settings.args), **twins.of(settings.kwargs))
+        devices = SimulatedDevices.from_value(settings.simulated_devices)
+        obj = cls(*devices.of(settings.args), **devices.of(settings.kwargs))
         if spec.with_mark(MarkKind.SAVE):
             self._journal = InstanceJournal(lambda: journal_path(settings.session, settings.name))
-            self._holding["journal"] = self._journal.id
+            self._announced["journal"] = self._journal.id
         instance = HostedInstance(
-            settings.name, obj, spec, link, self._topics, self._worker, self._incarnation, self._holding
+            settings.name, obj, spec, link, self._topics, self._worker, self._incarnation, self._announced
         )
         instance.server.journal = self._journal
         instance.control.on_fenced = _stop_at_once
         instance.lease_server.is_dead = is_dead_here
         if not isinstance(obj, Extension):
             instance.record_writer = client.record_writer = self._record_writer(link, cls)
-        client.session.calls.here[settings.name] = instance
+        client.session.calls.local_instances[settings.name] = instance
         logging.getLogger().addHandler(CallLog())
         return instance
 
     def _record_writer(self, link: Link, cls: type) -> RecordWriter:
         settings = self._settings
-        explain = partial(
-            explained, settings.name, self._incarnation, settings.epoch, cls, settings.args, settings.kwargs,
-            settings.class_path, settings.registry, settings.configuration,
-        )  # fmt: skip
-        return open_saver(link, self._topics, SavingOptions.from_value(settings.saving), settings.leader, explain)
+        facts = ContextFacts(
+            settings.name,
+            settings.configuration,
+            self._incarnation,
+            settings.epoch,
+            settings.class_path,
+            cls,
+            settings.args,
+            settings.kwargs,
+            settings.registry,
+        )
+        options = SavingOptions.from_value(settings.saving)
+        return open_record_writer(link, self._topics, options, settings.leader, facts.entries)
 
-    def _keep_saves(self) -> None:
-        """What this instance saves elsewhere survives it, and what it saved in an earlier life is delivered."""
+    def _open_durable_calls(self) -> None:
+        """From now on the saves that this instance asks of others survive it, and those of an earlier incarnation that
+        nobody has answered are asked again."""
         assert self._client is not None
         session, name = self._settings.session, file_name(self._settings.name)
         self._client.keep_saves(lambda: calls_folder(session), name, own=True)
 
-    def _let_go_of_saves(self) -> None:
+    def _close_durable_calls(self) -> None:
         if self._client is not None:
             self._client.session.close()
         if self._journal is not None:
             self._journal.close()
 
     def _leave(self, link: Link) -> None:
-        """Clear the announcement, if a broker is there that could keep it; who is started again in a moment leaves
-        it, because it says so."""
+        """Clear the announcement, where a broker is connected that retains it. An instance that is started again in a
+        moment leaves it, because it says "restarting"."""
         returns = self._instance is not None and self._instance.control.returns
         try:
             if link.transport.connected and not returns:
@@ -208,13 +221,14 @@ class _Life:
         link.close()
 
     def _announce(self, link: Link, state: State, error: str = "") -> None:
-        about = self._instance.about() if self._instance else {"pid": os.getpid(), **self._holding}
+        about = self._instance.about() if self._instance else {"pid": os.getpid(), **self._announced}
         announcement = Announcement(self._settings.name, state, self._incarnation, error, about)
         link.announce(self._topics.state(self._settings.name), announcement.to_value())
 
     def _terminate(self, number: int, frame: object) -> None:
-        """SIGTERM: the ordinary end, though nobody else takes part in it. The second one: at once, because a handler
-        has not come back."""
+        """SIGTERM, on the main thread between two of its instructions. The first one: the ordinary last steps, without
+        the other instances. The second one, when the first has changed nothing: the job that runs does not return, so
+        an exception ends it."""
         if self._final is None:
             self._final = _FinalJob(self._instance, FINAL_STEPS)
             self._worker.interrupt(self._final)
@@ -222,9 +236,14 @@ class _Life:
         elif self._worker.on_this_thread and not self._final.begun:
             raise Stopped("everything ends, and this handler has not come back")
 
-    def _watch(self, lifeline: BinaryIO) -> None:
-        """Wait for the launcher's death, then end this process, come what may."""
-        lifeline.read()
+    def _watch_lifeline(self, lifeline: BinaryIO) -> None:
+        """Wait for the launcher's death, then end this process, whatever its main thread does. On a thread of its own.
+
+        The last steps run on the main thread, ahead of its queue. Half of the grace is for the job that runs there to
+        return. If it does not, SIGTERM makes the main thread leave it (`_terminate`, for which a final job has to be
+        set already), and the other half is for the last steps themselves.
+        """
+        lifeline.read()  # returns when the pipe is closed, which is at the launcher's death
         if self._instance is not None:
             self._instance.guard.orphaned()
         last = _FinalJob(self._instance, (MarkKind.SAVE_ALL, MarkKind.CLEANUP))
@@ -232,19 +251,19 @@ class _Life:
         ending = self._final is not None and self._final.begun
         if not (last.done.wait(ORPHAN_GRACE_S / 2) or ending) and hasattr(signal, "pthread_kill"):
             self._final = last
-            signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGTERM)  # its handler is left
+            signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGTERM)
         last.done.wait(ORPHAN_GRACE_S / 2)
         os._exit(EXIT_ORPHANED)
 
 
 def _stop_at_once(why: str) -> None:
-    """Another process holds the name, and whatever belongs to it: no last steps, which would disturb that one."""
+    """Another process holds the name now, and the devices with it: the last steps would disturb that process."""
     sys.stderr.flush()
     os._exit(EXIT_REPLACED)
 
 
 class _FinalJob:
-    """The last lifecycle steps, ahead of everything that is queued."""
+    """The last lifecycle steps, as a job that runs before everything that is queued."""
 
     def __init__(self, instance: HostedInstance | None, steps: tuple[MarkKind, ...]) -> None:
         self.done = threading.Event()
@@ -265,7 +284,7 @@ class _FinalJob:
 
 
 def _take_over_stdin() -> BinaryIO:
-    """The pipe from the launcher, moved aside so that user code that reads standard input finds it empty."""
+    """The pipe from the launcher, moved to another descriptor: user code that reads standard input finds it empty."""
     lifeline = os.fdopen(os.dup(0), "rb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -284,7 +303,7 @@ def _write_whole_lines() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
-def _become(settings: InstanceSettings) -> None:
+def _take_on(settings: InstanceSettings) -> None:
     """Take on the launcher's import path and environment, and the instance's name in the log."""
     for name, value in settings.environment.items():
         if value is None:
@@ -295,8 +314,9 @@ def _become(settings: InstanceSettings) -> None:
     install_instance_console(settings.name)
 
 
-def _told(error: BaseException) -> str:
-    """What the launcher shows: for a mistake in the configuration one sentence, else the user's own traceback."""
+def _reason_of(error: BaseException) -> str:
+    """The reason that the launcher shows: for a mistake in the configuration one sentence, else the user's own
+    traceback."""
     if isinstance(error, (ConfigError, InvalidName, MarkError)):
         return f"{type(error).__name__}: {error}"
     return "".join(traceback.format_exception(type(error), error, user_traceback(error)))

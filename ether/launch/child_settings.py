@@ -1,31 +1,37 @@
-"""What an instance's process is told, once, through its standard input: never on a command line, where everybody on
-the machine could read the broker's password."""
+"""The settings that an instance's process receives from its launcher, once, through its standard input.
+
+Never on a command line, where every user of the machine could read the broker's password. Both sides are here: the
+launcher makes the settings (`settings_of`) and sends them (`to_bytes`), the process reads them (`read`). Promise: an
+argument that cannot cross to another process is named by its place in the configuration. The trap: the fields of
+`InstanceSettings` are the format, so launcher and process must be of the same version; they always are, because the
+process imports `ether` from where the launcher did.
+"""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from ether.config import EtherConfig, EtherInstanceConfig
 from ether.connection.assembly import Registry
 from ether.errors import EncodeError
 from ether.instance.registry import RegistryOptions, registry_marks, registry_options
-from ether.launch.child import changed_environment, import_path, running_script
-from ether.launch.recording_setup import RecordingSetup
-from ether.launch.simulated_lab import Simulation
+from ether.launch.child import changed_environment, import_path
+from ether.system.processes import running_script
 from ether.transport.endpoint import Endpoint
 from ether.wire.codec import decode, encode
 
 EXIT_REPLACED = 4
-"""How an instance's process ends whose name another one has taken over."""
+"""The exit code of an instance's process whose name another process has taken over."""
 
 _LENGTH = struct.Struct(">Q")
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceSettings:
-    """One instance, and the process that it is to live in."""
+    """One instance, and the process in which it is to live."""
 
     session: str
     name: str
@@ -39,20 +45,21 @@ class InstanceSettings:
     import_path: list[str]
     script: str | None
     environment: dict[str, str | None]
-    """Variables that the launcher changed for the start of the process, with the values to give back."""
+    """Variables to set when the process has started; None removes one. Among them are those that the launcher changed
+    for the start itself, with their earlier values."""
     connect_timeout_s: float
     incarnation: str
     epoch: int
-    holding: dict[str, Any]
-    """What is announced beside: who keeps it, whether it is started again."""
+    announced: dict[str, Any]
+    """Facts that the instance announces beside its state: which program supervises it, whether it is started again."""
     saving: dict[str, Any]
-    """How it saves: `ether.launch.recording_setup.options_to_value`."""
+    """How it saves: `SavingOptions.to_value()`."""
     configuration: dict[str, Any]
     """What the contexts of this session say of its configuration."""
     leader: str
     """The program that starts a recorder where there is none."""
-    twins: list[dict[str, Any]] | None
-    """The simulated instruments that stand for real ones; None where nothing is simulated."""
+    simulated_devices: list[dict[str, Any]] | None
+    """The simulated devices that stand for real ones; None where nothing is simulated."""
 
     def marks(self) -> Registry:
         """The registry as marks; raises `MarkError`."""
@@ -63,7 +70,8 @@ class InstanceSettings:
         return Endpoint.from_dict(self.endpoint)
 
     def to_bytes(self) -> bytes:
-        """As it is sent; raises `EncodeError` that names an argument which cannot cross to another process."""
+        """The settings as they are sent: 8 bytes of length, then the value. Raises `EncodeError`, which names an
+        argument that cannot cross to another process."""
         try:
             payload = encode({field.name: getattr(self, field.name) for field in fields(self)}).payload
         except EncodeError as error:
@@ -72,7 +80,7 @@ class InstanceSettings:
 
     @classmethod
     def read(cls, stream: BinaryIO) -> InstanceSettings | None:
-        """What the launcher sent; None where it died before it had."""
+        """The settings that the launcher sent; None where it died before it had sent all of them."""
         head = stream.read(_LENGTH.size)
         if len(head) < _LENGTH.size:
             return None
@@ -82,41 +90,55 @@ class InstanceSettings:
         return cls(**value) if isinstance(value, dict) else None
 
 
-class Life(NamedTuple):
-    """One life of an instance; `holding` is announced beside its state."""
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """What is the same for every instance that one program starts. Fields as in `InstanceSettings`."""
+
+    session: str
+    endpoint: Endpoint
+    max_packet_bytes: int | None
+    saving: dict[str, Any]
+    configuration: dict[str, Any]
+    leader: str
+    environment: Mapping[str, str | None]
+    simulated_devices: list[dict[str, Any]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """What differs from one start of an instance to the next. Fields as in `InstanceSettings`; `id` is its
+    `incarnation`."""
 
     name: str
-    incarnation: str
+    id: str
     epoch: int
-    holding: dict[str, Any]
+    announced: dict[str, Any]
     connect_timeout_s: float
 
 
 def settings_of(
-    config: EtherConfig, instance: EtherInstanceConfig, life: Life, broker: tuple[Endpoint, int | None], session: str,
-    saving: RecordingSetup, simulation: Simulation,
-) -> InstanceSettings:  # fmt: skip
-    """The settings of one life; `broker` is where it is, and how many bytes a packet of it may have."""
-    endpoint, limit = broker
+    config: EtherConfig, instance: EtherInstanceConfig, incarnation: Incarnation, common: SessionSettings
+) -> InstanceSettings:
+    """The settings for one start of an instance."""
     return InstanceSettings(
-        session=session,
-        name=life.name,
+        session=common.session,
+        name=incarnation.name,
         class_path=instance.class_path,
         args=list(instance.args),
         kwargs=instance.constructor_kwargs,
         concurrency=instance.concurrency,
         registry=registry_options(config, instance),
-        endpoint=dict(endpoint.to_dict()),
-        max_packet_bytes=limit,
+        endpoint=dict(common.endpoint.to_dict()),
+        max_packet_bytes=common.max_packet_bytes,
         import_path=import_path(),
         script=running_script(),
-        environment={**changed_environment(), **simulation.environment},
-        connect_timeout_s=life.connect_timeout_s,
-        incarnation=life.incarnation,
-        epoch=life.epoch,
-        holding=life.holding | ({"simulated": True} if simulation.wanted else {}),
-        saving=saving.options().to_value(),
-        configuration=saving.configuration(),
-        leader=saving.leader,
-        twins=simulation.twins,
+        environment={**changed_environment(), **common.environment},
+        connect_timeout_s=incarnation.connect_timeout_s,
+        incarnation=incarnation.id,
+        epoch=incarnation.epoch,
+        announced=incarnation.announced,
+        saving=common.saving,
+        configuration=common.configuration,
+        leader=common.leader,
+        simulated_devices=common.simulated_devices,
     )

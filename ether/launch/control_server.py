@@ -1,9 +1,9 @@
-"""Where a program that keeps instances is asked to start, stop and restart them, or to end: by `ether restart` and its
-like, from any program of the session.
+"""Takes the requests of other programs of the session (`ether restart` and its like): to start, stop and restart
+instances of this program, or to end.
 
-Promise: one request at a time, on a thread of its own, each answered with what came of it. The trap: whoever can
-publish in the session can ask. So only what the program's own configuration describes can be started; a class path
-comes over the network only to an agent, which has its owner's list of what is allowed (`run`).
+Promise: one request at a time, on a thread of its own, each answered with its result. The trap: whoever can publish in
+the session can ask. So only what the program's own configuration describes can be started; a class path comes over the
+network only to an agent, which has its owner's list of what is allowed (`run`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ether.config import EtherInstanceConfig
-from ether.connection.link import Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.errors import EtherError, PayloadError
 from ether.log import get_ether_logger
 from ether.protocol.barrier import Answer
@@ -27,27 +26,38 @@ logger = get_ether_logger("Ether")
 START_TIMEOUT_S = 30.0
 
 
-class Keeper(Protocol):
-    """Who keeps instances."""
+class ProgramControl(Protocol):
+    """What carries the requests out: a program's launcher, or an agent's part in a session. A refused request raises
+    `KeyError` or `EtherError`, whose text is the answer."""
 
-    def add(self, name: str, instance: EtherInstanceConfig, timeout_s: float) -> None: ...
-    def remove(self, name: str) -> dict[str, str]: ...
-    def remove_all(self, names: Sequence[str], steps: Sequence[str] | None) -> dict[str, str]: ...
-    def restart(self, name: str, timeout_s: float) -> None: ...
-    def described(self, name: str) -> EtherInstanceConfig | None: ...
-    def run(self, name: str, asked: Mapping[str, Any], by: str) -> str: ...
-    def record(self) -> None: ...
+    def start_described(self, name: str, timeout_s: float) -> None:
+        """Start an instance that the program's own configuration describes."""
+
+    def remove(self, name: str) -> dict[str, str]:
+        """Stop one instance in order; returns what went wrong, by instance."""
+
+    def remove_all(self, names: Sequence[str], steps: Sequence[str] | None) -> dict[str, str]:
+        """The same for several, by the steps that are still to be taken (None: all). Unknown names are left out."""
+
+    def restart(self, name: str, timeout_s: float) -> None:
+        """Stop one instance in order, and start it again."""
+
+    def run(self, name: str, asked: Mapping[str, Any], by: str) -> str:
+        """Run an instance that the request itself describes; returns `runs`, `started` or `replaced`."""
+
+    def record(self) -> None:
+        """Start a recorder where there is none."""
 
 
 class ControlServer:
-    """Takes requests for one program."""
+    """Takes the requests to one program, from its making until `close()`."""
 
-    def __init__(self, link: Link, topics: SessionTopics, program: str, keeper: Keeper) -> None:
+    def __init__(self, link: Link, topics: SessionTopics, program: str, control: ProgramControl) -> None:
         self._link = link
         self._topics = topics
         self.program = program
-        """The name under which it is asked."""
-        self._keeper = keeper
+        """The name by which requests address this program."""
+        self._control = control
         self._requests: queue.SimpleQueue[Inbound | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self.on_shutdown: Callable[[], object] | None = None
@@ -55,7 +65,7 @@ class ControlServer:
         link.listen(topics.control(KEEP), self._receive)
 
     def close(self) -> None:
-        """Take no more. Twice is fine."""
+        """Take no more; returns when the request under way is done. Twice is fine."""
         if self._thread is not None:
             self._requests.put(None)
             if self._thread is not threading.current_thread():
@@ -63,17 +73,18 @@ class ControlServer:
             self._thread = None
 
     def _take(self, inbound: Inbound) -> None:
-        """On the dispatch thread."""
+        """On the dispatch thread, which must not wait: the thread of requests begins with the first one."""
         self._requests.put(inbound)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="ether-desk", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="ether-control", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
+        """The thread of requests. It waits for the next one; `close()` ends the wait by a None."""
         while (inbound := self._requests.get()) is not None:
             try:
                 self._answer(inbound)
-            except Exception:  # the desk's worker loop: one bad request must not close it
+            except Exception:  # a worker loop: one bad request must not end it
                 logger.exception("a request to %s could not be answered", self.program)
             finally:
                 inbound.done()
@@ -89,9 +100,10 @@ class ControlServer:
             return
         answer = self._do(value, headers.source if headers is not None else "somebody")
         if headers is not None and headers.reply_to:
-            self._link.publish(headers.reply_to, answer.to_value(self.program), correlation=headers.correlation)
+            extra = ExtraHeaders(correlation=headers.correlation)
+            self._link.publish(headers.reply_to, answer.to_value(self.program), extra=extra)
         if value.get("do") == "shutdown" and self.on_shutdown is not None and not answer.failed:
-            self.on_shutdown()
+            self.on_shutdown()  # only after the answer: the shutdown closes the link
 
     def _do(self, asked: Mapping[str, Any], by: str) -> Answer:
         verb = str(asked.get("do"))
@@ -104,29 +116,31 @@ class ControlServer:
             return Answer(failed={verb: f"{type(error).__name__}: {error}"})
 
     def _carry_out(self, verb: str, asked: Mapping[str, Any], by: str) -> Mapping[str, Any]:
+        """Carry out one request; returns the results for its answer. On the thread of requests, without a lock: each
+        verb returns when it is done, which may take as long as an instance takes to start or to end, and every further
+        request waits in the queue meanwhile. Raises for a refusal; `_do` answers with the text."""
         name = str(asked.get("name", ""))
         match verb:
             case "clock":
                 return {"time": time.time()}
             case "shutdown" if self.on_shutdown is not None:
-                return {}
+                return {}  # `_answer` begins the shutdown, after it has answered
             case "shutdown":
                 raise KeyError(f"{self.program} ends by itself; it cannot be asked to")
             case "restart":
-                self._keeper.restart(name, START_TIMEOUT_S)
+                self._control.restart(name, START_TIMEOUT_S)
             case "remove":
+                # A command names one instance, and an unknown one is an error. A program that ends its instances on
+                # this machine names several, and the steps of their end that it has not taken itself.
                 names, steps = _texts(asked.get("names")), _texts(asked.get("steps"))
-                removed = self._keeper.remove(name) if names is None else self._keeper.remove_all(names, steps)
+                removed = self._control.remove(name) if names is None else self._control.remove_all(names, steps)
                 return {"problems": removed}
             case "run":
-                return {"run": self._keeper.run(name, asked, by)}
+                return {"run": self._control.run(name, asked, by)}
             case "record":
-                self._keeper.record()
+                self._control.record()
             case "start":
-                instance = self._keeper.described(name)
-                if instance is None:
-                    raise KeyError(f"the configuration of {self.program} describes no instance {name!r}")
-                self._keeper.add(name, instance, START_TIMEOUT_S)
+                self._control.start_described(name, START_TIMEOUT_S)
             case _:
                 known = "start, remove, restart, run, record, clock, shutdown"
                 raise KeyError(f"{self.program} knows no request {verb!r}; it knows {known}")

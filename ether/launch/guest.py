@@ -1,6 +1,6 @@
-"""A program's part in a session that another one runs, without instances of its own: to look, to call, to publish.
+"""A program's part in a session that another program runs, without instances of its own: to look, to call, to publish.
 
-Promise: it appears among the members, and vanishes when it leaves or dies; nothing else is started.
+Promise: the program appears among the members, and vanishes when it leaves or dies; no process is started.
 """
 
 from __future__ import annotations
@@ -32,11 +32,10 @@ class Guest(Client):
         super().__init__(link, topics)
         about = {"kind": "program", "host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
         self._announcement = Announcement(link.source, State.READY, incarnation, about=about)
-
         self._log: LogShipper | None = None
 
     def appear(self) -> None:
-        """Let the others see it."""
+        """Announce it to the other members, and ship its log records from now on."""
         self._log = LogShipper(self.link, self.topics, self.link.source, own_process=False)
         self.link.announce(self.topics.state(self.link.source), self._announcement.to_value())
 
@@ -57,18 +56,18 @@ class Guest(Client):
 
 
 def join(found: FoundSession, name: str, *, timeout_s: float = 10.0) -> Guest:
-    """Join a session; returns when everybody who is there is known. `name` should hold random bits: two programs may
-    be alike. Raises `BrokerUnreachable`, `NotAuthorized`, `InvalidName`."""
+    """Join a session; returns when all its members are known. `name` should hold random bits, because the same program
+    may join twice. Raises `BrokerUnreachable`, `NotAuthorized`, `InvalidName`."""
     deadline = Deadline(timeout_s)
     topics = SessionTopics(found.name)
     check_instance_name(name)
     link = make_link(Endpoint.from_url(found.url), name, will=Will(topics.state(name), b""), max_packet_bytes=None)
     link.open(deadline.left())
     try:
-        membership = Guest(link, topics, new_incarnation())
-        membership.session.open(deadline.left())
-        membership.appear()
+        guest = Guest(link, topics, new_incarnation())
+        guest.session.open(deadline.left())
+        guest.appear()
     except BaseException:
         link.close()
         raise
-    return membership
+    return guest

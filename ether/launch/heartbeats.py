@@ -1,6 +1,8 @@
-"""Hears the signs of life of one program's instances, and the echo of its own, for the vigil that judges them.
+"""Receives the heartbeats of one program's instances, and the echo of the program's own, for the failure detector.
 
-The trap: signs come in on the transport's thread. They are only noted there, under the supervisor's lock.
+Promise: nothing is judged here; the supervisor's thread asks the detector. A file of its own, because this is the one
+part of the supervision that runs on the network thread. The trap: that thread must not wait, so a heartbeat is only
+noted, under the supervisor's lock, which nobody holds while waiting for the network.
 """
 
 from __future__ import annotations
@@ -15,27 +17,27 @@ from ether.protocol.failure_detector import FailureDetector, Heartbeat
 from ether.session.heartbeat import HeartbeatSender
 from ether.session.session import Session
 
-_BEATS_KEPT = 20
+_BEATS_REMEMBERED = 20
 _BACK_S = 2.4
-"""By then whoever lives is back, once the broker is."""
+"""So long after the broker's return every living instance has reconnected, too."""
 
 
 class HeartbeatListener:
-    """From `start()` to `stop()`. `kept` are the names that matter; `changed` guards the vigil, and is told of each
-    echo."""
+    """Listens from `start()` to `stop()`. `supervised` are the names whose heartbeats count; `changed` is the
+    supervisor's condition: it guards the detector, and is notified of each echo."""
 
     def __init__(
-        self, session: Session, detector: FailureDetector, changed: threading.Condition, kept: Container[str]
+        self, session: Session, detector: FailureDetector, changed: threading.Condition, supervised: Container[str]
     ) -> None:
         self._session = session
         self._detector = detector
         self._changed = changed
-        self._kept = kept
-        self._beats: dict[int, float] = {}
+        self._supervised = supervised
+        self._sent_at: dict[int, float] = {}
         self._sender = HeartbeatSender(session.link, session.topics.heartbeat(session.link.source), self._own_heartbeat)
 
     def start(self) -> None:
-        """Listen, and send signs of our own."""
+        """Listen, and send heartbeats of our own."""
         self._session.link.on_connection.append(self._note_connection)
         self._session.link.listen(self._session.topics.heartbeat("+"), self._take, now=self._take, qos=0)
         self._sender.start()
@@ -45,11 +47,12 @@ class HeartbeatListener:
         self._sender.stop()
 
     def hurry(self) -> None:
-        """Send the next sign of our own now: its echo is waited for."""
+        """Send the next heartbeat of our own now: its echo is waited for."""
         self._sender.hurry()
 
     def _own_heartbeat(self, number: int) -> Heartbeat:
-        self._beats = {number: time.monotonic(), **dict(list(self._beats.items())[:_BEATS_KEPT])}
+        """On the sender's thread. The new dict replaces the old one, which the network thread may be reading."""
+        self._sent_at = {number: time.monotonic(), **dict(list(self._sent_at.items())[:_BEATS_REMEMBERED])}
         return Heartbeat(self._session.link.node, number)
 
     def _note_connection(self, up: bool) -> None:
@@ -61,9 +64,10 @@ class HeartbeatListener:
                 self._detector.deafen()
 
     def _take(self, inbound: Inbound) -> bool:
+        """On the network thread."""
         name = self._session.topics.instance_of_heartbeat(inbound.delivery.topic)
         own = name == self._session.link.source
-        if not own and name not in self._kept:
+        if not own and name not in self._supervised:
             inbound.done()
             return True
         try:
@@ -74,7 +78,8 @@ class HeartbeatListener:
             inbound.done()
         with self._changed:
             if own and heartbeat is not None:
-                self._detector.echo(self._beats.pop(heartbeat.number, float("-inf")))
+                # An unknown number (an old beat, or a forged one) proves nothing about the present.
+                self._detector.echo(self._sent_at.pop(heartbeat.number, float("-inf")))
                 self._changed.notify_all()
             elif heartbeat is not None:
                 self._detector.hear(name, heartbeat, time.monotonic())

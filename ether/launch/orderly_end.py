@@ -1,8 +1,9 @@
 """The end of instances, in order: drain the work in flight, save_all, cleanup, stop.
 
-Promise: each step is taken with everybody before the next one begins, is bounded, and what went wrong in it is logged
-and returned. Whoever does not answer is asked no more, told by a signal, and killed in the end. The trap: an instance
-that an agent keeps takes the first three steps with the others; the last one is its agent's to take.
+Promise: each step is taken with all instances before the next step begins. Each step is bounded, and what went wrong in
+it is logged and returned. An instance that does not answer is asked no more: a signal tells it to end, and in the end
+it is killed. The trap: an instance that an agent runs takes the first three steps with the others; the last step is its
+agent's to take.
 """
 
 from __future__ import annotations
@@ -32,33 +33,45 @@ _RETURN_TIMEOUT_S = 3.0
 
 @dataclass(slots=True)
 class OrderlyEnd:
-    """One end: made anew for each. `here` are the instances that live in this very process; `step_timeout_s` is for
-    each step; `returns`: they will be started again, and leave their announcements, which say so, as they are."""
+    """One end; each end makes an object of its own. `local` are the names of the objects of this process that are
+    instances; `step_timeout_s` bounds each step. `returns`: the instances are started again afterwards, and leave
+    their announcements, which say so, as they are."""
 
     session: Session
     supervisor: Supervisor
-    elsewhere: RemoteInstances
-    here: Collection[str]
+    remote: RemoteInstances
+    local: Collection[str]
     step_timeout_s: float
     returns: bool = False
     _silent: set[str] = field(default_factory=set)
+    """Instances that have left a question unanswered."""
     _problems: dict[str, list[str]] = field(default_factory=dict)
 
     def of(self, names: Sequence[str], steps: Sequence[str] = STEPS) -> dict[str, str]:
-        """Take the steps; returns what went wrong, by instance. Never raises for what an instance does."""
+        """Take the steps; returns what went wrong, by instance. Never raises for what an instance does.
+
+        All on the caller's thread, without a lock. Each step waits for the answers of all instances, or until
+        `step_timeout_s` has passed; an instance that dies meanwhile is not waited for. After the last step the
+        processes end by themselves, and the wait for that is the one place where a process is killed.
+        """
         children = [name for name in names if name in self.supervisor.names]
-        far = [name for name in names if name in self.elsewhere.names]
+        remote = [name for name in names if name in self.remote.names]
         for step in steps:
             if self.returns and step == "stop":
+                # Said while they still run: from now on callers wait for the next incarnation instead of failing.
                 self._say_restarting(children)
-            self._note(step, self._step(step, [name for name in names if step != "stop" or name not in far]))
-        self._note("stop", self.elsewhere.remove(far, 2 * self.step_timeout_s, steps=("stop",)))
+            # Remote instances do not get "stop" from here: their agent supervises them, so the agent has to know first
+            # that their end is wanted.
+            self._note(step, self._step(step, [name for name in names if step != "stop" or name not in remote]))
+        # Their agents take the last step. Twice the time: an agent waits for the answer, then for the process.
+        self._note("stop", self.remote.remove(remote, 2 * self.step_timeout_s, steps=("stop",)))
+        # Those that answered end by themselves now. Those that did not have never read "stop": SIGTERM tells them.
         for name in self._silent.intersection(children):
             self.supervisor.child(name).terminate()
         for name in self.supervisor.end(children, self.step_timeout_s + _ENDING_S * len(children)):
             logger.error("instance %s did not end and was killed", name)
             self._problems.setdefault(name, []).append("did not end and was killed")
-        return {name: "; ".join(whys) for name, whys in self._problems.items()}
+        return {name: "; ".join(reasons) for name, reasons in self._problems.items()}
 
     def _note(self, step: str, reasons: Mapping[str, str]) -> None:
         for name, why in reasons.items():
@@ -72,8 +85,8 @@ class OrderlyEnd:
                 self.session.say(replace(known, state=State.RESTARTING, error=""))
 
     def _step(self, step: str, names: Sequence[str]) -> Mapping[str, str]:
-        """Take one step with those who are alive and have answered so far."""
-        alive = {*self.supervisor.alive, *self.here, *self.elsewhere.reachable}
+        """Take one step with the instances that are alive and have answered so far; returns what went wrong."""
+        alive = {*self.supervisor.alive, *self.local, *self.remote.reachable}
         participants = [name for name in names if name in alive and name not in self._silent]
         if not participants:
             return {}
@@ -86,14 +99,15 @@ class OrderlyEnd:
             barrier = ask(participants, timeout_s=self.step_timeout_s)
         except NeverAtRest as error:
             return {"the session": str(error)}
-        except EtherError as error:  # what follows must happen all the same
+        except EtherError as error:  # the steps that follow must be taken all the same
             self._silent.update(participants)
             return dict.fromkeys(participants, f"could not be asked: {error}")
         self._silent.update(barrier.missing)
         return barrier.reasons(self.step_timeout_s)
 
     def _present(self, participants: list[str]) -> list[str]:
-        """Without those who are alive and not back from a lost connection: a signal must tell them."""
+        """The participants without those that are alive and have lost their connection: a question would not reach
+        them. Gives those a moment to come back; after that they count as silent, and a signal has to tell them."""
         ended = self.supervisor.ended
         patience = Deadline(0 if self.returns else _RETURN_TIMEOUT_S)
         away = self.session.wait_ready(participants, patience, lambda: ended)

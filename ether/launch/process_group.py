@@ -1,9 +1,10 @@
-"""Keeps every process of a session from outliving its launcher, whatever kills that and whatever they are doing.
+"""Lets no process of a session outlive its launcher, whatever kills the launcher and whatever the processes are doing.
 
-Each child notices its launcher's death by itself: its standard input ends. But one that is stuck in C code cannot
-act on it. On POSIX all children therefore share a process group whose leader, the guard, is a shell that does nothing
-but wait for the same event and then, after a grace, remove the session's private folder and kill the group. Elsewhere
-there is only the first line of defence.
+Each child notices its launcher's death by itself: its standard input ends. But a child that is stuck in C code cannot
+act on that. On POSIX all children therefore share a process group. Its leader, the guard, is a shell that only waits
+for the same event; after a grace it removes the session's private folder and kills the group. On other systems there is
+only the first line of defence. The trap: a lifeline ends only when every process that holds it has closed it, so
+processes that the user's code forks have to close theirs.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ import sys
 from typing import Any
 
 GRACE_S = 0.6
-"""Longer than the children's own last steps, and short enough that all is gone within a second."""
+"""Longer than the children's own last steps, and short enough that everything is gone within a second."""
 
 _GUARD = f'trap \'\' INT TERM HUP; read -r line; sleep {GRACE_S}; [ -n "$1" ] && rm -rf -- "$1"; kill -KILL 0'
 
 
 class ProcessGroup:
-    """Where there are no process groups: children only keep clear of the terminal's Ctrl-C."""
+    """For systems without process groups: children are only kept clear of the terminal's Ctrl-C."""
 
     def options(self) -> dict[str, Any]:
         """Options for `subprocess.Popen`."""
         return {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
 
     def close(self) -> None:
-        """Every child has ended."""
+        """Every child has ended: give up what the group holds. Twice is fine."""
 
 
 class GuardedGroup(ProcessGroup):
@@ -58,8 +59,8 @@ class GuardedGroup(ProcessGroup):
 
 
 def make_group(folder: str) -> ProcessGroup:
-    """The best this platform has. `folder` is removed with the last process, where the launcher cannot do it any more;
-    it need not exist yet, and had better not: then there is no moment at which nobody is in charge of it."""
+    """The best group that this platform has. `folder` is removed by the guard where the launcher has died. Call this
+    before the folder is made: then there is no moment at which the folder exists and nobody would remove it."""
     shell = shutil.which("sh", path="/bin:/usr/bin") if sys.platform != "win32" else None
     return GuardedGroup(shell, folder) if shell else ProcessGroup()
 
@@ -69,7 +70,8 @@ _registered = False
 
 
 def close_in_forked_children(process: subprocess.Popen[bytes]) -> None:
-    """A lifeline ends when its last holder is gone. A user's `multiprocessing` fork must not be one."""
+    """Register a process's standard input as a lifeline, to be closed in every process that this one forks (such as
+    the user's `multiprocessing`): a fork that kept it open would keep the process alive after this one's death."""
     global _registered
     if process.stdin is not None:
         _lifelines.add(process.stdin.fileno())
@@ -79,7 +81,7 @@ def close_in_forked_children(process: subprocess.Popen[bytes]) -> None:
 
 
 def forget_lifeline(descriptor: int) -> None:
-    """It is about to be closed, and its number may be used for something else."""
+    """The lifeline is about to be closed; the system may give its number to another file."""
     _lifelines.discard(descriptor)
 
 

@@ -1,5 +1,5 @@
-"""What a program does for the log of its session: it ships its own records, and where it leads the session it keeps
-everybody's in a file.
+"""A program's part in the log of its session: it ships its own records, and where it leads the session it writes the
+records of all members to a file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LAST_WORDS_TIMEOUT_S = 2.0
 
 
 class ProgramLog:
-    """Runs from its making until `close()`."""
+    """Ships and writes from its making until `close()`."""
 
     def __init__(self, session: Session, program: str, *, leads: bool) -> None:
         self._session = session
@@ -24,7 +24,7 @@ class ProgramLog:
         self._shipper = LogShipper(session.link, session.topics, program, own_process=False)
 
     def close(self) -> None:
-        """What the instances said last is on its way to the file. Twice is fine."""
+        """Ship no more, and close the file when it has the records that the instances shipped last. Twice is fine."""
         self._shipper.close()
         if self._file is None:
             return

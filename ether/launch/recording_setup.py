@@ -1,5 +1,12 @@
-"""From what the configuration says of recording to what is started and told: the recorder's instance, the saving side
-of each process, what the contexts say of the configuration.
+"""What a program sets up so that its session is recorded, from the configuration to the processes.
+
+Four parts: the recorder's instance and the options of saving, as the configuration asks for them; the saving side of
+one process (`open_record_writer`) and the context that explains its values (`ContextFacts`), which the processes of
+instances use, too; `RecordingSetup`, the part of one program in the recording of its session; and two uses from the
+command line: `saving`, for a program that plays recorded messages, and `orphaned_outboxes`.
+
+The trap: instances' processes import this module, and most of them never make a context. So what makes contexts is
+imported where it is used (`tests/launch/test_child_imports.py` weighs it).
 """
 
 from __future__ import annotations
@@ -8,7 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ether.config import EmbeddedBroker, EtherConfig, EtherInstanceConfig
@@ -16,12 +23,12 @@ from ether.config.names import RECORDER_CLASS_PATH, current_class_path
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
 from ether.errors import OutboxFailed
-from ether.launch.guest import Guest
 from ether.launch.simulated_lab import Simulation
 from ether.recording.outbox_file import adopt
 from ether.recording.writer import RecordWriter, SavingOptions, WhenFull
 from ether.session.client import Client
 from ether.session.session import KEEP
+from ether.spec.methods import class_path_of
 from ether.system.folders import outbox_folder
 from ether.wire.entries import Entry
 from ether.wire.run_ids import SIMULATED
@@ -30,46 +37,19 @@ from ether.wire.topics import SessionTopics
 if TYPE_CHECKING:
     from ether.provenance.context import Facts
 
-
-def open_saver(
-    link: Link, topics: SessionTopics, options: SavingOptions, leader: str, explain: Callable[[], Iterable[Entry]]
-) -> RecordWriter:
-    """The saving side of a process; `leader` is the program that starts a recorder where there is none."""
-    record_writer = RecordWriter(link, topics, options)
-    record_writer.explain = explain
-    record_writer.ask_for_recorder = lambda: link.publish(topics.control(KEEP), {"instances": [leader], "do": "record"})
-    record_writer.open()
-    record_writer.adopt(link.source)
-    return record_writer
-
-
-def explained(
-    name: str,
-    incarnation: str,
-    epoch: int,
-    cls: type | None,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    class_path: str,
-    registry: Mapping[str, Any],
-    configuration: Mapping[str, Any],
-) -> list[Entry]:
-    """What explains an instance's values: its context, and before it what that refers to. Of a program, which has no
-    class, its script."""
-    from ether.provenance.context import InstanceFacts, make_context
-
-    facts = InstanceFacts(name, incarnation, epoch, class_path, cls, args, kwargs, registry)
-    return list(make_context(facts, configuration=configuration).entries(time.time()))
-
-
 RECORDER = "recorder"
 """The instance that a session starts by itself when something is to be saved."""
 
 LEADER = "main"
-"""The program that starts a session, as it stands in the headers of what it publishes."""
+"""The name, in the headers of its messages, of a program that starts a session."""
 
 SAVE_TIMEOUT_S = 5.0
-"""For bringing what waits in the outbox to the recorder, at the end. What is left then waits on disk."""
+"""For sending what waits in the outbox to the recorder, at the end. What is left after that waits on disk."""
+
+_INFO_TIMEOUT_S = 5.0
+
+
+# -- as the configuration asks for it
 
 
 def recorder_instance(config: EtherConfig) -> EtherInstanceConfig:
@@ -87,9 +67,9 @@ def recorder_instance(config: EtherConfig) -> EtherInstanceConfig:
 
 
 def records_strangers(config: EtherConfig) -> bool:
-    """Whether messages without Ether's headers are recorded. Left to itself: where programs that are not Ether's can be
-    expected, which do not know the password of a broker of this session alone. Listening for them costs each message a
-    delivery more."""
+    """Whether foreign messages (those without Ether's headers) are recorded. With `auto`: where the broker can have
+    clients that are not Ether's. An embedded broker on loopback with a port of its own has none, because nobody else
+    knows its password; and listening to foreign messages costs one more delivery of each message."""
     chosen, broker = config.record, config.broker
     if chosen is not None and chosen.strangers != "auto":
         return chosen.strangers
@@ -98,12 +78,12 @@ def records_strangers(config: EtherConfig) -> bool:
 
 
 def is_recorder(name: str, instance: EtherInstanceConfig) -> bool:
-    """Whether an instance records: it is ended last, when all others have saved."""
+    """Whether an instance records. It is ended last, when all others have saved."""
     return name == RECORDER or current_class_path(instance.class_path) == RECORDER_CLASS_PATH
 
 
 def saving_options(config: EtherConfig, session: str, run: str) -> SavingOptions:
-    """How a process of this session saves."""
+    """How the processes of this session save."""
     folder = outbox_folder(session)
     chosen = config.record
     if chosen is None:
@@ -119,22 +99,74 @@ def saving_options(config: EtherConfig, session: str, run: str) -> SavingOptions
     )
 
 
+# -- the saving side of one process
+
+
+def open_record_writer(
+    link: Link, topics: SessionTopics, options: SavingOptions, leader: str, explain: Callable[[], Iterable[Entry]]
+) -> RecordWriter:
+    """The record writer of a process, open. `leader` is the program that is asked for a recorder where there is none.
+    `explain` gives the entries that explain the values; it is called once, before the first value is saved."""
+    writer = RecordWriter(link, topics, options)
+    writer.explain = explain
+    writer.ask_for_recorder = lambda: link.publish(topics.control(KEEP), {"instances": [leader], "do": "record"})
+    writer.open()
+    writer.adopt(link.source)
+    return writer
+
+
+@dataclass(frozen=True, slots=True)
+class ContextFacts:
+    """The facts of which the context of an instance, or of a program, is made. A program has no class: its script
+    explains its values."""
+
+    name: str
+    configuration: Mapping[str, Any]
+    """What the context says of the configuration."""
+    incarnation: str = ""
+    epoch: int = 0
+    class_path: str = "__main__"
+    cls: type | None = None
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    registry: Mapping[str, Any] = field(default_factory=dict)
+
+    def entries(self) -> list[Entry]:
+        """The context as an entry, after the entries to which it refers. Asks git, which takes some 20 ms."""
+        from ether.provenance.context import InstanceFacts, make_context
+
+        facts = InstanceFacts(
+            self.name,
+            self.incarnation,
+            self.epoch,
+            self.class_path,
+            self.cls,
+            self.args,
+            self.kwargs,
+            self.registry,
+        )
+        return list(make_context(facts, configuration=self.configuration).entries(time.time()))
+
+
+# -- one program's part in the recording of its session
+
+
 class RecordingSetup:
-    """The part that one program has in what its session records."""
+    """The part of one program in the recording of its session: what it starts, and what it saves itself."""
 
     def __init__(self, config: EtherConfig, session: str, simulation: Simulation) -> None:
         mark = SIMULATED if simulation.wanted else ""
         self.run = f"{mark}{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
         """The id of this run of the session: when it began, and random bits; it says whether it was simulated."""
-        self._simulation = simulation
         self.leader = LEADER
         """The program that starts a recorder where there is none."""
         self._config, self._session = config, session
+        self._simulation = simulation
         self._facts: Facts | None = None
         self._record_writer: RecordWriter | None = None
 
     def join(self, info: Mapping[str, Any]) -> None:
-        """The session is another program's, which describes it so."""
+        """Another program leads the session: take run and leader from its entry, `info`."""
         self.run = str(info.get("run") or "")
         self.leader = str(info.get("program") or LEADER)
 
@@ -143,20 +175,20 @@ class RecordingSetup:
         return recorder_instance(self._config)
 
     def instances(self, *, leads: bool) -> dict[str, EtherInstanceConfig]:
-        """Those of the configuration; before them a recorder, where this program leads a session that is recorded."""
+        """The configured instances; before them a recorder, where this program leads a session that is recorded."""
         described = self._config.named_instances()
         recorded = leads and self._config.record is not None and RECORDER not in described
         return {RECORDER: self.recorder(), **described} if recorded else described
 
     def options(self) -> SavingOptions:
-        """How processes of this program save."""
+        """How the processes of this program save."""
         return saving_options(self._config, self._session, self.run)
 
     def configuration(self) -> dict[str, Any]:
         """What contexts say of the configuration."""
-        return dict(self._described().described)
+        return dict(self._configuration_facts().described)
 
-    def _described(self) -> Facts:
+    def _configuration_facts(self) -> Facts:
         if self._facts is None:
             from ether.provenance.context import Facts, configuration_facts, plain
 
@@ -169,85 +201,77 @@ class RecordingSetup:
             self._facts = facts
         return self._facts
 
-    # -- this program's own saving
-
     def open(self, client: Client, program: str) -> None:
-        """From now on this program can save; what it could not bring to a recorder in an earlier life is sent."""
-        self._record_writer = client.record_writer = self.record_writer_of(
-            client.link, client.topics, program, "", 0, None
-        )
-        self._record_writer.adopt()
+        """From now on this program can save; what it could not send to a recorder in an earlier run is sent now."""
+        writer = self.record_writer_of(client.link, client.topics, program, "", 0, None)
+        self._record_writer = client.record_writer = writer
+        writer.adopt()
         if self._config.record is not None:
             simulated = {} if self._simulation.facts is None else {"simulated": self._simulation.facts}
-            self._record_writer.keep_run(self.run, "begin", {"config": self.configuration()["sha256"], **simulated})
+            writer.keep_run(self.run, "begin", {"config": self.configuration()["sha256"], **simulated})
 
     def adopt(self) -> None:
-        """Something is saved in this session: send what dead processes of it have left, from now on."""
+        """Something is saved in this session: send what its dead processes have left, from now on."""
         if self._record_writer is not None:
             self._record_writer.begin()
 
     def record_writer_of(
         self, link: Link, topics: SessionTopics, name: str, incarnation: str, epoch: int, cls: type | None
     ) -> RecordWriter:
-        """The saving side of this program, or of an object that it hosts."""
+        """The record writer of this program, or of an object that it hosts (then with its class)."""
+        from ether.provenance.context import artifact_entries
 
         def explain() -> list[Entry]:
-            artifacts = artifact_entries(self._described().artifacts, time.time())
+            artifacts = artifact_entries(self._configuration_facts().artifacts, time.time())
             path = class_path_of(cls) if cls is not None else "__main__"
-            return [*artifacts, *explained(name, incarnation, epoch, cls, (), {}, path, {}, self.configuration())]
+            facts = ContextFacts(name, self.configuration(), incarnation, epoch, path, cls)
+            return [*artifacts, *facts.entries()]
 
-        from ether.provenance.context import artifact_entries
-        from ether.spec.methods import class_path_of
-
-        return open_saver(link, topics, self.options(), self.leader, explain)
+        return open_record_writer(link, topics, self.options(), self.leader, explain)
 
     def close(self, timeout_s: float = SAVE_TIMEOUT_S) -> None:
-        """Bring what waits to the recorder. Twice is fine."""
-        record_writer, self._record_writer = self._record_writer, None
-        if record_writer is not None:
-            if timeout_s and self._config.record is not None and record_writer.recorders():
-                record_writer.keep_run(self.run, "end", {"status": "ended"})
-            record_writer.close(timeout_s)
+        """Send what waits to the recorder, and close this program's record writer. Twice is fine."""
+        writer, self._record_writer = self._record_writer, None
+        if writer is not None:
+            if timeout_s and self._config.record is not None and writer.recorders():
+                writer.keep_run(self.run, "end", {"status": "ended"})
+            writer.close(timeout_s)
 
 
-_HEAR_S = 5.0
+# -- for the command line
 
 
 @contextmanager
-def saving(client: Guest, described: Mapping[str, Any]) -> Iterator[None]:
+def saving(client: Client, described: Mapping[str, Any]) -> Iterator[None]:
     """Within the block the client saves what the session's recorders want; `described` says what is played. What is
     not acknowledged at the end waits on disk, and the log says so."""
-    info = client.session.info(_HEAR_S)
+    info = client.session.info(_INFO_TIMEOUT_S)
     options = SavingOptions(outbox_folder(client.topics.session), run=str(info.get("run") or ""))
-    record_writer = open_saver(
-        client.link,
-        client.topics,
-        options,
-        str(info.get("program") or LEADER),
-        lambda: explained(client.link.source, "", 0, None, (), {}, "ether.play", {}, {"play": dict(described)}),
-    )
-    client.session.hear_the_latest(Deadline(_HEAR_S))
-    client.record_writer = record_writer
+    facts = ContextFacts(client.link.source, {"play": dict(described)}, class_path="ether.play")
+    leader = str(info.get("program") or LEADER)
+    writer = open_record_writer(client.link, client.topics, options, leader, facts.entries)
+    client.session.hear_the_latest(Deadline(_INFO_TIMEOUT_S))
+    client.record_writer = writer
     try:
         yield
     finally:
         client.record_writer = None
-        record_writer.close(SAVE_TIMEOUT_S)
+        writer.close(SAVE_TIMEOUT_S)
 
 
 @dataclass(frozen=True, slots=True)
-class LeftBehind:
-    """An outbox whose process is dead: of which source, how many entries, in which file."""
+class OrphanedOutbox:
+    """An outbox whose process is dead: its source, how many entries wait in it, and its file."""
 
     source: str
     count: int
     path: str
 
 
-def left_behind(session: str) -> list[LeftBehind]:
-    """The outboxes of a session's dead processes; they stay as they are. Files that cannot be read are named by their
-    error, as with 0 entries. Raises `ConfigError`."""
-    found: list[LeftBehind] = []
+def orphaned_outboxes(session: str) -> list[OrphanedOutbox]:
+    """The outboxes of a session's dead processes; their entries stay in them. A file that cannot be read is listed
+    with 0 entries, and with the error as its source. Raises `ConfigError`."""
+    found: list[OrphanedOutbox] = []
     waiting = adopt(outbox_folder(session))
     while True:
         try:
@@ -255,7 +279,7 @@ def left_behind(session: str) -> list[LeftBehind]:
         except StopIteration:
             return found
         except OutboxFailed as error:
-            found.append(LeftBehind(str(error), 0, error.path))
+            found.append(OrphanedOutbox(str(error), 0, error.path))
             continue
-        found.append(LeftBehind(file.source, file.last - file.base, str(file.path)))
+        found.append(OrphanedOutbox(file.source, file.last - file.base, str(file.path)))
         file.close()

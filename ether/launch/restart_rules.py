@@ -1,7 +1,7 @@
 """When an instance that ended is started again.
 
-Promises: the first restart comes at once, later ones after pauses that double up to a limit; more than `limit` of them
-within `window_s` and it is given up. A start that held for a while counts as a new beginning.
+Promises: the first restart comes at once, later ones after pauses that double up to a limit. After `limit` restarts
+within `window_s` the instance is given up. An instance that ran for a while begins anew with the pauses.
 """
 
 from __future__ import annotations
@@ -10,22 +10,24 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ether.system.backoff import pause_before
+
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 10.0
 STABLE_S = 30.0
-"""Who ran so long, or longer than restarts are counted together, begins anew with the pauses."""
+"""An instance that ran for so long, or for longer than `window_s`, begins anew with the pauses."""
 
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """What the configuration says."""
+    """What the configuration says: when to start again, and at most how often within which time."""
 
     when: Literal["never", "on-failure", "always"] = "never"
     limit: int = 5
     window_s: float = 60.0
 
     def wants(self, *, failed: bool) -> bool:
-        """Whether an end of this kind is followed by a start."""
+        """Whether an instance that ended (`failed`: with an error) is to be started again."""
         return self.when == "always" or (self.when == "on-failure" and failed)
 
 
@@ -35,16 +37,19 @@ class Restarts:
 
     policy: RestartPolicy
     _begun: deque[float] = field(default_factory=deque)
-    _pause_s: float = 0.0
+    _in_a_row: int = 0
+    """Restarts since the last start that held."""
 
     def pause_s(self, now: float, ran_s: float) -> float | None:
-        """How long to wait before the next start; None where there were too many. Counts as a restart."""
+        """How long to wait before the next start; None where there were too many restarts. `ran_s`: how long the
+        instance ran before it ended. Counts as a restart."""
         while self._begun and now - self._begun[0] > self.policy.window_s:
             self._begun.popleft()
         if len(self._begun) >= self.policy.limit:
             return None
         if ran_s >= min(STABLE_S, self.policy.window_s):
-            self._pause_s = 0.0
-        pause_s, self._pause_s = self._pause_s, min(max(FIRST_PAUSE_S, self._pause_s * 2), LONGEST_PAUSE_S)
+            self._in_a_row = 0
+        pause_s = pause_before(self._in_a_row, FIRST_PAUSE_S, LONGEST_PAUSE_S) if self._in_a_row else 0.0
+        self._in_a_row += 1
         self._begun.append(now + pause_s)
         return pause_s

@@ -1,11 +1,16 @@
 """A session whose instruments are simulated: the lab that stands for the bench, in a process of its own.
 
 The lab is `python -m hardware_adapters.simulate`, started as the broker is: by name, never imported. It lives as long
-as the program that started it, so every instance of that program, started again or not, reaches the same world.
+as the program that started it, so every instance of that program, started again or not, reaches the same world. A
+simulated device stands for a real port or resource, which the lab's description names by `twin_of:`.
 
-Promises: nothing is started before each device that the configuration names has its twin; every record of the session
-says that it was simulated. The trap: real and simulated instances in one session would be taken for each other, so a
-program joins only a session of its own kind.
+Three parts: `SimulatedDevices` replaces the addresses of real devices in an instance's arguments, in the instance's own
+process; `Simulation` is the part of one program in it all; `_LabProcess` is the child in which the lab runs.
+
+Promises: no instance is built before each device that the configuration names has its simulated one; every record of
+the session says that it was simulated. The first trap: real and simulated instances in one session would be taken for
+each other, so a program joins only a session of its own kind. The second: instances' processes import this module, so
+what describes the lab for the records is imported where it is used (`tests/launch/test_child_imports.py` weighs it).
 """
 
 from __future__ import annotations
@@ -29,15 +34,23 @@ from ether.log import get_ether_logger
 if TYPE_CHECKING:
     from ether.ledger.objects import Artifact
 
+logger = get_ether_logger("Ether")
+
 VARIABLE = "ETHER_SIMULATED_LAB"
-"""Names the file in which adapters find their twins; `hardware_adapters.twins` reads it."""
+"""Names the file in which adapters find the simulated devices; `hardware_adapters.twins` reads it."""
+
+_END_S = 2.0
 
 _VISA = re.compile(r"(GPIB|ASRL|TCPIP|USB|VXI|PXI|VICP|PRLGX|FIREWIRE)[^:]*::.+", re.IGNORECASE)
 _SERIAL = re.compile(r"COM\d+|/dev/(tty|cu\.|serial/|usbtmc|rfcomm).*|(rfc2217|socket|hwgrep|spy|alt|cp2110)://.+")
 
 
+# -- in the arguments of an instance
+
+
 class SimulatedDevice(NamedTuple):
-    """A simulated instrument: the real port or resource that it stands for, and how it is reached itself."""
+    """A simulated instrument: the real port or resource that it stands for (empty: for nothing real), and its own
+    addresses as a serial port and as a VISA resource."""
 
     twin_of: str
     port: str
@@ -46,19 +59,20 @@ class SimulatedDevice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SimulatedDevices:
-    """The twins of one simulated lab; without any, everything stays as it is."""
+    """The devices of one simulated lab. Where nothing is `simulated`, every argument stays as it is."""
 
-    twins: tuple[SimulatedDevice, ...] = ()
+    devices: tuple[SimulatedDevice, ...] = ()
     simulated: bool = False
 
     @classmethod
     def from_value(cls, value: Sequence[Mapping[str, Any]] | None) -> SimulatedDevices:
-        """As the lab told them; None: nothing is simulated."""
-        told = [SimulatedDevice(str(one["twin_of"]), str(one["port"]), str(one["resource"])) for one in value or ()]
-        return cls(tuple(told), value is not None)
+        """From the lab's own list; None: nothing is simulated."""
+        devices = [SimulatedDevice(str(one["twin_of"]), str(one["port"]), str(one["resource"])) for one in value or ()]
+        return cls(tuple(devices), value is not None)
 
     def of(self, value: Any, path: str = "") -> Any:
-        """The same value with twins in place of what is real. Raises `ConfigError` at the place below `path`."""
+        """The same value with simulated addresses in place of real ones. Raises `ConfigError` at the place below
+        `path`."""
         if not self.simulated:
             return value
         if isinstance(value, str):
@@ -73,15 +87,21 @@ class SimulatedDevices:
         return [self.of(each, f"{path}[{number}]") for number, each in enumerate(values)]
 
     def _text(self, text: str, path: str) -> str:
+        """A text that may be an address: replaced where a simulated device stands for it, refused where it is the
+        address of a real device without one, else as it is. Pure: no lock, no I/O."""
+        # A VISA address may be followed by the library that is to open it: `GPIB0::7::INSTR@py`.
         is_visa = _VISA.fullmatch(text) is not None
         bare, _, library = text.partition("@") if is_visa else (text, "", "")
-        found = next((twin for twin in self.twins if _same(twin.twin_of, bare)), None)
+        found = next((device for device in self.devices if _same(device.twin_of, bare)), None)
         if found is not None and is_visa:
+            # An address without a library stays without one: the class chooses it, or gets it as another argument.
             return found.resource if library else found.resource.partition("@")[0]
         if found is not None:
             return found.port
+        # Nothing stands for it. What pyvisa-sim opens (`@sim`, or `file.yaml@sim`) is simulated already, and a text
+        # that has not the form of an address is none.
         if (is_visa and library != "sim" and not library.endswith("@sim")) or _SERIAL.fullmatch(text):
-            there = ", ".join(sorted(twin.twin_of for twin in self.twins if twin.twin_of)) or "nothing"
+            there = ", ".join(sorted(device.twin_of for device in self.devices if device.twin_of)) or "nothing"
             raise ConfigError(
                 f"{text!r} has no twin in the simulated lab, and a simulated run touches no hardware; give an"
                 f" instrument below `simulate:` the line `twin_of: {text}` (there are twins of {there}).",
@@ -91,29 +111,28 @@ class SimulatedDevices:
 
 
 def _same(twin_of: str, bare: str) -> bool:
-    """VISA's names mean the same in any case, with or without a library."""
+    """VISA addresses mean the same in upper and lower case, with or without a library."""
     if "::" not in twin_of:
         return twin_of == bare
     return twin_of.partition("@")[0].upper() == bare.upper()
 
 
-logger = get_ether_logger("Ether")
-
-_END_S = 2.0
+# -- one program's part
 
 
 class Simulation:
-    """One program's part in what is simulated in its session; all empty where that is the real bench."""
+    """One program's part in what is simulated in its session. Without a simulation every answer is empty."""
 
     def __init__(self, config: EtherConfig, *, wanted: bool) -> None:
-        """`wanted`: this program's own instances get twins. Raises `ConfigError` where no lab is described."""
+        """`wanted`: the devices of this program's instances are simulated. Raises `ConfigError` where no lab is
+        described."""
         self.wanted = wanted
         self.facts: dict[str, Any] | None = None
         """What contexts say of it: the lab's digest and file; None where nothing is simulated."""
         self.artifacts: tuple[Artifact, ...] = ()
         self._config = config
         self._lab: _LabProcess | None = None
-        self._twins: list[dict[str, Any]] | None = None
+        self._devices: list[dict[str, Any]] | None = None
         self._environment: dict[str, str | None] = {}
         if wanted:
             self._describe()
@@ -145,7 +164,7 @@ class Simulation:
         return os.path.join(folder, str(self._config.simulate))
 
     def begin(self, group: ProcessGroup, folder: str) -> None:
-        """Start the lab, and do not wait for it; `folder` is private, and the caller's to remove."""
+        """Start the lab; does not wait for it. `folder` is private, and the caller removes it."""
         from ether.provenance.context import plain
 
         if self.wanted:
@@ -161,7 +180,8 @@ class Simulation:
             self._lab = _LabProcess(group, asked)
 
     def check_session(self, info: Mapping[str, Any], *, joined: bool) -> None:
-        """What the session says of itself fits what is wanted. Raises `NotAllowedHere`."""
+        """Check that a joined session is of the kind that is wanted: real or simulated. `info` is its entry. Raises
+        `NotAllowedHere`."""
         theirs = info.get("simulated")
         if not joined:
             return
@@ -173,9 +193,9 @@ class Simulation:
         if isinstance(theirs, Mapping) and self.facts is None:
             self.facts = dict(theirs)
 
-    def await_twins(self, session: str, deadline: Deadline) -> None:
-        """Return when the lab is there and each device that the configuration names has its twin. Raises `ConfigError`,
-        `StartFailed`."""
+    def await_devices(self, session: str, deadline: Deadline) -> None:
+        """Return when the lab is ready, and each device that the configuration names has its simulated one. Raises
+        `ConfigError`, `StartFailed`."""
         if self._lab is None:
             return
         ready = self._lab.wait_ready(deadline)
@@ -183,54 +203,54 @@ class Simulation:
             raise self._mistake(ready)
         if ready.get("event") != "ready":
             raise StartFailed(session, {"the simulated lab": str(ready.get("problem"))})
-        self._twins = ready["twins"]
+        self._devices = ready["twins"]
         for key, instance in self._config.instances.items():
             self.check(key, instance)
-        self._environment = {VARIABLE: self._lab.twins_file}
-        os.environ[VARIABLE] = self._lab.twins_file  # for objects of this program
+        self._environment = {VARIABLE: self._lab.devices_file}
+        os.environ[VARIABLE] = self._lab.devices_file  # for objects of this program
         logger.warning("This session is simulated: %s; no hardware is touched", self._listed())
 
     def check(self, key: str, instance: EtherInstanceConfig) -> None:
-        """Raises `ConfigError` where an argument names a device that has no twin."""
-        twins = SimulatedDevices.from_value(self._twins)
+        """Raises `ConfigError` where an argument names a device that has no simulated one."""
+        devices = SimulatedDevices.from_value(self._devices)
         try:
-            twins.of(list(instance.args), f"instances.{key}.args")
-            twins.of(instance.constructor_kwargs, f"instances.{key}.kwargs")
+            devices.of(list(instance.args), f"instances.{key}.args")
+            devices.of(instance.constructor_kwargs, f"instances.{key}.kwargs")
         except ConfigError as error:
             raise at_place(self._config, error.problem, error.path or "") from error
 
-    def _mistake(self, told: Mapping[str, Any]) -> ConfigError:
-        problem = str(told.get("problem"))
+    def _mistake(self, event: Mapping[str, Any]) -> ConfigError:
+        problem = str(event.get("problem"))
         if isinstance(self._config.simulate, str):
             return ConfigError(problem, path="simulate")
-        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in told.get("path") or ())
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in event.get("path") or ())
         return at_place(self._config, problem, f"simulate{path}")
 
     def _listed(self) -> str:
-        named = [f"{twin['name']} for {twin['twin_of']}" for twin in self._twins or () if twin["twin_of"]]
+        named = [f"{each['name']} for {each['twin_of']}" for each in self._devices or () if each["twin_of"]]
         return ", ".join(named) or "a lab without twins"
 
     @property
-    def twins(self) -> list[dict[str, Any]] | None:
-        """As an instance's process is told them; None where its devices are real."""
-        return self._twins
+    def devices(self) -> list[dict[str, Any]] | None:
+        """The simulated devices, for the settings of an instance's process; None where its devices are real."""
+        return self._devices
 
     @property
-    def said(self) -> dict[str, Any]:
-        """What the session's entry says of it."""
+    def entry(self) -> dict[str, Any]:
+        """What the session's entry says of the simulation."""
         return {"simulated": self.facts} if self.wanted else {}
 
     @property
     def environment(self) -> dict[str, str | None]:
-        """Variables of an instance's process."""
+        """Variables for an instance's process."""
         return self._environment
 
-    def here(self, instance: EtherInstanceConfig) -> EtherInstanceConfig:
-        """In a simulated run the instances of other machines run here, where the lab is."""
+    def on_this_machine(self, instance: EtherInstanceConfig) -> EtherInstanceConfig:
+        """In a simulated run the instances of other machines run on this one, where the lab is."""
         return instance.model_copy(update={"host": None}) if self.wanted else instance
 
     def close(self) -> None:
-        """The lab ends, and this program's adapters are real again. Twice is fine."""
+        """End the lab; adapters of this program open real devices again. Twice is fine."""
         if self._environment and os.environ.get(VARIABLE) == self._environment[VARIABLE]:
             del os.environ[VARIABLE]
         self._environment = {}
@@ -253,12 +273,15 @@ def _text_of(path: str) -> str:
         raise ConfigError(f"the simulated lab's file {path} cannot be read: {error}", path="simulate") from error
 
 
+# -- its process
+
+
 class _LabProcess:
-    """The child in which the lab lives."""
+    """The child in which the lab runs. Its first event (a line of JSON) says whether it is ready."""
 
     def __init__(self, group: ProcessGroup, asked: Mapping[str, Any]) -> None:
-        self.twins_file = str(asked["twins"])
-        self._said: dict[str, Any] = {}
+        self.devices_file = str(asked["twins"])
+        self._event: dict[str, Any] = {}
         self._changed = threading.Condition()
         self._stopping = False
         command = [*python_command(), "-m", "hardware_adapters.simulate"]
@@ -269,10 +292,10 @@ class _LabProcess:
         self._child.send(json.dumps(asked).encode() + b"\n")
 
     def wait_ready(self, deadline: Deadline) -> dict[str, Any]:
-        """Its word; one of our own where it did not come."""
+        """The lab's first event: `ready` or `failed`. In place of it `ended` where it ended first, or `late`."""
         with self._changed:
-            if self._changed.wait_for(lambda: bool(self._said), deadline.left()):
-                return self._said
+            if self._changed.wait_for(lambda: bool(self._event), deadline.left()):
+                return self._event
         return {"event": "late", "problem": f"not ready within {deadline.timeout_s:g} s"}
 
     def stop(self) -> None:
@@ -283,6 +306,7 @@ class _LabProcess:
         self._child.end(_END_S)
 
     def _on_line(self, line: str) -> None:
+        """On the thread that reads the child's output."""
         try:
             event = json.loads(line)
         except ValueError:
@@ -291,15 +315,16 @@ class _LabProcess:
             logger.info("simulated lab: %s", line.rstrip())  # a model of the user's prints
             return
         with self._changed:
-            self._said = self._said or event
+            self._event = self._event or event
             self._changed.notify_all()
 
     def _on_end(self, child: Child) -> None:
+        """On the thread that waits for the child's end."""
         with self._changed:
             if self._stopping:
                 return
-            was_ready = self._said.get("event") == "ready"
-            self._said = self._said or {"event": "ended", "problem": child.how_it_ended()}
+            was_ready = self._event.get("event") == "ready"
+            self._event = self._event or {"event": "ended", "problem": child.how_it_ended()}
             self._changed.notify_all()
         if was_ready:
             logger.error("the simulated lab ended, and all its instruments are gone: %s", child.how_it_ended())

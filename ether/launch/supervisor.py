@@ -1,13 +1,15 @@
-"""Keeps the instances of one program alive: starts them in order, notices who dies or hangs, starts them again.
+"""Supervises the instances of one program: starts them in order, notices when one dies or hangs, starts it again.
 
-Promises: a death is known as soon as the operating system knows it, and everybody else is told in the same moment that
-the instance comes back, or that it does not, and why. Nothing is started again more often than its policy allows.
+Promises: a death is known as soon as the operating system knows it. In the same moment every member of the session is
+told that the instance comes back, or that it does not, and why. No instance is started again more often than its
+restart policy allows.
 
-The trap: a process that was killed cannot clear anything. What it announced is replaced here, by the one who knows;
-the broker's own notice of the death may come later and must not count for more (`ether.protocol.presence`).
+The first trap: a killed process cannot clear its own announcement. The supervisor, which knows more, replaces it. The
+broker's notice of the death (the will) may arrive later and must not count for more (`ether.protocol.presence`).
 
-Another one: announcements come in under the session's lock, and take the supervisor's. Whoever holds the supervisor's
-must not speak to the session.
+The second trap is the order of the locks: the session's lock first, the supervisor's (`_changed`) second. Announcements
+arrive on the dispatch thread with the session's lock held, and take the supervisor's. So code that holds `_changed`
+must not call the session.
 """
 
 from __future__ import annotations
@@ -39,10 +41,29 @@ from ether.protocol.presence import LIVES, TAKES_PART, Announcement, State
 from ether.session.reaper import Reaper
 from ether.session.session import Session
 
+logger = get_ether_logger("Ether")
+
+_LAST_WORDS_TIMEOUT_S = 2.0
+_JUDGE_EVERY_S = 0.2
+"""How often the failure detector is asked for its verdicts."""
+_CONNECT_S = 30.0
+_BUILT_AT_ONCE = 2 * (os.cpu_count() or 1) + 4
+"""Interpreters that start side by side: enough to keep every core busy while some wait for a device or the broker.
+More of them speed nothing up: 200 at once kept the broker from its ready line for 23 s on two cores."""
+_STARTING_S = 2.0
+"""For so long a start counts as work for the processor. An instance that takes longer waits for a device, and no longer
+holds up the others."""
+_LOOK_FOR_ROOM_S = 0.5
+_ORPHANS_END_S = 1.5
+"""An instance is gone within a second of its launcher's death; the rest is reserve."""
+
+MakeSettings = Callable[[str, EtherInstanceConfig, str, int, float], InstanceSettings]
+"""From name, configuration, incarnation, epoch and seconds to connect to the settings that the process receives."""
+
 
 @dataclass(slots=True, eq=False)
 class ChildRecord:
-    """One instance, over all its lives."""
+    """One supervised instance, over all its incarnations."""
 
     name: str
     config: EtherInstanceConfig
@@ -50,30 +71,15 @@ class ChildRecord:
     child: Child | None = None
     """None until it is its turn to be started."""
     incarnation: str = ""
+    """Empty until it has one: no name was taken yet, or a restart has not drawn its new one yet."""
     epoch: int = 0
     started: float = 0.0
-    due: float | None = None
-    killed: str = ""
+    restart_at: float | None = None
+    """When it is to be started again, on the monotonic clock; None where no restart is scheduled."""
+    kill_reason: str = ""
+    """Why the supervisor killed it; empty where it did not."""
     leaving: bool = False
-
-
-logger = get_ether_logger("Ether")
-
-_LAST_WORDS_TIMEOUT_S = 2.0
-_LOOK_S = 0.2
-"""How often silences are judged."""
-_CONNECT_S = 30.0
-_BUILT_AT_ONCE = 2 * (os.cpu_count() or 1) + 4
-"""Interpreters that start side by side: enough to keep every core busy while some wait for a device or the broker. More
-of them make nobody faster: 200 at once kept the broker from its ready line for 23 s on two cores."""
-_STARTING_S = 2.0
-"""For so long a start counts as work for the processor; who takes longer waits for a device, and holds nobody up."""
-_LOOK_FOR_ROOM_S = 0.5
-_ORPHANS_END_S = 1.5
-"""Within a second of its launcher's death an instance is gone."""
-
-MakeSettings = Callable[[str, EtherInstanceConfig, str, int, float], InstanceSettings]
-"""Name, configuration, birth, epoch and seconds to connect, as the settings that a process is told."""
+    """It is being stopped on purpose: its end is no failure."""
 
 
 class Supervisor:
@@ -82,339 +88,376 @@ class Supervisor:
     def __init__(self, group: Callable[[], ProcessGroup]) -> None:
         """`group` gives the process group in which children live."""
         self._group = group
-        self._kept: dict[str, ChildRecord] = {}
+        self._supervised: dict[str, ChildRecord] = {}
         self._ended: dict[str, str] = {}
         self._changed = threading.Condition()
         self._session: Session | None = None
         self._program = ""
         self._make_settings: MakeSettings | None = None
-        self._up: set[str] = set()
+        self._ready_once: set[str] = set()
         self._detector = FailureDetector()
-        self._signs: HeartbeatListener | None = None
-        self._sweeper: Reaper | None = None
+        self._heartbeats: HeartbeatListener | None = None
+        self._reaper: Reaper | None = None
         self._thread: threading.Thread | None = None
-        self._beginning = threading.Lock()
+        self._thread_lock = threading.Lock()
         self._stopping = False
 
     # -- what there is
 
     @property
     def names(self) -> list[str]:
-        """The instances that are kept, in the order in which they were given."""
-        return list(self._kept)
+        """The supervised instances, in the order in which they were given."""
+        return list(self._supervised)
 
     @property
     def held(self) -> list[str]:
-        """Those whose names are ours: a name that was refused is another one's."""
-        return [name for name, kept in self._kept.items() if kept.incarnation]
+        """The instances that hold their names. A refused name belongs to another process."""
+        return [name for name, record in self._supervised.items() if record.incarnation]
 
     @property
     def alive(self) -> list[str]:
-        """Those whose process runs."""
-        kept = list(self._kept.items())
-        return [name for name, one in kept if one.child is not None and one.child.exit_code is None]
+        """The instances whose process runs."""
+        records = list(self._supervised.items())
+        return [name for name, record in records if record.child is not None and record.child.exit_code is None]
 
     @property
     def ended(self) -> Mapping[str, str]:
-        """Those whose process has ended for good, and how."""
+        """The instances whose process has ended for good, and how each ended."""
         return self._ended
 
     def child(self, name: str) -> Child:
         """An instance's process; raises `KeyError` where it has none yet."""
-        child = self._kept[name].child
+        child = self._supervised[name].child
         if child is None:
             raise KeyError(name)
         return child
 
     def config(self, name: str) -> EtherInstanceConfig:
-        """As it was given; raises `KeyError`."""
-        return self._kept[name].config
+        """An instance's configuration, as it was given; raises `KeyError`."""
+        return self._supervised[name].config
+
+    def was_ready(self, name: str) -> bool:
+        """Whether the instance has been ready at least once."""
+        return name in self._ready_once
 
     # -- starting
 
     def prepare(self, name: str, config: EtherInstanceConfig) -> None:
-        """Start a process, which waits for its settings; where many are being built already, that comes later."""
+        """Supervise an instance, and start its process, which waits for its settings. Where too many processes are
+        starting already, the process is started later."""
         policy = RestartPolicy(config.restart, config.restart_limit, config.restart_window_s)
-        kept = self._kept[name] = ChildRecord(name, config, Restarts(policy), started=time.monotonic())
+        record = self._supervised[name] = ChildRecord(name, config, Restarts(policy), started=time.monotonic())
         self._ended.pop(name, None)
         if self._has_room():
-            self._start_process(kept)
+            self._start_process(record)
 
     def connect(self, session: Session, make_settings: MakeSettings) -> None:
-        """From now on there is a session to speak to. What killed programs have left there is cleared."""
+        """Give the supervisor its session. Clears what killed programs have left in it."""
         self._session, self._make_settings, self._program = session, make_settings, session.link.source
         session.watch(self._on_announcement)
-        self._sweeper = Reaper(session, self._kept.keys, lambda: self._program)
-        self._sweeper.start(_ORPHANS_END_S)
+        self._reaper = Reaper(session, self._supervised.keys, lambda: self._program)
+        self._reaper.start(_ORPHANS_END_S)
 
-    def take_name(self, name: str, birth_and_epoch: tuple[str, int]) -> None:
-        """The birth and epoch under which a prepared instance may announce itself; callers may wait for it already."""
-        kept = self._kept[name]
-        kept.incarnation, kept.epoch = birth_and_epoch
-        self._say(kept, State.STARTING, "")
+    def take_name(self, name: str, incarnation_and_epoch: tuple[str, int]) -> None:
+        """Announce a prepared instance as starting, under this incarnation and epoch: from now on calls to it wait."""
+        record = self._supervised[name]
+        record.incarnation, record.epoch = incarnation_and_epoch
+        self._announce(record, State.STARTING, "")
 
-    def begin(
+    def start_and_wait(
         self,
         names: Iterable[str],
         deadline: Deadline,
         others: Mapping[str, Start] = MappingProxyType({}),
         others_ended: Ended = dict,
     ) -> dict[str, str]:
-        """Let the prepared instances be built, each when those it comes `after` are ready; returns when all are ready
-        or settled: why each of the others is not. `others` are started in the same order, by somebody else, and
-        `others_ended` says why they will not be ready."""
+        """Let the prepared instances be built, each when all instances of its `after:` are ready. Returns when every
+        instance is ready or settled: why each of the rest is not ready. `others` are started in the same order, by
+        another part of the program; `others_ended` says why some of them will not become ready."""
         names = list(names)
         if names:
             self._watch_over()
-        starts = {name: Start(self._kept[name].config.after, partial(self._begin, name)) for name in names}
+        starts = {name: Start(self._supervised[name].config.after, partial(self._begin, name)) for name in names}
         ended = self._ended
         reasons = start_in_order(self._joined(), {**starts, **others}, deadline, lambda: {**others_ended(), **ended})
         with self._changed:
-            self._up.update(name for name in names if name not in reasons)
+            self._ready_once.update(name for name in names if name not in reasons)
         return reasons
 
     def start(self, name: str, connect_timeout_s: float) -> None:
-        """Let a prepared instance be built, and do not wait for it."""
+        """Let a prepared instance be built; does not wait for it."""
         self._watch_over()
-        self._tell_settings(self._kept[name], connect_timeout_s)
-
-    def was_ready(self, name: str) -> bool:
-        """Whether it ever got so far."""
-        return name in self._up
+        self._send_settings(self._supervised[name], connect_timeout_s)
 
     def _begin(self, name: str, deadline: Deadline) -> None:
-        """Where too many are being built, it waits until one of them is ready, or will not be."""
-        kept = self._kept[name]
-        while kept.child is None and not self._has_room() and not deadline.passed:
+        """Let one instance be built. Waits while too many others are starting: until one of them has become ready or
+        has failed (the session wakes this thread), or has been starting for so long that it does not count any more
+        (nothing wakes this thread then, so it looks again every `_LOOK_FOR_ROOM_S`)."""
+        record = self._supervised[name]
+        while record.child is None and not self._has_room() and not deadline.passed:
             self._joined().await_change(self._has_room, min(_LOOK_FOR_ROOM_S, deadline.left()))
-        if kept.child is not None or not deadline.passed:
-            self._tell_settings(kept, deadline.left())
+        if record.child is not None or not deadline.passed:
+            self._send_settings(record, deadline.left())
 
     def _has_room(self) -> bool:
         settled = self._session.settled() if self._session is not None else frozenset()
-        young = time.monotonic() - _STARTING_S
-        starting = [name for name in self.alive if name not in settled and self._kept[name].started > young]
+        recently = time.monotonic() - _STARTING_S
+        starting = [name for name in self.alive if name not in settled and self._supervised[name].started > recently]
         return len(starting) < _BUILT_AT_ONCE
 
-    def _start_process(self, kept: ChildRecord) -> Child:
-        kept.child = start_instance(kept.name, self._group(), self._on_end)
-        return kept.child
+    def _start_process(self, record: ChildRecord) -> Child:
+        record.child = start_instance(record.name, self._group(), self._on_end)
+        return record.child
 
-    def _tell_settings(self, kept: ChildRecord, connect_timeout_s: float) -> None:
+    def _send_settings(self, record: ChildRecord, connect_timeout_s: float) -> None:
         assert self._make_settings is not None
         session = self._joined()
-        if not kept.incarnation:
-            # never below its last one, which we may still announce: a broker that was killed has forgotten that
-            kept.incarnation, kept.epoch = new_incarnation(), max(session.next_epoch(kept.name), kept.epoch + 1)
-        kept.started = time.monotonic()
-        settings = self._make_settings(kept.name, kept.config, kept.incarnation, kept.epoch, connect_timeout_s)
-        (kept.child or self._start_process(kept)).send(settings.to_bytes())
+        if not record.incarnation:
+            # Never below the last epoch, which this program may still announce: a broker that was killed has
+            # forgotten it.
+            epoch = max(session.next_epoch(record.name), record.epoch + 1)
+            record.incarnation, record.epoch = new_incarnation(), epoch
+        record.started = time.monotonic()
+        settings = self._make_settings(record.name, record.config, record.incarnation, record.epoch, connect_timeout_s)
+        (record.child or self._start_process(record)).send(settings.to_bytes())
 
     def _joined(self) -> Session:
         assert self._session is not None
         return self._session
 
-    def keep_as(self, program: str) -> None:
-        """From now on the program that keeps these instances has another name."""
+    def rename_program(self, program: str) -> None:
+        """The program that supervises these instances has another name from now on: tell them, because they announce
+        it."""
         session = self._joined()
         self._program = program
-        incarnations = [kept.incarnation for kept in list(self._kept.values())]
+        incarnations = [record.incarnation for record in list(self._supervised.values())]
         session.link.publish(session.topics.control(KEEPER), {"births": incarnations, "keeper": program})
 
     # -- a death
 
     def _on_end(self, child: Child) -> None:
-        """On a thread of the child's own."""
+        """An instance's process has ended. On that child's own waiting thread."""
         how = child.how_it_ended()
-        kept = self._kept.get(child.name)
-        if kept is None or kept.child is not child:
+        record = self._supervised.get(child.name)
+        if record is None or record.child is not child:
             return
         self._detector.leave(child.name)
         if self._session is not None and not self._stopping and self._session.link.transport.connected:
             try:
-                self._session.catch_up(_LAST_WORDS_TIMEOUT_S)  # it may have announced why
+                # The instance may have announced why it ends: process every message that the broker took before now.
+                self._session.catch_up(_LAST_WORDS_TIMEOUT_S)
             except EtherError:
-                pass  # then its exit code must do
-        if kept.killed:
-            how = f"{kept.killed}, and was killed"
-        self._after_end(kept, how, failed=child.exit_code != 0 or bool(kept.killed))
+                pass  # then the exit code has to explain it
+        if record.kill_reason:
+            how = f"{record.kill_reason}, and was killed"
+        self._after_end(record, how, failed=child.exit_code != 0 or bool(record.kill_reason))
         if self._session is not None:
             self._session.wake()
 
-    def _after_end(self, kept: ChildRecord, how: str, *, failed: bool) -> None:
+    def _after_end(self, record: ChildRecord, how: str, *, failed: bool) -> None:
         now = time.monotonic()
         with self._changed:
-            comes_back = self._comes_back(kept, failed=failed)
-            pause_s = kept.restarts.pause_s(now, now - kept.started) if comes_back else None
+            comes_back = self._comes_back(record, failed=failed)
+            pause_s = record.restarts.pause_s(now, now - record.started) if comes_back else None
         if not comes_back:
-            self._is_over(kept, how)
+            self._is_over(record, how)
         elif pause_s is None:
-            self._give_up(kept, how)
+            self._give_up(record, how)
         else:
             when = f"in {pause_s:g} s" if pause_s else "at once"
-            logger.error("instance %s ended: %s\nStarting it again %s.", kept.name, how, when)
-            self._say(kept, State.RESTARTING, how)
-            with self._changed:  # only now: its next birth must not be spoken for
-                kept.due, kept.killed = (None if self._stopping or kept.leaving else now + pause_s), ""
+            logger.error("instance %s ended: %s\nStarting it again %s.", record.name, how, when)
+            self._announce(record, State.RESTARTING, how)
+            # Scheduled only after the announcement: the supervisor's thread may start the instance at once, and a
+            # later "restarting" would then speak for the next incarnation.
+            with self._changed:
+                record.restart_at = None if self._stopping or record.leaving else now + pause_s
+                record.kill_reason = ""
                 self._changed.notify_all()
 
-    def _comes_back(self, kept: ChildRecord, *, failed: bool) -> bool:
-        replaced = self.child(kept.name).exit_code == EXIT_REPLACED
-        wanted = bool(kept.killed) or (kept.restarts.policy.wants(failed=failed) and not replaced)
-        leaves = self._stopping or kept.leaving or self._session is None
-        return wanted and not leaves and kept.name in self._up
+    def _comes_back(self, record: ChildRecord, *, failed: bool) -> bool:
+        replaced = self.child(record.name).exit_code == EXIT_REPLACED
+        wanted = bool(record.kill_reason) or (record.restarts.policy.wants(failed=failed) and not replaced)
+        leaves = self._stopping or record.leaving or self._session is None
+        return wanted and not leaves and record.name in self._ready_once
 
-    def _is_over(self, kept: ChildRecord, how: str) -> None:
-        self._ended[kept.name] = how
+    def _is_over(self, record: ChildRecord, how: str) -> None:
+        self._ended[record.name] = how
         if self._session is None:
             return
-        wanted = self._stopping or kept.leaving or self.child(kept.name).exit_code == EXIT_REPLACED
-        if kept.name in self._up and not wanted:
-            logger.error("instance %s ended: %s", kept.name, how)
-        elif kept.incarnation and not wanted and not self._has_told_why(kept):
-            self._say(kept, State.ERROR, how)  # it never got so far that its broker could tell of its death
-        self._session.lost(kept.name, kept.incarnation, how)
+        wanted = self._stopping or record.leaving or self.child(record.name).exit_code == EXIT_REPLACED
+        if record.name in self._ready_once and not wanted:
+            logger.error("instance %s ended: %s", record.name, how)
+        elif record.incarnation and not wanted and not self._has_told_why(record):
+            # It may never have connected: then the broker holds no will of it, and nobody else announces its death.
+            self._announce(record, State.ERROR, how)
+        self._session.lost(record.name, record.incarnation, how)
 
-    def _has_told_why(self, kept: ChildRecord) -> bool:
-        known = self._joined().announcement(kept.name)
-        return known is not None and known.incarnation == kept.incarnation and known.state is State.ERROR
+    def _has_told_why(self, record: ChildRecord) -> bool:
+        known = self._joined().announcement(record.name)
+        return known is not None and known.incarnation == record.incarnation and known.state is State.ERROR
 
-    def _give_up(self, kept: ChildRecord, how: str) -> None:
-        policy = kept.restarts.policy
-        known = self._joined().announcement(kept.name)
+    def _give_up(self, record: ChildRecord, how: str) -> None:
+        policy = record.restarts.policy
+        known = self._joined().announcement(record.name)
         last = known.error if known is not None and known.state is State.ERROR and known.error else how
         why = f"started again {policy.limit} times within {policy.window_s:g} s; the last time:\n{last}"
-        logger.error("instance %s has failed: %s", kept.name, why)
-        self._ended[kept.name] = why
-        self._say(kept, State.FAILED, why)
+        logger.error("instance %s has failed: %s", record.name, why)
+        self._ended[record.name] = why
+        self._announce(record, State.FAILED, why)
 
-    def _say(self, kept: ChildRecord, state: State, why: str) -> None:
-        """Speak for an instance that cannot."""
+    def _announce(self, record: ChildRecord, state: State, why: str) -> None:
+        """Announce a state in the place of an instance that cannot do so itself."""
         session = self._joined()
-        known = session.announcement(kept.name)
-        about: Mapping[str, Any] = known.about if known is not None and known.incarnation == kept.incarnation else {}
-        about = {**about, "epoch": kept.epoch, "host": socket.gethostname(), "keeper": self._program}
+        known = session.announcement(record.name)
+        is_current = known is not None and known.incarnation == record.incarnation
+        about: Mapping[str, Any] = known.about if known is not None and is_current else {}
+        about = {**about, "epoch": record.epoch, "host": socket.gethostname(), "keeper": self._program}
         if state in (State.STARTING, State.RESTARTING):
-            about["pid"] = os.getpid()  # until there is another process, this one holds the name
+            about["pid"] = os.getpid()  # until the next process runs, this one holds the name
         try:
-            session.say(Announcement(kept.name, state, kept.incarnation, why, about))
+            session.say(Announcement(record.name, state, record.incarnation, why, about))
         except TransportError as error:
-            logger.warning("could not tell that %s is %s: %s", kept.name, state.value, error)
+            logger.warning("could not tell that %s is %s: %s", record.name, state.value, error)
 
     # -- watching over them
 
     def _watch_over(self) -> None:
-        with self._beginning:
+        with self._thread_lock:
             if self._thread is None:
-                self._begin_watch(self._joined())
+                self._start_thread(self._joined())
 
-    def _begin_watch(self, session: Session) -> None:
-        self._signs = HeartbeatListener(session, self._detector, self._changed, self._kept)
+    def _start_thread(self, session: Session) -> None:
+        self._heartbeats = HeartbeatListener(session, self._detector, self._changed, self._supervised)
         self._thread = threading.Thread(target=self._run, name="ether-supervisor", daemon=True)
-        self._signs.start()
+        self._heartbeats.start()
         self._thread.start()
 
     def _on_announcement(self, announcement: Announcement) -> None:
-        """On the dispatch thread."""
-        kept = self._kept.get(announcement.name)
+        """On the dispatch thread, under the session's lock. The instance itself announces ready, offline or an error:
+        from then on it maintains its announcement, and this program repeats it no more after a reconnect."""
+        record = self._supervised.get(announcement.name)
         if (
-            kept is None
-            or announcement.incarnation != kept.incarnation
+            record is None
+            or announcement.incarnation != record.incarnation
             or announcement.state not in (*TAKES_PART, State.ERROR)
         ):
             return
-        self._joined().link.leave_to_others(self._joined().topics.state(kept.name))
+        self._joined().link.leave_to_others(self._joined().topics.state(record.name))
         if announcement.state is State.ERROR:
             return
-        hang = kept.config.hang
+        hang = record.config.hang
         with self._changed:
             now = time.monotonic()
-            self._up.add(kept.name)
-            self._detector.watch(kept.name, kept.incarnation, Limits(hang.silent_s, hang.busy_s), now)
+            self._ready_once.add(record.name)
+            self._detector.watch(record.name, record.incarnation, Limits(hang.silent_s, hang.busy_s), now)
 
     def _run(self) -> None:
+        """The supervisor's thread: starts again what is due, and acts where the failure detector's verdict on an
+        instance has changed.
+
+        Each turn collects its work under `_changed` and does it after the lock is released, because both kinds of work
+        call the session (see the order of the locks above).
+        """
         while True:
             with self._changed:
                 if self._stopping:
                     return
                 now = time.monotonic()
-                due = [kept for kept in self._kept.values() if kept.due is not None and kept.due <= now]
+                due = [
+                    record
+                    for record in self._supervised.values()
+                    if record.restart_at is not None and record.restart_at <= now
+                ]
                 verdicts = self._detector.judge(now)
                 if not due and not verdicts:
-                    if self._signs is not None and self._detector.wants_echo(now):
-                        self._signs.hurry()
+                    # An instance has been silent for too long, but that proves nothing before a heartbeat of our own
+                    # has come back from the broker, sent after the silence began. Send it now.
+                    if self._heartbeats is not None and self._detector.wants_echo(now):
+                        self._heartbeats.hurry()
+                    # Ends when a restart is scheduled (`_after_end`), an echo arrives (`HeartbeatListener`), everything
+                    # stops (`no_more_starts`), or the next restart or look at the verdicts is due.
                     self._changed.wait(self._patience_s(now))
                     continue
-                for kept in due:
-                    kept.due = None
-            for kept in due:
-                self._start_again(kept)
-            for name, why in verdicts.items():
-                self._react(self._kept[name], why)
+                for record in due:
+                    record.restart_at = None  # taken: the next turn must not start it a second time
+                # A verdict may be of an instance that was forgotten between its announcement and now.
+                judged = [(self._supervised[name], why) for name, why in verdicts.items() if name in self._supervised]
+            for record in due:
+                self._start_again(record)
+            for record, why in judged:
+                self._react(record, why)
 
     def _patience_s(self, now: float) -> float:
-        dues = [kept.due - now for kept in self._kept.values() if kept.due is not None]
-        return max(0.0, min([_LOOK_S, *dues]))
+        pauses = [record.restart_at - now for record in self._supervised.values() if record.restart_at is not None]
+        return max(0.0, min([_JUDGE_EVERY_S, *pauses]))
 
-    def _start_again(self, kept: ChildRecord) -> None:
+    def _start_again(self, record: ChildRecord) -> None:
         try:
-            kept.incarnation = ""
-            self._start_process(kept)
-            self._tell_settings(kept, _CONNECT_S)
+            record.incarnation = ""
+            self._start_process(record)
+            self._send_settings(record, _CONNECT_S)
         except (OSError, EtherError) as error:
-            logger.exception("instance %s could not be started again", kept.name)
-            self._give_up(kept, f"could not be started: {error}")
+            logger.exception("instance %s could not be started again", record.name)
+            self._give_up(record, f"could not be started: {error}")
 
-    def _react(self, kept: ChildRecord, why: str) -> None:
+    def _react(self, record: ChildRecord, why: str) -> None:
+        """Act on a changed verdict: `why` the instance counts as hung, empty where its heartbeats are back."""
         session = self._joined()
-        known = session.announcement(kept.name)
-        if known is None or known.incarnation != kept.incarnation or known.state not in LIVES:
+        known = session.announcement(record.name)
+        if known is None or known.incarnation != record.incarnation or known.state not in LIVES:
             return
         if not why:
-            logger.warning("instance %s lives again", kept.name)
+            logger.warning("instance %s lives again", record.name)
             session.say(known.alive_again)
-            session.link.leave_to_others(session.topics.state(kept.name))
-        elif kept.config.hang.reaction == "restart":
-            logger.error("instance %s hangs: %s. It is killed.", kept.name, why)
-            kept.killed = f"hung: {why}"
-            self.child(kept.name).kill()
+            session.link.leave_to_others(session.topics.state(record.name))
+        elif record.config.hang.reaction == "restart":
+            logger.error("instance %s hangs: %s. It is killed.", record.name, why)
+            record.kill_reason = f"hung: {why}"
+            self.child(record.name).kill()
         else:
-            logger.error("instance %s hangs: %s", kept.name, why)
+            logger.error("instance %s hangs: %s", record.name, why)
             session.say(replace(known, state=State.HUNG, error=why))
 
     # -- stopping
 
-    def leave(self, name: str) -> None:
-        """An instance is about to be stopped: its end is no failure."""
+    def expect_end(self, name: str) -> None:
+        """An instance is about to be stopped: its end is no failure, and it is not started again."""
         with self._changed:
-            kept = self._kept[name]
-            kept.leaving, kept.due = True, None
+            record = self._supervised[name]
+            record.leaving, record.restart_at = True, None
             self._detector.leave(name)
 
     def forget(self, name: str) -> None:
-        """It is gone."""
+        """An instance has ended, and is supervised no more. Twice is fine."""
         with self._changed:
-            self._kept.pop(name, None)
+            self._supervised.pop(name, None)
             self._ended.pop(name, None)
-            self._up.discard(name)
+            self._ready_once.discard(name)
+
+    def discard(self, name: str) -> None:
+        """Kill an instance that could not be started, and supervise it no more."""
+        self.expect_end(name)
+        self.end([name], 0)
+        self.forget(name)
 
     def no_more_starts(self) -> None:
-        """From now on every end is wanted. Twice is fine."""
+        """From now on no end is a failure, and nothing is started again. Twice is fine."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        if self._sweeper is not None:
-            self._sweeper.stop()
-        if self._signs is not None:
-            self._signs.stop()
+        if self._reaper is not None:
+            self._reaper.stop()
+        if self._heartbeats is not None:
+            self._heartbeats.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def end(self, names: Iterable[str], timeout_s: float) -> list[str]:
-        """Wait for the ends of these; kill whoever lives when the time is over, and return their names. At half time
-        whoever still lives is told by a signal: those who were told so before leave their handler then."""
+        """Wait for the processes of these instances to end. At half time those that still run get SIGTERM; one that
+        got it before leaves the handler that it runs. Kills those that run when the time is over, and returns their
+        names. With 0 seconds kills all at once."""
         half, deadline = Deadline(timeout_s / 2), Deadline(timeout_s)
-        started = [(name, child) for name in names if (child := self._kept[name].child) is not None]
+        started = [(name, child) for name in names if (child := self._supervised[name].child) is not None]
         for _, child in started if timeout_s > 0 else ():
             if not child.ended_within(half.left()):
                 child.terminate()

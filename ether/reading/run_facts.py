@@ -12,8 +12,9 @@ from typing import Any, Literal
 from ether.errors import PayloadError, QueryMistake
 from ether.ledger.reader import LedgerReader, RecordFilter
 from ether.log import get_ether_logger
+from ether.protocol.run_record import ABORTED, RUNNING, RunState, replay
 from ether.reading.data import Data
-from ether.runs.trial_rules import RunState, replay
+from ether.system.process_owner import is_dead_here
 from ether.wire.run_ids import latest
 
 logger = get_ether_logger("data")
@@ -25,6 +26,12 @@ WhichTrials = int | Sequence[int] | Literal["all"]
 def runs_in(reader: LedgerReader, run: str | None = None) -> dict[str, RunState]:
     """The state of each named run (or of `run` alone) by its id, in the order in which the runs began."""
     return replay(_facts(reader, run))
+
+
+def status_now(state: RunState) -> str:
+    """The status as recorded, or `aborted` where the run has no end and its program has ended on this machine. The next
+    run of the ledger records that end."""
+    return ABORTED if state.status == RUNNING and is_dead_here(state.owner) else state.status
 
 
 def of_run(data: Data, trial: WhichTrials | None) -> Data:

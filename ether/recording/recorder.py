@@ -258,7 +258,7 @@ class Recorder(Extension):
 
     @ether_get
     def runs(self, run: str | None = None) -> list[dict[str, Any]]:
-        """What the ledger says of each named run, or of that one (see `ether.runs.trial_rules.RunState`)."""
+        """What the ledger says of each named run, or of that one (see `ether.protocol.run_record.RunState`)."""
         with LedgerReader.open(self._folder) as reader:
             return [state.to_value() for state in runs_in(reader, run).values()]
 

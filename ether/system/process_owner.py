@@ -1,4 +1,7 @@
-"""Whose run it is: recorded with its beginning, so that whoever finds it without an end knows whether it still goes on.
+"""Which process owns something: the facts that name a process for every reader, and whether that process has ended.
+
+A run's beginning and the description of an object of a program carry these facts, so that a reader of a run without an
+end, or of an announcement, knows whether the program still runs.
 
 The trap: a process id says something only where it was given out (see `ether.system.processes.ProcessPlace`).
 """
@@ -9,7 +12,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ether.runs.trial_rules import ABORTED, RUNNING, RunState
 from ether.system.processes import birth_of, is_running, this_place
 
 
@@ -33,8 +35,3 @@ def is_dead_here(owner: Mapping[str, Any]) -> bool | None:
         return None
     began = owner.get("pid_began")
     return not is_running(pid, began if isinstance(began, str) else None)
-
-
-def status_now(state: RunState) -> str:
-    """How a run stands: aborted, too, where it has no end and its program has ended; the next run records that."""
-    return ABORTED if state.status == RUNNING and is_dead_here(state.owner) else state.status

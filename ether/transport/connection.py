@@ -12,7 +12,6 @@ connection, and the reconnect mends what can be mended.
 from __future__ import annotations
 
 import logging
-import random
 import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,6 +26,7 @@ from ether.errors import (
     TransportClosed,
     TransportError,
 )
+from ether.system.backoff import Backoff
 from ether.transport.base import (
     ConnectionDown,
     ConnectionUp,
@@ -90,7 +90,7 @@ class NetworkTransport(Transport):
         self._wire: MqttWire | None = None
         self._thread: Thread | None = None
         self._up, self._up_since = False, 0.0
-        self._pause_s = RECONNECT_FIRST_S
+        self._backoff = Backoff(RECONNECT_FIRST_S, RECONNECT_CAP_S, jitter=0.5)
         self._closing = Event()
         self._closed = Event()
         self._lifecycle = Lock()  # who connects, who closes
@@ -238,11 +238,10 @@ class NetworkTransport(Transport):
     def _reopen(self, loss: ConnectionLost) -> MqttWire | None:
         """Try until it works, or None once closed."""
         if monotonic() - self._up_since > STABLE_S:
-            self._pause_s = RECONNECT_FIRST_S
+            self._backoff.reset()
         if loss.taken_over:
-            self._pause_s = RECONNECT_CAP_S
-        while not self._closing.wait(self._pause_s * random.uniform(0.5, 1.0)):
-            self._pause_s = min(self._pause_s * 2, RECONNECT_CAP_S)
+            self._backoff.skip_to_longest()  # two clients with one id would push each other out all the time
+        while not self._closing.wait(self._backoff.next_s()):
             if self._guarded(self._reopen_once) is None and self._wire is not None:
                 return self._wire
         return None

@@ -30,9 +30,10 @@ from ether.errors import BrokerUnreachable, NotAuthorized
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.transport.mqtt_versions import Version
+from ether.transport.opening import open_socket
 from ether.transport.packets import LARGE_BYTES, MalformedFrame, PacketBatch, PacketReader
 from ether.transport.send_queue import LinkDown, Publication, SendQueue
-from ether.transport.sockets import ByteStream, Waker, open_socket, wait_on
+from ether.transport.sockets import ByteStream, Waker, wait_on
 
 READ_BYTES = 65_536  # recv(262144) costs mmap, mremap and munmap for each call
 TICK_S = 0.5  # how often keep-alive is looked at

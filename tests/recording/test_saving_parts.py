@@ -177,7 +177,7 @@ def test_at_the_limit_the_oldest_or_the_newest_is_given_up_and_named(
         given_up.wait(5)
     assert refused.value.lost
     assert not given_up.done
-    assert soon(lambda: record_writer._waiting_bytes <= 130_000, 5), "bounded"
+    assert soon(lambda: record_writer._queue.waiting_bytes <= 130_000, 5), "bounded"
     rig.recorder()
     assert record_writer.flush(Deadline(10)) == 0
     there = {it.value["n"] for it in rig.records()}  # type: ignore[index,call-overload]
@@ -227,7 +227,7 @@ def test_memory_is_bounded_where_the_disk_of_the_outbox_takes_nothing(
         kept = fill(record_writer, pause_s=0.02)
         with pytest.raises(NotSaved, match="the outbox was full"):
             kept[0].wait(5)
-        assert soon(lambda: record_writer._waiting_bytes <= 100_000, 5)
+        assert soon(lambda: record_writer._queue.waiting_bytes <= 100_000, 5)
     rig.recorder()
     assert record_writer.flush(Deadline(10)) == 0
     assert {n for n, saved in enumerate(kept) if saved.done} == {it.value["n"] for it in rig.records()}  # type: ignore[index,call-overload]

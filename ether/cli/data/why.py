@@ -1,28 +1,30 @@
-"""`ether why`: the tree from a value back to what began it, with the code and the settings of each step.
+"""`ether why`: the tree from a value back to the messages that caused it, with the code and settings of each step.
 
-Nothing is asked of anybody: it reads the ledger, which may be a copy on a machine without a network.
+It reads the ledger alone: no session, no broker, no network. A copy of the ledger on another machine will do.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ether.cli.options import Json, LedgerFolder, SessionName
-from ether.cli.output import harmless, print_json, print_line, remark
-
-if TYPE_CHECKING:
-    from ether.ledger.reader import StoredRecord
-    from ether.provenance.lineage import LineageLog, LineageStep, Tree
-    from ether.provenance.origins import KeptText, Origin
-    from ether.reading.export.table_row import TableRow
+from ether.cli.options import Json, RecordedSession
+from ether.cli.output import harmless, print_json, print_line, remark, to_json
+from ether.errors import DecodeError, LedgerDamaged
+from ether.ledger.places import find_ledger, is_ledger
+from ether.ledger.reader import LedgerReader, StoredRecord
+from ether.provenance.lineage import LineageLog, LineageStep, Tree, find
+from ether.provenance.lineage import why as tree_of
+from ether.provenance.origins import KeptText, Origin, is_simulated, kept_texts, origin_of
+from ether.reading.export.table_row import TableRow, table_row
 
 _VALUE_WIDTH = 100
 _DEEPEST_DRAWN = 30
@@ -36,26 +38,19 @@ def why(
         typer.Argument(metavar="WHAT", help="An id (8 characters do), a row, a table's FILE:ROW, or a topic."),
     ],
     last: Annotated[bool, typer.Option("--last", help="WHAT is a topic: explain the newest value on it.")] = False,
-    session: SessionName = None,
-    ledger: LedgerFolder = None,
+    *,
+    recorded: RecordedSession,
     steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Follow at most so many records.")] = 1000,
     code: Annotated[bool, typer.Option("--code", help="Show the source files that were kept, too.")] = False,
     full: Annotated[bool, typer.Option("--full", help=f"Show all of each text, not its first {_LINES} lines.")] = False,
     as_json: Json = False,
 ) -> None:
     """Where a recorded value came from: the messages that led to it, back to the first, with code and settings."""
-    from ether.ledger.places import find_ledger
-    from ether.ledger.reader import LedgerReader
-    from ether.provenance.lineage import find
-    from ether.provenance.lineage import why as explain
-    from ether.provenance.origins import kept_texts
-    from ether.reading.export.table_row import table_row
-
     table = None if last else table_row(what)
-    named = ledger if ledger is not None else session
+    named = recorded.ledger_or_session
     folder = find_ledger(named, os.environ) if table is None or named else _ledger_of(table)
     with LedgerReader.open(folder) as reader:
-        tree = explain(reader, find(reader, what if table is None else table.id, last=last), most_steps=steps)
+        tree = tree_of(reader, find(reader, what if table is None else table.id, last=last), most_steps=steps)
         texts = kept_texts(reader, filter(None, tree.contexts.values()), sources=code)
         if as_json:
             print_json(_as_json(tree, texts))
@@ -67,17 +62,13 @@ def why(
 
 
 def _ledger_of(table: TableRow) -> Path:
-    """The ledger that a table was exported from; where it is not there any more, the session's."""
-    from ether.ledger.places import find_ledger, is_ledger
-
+    """The ledger that a table was exported from; where that folder is gone, the ledger of the table's session."""
     if table.ledger is not None and is_ledger(Path(table.ledger)):
         return Path(table.ledger)
     return find_ledger(table.session, os.environ)
 
 
 def _warned(tree: Tree) -> Iterator[str]:
-    from ether.provenance.origins import is_simulated
-
     if any(context is not None and is_simulated(context) for context in tree.contexts.values()):
         yield "SIMULATED: no hardware was used; these values come from a simulated lab"
         yield ""
@@ -144,17 +135,11 @@ def _name(record: StoredRecord) -> str:
 
 
 def _value_text(record: StoredRecord) -> str:
-    import json
-
-    from ether.cli.output import to_json
-
     text = json.dumps(to_json(_value_of(record)), ensure_ascii=False)
     return text if len(text) <= _VALUE_WIDTH else f"{text[:_VALUE_WIDTH]}… ({record.size:,} bytes)"
 
 
 def _value_of(record: StoredRecord) -> object:
-    from ether.errors import DecodeError, LedgerDamaged
-
     try:
         return record.value
     except (DecodeError, LedgerDamaged) as error:
@@ -174,8 +159,6 @@ def _log_text(log: LineageLog) -> str:
 
 
 def _explained(tree: Tree) -> Iterator[str]:
-    from ether.provenance.origins import origin_of
-
     for number, (sha256, context) in enumerate(tree.contexts.items()):
         yield ""
         if context is None:
