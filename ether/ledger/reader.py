@@ -25,7 +25,7 @@ from ether.ledger import schema
 from ether.ledger.objects import Objects
 from ether.ledger.rows import COLUMNS, LARGE_BYTES, checksum_of
 from ether.ledger.seal import SEAL
-from ether.ledger.sqlite import DATABASE, Connection, open_ledger, translated
+from ether.ledger.sqlite import DATABASE, Connection, ledger_errors, open_ledger
 from ether.wire.codec import decode
 from ether.wire.entries import GapFact, Kind, OutboxFacts
 from ether.wire.json_text import dumps, loads
@@ -93,10 +93,10 @@ def record_of(row: tuple[object, ...], content: Callable[[str], bytes], fetch: C
     """The record of a row of the view `entries`; raises `ValueError` where the row is not what was written.
 
     `content` gives a small payload that is stored by its hash; it is called at once. `fetch` gives a large one; it is
-    called when somebody asks for the payload."""
-    _, *said, body, checksum, link = row
+    called when the payload is read."""
+    _, *columns, body, checksum, link = row
     try:
-        right = checksum_of(said, cast("bytes | None", body)) == checksum
+        right = checksum_of(columns, cast("bytes | None", body)) == checksum
     except (TypeError, ValueError):  # a damaged column may hold a value of another type
         right = False
     if not right:
@@ -136,7 +136,7 @@ class RunSummary:
     last: float
 
 
-# -- what is asked for
+# -- which records are wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class LedgerReader:
         if not (folder / DATABASE).is_file():
             raise LedgerFailed(folder, f"there is no {DATABASE} in it: this is no ledger")
         schema.refuse_log_on_read_only(folder)
-        with translated(folder):
+        with ledger_errors(folder):
             sealed = (folder / SEAL).exists()
             connection = open_ledger(folder, write=False, sealed=sealed)
             try:
@@ -280,7 +280,7 @@ class LedgerReader:
         return int(self._all("SELECT coalesce(max(row), 0) FROM records")[0][0])
 
     def duplicates(self) -> int:
-        """How many messages and recorded values stand here more than once, counted from the ids."""
+        """How many messages and recorded values are in the ledger more than once, counted from the ids."""
         twice = "SELECT count(*) - 1 AS again FROM entries WHERE id != '' AND kind IN ('data', 'record') GROUP BY id"
         return int(self._all(f"SELECT coalesce(sum(again), 0) FROM ({twice} HAVING again > 0)")[0][0])
 
@@ -359,7 +359,7 @@ class LedgerReader:
             raise LedgerDamaged(self.folder, f"row {row[0]}", str(error)) from error
 
     def _object(self, sha256: str) -> bytes:
-        with translated(self.folder):
+        with ledger_errors(self.folder):
             return self._objects.get(sha256)
 
     def _content(self, sha256: str) -> bytes:
@@ -372,11 +372,11 @@ class LedgerReader:
         return payload
 
     def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with translated(self.folder):
+        with ledger_errors(self.folder):
             found = self._connection.execute(query, values).fetchall()
             if self._sealed and not (self.folder / SEAL).exists():
-                # A sealed database is read without locks, as a file that nobody changes. The seal is gone, so a writer
-                # has opened the ledger, perhaps in the middle of this query: ask again, with locks.
+                # A sealed database is read without locks, as a file that no process changes. The seal is gone, so a
+                # writer has opened the ledger, perhaps in the middle of this query: ask again, with locks.
                 self._sealed = False
                 self._connection.close()
                 self._connection = open_ledger(self.folder, write=False)

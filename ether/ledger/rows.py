@@ -132,13 +132,20 @@ class Intake:
         self.rows_before, self.link, self.received, self._careful = rows_before, link, received, careful
         self._known, self._origins = outboxes, origins
         self.origins: dict[Origin, tuple[int, bytes]] = {}
+        """New origins."""
         self.rows: list[Row] = []
         self.parents: list[tuple[str, int]] = []
+        """Each parent with the row that names it."""
         self.outboxes: dict[str, OutboxState] = {}
+        """New states."""
         self.contents: dict[str, bytes] = {}
+        """By SHA-256 the small payloads for the table `contents`."""
         self.objects: dict[str, bytes] = {}
+        """By SHA-256 the large payloads for objects/."""
         self.refused: list[str] = []
+        """For each refused entry a text that names it and the reason."""
         self.repeated = 0
+        """How many entries are in the ledger already."""
         self._last_more: tuple[Mapping[str, object], str, str] = {}, "{}", '"{}"'
 
     def take(self, batch: Batch) -> None:

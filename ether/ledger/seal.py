@@ -39,7 +39,7 @@ def seal(folder: Path, connection: Connection) -> str | None:
     busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     connection.close()
     if busy:
-        return "somebody was reading it"
+        return "a reader had it open"
     page_hashes, database = _hashed_pages(folder)
     write_whole(folder / PAGES, page_hashes)
     lines = [_TITLE, f"{database}  {DATABASE}", f"{digest_of(folder / HEAD)}  {HEAD}"]

@@ -5,8 +5,8 @@ journal of durable calls (`open_database`, which also makes the tables). All of 
 transactions that the code begins and ends itself (`transaction`). Other modules take `Connection`, `SqliteError` and
 `OperationalError` from here.
 
-Promises: around the blocks of `translated` and `told` nothing of SQLite or of the operating system is raised but an
-error of Ether that names the file or folder and the cause.
+Promise: from a block of `ledger_errors` or `told` no error of SQLite or of the operating system gets out, but an error
+of Ether that names the file or folder and the cause.
 
 The trap: a connection may be used by several threads, but by one at a time; its owner holds a lock around each
 transaction.
@@ -75,8 +75,8 @@ def _open(
 
 
 def open_ledger(folder: Path, *, write: bool, sealed: bool = False) -> Connection:
-    """A connection to the folder's ledger; raises `SqliteError`. `sealed` (only for reading): no writer is there, so
-    the file is read as it stands. Otherwise SQLite would put its shared-memory file beside it, which a sealed folder
+    """A connection to the folder's ledger; raises `SqliteError`. `sealed` (only for reading): there is no writer, so
+    the file is read as it is. Otherwise SQLite would put its shared-memory file beside it, which a sealed folder
     must not get and a read-only one cannot."""
     path = folder / DATABASE
     if not write:
@@ -174,7 +174,7 @@ _NEARLY_NONE_BYTES = 64 * 1024
 
 
 @contextmanager
-def translated(folder: Path) -> Iterator[None]:
+def ledger_errors(folder: Path) -> Iterator[None]:
     """Raise `LedgerError` in place of `SqliteError` and `OSError`, for a ledger in this folder."""
     try:
         yield
@@ -197,7 +197,7 @@ def _ledger_error(folder: Path, error: sqlite3.Error) -> LedgerError:
         return LedgerFailed(folder, "its first writer ended before it was made; the next writer will make it")
     if code == sqlite3.SQLITE_FULL:
         return LedgerFull(folder, _free(folder))
-    # A DatabaseError without a code is the sqlite3 module's own: it could not make a value of what stands in a column.
+    # A DatabaseError without a code is the sqlite3 module's own: it could not make a Python value of a column.
     if code in _DAMAGED or (isinstance(error, sqlite3.DatabaseError) and code == 0):
         return LedgerDamaged(folder, DATABASE, str(error))
     # On a full disk SQLite may fail to make or extend its log and shared memory, and reports that as an I/O error.

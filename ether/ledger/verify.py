@@ -30,8 +30,8 @@ from ether.ledger.sqlite import (
     WAL,
     SqliteError,
     is_of_the_disk,
+    ledger_errors,
     open_ledger,
-    translated,
 )
 from ether.ledger.verify_records import Range, RecordCheck, VerifyFinding, VerifyReport, ranges
 from ether.ledger.wal import tails
@@ -50,7 +50,7 @@ def verify(folder: Path) -> VerifyReport:
     if not (folder / DATABASE).is_file():
         raise LedgerFailed(folder, f"there is no {DATABASE} in it: this is no ledger")
     schema.refuse_log_on_read_only(folder)
-    with translated(folder):
+    with ledger_errors(folder):
         report = _Verification(folder).report()
         if report.sealed and not (folder / SEAL).exists():  # a writer has opened it meanwhile, and changed its files
             report = _Verification(folder).report()

@@ -228,10 +228,10 @@ class RecordCheck:
                 self.missing.add(row)
             self._links = []
             return
-        _, *said, body, checksum, link = values
+        _, *columns, body, checksum, link = values
         try:
             follows = self._follows(checksum, link)
-            right = follows and checksum_of(said, body) == checksum
+            right = follows and checksum_of(columns, body) == checksum
         except (TypeError, ValueError):  # a damaged column may hold a value of another type
             right, self._links = False, []
         if not right:
@@ -297,14 +297,14 @@ class RecordCheck:
             known.add(outbox)
             written = OutboxState(*state)
             if outbox_checksum(outbox, written) != checksum:
-                what = "what is said of it is not what was written"
+                what = "its state is not what was written"
             elif written.highest != self._highest.get(outbox, 0) and not (self.damaged or self.missing):
                 what = f"it should be here up to {written.highest:,}, and is up to {self._highest.get(outbox, 0):,}"
             else:
                 continue
             self.findings.append(VerifyFinding(f"{DATABASE}, outbox {outbox}", what))
         for outbox in self._highest.keys() - known:
-            self.findings.append(VerifyFinding(f"{DATABASE}, outbox {outbox}", "nothing is said of it any more"))
+            self.findings.append(VerifyFinding(f"{DATABASE}, outbox {outbox}", "its state is missing"))
 
     def _check_parents(self, connection: Connection) -> None:
         found = set(self._table(connection, "SELECT parent, row FROM parents"))

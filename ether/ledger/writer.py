@@ -27,7 +27,7 @@ from ether.ledger.lock import LedgerLock
 from ether.ledger.objects import Objects
 from ether.ledger.rows import Intake, OriginCache, OutboxState, first_link, outbox_checksum
 from ether.ledger.seal import seal, unseal
-from ether.ledger.sqlite import WAL, Connection, SqliteError, open_ledger, translated
+from ether.ledger.sqlite import WAL, Connection, SqliteError, ledger_errors, open_ledger
 from ether.ledger.wal import tails
 from ether.wire.entries import Batch, Entry
 
@@ -68,12 +68,12 @@ class LedgerWriter:
         `LedgerFailed`.
         """
         folder = Path(folder).absolute()
-        with translated(folder):
+        with ledger_errors(folder):
             make_folder(folder)
             lock = LedgerLock(folder)
         writer = cls(folder, session, lock)
         try:
-            with translated(folder):
+            with ledger_errors(folder):
                 writer._clear_leftovers()
                 unseal(folder)
                 writer._connect()
@@ -93,7 +93,7 @@ class LedgerWriter:
             for batch in batches:
                 intake.take(batch)
 
-        self._keep(gather, received)
+        self._append(gather, received)
         return {batch.outbox: self.highest(batch.outbox) for batch in batches}
 
     def append_loose(self, entries: Sequence[tuple[str, Entry]], received: float) -> None:
@@ -103,7 +103,7 @@ class LedgerWriter:
             for source, entry in entries:
                 intake.take_loose(source, entry)
 
-        self._keep(gather, received)
+        self._append(gather, received)
 
     def highest(self, outbox: str) -> int:
         """The highest number of an outbox that is on the disk, 0 where there is none."""
@@ -131,7 +131,7 @@ class LedgerWriter:
             return
         self._closed = True
         try:
-            with translated(self.folder):
+            with ledger_errors(self.folder):
                 self._ready()
                 self._store(self._intake(0.0, careful=False))
                 connection, self._connection = self._connection, None
@@ -149,10 +149,10 @@ class LedgerWriter:
 
     # -- one transaction
 
-    def _keep(self, gather: Callable[[Intake], None], received: float) -> None:
+    def _append(self, gather: Callable[[Intake], None], received: float) -> None:
         """Gather entries and store them: first without checks; where an entry cannot be stored, again with checks,
         which refuse that entry alone."""
-        with translated(self.folder):
+        with ledger_errors(self.folder):
             self._ready()
             try:
                 intake = self._intake(received, careful=False)

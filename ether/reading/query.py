@@ -10,7 +10,7 @@ import datetime
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ether.errors import QueryMistake
 from ether.ledger.places import find_ledger
@@ -38,26 +38,30 @@ def ask(
 ) -> Data:
     """The records of a session's ledger (see `find_ledger`). `now`: unix seconds, from which `-10 min` counts. Raises
     `NoLedger`, `SeveralLedgers`, `QueryMistake`, `InvalidName`."""
-    topic, since, until = request.topic, request.since, request.until
+    topic = request.topic
     query = Query(
         topic=None if topic is None else check_topic_filter(topic),
         run=request.run,
         instance=request.instance,
-        since=moment_of(since, now, "since"),
-        until=moment_of(until, now, "until"),
+        since=moment_of(request.since, now, "since"),
+        until=moment_of(request.until, now, "until"),
         where=predicate_of(request.where),
         kinds=_checked_kinds(request.kinds),
-        said=_words_of(request, now),
     )
-    return Data(find_ledger(session, environment), query)
+    return Data(find_ledger(session, environment), replace(query, said=_words_of(request, query)))
 
 
-def _words_of(request: DataRequest, now: float) -> dict[str, str]:
-    """The request as text, which still means something to a reader of the file in ten years."""
-    names: dict[str, object] = {"topic": request.topic, "run": request.run, "instance": request.instance}
-    moments = {"since": moment_of(request.since, now, "since"), "until": moment_of(request.until, now, "until")}
-    words = {**names, "where": request.where}
-    words |= {name: _iso(seconds) for name, seconds in moments.items() if seconds is not None}
+def _words_of(request: DataRequest, query: Query) -> dict[str, str]:
+    """The request as text, which still means something to a reader of the file in ten years. So moments are those of
+    the query."""
+    words: dict[str, object] = {
+        "topic": request.topic,
+        "run": request.run,
+        "instance": request.instance,
+        "where": request.where,
+        "since": None if query.since is None else _iso(query.since),
+        "until": None if query.until is None else _iso(query.until),
+    }
     return {name: _word(value) for name, value in words.items() if value is not None}
 
 

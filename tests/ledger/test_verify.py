@@ -201,11 +201,9 @@ class TestEdits:
 
     def test_what_is_known_of_an_outbox(self, killed: Path) -> None:
         edit(killed, f"UPDATE outboxes SET head = 1 WHERE outbox = '{OTHER}'")
-        assert told(verify(killed)) == [
-            f"damage: ledger.db, outbox {OTHER}: what is said of it is not what was written"
-        ]
+        assert told(verify(killed)) == [f"damage: ledger.db, outbox {OTHER}: its state is not what was written"]
         edit(killed, f"DELETE FROM outboxes WHERE outbox = '{OTHER}'")
-        assert told(verify(killed)) == [f"damage: ledger.db, outbox {OTHER}: nothing is said of it any more"]
+        assert told(verify(killed)) == [f"damage: ledger.db, outbox {OTHER}: its state is missing"]
 
     def test_the_parents(self, killed: Path) -> None:
         edit(killed, "DELETE FROM parents WHERE row = 5")
