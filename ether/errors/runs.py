@@ -38,8 +38,8 @@ class TrialNotReady(EtherError, TimeoutError):
 
 
 class TrialDisturbed(EtherError, ConnectionError):
-    """Instances that took part in a trial died during it. Values that they had not published yet are lost, so the trial
-    does not count. `instances` are their names."""
+    """Instances that took part in a trial died during it. Values that they had not handed over yet are not saved, so
+    the trial does not count. `instances` are their names."""
 
     def __init__(self, trial: str, instances: list[str]) -> None:
         self.trial, self.instances = trial, tuple(instances)
