@@ -29,7 +29,7 @@ from ether.reading.export.table_row import TableRow, table_row
 _VALUE_WIDTH = 100
 _DEEPEST_DRAWN = 30
 _LINES = 60
-"""Lines of one text that are shown unless all are asked for."""
+"""The lines that are shown of one text without `--full`."""
 
 
 def why(
@@ -55,7 +55,7 @@ def why(
         if as_json:
             print_json(_as_json(tree, texts))
             return
-        for line in (*_warned(tree), *_drawn(tree), *_explained(tree), *_told(texts, None if full else _LINES)):
+        for line in (*_warned(tree), *_drawn(tree), *_explained(tree), *_text_lines(texts, None if full else _LINES)):
             print_line(harmless(line))
     if tree.is_cut:
         remark(f"the tree goes on: --steps {steps * 10} follows more than {steps} records")
@@ -89,7 +89,12 @@ def _drawn(tree: Tree) -> Iterator[str]:
 
 
 def _with_siblings(steps: Sequence[LineageStep]) -> list[list[bool]]:
-    """For each step and each depth down to its own: whether another cause of the same record comes after it."""
+    """For each step and each depth down to its own: whether a sibling at that depth comes after it, so that the branch
+    goes on.
+
+    How: the steps are in depth-first order. Read from the end, `later[d]` says whether a step at depth d was seen since
+    the last step at a smaller depth; a step sets its own depth and clears the deeper ones, which belong to its own
+    children."""
     found: list[list[bool]] = []
     later = [False] * (_DEEPEST_DRAWN + 1)
     for step in reversed(steps):
@@ -155,7 +160,7 @@ def _log_text(log: LineageLog) -> str:
     return f"{log.level} {log.message}" + (f"\n{log.exception}" if log.exception else "")
 
 
-# -- what explains it
+# -- the contexts: code, arguments and settings of each step
 
 
 def _explained(tree: Tree) -> Iterator[str]:
@@ -182,7 +187,7 @@ def _origin_lines(mark: str, origin: Origin) -> Iterator[str]:
         yield f"    clock      {origin.clock_offset_s:+.6f} s from the session's"
 
 
-def _told(texts: Sequence[KeptText], most_lines: int | None) -> Iterator[str]:
+def _text_lines(texts: Sequence[KeptText], most_lines: int | None) -> Iterator[str]:
     for kept in texts:
         yield ""
         yield f"{kept.kind}: {kept.name}  {kept.sha256[:10]}"
@@ -193,7 +198,7 @@ def _told(texts: Sequence[KeptText], most_lines: int | None) -> Iterator[str]:
             yield f"    … {len(lines) - len(shown)} more lines: --full shows them"
 
 
-# -- for programs
+# -- as JSON
 
 
 def _as_json(tree: Tree, texts: Sequence[KeptText]) -> dict[str, Any]:
@@ -209,12 +214,12 @@ def _as_json(tree: Tree, texts: Sequence[KeptText]) -> dict[str, Any]:
 
 
 def _step_json(step: LineageStep) -> dict[str, Any]:
-    told: dict[str, Any] = {"id": step.id, "depth": step.depth, "of": step.of, "how": step.how, "note": step.note}
+    facts: dict[str, Any] = {"id": step.id, "depth": step.depth, "of": step.of, "how": step.how, "note": step.note}
     record = step.record
     if record is None or step.note:
-        return told
+        return facts
     return {
-        **told, "row": record.row, "kind": record.kind, "topic": record.topic, "source": record.source,
+        **facts, "row": record.row, "kind": record.kind, "topic": record.topic, "source": record.source,
         "seq": record.seq, "time": record.time, "received": record.received, "run": record.run,
         "parents": list(record.parents), "context": record.context, "replay_of": step.replay_of,
         "value": _value_of(record), "logs": [dataclasses.asdict(log) for log in step.logs],

@@ -41,7 +41,7 @@ def call(
         raise CommandMistake(f"found {target!r:.80}; a call is written SERVICE.METHOD, such as camera1.snap")
     with joined(where, timeout) as client:
         description = _described(client, service, method)
-        params = parse_params(arguments or [], _texts(description), read_file)
+        params = parse_params(arguments or [], _text_parameters(description), read_file)
         try:
             value = _call(client, service, method, params, timeout, description)
         except RemoteError as error:
@@ -78,7 +78,7 @@ def _is_save(description: dict[str, Any]) -> bool:
     return isinstance(kinds, list) and MarkKind.SAVE.value in kinds and MarkKind.GET.value not in kinds
 
 
-def _texts(description: dict[str, Any]) -> set[str]:
+def _text_parameters(description: dict[str, Any]) -> set[str]:
     """The parameters that take text alone; their words are not read as JSON."""
     parameters = description.get("parameters")
     return {
