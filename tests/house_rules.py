@@ -32,6 +32,8 @@ SYNC_CALLS = ("fsync", "fdatasync", "F_FULLFSYNC")
 SYNC_OWNER = "ether.ledger.durable"
 LATE_IMPORTS = (
     "ether.__main__", "ether.api", "ether.cli", "ether.config", "ether.pytest_plugin", "broker.__main__",
+    "broker.engines.amqtt_engine",  # a missing amqtt is an exit code: test_a_missing_amqtt_is_a_failure_of_its_own
+    "hardware_adapters.simulate.lab",  # pyvisa is optional: test_a_simulated_lab_needs_no_pyvisa
 )  # fmt: skip
 """Where an import inside a function is the rule: what these load is weighed by tests."""
 
