@@ -38,6 +38,7 @@ SYNC_CALLS = ("fsync", "fdatasync", "F_FULLFSYNC")
 SYNC_OWNER = "ether.ledger.durable"
 LATE_IMPORTS = (
     "broker.__main__",  # a broker loads its engine alone: tests/brokers/test_broker_process.py
+    "broker.engines.amqtt_engine",  # a missing amqtt is an exit code: test_a_missing_amqtt_is_a_failure_of_its_own
     "ether.__main__",  # an instance's process loads no command line: tests/test_house.py
     "ether.api",  # `import ether` loads nothing heavy: tests/test_house.py
     # SQLite is loaded with the first durable call, or not at all: tests/recording/test_saving.py,
@@ -58,6 +59,7 @@ LATE_IMPORTS = (
     "ether.transport.__init__",  # paho is loaded by the first connection: test_transport_parts
     "ether.transport.endpoint",  # a child reads no URL: test_transport_parts
     "ether.transport.opening",  # ssl and websockets, for TLS and WebSockets alone: test_tls, test_websocket
+    "hardware_adapters.simulate.lab",  # pyvisa is optional: test_a_simulated_lab_needs_no_pyvisa
 )
 """Modules, or packages, that may import the house's own modules inside functions, because a test weighs what they load.
 `package.__init__` stands for its own module alone."""
