@@ -24,7 +24,6 @@ from ether.connection.deadline import Deadline
 from ether.connection.link import Link
 from ether.errors import OutboxFailed
 from ether.launch.simulated_lab import Simulation
-from ether.recording.outbox_file import adopt
 from ether.recording.writer import RecordWriter, SavingOptions, WhenFull
 from ether.session.client import Client
 from ether.session.session import KEEP
@@ -271,6 +270,8 @@ class OrphanedOutbox:
 def orphaned_outboxes(session: str) -> list[OrphanedOutbox]:
     """The outboxes of a session's dead processes; their entries stay in them. A file that cannot be read is listed
     with 0 entries, and with the error as its source. Raises `ConfigError`."""
+    from ether.recording.outbox_file import adopt  # it loads SQLite, which an instance's process may never need
+
     found: list[OrphanedOutbox] = []
     waiting = adopt(outbox_folder(session))
     while True:
