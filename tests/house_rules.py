@@ -48,7 +48,9 @@ LATE_IMPORTS = (
     "ether.cli.lab.joined",  # what joins nothing loads no connection: tests/cli/test_cli_offline.py
     "ether.config.broker_url",  # pydantic for an error's text alone: tests/config/test_import_weight.py
     "ether.config.loading",  # YAML for files alone: tests/config/test_import_weight.py
-    # Each instance's process loads these two; most processes never make a context: tests/launch/test_child_imports.py.
+    # Each instance's process loads it; most processes never make a context: tests/launch/test_child_imports.py.
+    "ether.launch.process_records",
+    # A program that records nothing makes no context either.
     "ether.launch.recording_setup",
     "ether.launch.simulated_lab",
     "ether.pytest_plugin",  # every run of pytest loads it

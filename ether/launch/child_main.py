@@ -36,8 +36,8 @@ from ether.errors import ConfigError, EtherError, InvalidName, MarkError
 from ether.instance.class_loading import find_class
 from ether.instance.hosted import HostedInstance
 from ether.launch.child_settings import EXIT_REPLACED, InstanceSettings
-from ether.launch.recording_setup import ContextFacts, open_record_writer
-from ether.launch.simulated_lab import SimulatedDevices
+from ether.launch.process_records import ContextFacts, open_record_writer
+from ether.launch.simulated_devices import SimulatedDevices
 from ether.log import get_ether_logger, install_instance_console
 from ether.logs.shipping import LogShipper
 from ether.protocol.presence import Announcement, State

@@ -1,21 +1,17 @@
 """What a program sets up so that its session is recorded, from the configuration to the processes.
 
-Four parts: the recorder's instance and the options of saving, as the configuration asks for them; the saving side of
-one process (`open_record_writer`) and the context that explains its values (`ContextFacts`), which the processes of
-instances use, too; `RecordingSetup`, the part of one program in the recording of its session; and two uses from the
-command line: `saving`, for a program that plays recorded messages, and `orphaned_outboxes`.
-
-The trap: instances' processes import this module, and most of them never make a context. So what makes contexts is
-imported where it is used (`tests/launch/test_child_imports.py` weighs it).
+Three parts: the recorder's instance and the options of saving, as the configuration asks for them; `RecordingSetup`,
+the part of one program in the recording of its session; and two uses from the command line: `saving`, for a program
+that plays recorded messages, and `orphaned_outboxes`. The saving side of each process is in `process_records`.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ether.config import EmbeddedBroker, EtherConfig, EtherInstanceConfig
@@ -23,10 +19,10 @@ from ether.config.names import RECORDER_CLASS_PATH, current_class_path
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
 from ether.errors import OutboxFailed
+from ether.launch.process_records import ContextFacts, open_record_writer
 from ether.launch.simulated_lab import Simulation
 from ether.recording.writer import RecordWriter, SavingOptions, WhenFull
 from ether.session.client import Client
-from ether.session.session import KEEP
 from ether.spec.methods import class_path_of
 from ether.system.folders import outbox_folder
 from ether.wire.entries import Entry
@@ -96,55 +92,6 @@ def saving_options(config: EtherConfig, session: str, run: str) -> SavingOptions
         outbox.max_age_s,
         WhenFull(outbox.when_full),
     )
-
-
-# -- the saving side of one process
-
-
-def open_record_writer(
-    link: Link, topics: SessionTopics, options: SavingOptions, leader: str, explain: Callable[[], Iterable[Entry]]
-) -> RecordWriter:
-    """The record writer of a process, open. `leader` is the program that is asked for a recorder where there is none.
-    `explain` gives the entries that explain the values; it is called once, before the first value is saved."""
-    writer = RecordWriter(link, topics, options)
-    writer.explain = explain
-    writer.ask_for_recorder = lambda: link.publish(topics.control(KEEP), {"instances": [leader], "do": "record"})
-    writer.open()
-    writer.adopt(link.source)
-    return writer
-
-
-@dataclass(frozen=True, slots=True)
-class ContextFacts:
-    """The facts of which the context of an instance, or of a program, is made. A program has no class: its script
-    explains its values."""
-
-    name: str
-    configuration: Mapping[str, Any]
-    """What the context says of the configuration."""
-    incarnation: str = ""
-    epoch: int = 0
-    class_path: str = "__main__"
-    cls: type | None = None
-    args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    registry: Mapping[str, Any] = field(default_factory=dict)
-
-    def entries(self) -> list[Entry]:
-        """The context as an entry, after the entries to which it refers. Asks git, which takes some 20 ms."""
-        from ether.provenance.context import InstanceFacts, make_context
-
-        facts = InstanceFacts(
-            self.name,
-            self.incarnation,
-            self.epoch,
-            self.class_path,
-            self.cls,
-            self.args,
-            self.kwargs,
-            self.registry,
-        )
-        return list(make_context(facts, configuration=self.configuration).entries(time.time()))
 
 
 # -- one program's part in the recording of its session
