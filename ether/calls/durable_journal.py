@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ether.calls.durable_records import JOURNALED_DAYS, JournaledResult, JournalEntry, time_of
-from ether.ledger.sqlite import open_database, told, transaction
+from ether.ledger.sqlite import open_database, store_errors, transaction
 from ether.wire.codec import Body
 
 MAX_CALLS = 1_000_000
@@ -53,7 +53,7 @@ class CallJournal:
         self._lock = threading.Lock()
         self._running: set[bytes] = set()
         self._finishes = 0
-        with told("open the journal", path):
+        with store_errors("open the journal", path):
             self._database = open_database(path, _TABLES, _VERSION, synchronous="FULL")
             try:
                 with transaction(self._database):
@@ -65,7 +65,7 @@ class CallJournal:
 
     def begin(self, call_id: bytes) -> JournalEntry | JournaledResult:
         """Look a call up, and note the begin of one that is new: it is on disk when this returns `JournalEntry.NEW`."""
-        with self._lock, told("write to the journal", self._path):
+        with self._lock, store_errors("write to the journal", self._path):
             if call_id in self._running:
                 return JournalEntry.RUNNING
             known = self._look_up(call_id)
@@ -82,7 +82,7 @@ class CallJournal:
 
     def finish(self, call_id: bytes, body: Body, error: str | None) -> None:
         """Note a call's answer; it is on disk when this returns."""
-        with self._lock, told("write to the journal", self._path):
+        with self._lock, store_errors("write to the journal", self._path):
             self._running.discard(call_id)
             self._database.execute(
                 "UPDATE calls SET finished = ?, error = ?, content_type = ?, answer = ? WHERE id = ?",

@@ -18,7 +18,7 @@ from pathlib import Path
 from ether.calls.durable_records import SavedCall
 from ether.errors import StoreFailed
 from ether.ledger.durable import sync_file, sync_folder
-from ether.ledger.sqlite import Connection, SqliteError, is_locked, open_database, told, transaction
+from ether.ledger.sqlite import Connection, SqliteError, is_locked, open_database, store_errors, transaction
 from ether.wire.codec import Body
 
 MAX_CALLS = 100_000
@@ -61,12 +61,12 @@ class CallOutbox:
             if len(self._sizes) >= MAX_CALLS or self._bytes + len(body.payload) > MAX_BYTES:
                 held = f"it holds {len(self._sizes):,} calls of {self._bytes:,} bytes that were not answered yet"
                 raise StoreFailed("keep a call in", str(self._path), held)
-            with told("keep a call in", self._path):
+            with store_errors("keep a call in", self._path):
                 self._insert(call, body)
 
     def bind(self, call_id: str, instance: str, journal: str) -> None:
         """Note that the call is about to be sent to this instance."""
-        with self._lock, told("keep a call in", self._path):
+        with self._lock, store_errors("keep a call in", self._path):
             self._database.execute(
                 "UPDATE calls SET instance = ?, journal = ? WHERE id = ?", (instance, journal, call_id)
             )
@@ -74,13 +74,13 @@ class CallOutbox:
 
     def body(self, call_id: str) -> Body | None:
         """The body of a call; None where the call has been removed."""
-        with self._lock, told("read a call from", self._path):
+        with self._lock, store_errors("read a call from", self._path):
             row = self._database.execute("SELECT payload, content_type FROM calls WHERE id = ?", (call_id,)).fetchone()
         return None if row is None else Body(*row)
 
     def remove(self, call_id: str) -> None:
         """Remove an answered call. Does nothing where the call is not in the file."""
-        with self._lock, told("take an answered call out of", self._path):
+        with self._lock, store_errors("take an answered call out of", self._path):
             self._database.execute("DELETE FROM calls WHERE id = ?", (call_id,))
             self._bytes -= self._sizes.pop(call_id, 0)
             self._writes.pop(call_id, None)
@@ -95,7 +95,7 @@ class CallOutbox:
         """
         with self._lock:
             wanted = self._last_write if call_id is None else self._writes.get(call_id, 0)
-        with self._syncing, told("make durable", self._path):
+        with self._syncing, store_errors("make durable", self._path):
             if self._synced >= wanted:  # another thread's fsync covered it while this thread waited
                 return
             with self._lock:  # so that the fsync does not fall into the middle of a transaction
@@ -154,7 +154,7 @@ class CallOutbox:
             return []
         taken: list[SavedCall] = []
         try:
-            with told("take calls over from", path):
+            with store_errors("take calls over from", path):
                 taken = self._copy(theirs)
                 self.sync()
                 theirs.execute("DELETE FROM calls")
@@ -195,7 +195,7 @@ def _new_file(folder: Path, owner: str) -> tuple[Path, Connection]:
     """
     for attempt in range(_ATTEMPTS):
         path = folder / f"{owner}.{os.getpid()}-{os.urandom(4).hex()}{_SUFFIX}"
-        with told("make", path):
+        with store_errors("make", path):
             try:
                 database = open_database(path, _TABLES, _VERSION, synchronous="NORMAL", exclusive=True)
             except SqliteError as error:

@@ -5,8 +5,8 @@ journal of durable calls (`open_database`, which also makes the tables). All of 
 transactions that the code begins and ends itself (`transaction`). Other modules take `Connection`, `SqliteError` and
 `OperationalError` from here.
 
-Promise: from a block of `ledger_errors` or `told` no error of SQLite or of the operating system gets out, but an error
-of Ether that names the file or folder and the cause.
+Promise: a block of `ledger_errors` or `store_errors` raises no error of SQLite or of the operating system. It raises an
+error of Ether in its place, which names the file or folder and the cause.
 
 The trap: a connection may be used by several threads, but by one at a time; its owner holds a lock around each
 transaction.
@@ -215,7 +215,7 @@ def _free(folder: Path) -> int:
 
 
 @contextmanager
-def told(what: str, path: Path) -> Iterator[None]:
+def store_errors(what: str, path: Path) -> Iterator[None]:
     """Raise `StoreFailed` in place of `SqliteError`, `OSError` and `ValueError`; `what` says what was attempted with
     the file."""
     try:
