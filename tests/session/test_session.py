@@ -326,7 +326,7 @@ def test_an_instance_that_is_killed_is_named_and_does_not_hold_up_the_end(
     assert launch is not None
     child = launch._supervisor.child("victim")
     os.kill(child.pid, signal.SIGKILL)
-    child._watch.join(5)
+    child._waiter.join(5)
     ether.shutdown()
     told = capsys.readouterr()
     assert "instance victim ended: was killed by signal 9" in caplog.text
