@@ -72,7 +72,7 @@ class World:
         self._now = now
 
     def _step(self, duration_s: float) -> None:
-        """Let every wire act for this time, by the exact solution for a constant source; 0 s moves wires without lag only."""
+        """Let every wire act for this time, by the exact solution for a constant source."""
         for wire in self._wires:
             goal = wire.offset + wire.gain * self._values[wire.source]
             left = math.exp(-duration_s / wire.tau_s) if wire.tau_s > 0 else 0.0
