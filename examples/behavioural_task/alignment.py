@@ -1,7 +1,7 @@
 """From recorded pieces and the times of tones to one window of samples around each tone.
 
-Pure numpy: it gets what was recorded, and would do the same with a recording of last year. Two clocks would make every
-latency wrong by their difference. Here both times are of one machine; on two, set their clocks by PTP.
+Pure numpy: its input is a recording, of today or of last year. The trap: with two clocks every latency is wrong by
+their difference. Here both times come from one machine; on two machines, synchronise the clocks by PTP.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 RATE_HZ = 1000
 BEFORE_S, AFTER_S = 0.2, 0.8
 _HELD = 3
-"""A response is one from the first of so many samples in a row that stand out of the noise."""
+"""A response begins at the first of so many consecutive samples that stand out of the noise."""
 
 
 class Recording(NamedTuple):
-    """All samples, (samples, channels), the time of the first one, and how many were missing in between."""
+    """All samples (samples, channels), the time of the first one, and how many are missing in between."""
 
     samples: np.ndarray
     began: float
@@ -26,8 +26,8 @@ class Recording(NamedTuple):
 
 
 class Aligned(NamedTuple):
-    """The window around a tone: (1000, channels) microvolts, the tone at sample 200. `onset_ms` is when the response
-    stands out of the noise, None where none does; `peak_uv` its height, over all channels."""
+    """The window around a tone: (1000, channels) microvolts, the tone at sample 200. `onset_ms` is the beginning of the
+    response, None where nothing stands out of the noise; `peak_uv` its height, over all channels."""
 
     window: np.ndarray
     onset_ms: float | None
@@ -35,7 +35,7 @@ class Aligned(NamedTuple):
 
 
 def joined(pieces: Iterable[Mapping[str, Any]]) -> Recording:
-    """One recording of its pieces. What is missing stays empty (NaN), so that all others keep their time."""
+    """The pieces as one recording. Missing samples are NaN, so that all others keep their time."""
     ordered = sorted(pieces, key=lambda piece: piece["first"])
     first = ordered[0]["first"]
     end = ordered[-1]["first"] + len(ordered[-1]["samples"])
@@ -47,7 +47,7 @@ def joined(pieces: Iterable[Mapping[str, Any]]) -> Recording:
 
 
 def around(recording: Recording, cue_time: float) -> Aligned:
-    """The window around a tone, by time alone."""
+    """The window around a tone, found by time alone."""
     at = round((cue_time - BEFORE_S - recording.began) * RATE_HZ)
     window = recording.samples[max(at, 0) : at + round((BEFORE_S + AFTER_S) * RATE_HZ)]
     mean = window.mean(axis=1)

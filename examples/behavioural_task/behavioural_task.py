@@ -1,4 +1,4 @@
-"""An animal at a task, and what its brain does meanwhile. Both are simulated; the classes are what a lab would have.
+"""An animal at a task, and its neural activity. Both are simulated; a lab would have the same classes.
 
 `Task` runs a Gymnasium environment in real time, `Physiology` samples 8 channels 1,000 times a second. What connects
 them in a lab is the animal: its brain hears the tone when it sounds. Here the tone's time travels by a message, and the
@@ -23,14 +23,14 @@ NEURAL_LATENCY_S = 0.120
 
 
 class Animal:
-    """Knows the task: licks at most go tones, now and then at the other one."""
+    """A trained animal: it licks at most go tones, and sometimes at the other tone."""
 
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng(seed)
         self._licks_after: float | None = None
 
     def hears(self, observation: int, heard_s: float) -> int:
-        """What it does: 1 is a lick. `heard_s` is for how long there has been a tone."""
+        """The action: 1 is a lick. `heard_s` is how long the tone has sounded, in seconds."""
         if observation == 0:
             self._licks_after = None
             return 0
@@ -55,12 +55,13 @@ class Task:
 
     @ether_sync(topic="prepare_trial")
     def prepare(self, trial: int, cue: str) -> None:
-        """Which tone comes is the trial's condition; when, is left to the environment."""
+        """The tone is the trial's condition; the environment chooses when it sounds."""
         self._observation, _ = self._env.reset(seed=trial, options={"cue": cue})
 
     @ether_get
     def play(self) -> dict[str, Any]:
-        """From the quiet to the answer. Times are unix seconds; the reaction is in seconds after the tone."""
+        """One trial, from the silence to the answer. Times are unix seconds; the reaction is in seconds after the
+        tone."""
         began, steps, cue_time, over = time.time(), 0, 0.0, False
         reward, info = 0.0, {}
         while not over:
@@ -76,7 +77,7 @@ class Task:
         return {"cue_time": cue_time, "reward": float(reward), "reaction_s": info.get("reaction_s")}
 
     def sound(self, tone: int, cue_time: float) -> None:
-        """The tone begins: a loudspeaker would stand here. Its time is recorded."""
+        """Start the tone: a loudspeaker would be driven here. Its time is recorded."""
         ether.pub({"tone": tone, "time": cue_time}, topic="task/cue")
 
 
@@ -101,7 +102,7 @@ class Physiology:
 
     @ether_pub(topic="physiology", every="50ms")
     def acquire(self) -> dict[str, Any]:
-        """All samples since the last time: (samples, 8) float32 microvolts; `first` is the number of the first one,
+        """All samples since the last call: (samples, 8) float32 microvolts; `first` is the number of the first sample,
         `until` the time of the last one."""
         first, due = self._sampled, int((time.monotonic() - self._steady) * RATE_HZ)
         self._sampled = due
@@ -113,6 +114,6 @@ class Physiology:
 
 
 def _evoked(after: np.ndarray) -> np.ndarray:
-    """The shape of a response: from nothing to its height within 20 ms, gone after 150. `after` in samples."""
+    """The shape of a response: it rises within 20 ms and is gone after 150. `after` in samples."""
     at = np.maximum(after, 0) / (0.020 * RATE_HZ)
     return at * np.exp(1 - at)

@@ -1,6 +1,6 @@
 """A go/no-go task as a Gymnasium environment: wait in the dark, then answer the go tone, and not the other one.
 
-It knows nothing of Ether: train an agent on it with any library, or let an animal do it (see `behavioural_task.py`).
+It does not import Ether: train an agent on it with any library, or let an animal do it (see `behavioural_task.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import gymnasium as gym
 from gymnasium import spaces
 
 STEP_S = 0.01
-"""The time that one step stands for."""
+"""The duration of one step."""
 
 QUIET, GO, NO_GO = 0, 1, 2
 WAIT, LICK = 0, 1
@@ -22,7 +22,7 @@ ANSWER_S = 0.6
 
 
 class CueTask(gym.Env[int, int]):
-    """Observation: what is heard. Reward: 1 for a lick at the go tone, -1 at the other one or before any."""
+    """Observation: the tone that is heard. Reward: 1 for a lick at the go tone, -1 at the other one or before any."""
 
     metadata = {"render_modes": []}  # noqa: RUF012  as gymnasium declares it
 
@@ -32,7 +32,7 @@ class CueTask(gym.Env[int, int]):
         self._cue, self._begins, self._step = GO, 0, 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        """`options`: `{"cue": "go"}` or `{"cue": "no-go"}`; left out, one of them by chance."""
+        """`options`: `{"cue": "go"}` or `{"cue": "no-go"}`; by default, one of them by chance."""
         super().reset(seed=seed)
         wanted = (options or {}).get("cue")
         self._cue = CUES[wanted] if wanted is not None else int(self.np_random.integers(GO, NO_GO + 1))
@@ -41,7 +41,7 @@ class CueTask(gym.Env[int, int]):
         return QUIET, {}
 
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        """10 ms later. The episode ends with a lick, or with the time for one."""
+        """Go on by 10 ms. The episode ends with a lick, or when the time for one is over."""
         heard_s = (self._step - self._begins) * STEP_S
         self._step += 1
         heard = self._cue if self._step >= self._begins else QUIET

@@ -1,4 +1,4 @@
-"""The mean response to each tone, as an SVG of a few lines: no plotting library is needed to look at a result."""
+"""The mean response to each tone, as an SVG of a few lines, without a plotting library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from alignment import AFTER_S, BEFORE_S, Aligned
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 240, 50, 30
 _EACH = 4
-"""Samples that make a point; more than that no screen shows."""
+"""Samples that are averaged into one point; a screen shows no more."""
 _TICKS_S = (-0.2, 0, 0.2, 0.4, 0.6)
 _COLOURS = {"go": "#0072b2", "no-go": "#d55e00"}
 

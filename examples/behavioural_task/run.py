@@ -1,4 +1,4 @@
-"""Five trials of a go/no-go task while 8 channels are recorded at 1 kHz; then what the brain did around each tone.
+"""Five trials of a go/no-go task while 8 channels are recorded at 1 kHz; then the neural response around each tone.
 
 python run.py [amqtt | mosquitto] [--svg FILE]
 
@@ -32,7 +32,7 @@ def record(engine: str | None) -> str:
 
 
 def told(cue: str, state: dict) -> str:
-    """What the animal did."""
+    """Print the animal's answers."""
     answered = "quiet" if state["reaction_s"] is None else f"lick after {state['reaction_s'] * 1000:.0f} ms"
     right = state["reward"] > 0 if cue == "go" else state["reward"] == 0
     return f"{cue}, {answered}, {'right' if right else 'wrong'}"

@@ -1,4 +1,4 @@
-"""A store of items, in a process of its own. An ordinary class: by hand it works the same."""
+"""A store of items, in a process of its own. An ordinary class: it works the same without Ether."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Save an item in another process, read it back, and see what goes wrong when it does."""
+"""Save an item in another process, read it back, and see how errors arrive."""
 
 import sys
 from pathlib import Path
 
 from ether import ether
 
-# "amqtt" or "mosquitto" may be given; without, Ether takes the best that is there
+# "amqtt" or "mosquitto" may be given; by default, Ether takes mosquitto where it is installed
 broker = {"engine": sys.argv[1]} if len(sys.argv) > 1 else None
 
 with ether.tap(Path(__file__).parent / "lab.yaml", broker=broker):

@@ -1,6 +1,6 @@
-"""Four parts of a pipeline: a generator, a processor that is run twice, and a collector.
+"""Four parts of a pipeline: a generator, a processor that runs twice, and a collector.
 
-These are ordinary classes. The decorators mark what Ether shall do with them; `run.py` uses them both ways.
+These are ordinary classes. The decorators only mark methods for Ether; `run.py` uses the classes both ways.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dual_processors import DataCollector, DataGenerator, DataProcessor
 from ether import ether
 
 HERE = Path(__file__).parent
-# "amqtt" or "mosquitto" may be given; without, Ether takes the best that is there
+# "amqtt" or "mosquitto" may be given; by default, Ether takes mosquitto where it is installed
 broker = {"engine": sys.argv[1]} if len(sys.argv) > 1 else None
 
 ether.tap(HERE / "pipeline.yaml", broker=broker)

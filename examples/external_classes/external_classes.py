@@ -1,4 +1,4 @@
-"""The parts of the same pipeline, by somebody who has never heard of Ether."""
+"""The parts of the same pipeline, written without Ether."""
 
 from __future__ import annotations
 

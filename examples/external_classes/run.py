@@ -1,4 +1,4 @@
-"""Run classes that contain no Ether import as a pipeline of processes: the YAML says what the decorators would."""
+"""Run classes that contain no Ether import as a pipeline of processes: the YAML stands in for the decorators."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from external_classes import Collector, Generator, Processor
 
 from ether import ether
 
-# "amqtt" or "mosquitto" may be given; without, Ether takes the best that is there
+# "amqtt" or "mosquitto" may be given; by default, Ether takes mosquitto where it is installed
 broker = {"engine": sys.argv[1]} if len(sys.argv) > 1 else None
 
 ether.tap(Path(__file__).parent / "pipeline.yaml", broker=broker)

@@ -1,8 +1,9 @@
-"""Follow cells through a stream of images with three models in three processes, and see what each stage takes.
+"""Follow cells through a stream of images with three models in three processes, and measure the latency of each stage.
 
 python run.py [amqtt | mosquitto] [--frames 150]
 
-Each message says when it was sent, and from which message it came. That is all that the latencies below are made of.
+Each message carries the time at which it was sent and the id of its parent message. The latencies are computed from
+these.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ STAGES = {"cells/denoised": "denoise", "cells/objects": "segment", "cells/tracks
 
 
 class Sent(NamedTuple):
-    """What a message says about itself."""
+    """The facts that a message carries about itself."""
 
     topic: str
     time: float
@@ -52,7 +53,7 @@ class Latencies:
         return [*before, sent]
 
     def stages(self) -> dict[str, list[float]]:
-        """Of each stage, by topic."""
+        """The latencies of each stage, by topic, in milliseconds."""
         found: dict[str, list[float]] = {topic: [] for topic in STAGES}
         for chain in self.chains():
             for before, after in pairwise(chain):
@@ -60,11 +61,11 @@ class Latencies:
         return found
 
     def totals(self, last: int = 0) -> list[float]:
-        """From image to tracks."""
+        """The latencies from image to tracks, in milliseconds."""
         return [(chain[-1].time - chain[0].time) * 1e3 for chain in self.chains(last)]
 
     def images_per_second(self) -> float:
-        """As the camera sent them."""
+        """The messages in the order in which the camera sent the images."""
         times = [chain[0].time for chain in self.chains()]
         return (len(times) - 1) / (times[-1] - times[0])
 
@@ -120,7 +121,7 @@ def picture(clean: np.ndarray, tracks: list[dict]) -> str:
 
 
 def table(latencies: Latencies, alone: dict[str, list[float]]) -> str:
-    """p50 and p99 of each stage in milliseconds, beside what the model alone takes."""
+    """p50 and p99 of each stage in milliseconds, beside the model's own computing time."""
     lines = [f"{'':12}{'p50':>9}{'p99':>9}{'by hand':>12}"]
     stages = latencies.stages()
     for topic, name in STAGES.items():

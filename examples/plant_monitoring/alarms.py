@@ -1,4 +1,4 @@
-"""Alarms on what a plant publishes: too high, or silent. With a hysteresis, and latched until acknowledged.
+"""Alarms on the values of a plant: too high, or silent. With hysteresis, and latched until acknowledged.
 
 An alarm is in one of four states, named as in ISA-18.2:
 
@@ -8,7 +8,7 @@ An alarm is in one of four states, named as in ISA-18.2:
                          ▼    │
                        returned ──acknowledge──▶ normal
 
-It is latched: one that nobody has acknowledged does not go away by itself, even if all is well again (`returned`).
+It is latched: an unacknowledged alarm stays, even where the value is good again (`returned`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Alarm:
     state: str = "normal"
 
     def judge(self, bad: bool) -> bool:
-        """What is now; returns whether the state has changed."""
+        """Enter the present condition; returns whether the state has changed."""
         after = {
             ("normal", True): "unacknowledged",
             ("returned", True): "unacknowledged",
@@ -37,7 +37,7 @@ class Alarm:
         return self._become(after.get((self.state, bad), self.state))
 
     def acknowledge(self) -> bool:
-        """Somebody has seen it; returns whether the state has changed."""
+        """Acknowledge the alarm; returns whether the state has changed."""
         after = {"unacknowledged": "acknowledged", "returned": "normal"}
         return self._become(after.get(self.state, self.state))
 
@@ -47,7 +47,7 @@ class Alarm:
 
 
 class Signal:
-    """One measured value, and its two alarms. Bad from `high` on, good again at `clear`; in between as it was."""
+    """One measured value, and its two alarms. Bad from `high` on, good again at `clear`; in between it stays."""
 
     def __init__(self, name: str, high: float, clear: float, silent_s: float) -> None:
         if not clear < high:
@@ -59,13 +59,13 @@ class Signal:
         self.value: float | None = None
 
     def take(self, value: float, now: float) -> list[Alarm]:
-        """A value came; returns the alarms that changed. NaN is bad."""
+        """Enter a value; returns the alarms that changed. NaN is bad."""
         self.value, self._heard = value, now
         self._bad = not value < self._high if not self._bad else not value <= self._clear
         return [alarm for alarm, bad in ((self.high, self._bad), (self.silent, False)) if alarm.judge(bad)]
 
     def look(self, now: float) -> list[Alarm]:
-        """Time has passed; returns the alarms that changed. Silence counts from the first value on."""
+        """Check for silence; returns the alarms that changed. Silence counts from the first value on."""
         silent = self._heard is not None and now - self._heard > self._silent_s
         return [self.silent] if self.silent.judge(silent) else []
 
@@ -92,7 +92,7 @@ class Alarms:
 
     @ether_get
     def acknowledge(self, name: str) -> str:
-        """Somebody has seen the alarm of this name; returns its state then."""
+        """Acknowledge the alarm of this name; returns its new state."""
         for signal in self._signals.values():
             for alarm in (signal.high, signal.silent):
                 if alarm.name == name:

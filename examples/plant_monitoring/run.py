@@ -1,4 +1,4 @@
-"""Watch a plant that knows nothing of Ether: values, alarms, and a heater that goes off when nobody regulates it.
+"""Watch a plant that was built without Ether: values, alarms, and a heater that switches off when its regulator dies.
 
 python run.py [amqtt | mosquitto]
 """
@@ -40,7 +40,7 @@ class Plant:
         self._process.stdin.flush()
 
     def end(self) -> str:
-        """Ends it; returns the watts that its heater was left at."""
+        """End the process; returns the heater's last power in watts."""
         return self._process.communicate(timeout=10)[0].strip()
 
     def __enter__(self) -> Plant:
@@ -52,7 +52,7 @@ class Plant:
 
 
 class Screen:
-    """Prints the boiler twice a second, and what happens in between."""
+    """Prints the boiler twice a second, and the events in between."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -79,7 +79,7 @@ class Screen:
 
 @contextmanager
 def alarm(name: str, state: str, screen: Screen) -> Iterator[None]:
-    """What is done within leads to this state of this alarm."""
+    """The block must bring this alarm into this state."""
     with ether.subscribe("alarms") as changes:
         yield
         while True:
@@ -94,7 +94,7 @@ def warm(celsius: float) -> None:
 
 
 def too_hot(plant: Plant, screen: Screen) -> None:
-    """A valve sticks. The thermostat turns the heater off, and that is not enough."""
+    """A valve sticks. The thermostat switches the heater off, which is not enough."""
     screen.say("a steam valve is stuck")
     with alarm("temperature high", "unacknowledged", screen):
         plant.tell("valve stuck")
@@ -105,7 +105,7 @@ def too_hot(plant: Plant, screen: Screen) -> None:
 
 
 def silent(plant: Plant, screen: Screen) -> None:
-    """A transmitter is dead for a while. The alarm stays until somebody has seen it."""
+    """A transmitter is silent for a while. The alarm stays until it is acknowledged."""
     screen.say("the pressure transmitter has no power")
     with alarm("pressure silent", "unacknowledged", screen):
         plant.tell("pressure dead")
@@ -138,7 +138,7 @@ def controller_lost(screen: Screen) -> None:
 
 
 def tour(plant: Plant) -> None:
-    """Everything that is to be seen."""
+    """The whole demonstration."""
     screen = Screen()
     try:
         warm(60)

@@ -1,4 +1,4 @@
-"""Drivers as others write them. They know nothing of Ether, and stay as they are: the YAML wraps them."""
+"""Drivers as a vendor writes them, without Ether. They stay as they are: the YAML wraps them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Heater:
 
 
 class Thermostat:
-    """A regulator: proportional, and integral while it is not at its end."""
+    """A PI controller; the integral stops while the output is at its limit (anti-windup)."""
 
     def __init__(self, setpoint: float, gain: float, reset_s: float, most: float) -> None:
         self.setpoint = setpoint
@@ -51,7 +51,7 @@ class Thermostat:
         self._last: float | None = None
 
     def update(self, measured: float) -> float:
-        """The power to set."""
+        """The power to set, in watts."""
         now = time.monotonic()
         seconds = 0.0 if self._last is None else now - self._last
         self._last = now

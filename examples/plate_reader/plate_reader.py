@@ -1,6 +1,6 @@
-"""A plate reader out of parts: a stage that VISA reaches, a photometer on a serial line, and an analysis.
+"""A plate reader made of parts: a stage that VISA reaches, a photometer on a serial line, and an analysis.
 
-Ordinary classes: each works by hand, too. Positions are in mm, doses in µM, absorbance in AU.
+Ordinary classes: each works without Ether, too. Positions are in mm, doses in µM, absorbance in AU.
 """
 
 import math
@@ -17,7 +17,7 @@ TOP_DOSE, DILUTION = 100.0, 3.0
 
 
 def place_of(well: str) -> tuple[float, float]:
-    """Where the middle of a well is: x and y in mm."""
+    """The centre of a well: x and y in mm."""
     row, column = ROWS.index(well[0]), int(well[1:])
     return A1_MM[0] + PITCH_MM * (column - 1), A1_MM[1] + PITCH_MM * row
 
@@ -29,7 +29,7 @@ def dose_of(well: str) -> float:
 
 
 class Stage:
-    """Moves the plate. What is out of range its own error queue refuses (`InstrumentError`)."""
+    """Moves the plate. Its own error queue refuses a position out of range (`InstrumentError`)."""
 
     def __init__(self, resource, near_mm=0.05, timeout_s=10.0):
         self.near_mm, self.timeout_s = near_mm, timeout_s
@@ -39,7 +39,7 @@ class Stage:
     @ether_get
     @ether_pub(topic="position")
     def go_to(self, well: str) -> dict:
-        """Returns when the well is in the beam, with where the stage is; raises TimeoutError."""
+        """Move the well into the beam; returns the stage's position when it is there. Raises TimeoutError."""
         wanted = place_of(well)
         for axis, place in zip("XY", wanted, strict=True):
             self.scpi.do(f"MOVE:{axis} {place}")
@@ -63,7 +63,7 @@ class Stage:
 
 
 class Photometer:
-    """Reads the well that the stage brought. Its integration time is set again when it was pulled and is back."""
+    """Reads the well in the beam. Its integration time is restored when it was unplugged and is back."""
 
     def __init__(self, port, identity, integration_ms=20):
         self.integration_ms, self.well = integration_ms, ""
@@ -112,7 +112,7 @@ class Analysis:
     @ether_get
     @ether_pub(topic="ic50")
     def fit(self, row: str) -> dict:
-        """The IC50 of a row in µM and its slope, by a line through the logits; wells near 0 or 100 % say nothing."""
+        """The IC50 of a row in µM and its slope, by a line through the logits; wells near 0 or 100 % are left out."""
         found = [self.inhibition(f"{row}{column}") for column in range(1, FULL_SIGNAL)]
         steep = [one for one in found if 5 < one["percent"] < 95]
         if len(steep) < 2:

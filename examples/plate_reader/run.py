@@ -1,4 +1,4 @@
-"""Read a plate, row by row, find each row's IC50, and show where the last one came from.
+"""Read a plate, row by row, find each row's IC50, and show the origin of the last one.
 
 On simulated instruments; with --bench on the real ones that lab.yaml names.
 """

@@ -1,4 +1,5 @@
-"""The photometer's twin: it reads what the well in its beam would show, which depends on where the stage's twin is."""
+"""The simulated photometer: its reading is that of the well in its beam, thus depends on the simulated stage's
+position."""
 
 import math
 
@@ -13,7 +14,7 @@ EMPTY, SIGNAL, BEAM_MM = 0.05, 1.2, 1.5
 
 
 class Photometer(SimulatedInstrument):
-    """`READ?` after `INT ms`; without an integration time it has nothing to say."""
+    """`READ?` after `INT ms`; without an integration time it does not answer."""
 
     def __init__(self, name, identity, noise=0.004):
         super().__init__(name, identity)
