@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ether.config import EtherConfig, EtherInstanceConfig
     from ether.launch.launcher import Launch
     from ether.protocol.presence import Announcement
-    from ether.recording.receipt import Saved
+    from ether.recording.saved import Saved
     from ether.session.changes import Changes
     from ether.session.client import Client, Subscription
 

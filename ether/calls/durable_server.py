@@ -22,7 +22,7 @@ from ether.protocol.answers import INTERRUPTED, RAISED, UNKEPT, ErrorReport
 from ether.wire.codec import decode, encode
 
 if TYPE_CHECKING:
-    from ether.calls.durable_journal import CallJournal
+    from ether.calls.durable_server_journal import CallJournal
 
 logger = get_ether_logger("Ether")
 
@@ -54,7 +54,7 @@ class InstanceJournal:
         """The open journal. Raises `StoreFailed` and `ConfigError`."""
         with self._lock:
             if self._journal is None:
-                from ether.calls.durable_journal import CallJournal
+                from ether.calls.durable_server_journal import CallJournal
 
                 self._journal = CallJournal(self._where())
             return self._journal

@@ -27,8 +27,8 @@ from ether.log import get_ether_logger
 from ether.recording.entry_queue import EntryQueue
 from ether.recording.options import SavingOptions as SavingOptions
 from ether.recording.options import WhenFull as WhenFull
-from ether.recording.receipt import Saved
 from ether.recording.receipt_rules import RecorderAbout, wanted
+from ether.recording.saved import Saved
 from ether.recording.tags import RecordTags
 from ether.wire.codec import Body
 from ether.wire.entries import Entry, Kind

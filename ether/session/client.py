@@ -35,7 +35,7 @@ from ether.errors import (
 )
 from ether.protocol.answers import error_status, pending_status, status_of
 from ether.protocol.dedup_window import DedupWindow
-from ether.recording.receipt import Saved
+from ether.recording.saved import Saved
 from ether.session.session import Session
 from ether.spec.marks import MarkKind
 from ether.wire.topics import SessionTopics, check_topic, check_topic_filter

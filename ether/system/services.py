@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ether.errors import ServiceFailed
-from ether.system.units import DEFAULT_USER, KINDS, MARK, TEMPLATE, Kind, Scope, Service, render
+from ether.system.systemd_units import DEFAULT_USER, KINDS, MARK, TEMPLATE, Kind, Scope, Service, render
 
 COMMAND_S = 330.0
 """systemctl waits until a service says that it is ready, for its `TimeoutStartSec` (300 s) at most."""

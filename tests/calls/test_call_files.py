@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from ether.calls.durable_journal import CallJournal
 from ether.calls.durable_outbox import CallOutbox, files_in
 from ether.calls.durable_records import JournaledResult, JournalEntry, SavedCall, new_call_id
+from ether.calls.durable_server_journal import CallJournal
 from ether.errors import StoreFailed
 from ether.wire.codec import Body, decode, encode
 

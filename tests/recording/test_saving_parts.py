@@ -21,9 +21,9 @@ from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 from ether.recording.completeness_rules import prove
 from ether.recording.outbox_file import OutboxFile
 from ether.recording.passive_capture import disjoint
-from ether.recording.receipt import Saved
 from ether.recording.receipt_rules import ReceiptTable, RecorderAbout
 from ether.recording.recorder import Recorder
+from ether.recording.saved import Saved
 from ether.recording.writer import RecordWriter, SavingOptions, WhenFull
 from ether.transport.loopback import LoopbackBroker, LoopbackTransport
 from ether.wire.entries import Entry, pack_batch, pack_entry

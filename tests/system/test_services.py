@@ -20,7 +20,7 @@ import pytest
 from ether.errors import ServiceFailed
 from ether.system import services
 from ether.system.services import Machine, Places
-from ether.system.units import FIRST_WITH_STEPS, MARK, Kind, Scope, Service, render
+from ether.system.systemd_units import FIRST_WITH_STEPS, MARK, Kind, Scope, Service, render
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "systemd"

@@ -14,7 +14,7 @@ from ether.cli.options import Json
 from ether.cli.output import print_json, print_line, print_table
 from ether.system import services
 from ether.system.services import Machine, ServicePlan, unit_of
-from ether.system.units import KINDS, Kind, Service
+from ether.system.systemd_units import KINDS, Kind, Service
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
