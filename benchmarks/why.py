@@ -62,8 +62,10 @@ def main() -> None:
 
 def measured(folder: Path, topic: str) -> tuple[float, float, float]:
     """Seconds of the question, of a command that does nothing, and of reading everything."""
-    read = "import sys; from ether.ledger.reader import LedgerReader as L; from pathlib import Path\n"
-    read += "with L.open(Path(sys.argv[1])) as reader: print(sum(1 for _ in reader.records(kinds=())))"
+    read = (
+        "import sys; from ether.ledger.reader import LedgerReader as L, RecordFilter as F; from pathlib import Path\n"
+    )
+    read += "with L.open(Path(sys.argv[1])) as reader: print(sum(1 for _ in reader.records(F(kinds=()))))"
     ether = (sys.executable, "-m", "ether.cli.main")
     return (
         seconds(*ether, "why", topic, "--last", "--ledger", str(folder)),

@@ -1,8 +1,9 @@
-"""What the broker tells its parent: lines of JSON on stdout, each one object with the key "event".
+"""The broker's messages to its parent: lines of JSON on stdout, each one object with the key "event".
 
-Promise: the ready line is written once and at once. Warnings follow from a thread of their own, so that a parent which
-never reads them cannot stop the broker; of more than `BACKLOG` unread ones the newest are dropped, and the next says
-how many. The trap: a full pipe blocks whoever writes. The thread that serves clients writes nothing but the ready line.
+Promise: the ready line is written once, at once, by the calling thread. All other events are written by a thread of
+their own, so that a parent which never reads them cannot stop the broker. Beyond `BACKLOG` unread events the newest
+are dropped, and the next event says how many. The trap: a full pipe blocks the thread that writes to it, so the
+thread that serves clients writes only the ready line.
 """
 
 import json
@@ -12,7 +13,7 @@ import threading
 from typing import Any
 
 BACKLOG = 1_000
-FLUSH_S = 0.2  # how long the end waits for a parent that reads slowly
+FLUSH_S = 0.2  # how long `close` waits for a parent that reads slowly
 
 
 class EventWriter:
@@ -25,15 +26,15 @@ class EventWriter:
         self._dropped = 0
 
     def ready(self, **facts: Any) -> None:
-        """Say that a client can connect; `BrokenPipeError` means that nobody is left to be told."""
+        """Write the ready line. Raises `BrokenPipeError` where the parent has died."""
         _write_all(self._descriptor, _line("ready", facts))
 
     def warning(self, text: str) -> None:
-        """Say something that must not stay silent; never blocks, callable from any thread."""
+        """Report an event that a user must see. Never blocks; callable from any thread."""
         self._put("warning", {"text": text})
 
     def failed(self, text: str) -> None:
-        """Say that the broker ends by itself, and why."""
+        """Report that the broker ends by itself, and why."""
         self._put("failed", {"text": text})
 
     def close(self) -> None:
@@ -58,7 +59,7 @@ class EventWriter:
         while (line := self._waiting.get()) is not None:
             try:
                 _write_all(self._descriptor, line)
-            except OSError:  # the parent closed its end; its death is noticed at stdin
+            except OSError:  # the parent closed its end of the pipe; its death is noticed at stdin (lifeline.py)
                 return
 
 

@@ -1,4 +1,4 @@
-"""Why a broker process ends, as exit codes, and the errors that lead to them.
+"""The reasons for which a broker process ends: exit codes, and the errors that lead to them.
 
     BrokerFailure
     ├── SettingsRefused   2
@@ -6,15 +6,15 @@
     ├── AddressInUse      4
     └── EngineFailed      5
 
-Promise: every failure reaches stderr as one sentence, and its code is the process's exit code. Code 1 is left to Python
-itself and 0 means that the broker was told to stop.
+Promise: every failure is written to stderr as one sentence, and its code is the process's exit code. Code 1 is left to
+Python itself; 0 means that the broker was asked to stop.
 """
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the exit code of `python -I -m broker` says."""
+    """The exit codes of `python -I -m broker`."""
 
     OK = 0
     SETTINGS = 2

@@ -1,9 +1,13 @@
-"""When to stop: the parent's word, the parent's death, or a signal.
+"""When the broker has to end: the parent asks for it, the parent dies, or a signal arrives.
 
-Promise: a line "stop" on stdin, the end of stdin, SIGTERM and SIGHUP all lead to one call of `pulled`, once, within
-milliseconds. SIGINT is ignored: Ctrl-C reaches every process of a terminal, and what it means is the parent's business.
-The trap: the thread that reads stdin stays blocked there for ever when a signal ends the process, so it must hold no
-lock of Python's own: it reads the descriptor, not `sys.stdin`.
+The parent holds the writing end of the pipe that is our stdin. When the parent dies, however it dies, the system
+closes that end and our read returns nothing.
+
+Promise: a line "stop" on stdin, the end of stdin, SIGTERM and SIGHUP all lead to a call of the callback `on_end`,
+once, within milliseconds. SIGINT is ignored: Ctrl-C reaches every process of a terminal, and the parent decides what
+it means.
+The trap: where a signal ends the process, the thread that reads stdin stays blocked in its read. It must hold none of
+Python's locks then, so it reads the descriptor, not `sys.stdin`, whose lock Python takes at exit.
 """
 
 import os
@@ -13,46 +17,49 @@ from collections.abc import Callable
 from types import FrameType
 
 SIGNALS_S = 0.5
-"""For so long the main thread may wait at a stretch. A signal that comes in the moment before a wait does not wake it,
-and Python runs the handler only then."""
+"""The longest wait of the main thread in one piece. Python runs a signal's handler in the main thread, and a signal
+that arrives just before a wait begins does not interrupt it: the handler runs when the wait is over."""
 
 
 class Lifeline:
-    """Watches for the end. Create it in the main thread (signals), before anything that must not be cut off."""
+    """Watches for the end. Create it in the main thread (signal handlers), before any work that must end in order."""
 
     def __init__(self) -> None:
-        self._pulled: Callable[[], None] | None = None
+        self._on_end: Callable[[], None] | None = None
         self._once = threading.Lock()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # the last is what Windows has instead of the others
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), self._on_signal)
 
-    def watch(self, pulled: Callable[[], None]) -> None:
-        """Start to read stdin, and have `pulled` called at the end, from any thread; at once if it has come already.
+    def watch(self, on_end: Callable[[], None]) -> None:
+        """Start to read stdin. `on_end` is called once, from any thread; at once where the end was asked for already.
 
-        Not in the constructor: a child is forked more safely before there are threads.
+        Not in the constructor, because a child is forked more safely while there is one thread only.
         """
-        self._pulled = pulled
+        self._on_end = on_end
         if self._once.locked():
-            pulled()
+            on_end()
         threading.Thread(target=self._read_stdin, name="lifeline", daemon=True).start()
 
     def pull(self) -> None:
-        """Ask for the end; every call after the first does nothing."""
-        if self._once.acquire(blocking=False) and self._pulled is not None:
-            self._pulled()
+        """Ask for the end; every call after the first does nothing.
+
+        The lock is never released: it is a flag that can be tested and set in one step, also in a signal handler.
+        """
+        if self._once.acquire(blocking=False) and self._on_end is not None:
+            self._on_end()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.pull()
 
     def _read_stdin(self) -> None:
-        said = b"\n"
-        while b"\nstop\n" not in said:
+        received = b"\n"  # as if a line had ended: the command counts only as a whole line
+        while b"\nstop\n" not in received:
             chunk = _read(0)
             if not chunk:
                 break
-            said = said[-16:] + chunk.replace(b"\r", b"")
+            received = received[-16:] + chunk.replace(b"\r", b"")
         self.pull()
 
 

@@ -1,7 +1,7 @@
 """Linux: the kernel kills the child when its parent dies (PR_SET_PDEATHSIG).
 
 The traps: the signal is tied to the *thread* that forked, so only the main thread may spawn; a child that changes its
-user loses the setting, so the engine must run as the user who started it.
+user loses the setting, so the engine must run as the user that started it.
 """
 
 import ctypes
@@ -10,7 +10,7 @@ import signal
 import subprocess
 
 _PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork: the child may only call, not import
+_libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork: after it, an import could deadlock
 
 
 def spawn(command: list[str], folder: str) -> subprocess.Popen[bytes]:
@@ -36,5 +36,5 @@ def release(process: subprocess.Popen[bytes]) -> None:
 
 def _die_with(parent: int) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died between the fork and the call
+    if os.getppid() != parent:  # the parent died between the fork and the call
         os._exit(1)

@@ -1,8 +1,8 @@
-"""macOS and other POSIX systems: a shell stands guard.
+"""macOS and other POSIX systems: a shell guards the child.
 
-It waits for the end of a pipe whose other end only this process holds; however this process dies, the pipe ends and the
-shell kills the child. The trap: the guard must be gone before the child's number can be given to somebody else, so
-`release` comes right after the child has been waited for.
+The shell waits for the end of a pipe whose other end only this process holds. However this process dies, the system
+closes that end, and the shell kills the child. The trap: the shell kills a process id. The guard must be gone before
+the system can give that id to another process, so `release` comes right after the child has been waited for.
 """
 
 import os
@@ -26,7 +26,7 @@ def spawn(command: list[str], folder: str) -> subprocess.Popen[bytes]:
 
 
 def release(process: subprocess.Popen[bytes]) -> None:
-    """Dismiss the guard of a child that has ended."""
+    """End the guard of a child that has ended."""
     shell, ours = _guards.pop(process.pid)
     shell.kill()
     shell.wait()

@@ -1,6 +1,6 @@
 """Windows: the child is put into a job object that ends its members when its last handle is closed.
 
-The handle is never closed by us: the system closes it when this process dies, however it dies. Written after the Win32
+This code never closes the handle: the system closes it when this process dies, however it dies. Written after the Win32
 reference (CreateJobObjectW, JOBOBJECT_EXTENDED_LIMIT_INFORMATION); the automatic tests run on Linux only.
 """
 

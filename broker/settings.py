@@ -1,9 +1,9 @@
-"""What the settings file may say.
+"""The settings file: its keys, and their checks.
 
-For: reading one JSON file that only its owner can read, and refusing in one sentence what is unknown or impossible.
-Promise: a `Settings` that exists is usable: types, ranges and the rules between the keys have been checked.
-The trap: the file holds the password of the session. Its mode is checked on the opened file, not on the path, so that
-nobody can exchange it in between.
+For: reading one JSON file that only its owner can read. Unknown keys and impossible values are refused in one sentence.
+Promise: a `Settings` that `load` returns is usable: types, ranges and the rules between the keys have been checked.
+The trap: the file holds the password of the session. Its owner and mode are checked on the opened file, not on the
+path, so that the file cannot be exchanged between the check and the reading.
 """
 
 import json
@@ -25,7 +25,7 @@ LOOPBACK_ONLY = (
 
 
 class Settings(NamedTuple):
-    """One broker's settings. A named tuple, not a dataclass: that module alone would cost the supervisor 1.3 MB."""
+    """One broker's settings. A named tuple, because the module `dataclasses` would cost the supervisor 1.3 MB."""
 
     username: str
     password: str
@@ -51,7 +51,7 @@ def is_loopback(host: str) -> bool:
 
 
 def beyond_loopback(settings: Settings) -> str | None:
-    """The address of a listener that only mosquitto may open: one that other machines reach, or a second one."""
+    """The address of a listener that other machines reach, or a second listener: only mosquitto may open these."""
     return settings.lan_host or (None if is_loopback(settings.host) else settings.host)
 
 
@@ -106,6 +106,7 @@ def _document(text: bytes, path: str) -> dict[str, Any]:
 
 
 def _check_texts(settings: Settings, path: str) -> None:
+    # Control characters would end a line of mosquitto's files; lengths are those of MQTT's fields, and of host names.
     for key, longest in (("username", 255), ("password", 65_535), ("host", 255), ("lan_host", 255)):
         value = getattr(settings, key)
         if key == "lan_host" and value is None:
@@ -134,6 +135,7 @@ def _check_numbers(settings: Settings, path: str) -> None:
 
 
 def _check_paths(settings: Settings, path: str) -> None:
+    # The socket's file may be replaced and the folder is removed, so neither may be a file or folder of the user's own.
     for key in ("unix_socket", "private_dir"):
         value = getattr(settings, key)
         if value is None:
@@ -145,12 +147,12 @@ def _check_paths(settings: Settings, path: str) -> None:
     if settings.unix_socket is not None and not _is_replaceable(settings.unix_socket):
         raise SettingsRefused(f"unix_socket in {path} names a file that exists and is no socket.")
     if settings.private_dir is not None and not _holds(settings.private_dir, path):
-        # The folder is removed at the end: never one that merely was named.
+        # The folder is removed at the end, so a path alone is not believed: the settings file must lie in it.
         raise SettingsRefused(f"private_dir in {path} must be the folder that holds the settings file.")
 
 
 def _is_replaceable(path: str) -> bool:
-    """Whether a socket may be made there: nothing is, or one that a killed broker left behind."""
+    """Whether a socket may be made there: the path is free, or holds a socket that a killed broker left behind."""
     return not os.path.lexists(path) or stat.S_ISSOCK(os.lstat(path).st_mode)
 
 

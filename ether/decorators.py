@@ -1,7 +1,7 @@
-"""The decorators. They only mark: the function that comes out is the function that went in.
+"""The decorators. They only mark a function, and return the same function object.
 
-Each works bare (`@ether_pub`) or called (`@ether_pub(topic="data")`), on functions, `async def`, static and class
-methods, and several may share one method: `ether_sub` with `ether_pub` makes a pipeline stage.
+Each can be used bare (`@ether_pub`) or called (`@ether_pub(topic="data")`), on functions, `async def`, static and class
+methods. One method may have several: `ether_sub` with `ether_pub` makes a pipeline stage.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ def ether_pub(
     save: bool = False,
     every: str | None = None,
 ) -> Any:
-    """Publish what the method returns to `topic` (default `ClassName.method`); `None` is an empty message.
+    """Publish the method's return value on `topic` (default: `ClassName.method`); None is an empty message.
 
-    `qos` 1 arrives at least once while sender and broker live, 0 may be lost. With `save` it is on disk in the end,
-    once, whatever is killed meanwhile (docs/saving.md). `every`: call it by itself, as `ether_every` does.
+    A message with `qos` 1 arrives at least once while sender, broker and receiver live; with 0 it may be lost. With
+    `save` it ends up on disk exactly once, whatever is killed meanwhile (docs/saving.md). With `every`, the method is
+    also called by itself, as by `ether_every`.
     """
     return _apply(Mark(MarkKind.PUB, topic, qos, save=save, every=every), function)
 
 
 def ether_every(when: str, /) -> Callable[[F], F]:
-    """Call the method again and again while the instance is ready: `@ether_every("5s")`, `"200ms"`, `"10Hz"`; as cron
-    does: `"*/5 * * * *"`; once: `"at 2026-01-16 07:30"`.
+    """Call the method repeatedly while the instance is ready: with a period (`"5s"`, `"200ms"`, `"10Hz"`), at times as
+    in a crontab (`"*/5 * * * *"`), or once (`"at 2026-01-16 07:30"`).
 
-    Periods begin at once and do not drift. A tick that cannot be run in time is missed: counted, logged, never made
-    up for. Raises `MarkError` for what is no such text.
+    Periods begin at once and do not drift. A tick that cannot run in time is missed: it is counted and logged, and not
+    made up for. Raises `MarkError` for anything else than such a text.
     """
     if not isinstance(when, str):
         raise MarkError('write @ether_every("5s"): a number and its unit, in quotes')
@@ -58,7 +59,8 @@ def ether_sub(*, topic: str | None = None, qos: int = 1) -> Callable[[F], F]: ..
 def ether_sub(function: Any = None, /, *, topic: str | None = None, qos: int = 1) -> Any:
     """Call the method with every message on `topic` (default `ClassName.method`; `+` and `#` are wildcards).
 
-    A dict maps to arguments by name; anything else goes to the sole parameter or to the one named `root`.
+    A dict is mapped to the arguments by name; any other payload goes to the sole parameter, or to the one named `root`.
+    Arguments are validated against the type hints.
     """
     return _apply(Mark(MarkKind.SUB, topic, qos), function)
 
@@ -68,7 +70,7 @@ def ether_start(function: F, /) -> F: ...
 @overload
 def ether_start() -> Callable[[F], F]: ...
 def ether_start(function: Any = None, /) -> Any:
-    """Call the method on `ether.start()`: the same as `ether_sub(topic="start")`."""
+    """Call the method on `ether.start()`. Short for `ether_sub(topic="start")`."""
     return _apply(Mark(MarkKind.SUB, START_TOPIC), function)
 
 
@@ -77,9 +79,11 @@ def ether_get(function: F, /) -> F: ...
 @overload
 def ether_get(*, concurrency: int = 1) -> Callable[[F], F]: ...
 def ether_get(function: Any = None, /, *, concurrency: int = 1) -> Any:
-    """Answer `ether.get(…)`: the caller receives what the method returns, or a `RemoteError` with what it raises.
+    """Let other programs call the method with `ether.get(…)`. The caller receives the return value, or a `RemoteError`
+    for the exception that the method raises.
 
-    `concurrency`: how many calls of this method may run at the same time, on threads of their own where more than 1.
+    `concurrency` is the number of calls of this method that may run at the same time; above 1 they run on threads of
+    their own.
     """
     return _apply(Mark(MarkKind.GET, concurrency=concurrency), function)
 
@@ -89,7 +93,8 @@ def ether_save(function: F, /) -> F: ...
 @overload
 def ether_save(*, concurrency: int = 1) -> Callable[[F], F]: ...
 def ether_save(function: Any = None, /, *, concurrency: int = 1) -> Any:
-    """Answer `ether.save(…)`: the caller receives a dict that says `success` or `error`, whatever the method did."""
+    """Let other programs call the method durably with `ether.save(…)`. The caller receives a dict whose `status` is
+    `success` or `error`. `concurrency` is as for `ether_get`."""
     return _apply(Mark(MarkKind.SAVE, concurrency=concurrency), function)
 
 
@@ -98,7 +103,8 @@ def ether_sync(function: F, /) -> F: ...
 @overload
 def ether_sync(*, topic: str | None = None) -> Callable[[F], F]: ...
 def ether_sync(function: Any = None, /, *, topic: str | None = None) -> Any:
-    """Take part in `ether.sync(topic)` (default `ClassName.method`), which waits for all who do."""
+    """Run the method on `ether.sync(topic)` (default topic: `ClassName.method`), together with those of all other
+    instances. The caller waits for all of them."""
     return _apply(Mark(MarkKind.SYNC, topic), function)
 
 
@@ -107,7 +113,7 @@ def ether_init(function: F, /) -> F: ...
 @overload
 def ether_init() -> Callable[[F], F]: ...
 def ether_init(function: Any = None, /) -> Any:
-    """Call the method once in the instance's process, when it is connected and before it counts as ready."""
+    """Call the method once, after the instance has connected and before it counts as ready."""
     return _apply(Mark(MarkKind.INIT), function)
 
 
@@ -116,7 +122,7 @@ def ether_save_all(function: F, /) -> F: ...
 @overload
 def ether_save_all() -> Callable[[F], F]: ...
 def ether_save_all(function: Any = None, /) -> Any:
-    """Call the method on `ether.save_all()` and, when work in flight has drained, at shutdown."""
+    """Call the method on `ether.save_all()`, and at shutdown after the work in flight is finished."""
     return _apply(Mark(MarkKind.SAVE_ALL), function)
 
 
@@ -134,7 +140,7 @@ def ether_shutdown(function: F, /) -> F: ...
 @overload
 def ether_shutdown() -> Callable[[F], F]: ...
 def ether_shutdown(function: Any = None, /) -> Any:
-    """Call the method last of all, just before the instance's process ends."""
+    """Call the method as the last one, just before the instance's process ends."""
     return _apply(Mark(MarkKind.SHUTDOWN), function)
 
 

@@ -2,15 +2,15 @@
 
     2025-01-16 11:28:42.765 - Ether:51475 - INFO - Starting Ether session: bench...
 
-Loggers are the standard library's; `get_ether_logger` attaches nothing and writes nothing. A console is installed
-by whoever owns the process: `ether.tap()` in the main program, the child's main in an instance. In the main program
-it stays silent as soon as the user configures logging: then records go where the user sends them, once.
+Loggers are the standard library's; `get_ether_logger` attaches nothing and writes nothing. The owner of the process
+installs a console: `ether.tap()` in the main program, the child's main in an instance. In the main program the console
+falls silent as soon as the user configures logging: records then go where the user sends them, once.
 
-The trap: several threads log at once and several processes share a terminal. A record is therefore written by
-a single call, traceback included, so that no other line comes between its own.
+The trap: several threads log at once, and several processes share a terminal. So each record is written by a single
+call, traceback included, and no other line comes between its own.
 
-A second trap: a handler on the root logger, whoever's it is, makes `logging.basicConfig()` do nothing and silences the
-console above. A handler of Ether's that shows nothing is therefore an `UnseenHandler`, which the console ignores.
+A second trap: any handler on the root logger makes `logging.basicConfig()` do nothing, and silences the console. So a
+handler of Ether's that shows nothing is an `UnseenHandler`, which the console ignores.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 def get_ether_logger(name: str = ROOT_NAME, log_level: int | str | None = None) -> logging.Logger:
     """A standard logger below Ether's own, shown in log lines as `name`.
 
-    `log_level` is a number or one of DEBUG, INFO, WARNING, ERROR, CRITICAL; None leaves the level as it is (INFO,
-    where nobody chose one). Raises `ConfigError`, a `ValueError`, for another word.
+    `log_level` is a number or one of DEBUG, INFO, WARNING, ERROR, CRITICAL; None leaves the level as it is (INFO by
+    default). Raises `ConfigError`, a `ValueError`, for another word.
     """
     is_framework = name in ("", ROOT_NAME) or name.startswith(f"{ROOT_NAME}.")
     logger = logging.getLogger((name or ROOT_NAME) if is_framework else f"{ROOT_NAME}.{name}")
@@ -43,19 +43,19 @@ def get_ether_logger(name: str = ROOT_NAME, log_level: int | str | None = None) 
 def install_console(process_name: str | None = None, stream: TextIO | None = None) -> None:
     """Show Ether's records, from INFO up, on `stream` (default: what `sys.stderr` is at that moment).
 
-    `process_name` stands in for `Ether` in the lines. Calling again replaces the console. Where logging's root has
-    handlers, now or later, nothing is shown here, because the user's own configuration shows it; a `stream` that
-    was given explicitly is written to in any case.
+    `process_name` replaces `Ether` in the lines. Calling again replaces the console. While the root logger has
+    handlers, the console shows nothing, because the user's own configuration shows the records; an explicit `stream` is
+    written to in any case.
     """
     console = _Console(_NamedLines(process_name or ROOT_NAME), stream)
     if stream is None:
-        console.addFilter(_nobody_else_listens)
+        console.addFilter(_no_other_handler_shows)
     _install(logging.getLogger(ROOT_NAME), console, respect_level=True)
 
 
 def install_instance_console(instance_name: str, stream: TextIO | None = None) -> None:
-    """Show every record of this process under `instance_name`: Ether's and the user's from INFO up, those of
-    installed libraries from WARNING up. For the process of an instance, which is Ether's own."""
+    """Show every record of this process under `instance_name`: Ether's and the user's from INFO up, those of installed
+    libraries from WARNING up. For the process of an instance."""
     console = _Console(_InstanceLines(instance_name), stream)
     console.addFilter(LibrariesFromWarning())
     _install(logging.getLogger(), console, respect_level=False)
@@ -64,21 +64,21 @@ def install_instance_console(instance_name: str, stream: TextIO | None = None) -
 def set_level(level: int | str, logger: str = "") -> str:
     """Set a logger's level while the program runs; returns the name of the level that it had.
 
-    `logger` is a name as the log lines show it; without one all are meant that have no level of their own. A library
-    that is named is heard from this level up, below WARNING, too. Raises `ConfigError` for an unknown level.
+    `logger` is a name as the log lines show it; "" means all loggers that have no level of their own. The logger of a
+    library that is named is shown from this level up, also below WARNING. Raises `ConfigError` for an unknown level.
     """
     checked = _checked_level(level)
     target = _logger_shown_as(logger)
     before = logging.getLevelName(target.level)
     target.setLevel(checked)
-    if target.parent is None:  # the root: what a console has set for Ether's own must not stand in the way
+    if target.parent is None:  # the root: a level that a console has set for Ether's own logger would hide the change
         own = logging.getLogger(ROOT_NAME)
         if own.level != logging.NOTSET:
             own.setLevel(checked)
     for handler in logging.getLogger().handlers:
         for found in handler.filters:
             if isinstance(found, LibrariesFromWarning):
-                found.hear(target.name)
+                found.let_pass(target.name)
     return before
 
 
@@ -93,7 +93,7 @@ def loggers_with_a_level() -> dict[str, str]:
 
 
 def uninstall_console() -> None:
-    """Take away what the two functions above installed, levels included. Without a console, nothing happens."""
+    """Undo the two functions above, levels included. Does nothing without a console."""
     for logger in (logging.getLogger(), logging.getLogger(ROOT_NAME)):
         for handler in [handler for handler in logger.handlers if isinstance(handler, _Console)]:
             logger.removeHandler(handler)
@@ -102,7 +102,7 @@ def uninstall_console() -> None:
 
 
 class UnseenHandler(logging.Handler):
-    """A handler that shows nothing here: beside it the console still speaks."""
+    """A handler that shows nothing to the user: the console does not fall silent for it."""
 
 
 class _Console(logging.StreamHandler[TextIO]):
@@ -122,7 +122,7 @@ class _Console(logging.StreamHandler[TextIO]):
 
 
 class _Lines(logging.Formatter):
-    """The format of a line; subclasses say whose line it is."""
+    """The format of a line; subclasses choose the name in it."""
 
     default_msec_format = "%s.%03d"
 
@@ -140,7 +140,7 @@ class _Lines(logging.Formatter):
 
 
 class _NamedLines(_Lines):
-    """The main program: each logger under its own name, Ether's own under the name of the process."""
+    """For the main program: each logger under its own name, Ether's main one under the name of the process."""
 
     def __init__(self, process_name: str) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class _NamedLines(_Lines):
 
 
 class _InstanceLines(_Lines):
-    """An instance: each line under the instance's name, a logger of another name in brackets."""
+    """For an instance: each line under the instance's name, a logger of another name in brackets."""
 
     def __init__(self, instance_name: str) -> None:
         super().__init__()
@@ -166,33 +166,33 @@ class _InstanceLines(_Lines):
 
 
 class LibrariesFromWarning(logging.Filter):
-    """Keeps installed libraries quiet below WARNING, told from the user's code by where their files are."""
+    """Drops records below WARNING of installed libraries, which it recognises by the folders of their files."""
 
     def __init__(self) -> None:
         super().__init__()
         self._prefixes = _library_prefixes()
-        self._heard: tuple[str, ...] = ()
+        self._let_pass: tuple[str, ...] = ()
 
-    def hear(self, logger: str) -> None:
-        """Let everything of this logger and those below it pass; nothing for the root."""
-        if logger != logging.getLogger().name and f"{logger}." not in self._heard:
-            self._heard = (*self._heard, f"{logger}.")
+    def let_pass(self, logger: str) -> None:
+        """Let every record of this logger and the loggers below it pass; the root logger is ignored."""
+        if logger != logging.getLogger().name and f"{logger}." not in self._let_pass:
+            self._let_pass = (*self._let_pass, f"{logger}.")
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.WARNING or record.name.partition(".")[0] == ROOT_NAME:
             return True
-        if self._heard and f"{record.name}.".startswith(self._heard):
+        if self._let_pass and f"{record.name}.".startswith(self._let_pass):
             return True
         return not os.path.normcase(record.pathname).startswith(self._prefixes)
 
 
 @cache
 def _library_prefixes() -> tuple[str, ...]:
-    import sysconfig  # 2 ms, and of use in instances only
+    import sysconfig  # 2 ms, and needed in instances only
 
     paths = sysconfig.get_paths()
     folders = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
-    # "<frozen …>": the parts of the standard library that are built into the interpreter
+    # "<frozen …>": modules of the standard library that are built into the interpreter
     return (*(os.path.normcase(folder) + os.sep for folder in folders), "<frozen")
 
 
@@ -206,7 +206,7 @@ def _install(logger: logging.Logger, console: _Console, *, respect_level: bool) 
     logger.addHandler(console)
 
 
-def _nobody_else_listens(record: logging.LogRecord) -> bool:
+def _no_other_handler_shows(record: logging.LogRecord) -> bool:
     return all(isinstance(handler, UnseenHandler) for handler in logging.getLogger().handlers)
 
 

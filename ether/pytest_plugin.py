@@ -1,4 +1,4 @@
-"""The pytest fixture `ether_lab`. Imports nothing of Ether until a test asks for it."""
+"""The pytest fixture `ether_lab`. No other module of Ether is imported before a test uses it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def ether_lab() -> Iterator[Callable[..., Lab]]:
-    """A function that makes a `Lab` (same arguments), closed at the end of the test."""
+    """A function that makes a `Lab`, with the same arguments; every lab is closed at the end of the test."""
     from ether.testing.lab import Lab
 
     with ExitStack() as open_labs:

@@ -1,10 +1,10 @@
-"""What Ether adds to type hints.
+"""Type hints for arrays.
 
     from ether.typing import ArraySpec
 
     def fit(self, points: Annotated[np.ndarray, ArraySpec(dtype="float64", shape=(None, 3))]) -> float: ...
 
-Hints stay hints: without Ether they change nothing.
+Ether checks such arguments, and publishes the rule with the method's schema. Without Ether these hints have no effect.
 """
 
 from ether.spec.array_hints import ArraySpec

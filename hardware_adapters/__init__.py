@@ -2,7 +2,7 @@
 
     from hardware_adapters import Identity, SerialPort, VisaInstrument, Scpi
 
-Names are loaded when they are first used: whoever has no VISA instrument needs no pyvisa. See docs/hardware.md.
+Names are loaded at their first use, so that a program without VISA instruments needs no pyvisa. See docs/hardware.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hardware_adapters.twins import NoTwin
     from hardware_adapters.visa import VisaInstrument
 
-_HOMES = {
+_MODULES = {
     "adapter": ("Adapter", "Presence"),
     "checksums": ("Checksum",),
     "errors": (
@@ -78,7 +78,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    for module, names in _HOMES.items():
+    for module, names in _MODULES.items():
         if name in names:
             return getattr(importlib.import_module(f"hardware_adapters.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(__all__)}")

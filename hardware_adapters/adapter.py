@@ -3,14 +3,23 @@
     with SerialPort("/dev/ttyUSB0", identity=Identity("ACME,Heater,0042,1.3"), on_connect=restore) as heater:
         heater.query_value("TEMP?", float)
 
-What it promises: each call returns an answer to its own command, or raises one `AdapterError` that says what
-happened, within its time-out (with retries: each attempt's). Commands of several threads never mix. A device that is
-unplugged and plugged in again is found by its identity, on whatever port; `on_connect` brings its settings back
-before anybody else may speak to it; until then every call raises `Disconnected` at once. Another device is never
-taken for it.
+How it works. A call passes three steps: the port's lock (`PortLock`, so that commands of several threads never mix),
+the check that the right device is still there (`_verify`, only after a pause or a failure), and the connection of the
+medium (serial port or VISA), which sends and waits. `_connection` is None while the device is away.
 
-The trap: `retries` repeats a command. Reading twice is harmless, dosing twice is not: it is 0 unless you say so, and
-`write` never repeats. `on_connect`, `on_input` and `on_presence` are called from threads of the adapter.
+    offline ──find()──> setting up ──on_connect──> online ──lost──> offline
+            a search thread          only its thread may send
+
+`_drop` is the only way from a connection to offline, whoever notices the loss: a caller, the reading thread, or
+`close()`. The first one that takes `_connection` away does the rest, and later ones return at once.
+
+Promise: each call returns an answer to its own command, or raises one `AdapterError` that says what happened, within
+its time-out (with retries: each attempt's). A device that is unplugged and plugged in again is found by its identity,
+at whatever port. `on_connect` restores its settings before any other thread may send; until then every call raises
+`Disconnected` at once. Another device is never mistaken for it.
+
+The trap: `retries` repeats a command. Reading twice is harmless, dosing twice is not: the default is 0, and `write`
+never repeats. `on_connect`, `on_input` and `on_presence` are called from threads of the adapter.
 """
 
 from __future__ import annotations
@@ -25,22 +34,27 @@ from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, Unpack
 
 from hardware_adapters.connection import LineCounts, Medium, PortConnection, PortEvents
-from hardware_adapters.counts import AdapterCounts, Tally
+from hardware_adapters.counts import AdapterCounts, Counters
 from hardware_adapters.errors import AdapterError, BadAnswer, Disconnected, NoAnswer, WrongDevice
 from hardware_adapters.identity import Fingerprint, Identity
 from hardware_adapters.lease import Lease, PortLock
-from hardware_adapters.listeners import Calls, late_bound
+from hardware_adapters.listeners import CallbackThread, late_bound
 from hardware_adapters.options import AdapterOptions, check_options
 from hardware_adapters.search import FoundPort, Search
 
 logger = logging.getLogger("Ether.hardware")
 
 SEARCH_EVERY_S, SEARCH_RARELY_S = 0.1, 0.5
+"""The pause between two attempts of the search: at first, and at most after many."""
+
 VERIFY_AFTER_S = 2.0
-"""Nobody swaps two cables in less; a line that was idle for longer is asked who it is before it is used."""
+"""A person needs longer to swap two cables. After a longer pause the device is asked for its identity before it is
+used."""
 
 _JOIN_S = 5.0
 _REASONS_LIMIT = 20
+"""So many different reasons of one search are logged."""
+
 T = TypeVar("T")
 
 
@@ -68,23 +82,23 @@ class Adapter:
         self.encoding = options.get("encoding", "utf-8")
         self._on_connect = late_bound(options.get("on_connect"))
         self._on_input = late_bound(options.get("on_input"))
-        told = late_bound(options.get("on_presence"))
-        self._watchers: tuple[Callable[[Any], object], ...] = (told,) if told else ()
+        on_presence = late_bound(options.get("on_presence"))
+        self._watchers: tuple[Callable[[Any], object], ...] = (on_presence,) if on_presence else ()
         self._reconnects = options.get("reconnect", True)
         self._verify_after_s = options.get("verify_after_s", VERIFY_AFTER_S)
-        self._encode, self._tally, self._calls = encode, Tally(), Calls(self.name)
+        self._encode, self._counters, self._callbacks = encode, Counters(), CallbackThread(self.name)
         self._lock = PortLock(self.name)
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # guards _connection, _found and _presence
         self._connection: PortConnection | None = None
         self._found: FoundPort | None = None
-        self._setting_up: int | None = None
-        self._used, self._doubted = 0.0, False
+        self._setting_up: int | None = None  # the thread that runs on_connect: it passes all checks of other threads
+        self._last_success, self._doubtful = 0.0, False
         self._closing = threading.Event()
         self._search = Search(
             medium, port, self._identity, encode, events=PortEvents(self._input, self._lost), holder=self.name,
             timeout_s=self.timeout_s, closing=self._closing,
         )  # fmt: skip
-        self._keeper: threading.Thread | None = None
+        self._searcher: threading.Thread | None = None
         self._presence = Presence(False, port or "", "not connected yet")
         try:
             self._connect()
@@ -109,7 +123,7 @@ class Adapter:
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """Who the device is, as far as it is known; it stays the same for the life of the adapter."""
+        """The device's identity as it was found; it stays the same for the life of the adapter."""
         return self._search.known
 
     @property
@@ -117,7 +131,7 @@ class Adapter:
         """What happened so far."""
         connection = self._connection
         line = connection.counts if connection else LineCounts()
-        return self._tally.counts(line, self._calls.dropped, self._calls.failed)
+        return self._counters.counts(line, self._callbacks.dropped, self._callbacks.failed)
 
     def query(self, command: str, *, timeout_s: float | None = None, retries: int | None = None) -> str:
         """Send, and return the answer as text. Raises NoAnswer, BadAnswer, Disconnected, WrongDevice, PortBusy."""
@@ -126,7 +140,7 @@ class Adapter:
     def query_value(
         self, command: str, parse: Callable[[str], T], *, timeout_s: float | None = None, retries: int | None = None
     ) -> T:
-        """Send, and return what `parse` makes of the answer. Its ValueError means `BadAnswer`, which is retried too."""
+        """Send, and return `parse(answer)`. A ValueError of `parse` becomes `BadAnswer`, which is retried, too."""
         sent = command.encode(self.encoding)
         return self._repeated(sent, lambda data: parse(data.decode(self.encoding)), timeout_s, retries)
 
@@ -135,7 +149,8 @@ class Adapter:
         return self._repeated(command, bytes, timeout_s, retries)
 
     def write(self, command: str) -> None:
-        """Send without waiting for an answer; never repeated. Raises Disconnected, NoAnswer where the line is stuck."""
+        """Send without waiting for an answer; never repeated. Raises Disconnected, or NoAnswer where the line takes
+        nothing."""
         self.write_bytes(command.encode(self.encoding))
 
     def write_bytes(self, command: bytes) -> None:
@@ -144,23 +159,24 @@ class Adapter:
 
     def send_raw(self, message: bytes, command: bytes | None = None) -> None:
         """Send bytes as they are, already framed: binary blocks, wake-up characters."""
-        with self._turn(command or message) as connection:
-            self._tally.sent += 1
-            self._guarded(connection, lambda: connection.tell(message))
+        with self._exclusive(command or message) as connection:
+            self._counters.sent += 1
+            self._watched(connection, lambda: connection.tell(message))
 
     def lease(self, holder: str, reason: str = "", timeout_s: float = 5.0) -> Lease:
-        """Have the port for oneself: see `lease.py`. Raises PortBusy, which names who has it."""
-        if self._setting_up == threading.get_ident():  # on_connect has the port anyway, whoever else waits for it
+        """Take the port for the calling thread alone: see `lease.py`. Raises PortBusy, which names the holder."""
+        if self._setting_up == threading.get_ident():
+            # `on_connect` has the port already: a lease of a lock that nothing else uses.
             return PortLock(self.name).lease(holder, reason)
         return self._lock.lease(holder, reason, timeout_s)
 
     @property
     def lock(self) -> PortLock:
-        """The port's lock: `lock.holding` says who has it."""
+        """The port's lock: `lock.holding` names its holder."""
         return self._lock
 
     def watch_presence(self, callback: Callable[[Presence], object]) -> Callable[[], None]:
-        """Call back, as `on_presence`, whenever the device goes or returns; returns what ends it."""
+        """Call back, as `on_presence`, when the device goes or returns. The returned function ends it."""
         self._watchers = (*self._watchers, callback)
 
         def end() -> None:
@@ -169,7 +185,7 @@ class Adapter:
         return end
 
     def wait_online(self, timeout_s: float) -> bool:
-        """Wait until the device is there and set up; False where it is not within `timeout_s` seconds."""
+        """Wait until the device is there and set up; False after `timeout_s` seconds, or once the adapter is closed."""
         with self._changed:
             return self._changed.wait_for(lambda: self._presence.online or self._closing.is_set(), timeout_s) and (
                 self._presence.online
@@ -179,10 +195,10 @@ class Adapter:
         """Free the port and end every thread; harmless twice."""
         self._closing.set()
         self._drop(self._connection, Disconnected(self.name, "the adapter was closed"))
-        keeper = self._keeper
-        if keeper is not None and keeper is not threading.current_thread():
-            keeper.join(_JOIN_S)
-        self._calls.close()
+        searcher = self._searcher
+        if searcher is not None and searcher is not threading.current_thread():
+            searcher.join(_JOIN_S)
+        self._callbacks.close()
 
     def __enter__(self) -> Self:
         return self
@@ -192,9 +208,10 @@ class Adapter:
     ) -> None:
         self.close()
 
-    # Asking
+    # Commands
 
     def _repeated(self, command: bytes, parse: Callable[[bytes], T], timeout_s: float | None, retries: int | None) -> T:
+        """One command with its retries, under one lease, so that no other command comes between two attempts."""
         timeout_s = self.timeout_s if timeout_s is None else timeout_s
         attempts = 1 + (self.retries if retries is None else retries)
         with self._lease_for(command):
@@ -202,35 +219,40 @@ class Adapter:
                 try:
                     return self._once(command, parse, timeout_s)
                 except (NoAnswer, BadAnswer) as error:
-                    self._tally.note(error)
+                    self._counters.count_failure(error)
                     if attempt == attempts:
-                        self._give_up(error, attempts)
-                    self._tally.retried += 1
+                        self._raise_last(error, attempts)
+                    self._counters.retried += 1
         raise ValueError(f"retries must be 0 or more, not {attempts - 1}")
 
-    def _give_up(self, error: NoAnswer | BadAnswer, attempts: int) -> NoReturn:
+    def _raise_last(self, error: NoAnswer | BadAnswer, attempts: int) -> NoReturn:
         if isinstance(error, NoAnswer) and attempts > 1:
             raise NoAnswer(error.port, error.command, error.timeout_s, attempts) from error
         raise error
 
     def _once(self, command: bytes, parse: Callable[[bytes], T], timeout_s: float) -> T:
-        with self._turn(command) as connection:
-            self._tally.sent += 1
+        with self._exclusive(command) as connection:
+            self._counters.sent += 1
             message = self._encode(command)
-            answer = self._guarded(connection, lambda: connection.ask(message, timeout_s))
+            answer = self._watched(connection, lambda: connection.ask(message, timeout_s))
             try:
                 value = parse(answer)
             except ValueError as error:
                 why = f"not what was expected ({error})"
                 raise BadAnswer(self.port, why, command=command, answer=answer) from error
-        self._tally.answered += 1
+        self._counters.answered += 1
         return value
 
     def _lease_for(self, command: bytes) -> AbstractContextManager[object]:
-        """The port for one command. Who sets the device up needs none: everybody else is refused meanwhile."""
+        """The port's lock for one command.
+
+        The thread that runs `on_connect` needs none, because all others are refused meanwhile. A lease that the calling
+        thread holds already is entered once more; where the device was lost during it, the command is refused, so
+        that the holder notices that its sequence was interrupted.
+        """
         if self._setting_up == threading.get_ident():
             return nullcontext()
-        self._present(command)
+        self._usable_connection(command)
         lease = self._lock.lease(self.name, f"{command[:40]!r}")
         if lease.interrupted:
             lease.release()
@@ -239,69 +261,78 @@ class Adapter:
         return lease
 
     @contextmanager
-    def _turn(self, command: bytes) -> Iterator[PortConnection]:
-        """One command's turn: the lease, and the connection after it was made sure who is there."""
+    def _exclusive(self, command: bytes) -> Iterator[PortConnection]:
+        """One command: take the lock, check that the right device is there, and give out the connection."""
         with self._lease_for(command):
-            connection = self._present(command)
+            connection = self._usable_connection(command)
             self._verify(connection)
             yield connection
 
-    def _present(self, command: bytes) -> PortConnection:
-        """The connection, if this thread may use it now."""
+    def _usable_connection(self, command: bytes) -> PortConnection:
+        """The connection, where this thread may use it now. Raises Disconnected."""
         connection = self._connection
         if connection is not None and (self._presence.online or self._setting_up == threading.get_ident()):
             return connection
         raise Disconnected(self.name, f"the device is not there: {self._presence.reason}", command=command)
 
-    def _guarded(self, connection: PortConnection, action: Callable[[], T]) -> T:
-        """The action; what it raises is kept in mind: a lost device, a doubtful one."""
+    def _watched(self, connection: PortConnection, action: Callable[[], T]) -> T:
+        """Run the action. A Disconnected drops the connection; after another failure the device is asked for its
+        identity first."""
         try:
             value = action()
         except Disconnected as error:
             self._drop(connection, error)
             raise
         except AdapterError:
-            self._doubted = True
+            self._doubtful = True
             raise
-        self._used = time.monotonic()
+        self._last_success = time.monotonic()
         return value
 
     def _verify(self, connection: PortConnection) -> None:
-        """Ask who it is, where too long was nothing heard or the last command went wrong."""
+        """Ask the device for its identity where the last success is too long ago, or the last command failed.
+
+        A pulled and exchanged plug is not always noticed by the medium; this is what finds it.
+        """
         asked, found = self._identity is not None and self._identity.is_asked, self._found
         if not asked or found is None or self._verify_after_s is None or self._setting_up == threading.get_ident():
             return
-        if not self._doubted and time.monotonic() - self._used < self._verify_after_s:
+        if not self._doubtful and time.monotonic() - self._last_success < self._verify_after_s:
             return
         try:
-            self._guarded(connection, lambda: self._search.verify(connection, found))
+            self._watched(connection, lambda: self._search.verify(connection, found))
         except WrongDevice as error:
             self._drop(connection, Disconnected(self.port, str(error)))
             raise
-        self._doubted = False
+        self._doubtful = False
 
     # Connecting
 
     def _input(self, frame: bytes) -> None:
-        """A frame that nobody asked for. What comes while ports are searched may be a stranger's."""
+        """Take an unsolicited frame. Without a connection it is ignored: during a search it may be another device's."""
         if self._connection is None:
             return
-        self._tally.inputs += 1
+        self._counters.inputs += 1
         if self._on_input is not None:
-            self._calls.put(self._on_input, frame)
+            self._callbacks.put(self._on_input, frame)
 
     def _lost(self) -> None:
-        """A connection has ended by itself, perhaps the present one."""
+        """A connection has ended by itself. It may be an older one than the present: `lost` of the present one
+        decides."""
         connection = self._connection
         if connection is not None and (error := connection.lost) is not None:
             self._drop(connection, error)
 
     def _connect(self) -> None:
-        """Find the device, set it up, and let everybody use it."""
+        """Find the device, run `on_connect`, and go online. Raises why it cannot; then there is no connection.
+
+        `_connection` is set before `on_connect` runs, so that a loss during it is noticed, and `_setting_up` lets
+        only this thread use it. The identity is remembered once the set-up has succeeded.
+        """
         found = self._search.find()
         with self._changed:
             self._connection, self._found, self._setting_up = found.connection, found, threading.get_ident()
-            self._used, self._doubted = time.monotonic(), False
+            self._last_success, self._doubtful = time.monotonic(), False
         try:
             if self._on_connect is not None:
                 self._on_connect(self)
@@ -317,58 +348,65 @@ class Adapter:
         with self._changed:
             if self._connection is not found.connection or found.connection.lost:
                 raise Disconnected(found.port, "the device went away while it was set up")
-            self._tally.connections += 1
-            self._tell(Presence(True, found.port, "connected"))
+            self._counters.connections += 1
+            self._change_presence(Presence(True, found.port, "connected"))
 
-    def _tell(self, presence: Presence) -> None:
-        """Everybody hears of it. The condition is held."""
+    def _change_presence(self, presence: Presence) -> None:
+        """Set the presence, wake the waiting threads, and call the watchers. The condition is held."""
         self._presence = presence
         self._changed.notify_all()
         for watcher in self._watchers:
-            self._calls.put(watcher, presence)
+            self._callbacks.put(watcher, presence)
 
     def _drop(self, connection: PortConnection | None, error: AdapterError) -> None:
-        """A connection ends: offline for everybody, and the search begins. Once for each connection."""
+        """End this connection: offline, the lease is marked as interrupted, and the search begins.
+
+        Called from several threads for one loss; only the first call for a connection finds it in `_connection`. The
+        connection is closed outside the lock, because closing joins its reading thread, which may be waiting for this
+        lock.
+        """
         with self._changed:
             if connection is None or self._connection is not connection:
                 return
             self._connection = None
-            self._tally.add_line(connection.counts)
+            self._counters.add_connection(connection.counts)
             if self._presence.online:
                 self._lock.interrupt(error.problem)
-                self._tell(Presence(False, self.port, error.problem))
+                self._change_presence(Presence(False, self.port, error.problem))
                 self._begin_search()
         connection.close()
 
     def _begin_search(self) -> None:
         if self._reconnects and not self._closing.is_set():
-            self._keeper = threading.Thread(target=self._keep, name=f"search for {self.name}", daemon=True)
-            self._keeper.start()
+            self._searcher = threading.Thread(
+                target=self._search_until_found, name=f"search for {self.name}", daemon=True
+            )
+            self._searcher.start()
 
-    def _keep(self) -> None:
-        """Search until the device is there again, or the adapter is closed."""
-        told: set[str] = set()
+    def _search_until_found(self) -> None:
+        """Search until the device is online again, or the adapter is closed."""
+        logged: set[str] = set()
         pause_s = SEARCH_EVERY_S
         while not self._closing.is_set():
             try:
                 self._connect()
                 break
             except AdapterError as error:
-                self._explain(str(error), told)
+                self._note_reason(str(error), logged)
             except Exception as error:
-                if self._explain(f"{type(error).__name__}: {error}", told):
+                if self._note_reason(f"{type(error).__name__}: {error}", logged):
                     logger.exception("%s: its on_connect or candidates failed; it is tried again", self.name)
             self._closing.wait(pause_s)
             pause_s = min(pause_s * 1.2, SEARCH_RARELY_S)
-        if self._closing.is_set():
+        if self._closing.is_set():  # `close` may have come between the search and the new connection
             self._drop(self._connection, Disconnected(self.name, "the adapter was closed"))
 
-    def _explain(self, reason: str, told: set[str]) -> bool:
-        """Why it is still offline, in the log when it is new; whether it was."""
+    def _note_reason(self, reason: str, logged: set[str]) -> bool:
+        """Put the reason into the presence, and into the log where it is new; whether it was new."""
         with self._changed:
             self._presence = Presence(False, self.port, reason, self._presence.since)
-        if reason in told or len(told) >= _REASONS_LIMIT:
+        if reason in logged or len(logged) >= _REASONS_LIMIT:
             return False
-        told.add(reason)
+        logged.add(reason)
         logger.info("%s: still offline: %s", self.name, reason)
         return True

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 
 class CrcModel(NamedTuple):
-    """What defines a CRC: width, polynomial, start value, reflected bits, final exclusive or, published check."""
+    """The parameters of a CRC: width, polynomial, start value, reflected bits, final exclusive or, published check."""
 
     width: int
     polynomial: int
@@ -50,7 +50,7 @@ NAMES = (*_SUMS, *CRC_MODELS)
 class Checksum:
     """A checksum as a frame carries it: by `name`, as bytes in `byteorder` or, with `hex`, as upper-case digits.
 
-    `Checksum("crc16-modbus", "little")`, `Checksum("xor8", hex=True)`. Raises ValueError for a name that is not there.
+    `Checksum("crc16-modbus", "little")`, `Checksum("xor8", hex=True)`. Raises ValueError for an unknown name.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Checksum:
 
     @property
     def size(self) -> int:
-        """How many bytes it takes in a frame."""
+        """How many bytes the checksum takes in a frame."""
         width = CRC_MODELS[self.name].width // 8 if self.name in CRC_MODELS else _SUMS[self.name]
         return width * 2 if self.hex else width
 
@@ -74,12 +74,12 @@ class Checksum:
         return digits.hex().upper().encode() if self.hex else digits
 
     def fits(self, data: bytes, carried: bytes) -> bool:
-        """Whether what a frame carried is the checksum of these bytes; digits in either case."""
+        """Whether `carried`, from a frame, is the checksum of `data`; hexadecimal digits in either case."""
         return self.of(data) == (carried.upper() if self.hex else carried)
 
 
 def number(name: str, data: bytes) -> int:
-    """The checksum as a number. Raises KeyError for a name that is not there."""
+    """The checksum as a number. Raises KeyError for an unknown name."""
     match name:
         case "sum8":
             return sum(data) & 0xFF
@@ -93,7 +93,10 @@ def number(name: str, data: bytes) -> int:
 
 
 def crc(model: CrcModel, data: bytes) -> int:
-    """The CRC of these bytes."""
+    """The CRC of these bytes, a byte at a time by a table of 256 entries.
+
+    A reflected CRC works on mirrored bits throughout, which saves mirroring each byte: it shifts to the right.
+    """
     table, mask, shift = _table(model), (1 << model.width) - 1, model.width - 8
     value = _mirrored(model.start, model.width) if model.reflected else model.start
     for byte in data:

@@ -1,6 +1,6 @@
-"""What an adapter needs of the thing that carries its bytes: a medium opens ports, a connection is one open port.
+"""The interface between an adapter and its medium: a `Medium` opens ports, a `PortConnection` is one open port.
 
-Serial ports and VISA are the two media. `Adapter` knows nothing else of either.
+Serial ports and VISA are the two media. `Adapter` uses only what is written here.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from hardware_adapters.identity import PortInfo
 
 @dataclass(frozen=True, slots=True)
 class PortEvents:
-    """Whom a connection tells: of a frame that nobody asked for, and of its own end. Called from its reading thread."""
+    """Callbacks of a connection, for an unsolicited frame and for its own end. Called from its reading thread."""
 
     on_input: Callable[[bytes], None]
     on_lost: Callable[[], None]
 
 
 class LineCounts(NamedTuple):
-    """What happened on a line: bytes that belonged to no frame, how often which fault, answers that came too late."""
+    """Counts of a connection: bytes that belonged to no frame, how often each fault, answers after their time-out."""
 
     skipped_bytes: int = 0
     faults: Mapping[str, int] = {}
@@ -30,7 +30,7 @@ class LineCounts(NamedTuple):
 
 
 class PortConnection(Protocol):
-    """One open port. Only one thread at a time asks or tells; `close` may come from any."""
+    """One open port. Only one thread at a time calls `ask` or `tell`; `close` may be called from any thread."""
 
     @property
     def counts(self) -> LineCounts:
@@ -38,13 +38,13 @@ class PortConnection(Protocol):
 
     @property
     def lost(self) -> AdapterError | None:
-        """Why the connection has ended by itself; None: it has not. Set before `on_lost` is called."""
+        """Why the connection has ended by itself; None where it has not. Set before `on_lost` is called."""
 
     def ask(self, command: bytes, timeout_s: float) -> bytes:
-        """Send, and return the next answer. Raises NoAnswer, BadAnswer, Disconnected and what the medium says."""
+        """Send, and return the next answer. Raises NoAnswer, BadAnswer, Disconnected and the medium's own errors."""
 
     def tell(self, command: bytes) -> None:
-        """Send. Raises Disconnected and what the medium says."""
+        """Send. Raises Disconnected and the medium's own errors."""
 
     def close(self) -> None:
         """Free the port; harmless twice."""
@@ -54,7 +54,8 @@ class Medium(Protocol):
     """A way to reach instruments."""
 
     def open(self, port: str, events: PortEvents, holder: str) -> PortConnection:
-        """Open a port in `holder`'s name. Raises PortNotFound, PermissionDenied, PortBusy and what the medium says."""
+        """Open a port in `holder`'s name. Raises PortNotFound, PermissionDenied, PortBusy and the medium's own
+        errors."""
 
     def ports(self) -> Sequence[PortInfo]:
-        """The ports that are there now."""
+        """The ports that exist now."""

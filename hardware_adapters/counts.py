@@ -1,4 +1,4 @@
-"""What happened on an adapter, counted: nothing that went wrong is lost in silence."""
+"""Counters of an adapter, so that no failure passes unnoticed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from hardware_adapters.errors import AdapterError, NoAnswer
 
 @dataclass(frozen=True, slots=True)
 class AdapterCounts:
-    """So often: commands sent and answered, attempts repeated, answers missing and damaged, inputs that nobody asked
-    for, times connected; callbacks dropped and failed; bytes that belonged to no frame, and the faults of the line."""
+    """Commands sent and answered, attempts repeated, answers missing (`unanswered`) and damaged (`bad`), unsolicited
+    frames (`inputs`), connections made, callbacks dropped and failed, answers after their time-out (`late`), bytes
+    that belonged to no frame (`skipped_bytes`), and how often each fault of the line occurred."""
 
     sent: int
     answered: int
@@ -30,7 +31,7 @@ class AdapterCounts:
 
 
 @dataclass(slots=True)
-class Tally:
+class Counters:
     """The counters of an adapter, over all its connections."""
 
     sent: int = 0
@@ -44,21 +45,21 @@ class Tally:
     _skipped: int = 0
     _faults: Counter[str] = field(default_factory=Counter)
 
-    def note(self, error: AdapterError) -> None:
-        """A question that failed."""
+    def count_failure(self, error: AdapterError) -> None:
+        """Count a query that failed."""
         if isinstance(error, NoAnswer):
             self.unanswered += 1
         else:
             self.bad += 1
 
-    def add_line(self, line: LineCounts) -> None:
-        """What a connection that ends had counted."""
+    def add_connection(self, line: LineCounts) -> None:
+        """Add the counts of a connection that ends."""
         self._late += line.late
         self._skipped += line.skipped_bytes
         self._faults.update(line.faults)
 
     def counts(self, line: LineCounts, dropped: int, failed: int) -> AdapterCounts:
-        """The sum, with what the present connection has counted so far."""
+        """The sum, with the counts of the present connection."""
         faults = dict(self._faults + Counter(line.faults))
         return AdapterCounts(
             self.sent, self.answered, self.retried, self.unanswered, self.bad, self.inputs, self.connections,

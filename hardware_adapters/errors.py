@@ -1,16 +1,16 @@
 """Every error of the adapters, in one tree.
 
-    AdapterError (OSError)                    something between this program and an instrument
+    AdapterError (OSError)                    a failure between this program and an instrument
     ├── PortNotFound (FileNotFoundError)      there is no such port, or no port with this device
-    ├── PermissionDenied (PermissionError)    the port is there, and this user may not open it: says which group to join
-    ├── PortBusy (BlockingIOError)            somebody else has it: says who, where that is known
+    ├── PermissionDenied (PermissionError)    this user may not open the port: names the group to join
+    ├── PortBusy (BlockingIOError)            another holder has the port: names it, where it is known
     ├── NoAnswer (TimeoutError)               nothing came back in time
-    ├── BadAnswer (ValueError)                what came back is damaged: checksum, garbage, half an answer
-    ├── WrongDevice (LookupError)             another device answers there than the one that was named
+    ├── BadAnswer (ValueError)                the answer is damaged: checksum, garbage, half an answer
+    ├── WrongDevice (LookupError)             another device answers than the one that was named
     ├── Disconnected (ConnectionError)        the device is gone, or the adapter was closed
-    ├── VisaFailure (RuntimeError)            VISA refuses for a reason of its own; `status` is its name for it
+    ├── VisaFailure (RuntimeError)            VISA refuses for another reason; `status` is VISA's name of it
     ├── NoTwin (LookupError)                  a simulated run, and no simulated instrument for this port (in twins.py)
-    └── InstrumentError (RuntimeError)        the instrument's own error queue says so (in scpi.py)
+    └── InstrumentError (RuntimeError)        the instrument's own error queue reports it (in scpi.py)
 
 Each keeps `port`, `command` and `answer` (what came back, bytes), so that a caller can decide without reading the
 sentence. Each inherits the builtin that a caller would already catch.
@@ -30,9 +30,10 @@ def shown(data: bytes | str | None) -> str:
 
 
 class AdapterError(OSError):
-    """Something between this program and an instrument.
+    """A failure between this program and an instrument.
 
-    `port` is where, `command` what was sent (None: nothing was being sent), `answer` what came back (None: nothing).
+    `port` is the place, `command` the bytes or text that were sent (None: none), `answer` the bytes that came back
+    (None: none).
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class AdapterError(OSError):
 
 
 def _rebuilt(kind: type[AdapterError], args: tuple[object, ...], state: dict[str, object]) -> AdapterError:
-    """An error that crossed a process border, as it was."""
+    """An unpickled error with its attributes; the constructors of the subclasses take other arguments than `args`."""
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(state)
@@ -59,7 +60,7 @@ class PortNotFound(AdapterError, FileNotFoundError):
 
 
 class PermissionDenied(AdapterError, PermissionError):
-    """The port is there, and this user may not open it. `group` is the one to join, None where that does not help."""
+    """This user may not open the port. `group` is the group to join, None where that does not help."""
 
     def __init__(
         self, port: str, *, group: str | None = None, user: str = "", command: bytes | str | None = None
@@ -76,7 +77,7 @@ class PermissionDenied(AdapterError, PermissionError):
 
 
 class PortBusy(AdapterError, BlockingIOError):
-    """Somebody else has the port. `holder` names who, None where that is not known."""
+    """Another holder has the port. `holder` names it, None where it is not known."""
 
     def __init__(
         self, port: str, *, holder: str | None = None, reason: str = "", command: bytes | str | None = None
@@ -87,7 +88,7 @@ class PortBusy(AdapterError, BlockingIOError):
 
 
 class NoAnswer(AdapterError, TimeoutError):
-    """Nothing came back. `timeout_s` is how long was waited, in seconds, each of `attempts` times."""
+    """Nothing came back within `timeout_s` seconds, in each of `attempts` attempts."""
 
     def __init__(self, port: str, command: bytes | str | None, timeout_s: float, attempts: int = 1) -> None:
         self.timeout_s, self.attempts = timeout_s, attempts
@@ -96,7 +97,7 @@ class NoAnswer(AdapterError, TimeoutError):
 
 
 class BadAnswer(AdapterError, ValueError):
-    """What came back is damaged: a wrong checksum, garbage, half an answer, or not what the caller can use."""
+    """The answer is damaged (a wrong checksum, garbage, half an answer), or the caller's `parse` refused it."""
 
     def __init__(self, port: str, why: str, *, command: bytes | str | None = None, answer: bytes | None = None) -> None:
         self.why = why
@@ -104,7 +105,7 @@ class BadAnswer(AdapterError, ValueError):
 
 
 class WrongDevice(AdapterError, LookupError):
-    """Another device is there than the one that was named. `wanted` and `found` describe both."""
+    """Another device is at the port than the one that was named. `wanted` and `found` describe both."""
 
     def __init__(self, port: str, wanted: str, found: str) -> None:
         self.wanted, self.found = wanted, found
@@ -116,7 +117,8 @@ class Disconnected(AdapterError, ConnectionError):
 
 
 class VisaFailure(AdapterError, RuntimeError):
-    """VISA refuses for a reason of its own. `status` is VISA's name for it, such as `error_invalid_mode`."""
+    """VISA refuses for a reason that no other error covers. `status` is VISA's name of it, such as
+    `error_invalid_mode`."""
 
     def __init__(self, port: str, problem: str, *, command: bytes | str | None = None, status: str = "") -> None:
         self.status = status

@@ -1,15 +1,21 @@
 """Framing: where one message of an instrument ends and the next begins. No I/O.
 
-A framing is a value that describes the form (`Delimited`, `Fixed`, `LengthPrefixed`, `ScpiMessages`); a `Framer`
-holds the bytes that have not made a frame yet. What it promises: however the bytes of a stream are split, the same
-frames come out; bytes that belong to no frame are skipped and counted, and the next good frame is found again.
+A framing is a value that describes the form of messages (`Delimited`, `Fixed`, `LengthPrefixed`, `ScpiMessages`); a
+`Framer` holds the bytes that have not made a frame yet.
+
+How it works. `Framer.feed` adds bytes to its buffer and asks the framing's `take` again and again what lies at the
+*front* of the buffer: a frame, bytes to be skipped (garbage, a damaged frame), or not enough bytes to decide. `take`
+has no state of its own but one flag, `lost`, which says that the end of a broken frame is still to come.
+
+Promise: the same stream gives the same frames, however its bytes are split. Bytes that belong to no frame are skipped
+and counted, and the next good frame is found again.
 
     framer = Framer(Delimited(b"\\n"))
     framer.feed(b"1.5\\n2.")       # [b"1.5"]
     framer.feed(b"5\\n")           # [b"2.5"]
 
-The trap: a stream without a start mark, checksum or terminator cannot be found again after a lost byte. `Fixed` and
-`LengthPrefixed` alone trust the line; give them a `start` and a `checksum` where the instrument has them.
+The trap: in a stream without start mark, checksum or terminator, one lost byte shifts all later frames for good.
+`Fixed` and `LengthPrefixed` alone trust the line; give them a `start` and a `checksum` where the instrument has them.
 """
 
 from __future__ import annotations
@@ -25,14 +31,14 @@ GARBAGE = "garbage"
 """The fault of bytes before a start mark."""
 
 MAX_FRAME_BYTES = 1 << 20
-"""Longer than this without an end is garbage, unless a framing is told otherwise."""
+"""The default of `max_bytes`: a longer frame without an end is garbage."""
 
 
 class Taken(NamedTuple):
-    """What a framing took from the front of a buffer: `used` bytes, which are a `frame` or (None) to be skipped.
+    """What lies at the front of a buffer: `used` bytes, which are a `frame`, or with None are skipped.
 
-    `fault` says why bytes are skipped, and `rejected` what a damaged frame was. `lost`: the rest of an endless frame
-    follows, which must be skipped up to its end.
+    `fault` says why bytes are skipped, and `rejected` holds a damaged frame. With `lost`, more bytes of a broken frame
+    follow, which must be skipped up to its end; the next call of `take` gets the flag back.
     """
 
     used: int
@@ -43,17 +49,17 @@ class Taken(NamedTuple):
 
 
 class Framing(Protocol):
-    """A form of messages. `take` must decide alike however much of the stream has arrived."""
+    """A form of messages. The result of `take` must not depend on how much of the later stream has arrived."""
 
     def take(self, buffer: bytearray, lost: bool) -> Taken | None:
-        """The first thing in the buffer, None where more bytes are needed. `lost` is what it last answered itself."""
+        """What lies at the front of the buffer; None where more bytes are needed. `lost` is that of its last result."""
 
     def encode(self, payload: bytes) -> bytes:
         """A message with this payload, as it goes over the line."""
 
 
 class Framer:
-    """Makes frames of a stream of bytes, and counts what made none.
+    """Turns a stream of bytes into frames, and counts the bytes that belong to none.
 
     `skipped` is how many bytes belonged to no frame, `faults` how often for which reason, `rejections` how many
     frames were damaged, `rejected` the last of them. Not thread-safe: one reader owns it.
@@ -89,7 +95,7 @@ class Framer:
         return frames
 
     def discard(self) -> bytes:
-        """Forget a half-arrived frame, counted as skipped; returns it. For when its rest will not come."""
+        """Drop an incomplete frame whose rest will not come; it is counted as skipped, and returned."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         if rest:
@@ -99,23 +105,28 @@ class Framer:
 
     def _skip(self, taken: Taken) -> None:
         self.skipped += taken.used
-        if taken.fault and not (taken.fault == self._fault == GARBAGE):  # a run of it, however split, counts once
+        # One run of garbage counts once, in however many pieces it came.
+        if taken.fault and not (taken.fault == self._fault == GARBAGE):
             self._faults[taken.fault] += 1
         if taken.rejected:
             self.rejections, self.rejected = self.rejections + 1, taken.rejected
 
 
 def _before_start(buffer: bytearray, start: bytes) -> Taken | None:
-    """What lies before the start mark, to be skipped; `used=0` where the buffer begins with it."""
+    """The bytes before the start mark, to be skipped; `used=0` where the buffer begins with it.
+
+    Where no start mark is in the buffer, its last bytes may be the beginning of one (ESC of ESC "["): these stay, and
+    with nothing else in the buffer the result is None, more bytes are needed.
+    """
     place = buffer.find(start)
     if place == 0:
         return Taken(0)
     if place > 0:
         return Taken(place, fault=GARBAGE)
-    kept = next(
+    partial = next(
         (size for size in range(min(len(start) - 1, len(buffer)), 0, -1) if start.startswith(buffer[-size:])), 0
     )
-    return Taken(len(buffer) - kept, fault=GARBAGE) if len(buffer) > kept else None
+    return Taken(len(buffer) - partial, fault=GARBAGE) if len(buffer) > partial else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +134,9 @@ class Delimited:
     """Frames that end with `end`, and begin with `start` where the instrument sends one (`b"$"`, STX).
 
     `strip` are bytes that are taken off the end of a payload (the carriage return of `b"\\r\\n"`). With a `checksum`,
-    it stands before `end`, after `separator` (`b"*"` in NMEA sentences), and covers what lies between start and
-    separator. Neither `end` nor `start` may occur in a payload: a second start in a frame means that the first one's
-    rest was lost.
+    it stands before `end`, after `separator` (`b"*"` in NMEA sentences), and covers the bytes between start and
+    separator. Neither `end` nor `start` may occur in a payload: a second start in a frame means that the rest of the
+    first frame was lost.
     """
 
     end: bytes = b"\n"
@@ -145,8 +156,8 @@ class Delimited:
             before = _before_start(buffer, self.start)
             if before is None or before.used:
                 return before
-        if lost:
-            return self._to_the_end(buffer, buffer.find(self.end))
+        if lost:  # a frame without start was too long: everything up to the next end is its rest
+            return self._skip_to_end(buffer, buffer.find(self.end))
         place = buffer.find(self.end, len(self.start))
         if place < 0 or place > self.max_bytes:
             return self._too_long() if len(buffer) >= self.max_bytes + len(self.end) else None
@@ -160,16 +171,18 @@ class Delimited:
         return self.start + payload + tail + self.end
 
     def _too_long(self) -> Taken:
-        """Where frames have a start the next one is looked for, else the end of this one."""
+        """Skip a frame that is too long: where frames have a start, look for the next start, else for the end of this
+        frame."""
         return Taken(len(self.start) or self.max_bytes, fault="too long", lost=not self.start)
 
-    def _to_the_end(self, buffer: bytearray, place: int) -> Taken | None:
+    def _skip_to_end(self, buffer: bytearray, place: int) -> Taken | None:
         if place >= 0:
             return Taken(place + len(self.end))
-        used = len(buffer) - len(self.end) + 1
+        used = len(buffer) - len(self.end) + 1  # the last bytes may be the beginning of an end
         return Taken(used, lost=True) if used > 0 else None
 
     def _checked(self, body: bytes, used: int) -> Taken:
+        """The frame between start and end: payload, separator, checksum. `cut` is where the checksum begins."""
         if self.strip:
             body = body.rstrip(self.strip)
         if self.checksum is None:
@@ -190,7 +203,7 @@ def lines(end: bytes = b"\n", *, max_bytes: int = MAX_FRAME_BYTES) -> Delimited:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Frames of `length` payload bytes, after `start` and before a `checksum` (of the payload) where there are such."""
+    """Frames of `length` payload bytes, after `start` and before a `checksum` of the payload, where these are given."""
 
     length: int
     start: bytes = b""
@@ -218,7 +231,12 @@ class Fixed:
 def _measured(
     buffer: bytearray, head: int, length: int, checksum: Checksum | None, covered: int | None = None
 ) -> Taken | None:
-    """A frame of known length; where its checksum is wrong one byte is skipped: its start may be a false one."""
+    """A frame of known length after `head` bytes; the checksum covers the bytes from `covered` on (default: the
+    payload).
+
+    Where the checksum is wrong only one byte is skipped, because the start mark may have been a byte of data: the true
+    frame may begin one byte later.
+    """
     size = checksum.size if checksum else 0
     if len(buffer) < head + length + size:
         return None
@@ -231,10 +249,10 @@ def _measured(
 
 @dataclass(frozen=True, slots=True)
 class LengthPrefixed:
-    """Frames that say how long they are: `start`, the payload's length in `size` bytes, payload, checksum.
+    """Frames that carry their length: `start`, the payload's length in `size` bytes, payload, checksum.
 
-    `extra` is what the length counts beside the payload (2 where it counts a 2-byte checksum, too). The checksum covers
-    the payload, or with `covers="length"` the length as well. A length beyond `max_bytes` is garbage.
+    `extra` is how many bytes the length counts beside the payload (2 where it counts a 2-byte checksum, too). The
+    checksum covers the payload, or with `covers="length"` the length as well. A length beyond `max_bytes` is garbage.
     """
 
     size: int = 2
@@ -287,7 +305,7 @@ class ScpiMessages:
             return lines(self.end, max_bytes=self.max_bytes).take(buffer, lost)
         if len(buffer) < 2:
             return None
-        if not buffer[1:2].isdigit():
+        if not buffer[1:2].isdigit():  # #H1F and the like: a number, thus a line
             return lines(self.end, max_bytes=self.max_bytes).take(buffer, lost)
         return self._indefinite(buffer) if buffer[1:2] == b"0" else self._definite(buffer)
 
@@ -303,6 +321,11 @@ class ScpiMessages:
         return Taken(self.max_bytes, fault="too long", lost=True) if too_long else None
 
     def _definite(self, buffer: bytearray) -> Taken | None:
+        """`#`, the count of digits, the digits of the length, the data, the end of message.
+
+        Where the head or the end is wrong, one byte is skipped and `lost` set: the rest is then skipped up to the
+        next end.
+        """
         head = 2 + int(buffer[1:2])
         digits = buffer[2:head]
         if digits and not digits.isdigit():
@@ -320,7 +343,7 @@ class ScpiMessages:
         return Taken(stop + len(end), bytes(buffer[head:stop]))
 
     def _end_at(self, buffer: bytearray, place: int) -> bytes | None:
-        """The end that is at this place, empty where something else is, None where more bytes are needed."""
+        """The end of message at this place; empty where other bytes are there, None where more bytes are needed."""
         ends = (b"\n", b"\r\n") if self.end == b"\n" else (self.end,)
         there = [end for end in ends if end.startswith(buffer[place : place + len(end)])]
         return next((end for end in there if len(buffer) >= place + len(end)), None if there else b"")

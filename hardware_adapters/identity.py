@@ -1,12 +1,14 @@
-"""Who a device is. A port's name says nothing: it changes with the plug, the hub and the order of power-up.
+"""The identity of a device. A port's name does not identify it: it changes with the plug, the hub, the order of
+power-up.
 
     Identity(usb_serial="A50285BI")                               the serial number of the USB chip
     Identity("ACME,Heater,0042,1.3")                              the whole answer to *IDN?
-    Identity(re.compile(r"ACME,Heater,(\\w+),.*"))                 any ACME heater, then always the one that was found
+    Identity(re.compile(r"ACME,Heater,(\\w+),.*"))                 any ACME heater, from then on the one that was found
     Identity(b"\\x07", query=b"\\x01\\x11\\xc0\\x2c", read=lambda answer: answer[3:4])   an own question, in bytes
 
-What the first connection found is remembered (`Fingerprint`) and from then on wanted: two identical instruments are
-never swapped. The trap: a device without USB serial number, which is not asked either, is known by its port only.
+The `Fingerprint` of the first connection is remembered, and later connections must match it: two identical
+instruments are never swapped. The trap: a device without USB serial number and without a query is known by its port
+only.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from hardware_adapters.errors import WrongDevice, shown
 
 
 class PortInfo(NamedTuple):
-    """What the operating system tells of a port without opening it."""
+    """The operating system's facts about a port, known without opening it."""
 
     device: str
     usb_serial: str | None = None
@@ -30,7 +32,7 @@ class PortInfo(NamedTuple):
 
 
 class Fingerprint(NamedTuple):
-    """What was found of a device: its USB serial number, and what its answer said; None: not known."""
+    """The facts by which a device was recognised: its USB serial number, and its answer; None: not known."""
 
     usb_serial: str | None
     answer: tuple[str | bytes, ...] | None
@@ -43,11 +45,11 @@ class Fingerprint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The device that is wanted. Everything that is given must fit.
+    """The wanted device. Every given field must fit.
 
-    `answer` is the whole answer to `query` (surrounding blanks do not count), or a compiled pattern that fits all of
-    it; the pattern's groups, where it has some, are what distinguishes one such device from another. `read` cuts out
-    of the answer's bytes what is to be compared.
+    `answer` is the whole answer to `query` (surrounding blanks do not count), or a compiled pattern that matches all of
+    it; the pattern's groups, where it has some, distinguish one such device from another. `read` cuts the part to be
+    compared out of the answer's bytes.
     """
 
     answer: str | bytes | re.Pattern[str] | None = None
@@ -72,13 +74,17 @@ class Identity:
         return self.usb_serial is not None or isinstance(self.answer, str | bytes)
 
     def fits_port(self, info: PortInfo) -> bool:
-        """Whether what is known without opening does not speak against it."""
+        """Whether the port's USB facts fit, as far as they are given. Known without opening the port."""
         wanted = (self.usb_serial, self.usb_vid, self.usb_pid)
         there = (info.usb_serial, info.usb_vid, info.usb_pid)
         return all(want is None or want == have for want, have in zip(wanted, there, strict=True))
 
     def recognise(self, answer: bytes) -> tuple[str | bytes, ...] | None:
-        """What distinguishes the device that gave this answer; None where it is not one of those that are wanted."""
+        """The distinguishing parts of this answer; None where the answer does not fit.
+
+        Bytes are compared as bytes. A text or pattern is compared with the decoded answer without surrounding blanks:
+        of a text the whole answer is the part, of a pattern its groups, or the whole answer where it has none.
+        """
         data = self.read(answer) if self.read else answer
         if isinstance(self.answer, bytes):
             return (data,) if data == self.answer else None
@@ -101,9 +107,10 @@ class Identity:
 def recognised(
     identity: Identity | None, known: Fingerprint | None, port: str, info: PortInfo, ask: Callable[[str | bytes], bytes]
 ) -> Fingerprint:
-    """What is found at a port. Raises WrongDevice where that is not the identity, or not the device known from before.
+    """The fingerprint of the device at a port. Raises WrongDevice where it does not fit the identity, or is not
+    `known`.
 
-    `ask` sends a question and returns the bytes that come back.
+    `ask` sends a query and returns the bytes that come back.
     """
     answer = None
     if identity is not None and identity.is_asked:

@@ -1,11 +1,12 @@
-"""One lock per port, with a lease that names its holder.
+"""One lock for each port, with a lease that names its holder.
 
     with port.lease("calibration", reason="zero point"):
-        port.query("CAL?")          # nobody else's command comes between
+        port.query("CAL?")          # no other thread's command comes between
 
 A lease belongs to the thread that took it; other threads may act under it with `lease.joined()`. A thread that has
-the lease may lease again. Who comes first is served first. Who waits for too long gets `PortBusy`, which says who
-holds it, why and since when.
+the lease may lease again: each thread's entries are counted, and the last exit frees the port. Threads are served in
+the order in which they came. A thread that waits too long gets `PortBusy`, which names the holder, its reason and
+since when.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from hardware_adapters.errors import PortBusy
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """Who holds a port, for which reason, since when (seconds of the epoch)."""
+    """The holder of a port, its reason, and since when (seconds of the epoch)."""
 
     holder: str
     reason: str
@@ -40,16 +41,16 @@ class PortLock:
         self.port = port
         self._changed = threading.Condition()
         self._lease: Lease | None = None
-        self._queue: deque[object] = deque()  # a thread that leases in a loop would else never let another one in
+        self._queue: deque[object] = deque()  # else a thread that leases in a loop would never let others in
 
     @property
     def holding(self) -> Holding | None:
-        """Who has it now; None: nobody."""
+        """The present holder; None where the port is free."""
         lease = self._lease
         return lease.holding if lease else None
 
     def lease(self, holder: str, reason: str = "", timeout_s: float = 5.0) -> Lease:
-        """Take it for `holder`. Raises PortBusy where somebody else keeps it for longer than `timeout_s` seconds."""
+        """Take the port for `holder`. Raises PortBusy where it is not free within `timeout_s` seconds."""
         me = threading.get_ident()
         with self._changed:
             if self._lease is None or not self._lease.admits(me):
@@ -59,7 +60,7 @@ class PortLock:
             return self._lease
 
     def _wait(self, timeout_s: float) -> None:
-        """Wait for this thread's turn. The condition is held."""
+        """Wait until the port is free and this thread is the first of the queue. The condition is held."""
         turn = object()
         self._queue.append(turn)
         try:
@@ -73,20 +74,20 @@ class PortLock:
             self._changed.notify_all()
 
     def interrupt(self, why: str) -> None:
-        """The device was lost while it was leased: what its holder had begun does not hold any more."""
+        """Mark the present lease: the device was lost during it, so the holder's sequence of commands is broken."""
         with self._changed:
             if self._lease is not None:
                 self._lease.interrupted = why
 
     def leave(self, lease: Lease) -> None:
-        """One entry less of this thread into the lease; the last one frees the port. For `Lease`."""
+        """Count an exit of this thread; the last exit frees the port. For `Lease`."""
         with self._changed:
             if lease.exit(threading.get_ident()) and self._lease is lease:
                 self._lease = None
                 self._changed.notify_all()
 
     def enter(self, lease: Lease) -> None:
-        """One entry more of this thread into a lease that is still held. For `Lease`."""
+        """Count an entry of this thread into a lease that is still held. For `Lease`."""
         with self._changed:
             if self._lease is not lease:
                 raise PortBusy(self.port, holder=str(self.holding or "nobody"), reason="the lease has ended")
@@ -94,7 +95,7 @@ class PortLock:
 
 
 class Lease:
-    """A port that somebody has; a context, or ended with `release()`."""
+    """A port that is held. A context, or ended with `release()`."""
 
     def __init__(self, lock: PortLock, holding: Holding) -> None:
         self._lock, self.holding, self.interrupted = lock, holding, ""
@@ -115,12 +116,12 @@ class Lease:
         return not any(self._entries.values())
 
     def release(self) -> None:
-        """Give it back. Once for each time it was taken."""
+        """Give the port back, once for each time it was taken."""
         self._lock.leave(self)
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """Let the calling thread act under this lease, which another one took. Raises PortBusy where it has ended."""
+        """Let the calling thread act under this lease of another thread. Raises PortBusy where the lease has ended."""
         self._lock.enter(self)
         try:
             yield

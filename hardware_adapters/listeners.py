@@ -1,9 +1,9 @@
-"""Callbacks of users, called from a thread of their own, so that a slow one does not stop the reading of a port.
+"""Users' callbacks, called from a thread of their own, so that a slow callback does not stop the reading of a port.
 
-A bound method is looked up again at each call: a method marked with `@ether_pub` that is given here by its own
-object publishes, although the object was not yet part of a session when it gave it. What a callback raises is a log
-entry with its traceback and counted; the next one is called all the same. What waits is bounded: the oldest is dropped
-and counted.
+A bound method is looked up by its name at each call. An object that passes its own `@ether_pub` method does so in its
+constructor, before a session has replaced the method by one that publishes; a reference taken then would never publish.
+An exception of a callback is logged with its traceback and counted, and the next callback is called. The queue is
+bounded: the oldest call is dropped and counted.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 logger = logging.getLogger("Ether.hardware")
 
 WAITING_LIMIT = 10_000
-"""So many calls may wait; at 1,000 lines a second that is a callback which hangs for ten seconds."""
+"""The longest queue: at 1,000 frames per second, a callback may hang for ten seconds."""
 
 _JOIN_S = 2.0
 
 
 def late_bound(callback: Callable[..., Any] | None) -> Callable[..., Any] | None:
-    """The callback; one that is an object's method now is looked up by its name at each later call."""
+    """The callback; a bound method is looked up by its name in its object at each call."""
     if callback is None:
         return None
     owner, name = getattr(callback, "__self__", None), getattr(callback, "__name__", "")
@@ -32,8 +32,8 @@ def late_bound(callback: Callable[..., Any] | None) -> Callable[..., Any] | None
     return lambda *arguments: getattr(owner, name)(*arguments)
 
 
-class Calls:
-    """Calls that wait for a thread, which lives from the first of them to `close()`."""
+class CallbackThread:
+    """A queue of calls and the thread that makes them, from the first call to `close()`."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -44,7 +44,7 @@ class Calls:
         self.dropped, self.failed = 0, 0
 
     def put(self, callback: Callable[..., Any], *arguments: object) -> None:
-        """Call it soon, in the order of putting."""
+        """Queue a call; calls are made in this order."""
         with self._changed:
             if self._closed:
                 return
@@ -60,7 +60,7 @@ class Calls:
             self._changed.notify()
 
     def close(self) -> None:
-        """Make the calls that wait, then end the thread; bounded by two seconds."""
+        """Make the queued calls, then end the thread; waits two seconds at most."""
         with self._changed:
             self._closed = True
             self._changed.notify()

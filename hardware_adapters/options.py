@@ -1,4 +1,4 @@
-"""The options that every adapter takes, whichever medium carries the bytes, and what is wrong with them."""
+"""The options that every adapter takes, whichever medium carries the bytes, and their checks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from hardware_adapters.identity import Identity
 
 
 class AdapterOptions(TypedDict, total=False):
-    """What every adapter takes.
+    """The options of every adapter.
 
-    `name` is how this adapter is called in errors and leases. `identity` is the device (a string: its whole answer to
-    `*IDN?`). `timeout_s` and `retries` hold for each question. `on_connect(adapter)` runs after each connecting, before
-    others may use it; `on_input(frame)` gets what nobody asked for; `on_presence(presence)` hears offline and online.
-    `reconnect=False` leaves a lost device lost. `verify_after_s`: so long may a line be idle before a device with an
-    identity to ask for is asked again (None: never). `encoding` is that of `query` and `write`.
+    `name` is the adapter's name in errors and leases. `identity` is the device (a string: its whole answer to `*IDN?`).
+    `timeout_s` (seconds) and `retries` hold for each query. `on_connect(adapter)` runs after each connection, before
+    other threads may use it; `on_input(frame)` gets unsolicited frames; `on_presence(presence)` is called at offline
+    and online. With `reconnect=False` a lost device is not searched. After `verify_after_s` seconds without a
+    success, a device with an identity to ask for is asked again (None: never). `encoding` is that of `query` and
+    `write`.
     """
 
     name: str
@@ -32,7 +33,7 @@ class AdapterOptions(TypedDict, total=False):
 
 
 def check_options(options: AdapterOptions) -> None:
-    """Raise TypeError for an option that is not there, ValueError for one that cannot be."""
+    """Raise TypeError for an unknown option, ValueError for an impossible value."""
     known = AdapterOptions.__annotations__
     if unknown := [name for name in options if name not in known]:
         near = difflib.get_close_matches(unknown[0], known, 1)

@@ -1,7 +1,7 @@
-"""Why a port does not open: it is not there, not allowed, or somebody else has it. Says which group, and who.
+"""Why a port does not open: it does not exist, is not allowed, or has another holder. Names the group and the holder.
 
-Groups and holders are looked up where the operating system tells them (group: POSIX; other programs: Linux, and only
-those of the same user, or all for root).
+They are looked up where the operating system tells them: the group on POSIX; other programs on Linux, and there only
+those of the same user, or all for root.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ try:
     import termios
 
     PORT_FAULTS: tuple[type[Exception], ...] = (OSError, termios.error)
-    """What reading, writing and configuring a port raises when something is wrong with it."""
+    """The exceptions of reading, writing and configuring a port."""
 except ImportError:  # Windows
     PORT_FAULTS = (OSError,)
 
@@ -27,7 +27,7 @@ _DENIED = {errno.EACCES, errno.EPERM}
 
 
 def opening_error(port: str, error: Exception) -> AdapterError:
-    """The typed error for what opening this port raised."""
+    """The typed error for an exception that opening this port raised."""
     number = _number(error)
     if number in _BUSY or (os.name == "nt" and number in _DENIED):  # Windows calls a port in use "access denied"
         return PortBusy(port, holder=holder_of(port))
@@ -39,23 +39,23 @@ def opening_error(port: str, error: Exception) -> AdapterError:
 
 
 _held: dict[str, str] = {}
-"""Who in this program holds which device, by its real path."""
+"""The holders in this program, by the device's real path."""
 
 
 def hold(port: str, holder: str) -> str:
-    """Remember who in this program has opened the port; what is returned is given back to `release`."""
+    """Remember the holder of a port that this program has opened; pass the result to `release`."""
     real = port if "://" in port else os.path.realpath(port)
     _held[real] = holder
     return real
 
 
 def release(held: str) -> None:
-    """Forget it."""
+    """Forget the holder of this port."""
     _held.pop(held, None)
 
 
 def _number(error: Exception) -> int | None:
-    """The operating system's number: pyserial keeps it, hides it in its sentence, or has it as the cause."""
+    """The operating system's error number: pyserial keeps it as errno, or only in the cause, or only in the text."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno:
@@ -68,7 +68,7 @@ def _number(error: Exception) -> int | None:
 
 
 def group_of(port: str) -> str | None:
-    """The group that may open this device, None where there is none that would help."""
+    """The group that may open this device; None where joining one would not help."""
     try:
         import grp
 
@@ -83,17 +83,18 @@ def _user() -> str:
 
 
 def holder_of(port: str) -> str | None:
-    """Which program has this device open, as `name (pid 123)`; None where that cannot be seen."""
+    """The program that has this device open, as `name (pid 123)`; None where it cannot be seen."""
     real = os.path.realpath(port)
     if real in _held:
         return f"{_held[real]!r} of this program"
     found = {}
+    # Not by psutil: its `open_files()` lists regular files only, and a port is a device.
     for listed in Path("/proc").glob("[0-9]*/fd/*"):
         process = listed.parent.parent
         try:
             if os.readlink(listed) == real:
                 found[int(process.name)] = (process / "comm").read_text().strip()
         except OSError:
-            continue  # ended meanwhile, or of another user
-    found.pop(os.getpid(), None)  # what this program holds through an adapter is in the list above
+            continue  # the process has ended, or belongs to another user
+    found.pop(os.getpid(), None)  # ports that this program holds through an adapter were found in _held
     return ", ".join(f"{name} (pid {pid})" for pid, name in sorted(found.items())) or None

@@ -1,11 +1,11 @@
-"""What SCPI instruments have in common (IEEE 488.2): the error queue, completion, status, binary blocks.
+"""The common commands of SCPI instruments (IEEE 488.2): error queue, completion, status, binary blocks.
 
     scpi = Scpi(scope)
-    scpi.do("CAL:START")            # waits for *OPC?, then raises InstrumentError for what the queue says
+    scpi.do("CAL:START")            # waits for *OPC?, then raises InstrumentError with the queue's entries
     scpi.errors()                   # [ScpiError(-113, "Undefined header")]
 
-Works over either adapter. The trap: an instrument answers a wrong command with silence and an entry in its queue;
-whoever does not look never knows.
+Works over either adapter. The trap: an instrument answers a wrong command with silence and an entry in its error
+queue; a program that does not read the queue does not learn of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hardware_adapters.errors import AdapterError, BadAnswer
 from hardware_adapters.framing import block
 
 QUEUE_LIMIT = 100
-"""No instrument has a longer queue; one that goes on has no queue but a defect."""
+"""No instrument has a longer queue; entries without end are a defect."""
 
 
 class ScpiError(NamedTuple):
@@ -33,7 +33,7 @@ class ScpiError(NamedTuple):
 
 
 class InstrumentError(AdapterError, RuntimeError):
-    """The instrument says that something was wrong. `errors` are the entries of its queue, oldest first."""
+    """The instrument reports errors; `errors` are the entries of its queue, oldest first."""
 
     def __init__(self, port: str, errors: tuple[ScpiError, ...], command: str | None = None) -> None:
         self.errors = errors
@@ -42,7 +42,7 @@ class InstrumentError(AdapterError, RuntimeError):
 
 
 class StatusByte(IntFlag):
-    """What `*STB?` answers."""
+    """The bits of the answer to `*STB?`."""
 
     ERROR_QUEUE = 0x04
     QUESTIONABLE = 0x08
@@ -53,7 +53,7 @@ class StatusByte(IntFlag):
 
 
 class StandardEvents(IntFlag):
-    """What `*ESR?` answers, and forgets by that."""
+    """The bits of the answer to `*ESR?`; reading clears them."""
 
     OPERATION_COMPLETE = 0x01
     REQUEST_CONTROL = 0x02
@@ -69,7 +69,7 @@ _ENTRY = re.compile(r'\s*([+-]?\d+)\s*(?:,\s*"?(.*?)"?\s*)?')
 
 
 def entry(answer: str) -> ScpiError:
-    """An answer to `SYST:ERR?`. Raises ValueError where it is none."""
+    """An answer to `SYST:ERR?`. Raises ValueError where it is not one."""
     found = _ENTRY.fullmatch(answer)
     if found is None:
         raise ValueError("an entry of an error queue is a number and a text")
@@ -77,7 +77,7 @@ def entry(answer: str) -> ScpiError:
 
 
 class Scpi:
-    """The common commands of an instrument. `error_query` is the command for its queue, where it has its own."""
+    """The common commands of an instrument. `error_query` reads its error queue, where that is another command."""
 
     def __init__(self, adapter: Adapter, *, error_query: str = "SYST:ERR?") -> None:
         self.adapter, self._error_query = adapter, error_query
@@ -87,7 +87,7 @@ class Scpi:
         return self.adapter.query("*IDN?").strip()
 
     def errors(self) -> list[ScpiError]:
-        """The entries of the error queue, oldest first; it is empty then. Raises BadAnswer for an endless one."""
+        """Read the error queue empty; its entries, oldest first. Raises BadAnswer where it does not end."""
         found: list[ScpiError] = []
         while (error := self.adapter.query_value(self._error_query, entry)).number != 0:
             found.append(error)
@@ -102,11 +102,11 @@ class Scpi:
             raise InstrumentError(self.adapter.port, tuple(found), command)
 
     def wait(self, timeout_s: float = 10.0) -> None:
-        """Wait until all that was commanded is done (`*OPC?`). Raises NoAnswer where it takes longer."""
+        """Wait until all commands are done (`*OPC?`). Raises NoAnswer after `timeout_s` seconds."""
         self.adapter.query("*OPC?", timeout_s=timeout_s, retries=0)
 
     def do(self, command: str, *, timeout_s: float = 10.0) -> None:
-        """Send, wait until it is done, and look whether it went wrong. Raises InstrumentError, NoAnswer."""
+        """Send, wait until it is done, and check the error queue. Raises InstrumentError, NoAnswer."""
         with self.adapter.lease(self.adapter.name, command):
             self.adapter.write(command)
             self.wait(timeout_s)

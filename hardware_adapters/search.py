@@ -1,8 +1,8 @@
 """Finds a device by its identity, wherever it is plugged in.
 
-The port that the user named is looked at first, then the one where the device was last, then the others. What USB
-tells is compared without opening; a port that another program holds is left alone; a stranger is asked the one
-question of the identity and nothing else. The trap: that question may mean something to the stranger. Narrow the
+The port that the user named comes first, then the port where the device was last, then the others. USB facts are
+compared without opening the port; a port that another program holds is left alone; a foreign device gets the one
+query of the identity and nothing else. The trap: that query may mean something to the foreign device. Narrow the
 `candidates` where it might.
 """
 
@@ -26,14 +26,14 @@ from hardware_adapters.errors import (
 from hardware_adapters.identity import Fingerprint, Identity, PortInfo, recognised
 
 ASK_S = 0.5
-"""A device that does not say who it is within this time, twice, is not the one (or not yet)."""
+"""The time-out of the identity's query, which is sent twice at most."""
 
 ASK_AGAIN_S = 0.5
-"""A stranger is left in peace so long before its port is looked at again."""
+"""A port with a foreign device is not opened again before this time has passed."""
 
 
 class FoundPort(NamedTuple):
-    """An open connection to the device, and who it is."""
+    """An open connection to the device, and the device's fingerprint."""
 
     connection: PortConnection
     info: PortInfo
@@ -41,12 +41,12 @@ class FoundPort(NamedTuple):
 
     @property
     def port(self) -> str:
-        """Where it was found."""
+        """The port's name."""
         return self.info.device
 
 
 class Search:
-    """The search for one device. `known` is who it is, once that was found."""
+    """The search for one device. `known` is its fingerprint, once it was connected."""
 
     def __init__(
         self,
@@ -65,31 +65,41 @@ class Search:
         self._medium, self._port, self._identity, self._encode = medium, port, identity, encode
         self._events, self._holder, self._closing = events, holder, closing
         self._ask_s = min(ASK_S, timeout_s)
-        self._strangers: dict[str, float] = {}
+        self._foreign: dict[str, float] = {}
         self._last: str | None = port
         self.known: Fingerprint | None = None
 
     def find(self) -> FoundPort:
-        """The device. Raises why it is not found; where two fit an identity that is not unique, WrongDevice."""
-        troubles: dict[str, AdapterError] = {}
-        candidates = self._where()
+        """The device, connected. Raises why it is not found; WrongDevice where two devices fit an identity that is
+        not unique.
+
+        At the named port any fitting device is taken. Elsewhere the first that fits is enough where only one in the
+        world can fit; else all ports are tried, and the result must be a single device.
+        """
+        failures: dict[str, AdapterError] = {}
+        candidates = self._candidate_ports()
         one_is_enough = self.known is not None or self._identity is None or self._identity.is_unique
         named = [info for info in candidates if info.device == self._port]
-        found = next(self._fitting(named, troubles), None)
+        found = next(self._fitting(named, failures), None)
         if found is None:
-            others = self._fitting([info for info in candidates if info.device != self._port], troubles)
+            others = self._fitting([info for info in candidates if info.device != self._port], failures)
             found = next(others, None) if one_is_enough else self._only(list(others))
         if found is None:
-            raise self._why(troubles)
+            raise self._explanation(failures)
         self._last = found.port
         return found
 
     def verify(self, connection: PortConnection, found: FoundPort) -> None:
-        """Ask again who is there. Raises WrongDevice, and what asking raises."""
+        """Send the identity's query again. Raises WrongDevice, and the errors of a query."""
         recognised(self._identity, found.fingerprint, found.port, found.info, self._asker(connection))
 
-    def _where(self) -> list[PortInfo]:
-        """Ports worth a look, in order."""
+    def _candidate_ports(self) -> list[PortInfo]:
+        """The ports to try, in order.
+
+        A named port may be a link (`/dev/serial/by-id/…`) to one that the medium lists: then it stands for that port,
+        with its USB facts, under the user's name. A named port that is not listed is tried all the same. Without an
+        identity and a USB serial number no other port can be recognised, so only the named one is tried.
+        """
         infos = {info.device: info for info in self._medium.ports()}
         if self._port is not None and self._port not in infos:
             real = os.path.realpath(self._port)
@@ -101,29 +111,29 @@ class Search:
             return [infos[self._port]] if self._port is not None else []
         return sorted(infos.values(), key=lambda info: (info.device != self._port, info.device != self._last))
 
-    def _fitting(self, infos: Sequence[PortInfo], troubles: dict[str, AdapterError]) -> Iterator[FoundPort]:
+    def _fitting(self, infos: Sequence[PortInfo], failures: dict[str, AdapterError]) -> Iterator[FoundPort]:
         for info in infos:
             if self._closing.is_set():
                 raise Disconnected(self._holder, "the adapter was closed")
             try:
                 yield self._try(info)
             except AdapterError as error:
-                troubles[info.device] = error
+                failures[info.device] = error
 
     def _try(self, info: PortInfo) -> FoundPort:
-        """The device at this port. Raises why it is not there."""
+        """Open the port and recognise the device. Raises why it is not the wanted one, with the port closed."""
         self._refuse_by_usb(info)
-        if time.monotonic() - self._strangers.get(info.device, -ASK_AGAIN_S) < ASK_AGAIN_S:
+        if time.monotonic() - self._foreign.get(info.device, -ASK_AGAIN_S) < ASK_AGAIN_S:
             raise WrongDevice(info.device, str(self.known or self._identity), "another one, as was found a moment ago")
         connection = self._medium.open(info.device, self._events, self._holder)
         try:
-            who = recognised(self._identity, self.known, info.device, info, self._asker(connection))
+            fingerprint = recognised(self._identity, self.known, info.device, info, self._asker(connection))
         except BaseException as error:
             connection.close()
             if isinstance(error, WrongDevice):
-                self._strangers[info.device] = time.monotonic()
+                self._foreign[info.device] = time.monotonic()
             raise
-        return FoundPort(connection, info, who)
+        return FoundPort(connection, info, fingerprint)
 
     def _refuse_by_usb(self, info: PortInfo) -> None:
         if self._identity is not None and not self._identity.fits_port(info):
@@ -132,10 +142,10 @@ class Search:
             raise WrongDevice(info.device, str(self.known), f"USB serial number {info.usb_serial}")
 
     def _asker(self, connection: PortConnection) -> Callable[[str | bytes], bytes]:
-        """Asks twice: opening a port resets many a board, and what is in the line then is noise."""
+        """A query that is sent twice at most: opening a port resets some boards, and their first bytes are noise."""
 
-        def ask(question: str | bytes) -> bytes:
-            message = self._encode(question.encode() if isinstance(question, str) else question)
+        def ask(query: str | bytes) -> bytes:
+            message = self._encode(query.encode() if isinstance(query, str) else query)
             try:
                 return connection.ask(message, self._ask_s)
             except (NoAnswer, BadAnswer):
@@ -151,11 +161,11 @@ class Search:
         listed = "; ".join(f"{each.port}: {each.fingerprint}" for each in found)
         raise WrongDevice(found[0].port, f"one device: {self._identity}", f"{len(found)} that fit ({listed}); name one")
 
-    def _why(self, troubles: dict[str, AdapterError]) -> AdapterError:
-        """The error that tells most of why nothing was found."""
-        named = troubles.get(self._port or "")
-        if named is not None and (len(troubles) == 1 or isinstance(named, WrongDevice)):
+    def _explanation(self, failures: dict[str, AdapterError]) -> AdapterError:
+        """The error that explains best why nothing was found: that of the named port, or a list of all."""
+        named = failures.get(self._port or "")
+        if named is not None and (len(failures) == 1 or isinstance(named, WrongDevice)):
             return named
-        listed = "; ".join(str(error) for error in troubles.values()) or "there is no port to look at"
+        listed = "; ".join(str(error) for error in failures.values()) or "there is no port to look at"
         wanted = self.known or self._identity
         return PortNotFound(self._port or self._holder, f"{wanted} was not found: {listed}")

@@ -1,14 +1,19 @@
-"""Instruments on serial lines, over pyserial: real ports, ptys, and each URL it knows (`loop://`, `socket://host:port`,
-`rfc2217://host:port`, `hwgrep://pattern`).
+"""Instruments on serial lines, over pyserial: real ports, ptys, and every URL that it knows (`loop://`,
+`socket://host:port`, `rfc2217://host:port`, `hwgrep://pattern`).
 
     heater = SerialPort("/dev/ttyUSB0", identity=Identity("ACME,Heater,0042,1.3"))
     heater.query("TEMP?")                                        # "21.5"
 
-`SerialPort` is an `Adapter` (retries, identity, reconnect, leases: see there) over a line. A thread reads each open
-port, so a pulled plug is noticed at once, and a frame that nobody asked for reaches `on_input`.
+`SerialPort` is an `Adapter` (retries, identity, reconnect, leases: see there) over a serial line.
 
-The trap: an answer that comes after its time-out would be taken for the answer to the next question. After a time-out
-the line must therefore have been quiet for `settle_s` before the next command is sent; what came too late is counted.
+How it works. A thread reads each open port (`_read`) and puts the bytes through a `Framer`. It decides for each frame
+whether that answers the query that is waiting (`ask`), is the late answer to an earlier query, or is unsolicited and
+goes to `on_input`. `ask` sends, then waits on the condition `_changed` until the reading thread has set `_answer`,
+`_bad` or `_lost`. Because a thread always reads, a pulled plug is noticed at once.
+
+The trap: a serial line has no ids, so an answer that arrives after its time-out could be taken for the answer to the
+next query. Therefore, after a time-out, `ask` first waits until the line has been quiet for `settle_s`; frames that
+arrive until then are counted as late and dropped.
 """
 
 from __future__ import annotations
@@ -35,12 +40,14 @@ from hardware_adapters.port_access import PORT_FAULTS, hold, opening_error, rele
 from hardware_adapters.twins import simulated_bench
 
 _READ_S = 0.2
-"""Where a read cannot be interrupted (sockets), closing waits so long."""
+"""The time-out of a read. Where a read cannot be interrupted (sockets), closing waits so long."""
 
 OPENING_FAULTS: tuple[type[Exception], ...] = (*PORT_FAULTS, ValueError)
 """Pyserial raises ValueError for a URL that it does not know."""
 
 _SETTLE_LIMIT_S = 1.0
+"""The longest wait for a quiet line; then the command is sent all the same."""
+
 _JOIN_S = 2.0
 _WRITE_S = 2.0
 
@@ -48,11 +55,11 @@ _WRITE_S = 2.0
 class SerialPort(Adapter):
     """An instrument on a serial line.
 
-    `port` is where it is looked for first (None: wherever its identity is found), `candidates` where else: names,
-    patterns (`/dev/ttyUSB*`), or a function that lists `PortInfo`; by default the ports of this machine where the
-    port is one of them. `framing` is the form of its messages, `unsolicited` tells input from answers (by default all
-    that comes while nothing was asked is input), `line` goes to pyserial (`parity="E"`, `rtscts=True`). The rest: see
-    `Adapter`.
+    `port` is searched first (None: the device is found by its identity alone). `candidates` are further ports: names,
+    patterns (`/dev/ttyUSB*`), or a function that lists `PortInfo`; by default the ports of this machine, where `port`
+    is one of them. `framing` is the form of its messages. `unsolicited(frame)` tells input from answers (by default,
+    a frame is input where no query waits). `line` goes to pyserial (`parity="E"`, `rtscts=True`). The other options:
+    see `Adapter`.
     """
 
     def __init__(
@@ -91,7 +98,7 @@ def _lister(
 
 
 def system_ports() -> list[PortInfo]:
-    """The serial ports of this machine, with what their USB side tells."""
+    """The serial ports of this machine, with their USB facts."""
     return [
         PortInfo(found.device, found.serial_number, found.vid, found.pid, found.description)
         for found in sorted(list_ports.comports())
@@ -99,7 +106,8 @@ def system_ports() -> list[PortInfo]:
 
 
 def _matching(patterns: Sequence[str]) -> list[PortInfo]:
-    """Ports that fit a pattern: this machine's with their USB numbers, other files (ptys, links) and URLs by name."""
+    """Ports that match a pattern: those of this machine with their USB facts, other files (ptys, links) and URLs by
+    name."""
     known = {os.path.realpath(info.device): info for info in system_ports()}
     names = [name for pattern in patterns for name in _names(pattern, known)]
     return [known.get(os.path.realpath(name), PortInfo(name))._replace(device=name) for name in dict.fromkeys(names)]
@@ -113,7 +121,7 @@ def _names(pattern: str, known: dict[str, PortInfo]) -> list[str]:
 
 
 class SerialMedium:
-    """How ports are opened: settings of the line, framing, what is input."""
+    """Opens serial ports, with the line's settings, the framing, and the test for unsolicited frames."""
 
     def __init__(
         self,
@@ -164,10 +172,12 @@ class SerialConnection:
         self._serial, self._framer, self._events = opened, framer, events
         self._unsolicited, self._settle_s = unsolicited, settle_s
         self._changed = threading.Condition()
-        self._asking, self._stale, self._owed, self._late = False, False, 0, 0
+        self._asking = False  # a query waits for its answer
+        self._stale = False  # a query has failed: an answer to it may still arrive
+        self._owed, self._late = 0, 0  # answers that may still arrive; those that did, after their time-out
         self._skipped_before = 0
         self._answer: bytes | None = None
-        self._came = 0.0
+        self._last_answer = 0.0
         self._bad: BadAnswer | None = None
         self._lost: Disconnected | None = None
         self._closing = False
@@ -201,14 +211,14 @@ class SerialConnection:
     def ask(self, command: bytes, timeout_s: float) -> bytes:
         """See `Connection`."""
         deadline = time.monotonic() + timeout_s
-        self._settle(min(deadline, time.monotonic() + _SETTLE_LIMIT_S))
+        self._wait_until_quiet(min(deadline, time.monotonic() + _SETTLE_LIMIT_S))
         with self._changed:
             self._answer, self._bad, self._asking = None, None, True
             self._skipped_before = self._framer.skipped
         try:
             self.tell(command)
             with self._changed:
-                self._changed.wait_for(self._settled, max(deadline - time.monotonic(), 0))
+                self._changed.wait_for(self._is_decided, max(deadline - time.monotonic(), 0))
                 return self._outcome(command, timeout_s)
         finally:
             with self._changed:
@@ -230,13 +240,16 @@ class SerialConnection:
             self._serial.close()
         release(self._held)
         if sock is not None:
-            sock.close()  # pyserial leaves it open where the other side has gone before
+            sock.close()  # pyserial leaves it open where the other side was closed first
 
-    def _settled(self) -> bool:
+    def _is_decided(self) -> bool:
         return self._answer is not None or self._bad is not None or self._lost is not None
 
     def _outcome(self, command: bytes, timeout_s: float) -> bytes:
-        """The answer, or why there is none. The condition is held."""
+        """Return the answer, or raise why there is none. The condition is held.
+
+        A damaged or incomplete answer is told apart from silence, because they have different causes on the bench.
+        """
         if self._answer is not None:
             return self._answer
         if self._lost is not None:
@@ -250,12 +263,16 @@ class SerialConnection:
             raise BadAnswer(self.port, f"only {garbage} bytes of garbage within {timeout_s:g} s", command=command)
         raise NoAnswer(self.port, command, timeout_s)
 
-    def _settle(self, deadline: float) -> None:
-        """After a time-out: wait until the line has been quiet for a moment."""
+    def _wait_until_quiet(self, deadline: float) -> None:
+        """After a failed query, wait until the line has been quiet for `settle_s`, or the deadline has passed.
+
+        `_last_answer` moves on with every frame that is no unsolicited one, so that input which streams in does not
+        count as noise.
+        """
         with self._changed:
             quiet_from = time.monotonic()
             while self._stale and self._lost is None:
-                quiet_until = max(self._came, quiet_from) + self._settle_s
+                quiet_until = max(self._last_answer, quiet_from) + self._settle_s
                 now = time.monotonic()
                 if now >= min(quiet_until, deadline):
                     break
@@ -265,6 +282,7 @@ class SerialConnection:
             self._stale, self._owed = False, 0
 
     def _read(self) -> None:
+        """The reading thread: blocks for one byte, then takes all that have arrived."""
         try:
             while not self._closing:
                 if data := self._serial.read(max(1, self._serial.in_waiting)):
@@ -273,6 +291,7 @@ class SerialConnection:
             self._end(error)
 
     def _end(self, error: Exception) -> None:
+        """The line broke: set `_lost`, wake the waiting query, then tell the adapter, without the lock held."""
         with self._changed:
             if self._closing:
                 return
@@ -282,12 +301,13 @@ class SerialConnection:
         self._events.on_lost()
 
     def _take(self, data: bytes) -> None:
+        """Sort the frames of these bytes into answers and input. `on_input` is called without the lock held."""
         with self._changed:
             rejections = self._framer.rejections
             frames = self._framer.feed(data)
             inputs = [frame for frame in frames if not self._is_answer(frame)]
             if not frames or len(inputs) < len(frames):
-                self._came = time.monotonic()  # input that streams in must not keep a line from being quiet
+                self._last_answer = time.monotonic()  # unsolicited frames alone do not count
             if self._asking and self._answer is None and self._framer.rejections > rejections:
                 self._bad = BadAnswer(self.port, "a damaged message", answer=self._framer.rejected)
             self._changed.notify_all()
@@ -295,7 +315,10 @@ class SerialConnection:
             self._events.on_input(frame)
 
     def _is_answer(self, frame: bytes) -> bool:
-        """Keep an answer; whether the frame was one, also one that came too late. The condition is held."""
+        """Whether the frame is an answer, and to which query: an earlier one that failed (late), or the waiting one.
+
+        The order matters: answers come in the order of their queries. The condition is held.
+        """
         if self._unsolicited is not None and self._unsolicited(frame):
             return False
         if self._owed:

@@ -1,10 +1,12 @@
-"""The simulated lab that this process shall use in place of the bench, where it was started so (`ether run --sim`).
+"""Simulated devices in place of real ports, in a process of a simulated run (`ether run --sim`).
 
-Who starts a simulated run puts the path of a small file into the environment variable `ETHER_SIMULATED_LAB`: which
-twin stands for which real port or VISA resource. Each adapter looks there when it is made, and then opens the twin.
+The program that starts a simulated run writes a small file, which says which simulated device (twin) stands for which
+real port or VISA resource, and puts its path into the environment variable `ETHER_SIMULATED_LAB`. Each adapter reads
+the file when it is made, and opens the twin.
 
-Promise: with that variable set no adapter opens a real port. What has no twin is refused with `NoTwin`; only what is
-no hardware at all (`loop://`, pyvisa-sim) is opened as it is. The trap: adapters that were made before it was set.
+Promise: with that variable set no adapter opens a real port. A port without a twin is refused with `NoTwin`; only
+ports that are no hardware (`loop://`, pyvisa-sim) are opened as they are. The trap: adapters that were made before
+the variable was set.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class NoTwin(AdapterError, LookupError):
 
 
 class Twin(NamedTuple):
-    """One instrument of the lab: what it stands for (empty: nothing real), how either adapter opens it."""
+    """One simulated device: the real port it stands for (empty: none), and its names for both adapters."""
 
     name: str
     twin_of: str
@@ -97,8 +99,8 @@ class Twins:
 
 
 def simulated_bench() -> Twins | None:
-    """The twins of the lab that this process shall use; None: the real bench. Raises AdapterError where that lab's file
-    cannot be read: it has ended."""
+    """The twins that this process must use; None: the real bench. Raises AdapterError where their file cannot be read,
+    because the simulated lab has ended."""
     path = os.environ.get(VARIABLE)
     if not path:
         return None
@@ -109,7 +111,7 @@ def simulated_bench() -> Twins | None:
 
 
 def _bare(name: str) -> str:
-    """A name without the VISA library behind it; VISA's names mean the same in any case."""
+    """A name without its VISA library, for comparison; the case of VISA names does not count."""
     bare = name.partition("@")[0] if _is_visa(name) else name
     return bare.upper() if _is_visa(bare) else bare
 

@@ -5,10 +5,16 @@
 
 The library is part of the resource string: `…@py` is pyvisa-py, `…@sim` pyvisa-sim, `…@bench.yaml@sim` pyvisa-sim
 with that file; without it pyvisa takes a vendor's library where there is one, else pyvisa-py. Every status code that
-pyvisa defines becomes exactly one typed error (`error_kind`). After any of them the port's lock is free, and the
-session usable.
+pyvisa defines becomes exactly one typed error (`error_kind`). After each of them the port's lock is free, and the
+session can be used.
 
-The trap: VISA over a plain socket or serial line does not notice a pulled plug until somebody asks.
+How it works. There is no reading thread: `ask` writes and reads in the caller's thread, one caller at a time
+(`_using`). Message-based interfaces (GPIB, USBTMC, VXI-11) mark the end of a message, so one read is one answer.
+Plain sockets and serial lines (`_is_stream`) do not, so their bytes go through a `Framer`. After a failed query the
+session is `_stale`: before the next command the late answer is cleared away, by a device clear or, on a stream, by
+reading until nothing comes.
+
+The trap: VISA over a plain socket or serial line notices a pulled plug only at the next query.
 """
 
 from __future__ import annotations
@@ -67,45 +73,45 @@ _KIND_OF = {status: kind for kind, statuses in _KINDS.items() for status in stat
 
 
 def error_kind(status: Status) -> type[AdapterError] | None:
-    """The one typed error for a status code of VISA; None for those that report success or warn.
+    """The typed error for a status code of VISA; None for codes of success and warnings.
 
-    What is neither about the port nor about the device's answer (a wrong mode, an unsupported attribute, a failed
-    library) is `VisaFailure`, which keeps the code's name.
+    Codes that concern neither the port nor the device's answer (a wrong mode, an unsupported attribute, a failed
+    library) become `VisaFailure`, which keeps the code's name.
     """
     return _KIND_OF.get(status, VisaFailure) if status < 0 else None
 
 
 def visa_error(port: str, status: int, command: bytes | None = None, timeout_s: float = 0.0) -> AdapterError:
-    """The typed error for a status code that VISA has returned, also for one that pyvisa does not know."""
+    """The typed error for a status code that VISA returned; `VisaFailure` for one that pyvisa does not know."""
     try:
         code = Status(status)
     except ValueError:
         return VisaFailure(port, f"unknown status code {status}", command=command)
-    kind, told = error_kind(code) or VisaFailure, _told(code)
+    kind, problem = error_kind(code) or VisaFailure, _description(code)
     if kind is NoAnswer:
         return NoAnswer(port, command, timeout_s)
     if kind is PortBusy:
-        return PortBusy(port, reason=told, command=command)
+        return PortBusy(port, reason=problem, command=command)
     if kind is PermissionDenied:
         return PermissionDenied(port, command=command)
     if kind is BadAnswer:
-        return BadAnswer(port, told, command=command)
+        return BadAnswer(port, problem, command=command)
     if kind is VisaFailure:
-        return VisaFailure(port, told, command=command, status=code.name)
-    return kind(port, told, command=command)
+        return VisaFailure(port, problem, command=command, status=code.name)
+    return kind(port, problem, command=command)
 
 
-def _told(code: Status) -> str:
+def _description(code: Status) -> str:
     return str(errors.completion_and_error_messages.get(code, ("", code.name))[1]).rstrip(".")
 
 
 class VisaInstrument(Adapter):
     """An instrument that VISA reaches.
 
-    `resource` is its VISA name, with the library after `@` (None: wherever its identity is found, in `library`).
-    `candidates` are names where it may be, too. `settings` are set on the pyvisa resource (`{"baud_rate": 9600}`).
-    `end` terminates commands (`command_end`, where that differs), and answers where the interface has no end of
-    message of its own. The rest: see `Adapter`.
+    `resource` is its VISA name, with the library after `@` (None: it is found by its identity, in `library`).
+    `candidates` are further names. `settings` are set on the pyvisa resource (`{"baud_rate": 9600}`). `end` terminates
+    commands (`command_end`, where that differs), and answers on interfaces without an end of message. The other
+    options: see `Adapter`.
     """
 
     def __init__(
@@ -132,7 +138,7 @@ class VisaInstrument(Adapter):
 
 
 class VisaMedium:
-    """How resources are opened."""
+    """Opens VISA resources."""
 
     def __init__(
         self, library: str, settings: dict[str, Any], end: bytes, named: str | None, candidates: Sequence[str] | None
@@ -141,7 +147,8 @@ class VisaMedium:
         self._named, self._candidates = named, candidates
 
     def ports(self) -> Sequence[PortInfo]:
-        """See `Medium`. Where no candidates are given: those that the library lists, if none is named or one on USB."""
+        """See `Medium`. Without candidates: the named resource alone, or all on USB where it is one on USB (which may
+        come back under another name); where none is named, all resources that the library lists."""
         if self._candidates is not None:
             return [resource_info(name) for name in self._candidates]
         if self._named is not None and not self._named.upper().startswith("USB"):
@@ -150,7 +157,7 @@ class VisaMedium:
         pattern = "USB?*" if self._named is not None else "?*"  # one on USB does not move to GPIB
         try:
             listed = manager_of(self._library, pattern).list_resources(pattern)
-        except errors.VisaIOError:  # that is how some libraries say: none
+        except errors.VisaIOError:  # some libraries report an empty list so
             return []
         return [resource_info(name + suffix) for name in listed]
 
@@ -163,10 +170,10 @@ class VisaMedium:
             known = resource.session != constants.VI_NULL and _is_name(name)
             resource.close()
             if not known:
-                raise PortNotFound(port, _told(Status.error_invalid_resource_name))
+                raise PortNotFound(port, _description(Status.error_invalid_resource_name))
             raise VisaFailure(port, "this resource takes no messages (register-based)")
-        if resource.session == constants.VI_NULL:  # pyvisa-sim says so only by that
-            raise PortNotFound(port, _told(Status.error_resource_not_found))
+        if resource.session == constants.VI_NULL:  # pyvisa-sim reports a missing resource only so
+            raise PortNotFound(port, _description(Status.error_resource_not_found))
         try:
             if _is_stream(name):
                 resource.read_termination = self._end.decode("latin-1")
@@ -188,7 +195,7 @@ def manager_of(library: str, port: str) -> pyvisa.ResourceManager:
 
 
 def _is_stream(name: str) -> bool:
-    """Whether the interface knows no end of message."""
+    """Whether the interface has no end of message: a serial line or a plain socket."""
     return name.upper().startswith("ASRL") or name.upper().endswith("SOCKET")
 
 
@@ -206,7 +213,7 @@ def _is_name(name: str) -> bool:
 
 
 def resource_info(name: str) -> PortInfo:
-    """What a resource's name tells: `USB0::0x1AB1::0x0588::DS1K00001::INSTR` has maker, model and serial number."""
+    """The facts in a resource's name: `USB0::0x1AB1::0x0588::DS1K00001::INSTR` holds vendor, model, serial number."""
     try:
         parsed = rname.parse_resource_name(name.partition("@")[0])
     except rname.InvalidResourceName:
@@ -217,25 +224,25 @@ def resource_info(name: str) -> PortInfo:
 
 
 def _translated(port: str, action: Callable[[], Any], command: bytes | None = None, timeout_s: float = 0.0) -> Any:
-    """The action's value. What pyvisa and its libraries raise becomes one typed error; this is the only seam for it."""
+    """The action's value. Every exception of pyvisa and its libraries becomes one typed error here, and only here."""
     try:
         return action()
     except errors.VisaIOError as error:
         raise visa_error(port, error.error_code, command, timeout_s) from error
     except errors.InvalidSession as error:
         raise Disconnected(port, "VISA has closed this session", command=command) from error
-    except OSError as error:  # pyvisa-py lets what sockets and serial lines raise pass
+    except OSError as error:  # pyvisa-py passes on the exceptions of sockets and serial lines
         raise Disconnected(port, f"the connection broke: {error}", command=command) from error
     except (errors.Error, NotImplementedError) as error:
         raise VisaFailure(port, str(error), command=command) from error
     except Exception as error:
         if type(error) is not Exception and not isinstance(error, ValueError):
-            raise  # pyvisa-py and pyvisa-sim raise bare exceptions for what cannot be opened; all else is a defect
+            raise  # pyvisa-py and pyvisa-sim raise bare Exceptions where a resource does not open; others are defects
         raise PortNotFound(port, f"it does not open: {error}", command=command) from error
 
 
 class VisaConnection:
-    """One open VISA resource. Who asks waits in its own thread."""
+    """One open VISA resource; the calling thread itself writes and reads."""
 
     def __init__(self, port: str, resource: resources.MessageBasedResource, events: PortEvents, end: bytes) -> None:
         self.port, self._resource, self._events, self._end = port, resource, events, end
@@ -281,10 +288,10 @@ class VisaConnection:
                 try:
                     _translated(self.port, self._resource.close)
                 except AdapterError:
-                    pass  # it was broken already; VISA has given up the session all the same
+                    pass  # the session was broken already; VISA has freed it all the same
 
     def _ready(self, command: bytes, timeout_s: float) -> None:
-        """Set the time-out; after one that passed, clear the device of the answer that may still come."""
+        """Prepare the session for a command: after a failed query clear its late answer away; set the time-out."""
         if self._closed:
             raise Disconnected(self.port, "the adapter has closed this session", command=command)
         if self._stale:
@@ -292,12 +299,12 @@ class VisaConnection:
             self._clear(command)
             self._framer.discard()
             self._stale = False
-        if timeout_s != self._timeout_s:  # setting it configures a serial line anew each time
+        if timeout_s != self._timeout_s:  # only where it changes: setting it configures a serial line anew
             self._do(lambda: setattr(self._resource, "timeout", timeout_s * 1000), command, timeout_s)
             self._timeout_s = timeout_s
 
     def _clear(self, command: bytes) -> None:
-        """Read a stream dry; on other interfaces, tell the device to forget what it was asked."""
+        """Clear a late answer away: a stream is read until nothing comes, other interfaces send a device clear."""
         try:
             if not self._stream:
                 self._do(self._resource.clear, command, _CLEAR_S)
@@ -307,10 +314,11 @@ class VisaConnection:
                 self._do(self._resource.read_raw, command, _SETTLE_S)
                 self._late += 1
         except (VisaFailure, NoAnswer, BadAnswer):
-            pass  # dry; or not every interface can be cleared
+            pass  # the stream is empty, or this interface has no device clear
 
     def _answer(self, command: bytes, timeout_s: float) -> bytes:
-        """One message. A stream may cut a block at a byte that looks like its end: then the rest is read, too."""
+        """Read one message. On a stream, VISA ends a read at the first byte of `end`, also inside of a binary block:
+        then the next read brings the rest, until the framer has a whole message."""
         while True:
             data = bytes(self._do(self._resource.read_raw, command, timeout_s))
             if not self._stream:

@@ -1,9 +1,12 @@
 """The rules of the house that no other tool checks, as functions over a source tree. `python tests/house_rules.py`.
 
-Import directions are import-linter's, complexity and parameters are ruff's (both in pyproject.toml). Here: circles,
-crowded packages, long functions, pure modules, single owners, late imports, names with two meanings.
+Import directions are checked by import-linter, complexity and parameters by ruff (both in pyproject.toml). Here:
+circles, crowded packages, long functions, pure modules, single owners, late imports, names with two meanings, vague
+names. docs/decisions/0032-rules-of-the-house.md says why each rule is there; tests/test_house.py plants a violation of
+each one.
 
-Promise: a tree is only read, never imported, so that a planted violation can be checked in a folder of its own.
+Promise: a tree is parsed, never imported, so a planted violation can be checked in a folder of its own. The trap: an
+import by name (`importlib.import_module("ether.x")`) is a string, and no rule sees it.
 """
 
 from __future__ import annotations
@@ -26,16 +29,42 @@ PURE = ("threading", "socket", "asyncio", "subprocess", "time", "queue")
 VAGUE = ("utils", "helpers", "common", "manager", "misc")
 ALLOWED_VAGUE = ("ether.utils",)
 """Users import `get_ether_logger` from it."""
-OWNERS = {"sqlite3": ("ether", ("ether.ledger.sqlite",)), "psutil": ("ether", ("ether.system",))}
+OWNERS = {
+    "sqlite3": ("ether", ("ether.ledger.sqlite",)),
+    "psutil": ("ether", ("ether.system.processes", "ether.system.health")),
+}
 """Library: the package for which the rule holds, and the modules (or packages) that may import it."""
 SYNC_CALLS = ("fsync", "fdatasync", "F_FULLFSYNC")
 SYNC_OWNER = "ether.ledger.durable"
 LATE_IMPORTS = (
-    "ether.__main__", "ether.api", "ether.cli", "ether.config", "ether.pytest_plugin", "broker.__main__",
-    # Each instance's process loads these two; most processes never make a context (tests/launch/test_child_imports.py).
-    "ether.launch.recording_setup", "ether.launch.simulated_lab",
-)  # fmt: skip
-"""Where an import inside a function is the rule: what these load is weighed by tests."""
+    "broker.__main__",  # a broker loads its engine alone: tests/brokers/test_broker_process.py
+    "broker.engines.amqtt_engine",  # a missing amqtt is an exit code: test_a_missing_amqtt_is_a_failure_of_its_own
+    "ether.__main__",  # an instance's process loads no command line: tests/test_house.py
+    "ether.api",  # `import ether` loads nothing heavy: tests/test_house.py
+    # SQLite is loaded with the first durable call, or not at all: tests/recording/test_saving.py,
+    # test_a_session_that_saves_nothing_has_no_recorder_and_one_that_does_gets_it.
+    "ether.calls.durable_retry",
+    "ether.calls.durable_server",
+    "ether.cli.lab.joined",  # what joins nothing loads no connection: tests/cli/test_cli_offline.py
+    "ether.config.broker_url",  # pydantic for an error's text alone: tests/config/test_import_weight.py
+    "ether.config.loading",  # YAML for files alone: tests/config/test_import_weight.py
+    # Each instance's process loads it; most processes never make a context: tests/launch/test_child_imports.py.
+    "ether.launch.process_records",
+    # A program that records nothing makes no context either.
+    "ether.launch.recording_setup",
+    "ether.launch.simulated_lab",
+    "ether.pytest_plugin",  # every run of pytest loads it
+    # Reading loads no pandas, pyarrow, NumPy or h5py: test_reading_loads_no_table_library, test_csv_needs_no_library.
+    "ether.reading.data",
+    "ether.reading.export",
+    "ether.recording.writer",  # no SQLite before there is something to save: tests/recording/test_saving.py, `burden`
+    "ether.transport.__init__",  # paho is loaded by the first connection: test_transport_parts
+    "ether.transport.endpoint",  # a child reads no URL: test_transport_parts
+    "ether.transport.opening",  # ssl and websockets, for TLS and WebSockets alone: test_tls, test_websocket
+    "hardware_adapters.simulate.lab",  # pyvisa is optional: test_a_simulated_lab_needs_no_pyvisa
+)
+"""Modules, or packages, that may import the house's own modules inside functions, because a test weighs what they load.
+`package.__init__` stands for its own module alone."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +83,8 @@ class Tree:
 
     root: Path
     packages: tuple[str, ...] = PACKAGES
-    modules: dict[str, ast.Module] = field(default_factory=dict)
-    files: dict[str, Path] = field(default_factory=dict)
+    modules: dict[str, ast.Module] = field(default_factory=dict, repr=False)
+    files: dict[str, Path] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for package in self.packages:
@@ -70,36 +99,61 @@ class Tree:
         return f"{self.files[module].relative_to(self.root)}:{line}"
 
     @cached_property
+    def names(self) -> dict[str, list[tuple[str, str, int]]]:
+        """For each module the dotted names that it imports, each with its kind and line. `from a import b` gives `a.b`;
+        the dots of a relative import are resolved."""
+        return {
+            module: list(imported_names(parsed, module if self._is_package(module) else module.rpartition(".")[0]))
+            for module, parsed in self.modules.items()
+        }
+
+    def _is_package(self, module: str) -> bool:
+        return self.files[module].name == "__init__.py"
+
+    @cached_property
     def imports(self) -> list[Import]:
         """Every import of one of the modules by another, late and TYPE_CHECKING ones included."""
         return [
             Import(module, found, kind, line)
-            for module, tree in self.modules.items()
-            for name, kind, line in imported_names(tree)
+            for module, names in self.names.items()
+            for name, kind, line in names
             if (found := self._module_of(name)) is not None and found != module
         ]
 
+    @cached_property
+    def _lazy_homes(self) -> dict[str, str]:
+        """For each name that a package looks up on first use, the name that it stands for: `ether.config.load_config`
+        for `ether.config.loading.load_config`. The package itself imports it for type checkers alone."""
+        return {
+            f"{package}.{name.rpartition('.')[2]}": name
+            for package, names in self.names.items()
+            if self._is_package(package)
+            for name, kind, _ in names
+            if kind == "type"
+        }
+
     def _module_of(self, name: str) -> str | None:
+        """The module that an imported name loads: the longest part of the name that is a module of the tree."""
+        name = self._lazy_homes.get(name, name)
         while name and name not in self.modules:
             name = name.rpartition(".")[0]
         return name or None
 
 
-def imported_names(tree: ast.AST, kind: str = "top") -> Iterator[tuple[str, str, int]]:
-    """The dotted names that a module imports, each with its kind and line. `from a import b` gives `a.b`."""
-    for node in ast.iter_child_nodes(tree):
-        inner = kind
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) and kind == "top":
-            inner = "late"
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            inner = "type"
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, kind, node.lineno
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            for alias in node.names:
-                yield f"{node.module}.{alias.name}", kind, node.lineno
-        yield from imported_names(node, inner)
+def imported_names(node: ast.AST, package: str, kind: str = "top") -> Iterator[tuple[str, str, int]]:
+    """The dotted names that are imported in a piece of code of `package`, each with its kind and line."""
+    if isinstance(node, ast.Import):
+        yield from ((alias.name, kind, node.lineno) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+        source = ".".join([*above, node.module] if node.module else above)
+        yield from ((f"{source}.{alias.name}", kind, node.lineno) for alias in node.names)
+    elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and kind == "top":
+        kind = "late"
+    typed = node.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) else []
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.expr):  # an expression holds no import
+            yield from imported_names(child, package, "type" if child in typed else kind)
 
 
 def circles(tree: Tree) -> list[str]:
@@ -111,8 +165,8 @@ def circles(tree: Tree) -> list[str]:
 
 
 def components(graph: dict[str, set[str]]) -> list[set[str]]:
-    """The strongly connected components, by two depth-first walks (Kosaraju): the second one, over the reversed
-    arrows in the reverse order of finishing, cannot leave a component."""
+    """The strongly connected components, by two depth-first walks (Kosaraju): the second walk follows the arrows
+    backwards, and begins with the node that the first one left last; so it cannot leave a component."""
     backwards: dict[str, set[str]] = defaultdict(set)
     for source, targets in graph.items():
         for target in targets:
@@ -125,7 +179,8 @@ def components(graph: dict[str, set[str]]) -> list[set[str]]:
 
 
 def _walked(start: str, graph: dict[str, set[str]], seen: set[str]) -> list[str]:
-    """The nodes that are reached from `start` and not yet seen, in the order in which the walk leaves them."""
+    """The nodes that are reached from `start` and not yet seen, in the order in which the walk leaves them. A stack
+    instead of a recursion, because a chain of imports may be longer than Python's recursion limit."""
     if start in seen:
         return []
     seen.add(start)
@@ -144,10 +199,10 @@ def _walked(start: str, graph: dict[str, set[str]], seen: set[str]) -> list[str]
 
 
 def crowded_packages(tree: Tree) -> list[str]:
-    """Packages with more modules directly in them than a reader can take in."""
+    """Packages with more modules directly in them than a reader can take in; `__init__` is not counted."""
     counts: dict[Path, int] = defaultdict(int)
     for file in tree.files.values():
-        counts[file.parent] += 1
+        counts[file.parent] += file.name != "__init__.py"
     return [
         f"{folder.relative_to(tree.root)}: {count} modules, {MODULES_PER_PACKAGE} is the limit"
         for folder, count in sorted(counts.items())
@@ -170,43 +225,59 @@ def impure_rules(tree: Tree) -> list[str]:
     """Modules of decisions that import what waits, sends or looks at a clock."""
     return [
         f"{tree.where(module, line)}: {module} decides without I/O, and must not import {name.partition('.')[0]}"
-        for module, parsed in tree.modules.items()
+        for module, names in tree.names.items()
         if module.startswith("ether.protocol.") or module.endswith("_rules")
-        for name, _, line in imported_names(parsed)
+        for name, _, line in names
         if name.partition(".")[0] in PURE
     ]
 
 
 def foreign_owners(tree: Tree) -> list[str]:
-    """Libraries that somebody else than their owner imports."""
+    """Imports of a library outside the module that owns it."""
     return [
         f"{tree.where(module, line)}: {name.partition('.')[0]} belongs to {', '.join(owners)}"
-        for module, parsed in tree.modules.items()
-        for name, _, line in imported_names(parsed)
+        for module, names in tree.names.items()
+        for name, _, line in names
         if (rule := OWNERS.get(name.partition(".")[0])) is not None
         for package, owners in [rule]
-        if module.split(".")[0] == package and not any(f"{module}.".startswith(f"{owner}.") for owner in owners)
+        if module.split(".")[0] == package and not any(_is_in(module, owner) for owner in owners)
     ]
 
 
 def foreign_syncs(tree: Tree) -> list[str]:
-    """Files that are synced elsewhere than in the one place that knows how each system does it."""
+    """Files that are synced outside the one module that knows how each system does it."""
     return [
-        f"{tree.where(module, node.lineno)}: {node.attr} belongs to {SYNC_OWNER}"
+        f"{tree.where(module, line)}: {name} belongs to {SYNC_OWNER}"
         for module, parsed in tree.modules.items()
         if module.startswith("ether.") and module != SYNC_OWNER
-        for node in ast.walk(parsed)
-        if isinstance(node, ast.Attribute) and node.attr in SYNC_CALLS
+        for name, line in [
+            *((node.attr, node.lineno) for node in ast.walk(parsed) if isinstance(node, ast.Attribute)),
+            *((name.rpartition(".")[2], line) for name, _, line in tree.names[module]),
+        ]
+        if name in SYNC_CALLS
     ]
 
 
 def late_imports(tree: Tree) -> list[str]:
-    """Imports of the house's own modules inside of functions, where no test weighs what is loaded."""
-    return [
+    """Imports of the house's own modules inside functions, where no test weighs what is loaded; and permissions for
+    such imports that nothing needs any more."""
+    late = [each for each in tree.imports if each.kind == "late"]
+    found = [
         f"{tree.where(each.importer, each.line)}: late import of {each.imported}"
-        for each in tree.imports
-        if each.kind == "late" and not any(f"{each.importer}.".startswith(f"{place}.") for place in LATE_IMPORTS)
+        for each in late
+        if not any(_is_in(each.importer, place) for place in LATE_IMPORTS)
     ]
+    unused = [
+        f"{place}: no late import is left, take it out of LATE_IMPORTS"
+        for place in LATE_IMPORTS
+        if place in tree.modules and not any(_is_in(each.importer, place) for each in late)
+    ]
+    return [*dict.fromkeys(found), *unused]
+
+
+def _is_in(module: str, place: str) -> bool:
+    """Whether a module is `place`, or lies in the package `place`."""
+    return f"{module}.__init__" == place or f"{module}.".startswith(f"{place}.")
 
 
 def names_with_two_meanings(tree: Tree) -> list[str]:
@@ -242,13 +313,13 @@ RULES: tuple[Callable[[Tree], list[str]], ...] = (
 
 
 def violations(root: Path) -> list[str]:
-    """Everything that the rules find below a root."""
+    """What all rules find below a root."""
     tree = Tree(root)
     return [found for rule in RULES for found in rule(tree)]
 
 
 def main() -> int:
-    """Print what was found; 1 where something was."""
+    """Print what was found; returns 1 where something was, else 0."""
     found = violations(ROOT)
     print("\n".join(found) if found else "the house keeps its rules")
     return 1 if found else 0

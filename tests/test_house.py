@@ -1,15 +1,35 @@
-"""The house keeps its shape: who imports whom, what is exported, what an import costs and does not do."""
+"""The house keeps its rules (docs/decisions/0032-rules-of-the-house.md), and each checker finds what is planted for it;
+what is exported, what an import costs and what it does not do."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
+from house_rules import (
+    PACKAGES,
+    ROOT,
+    RULES,
+    Tree,
+    circles,
+    crowded_packages,
+    foreign_owners,
+    foreign_syncs,
+    impure_rules,
+    late_imports,
+    long_functions,
+    names_with_two_meanings,
+    vague_names,
+    violations,
+)
 
 EXPORTS = {
     "Ether",
@@ -35,11 +55,223 @@ def in_a_fresh_interpreter(code: str) -> object:
     return json.loads(done.stdout)
 
 
-def test_the_import_contracts_hold() -> None:
+@pytest.fixture(scope="module")
+def house() -> Tree:
+    return Tree(ROOT)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_house_keeps_its_rules(rule: Callable[[Tree], list[str]], house: Tree) -> None:
+    found = rule(house)
+    assert not found, "\n".join(found)
+
+
+# -- a planted violation of each rule is found, and nothing else is
+
+LONG = "def endless():\n" + "    x = 1\n" * 60
+PLANTED = {
+    "a circle": (
+        circles,
+        {"ether/a.py": "import ether.b", "ether/b.py": "from ether.c import x", "ether/c.py": "from ether import a"},
+        "circle: ether.a <-> ether.b <-> ether.c",
+    ),
+    "a circle by a late import": (
+        circles,
+        {"ether/a.py": "import ether.api.b", "ether/api/b.py": "def f():\n    import ether.a"},
+        "circle: ether.a <-> ether.api.b",
+    ),
+    "a circle by a type": (
+        circles,
+        {
+            "ether/a.py": "import ether.b",
+            "ether/b.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ether.a import A",
+        },
+        "circle: ether.a <-> ether.b",
+    ),
+    "a circle through a package that looks its names up on first use": (
+        circles,
+        {
+            "ether/config/__init__.py": "if TYPE_CHECKING:\n    from ether.config.models import Model",
+            "ether/config/models.py": "import ether.a",
+            "ether/a.py": "from ether.config import Model",
+        },
+        "circle: ether.a <-> ether.config.models",
+    ),
+    "a circle of relative imports": (
+        circles,
+        {"ether/x/a.py": "from . import b", "ether/x/b.py": "from ..x.a import A"},
+        "circle: ether.x.a <-> ether.x.b",
+    ),
+    "a crowded package": (
+        crowded_packages,
+        {f"ether/x/m{number}.py": "" for number in range(26)},
+        "ether/x: 26 modules, 25 is the limit",
+    ),
+    "a long function": (long_functions, {"ether/a.py": LONG}, "ether/a.py:1: endless has 61 lines, 60 is the limit"),
+    "rules that look at a clock": (
+        impure_rules,
+        {"ether/x/wait_rules.py": "from time import monotonic"},
+        "ether/x/wait_rules.py:1: ether.x.wait_rules decides without I/O, and must not import time",
+    ),
+    "a protocol that locks": (
+        impure_rules,
+        {"ether/protocol/a.py": "def f():\n    import threading"},
+        "ether/protocol/a.py:2: ether.protocol.a decides without I/O, and must not import threading",
+    ),
+    "a second user of sqlite3": (
+        foreign_owners,
+        {"ether/ledger/sqlite.py": "import sqlite3", "ether/a.py": "import sqlite3"},
+        "ether/a.py:1: sqlite3 belongs to ether.ledger.sqlite",
+    ),
+    "a file that is synced elsewhere": (
+        foreign_syncs,
+        {"ether/a.py": "import os\nos.fsync(3)", "ether/ledger/durable.py": "import os\nos.fsync(3)"},
+        "ether/a.py:2: fsync belongs to ether.ledger.durable",
+    ),
+    "fsync under its bare name": (
+        foreign_syncs,
+        {"ether/a.py": "from os import fsync"},
+        "ether/a.py:1: fsync belongs to ether.ledger.durable",
+    ),
+    "a late import": (
+        late_imports,
+        {"ether/a.py": "def f():\n    from ether import b", "ether/b.py": ""},
+        "ether/a.py:2: late import of ether.b",
+    ),
+    "a permission for late imports that nothing needs": (
+        late_imports,
+        {"ether/pytest_plugin.py": "import ether.a", "ether/a.py": ""},
+        "ether.pytest_plugin: no late import is left, take it out of LATE_IMPORTS",
+    ),
+    "two classes of one name": (
+        names_with_two_meanings,
+        {"ether/a.py": "class Thing: ...", "broker/b.py": "class Thing: ..."},
+        "class Thing means several things: ether.a, broker.b",
+    ),
+    "a module called helpers": (
+        vague_names,
+        {"ether/x/helpers.py": "", "ether/utils.py": ""},
+        "ether.x.helpers: a name that says nothing",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PLANTED)
+def test_a_planted_violation_is_found(case: str, tmp_path: Path) -> None:
+    rule, files, found = PLANTED[case]
+    plant(tmp_path, files)
+    assert rule(Tree(tmp_path)) == [found]
+    assert violations(tmp_path) == [found]
+
+
+def plant(root: Path, files: Mapping[str, str]) -> None:
+    """Write a small tree of packages, each folder of it with an `__init__.py`."""
+    for name, text in files.items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for folder in file.parents:
+            if folder == root:
+                break
+            (folder / "__init__.py").touch()
+        file.write_text(text)
+
+
+def test_each_rule_has_a_planted_violation() -> None:
+    assert {rule for rule, _, _ in PLANTED.values()} == set(RULES)
+
+
+# -- what ruff checks
+
+
+def ruff_on(text: str, folder: Path) -> str:
+    """What ruff says of a module of the house, by the rules about complexity and parameters in pyproject.toml."""
+    ruff = Path(sys.executable).with_name("ruff")
+    if not ruff.exists():
+        pytest.skip("ruff is not installed: pip install -e '.[dev]'")
+    plant(folder, {"ether/runs/planted.py": text})
+    options = ["--config", str(ROOT / "pyproject.toml"), "--no-cache", "--output-format", "concise"]
+    command = [str(ruff), "check", *options, "ether/runs/planted.py"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout
+
+
+def branching(branches: int) -> str:
+    return "def f(x: int) -> None:\n" + "".join(f"    if x == {n}:\n        print({n})\n" for n in range(branches))
+
+
+def taking(parameters: int) -> str:
+    return f"def f({', '.join(f'p{number}: int' for number in range(parameters))}) -> None:\n    print(p0)\n"
+
+
+@pytest.mark.parametrize(
+    ("at_the_limit", "above_it", "found"),
+    [
+        (branching(14), branching(15), "C901 `f` is too complex (16 > 15)"),
+        (taking(8), taking(9), "PLR0913 Too many arguments in function definition (9 > 8)"),
+    ],
+    ids=["complexity", "parameters"],
+)
+def test_ruff_finds_what_is_too_much_for_one_function(
+    at_the_limit: str, above_it: str, found: str, tmp_path: Path
+) -> None:
+    assert "All checks passed" in ruff_on(at_the_limit, tmp_path)
+    assert found in ruff_on(above_it, tmp_path)
+
+
+# -- what import-linter checks
+
+BREACHES = {
+    "ether is built in layers": "import ether.session.session",
+    "the three houses touch only at the front door": "import hardware_adapters",
+    "the broker knows nothing of ether": "import ether",
+    "adapters use only ether's public names": "import ether.session.session",
+    "wire, spec and protocol do no I/O": "import threading",
+    "each third-party engine has one owner": "import numpy",
+    "test doubles stay out of production": "import ether.testing",
+}
+"""For each contract of pyproject.toml, an import that breaks it."""
+PLACES = {"the broker knows nothing of ether": "broker", "adapters use only ether's public names": "hardware_adapters"}
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     pytest.importorskip("importlinter", reason="import-linter is not installed: pip install -e '.[dev]'")
     tool = Path(sys.executable).with_name("lint-imports")
-    done = subprocess.run([str(tool)], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [str(tool), "--no-cache"]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_import_contracts_hold() -> None:
+    done = lint_imports(ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def report_on_breaches(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What import-linter says of a copy of the house in which each contract is broken once: one run for all of them."""
+    folder = tmp_path_factory.mktemp("house")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for number, (contract, line) in enumerate(BREACHES.items()):
+        (folder / PLACES.get(contract, "ether/wire") / f"planted_{number}.py").write_text(f"{line}\n")
+    done = lint_imports(folder)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return re.sub(r"\x1b\[[\d;]*m", "", done.stdout)
+
+
+@pytest.mark.parametrize("contract", BREACHES)
+def test_a_planted_import_breaks_its_contract(contract: str, report_on_breaches: str) -> None:
+    assert f"{contract} BROKEN" in report_on_breaches
+    details = report_on_breaches.rpartition(f"{contract}\n---")[2].partition("\n---")[0]
+    assert f"planted_{list(BREACHES).index(contract)}" in details
+
+
+def test_each_contract_has_a_planted_import() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    assert {contract["name"] for contract in contracts} == set(BREACHES)
+
+
+# -- the doors
 
 
 def test_the_front_door_exports_what_it_says() -> None:
@@ -103,12 +335,3 @@ import ether.launch.child_main
 print(json.dumps([n for n in ("ether.config.models", "yaml", "amqtt", "broker", "numpy") if n in sys.modules]))
 """
     assert in_a_fresh_interpreter(code) == []
-
-
-def test_no_module_is_longer_than_it_should_be() -> None:
-    lengths = {
-        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
-        for package in ("ether", "broker", "hardware_adapters")
-        for path in (ROOT / package).rglob("*.py")
-    }
-    assert {path: length for path, length in lengths.items() if length > 400} == {}

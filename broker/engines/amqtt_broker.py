@@ -1,11 +1,11 @@
-"""amqtt's broker with another heart: the only module that imports amqtt.
+"""amqtt's broker with another core: the only module that imports amqtt.
 
-Kept from amqtt: its life cycle and listeners, its plugins and with them the check of user and password, its CONNECT
-codec. Replaced: connections, sessions, subscriptions, retained messages and delivery (`broker.listeners.connection`,
-`broker.core.exchange`): the defects that break our promises sit in their structure
+Kept from amqtt: life cycle and listeners, plugins (and with them the check of user and password), the codec of CONNECT.
+Replaced: connections, sessions, subscriptions, retained messages and delivery (`broker.listeners.connection`,
+`broker.core.exchange`), because the defects that break our promises lie in the structure of amqtt's own
 (docs/decisions/0002-embedded-broker.md).
 
-The trap: what is overridden here is private to amqtt, so only the versions that the tests ran against are accepted.
+The trap: the methods that are overridden here are private to amqtt, so only tested versions of it are accepted.
 """
 
 import asyncio
@@ -38,30 +38,30 @@ __all__ = ["VERSION", "BrokerError", "MendedBroker", "OneUser", "is_tested"]
 
 
 def is_tested(version: str) -> bool:
-    """Whether the private parts of this amqtt are those that we override."""
+    """Whether this version's private methods are the ones that are overridden here."""
     numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdecimal())
     return OLDEST <= numbers < BEFORE
 
 
 class OneUser(BaseAuthPlugin):
-    """Lets in the one user of the session; compares in constant time, in microseconds.
+    """Admits the one user of the session; compares in constant time, in microseconds.
 
-    argon2, which amqtt's own plugins use, would stall every client for each that connects, and protects nothing here:
-    the password is random and lives as long as the session.
+    argon2, which amqtt's own plugins use, would stall every client whenever one connects, and protects nothing here:
+    the password is random and valid for one session.
     """
 
     @dataclass
     class Config:
-        """What the broker's configuration gives this plugin."""
+        """This plugin's part of the broker's configuration."""
 
         username: str
         password: str
 
     async def authenticate(self, *, session: PluginSession) -> bool:
-        """Whether the user and the password of the session are the ones."""
-        said = f"{session.username or ''}\0{session.password or ''}"
+        """Whether user and password are those of the settings."""
+        given = f"{session.username or ''}\0{session.password or ''}"
         known = f"{self.config.username}\0{self.config.password}"
-        return hmac.compare_digest(said.encode(), known.encode())
+        return hmac.compare_digest(given.encode(), known.encode())
 
 
 class MendedBroker(Broker):
@@ -82,7 +82,7 @@ class MendedBroker(Broker):
 
     @property
     def port(self) -> int:
-        """The TCP port it listens on, once started."""
+        """The TCP port of the listener, once started."""
         server = self._servers[LISTENER].instance
         return int(next(iter(server.sockets)).getsockname()[1])
 
@@ -108,16 +108,16 @@ class MendedBroker(Broker):
         return await loop.create_server(self._connection, host, port, reuse_address=reuse)
 
     def _connection(self) -> ClientConnection:
-        return ClientConnection(self.exchange, self._gate, self._max_packet_bytes, self._connections)
+        return ClientConnection(self.exchange, self._admission, self._max_packet_bytes, self._connections)
 
-    async def _gate(self, packet: bytes, peer: tuple[str, int]) -> Admission:
-        """Decode a CONNECT, check it, and only then let anything be looked up by its client id."""
+    async def _admission(self, packet: bytes, peer: tuple[str, int]) -> Admission:
+        """Decode and check a CONNECT. Nothing is looked up by its client id before the password has been checked."""
         try:
             connect = await ConnectPacket.from_stream(BufferReader(packet))
             will = _will(connect)
         except (AMQTTError, MQTTError, NoDataError, MalformedPacket, ValueError):
             return Admission(None)
-        if _wants_a_session_without_a_name(connect):
+        if _wants_to_keep_an_unnamed_session(connect):
             return Admission(IDENTIFIER_REJECTED)
         if not await self._authenticate(_plugin_session(connect, peer), self.listeners_config[LISTENER]):
             self.exchange.warn(f"a client at {peer[0]}:{peer[1]} was refused: wrong user or password")
@@ -132,7 +132,7 @@ class MendedBroker(Broker):
         """Not needed: sessions end with their connection."""
 
 
-def _wants_a_session_without_a_name(connect: ConnectPacket) -> bool:
+def _wants_to_keep_an_unnamed_session(connect: ConnectPacket) -> bool:
     return connect.payload is not None and connect.payload.client_id_is_random and not connect.clean_session_flag
 
 

@@ -1,8 +1,9 @@
 """Runs the amqtt engine: an event loop from the first listener to the last connection.
 
-Promise: ready means that the listener is open, in this very process. When the lifeline is pulled listener and
-connections are closed within milliseconds, without a word on stderr.
-The trap: importing amqtt takes longer than everything else here together, so the settings are checked before.
+Promise: at the ready line the listener is open, in this process. When the lifeline asks for the end, listener and
+connections are closed within milliseconds, without output on stderr.
+The trap: importing amqtt takes longer than everything else together, so the settings are checked before, and the
+import is late.
 """
 
 import asyncio
@@ -17,9 +18,9 @@ from broker.lifeline import SIGNALS_S, Lifeline
 from broker.settings import Settings
 
 
-def serve(settings: Settings, announcer: EventWriter, lifeline: Lifeline) -> None:
-    """Run amqtt until the lifeline is pulled; raises `BrokerFailure` when it cannot start."""
-    asyncio.run(_serve(settings, announcer, lifeline, _load()))
+def serve(settings: Settings, events: EventWriter, lifeline: Lifeline) -> None:
+    """Run amqtt until the lifeline asks for the end; raises `BrokerFailure` when it cannot start."""
+    asyncio.run(_serve(settings, events, lifeline, _load()))
 
 
 def _load() -> ModuleType:
@@ -32,24 +33,24 @@ def _load() -> ModuleType:
 
 
 def require_tested(version: str, tested: bool) -> None:
-    """`EngineMissing` for an amqtt whose private parts may be others than those that are mended here."""
+    """Raise `EngineMissing` for an amqtt whose private methods may differ from those that are overridden here."""
     if not tested:
         raise EngineMissing(f"amqtt {version} was never tested here: install amqtt>=0.12.1,<0.13, or mosquitto.")
 
 
-async def _serve(settings: Settings, announcer: EventWriter, lifeline: Lifeline, engine: ModuleType) -> None:
+async def _serve(settings: Settings, events: EventWriter, lifeline: Lifeline, engine: ModuleType) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
-    def pulled() -> None:
+    def on_end() -> None:
         loop.call_soon_threadsafe(stop.set)
 
-    lifeline.watch(pulled)
-    broker = engine.MendedBroker(settings, announcer.warning)
+    lifeline.watch(on_end)
+    broker = engine.MendedBroker(settings, events.warning)
     try:
         await broker.start()
     except engine.BrokerError as error:
         raise _translated(error, settings) from error
-    announcer.ready(
+    events.ready(
         engine="amqtt",
         version=engine.VERSION,
         host=settings.host,

@@ -1,9 +1,10 @@
-"""What a mosquitto of ours is told: its configuration and its password file, as texts.
+"""Mosquitto's configuration file and password file, as texts.
 
-Promise: nobody gets in without the session's user and password; nothing is dropped before a client owes us
-`MAX_QUEUED_BYTES`, and mosquitto says so when it does; what it sends leaves at once (TCP_NODELAY).
-The traps: a setting that a version does not know stops it from starting, so what is newer than 1.6 is written for newer
-ones only; as root it changes to a user who cannot read the private folder, unless it is told to stay.
+Promise: a client needs the session's user and password; no message is dropped before `MAX_QUEUED_BYTES` wait for one
+client, and mosquitto logs it when that happens; packets leave at once (TCP_NODELAY).
+The traps: mosquitto does not start with a setting that its version does not know, so settings newer than 1.6 are
+written for newer versions only. Started as root it changes to a user who cannot read the private folder, unless `user
+root` is set.
 """
 
 import binascii
@@ -11,9 +12,9 @@ import os
 
 from broker.settings import MAX_PACKET_BYTES, Settings
 
-# PUBLISH packets of QoS 1 on their way to one client, not yet acknowledged. It is what lies in the client's own buffers
-# when that client withholds its PUBACKs because it is slow, so it must be small enough for that and large enough not to
-# throttle (docs/decisions/0002-embedded-broker.md has the measurement).
+# PUBLISH packets of QoS 1 that one client has not acknowledged yet. A slow client that withholds its PUBACKs has so
+# many in its own buffers: the number must be small enough for that, and large enough not to limit the throughput
+# (measured in docs/decisions/0002-embedded-broker.md).
 MAX_INFLIGHT_MESSAGES = 100
 MAX_QUEUED_BYTES = 268_435_456
 PASSWORD_ROUNDS = 101  # mosquitto's own default: the password is random, there is nothing to guess
@@ -58,14 +59,15 @@ def configuration(
 
 
 def _packet_limit(max_packet_bytes: int) -> list[str]:
-    """mosquitto refuses a remaining length that *reaches* the number, and announces the number over MQTT 5. At MQTT's
-    own limit nothing is written: one more is no valid announcement, and clients would refuse the connection."""
+    """The setting for the largest packet. Mosquitto refuses a remaining length that *reaches* `max_packet_size`, so one
+    more is written, and it announces that number over MQTT 5. At MQTT's own limit the setting is left out: a larger
+    announcement is invalid, and clients would refuse the connection."""
     return [] if max_packet_bytes == MAX_PACKET_BYTES else [f"max_packet_size {max_packet_bytes + 1}"]
 
 
 def password_line(username: str, password: str, version: Version) -> str:
     """One line of the password file: PBKDF2 over SHA-512 since 2.0, before that SHA-512 of password and salt."""
-    import hashlib  # 4 MB of OpenSSL: only when a mosquitto is started
+    import hashlib  # late, because it loads 4 MB of OpenSSL
 
     salt = os.urandom(12)
     if version >= (2, 0, 0):

@@ -1,8 +1,12 @@
-"""Supervises a mosquitto program: finds it, configures it, says when a client can connect, and takes it down.
+"""Supervises a mosquitto program: finds it, configures it, reports when a client can connect, and stops it.
 
-Promise: ready means that its log says "running" and that a CONNECT with the session's credentials was let in. What it
-reports as wrong becomes an event. It is stopped within `STOP_S`, and killed after that.
-The trap: its log is a pipe. If nobody reads it mosquitto stops at the next line, so one thread does nothing else.
+How it works. The main thread waits at a queue of three words: "running" and "ended" come from the thread that reads
+mosquitto's log, "stop" comes from the lifeline. A port of 0 is replaced by a free one before the start; where another
+program takes it in between, mosquitto ends with "address already in use", and the next attempt takes another port.
+
+Promise: at the ready line, mosquitto's log says "running" and a CONNECT with the session's credentials was accepted.
+Errors and warnings of its log become events. It is asked to stop, and killed after `STOP_S` seconds.
+The trap: its log is a pipe. Mosquitto blocks when the pipe is full, so one thread does nothing but read it.
 """
 
 import os
@@ -41,16 +45,16 @@ _USUAL_PLACES = (
     r"C:\Program Files\mosquitto",
 )
 _TAKEN = re.compile(r"address already in use|only one usage of each socket address", re.IGNORECASE)
-_WORTH_AN_EVENT = re.compile(
+_REPORTED = re.compile(
     r"^error|^warning|dropped|exceeded timeout|oversize|too large|protocol error|malformed|out of memory"
     r"|not authori[sz]ed|already connected",
     re.IGNORECASE,
 )
-_OF_NO_INTEREST = re.compile(
+_ROUTINE = re.compile(
     r"^New connection from|^New client connected|^Client .* (closed its connection|disconnected(: .*)?)\.$"
     r"|should not be run as root|^mosquitto version .* (starting|running|terminating)|^Config loaded|^Opening "
     r"|^Socket error on client"
-    r"|Unable to set TCP_NODELAY",  # it tries for Unix sockets, too, which have no Nagle
+    r"|Unable to set TCP_NODELAY",  # mosquitto sets it for Unix sockets, too, which do not have it
 )
 
 
@@ -63,38 +67,37 @@ def find() -> str | None:
 
 
 def version_of(program: str) -> Version:
-    """What the program says it is; `EngineMissing` where that is nothing that speaks MQTT 5."""
+    """The program's version. Raises `EngineMissing` where it cannot be run or speaks no MQTT 5."""
     try:
-        said = subprocess.run([program, "-h"], capture_output=True, timeout=START_S, check=False).stdout
+        output = subprocess.run([program, "-h"], capture_output=True, timeout=START_S, check=False).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineMissing(f"Cannot run {program}: {error}.") from error
-    found = re.search(rb"mosquitto version (\d+)\.(\d+)\.(\d+)", said)
+    found = re.search(rb"mosquitto version (\d+)\.(\d+)\.(\d+)", output)
     version = (int(found[1]), int(found[2]), int(found[3])) if found else (0, 0, 0)
     if version < FIRST_WITH_MQTT_5:
         raise EngineMissing(f"{program} is no mosquitto of version 1.6 or later: it knows no MQTT 5.")
     return version
 
 
-def serve(settings: Settings, announcer: EventWriter, lifeline: Lifeline) -> None:
-    """Run mosquitto until the lifeline is pulled; raises `BrokerFailure` when it will not start or ends by itself."""
+def serve(settings: Settings, events: EventWriter, lifeline: Lifeline) -> None:
+    """Run mosquitto until the lifeline asks for the end. Raises `BrokerFailure` where it does not start or ends by
+    itself."""
     program = find()
     if program is None:
         raise EngineMissing("No mosquitto program is installed here: install one, or use the engine amqtt.")
     folder = settings.private_dir or private.create()
     try:
-        _Supervisor(settings, announcer, lifeline, program, folder).run()
+        _Supervisor(settings, events, lifeline, program, folder).run()
     finally:
         if settings.private_dir is None:
             private.remove(folder)
 
 
 class _Supervisor:
-    """One mosquitto from its start to its end. Lines, its end and the wish to stop arrive in one inbox."""
+    """One mosquitto from its start to its end; see the module's docstring for the words of `_inbox`."""
 
-    def __init__(
-        self, settings: Settings, announcer: EventWriter, lifeline: Lifeline, program: str, folder: str
-    ) -> None:
-        self._settings, self._announcer, self._lifeline = settings, announcer, lifeline
+    def __init__(self, settings: Settings, events: EventWriter, lifeline: Lifeline, program: str, folder: str) -> None:
+        self._settings, self._events, self._lifeline = settings, events, lifeline
         self._program, self._folder = program, folder
         self._version = version_of(program)
         unix_sockets = os.name == "posix" and self._version >= FIRST_WITH_UNIX_SOCKETS
@@ -102,7 +105,7 @@ class _Supervisor:
         self._inbox: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
-        self._last_words: list[str] = []
+        self._last_lines: list[str] = []
         self._announced = False
         self._lan_port: int | None = None
         self._websocket_port: int | None = None
@@ -116,7 +119,7 @@ class _Supervisor:
             self._end()
 
     def _start(self) -> int | None:
-        """The port of a mosquitto that lets clients in, or None if the lifeline was pulled before."""
+        """The port of a mosquitto that accepts clients, or None where the end was asked for during the start."""
         private.write(
             self._folder,
             "users",
@@ -129,9 +132,9 @@ class _Supervisor:
             self._lan_port = ports.for_lan(settings.lan_host, settings.lan_port) if settings.lan_host else None
             self._websocket_port = ports.for_websocket(settings.lan_host, settings.websocket_port)
             self._launch(port)
-            came = self._wait_for_start(port)
-            if came != "taken":
-                return port if came == "running" else None
+            outcome = self._wait_for_start(port)
+            if outcome != "taken":
+                return port if outcome == "running" else None
             self._end()
         raise AddressInUse(settings.host, port)
 
@@ -142,7 +145,7 @@ class _Supervisor:
         others = self._lan_port, self._websocket_port
         text = configuration(self._settings, port, self._version, socket_path, *others)
         private.write(self._folder, "mosquitto.conf", text)
-        self._last_words.clear()
+        self._last_lines.clear()
         self._process = orphans.spawn([self._program, "-c", "mosquitto.conf"], self._folder)
         if self._reader is None:
             self._lifeline.watch(lambda: self._inbox.put("stop"))
@@ -150,15 +153,16 @@ class _Supervisor:
         self._reader.start()
 
     def _wait_for_start(self, port: int) -> str:
+        """What the start ended with: "running", "stop", or "taken" for a port of another program."""
         settings, deadline = self._settings, time.monotonic() + START_S
-        came = self._next(deadline)
-        if came == "running" and not lets_in(settings.host, port, settings.username, settings.password):
+        word = self._next(deadline)
+        if word == "running" and not lets_in(settings.host, port, settings.username, settings.password):
             raise EngineFailed("mosquitto runs but lets nobody in with the user and password of the settings.")
-        if came == "ended" and _TAKEN.search(" ".join(self._last_words)):
+        if word == "ended" and _TAKEN.search(" ".join(self._last_lines)):
             return "taken"
-        if came == "ended":
-            raise EngineFailed(f"mosquitto would not start: {self._said()}")
-        return came
+        if word == "ended":
+            raise EngineFailed(f"mosquitto would not start: {self._explanation()}")
+        return word
 
     def _next(self, deadline: float) -> str:
         try:
@@ -168,7 +172,7 @@ class _Supervisor:
 
     def _announce(self, port: int) -> None:
         assert self._process is not None
-        self._announcer.ready(
+        self._events.ready(
             engine="mosquitto",
             version=".".join(map(str, self._version)),
             host=self._settings.host,
@@ -182,46 +186,46 @@ class _Supervisor:
             websocket_port=self._websocket_port,
         )
         self._announced = True
-        for line in self._last_words:  # before that they were the explanation of a start that failed, or of a retry
+        for line in self._last_lines:  # held back until now: a failed attempt would have explained itself by them
             self._pass_on(line)
 
     def _until_stopped(self) -> None:
-        while (came := self._came()) != "stop":
-            if came == "ended":
-                raise EngineFailed(f"mosquitto ended by itself: {self._said()}")
+        while (word := self._next_word()) != "stop":
+            if word == "ended":
+                raise EngineFailed(f"mosquitto ended by itself: {self._explanation()}")
 
-    def _came(self) -> str:
-        """In short waits: see `lifeline.SIGNALS_S`."""
+    def _next_word(self) -> str:
+        """The next word of the inbox. Waits in short pieces: see `lifeline.SIGNALS_S`."""
         while True:
             try:
                 return self._inbox.get(timeout=SIGNALS_S)
             except queue.Empty:
                 continue
 
-    def _said(self) -> str:
+    def _explanation(self) -> str:
         assert self._process is not None
         code = self._process.wait(STOP_S)
-        return " ".join(self._last_words) or f"it said nothing and its exit code is {code}."
+        return " ".join(self._last_lines) or f"it said nothing and its exit code is {code}."
 
     def _read_log(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stderr is not None
         for raw in process.stderr:
-            self._hear(raw.decode(errors="replace").rstrip())
+            self._on_log_line(raw.decode(errors="replace").rstrip())
         self._inbox.put("ended")
 
-    def _hear(self, line: str) -> None:
+    def _on_log_line(self, line: str) -> None:
         if re.search(r"^mosquitto version .* running", line):
             self._inbox.put("running")
-        if _OF_NO_INTEREST.search(line):
+        if _ROUTINE.search(line):
             return
-        self._last_words = [*self._last_words[-4:], line]
+        self._last_lines = [*self._last_lines[-4:], line]
         if self._announced:
             self._pass_on(line)
 
     def _pass_on(self, line: str) -> None:
         print(f"mosquitto: {line}", file=sys.stderr, flush=True)
-        if _WORTH_AN_EVENT.search(line):
-            self._announcer.warning(f"mosquitto: {line}")
+        if _REPORTED.search(line):
+            self._events.warning(f"mosquitto: {line}")
 
     def _end(self) -> None:
         process, self._process = self._process, None
@@ -235,4 +239,4 @@ class _Supervisor:
             process.wait()
         orphans.release(process)
         if self._unix_socket is not None:
-            private.remove_file(self._unix_socket)  # one that was killed leaves it
+            private.remove_file(self._unix_socket)  # mosquitto leaves it behind where it was killed

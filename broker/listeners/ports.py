@@ -1,8 +1,8 @@
 """Which port a listener gets.
 
-Promise: a free one, tried a moment ago. For other machines it is the same from start to start where that can be: MQTT's
-own, so that its address can be written down. The trap: another program may take it in the moment between; who listens
-must be ready to ask again.
+Promise: a port that was free a moment ago. For other machines it is MQTT's standard port where that is free, so that
+the address stays the same from start to start. The trap: another program may take the port before the listener opens
+it, so the caller must be ready to ask again.
 """
 
 import errno
@@ -11,30 +11,29 @@ import socket
 
 from broker.failures import AddressInUse, EngineFailed
 
-USUAL = 1883
+STANDARD = 1883
 
 
 def free(host: str) -> int:
-    """A port on which nobody listens at this address."""
+    """A port on which no program listens at this address."""
     return _bound(host, 0)
 
 
 def for_lan(host: str, wanted: int) -> int:
-    """The port for other machines: the one wanted, or for 0 the usual one, or a free one where that is taken. Raises
+    """The port for other machines: `wanted`; for 0 the standard one, or a free one where that is taken. Raises
     `AddressInUse`, or `EngineFailed` for an address that this machine does not have."""
-    return _tried(host, wanted or USUAL, wanted) or free(host)
+    return _tried(host, wanted or STANDARD, wanted) or free(host)
 
 
 def for_websocket(host: str | None, wanted: int | None) -> int | None:
-    """The port for WebSockets on that address: the one wanted, a free one for 0; None where none is wanted. Raises as
-    `for_lan` does."""
+    """The port for WebSockets at that address: `wanted`, or a free one for 0; None for None. Raises like `for_lan`."""
     if host is None or wanted is None:
         return None
     return _tried(host, wanted, wanted)
 
 
 def _tried(host: str, port: int, wanted: int) -> int | None:
-    """The port, None where it is taken and was not asked for."""
+    """The port; None where another program has it and the settings did not ask for it (`wanted` is 0)."""
     try:
         return _bound(host, port)
     except PermissionError as error:
@@ -52,7 +51,7 @@ def _tried(host: str, port: int, wanted: int) -> int | None:
 def _bound(host: str, port: int) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as taken:
-        if os.name == "posix" and port:  # as mosquitto does: connections of before that linger are no listener
+        if os.name == "posix" and port:  # as mosquitto does: connections in TIME_WAIT are no listener
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind((host, port))
         return int(taken.getsockname()[1])

@@ -1,8 +1,8 @@
-"""The private folder: where secrets and sockets of one broker lie, and how they disappear.
+"""The private folder, which holds the secrets and sockets of one broker, and its removal.
 
-Promise: what is written here can be read by its owner only, from the first byte; `remove` takes the folder away with
-everything in it and never fails because something of it is gone already.
-The trap: `shutil.rmtree` would do, but importing it brings three compression libraries into the supervisor.
+Promise: only the owner can read the files, from their first byte on; `remove` removes the folder with all its
+contents, and does not fail where some of them are gone already.
+The trap: `shutil.rmtree` would do, but its import loads three compression libraries into the supervisor.
 """
 
 import os
@@ -22,7 +22,7 @@ def _temporary_places() -> list[str]:
 
 
 def write(folder: str, name: str, text: str) -> str:
-    """Write a file that only its owner can read, and give its path back."""
+    """Write a file that only its owner can read; returns its path."""
     path = os.path.join(folder, name)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
@@ -31,7 +31,7 @@ def write(folder: str, name: str, text: str) -> str:
 
 
 def remove(folder: str) -> None:
-    """Remove the folder and what is in it; links are removed, not followed."""
+    """Remove the folder and its contents; links are removed, not followed."""
     try:
         entries = list(os.scandir(folder))
     except OSError:

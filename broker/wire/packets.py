@@ -1,8 +1,9 @@
-"""MQTT 3.1.1 packets as bytes: what the hot path reads and writes by itself.
+"""MQTT 3.1.1 packets as bytes, encoded and decoded by ourselves on the hot path.
 
-For: PUBLISH and the acknowledgements, SUBSCRIBE and UNSUBSCRIBE. CONNECT stays with amqtt's own codec.
+For: PUBLISH and the acknowledgements, SUBSCRIBE and UNSUBSCRIBE. A CONNECT is decoded by amqtt's own codec.
 Promise: pure functions; a malformed packet raises `MalformedPacket` and nothing else, whatever its bytes are.
-The trap: lengths come from a stranger. Nothing is sliced before it has been compared with where the packet ends.
+The trap: the lengths in a packet come from a client that is not trusted. Every length is compared with the end of the
+packet before anything is sliced.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT = 8, 10, 12, 14
 PINGRESP = b"\xd0\x00"
 UNSUPPORTED_PROTOCOL = b"\x20\x02\x00\x01"  # in 3.1.1 format, which clients of MQTT 5 understand, too
 REFUSED_FILTER = 0x80
-LONGEST_CONNECT = 10 + 5 * 65_537  # variable header and five fields; more cannot be in one
+LONGEST_CONNECT = 10 + 5 * 65_537  # a variable header and five fields of at most 65,535 bytes each
 
 Filters = list[tuple[str, int]]
 
@@ -24,7 +25,7 @@ class MalformedPacket(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PublishPacket:
-    """One message on its way; `qos` is the publisher's, 0 or 1 (2 is delivered as 1)."""
+    """One message to be delivered; `qos` is the publisher's, 0 or 1 (2 is delivered as 1)."""
 
     topic: bytes
     payload: bytes
@@ -32,27 +33,28 @@ class PublishPacket:
 
     @property
     def size(self) -> int:
-        """Bytes that it costs to hold it: its content and what Python needs to keep it."""
+        """Bytes of memory that a queued message costs: topic, payload and the Python objects around them."""
         return len(self.topic) + len(self.payload) + OVERHEAD_BYTES
 
     def frame(self, retain: bool = False) -> bytes:
-        """It as a PUBLISH packet of QoS 0."""
+        """This message as a PUBLISH packet of QoS 0."""
         length = 2 + len(self.topic) + len(self.payload)
         head = bytes((0x30 | retain,)) + remaining_length(length) + _short(len(self.topic))
         return b"".join((head, self.topic, self.payload))
 
-    def numbered_frame(self, packet_id: int, retain: bool, again: bool) -> bytes:
-        """It as a PUBLISH packet of QoS 1; `again` says that the client may have it already."""
+    def numbered_frame(self, packet_id: int, retain: bool, duplicate: bool) -> bytes:
+        """This message as a PUBLISH packet of QoS 1; `duplicate` (DUP) says that the client may have it already."""
         length = 4 + len(self.topic) + len(self.payload)
-        head = bytes((0x32 | retain | again << 3,)) + remaining_length(length) + _short(len(self.topic))
+        head = bytes((0x32 | retain | duplicate << 3,)) + remaining_length(length) + _short(len(self.topic))
         return b"".join((head, self.topic, _short(packet_id), self.payload))
 
 
 OVERHEAD_BYTES = 100
+"""What the Python objects of one queued message cost, roughly."""
 
 
 def remaining_length(number: int) -> bytes:
-    """The one to four length bytes of a packet."""
+    """The one to four length bytes of a packet: seven bits each, the lowest first, bit 7 where another one follows."""
     encoded = bytearray()
     while number > 127:
         encoded.append(number & 127 | 128)
@@ -62,12 +64,12 @@ def remaining_length(number: int) -> bytes:
 
 
 def acknowledgement(kind: int, packet_id: int) -> bytes:
-    """PUBACK, PUBREC, PUBCOMP (0x70) or UNSUBACK (0xb0): the first byte `kind` and the packet's number."""
+    """PUBACK, PUBREC, PUBCOMP (0x70) or UNSUBACK (0xb0): the first byte `kind` and the packet id."""
     return bytes((kind, 2, packet_id >> 8, packet_id & 255))
 
 
 def suback(packet_id: int, codes: list[int]) -> bytes:
-    """What each filter of a SUBSCRIBE was granted."""
+    """The SUBACK: the granted QoS of each filter, or `REFUSED_FILTER`."""
     return b"\x90" + remaining_length(2 + len(codes)) + _short(packet_id) + bytes(codes)
 
 
@@ -77,7 +79,7 @@ def connack(session_present: bool, code: int) -> bytes:
 
 
 def packet_id(body: bytes) -> int:
-    """The number at the beginning of a body; 0 is not allowed."""
+    """The packet id at the beginning of a body; 0 is not allowed."""
     number = int.from_bytes(body[:2], "big")
     if len(body) < 2 or number == 0:
         raise MalformedPacket("a packet number is missing")
@@ -85,7 +87,7 @@ def packet_id(body: bytes) -> int:
 
 
 def subscribe(body: bytes) -> tuple[int, Filters]:
-    """Packet number, and filters with the QoS asked for."""
+    """Packet id, and filters with the QoS asked for."""
     at, filters = 2, []
     while at < len(body):
         text, at = _text(body, at)
@@ -97,7 +99,7 @@ def subscribe(body: bytes) -> tuple[int, Filters]:
 
 
 def unsubscribe(body: bytes) -> tuple[int, list[str]]:
-    """Packet number, and filters."""
+    """Packet id, and filters."""
     at, filters = 2, []
     while at < len(body):
         text, at = _text(body, at)

@@ -1,7 +1,8 @@
-"""Which filter hears which topic.
+"""Which subscription filter matches which topic.
 
 Promise: the rules of MQTT 3.1.1 section 4.7, wildcards and `$` included; a repeated lookup costs one dict access.
-The trap: what was looked up is remembered until *any* subscription changes: every change must go through this class.
+The trap: the result of a look-up is cached until *any* subscription changes, so every change must go through this
+class.
 """
 
 from typing import Generic, TypeVar
@@ -9,7 +10,7 @@ from typing import Generic, TypeVar
 from broker.wire.packets import decoded_topic
 
 Subscriber = TypeVar("Subscriber")
-REMEMBERED = 4_096  # topics; a session uses a few hundred
+CACHED_TOPICS = 4_096  # a session uses a few hundred
 
 
 def is_valid_filter(text: str) -> bool:
@@ -23,7 +24,7 @@ def is_valid_filter(text: str) -> bool:
 
 
 def matches(levels: list[str], topic: list[str]) -> bool:
-    """Whether a filter hears a topic, both split at the slashes."""
+    """Whether a filter matches a topic, both split at the slashes. A leading wildcard matches no `$…` topic."""
     if topic[0].startswith("$") and levels[0] in ("+", "#"):
         return False
     for position, level in enumerate(levels):
@@ -35,17 +36,21 @@ def matches(levels: list[str], topic: list[str]) -> bool:
 
 
 class SubscriptionTable(Generic[Subscriber]):
-    """Who hears what. A subscriber whose filters overlap is found once, with the highest of their QoS."""
+    """The subscriptions of all sessions; a subscriber with overlapping filters is found once, with their highest QoS.
+
+    Filters without wildcards are looked up in a dict; filters with wildcards are tried one after the other, and the
+    result is cached by topic.
+    """
 
     def __init__(self) -> None:
         self._exact: dict[str, dict[Subscriber, int]] = {}
         self._wild: dict[str, dict[Subscriber, int]] = {}
-        self._found: dict[bytes, list[tuple[Subscriber, int]]] = {}
+        self._cache: dict[bytes, list[tuple[Subscriber, int]]] = {}
 
     def add(self, text: str, subscriber: Subscriber, qos: int) -> None:
         """Enter a subscription, or replace its QoS."""
         self._of(text).setdefault(text, {})[subscriber] = qos
-        self._found.clear()
+        self._cache.clear()
 
     def remove(self, text: str, subscriber: Subscriber) -> None:
         """Take a subscription out, if it is there."""
@@ -53,16 +58,16 @@ class SubscriptionTable(Generic[Subscriber]):
         subscribers.pop(subscriber, None)
         if not subscribers:
             self._of(text).pop(text, None)
-        self._found.clear()
+        self._cache.clear()
 
-    def heard_by(self, topic: bytes) -> list[tuple[Subscriber, int]]:
-        """Subscribers and their QoS; `Malformed` for what is no topic."""
-        found = self._found.get(topic)
+    def subscribers_of(self, topic: bytes) -> list[tuple[Subscriber, int]]:
+        """The subscribers of a topic, each with its QoS. Raises `MalformedPacket` where the bytes are no topic."""
+        found = self._cache.get(topic)
         if found is None:
             found = self._look_up(decoded_topic(topic))
-            if len(self._found) >= REMEMBERED:
-                self._found.clear()
-            self._found[topic] = found
+            if len(self._cache) >= CACHED_TOPICS:
+                self._cache.clear()
+            self._cache[topic] = found
         return found
 
     def _look_up(self, topic: str) -> list[tuple[Subscriber, int]]:

@@ -38,6 +38,7 @@ from ether.session.discovery.search import FoundSession
 from ether.session.fencing import NameClaim, NameHold
 from ether.session.name_claim import take_name, taken
 from ether.session.session import KEEP, Session
+from ether.system.backoff import Backoff
 from ether.system.health import read_health
 from ether.system.processes import birth_of
 from ether.transport.base import Will
@@ -86,8 +87,8 @@ class AgentSession:
         self._wanted = dict(file.instances)
         self._restored = set(self._wanted)
         """Those that were read from the file and have not been asked for again."""
-        self._attempts: dict[str, tuple[float, float]] = {}
-        """When each may be tried again (monotonic clock), and the pause after that in seconds."""
+        self._attempts: dict[str, tuple[float, Backoff]] = {}
+        """When each may be tried again (monotonic clock), and the pauses after that."""
         self._logged_errors: dict[str, str] = {}
         self._changing = threading.RLock()
         self._began = time.monotonic()
@@ -340,7 +341,7 @@ class AgentSession:
             self._changing.release()
 
     def _is_due(self, name: str, now: float) -> bool:
-        if self._lives(name) or now < self._attempts.get(name, (now, 0.0))[0]:
+        if self._lives(name) or (name in self._attempts and now < self._attempts[name][0]):
             return False
         # A killed predecessor's instance may still hold the name for a moment: let it end by itself.
         if self._session.holder(name) is not None and now - self._began < ORPHANS_END_S:
@@ -354,8 +355,8 @@ class AgentSession:
         return (again or not failed) and all(other in ready for other in after if other in self._wanted)
 
     def _attempt(self, name: str, now: float) -> None:
-        pause_s = self._attempts.get(name, (now, FIRST_PAUSE_S))[1]
-        self._attempts[name] = (now + pause_s, min(2 * pause_s, LONGEST_PAUSE_S))
+        backoff = self._attempts[name][1] if name in self._attempts else Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        self._attempts[name] = (now + backoff.next_s(), backoff)
         if name in self._supervisor.names:
             self._supervisor.discard(name)
         try:

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ether.config.names import is_class_path
+from ether.config.names import current_class_path, is_class_path
 from ether.errors import ConfigError, EtherError
 from ether.runs.plan.class_lookup import SourcePlace, SourceUnclear, places_of
 
@@ -49,7 +49,7 @@ class Roots:
         if not self.folders and not self._covers_name(class_path):
             raise ClassNotAllowed(class_path, roots, "it lies under none of the allowed roots")
         try:
-            places = places_of(class_path, self.folders)
+            places = places_of(current_class_path(class_path), self.folders)
         except SourceUnclear as error:
             raise ClassNotAllowed(class_path, roots, str(error)) from error
         for place in places:

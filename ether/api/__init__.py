@@ -1,4 +1,4 @@
-"""The front door: the class of the one object that users know."""
+"""The front door: the class of the object `ether`, the one object that users need."""
 
 from ether.api.front_door import Ether
 

@@ -1,4 +1,4 @@
-"""The half of the front door that calls other instances: `get`, `save` and their kin, proxies, `sync`."""
+"""The part of the front door that calls other instances: `get`, `save` and their variants, proxies, leases, `sync`."""
 
 from __future__ import annotations
 
@@ -20,55 +20,60 @@ LATER_TIMEOUT_S = 3600.0
 
 
 class Calling(ABC):
-    """Calls, for whoever has joined a session."""
+    """Calls, for programs and instances that have a session."""
 
     @abstractmethod
     def _joined(self, call: str) -> Client:
-        """The way into the session; raises `NotJoined`, which names the call."""
+        """The access to the session. Raises `NotJoined`, which names the call."""
 
     # -- calls
 
     def get(self, service: str, method: str, params: object = None, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         """Call a method marked `ether_get` in another process, and return its value.
 
-        `service` is an instance's name, or a class name: then any ready instance of it, the least busy first.
-        `params` maps to the method's arguments as a message does. `timeout_s` is a deadline that travels along: an
-        expired request is not run.
+        `service` is the name of an instance, or of a class; of a class, the least busy ready instance is called.
+        `params` are mapped to the method's arguments like the payload of a message: a dict by name, anything else to
+        the sole parameter. `timeout_s` is a deadline in seconds that is sent along: a request that has expired is not
+        run.
 
-        Raises `RemoteError` (also the builtin that the method raised), `NoResponder`, `InstanceLost`,
-        `RequestTimeout`, `ValidationFailed`.
+        Raises `RemoteError` where the method raises; its class is also that of the builtin exception, so that
+        `except ValueError` works. Raises `NoResponder` where there is no such instance or method, `InstanceLost` where
+        the instance dies, `RequestTimeout`, `ValidationFailed` for arguments that do not fit.
         """
         return self._joined("ether.get()").call(service, method, params, timeout_s, MarkKind.GET)
 
     def save(
         self, service: str, method: str, params: object = None, timeout_s: float = CALL_TIMEOUT_S
     ) -> dict[str, Any]:
-        """Call a method marked `ether_save`, so that the call survives: it is on disk before it is sent, is sent until
-        it is answered, and is run once, whatever is restarted meanwhile.
+        """Call a method marked `ether_save` durably: the call is written to disk before it is sent, is sent again
+        until it is answered, and is run exactly once, whatever is restarted meanwhile. Parameters are those of `get`.
 
-        Returns `{"status": "success", "result": …, "message": …}`; for what went wrong and will not be tried again
-        `{"status": "error", "error": …, "message": …}`; for what is not answered by the deadline
-        `{"status": "pending", "call_id": …, "message": …}`: it goes on, after the end of this program by the next that
-        runs in this session, and `ether.collect(call_id)` tells what became of it.
+        Returns a dict, and raises nothing for a call that fails:
+
+        - `{"status": "success", "result": …, "message": …}`;
+        - `{"status": "error", "error": "ValueError: …", "message": …}` for a failure that is final;
+        - `{"status": "pending", "call_id": …, "message": …}` for a call without an answer by the deadline. It goes on,
+          after the end of this program by the next one of this session. `ether.collect(call_id)` returns its result.
         """
         return self._joined("ether.save()").save(service, method, params, timeout_s)
 
     async def aget(self, service: str, method: str, params: object = None, timeout_s: float = CALL_TIMEOUT_S) -> Any:
-        """`get` for async code: any number may be in flight."""
+        """`get` for async code. Any number of calls may be under way; cancelling the task cancels the call."""
         return await self._joined("ether.aget()").call_async(service, method, params, timeout_s, MarkKind.GET)
 
     async def asave(
         self, service: str, method: str, params: object = None, timeout_s: float = CALL_TIMEOUT_S
     ) -> dict[str, Any]:
-        """`save` for async code."""
+        """`save` for async code. Cancelling the task cancels the call."""
         return await self._joined("ether.asave()").save_async(service, method, params, timeout_s)
 
     def get_later(self, service: str, method: str, params: object = None, timeout_s: float = LATER_TIMEOUT_S) -> str:
-        """Begin a `get`; returns at once an id for `collect`, `cancel` and `progress_of`."""
+        """Begin a `get`, and return at once its id, for `collect`, `cancel`, `progress_of` and `log_of`. Raises
+        `NoResponder`, `RequestTimeout`."""
         return self._joined("ether.get_later()").begin_later(service, method, params, timeout_s, MarkKind.GET)
 
     def save_later(self, service: str, method: str, params: object = None, timeout_s: float = LATER_TIMEOUT_S) -> str:
-        """Begin a `save`; returns at once an id."""
+        """Begin a `save`, and return at once its id; as `get_later`."""
         return self._joined("ether.save_later()").begin_later(service, method, params, timeout_s, MarkKind.SAVE)
 
     @overload
@@ -76,10 +81,12 @@ class Calling(ABC):
     @overload
     def collect(self, call_id: Sequence[str], timeout_s: float | None = None, *, show: bool = False) -> list[Any]: ...
     def collect(self, call_id: str | Sequence[str], timeout_s: float | None = None, *, show: bool = False) -> Any:
-        """What `get` or `save` would have returned or raised, once it is there; of several, a list in their order.
+        """Wait for a call that was begun with `get_later` or `save_later`, and return or raise what `get` or `save`
+        would. Of several ids, the results are a list in the same order.
 
-        `timeout_s` bounds the wait: it raises `TimeoutError`, and the call goes on. `show` draws its progress as a bar
-        on standard error. Of a save that is pending it tells the status as it is now, or in `timeout_s` seconds.
+        After `timeout_s` seconds (default: the call's own deadline) `TimeoutError` is raised, and the call goes on. A
+        save that is pending past its deadline gives its status after `timeout_s` seconds, at once without. With `show`,
+        the method's progress is drawn on standard error. Raises `KeyError` for an id that was collected before.
         """
         client = self._joined("ether.collect()")
         if isinstance(call_id, str):
@@ -87,13 +94,13 @@ class Calling(ABC):
         return [_collected(client, each, timeout_s, show) for each in call_id]
 
     def cancel(self, call_id: str) -> None:
-        """Tell the method that its result is not wanted any more; `collect` then raises `Cancelled` as soon as the
-        method heeds it, at its next `ether.progress()` or `ether.cancelled()`. What waits in a queue is not begun."""
+        """Ask for the end of a call. A call that has not begun is not run. A method that runs notices it at its next
+        `ether.progress()` or `ether.cancelled()`; when it has ended, `collect` raises `Cancelled`."""
         self._joined("ether.cancel()").cancel(call_id)
 
     def progress(self, fraction: float, text: str = "") -> None:
-        """Inside of a method: report how far it is (0 to 1). Raises `Cancelled` where the caller has cancelled.
-        Outside of a call it does nothing."""
+        """Inside of a method: report its progress to the caller, as a fraction from 0 to 1 and a text. Raises
+        `Cancelled` where the caller has cancelled. Outside of a call it does nothing."""
         from ether.calls.server import tell_progress
         from ether.connection.causes import current
 
@@ -101,40 +108,45 @@ class Calling(ABC):
             tell_progress(call, fraction, text)
 
     def cancelled(self) -> bool:
-        """Inside of a method: True where the caller has cancelled."""
+        """Inside of a method: whether the caller has cancelled the call. False outside of a call."""
         from ether.connection.causes import current
 
         call = current().call
         return call is not None and call.cancelled
 
     def progress_of(self, call_id: str) -> tuple[float, str] | None:
-        """How far a call is, as its method last reported: fraction and text; None where it has reported nothing."""
+        """The last progress that the method of a call has reported, as fraction (0 to 1) and text; None before the
+        first report. Raises `KeyError` for an unknown id."""
         return self._joined("ether.progress_of()").later(call_id).progress
 
     def log_of(self, call_id: str) -> list[dict[str, Any]]:
-        """What the method of a call has logged so far, on whichever machine: `time`, `level`, `message`."""
+        """The log records of the method of a call so far, from any machine, as dicts: `time` (unix seconds), `level`,
+        `message`. Raises `KeyError` for an unknown id."""
         return list(self._joined("ether.log_of()").later(call_id).log)
 
     def instance(self, name: str, *, timeout_s: float = CALL_TIMEOUT_S) -> Any:
-        """An object with the methods of a running instance: `ether.instance("camera1").snap(exposure=0.1)`.
+        """A proxy of an instance: `ether.instance("camera1").snap(exposure=0.1)` calls the remote method `snap`.
 
-        Names, signatures and docstrings are the remote class's own, from its announcement; nothing is imported. A
-        method marked `ether_get` returns its value, one marked `ether_save` a status. Raises `NoResponder`.
+        Its methods have the names, signatures and docstrings of the remote class, as the instance announces them; the
+        class itself is not imported. A method marked `ether_get` returns its value, one marked `ether_save` a status.
+        `timeout_s` bounds each call, in seconds. Raises `NoResponder` where there is no such instance.
         """
         return self._joined("ether.instance()").proxy(name, timeout_s, of_class=False)
 
     def service(self, class_name: str, *, timeout_s: float = CALL_TIMEOUT_S) -> Any:
-        """The same for a class: each call goes to one of its ready instances, the least busy first."""
+        """A proxy of a class: each call goes to the least busy of its ready instances. Otherwise as `instance`."""
         return self._joined("ether.service()").proxy(class_name, timeout_s, of_class=True)
 
     def lease(self, name: str, *, reason: str = "", timeout_s: float = CALL_TIMEOUT_S) -> InstanceLease:
-        """Have an instance for this program alone: `with ether.lease("camera1", reason="calibration"): …`. Within the
-        block calls and syncs of all other programs and instances are refused (`InstanceLeased`, which names this one);
-        what they had begun is waited for, at most `timeout_s` seconds. It ends with the block, and by itself when this
-        program dies.
+        """Exclusive use of an instance: `with ether.lease("camera1", reason="calibration"): …`.
 
-        Raises, on entering, `InstanceLeased` where somebody else has it, `NoResponder`, `RequestTimeout`; at the end of
-        the block `LeaseEnded` where it ended before: the instance was started again, or this program was cut off.
+        Inside of the block, the instance refuses calls and syncs of all other programs and instances (`InstanceLeased`,
+        which names this program and the `reason`). On entering, calls that are under way are awaited, for at most
+        `timeout_s` seconds. The lease ends with the block, and by itself when this program dies.
+
+        Raises on entering `InstanceLeased` where another program has the lease, `NoResponder`, `RequestTimeout`. Raises
+        at the end of the block `LeaseEnded` where the lease ended before: the instance was restarted, or this program
+        was disconnected for too long.
         """
         from ether.session.lease_client import InstanceLease
         from ether.system.process_owner import owner_facts
@@ -150,11 +162,14 @@ class Calling(ABC):
     def sync(self, /, *, topic: str) -> Callable[[F], F]: ...
     def sync(self, called: str | None = None, /, *, topic: str | None = None, timeout_s: float = CALL_TIMEOUT_S,
              **arguments: Any) -> Any:  # fmt: skip
-        """`ether.sync("prepare_trial", exposure=0.1)` runs every method marked with that sync topic on all ready
-        instances at the same time, and returns what each returned. `@ether.sync(topic="prepare_trial")` marks one.
+        """Call or mark. `ether.sync("prepare_trial", exposure=0.1)` runs every method that is marked with this sync
+        topic, on all ready instances at the same time, and waits for all of them. `@ether.sync(topic="prepare_trial")`
+        marks a method.
 
-        Raises `SyncError` that names who failed, died or did not answer within `timeout_s` seconds; `NoResponder` where
-        nobody has such a method. An instance that joins after the call began is not waited for.
+        Returns the results by instance name; for an instance with several such methods, a dict by method name.
+
+        Raises `SyncError`, which names each instance that failed, died or did not answer within `timeout_s` seconds;
+        `NoResponder` where no ready instance has such a method. An instance that joins during the call is not awaited.
         """
         if called is None:
             return ether_sync(topic=topic)

@@ -1,7 +1,8 @@
-"""The front door. `Ether` is a plain class; `ether.ether` is one instance of it, and nothing below imports it.
+"""The front door. `Ether` is a plain class; `ether.ether` is one instance of it, and no lower layer imports it.
 
-The object holds at most one session: one that it started (`tap`), or one that it was given because this process
-is an instance. It does nothing until `tap()`: importing costs no thread, no socket and no file.
+An object has at most one session: one that it started or joined (`tap`), or one that it was given because this process
+runs an instance (`adopt`). Promise: nothing happens before `tap()`; importing starts no thread, opens no socket and
+writes no file. The trap: imports inside of the methods are deliberate, since a test weighs what `import ether` loads.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ DEFAULT_TIMEOUT_S = 30.0
 
 
 class Ether(Calling, Reading, Running):
-    """A program's way into a session."""
+    """A program's access to its session: starting, joining and ending it, messages, calls, runs and recorded data."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -54,20 +55,23 @@ class Ether(Calling, Reading, Running):
         sim: bool = False,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> Ether:
-        """Join the running session, or start one; returns when every autorun instance of `config` is ready.
+        """Join the running session, or start one. Returns when every autorun instance of `config` is ready.
 
-        `config` is a path to a YAML file, a dict or an `EtherConfig`; `session` and `broker` (a URL, "embedded", or a
-        mapping such as `{"engine": "amqtt"}`) take the place of what it says. Without a configuration the running
-        session is looked for (docs/discovery.md); a configuration that names no session starts one of its own. A
-        program that joined takes its own instances along when it leaves, and nobody else's.
+        `config` is the path of a YAML file, a dict or an `EtherConfig`. `session` and `broker` (a URL, "embedded", or
+        a mapping such as `{"engine": "amqtt"}`) replace what it says about them. Without a configuration, the running
+        session is searched for (docs/discovery.md). A configuration that describes instances and names no session
+        starts a session of its own. When a program that has joined leaves, only the instances that it started end.
 
-        `restart` ends a session that this program has, first. `takeover` replaces instances of the same names that
-        others run. `sim` puts the simulated lab of the configuration's `simulate:` in place of the bench: no hardware
-        is touched, and every record says so. Returns this object, a context manager that shuts down at the end.
+        With `restart`, a session that this program already has is ended first. With `takeover`, instances of other
+        programs that have the names of this one's are replaced. With `sim`, the simulated lab that the configuration
+        describes under `simulate:` replaces the bench: no hardware is touched, and every record is marked as simulated.
+        `timeout_s` bounds the start, in seconds.
 
-        Raises `ConfigError`; `StartFailed`, which names each instance that is not ready and shows its traceback;
-        `NameTaken`; `SeveralSessions`; `BrokerFailed`; `BrokerUnreachable`; `NotAllowedHere` inside of an instance or
-        when a session runs already. Nothing is left running after an error.
+        Returns this object, which is a context manager that shuts down at its end.
+
+        Raises `ConfigError`; `StartFailed`, which names each instance that is not ready, with its traceback;
+        `NameTaken`; `SeveralSessions`; `BrokerFailed`; `BrokerUnreachable`; `NotAllowedHere` inside of an instance, or
+        where this program has a session already. After an error nothing is left running.
         """
         from ether.config import changed, load_config
 
@@ -80,80 +84,96 @@ class Ether(Calling, Reading, Running):
         return self
 
     def shutdown(self) -> None:
-        """End the session that this program started: work in flight drains, then save_all, cleanup and stop run
-        everywhere, in that order. Without a session nothing happens.
+        """End the session that this program started, or leave the session that it joined.
 
-        Raises `LifecycleFailed` with everything that went wrong, when all is over.
+        First the messages and calls under way are finished; then all instances run their `ether_save_all` methods, then
+        `ether_cleanup`, then `ether_shutdown`, and end. Each step has a time limit. Without a session, nothing happens.
+
+        Raises `LifecycleFailed` at the end, with everything that failed on the way.
         """
         problems = self._stop()
         if problems:
             raise LifecycleFailed("shutdown", problems)
 
     def save_all(self) -> dict[str, list[str]]:
-        """Run every method marked `ether_save_all`; returns the names of the methods that ran, by instance.
+        """Run every method marked `ether_save_all`, on all instances. Returns the names of the methods that ran, by
+        instance name.
 
-        Raises `LifecycleFailed` that names who failed, died or did not answer.
+        Raises `LifecycleFailed`, which names each instance that failed, died or did not answer.
         """
         return self._launched("ether.save_all()").lifecycle("save_all")
 
     def cleanup(self) -> dict[str, list[str]]:
-        """Run every method marked `ether_cleanup`; as `save_all`."""
+        """Run every method marked `ether_cleanup`. Result and errors are those of `save_all`."""
         return self._launched("ether.cleanup()").lifecycle("cleanup")
 
     # -- messages
 
     def start(self) -> None:
-        """Publish to the topic `start`, for which `@ether_start()` methods wait."""
+        """Publish an empty message on the topic `start`, which calls all methods marked `@ether_start()`."""
         self._joined("ether.start()").publish(None, START_TOPIC)
 
     def pub(self, data: object = None, topic: str = "general", *, qos: int = 1, save: bool = False) -> Saved | None:
-        """Publish a dict, model, dataclass, list, number, string, bytes or numpy array (any shape and dtype).
+        """Publish a message on a topic. `data` is a dict, pydantic model, dataclass, list, number, string, bytes or
+        numpy array (any shape and dtype), or a nesting of them; None is an empty message.
 
-        `qos` 1 arrives at least once while sender, broker and receiver live; 0 may be lost. Returns when the message
-        is on its way. Raises `EncodeError` with the place inside `data` that cannot be sent, `PayloadTooLarge`,
-        `PublishTimeout`.
+        A message with `qos` 1 arrives at least once while sender, broker and receiver live; with 0 it may be lost.
+        Returns as soon as the message is in the send queue.
 
-        With `save`, or where the session records the topic, it is on disk in the end, once, whatever is killed
-        meanwhile; what is returned tells when: `ether.pub(7, topic="dose", save=True).wait()`. Raises `OutboxFull`.
+        With `save`, or where the session records the topic, the message ends up on disk exactly once, whatever process
+        is killed meanwhile. Then a receipt is returned, which tells when it is on disk: `ether.pub(7, topic="dose",
+        save=True).wait()`. Otherwise the result is None.
+
+        Raises `EncodeError`, which names the part of `data` that cannot be sent; `PayloadTooLarge`; `PublishTimeout`
+        where the send queue stays full; `OutboxFull` where a message to be saved finds no room on disk; `InvalidName`.
         """
         return self._joined("ether.pub()").publish(data, topic, qos, save=save)
 
     def record(self, value: object, name: str = "value") -> Saved:
-        """Bring a value to disk that nobody needs to hear of, under a name. Returns at once; `.wait()` of what is
-        returned returns when it is on disk, synced. Inside of a handler the message that is being handled is noted as
-        its cause. Raises `EncodeError`, `PayloadTooLarge`, `OutboxFull`."""
+        """Save a value under a name, without publishing it. `value` is anything that `pub` takes.
+
+        Returns a receipt at once; its `wait()` returns when the value is on disk and synced. Inside of a handler, the
+        message that is being handled is recorded as the value's cause. Raises `EncodeError`, `PayloadTooLarge`,
+        `OutboxFull`, `InvalidName`."""
         return self._joined("ether.record()").record(value, name)
 
     def flush(self, timeout_s: float = CALL_TIMEOUT_S) -> int:
-        """Wait until all that this process gave to be saved is on disk; returns how many entries are not."""
+        """Wait until everything that this process has saved so far is on disk, for at most `timeout_s` seconds.
+        Returns the number of entries that are not on disk yet: 0 is success."""
         from ether.connection.deadline import Deadline
 
         record_writer = self._joined("ether.flush()").record_writer
         return 0 if record_writer is None else record_writer.flush(Deadline(timeout_s))
 
     def subscribe(self, topic: str, *, qos: int = 1) -> Subscription:
-        """Receive a topic's messages in this program (`+` and `#` are wildcards): a context manager with
-        `get(timeout_s=…)`, and an iterator. No message published after this call returns is missed."""
+        """Receive the messages on a topic in this program (`+` and `#` are wildcards).
+
+        Returns a subscription, which is a context manager and an iterator of messages, with `get(timeout_s=…)` for the
+        next one. No message that is published after this call has returned is missed."""
         return self._joined("ether.subscribe()").subscribe(topic, qos)
 
     # -- objects of this program
 
     def host(self, obj: object, name: str, *, takeover: bool = False) -> None:
-        """Make a live object of this program an instance: others call it and it receives messages, on a thread of its
-        own. Calls from this program reach it directly, without the broker. Raises `NameTaken`, or with `takeover`
-        replaces whoever has the name: nothing that the earlier one still sends is heard."""
+        """Make an object of this program an instance of the session: other programs can call it, and it receives
+        messages, on a thread of its own. Calls from this program reach it directly, without the broker.
+
+        Raises `NameTaken` where another instance has the name. With `takeover` that one is replaced instead, and
+        messages that it still sends are refused by every process."""
         self._launched("ether.host()").host(obj, name, takeover=takeover)
 
     def unhost(self, name: str) -> None:
-        """The object leaves the session, and is as it was."""
+        """Take an object out of the session again. The object itself is as it was before `host`."""
         self._launched("ether.unhost()").unhost(name)
 
     # -- one instance, while everything runs
 
     def add(self, name: str, config: Mapping[str, Any] | EtherInstanceConfig, *, timeout_s: float = DEFAULT_TIMEOUT_S
             ) -> None:  # fmt: skip
-        """Start one more instance in this session, described as under `instances:` in the YAML (`{"class_path": …}`).
-        Returns when it is ready; raises `ConfigError`, `NameTaken`, `StartFailed`."""
+        """Start one more instance. `config` describes it as under `instances:` in the YAML: `{"class_path": …}`.
+
+        Returns when the instance is ready; `timeout_s` bounds its start, in seconds. Raises `ConfigError`, `NameTaken`,
+        `StartFailed`."""
         from ether.config import load_config
 
         described = load_config({"instances": {name: config}}).named_instances()
@@ -161,21 +181,27 @@ class Ether(Calling, Reading, Running):
             self._launched("ether.add()").add(chosen, instance, timeout_s)
 
     def remove(self, name: str) -> None:
-        """Stop one instance that this program started: its work in flight drains, then it saves, cleans up and ends.
-        Raises `LifecycleFailed` with what went wrong, `KeyError` for one that this program does not keep."""
+        """Stop one instance that this program started. It finishes its messages and calls under way, saves, cleans up
+        and ends, as in `shutdown`.
+
+        Raises `LifecycleFailed` with everything that failed on the way, `KeyError` for an instance that this program
+        has not started."""
         if problems := self._launched("ether.remove()").remove(name):
             raise LifecycleFailed("remove", problems)
 
     def restart(self, name: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        """Stop one instance of this program in order, and start it again. Calls that come meanwhile wait for it."""
+        """Stop one instance that this program started, as `remove` does, and start it again. Calls to it wait
+        meanwhile. Returns when it is ready; raises `KeyError`, `StartFailed`."""
         self._launched("ether.restart()").restart(name, timeout_s)
 
-    # -- who is there
+    # -- the members of the session
 
     def instances(self) -> list[dict[str, Any]]:
-        """Every instance of the session, by name: `name`, `state`, `class`, `host`, `pid`, `since` (unix seconds),
-        `error`, and what else it announces. `last_known` is true while this program has no connection: the rest is as
-        it was when it was lost, and `offline_since` (unix seconds) says when that was."""
+        """All instances of the session, sorted by name. Each is a dict with `name`, `state`, `class`, `host`, `pid`,
+        `since` (unix seconds), `error`, and whatever else the instance announces.
+
+        While this program has no connection, `last_known` is True: all values are those from before the connection was
+        lost, at `offline_since` (unix seconds)."""
         session = self._joined("ether.instances()").session
         session.open(CALL_TIMEOUT_S)
         since = session.link.offline_since
@@ -187,9 +213,11 @@ class Ether(Calling, Reading, Running):
         ]
 
     def session_info(self) -> dict[str, Any]:
-        """The session: `session`, `host`, `pid`, `since` (unix seconds), `version` and `broker` of the program that
-        started it, and the names of all `instances` and `programs`. `offline_since` (unix seconds) says since when this
-        program has no connection, and the rest is what it knew then; None while it has one."""
+        """The session, as a dict: its name as `session`; `host`, `pid`, `since` (unix seconds), `version` and `broker`
+        of the program that leads it; the names of all `instances` and `programs`.
+
+        `offline_since` is None while this program has a connection; otherwise the time of its loss (unix seconds), and
+        all other values are those from before."""
         session = self._joined("ether.session_info()").session
         session.open(CALL_TIMEOUT_S)
         members = session.announcements()
@@ -202,8 +230,9 @@ class Ether(Calling, Reading, Running):
         }
 
     def on_change(self, callback: Callable[[dict[str, Any]], object]) -> None:
-        """Call `callback` whenever an instance joins, leaves, dies, hangs or comes back, with what `instances()` says
-        of it; one change after the other, on a thread of Ether's own. What it raises is logged."""
+        """Call `callback` whenever an instance joins, leaves, dies, hangs or returns. Its argument is the instance's
+        dict, as `instances()` returns it. Changes come one after the other, on a thread of Ether's own. An exception
+        of the callback is logged."""
         from ether.session.changes import Changes
 
         session = self._joined("ether.on_change()").session
@@ -216,32 +245,33 @@ class Ether(Calling, Reading, Running):
 
     @property
     def session_id(self) -> str | None:
-        """The name of the session, None outside of one."""
+        """The name of the session; None without one."""
         return self._client.topics.session if self._client else None
 
     @property
     def broker_url(self) -> str | None:
-        """The embedded broker's URL, user and password included, for `mosquitto_sub` and its like; None where the
-        broker is not this program's own."""
+        """The URL of the embedded broker, with user and password, for programs such as `mosquitto_sub`; None where this
+        program has not started the broker."""
         return self._launch.broker_url if self._launch else None
 
     # -- for programs that run others' sessions, such as the command line
 
     def watch_start(self, event: Callable[[Announcement], object]) -> None:
-        """Tell `event` of every change in the table of members from the next `tap()` on, while it is still waiting. It
-        is called on the dispatch thread and must only note something; `on_change` is for everybody else."""
+        """Call `event` with every change of the presence table from the next `tap()` on, already while that is waiting.
+
+        It is called on the dispatch thread, so it must only enqueue. Other programs use `on_change`."""
         self._watch = event
 
     def on_shutdown_asked(self, callback: Callable[[], object]) -> None:
-        """Let other programs end this session (`ether down`): `callback` is called, on a thread of Ether's own, when
-        one of them asks, and should lead to `ether.shutdown()` on another thread."""
+        """Let other programs end this session (`ether down`). When one of them asks, `callback` is called on a thread
+        of Ether's own; it should make another thread call `ether.shutdown()`."""
         self._launched("ether.on_shutdown_asked()").on_shutdown_asked(callback)
 
     # -- inside
 
     def adopt(self, client: Client | None) -> None:
-        """Make this object speak for an instance of this process (Ether's own child processes and tests do that);
-        None ends it."""
+        """Give this object the session of an instance that runs in this process; None takes it away. Ether's own child
+        processes and `ether.testing` do so."""
         with self._lock:
             self._client, self._launch, self._pid = client, None, os.getpid()
 
@@ -261,8 +291,9 @@ class Ether(Calling, Reading, Running):
         from ether.launch.launcher import Launch
         from ether.launch.simulated_lab import all_here
         from ether.log import get_ether_logger, install_console
-        from ether.session.discovery.search import remember, running_session, starting_alone, with_environment
+        from ether.session.discovery.search import remember, running_session, with_environment
         from ether.session.name_claim import new_session_name
+        from ether.session.start_lock import starting_alone
         from ether.system.folders import calls_folder, file_name
 
         install_console()
@@ -270,7 +301,7 @@ class Ether(Calling, Reading, Running):
         found = running_session(config, os.environ)
         with starting_alone(None if found is not None else config.session, timeout_s):
             if found is None and config.session is not None:
-                found = running_session(config, os.environ)  # it may have been started while we waited
+                found = running_session(config, os.environ)  # another program may have started it meanwhile
             session = found.name if found is not None else config.session or new_session_name()
             if found is None:
                 get_ether_logger().info("Starting Ether session: %s...", session)

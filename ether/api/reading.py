@@ -1,4 +1,4 @@
-"""The half of the front door that looks back: `data` and `play`."""
+"""The part of the front door that reads recorded data: `data` and `play`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _VALUES = ("data", "record")
 
 
 class Reading(ABC):
-    """What was recorded, for whoever wants it back: in a session or outside of any."""
+    """Recorded data, with or without a session."""
 
     @property
     @abstractmethod
     def session_id(self) -> str | None:
-        """The name of the session, None outside of one."""
+        """The name of the session; None without one."""
 
     @abstractmethod
     def _joined(self, call: str) -> Client:
-        """The way into the session; raises `NotJoined`, which names the call."""
+        """The access to the session. Raises `NotJoined`, which names the call."""
 
     def data(
         self,
@@ -43,35 +43,33 @@ class Reading(ABC):
         kinds: Sequence[str] = _VALUES,
         folder: str | os.PathLike[str] | None = None,
     ) -> Data:
-        """What was recorded: an iterator of records, with `to_pandas()`, `to_arrow()` and `to_numpy()`.
+        """Recorded data: an iterable of records, with `to_pandas()`, `to_arrow()` and `to_numpy()`. Works without a
+        session, and while the data is being recorded.
 
-        `session` is a session's name; left out, the one that this program is in, else the one recorded last. `folder`
-        is a ledger's folder instead. `run` is a run's id, or the name of one: then the last of that name. `trial` is
-        the number of one of its trials, several, or "all": what belongs to trials that are done, of a repeated one the
-        attempt that counts. `topic` may have wildcards; `instance` is who published; `since` and `until` are
-        unix seconds, a datetime, "2025-01-16 11:28", or how long ago ("-10 min"); `where` is a function of the value,
-        or a condition: "celsius > 21", {"mode": "fast"}, ("celsius", ">", 21), or a list of them.
+        `session` is the name of a session; without it, this program's session is read, or else the one that was
+        recorded last. `folder`, a ledger's folder, may be given instead. All other parameters narrow the records down:
 
-        Works without a session, and while one is recorded. Raises `NoLedger`, `SeveralLedgers`, `QueryMistake`,
-        `InvalidName`; reading raises `LedgerError`.
+        - `topic`: a topic; `+` and `#` are wildcards.
+        - `run`: the id of a run, or a run's name, which means the last run of that name.
+        - `trial`: the number of a trial of that run, a list of numbers, or "all". Only trials that are done count; of a
+          repeated trial, the last attempt that was done.
+        - `instance`: the name of the instance that published or recorded.
+        - `since`, `until`: unix seconds, a datetime, a text such as "2025-01-16 11:28", or a time before now such as
+          "-10 min".
+        - `where`: a function of the value, or a condition such as "celsius > 21", {"mode": "fast"},
+          ("celsius", ">", 21), or a list of conditions that all have to hold.
+        - `kinds`: the kinds of entries; by default published messages ("data") and recorded values ("record").
+
+        Raises `NoLedger`, `SeveralLedgers`, `QueryMistake`, `InvalidName`. Reading raises `LedgerError`.
         """
         import time
 
-        from ether.reading.query import ask
+        from ether.reading.query import DataRequest, ask
         from ether.reading.run_facts import of_run
 
-        data = ask(
-            folder if folder is not None else session if session is not None else self.session_id,
-            topic,
-            run,
-            instance=instance,
-            since=since,
-            until=until,
-            where=where,
-            kinds=kinds,
-            now=time.time(),
-            environment=os.environ,
-        )
+        request = DataRequest(topic, run, instance, since, until, where, kinds)
+        ledger = folder if folder is not None else session if session is not None else self.session_id
+        data = ask(request, ledger, now=time.time(), environment=os.environ)
         return of_run(data, trial)
 
     def play(
@@ -88,11 +86,15 @@ class Reading(ABC):
         speed: float | str = 1.0,
         as_topic: str | None = None,
     ) -> Played:
-        """Publish recorded messages again, into this session: the same bodies, in the recorded order and rhythm.
+        """Publish recorded messages again, into this session: the same bodies, in the recorded order and with the
+        recorded timing.
 
-        The messages are chosen as for `data`. `speed` is how many recorded seconds pass in one, "max" leaves no
-        pauses; `as_topic` takes the place of the recorded topics. Each message names the recorded one as its parent,
-        and is marked as a replay. Returns when the broker has acknowledged all, with how many there were.
+        The messages are chosen by the parameters of `data`. `speed` is the number of recorded seconds that pass in one
+        second; "max" leaves no pauses. With `as_topic`, all messages go to that topic instead of their recorded ones.
+        Each message is marked as a replay, and names the recorded message as its parent.
+
+        Returns when the broker has acknowledged all messages: the numbers sent and skipped, and the duration in
+        seconds. Raises as `data`, and `PublishTimeout`, `TransportError`.
         """
         from ether.runs.pacing_rules import speed_of
         from ether.runs.replay import Player

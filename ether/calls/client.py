@@ -1,9 +1,13 @@
-"""The asking side of calls: finds who answers, sends the request, waits for the answer or for the truth.
+"""The asking side of calls: chooses the instance, sends the request, waits for the answer or for the reason of its
+absence.
 
-A caller waits on its own thread, on one lock, with a deadline that travels with the request. Whatever ends the wait
-takes the request out of the table: the answer, the instance's death (told by presence within a second), the broker's
-word that nobody subscribes, or the deadline. Shortly before the deadline the instance is asked what it is doing, so
-that the error can tell busy from hung.
+A caller waits on its own thread, on one lock, with a deadline that travels with the request. The event that ends the
+wait takes the request out of the request table: the answer, the death of the instance (presence reports it within a
+second), the broker's report that the topic has no subscriber, or the deadline. Shortly before the deadline the client
+asks the instance what it is doing, so that the error can tell a busy instance from a hung one.
+
+The trap: these events come on different threads and at the same time. The thread that takes the request out of the
+table, under the client's lock, is the one that may settle the call.
 """
 
 from __future__ import annotations
@@ -14,12 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ether.calls.host import LocalCallee
 from ether.calls.lease_server import LEASE, mark_of
 from ether.calls.server import CANCEL, STATUS, CallJob, CallRequest
 from ether.connection import causes as context
-from ether.connection.link import Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.connection.worker import Worker, next_job
 from ether.errors import EtherError, InstanceLost, NoResponder, RequestTimeout
 from ether.protocol.answers import LATER, LOG, PROGRESS, ErrorReport
@@ -29,17 +34,14 @@ from ether.spec.descriptions import MethodDescription
 from ether.spec.marks import MarkKind
 from ether.wire.topics import SessionTopics
 
-if TYPE_CHECKING:
-    from ether.instance.hosted import HostedInstance
-
 Done = Callable[[], None]
 Watch = Callable[[float, str], None]
 Outcome = tuple[object, ErrorReport | EtherError | None]
-"""A value, or None and why there is none."""
+"""The value and None, or None and the error."""
 
 
 class PendingCall:
-    """A call under way. Settled once; may be waited for by several threads, and watched."""
+    """A call under way. It is settled once; several threads may wait for it and watch its progress."""
 
     def __init__(
         self, call: str, instance: str, kind: MarkKind | None, timeout_s: float, correlation: bytes | None = None
@@ -53,16 +55,20 @@ class PendingCall:
         self.progress: tuple[float, str] | None = None
         self.log: list[dict[str, Any]] = []
         self.status: Mapping[str, Any] | None = None
-        self.cancel_here: Callable[[], None] | None = None
+        self.cancel_local: Callable[[], None] | None = None
+        """Cancels a call to an instance of this process."""
         self.when_cut: Callable[[EtherError], None] | None = None
-        """For a save, which outlives what ends every other call: it is told of that, and goes on."""
+        """Set for a durable call, which outlives the end of one attempt: called with the attempt's error, and the call
+        goes on."""
         self.when_late: Callable[[], None] | None = None
-        """For a save, shortly before its deadline: its promise is prepared."""
+        """Set for a durable call; called shortly before its deadline, to make the call durable in time."""
         self._take: Callable[[], Outcome] | None = None
         self._outcome: Outcome | None = None
         self._settled = False
-        self._open = threading.Lock()
-        self._open.acquire()
+        # Held until the call is settled. A waiter acquires it with a time-out and releases it for the next waiter: that
+        # costs less than a `threading.Event`, which makes a lock for each wait.
+        self._unsettled = threading.Lock()
+        self._unsettled.acquire()
         self._callbacks: list[Done] = []
         self._watchers: list[Watch] = []
         self._lock = threading.Lock()
@@ -73,20 +79,21 @@ class PendingCall:
         return self._settled
 
     def settle(self, take: Callable[[], Outcome]) -> bool:
-        """The end, told by whoever took this out of the table of requests. `take` gives the value or the error; it is
-        called once, by the first who wants to know. False where it was over before: a save's first end counts."""
+        """End the call; the thread that took it out of the request table calls this. `take` gives the value or the
+        error; it is called once, by the first thread that reads the result. False where the call was settled before:
+        a durable call may be answered twice, and its first answer counts."""
         with self._lock:
             if self._settled:
                 return False
             self._take, self._settled = take, True
             callbacks, self._callbacks = self._callbacks, []
-        self._open.release()
+        self._unsettled.release()
         for done in callbacks:
             done()
         return True
 
     def take_note(self, schema: str, value: object) -> None:
-        """A forerunner of the answer."""
+        """Take a progress report or log record, which the instance sends before the answer."""
         match value:
             case dict() if schema == LOG:
                 self.log.append(value)
@@ -96,18 +103,18 @@ class PendingCall:
                     watch(float(fraction), text)
 
     def fail(self, error: EtherError) -> None:
-        """The end without an answer."""
+        """End the call without an answer."""
         self.settle(lambda: (None, error))
 
     def cut(self, error: EtherError) -> None:
-        """This attempt will not be answered: the end, except for a save."""
+        """This attempt will not be answered. That ends the call, unless it is durable."""
         if self.when_cut is None:
             self.fail(error)
         else:
             self.when_cut(error)
 
     def when_done(self, done: Done) -> None:
-        """Call `done` when settled, on the thread that settles; at once where it is."""
+        """Call `done` when the call is settled, on the thread that settles it; at once where it is settled already."""
         with self._lock:
             if not self._settled:
                 self._callbacks.append(done)
@@ -115,22 +122,22 @@ class PendingCall:
         done()
 
     def watch(self, watch: Watch) -> None:
-        """Call `watch` with every progress report from now on, on the dispatch thread, and with the last one now."""
+        """Call `watch` with every progress report from now on, on the dispatch thread, and now with the last one."""
         self._watchers.append(watch)
         if self.progress is not None:
             watch(*self.progress)
 
     def wait(self, until: float) -> bool:
-        """Wait until settled or a point on the monotonic clock."""
+        """Wait until the call is settled, or until a point on the monotonic clock; returns whether it is settled."""
         if self._settled:
             return True
-        if not self._open.acquire(timeout=max(0.0, until - time.monotonic())):
+        if not self._unsettled.acquire(timeout=max(0.0, until - time.monotonic())):
             return self._settled
-        self._open.release()
+        self._unsettled.release()
         return True
 
     def result(self) -> Any:
-        """The value, or the error raised. Only once settled. A large answer is decoded here, on the caller's thread."""
+        """The value of a settled call; raises its error. The answer is decoded here, on the caller's thread."""
         with self._lock:
             if self._outcome is None:
                 assert self._take is not None
@@ -144,7 +151,7 @@ class PendingCall:
 
 
 def read_answer(inbound: Inbound) -> Outcome:
-    """An answer that arrived."""
+    """Decode an answer that arrived."""
     try:
         value, headers = inbound.unpack().value, inbound.headers()
     finally:
@@ -154,7 +161,7 @@ def read_answer(inbound: Inbound) -> Outcome:
 
 
 _PROBE_LEAD_S = 0.3
-"""How long before the deadline a silent instance is asked what it is doing; at most a third of the time."""
+"""The client asks a silent instance what it is doing this long before the deadline; at most a third of the time-out."""
 
 
 class CallClient:
@@ -163,16 +170,18 @@ class CallClient:
     def __init__(
         self, link: Link, topics: SessionTopics, reply_topic: str, find: Callable[[], list[Announcement]]
     ) -> None:
-        """`find` gives what is known of every instance."""
+        """`find` gives the last announcement of every instance; a new list whenever one has changed."""
         self._link = link
         self._topics = topics
         self._reply_topic = reply_topic
         self._find = find
         self._lock = threading.Lock()
         self.requests: RequestTable[PendingCall] = RequestTable()
-        self.here: dict[str, HostedInstance] = {}
+        self.local_instances: dict[str, LocalCallee] = {}
+        """The instances of this very process, by name; they are called without the broker."""
         self._known: list[Announcement] = []
         self._able: dict[tuple[str, str, str], list[str]] = {}
+        """For service, method and kind the instances that can take the call, as long as `_known` is up to date."""
         self._turn = 0
 
     # -- asking
@@ -180,28 +189,29 @@ class CallClient:
     def begin(
         self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind, *, later: bool = False
     ) -> PendingCall:
-        """Send a request. `kind` is the decorator that the method must carry. Raises `NoResponder` and what
-        publishing raises."""
+        """Send a request. `kind` is the decorator that the method must carry. Raises `NoResponder` and the errors of
+        publishing."""
         instance = self.choose(service, method, kind)
         pending = PendingCall(f"{service}.{method}", instance, kind, timeout_s)
-        if instance in self.here:
-            self._begin_here(pending, self.here[instance], method, params)
+        if instance in self.local_instances:
+            self._begin_local(pending, self.local_instances[instance], method, params)
             return pending
         self._send(pending, self._topics.call(instance, method), params, LATER if later else None, timeout_s)
         return pending
 
     def send(self, pending: PendingCall, method: str, params: object, schema: str, timeout_s: float) -> None:
-        """Send the request of a save, which has no deadline where it is run; `timeout_s` is for room in the outgoing
-        queue. Raises what publishing raises."""
+        """Send the request of a durable call. It never expires at the instance; `timeout_s` limits the wait for room in
+        the outgoing queue. Raises the errors of publishing."""
         self._send(pending, self._topics.call(pending.instance, method), params, schema, timeout_s, expires=False)
 
     def wait(self, pending: PendingCall) -> Any:
-        """The value; raises the truth about why there is none, at the latest at the deadline."""
+        """Wait for the value; raises the reason where there is none, at the latest at the deadline."""
         self.await_end(pending)
         return pending.result()
 
     def await_end(self, pending: PendingCall) -> None:
-        """Return when it is settled. At its deadline it is, with an error; only a save may go on after it."""
+        """Return when the call is settled: at the latest at its deadline, with an error. Only a durable call may still
+        go on then."""
         waiting = context.current()
         if waiting.worker is not None and waiting.trace is not None and waiting.worker.on_this_thread:
             self._wait_working(pending, waiting.worker, waiting.trace)
@@ -209,7 +219,7 @@ class CallClient:
             self._wait(pending)
 
     def expire(self, pending: PendingCall) -> None:
-        """The deadline has passed: settle it so, unless it was settled meanwhile, or is a save, which goes on."""
+        """Settle a call whose deadline has passed, unless it was settled meanwhile, or is durable, and goes on."""
         if pending.when_cut is not None:
             return
         with self._lock:
@@ -217,18 +227,18 @@ class CallClient:
         if mine:
             pending.fail(RequestTimeout(pending.call, pending.instance, pending.timeout_s, doing(pending.status)))
         else:
-            pending.wait(time.monotonic() + 1.0)  # somebody is settling it this very moment
+            pending.wait(time.monotonic() + 1.0)  # another thread has taken it out of the table, and is settling it now
 
     def probe(self, pending: PendingCall) -> None:
-        """Shortly before the deadline: ask the instance what it is doing; the answer comes into `pending.status`."""
-        if pending.instance:  # else it is a save that nobody could be asked for yet
+        """Shortly before the deadline: ask the instance what it is doing. The answer is put into `pending.status`."""
+        if pending.instance:  # empty for a durable call that no instance could take yet
             self._ask(pending)
         if pending.when_late is not None:
             pending.when_late()
 
     def _ask(self, pending: PendingCall) -> None:
-        if pending.instance in self.here:
-            pending.status = self.here[pending.instance].status()
+        if pending.instance in self.local_instances:
+            pending.status = self.local_instances[pending.instance].status()
             return
         question = PendingCall(STATUS, pending.instance, None, _PROBE_LEAD_S)
 
@@ -247,18 +257,19 @@ class CallClient:
             self._drop(question)
 
     def lease(self, instance: str, asked: Mapping[str, Any], timeout_s: float) -> Any:
-        """Ask an instance to be let to this program, or what becomes of that. Raises `InstanceLeased`, as calls do."""
+        """Take, renew or release the lease of an instance for this program, as `asked` says. Raises `InstanceLeased`,
+        and the errors of calls."""
         pending = PendingCall(f"{instance}.{LEASE}", instance, None, timeout_s)
-        if (here := self.here.get(instance)) is not None:
-            here.lease_server.ask(self._reply_topic, asked, context.current().trace, partial(_settle, pending))
+        if (local := self.local_instances.get(instance)) is not None:
+            local.lease_server.ask(self._reply_topic, asked, context.current().trace, partial(_settle, pending))
         else:
             self._send(pending, self._topics.call(instance, LEASE), asked, None, timeout_s)
         return self.wait(pending)
 
     def cancel(self, pending: PendingCall) -> None:
         """Tell the instance that the caller has lost interest; the method decides when to stop."""
-        if pending.cancel_here is not None:
-            pending.cancel_here()
+        if pending.cancel_local is not None:
+            pending.cancel_local()
             return
         self._link.publish(self._topics.call(pending.instance, CANCEL), pending.correlation.hex())
 
@@ -273,20 +284,22 @@ class CallClient:
             receipt = self._link.publish(
                 topic,
                 params,
-                reply_to=self._reply_topic,
-                correlation=pending.correlation,
-                expiry_s=timeout_s if expires else None,
                 parents=context.parents(),
-                trace=cause.trace,
-                schema=schema,
+                extra=ExtraHeaders(
+                    schema=schema,
+                    reply_to=self._reply_topic,
+                    correlation=pending.correlation,
+                    expiry_s=timeout_s if expires else None,
+                    trace=cause.trace,
+                ),
                 timeout_s=timeout_s,
             )
         except BaseException:
             self._drop(pending)
             raise
-        receipt.when_done(lambda: self._nobody(pending) if receipt.no_subscribers else None)
+        receipt.when_done(lambda: self._no_subscriber(pending) if receipt.no_subscribers else None)
 
-    def _begin_here(self, pending: PendingCall, instance: HostedInstance, method: str, params: object) -> None:
+    def _begin_local(self, pending: PendingCall, instance: LocalCallee, method: str, params: object) -> None:
         """Call an instance of this very process: without the broker, with the same checks and the same errors."""
         with self._lock:
             self.requests.add(pending.correlation, pending.instance, pending)
@@ -304,11 +317,11 @@ class CallClient:
             asker=self._reply_topic,
         )  # fmt: skip
         job = CallJob(instance, request, lambda: params, respond, pending.take_note)
-        pending.cancel_here = job.context.cancel
+        pending.cancel_local = job.context.cancel
         instance.call_here(method, job, trace)
 
     def give_up(self, pending: PendingCall) -> bool:
-        """Nobody answers this save any more, whoever may still try; false where it is settled."""
+        """Accept no answer to a durable call any more; False where the call is settled already."""
         with self._lock:
             self.requests.give_up(pending.correlation)
             return not pending.settled
@@ -317,7 +330,8 @@ class CallClient:
         with self._lock:
             self.requests.give_up(pending.correlation)
 
-    def _nobody(self, pending: PendingCall) -> None:
+    def _no_subscriber(self, pending: PendingCall) -> None:
+        """The broker delivered the request to no subscriber."""
         with self._lock:
             mine = self.requests.give_up(pending.correlation)
         if mine:
@@ -333,7 +347,11 @@ class CallClient:
             self.expire(pending)
 
     def _wait_working(self, pending: PendingCall, worker: Worker, trace: str) -> None:
-        """Wait inside of a handler: meanwhile run what this very chain of calls brings back here."""
+        """Wait inside of a handler, and meanwhile run the jobs that this very chain of calls brings to its worker.
+
+        The worker puts such jobs into `nested`; the end of the call puts None there, so that one queue wakes this
+        thread for both.
+        """
         nested = worker.begin_wait(trace)
         probed = False
         try:
@@ -356,11 +374,11 @@ class CallClient:
     # -- what arrives, on the dispatch thread
 
     def receive(self, inbound: Inbound) -> None:
-        """An answer, or a forerunner of one."""
+        """Take an answer, or a progress report or log record that comes before it."""
         headers = inbound.headers()
         correlation = headers.correlation if headers else None
         if headers is not None and headers.schema in (PROGRESS, LOG):
-            self._forerunner(headers.schema, correlation, inbound)
+            self._take_note(headers.schema, correlation, inbound)
             return
         with self._lock:
             pending = self.requests.settle(correlation)
@@ -368,7 +386,7 @@ class CallClient:
             inbound.done()
 
     def take(self, correlation: bytes | None, inbound: Inbound) -> bool:
-        """An answer, on the transport's thread; False where nobody waits for it."""
+        """Take an answer, on the transport's thread; False where no call waits for it."""
         with self._lock:
             pending = self.requests.take(correlation)
         if pending is None:
@@ -378,32 +396,36 @@ class CallClient:
         return True
 
     def lose(self, instance: str, why: str) -> None:
-        """An instance died."""
+        """Cut the calls to an instance that has died."""
         with self._lock:
             lost = self.requests.lose(instance)
         for pending in lost:
             pending.cut(InstanceLost(pending.call, instance, why))
 
     def close(self) -> None:
-        """The session is over: nobody will answer any more."""
+        """Cut all calls: this process leaves the session."""
         with self._lock:
             left = self.requests.lose_all()
         for pending in left:
             pending.cut(InstanceLost(pending.call, pending.instance, "the session was left"))
 
-    def _forerunner(self, schema: str, correlation: bytes | None, inbound: Inbound) -> None:
+    def _take_note(self, schema: str, correlation: bytes | None, inbound: Inbound) -> None:
         with self._lock:
             pending = self.requests.get(correlation)
         value = inbound.take()
         if pending is not None:
             pending.take_note(schema, value)
 
-    # -- whom to ask
+    # -- the choice of an instance
 
     def choose(self, service: str, method: str, marked: MarkKind) -> str:
-        """The ready instance that a call goes to; raises `NoResponder`."""
+        """The ready instance that a call goes to; raises `NoResponder`.
+
+        Every call passes here, so the search is done once for each list of announcements: presence gives a new list
+        when an announcement has changed, and comparing the lists' identity is enough.
+        """
         known, kind = self._find(), marked.value
-        if known is not self._known:  # somebody came, left or changed: presence gives a new list then
+        if known is not self._known:
             self._known, self._able = known, {}
         key = (service, method, kind)
         able = self._able.get(key)
@@ -412,31 +434,40 @@ class CallClient:
         return able[0] if len(able) == 1 else self._least_busy(able)
 
     def _able_to(self, service: str, method: str, kind: str, known: list[Announcement]) -> list[str]:
-        """The ready instances that can take this call; raises `NoResponder`."""
+        """The ready instances that can take this call; raises `NoResponder`.
+
+        The candidates are narrowed step by step, so that an error can name the step at which none was left.
+        """
         call = f"{service}.{method}"
+        # An instance's name counts before a class's.
         named = [a for a in known if a.name == service]
         candidates = named or [a for a in known if a.about.get("class") == service]
+        # LIVES is in order of preference: the instances in the first state that any candidate is in.
         ready = next(filter(None, ([a for a in candidates if a.state is state] for state in LIVES)), [])
         if not ready:
-            raise NoResponder(call, _why_nobody(service, candidates), _nearest(service, _names(known)))
+            raise NoResponder(call, _why_none_ready(service, candidates), _nearest(service, _names(known)))
         able = [a for a in ready if kind in _kinds(a, method)]
         if not able:
             raise NoResponder(call, _why_not(ready[0], method, kind), _nearest(method, _methods(ready[0], kind)))
-        mine = mark_of(self._reply_topic)
-        free = [a for a in able if not isinstance(lease := a.about.get("lease"), dict) or lease.get("of") == mine]
+        # An instance that another program has leased is chosen only where no other is left: its refusal names the
+        # holder.
+        own_mark = mark_of(self._reply_topic)
+        free = [a for a in able if not isinstance(lease := a.about.get("lease"), dict) or lease.get("of") == own_mark]
         return [a.name for a in free or able]
 
     def described(self, service: str, *, of_class: bool) -> Announcement:
-        """The announcement of a ready instance, by its name or its class's."""
+        """The announcement of a ready instance, by the instance's name or (`of_class`) its class's."""
         known = self._find()
         candidates = [a for a in known if service == (a.about.get("class") if of_class else a.name)]
         ready = [a for a in candidates if a.state in TAKES_PART]
         if not ready:
             names = [str(a.about.get("class")) if of_class else a.name for a in known if a.state in TAKES_PART]
-            raise NoResponder(service, _why_nobody(service, candidates), _nearest(service, list(dict.fromkeys(names))))
+            why = _why_none_ready(service, candidates)
+            raise NoResponder(service, why, _nearest(service, list(dict.fromkeys(names))))
         return ready[0]
 
     def _least_busy(self, names: list[str]) -> str:
+        """The instance with the fewest calls of this process under way; instances with equally few take turns."""
         with self._lock:
             load = self.requests.load(names)
             self._turn += 1
@@ -454,7 +485,7 @@ def _probe_lead(pending: PendingCall) -> float:
 
 
 def doing(status: Mapping[str, Any] | None) -> str:
-    """What an instance said of itself, or that it said nothing, as the end of a sentence that begins with its name."""
+    """An instance's status, or that it sent none, as the end of a sentence that begins with the instance's name."""
     if status is None:
         return "stopped responding: it did not say what it is doing either"
     waiting = status.get("queued", 0)
@@ -465,11 +496,11 @@ def doing(status: Mapping[str, Any] | None) -> str:
 
 
 def callable_methods(announcement: Announcement) -> Iterator[tuple[str, tuple[str, MethodDescription]]]:
-    """The methods that can be called, with how (`ether_get` or `ether_save`) and their descriptions."""
+    """The methods that can be called, each with its mark (`ether_get` or `ether_save`) and its description."""
     methods = announcement.about.get("methods")
-    for name, said in (methods if isinstance(methods, dict) else {}).items():
+    for name, value in (methods if isinstance(methods, dict) else {}).items():
         kinds = [kind for kind in ("ether_get", "ether_save") if kind in _kinds(announcement, name)]
-        description = MethodDescription.from_value(said)
+        description = MethodDescription.from_value(value)
         if kinds and description is not None:
             yield name, (kinds[0], description)
 
@@ -487,7 +518,7 @@ def _kinds(announcement: Announcement, method: str) -> list[str]:
     return kinds if isinstance(kinds, list) else []
 
 
-def _why_nobody(service: str, candidates: list[Announcement]) -> str:
+def _why_none_ready(service: str, candidates: list[Announcement]) -> str:
     if candidates:
         return ", ".join(f"{a.name} is {a.state.value}" for a in candidates)
     return f"no instance and no class is named {service!r}"

@@ -1,13 +1,13 @@
-"""DurableCalls: calls that survive. Written to disk before they are sent, and sent again until they are answered.
+"""Durable calls: written to disk before they are sent, and sent again until they are answered.
 
-The caller's thread writes a call down, sends it and waits; what is not answered soon is looked after by a thread beside
-(`ether.calls.durable_retry`). At its deadline a caller is told `pending`, and the call goes on, here or in the next
-run.
+The caller's thread writes a call to the outbox, sends it and waits. A retry thread (`ether.calls.durable_retry`) looks
+after calls that are not answered soon. At its deadline a caller gets `pending`, and the call goes on, in this run or in
+the next one.
 
-Promises: before `pending` is returned the call is on disk, fsynced. An error is final: what ended with one is not sent
-again.
+Promises: before `pending` is returned, the call is on disk, fsynced. An error is final: a call that ended with an error
+is not sent again.
 
-The trap: a call to an instance of this very process is called directly and not written down: it ends with the process.
+The trap: a call to an instance of this very process is made directly and not written to disk; it ends with the process.
 """
 
 from __future__ import annotations
@@ -15,47 +15,45 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ether.calls.client import PendingCall, doing
-from ether.calls.durable_retry import ANSWERS, DurableCall, DurableRetry, leave
+from ether.calls.durable_records import SavedCall, new_call_id
+from ether.calls.durable_retry import ANSWERS, CallSession, DurableCall, DurableRetry, leave
 from ether.connection.deadline import Deadline
 from ether.errors import Cancelled, NoResponder, PayloadError, StoreFailed, TransportError
 from ether.protocol.answers import SAVE, SAVE_LATER
 from ether.spec.marks import MarkKind
 from ether.wire.codec import encode
 
-if TYPE_CHECKING:
-    from ether.session.session import Session
-
 
 class DurableCalls:
-    """The saves of one process."""
+    """The durable calls of one process."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: CallSession) -> None:
         self._session = session
-        self._resender: DurableRetry | None = None
+        self._retry: DurableRetry | None = None
         self._left: set[bytes] = set()
+        """The correlations of calls that were not answered when this process left the session."""
 
     def keep_in(self, where: Callable[[], Path], owner: str) -> None:
-        """From now on saves survive, in a folder of the session's that `where` finds; `owner` names this instance or
-        program in a file's name. Without this they are calls like any other (in a lab)."""
-        self._resender = DurableRetry(self._session, where, owner)
+        """Make saves durable from now on, in a folder of the session that `where` finds; `owner`, the name of this
+        instance or program, is part of a file's name. Without this (in a lab) saves are ordinary calls."""
+        self._retry = DurableRetry(self._session, where, owner)
 
     @property
     def kept(self) -> bool:
-        """Whether saves survive."""
-        return self._resender is not None
+        """Whether saves are durable."""
+        return self._retry is not None
 
     def take_over(self, *, own: bool) -> list[PendingCall]:
-        """Go on with the saves of processes that died: those of our own earlier lives, or of everybody."""
-        return self._resender.take_over(own=own) if self._resender is not None else []
+        """Go on with the calls of dead processes: of this owner's earlier runs (`own`), or of all owners."""
+        return self._retry.take_over(own=own) if self._retry is not None else []
 
     def close(self) -> None:
-        """The session is over here: whoever waits is told `pending`. Twice is fine."""
-        if self._resender is not None:
-            left = self._resender.close()
-            self._left |= {save.pending.correlation for save in left}
+        """Leave the session: callers that wait get `pending`. A second call does nothing."""
+        if self._retry is not None:
+            left = self._retry.close()
+            self._left |= {call.pending.correlation for call in left}
             leave(left)
 
     # -- making
@@ -63,109 +61,114 @@ class DurableCalls:
     def begin(
         self, service: str, method: str, params: object, timeout_s: float, *, later: bool = False, waited: bool = False
     ) -> PendingCall:
-        """Write a save down and send it. `waited`: the caller calls `end_wait` after its wait.
+        """Write a call to disk and send it. `waited`: the caller calls `end_wait` after its wait.
 
-        Raises `NoResponder` where nobody can take it and nobody comes back who could, `StoreFailed` and `ConfigError`
-        where it cannot be written down, and what the value cannot be sent for.
+        Raises `NoResponder` where no instance can take the call and none that could is coming back, `StoreFailed` and
+        `ConfigError` where it cannot be written to disk, and `PayloadError` where `params` cannot be sent.
         """
-        assert self._resender is not None
+        assert self._retry is not None
         deadline = Deadline(timeout_s)
         body = encode(params)
         instance = self._find(service, method, deadline)
         calls = self._session.calls
-        if instance in calls.here:
+        if instance in calls.local_instances:
             return calls.begin(instance, method, params, deadline.left(), MarkKind.SAVE, later=later)
         if not self._session.link.transport.connected:
-            instance = ""  # of a class it may be another one when the connection is back
+            instance = ""  # where a class was named, another instance may take the call when the connection is back
         schema = SAVE_LATER if later else SAVE
-        save = self._made(service, method, instance, timeout_s, schema, waited)
-        self._resender.outbox().add(save.call, body)
-        self._resender.take_on(save)
+        call = self._made(service, method, instance, timeout_s, schema, waited)
+        self._retry.outbox().add(call.saved, body)
+        self._retry.take_on(call)
         if instance:
-            self._send(save, params)
+            self._send(call, params)
         else:
-            self._resender.hurry(save)
-        return save.pending
+            self._retry.hurry(call)
+        return call.pending
 
     def _find(self, service: str, method: str, deadline: Deadline) -> str:
-        """The instance to ask, "" where it is away or nobody can say."""
-        session, resender = self._session, self._resender
-        assert resender is not None
+        """The instance that the call goes to; "" where the call has to wait, because the instance is away or this
+        process cannot tell. Raises `NoResponder` where no instance can answer it.
+
+        An announcement may be on its way when the first look finds no instance. Unless this process already knows
+        instances of that name or class (then the refusal is certain), it waits once for everything that the broker
+        accepted before now, and looks again.
+        """
+        session, retry = self._session, self._retry
+        assert retry is not None
         try:
             session.open(deadline.left())
         except TransportError:
             return ""
-        asked = False
+        caught_up = False
         while True:
             try:
                 return session.calls.choose(service, method, MarkKind.SAVE)
             except NoResponder:
-                if resender.may_come(service):
+                if retry.may_come(service):
                     return ""
-                if asked or (session.members(service) and session.link.transport.connected):
+                if caught_up or (session.members(service) and session.link.transport.connected):
                     raise
                 if not (session.link.transport.connected and session.hear_the_latest(deadline)):
                     return ""
-                asked = True
+                caught_up = True
 
     def _made(
         self, service: str, method: str, instance: str, timeout_s: float, schema: str, waited: bool
     ) -> DurableCall:
-        from ether.calls.durable_journal import new_call_id
-        from ether.calls.durable_outbox import SavedCall
-
-        assert self._resender is not None
+        assert self._retry is not None
         now = time.time()
-        call_id, journal = new_call_id(int(now * 1000)), self._resender.journal_of(instance) if instance else ""
-        call = SavedCall(call_id.hex(), service, method, instance, journal, now, self._session.link.source)
+        call_id, journal = new_call_id(int(now * 1000)), self._retry.journal_of(instance) if instance else ""
+        saved = SavedCall(call_id.hex(), service, method, instance, journal, now, self._session.link.source)
         pending = PendingCall(f"{service}.{method}", instance, MarkKind.SAVE, timeout_s, call_id)
-        return DurableCall(call, pending, schema, waited=waited, promised=False)
+        return DurableCall(saved, pending, schema, waited=waited, promised=False)
 
-    def _send(self, save: DurableCall, params: object) -> None:
-        assert self._resender is not None
-        save.sends = 1
+    def _send(self, call: DurableCall, params: object) -> None:
+        assert self._retry is not None
+        call.sends = 1
         try:
-            self._session.calls.send(save.pending, save.call.method, params, save.schema, save.pending.timeout_s)
+            self._session.calls.send(call.pending, call.saved.method, params, call.schema, call.pending.timeout_s)
         except PayloadError:
-            self._resender.forget(save)
+            self._retry.forget(call)
             raise
         except TransportError:
-            return  # it is due again in a moment
+            return  # the retry thread sends it again in a moment
 
     # -- the end of a wait
 
     def end_wait(self, pending: PendingCall) -> str | None:
-        """The caller waits no longer. None where the call is over; else it is on disk and goes on, and this is why it
-        is not over."""
-        resender = self._resender
-        save = resender.get(pending) if resender is not None else None
-        if resender is None or save is None:
+        """Tell that the caller waits no longer. None where the call is over; otherwise the call is on disk and goes on,
+        and the text says why it is not over."""
+        retry = self._retry
+        call = retry.get(pending) if retry is not None else None
+        if retry is None or call is None:
             return self.promise(pending) if pending.correlation in self._left else None
         if pending.settled:
-            resender.forget(save)
+            retry.forget(call)
             return None
-        save.promised, save.waited = True, False
+        call.promised, call.waited = True, False
         why = self.promise(pending)
-        if pending.wait(0.0):  # meanwhile; and whoever settled it may have seen that we wait, and left the rest to us
-            resender.forget(save)
+        if pending.wait(0.0):
+            # It was settled meanwhile. The thread that settled it may have seen `waited` still set, and then left the
+            # removal from disk to this thread; removing it twice is harmless.
+            retry.forget(call)
             return None
         return why
 
     def promise(self, pending: PendingCall) -> str:
-        """Put a call on disk for good; returns why it is not over yet."""
-        resender = self._resender
-        assert resender is not None
+        """Make a call durable; returns why it is not over yet."""
+        retry = self._retry
+        assert retry is not None
         why = f"{pending.call} is not answered yet: {self._why(pending)}"
         try:
-            if (save := resender.get(pending)) is not None:
-                save.promised = True
-                resender.make_durable(save)
+            if (call := retry.get(pending)) is not None:
+                call.promised = True
+                retry.make_durable(call)
         except StoreFailed as error:
             return f"{why}. It goes on, but only as long as this program runs: {error}"
         return f"{why}. It is kept on disk and goes on; do not repeat it"
 
     def cancel(self, pending: PendingCall) -> None:
-        """The caller has lost interest: ask the instance to stop, or take the call back where that is away."""
+        """The caller has lost interest: ask the instance to stop, or, where it is away, withdraw the call."""
         known = self._session.announcement(pending.instance) if pending.instance else None
         if known is not None and known.state in ANSWERS and self._session.link.transport.connected:
             self._session.calls.cancel(pending)

@@ -1,27 +1,25 @@
-"""The saves of one process that are not answered yet, on disk: what will be sent again, also by the next run.
+"""The durable calls of one process that are not answered yet, on disk: this run or the next one sends them again.
 
-One file for each living process, in a folder of its session. Promises: what `add` has written survives the end of the
-process however it ends, and after `sync()` that of the machine; the file is locked by the operating system while its
-process lives, so whoever takes over takes only from the dead; nothing is lost if it dies in the middle of taking over.
+Each living process has one file, in a folder of its session. Promises: what `add` has written survives the end of the
+process, however it ends, and after `sync()` a power failure of the machine. The operating system locks the file while
+its process lives, so a process takes calls over from dead processes only. A crash in the middle of taking over loses
+nothing.
 
-The trap: a call may then stand in two files and be sent by two processes. Its id makes that harmless: the callee's
-journal runs it once.
+The trap: after such a crash a call may stand in two files and be sent by two processes. That is harmless, because the
+call has the same id in both: the journal of the called instance runs it once.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
 from pathlib import Path
-from typing import NamedTuple
 
+from ether.calls.durable_records import SavedCall
 from ether.errors import StoreFailed
-from ether.ledger.sqlite import is_locked, open_database, sync_file, sync_folder, told, transaction
+from ether.ledger.durable import sync_file, sync_folder
+from ether.ledger.sqlite import Connection, SqliteError, is_locked, open_database, told, transaction
 from ether.wire.codec import Body
-
-KEPT_DAYS = 30.0
-"""For so long a call is sent again. A journal remembers twice as long."""
 
 MAX_CALLS = 100_000
 MAX_BYTES = 4 << 30
@@ -36,44 +34,20 @@ CREATE TABLE IF NOT EXISTS calls (
 _COLUMNS = "id, service, method, instance, journal, made, caller"
 _SUFFIX = ".calls"
 _ATTEMPTS = 5
-_CLOCK_IS_SET = 1.6e9
-"""Unix seconds: what claims to be older comes from a machine that did not know the time yet, and is of unknown age."""
-
-
-class SavedCall(NamedTuple):
-    """A save that is not answered yet."""
-
-    call_id: str
-    """32 hexadecimal digits; the same however often it is sent."""
-    service: str
-    """The instance or class that was asked for."""
-    method: str
-    instance: str
-    """The instance that it was sent to: it may have begun there, so nobody else can take it. "" before."""
-    journal: str
-    """The id of the journal that this instance keeps, "" where it is not known."""
-    made: float
-    """Unix seconds."""
-    caller: str
-    """The instance or program that made it."""
-
-    def is_too_old(self, now: float) -> bool:
-        """Whether it is given up; `now` in unix seconds."""
-        return self.made > _CLOCK_IS_SET and now - self.made > KEPT_DAYS * 86_400
 
 
 class CallOutbox:
     """This process's file. Every method may be called from any thread, and raises `StoreFailed`."""
 
     def __init__(self, folder: Path, owner: str) -> None:
-        """`owner` names the instance or program, for a name of the file that people understand."""
+        """`owner` is the name of the instance or program; it makes the file's name readable."""
         self._folder = folder
         self._lock = threading.Lock()
         self._path, self._database = _new_file(folder, owner)
         self._sizes: dict[str, int] = {}
         self._bytes = 0
         self._writes: dict[str, int] = {}
-        """By call the number of its last write."""
+        """For each call the number of its last write."""
         self._last_write = self._synced = 0
         self._syncing = threading.Lock()
         self._folder_is_synced = False
@@ -82,7 +56,7 @@ class CallOutbox:
         return len(self._sizes)
 
     def add(self, call: SavedCall, body: Body) -> None:
-        """Write a call down before it is sent."""
+        """Write a call to the file, before it is sent."""
         with self._lock:
             if len(self._sizes) >= MAX_CALLS or self._bytes + len(body.payload) > MAX_BYTES:
                 held = f"it holds {len(self._sizes):,} calls of {self._bytes:,} bytes that were not answered yet"
@@ -91,7 +65,7 @@ class CallOutbox:
                 self._insert(call, body)
 
     def bind(self, call_id: str, instance: str, journal: str) -> None:
-        """It is about to be sent to this instance."""
+        """Note that the call is about to be sent to this instance."""
         with self._lock, told("keep a call in", self._path):
             self._database.execute(
                 "UPDATE calls SET instance = ?, journal = ? WHERE id = ?", (instance, journal, call_id)
@@ -99,37 +73,46 @@ class CallOutbox:
             self._note_write(call_id)
 
     def body(self, call_id: str) -> Body | None:
-        """What to send; None where it is not here any more."""
+        """The body of a call; None where the call has been removed."""
         with self._lock, told("read a call from", self._path):
             row = self._database.execute("SELECT payload, content_type FROM calls WHERE id = ?", (call_id,)).fetchone()
         return None if row is None else Body(*row)
 
     def remove(self, call_id: str) -> None:
-        """It was answered. Nothing where it is not here."""
+        """Remove an answered call. Does nothing where the call is not in the file."""
         with self._lock, told("take an answered call out of", self._path):
             self._database.execute("DELETE FROM calls WHERE id = ?", (call_id,))
             self._bytes -= self._sizes.pop(call_id, 0)
             self._writes.pop(call_id, None)
 
     def sync(self, call_id: str | None = None) -> None:
-        """Return when a call, or all that was written, is on disk: before anything is promised on its strength. Others
-        read and write meanwhile."""
+        """Return when a call is durable, or, without an id, everything that was written before; nothing may be promised
+        about a call earlier.
+
+        Threads share the work. One fsync covers every write that was committed before it, so a thread that had to wait
+        for another thread's fsync often finds its own call durable. `_lock` is free during the fsync, so that calls can
+        be added and read meanwhile.
+        """
         with self._lock:
             wanted = self._last_write if call_id is None else self._writes.get(call_id, 0)
         with self._syncing, told("make durable", self._path):
-            if self._synced >= wanted:  # by somebody else, while we waited
+            if self._synced >= wanted:  # another thread's fsync covered it while this thread waited
                 return
-            with self._lock:  # not in the middle of a transaction
+            with self._lock:  # so that the fsync does not fall into the middle of a transaction
                 now = self._last_write
-            sync_file(Path(f"{self._path}-wal"))  # its log: what has left that was synced on its way
+            # The write-ahead log is enough: what has moved from it into the database file was fsynced by SQLite then.
+            sync_file(Path(f"{self._path}-wal"))
             if not self._folder_is_synced:
                 sync_folder(self._folder)
                 self._folder_is_synced = True
             self._synced = now
 
     def take_over(self, owner: str | None = None) -> tuple[list[SavedCall], list[StoreFailed]]:
-        """Make the calls of dead processes (of one owner; None: of all) this one's; they are durable here before they
-        are gone there. Gives those that are new here, the oldest first, and what is wrong with files that stay."""
+        """Move the calls of dead processes into this process's file; they are durable here before they are deleted
+        there. `owner` restricts this to one owner's processes; None means all.
+
+        Returns the calls that are new here, the oldest first, and an error for each file that could not be taken over.
+        """
         taken: list[SavedCall] = []
         problems: list[StoreFailed] = []
         for path in files_in(self._folder, owner):
@@ -138,7 +121,7 @@ class CallOutbox:
         return sorted(taken, key=lambda call: call.made), problems
 
     def close(self) -> None:
-        """Let go of the file: with calls in it, it is the next run's. Twice is fine."""
+        """Close the file. A file that still holds calls stays for the next run. A second call does nothing."""
         with self._lock:
             self._database.close()
             if not self._sizes:
@@ -163,9 +146,10 @@ class CallOutbox:
     def _take_over(self, path: Path, problems: list[StoreFailed]) -> list[SavedCall]:
         try:
             theirs = open_database(path, _TABLES, _VERSION, synchronous="FULL", exclusive=True, existing=True, busy_s=0)
-        except (sqlite3.Error, ValueError) as error:
-            locked = isinstance(error, sqlite3.Error) and is_locked(error)
-            if not locked and path.exists():  # else its process lives; or somebody else has just taken it over
+        except (SqliteError, ValueError) as error:
+            # A locked file belongs to a living process. A file that is gone was taken over by another process.
+            locked = isinstance(error, SqliteError) and is_locked(error)
+            if not locked and path.exists():
                 problems.append(StoreFailed("take calls over from", str(path), str(error)))
             return []
         taken: list[SavedCall] = []
@@ -174,9 +158,11 @@ class CallOutbox:
                 taken = self._copy(theirs)
                 self.sync()
                 theirs.execute("DELETE FROM calls")
-            if os.name == "posix":  # before the lock is given back: whoever waits for it finds no file, or an empty one
+            if os.name == "posix":
+                # Before `close` releases the lock: a process that waits for it then finds no file, or an empty one.
                 _unlink(path)
-        except StoreFailed as error:  # what was copied is sent all the same, and perhaps by the next one, too
+        except StoreFailed as error:
+            # The copied calls are sent all the same, though the next process may take them over, too.
             problems.append(error)
             return taken
         finally:
@@ -184,32 +170,35 @@ class CallOutbox:
         _unlink(path)
         return taken
 
-    def _copy(self, theirs: sqlite3.Connection) -> list[SavedCall]:
+    def _copy(self, theirs: Connection) -> list[SavedCall]:
         taken = []
         with self._lock, transaction(self._database):
-            for *told_of, content_type, payload in theirs.execute(
+            for *fields, content_type, payload in theirs.execute(
                 f"SELECT {_COLUMNS}, content_type, payload FROM calls"
             ):
-                call = SavedCall(*told_of)
+                call = SavedCall(*fields)
                 if self._insert(call, Body(payload, content_type)):
                     taken.append(call)
         return taken
 
 
 def files_in(folder: Path, owner: str | None = None) -> list[Path]:
-    """The files of processes, living and dead, of one owner or of all."""
+    """The files of all processes, living and dead, of one owner or (None) of every owner."""
     return [path for path in sorted(folder.glob(f"*{_SUFFIX}")) if owner in (None, path.name.rsplit(".", 2)[0])]
 
 
-def _new_file(folder: Path, owner: str) -> tuple[Path, sqlite3.Connection]:
-    """A file that nobody else has, locked. Who takes over may have taken a new one for a dead process's before it was
-    locked: then there is another."""
+def _new_file(folder: Path, owner: str) -> tuple[Path, Connection]:
+    """A new file, locked by this process.
+
+    Between making a file and locking it, another process may take it for a dead process's, lock it and remove it. Then
+    this process makes another file.
+    """
     for attempt in range(_ATTEMPTS):
         path = folder / f"{owner}.{os.getpid()}-{os.urandom(4).hex()}{_SUFFIX}"
         with told("make", path):
             try:
                 database = open_database(path, _TABLES, _VERSION, synchronous="NORMAL", exclusive=True)
-            except sqlite3.Error as error:
+            except SqliteError as error:
                 if is_locked(error) and attempt + 1 < _ATTEMPTS:
                     continue
                 raise
@@ -223,5 +212,5 @@ def _unlink(path: Path) -> None:
     for suffix in ("", "-wal", "-shm", "-journal"):
         try:
             os.unlink(f"{path}{suffix}")
-        except OSError:  # it is not there; or open, on Windows, and whoever closes it comes here again
+        except OSError:  # it does not exist; or, on Windows, a process has it open, and removes it when it closes it
             continue

@@ -1,13 +1,13 @@
-"""Sends saves again until they are answered: the calls under way, their file, and the thread that looks after them.
+"""Sends durable calls again until they are answered: the calls under way, their outbox, and the retry thread.
 
-The thread begins with a save and ends when nothing is under way. A call is due when the connection is back, when
-its instance is ready again, and after pauses that grow to half a minute.
+The thread starts with the first call and ends when no call is under way. A call is due when the connection is back,
+when its instance is ready again, and after pauses that double up to half a minute.
 
-Promises: a call that was sent to an instance is never sent to another one, nor to the same name with another journal:
-it may have begun there. What a program does not wait for any more is logged when it ends.
+Promises: a call that was sent to an instance is never sent to another instance, nor to the same name with another
+journal, because it may have begun there. The end of a call that no thread of the program waits for is logged.
 
-The trap: the session tells of changes on its dispatch thread, holding its own lock. What is called there only notes
-something; nothing here calls the session with this module's lock held.
+The trap: the session reports changes on its dispatch thread while it holds its own lock. The callbacks here therefore
+only note what happened and wake the retry thread; and nothing here calls the session while holding this module's lock.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from ether.calls.client import PendingCall
+from ether.calls.client import CallClient, PendingCall
+from ether.calls.durable_records import SavedCall
+from ether.connection.deadline import Deadline
+from ether.connection.link import Link
 from ether.errors import (
     DecodeError,
     EtherError,
@@ -36,15 +39,15 @@ from ether.log import get_ether_logger
 from ether.protocol.answers import SAVE_LATER
 from ether.protocol.presence import LIVES, TAKES_PART, Announcement, State
 from ether.spec.marks import MarkKind
+from ether.system.backoff import Backoff
 from ether.wire.codec import Body, decode
 
 if TYPE_CHECKING:
-    from ether.calls.durable_outbox import CallOutbox, SavedCall
-    from ether.session.session import Session
+    from ether.calls.durable_outbox import CallOutbox
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _QUEUE_TIMEOUT_S = 2.0
-"""For room in the outgoing queue, and for opening the session."""
+"""Limits the wait for room in the outgoing queue, and for opening the session."""
 _END_TIMEOUT_S = 5.0
 _AWAKE = -math.inf
 
@@ -54,41 +57,68 @@ COMES_BACK = (State.STARTING, State.RESTARTING, State.LOST)
 logger = get_ether_logger("Ether")
 
 
-class DurableCall:
-    """One save under way. `due` is on the monotonic clock."""
+class CallSession(Protocol):
+    """What durable calls need of a session."""
 
-    def __init__(self, call: SavedCall, pending: PendingCall, schema: str, *, waited: bool, promised: bool) -> None:
-        self.call, self.pending, self.schema = call, pending, schema
+    @property
+    def calls(self) -> CallClient:
+        """Sends requests."""
+
+    @property
+    def link(self) -> Link:
+        """The connection to the broker."""
+
+    def open(self, timeout_s: float) -> bool:
+        """Listen to announcements and answers. Raises `TransportError`."""
+
+    def hear_the_latest(self, deadline: Deadline) -> bool:
+        """Wait for announcements that are on their way; False where no broker answers."""
+
+    def announcement(self, name: str) -> Announcement | None:
+        """The last announcement of an instance."""
+
+    def members(self, service: str) -> list[Announcement]:
+        """The last announcements of the instance of this name, or of the instances of the class of this name."""
+
+    def watch(self, event: Callable[[Announcement], object]) -> None:
+        """Call `event` with every change, on the dispatch thread."""
+
+
+class DurableCall:
+    """One durable call under way. `due` is on the monotonic clock."""
+
+    def __init__(self, saved: SavedCall, pending: PendingCall, schema: str, *, waited: bool, promised: bool) -> None:
+        self.saved, self.pending, self.schema = saved, pending, schema
         self.waited = waited
-        """A thread of the program waits for it, and takes it off the disk when it is answered."""
+        """A thread of the program waits for the answer, and removes the call from disk when it has come."""
         self.promised = promised
-        """The program was told that it goes on: its end is logged, and a name that is not known may still come."""
+        """The program was told `pending`: the end of the call is logged, and an unknown name may still appear."""
         self.context = contextvars.copy_context()
         self.lost = False
         self.sends = 0
-        self._tries = 0
+        self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self.due = 0.0
         self.put_off()
 
     def put_off(self) -> None:
-        """Try again after a pause, each one longer."""
-        self.due = time.monotonic() + min(_FIRST_PAUSE_S * 2 ** min(self._tries, 10), _LONGEST_PAUSE_S)
-        self._tries += 1
+        """Try again after a pause, which doubles with every try."""
+        self.due = time.monotonic() + self._backoff.next_s()
 
     def hurry(self) -> None:
-        """Something changed: try at once."""
-        self._tries, self.due = 0, 0.0
+        """Try at once, because something has changed."""
+        self._backoff.reset()
+        self.due = 0.0
 
     def unbind(self) -> None:
-        """Nobody got it: any instance of its class may."""
-        self.call, self.sends = self.call._replace(instance="", journal=""), 0
+        """No instance has received the call: any instance of its class may take it."""
+        self.saved, self.sends = self.saved._replace(instance="", journal=""), 0
         self.pending.instance = ""
 
 
 class DurableRetry:
-    """The saves of one process that are not over."""
+    """The durable calls of one process that are under way."""
 
-    def __init__(self, session: Session, where: Callable[[], Path], owner: str) -> None:
+    def __init__(self, session: CallSession, where: Callable[[], Path], owner: str) -> None:
         """`where` finds the folder for files of this session; `owner` is part of a file's name."""
         self._session, self._where, self._owner = session, where, owner
         self._outbox: CallOutbox | None = None
@@ -98,11 +128,12 @@ class DurableRetry:
         self._over: list[DurableCall] = []
         self._thread: threading.Thread | None = None
         self._wakes_at = _AWAKE
+        """When the waiting thread wakes by itself; `_AWAKE` while it does not wait."""
         self._listening = False
         self.closed = False
 
     def outbox(self) -> CallOutbox:
-        """This process's file, made with the first save. Raises `StoreFailed` and `ConfigError`."""
+        """This process's file, made with the first durable call. Raises `StoreFailed` and `ConfigError`."""
         with self._opening:
             if self._outbox is None:
                 if self.closed:
@@ -113,52 +144,52 @@ class DurableRetry:
             return self._outbox
 
     def get(self, pending: PendingCall) -> DurableCall | None:
-        """A call's part here; None where it is over, or never was."""
+        """The durable call behind a pending call; None where it is over, or is not durable."""
         return self._under_way.get(pending.correlation)
 
-    def take_on(self, save: DurableCall) -> None:
-        """It is on disk; from now on it is looked after."""
-        save.pending.when_cut = partial(self._cut, save)
-        save.pending.when_late = partial(self._late, save)
+    def take_on(self, call: DurableCall) -> None:
+        """Look after a call from now on; it is on disk."""
+        call.pending.when_cut = partial(self._cut, call)
+        call.pending.when_late = partial(self._late, call)
         with self._changed:
             self._listen()
-            self._under_way[save.pending.correlation] = save
-            self._wake(save.due)
-        save.pending.when_done(partial(self._settled, save))
+            self._under_way[call.pending.correlation] = call
+            self._wake(call.due)
+        call.pending.when_done(partial(self._settled, call))
 
-    def make_durable(self, save: DurableCall) -> None:
-        """Return when it is on disk for good. Raises `StoreFailed`."""
-        if not self.closed:  # which is when it was put there
-            self.outbox().sync(save.call.call_id)
+    def make_durable(self, call: DurableCall) -> None:
+        """Return when the call would survive a power failure. Raises `StoreFailed`."""
+        if not self.closed:  # `close` has synced the file
+            self.outbox().sync(call.saved.call_id)
 
-    def _late(self, save: DurableCall) -> None:
+    def _late(self, call: DurableCall) -> None:
         try:
-            self.make_durable(save)
+            self.make_durable(call)
         except StoreFailed:
-            return  # it is tried again, and told, when it is promised
+            return  # `DurableCalls.promise` tries again, and tells the caller
 
-    def forget(self, save: DurableCall) -> None:
-        """It is over: take it off the disk."""
+    def forget(self, call: DurableCall) -> None:
+        """Remove a call that is over from disk."""
         with self._changed:
-            self._under_way.pop(save.pending.correlation, None)
+            self._under_way.pop(call.pending.correlation, None)
         try:
-            self.outbox().remove(save.call.call_id)
+            self.outbox().remove(call.saved.call_id)
         except StoreFailed as error:
-            logger.warning("%s; %s will be asked again, and answer as before", error, save.pending.call)
+            logger.warning("%s; %s will be asked again, and answer as before", error, call.pending.call)
 
-    def hurry(self, save: DurableCall) -> None:
-        """Try at once."""
+    def hurry(self, call: DurableCall) -> None:
+        """Try to send a call at once."""
         with self._changed:
-            save.hurry()
-            self._wake(save.due)
+            call.hurry()
+            self._wake(call.due)
 
     def take_over(self, *, own: bool) -> list[PendingCall]:
-        """Go on with the calls of processes that died: those of our owner's earlier lives, or of everybody."""
+        """Go on with the calls of dead processes: of this owner's earlier runs (`own`), or of all owners."""
         owner = self._owner if own else None
         calls: Sequence[SavedCall]
         problems: Sequence[EtherError]
         try:
-            if next(self._where().glob("*"), None) is None:  # as a rule; and SQLite need not be loaded
+            if next(self._where().glob("*"), None) is None:  # the usual case, which must not load SQLite
                 return []
             from ether.calls.durable_outbox import files_in
 
@@ -171,17 +202,18 @@ class DurableRetry:
             logger.error("saves of an earlier run are not delivered: %s", problem)
         return [self._taken_over(call) for call in calls]
 
-    def _taken_over(self, call: SavedCall) -> PendingCall:
-        name = f"{call.service}.{call.method}"
-        pending = PendingCall(name, call.instance, MarkKind.SAVE, 0.0, bytes.fromhex(call.call_id))
-        save = DurableCall(call, pending, SAVE_LATER, waited=False, promised=True)
-        save.hurry()
-        self.take_on(save)
-        logger.info("%s, saved by %s and not answered yet, is sent again", name, call.caller)
+    def _taken_over(self, saved: SavedCall) -> PendingCall:
+        name = f"{saved.service}.{saved.method}"
+        pending = PendingCall(name, saved.instance, MarkKind.SAVE, 0.0, bytes.fromhex(saved.call_id))
+        call = DurableCall(saved, pending, SAVE_LATER, waited=False, promised=True)
+        call.hurry()
+        self.take_on(call)
+        logger.info("%s, saved by %s and not answered yet, is sent again", name, saved.caller)
         return pending
 
     def close(self) -> list[DurableCall]:
-        """Stop, and let go of the file: what is in it is the next run's. Returns what is not over. Twice is fine."""
+        """Stop the thread and close the file. Returns the calls that are not over; the next run sends them. A second
+        call returns nothing."""
         with self._changed:
             self.closed = True
             self._changed.notify()
@@ -189,8 +221,8 @@ class DurableRetry:
         if thread is not None and thread is not threading.current_thread():
             thread.join(_END_TIMEOUT_S)
         with self._changed:
-            left = [save for save in self._under_way.values() if not save.pending.settled]
-            self._over = [save for save in self._under_way.values() if save.pending.settled]
+            left = [call for call in self._under_way.values() if not call.pending.settled]
+            self._over = [call for call in self._under_way.values() if call.pending.settled]
             self._under_way = {}
         with self._opening:
             if self._outbox is not None:
@@ -199,8 +231,8 @@ class DurableRetry:
 
     def _close(self, outbox: CallOutbox, left: list[DurableCall]) -> None:
         try:
-            for save in self._over:
-                outbox.remove(save.call.call_id)
+            for call in self._over:
+                outbox.remove(call.saved.call_id)
             if left:
                 outbox.sync()
         except StoreFailed as error:
@@ -208,58 +240,64 @@ class DurableRetry:
         self._over = []
         outbox.close()
         if left:
-            names = ", ".join(sorted({save.pending.call for save in left}))
+            names = ", ".join(sorted({call.pending.call for call in left}))
             logger.warning("%d saves are not answered (%s); they are sent when the session runs next", len(left), names)
 
-    # -- what happens, told on threads that must not wait
+    # -- callbacks, on threads that must not wait
 
-    def _settled(self, save: DurableCall) -> None:
-        if save.waited:
+    def _settled(self, call: DurableCall) -> None:
+        """The call has its answer. Where a thread waits for it, that thread removes it from disk."""
+        if call.waited:
             return
         with self._changed:
-            self._over.append(save)
+            self._over.append(call)
             self._wake(0.0)
 
-    def _cut(self, save: DurableCall, error: EtherError) -> None:
-        """What it was sent to has died, or is not connected."""
+    def _cut(self, call: DurableCall, error: EtherError) -> None:
+        """The instance that the call was sent to has died, or is not connected.
+
+        `NoResponder` after the only send means that the broker delivered the request to no subscriber: the call cannot
+        have begun, so it may go to another instance. In every other case it may have begun, and stays bound.
+        """
         with self._changed:
-            save.lost = True
-            if isinstance(error, NoResponder) and save.sends == 1:
-                save.unbind()
-            save.put_off()
-            self._wake(save.due)
+            call.lost = True
+            if isinstance(error, NoResponder) and call.sends == 1:
+                call.unbind()
+            call.put_off()
+            self._wake(call.due)
 
     def _on_member(self, announcement: Announcement) -> None:
+        """An instance is ready: try the calls that wait for it, and those that no instance has yet."""
         if announcement.state not in TAKES_PART:
             return
         with self._changed:
-            for save in self._under_way.values():
-                if not save.call.instance or (save.lost and save.call.instance == announcement.name):
-                    save.hurry()
-                    self._wake(save.due)
+            for call in self._under_way.values():
+                if not call.saved.instance or (call.lost and call.saved.instance == announcement.name):
+                    call.hurry()
+                    self._wake(call.due)
 
     def _on_connection(self, up: bool) -> None:
         if not up:
             return
         with self._changed:
-            for save in self._under_way.values():
-                save.hurry()
-                self._wake(save.due)
+            for call in self._under_way.values():
+                call.hurry()
+                self._wake(call.due)
 
-    # -- the thread
+    # -- the retry thread
 
     def _wake(self, due: float) -> None:
-        """Have somebody who looks at it then; under the lock."""
+        """Make sure that the thread runs at `due`; under the lock."""
         if self.closed:
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="ether-saves", daemon=True)
             self._thread.start()
-        elif due < self._wakes_at:
+        elif due < self._wakes_at:  # never true while it is awake: it looks at all calls before it waits
             self._changed.notify()
 
     def _listen(self) -> None:
-        """Hear from now on what makes calls due."""
+        """Subscribe to the events that make calls due, once."""
         if not self._listening:
             self._listening = True
             self._session.watch(self._on_member)
@@ -268,103 +306,107 @@ class DurableRetry:
     def _run(self) -> None:
         while (work := self._work()) is not None:
             due, over = work
-            for save in over:
-                self._end(save)
-            for save in due:
-                self._attempt(save)
+            for call in over:
+                self._end(call)
+            for call in due:
+                self._attempt(call)
 
     def _work(self) -> tuple[list[DurableCall], list[DurableCall]] | None:
-        """What is due, and what is over; None at the end, and when nothing is under way."""
+        """Wait for calls that are due or over; None when no call is under way, or at the end of the session."""
         with self._changed:
             while not self.closed:
                 over, self._over = self._over, []
                 now = time.monotonic()
-                due = [s for s in self._under_way.values() if s.due <= now and not s.pending.settled]
+                due = [call for call in self._under_way.values() if call.due <= now and not call.pending.settled]
                 if due or over:
                     return due, over
-                waiting = [save.due for save in self._under_way.values() if not save.pending.settled]
+                waiting = [call.due for call in self._under_way.values() if not call.pending.settled]
                 if not waiting:
                     break
                 self._wakes_at = min(waiting)
                 self._changed.wait(self._wakes_at - now)
                 self._wakes_at = _AWAKE
-            self._thread = None
+            self._thread = None  # under the lock, so that `_wake` starts a new thread for the next call
             return None
 
-    def _end(self, save: DurableCall) -> None:
-        if save.promised:
-            _log_end(save)
-        self.forget(save)
+    def _end(self, call: DurableCall) -> None:
+        if call.promised:
+            _log_end(call)
+        self.forget(call)
 
-    def _attempt(self, save: DurableCall) -> None:
+    def _attempt(self, call: DurableCall) -> None:
+        """Send a call, where it can be sent now; give it up where no instance can ever answer it."""
         with self._changed:
-            save.put_off()
+            call.put_off()
         try:
-            if save.call.is_too_old(time.time()):
-                raise NoResponder(save.pending.call, "it is too old, and given up")
+            if call.saved.is_too_old(time.time()):
+                raise NoResponder(call.pending.call, "it is too old, and given up")
             self._session.open(_QUEUE_TIMEOUT_S)
-            if self._session.link.transport.connected and self._is_addressed(save):
-                self._send(save)
+            if self._session.link.transport.connected and self._is_addressed(call):
+                self._send(call)
         except (PayloadError, Interrupted) as error:
-            self._fail(save, error)
+            self._fail(call, error)
         except NoResponder as error:
-            given_up = save.call.is_too_old(time.time())
-            if given_up or not (save.promised or self.may_come(save.call.service)):
-                self._fail(save, error)
+            given_up = call.saved.is_too_old(time.time())
+            if given_up or not (call.promised or self.may_come(call.saved.service)):
+                self._fail(call, error)
         except (TransportError, StoreFailed) as error:
-            logger.info("%s could not be sent again: %s", save.pending.call, error)
+            logger.info("%s could not be sent again: %s", call.pending.call, error)
 
     def may_come(self, service: str) -> bool:
-        """Whether everybody of this name or class is away, and somebody may come back."""
+        """Whether every instance of this name or class is away, and at least one may come back."""
         states = [member.state for member in self._session.members(service)]
         return any(state in COMES_BACK for state in states) and not any(state in ANSWERS for state in states)
 
-    def _is_addressed(self, save: DurableCall) -> bool:
-        """Whether it can be sent now: one that nobody has been asked yet is bound to whoever is ready. Raises
-        `NoResponder`, and `Interrupted` where its instance keeps another journal than when it was sent."""
-        call = save.call
-        if not call.instance:
-            instance = self._session.calls.choose(call.service, call.method, MarkKind.SAVE)
-            save.call = call._replace(instance=instance, journal=self.journal_of(instance))
-            self.outbox().bind(call.call_id, save.call.instance, save.call.journal)
-            save.pending.instance = instance
+    def _is_addressed(self, call: DurableCall) -> bool:
+        """Whether the call can be sent now. A call that was sent to no instance yet is bound to one that is ready.
+
+        Raises `NoResponder` where there is none, and `Interrupted` where the call's instance has another journal than
+        when the call was sent: that journal cannot say whether the call was run.
+        """
+        saved = call.saved
+        if not saved.instance:
+            instance = self._session.calls.choose(saved.service, saved.method, MarkKind.SAVE)
+            call.saved = saved._replace(instance=instance, journal=self.journal_of(instance))
+            self.outbox().bind(saved.call_id, call.saved.instance, call.saved.journal)
+            call.pending.instance = instance
             return True
-        known = self._session.announcement(call.instance)
+        known = self._session.announcement(saved.instance)
         if known is None or known.state not in ANSWERS:
             return False
-        journal = self.journal_of(call.instance)
-        if call.journal and journal and journal != call.journal:
+        journal = self.journal_of(saved.instance)
+        if saved.journal and journal and journal != saved.journal:
             where = known.about.get("host", "an unknown host")
-            why = f"{call.instance} (on {where}) has another journal now, which does not say whether it was run before"
-            raise Interrupted(save.pending.call, f"{why}. It is not run again")
-        return not call.journal or bool(journal)
+            why = f"{saved.instance} (on {where}) has another journal now, which does not say whether it was run before"
+            raise Interrupted(call.pending.call, f"{why}. It is not run again")
+        return not saved.journal or bool(journal)
 
     def journal_of(self, instance: str) -> str:
-        """The id of the journal that an instance announces, "" where it announces none."""
+        """The id of the journal that an instance announces; "" where it announces none."""
         known = self._session.announcement(instance)
         journal = known.about.get("journal") if known is not None else None
         return journal if isinstance(journal, str) else ""
 
-    def _send(self, save: DurableCall) -> None:
-        body = self.outbox().body(save.call.call_id)
-        if body is None:  # answered this very moment
+    def _send(self, call: DurableCall) -> None:
+        body = self.outbox().body(call.saved.call_id)
+        if body is None:  # answered in this very moment
             return
         value = _value(body)
-        save.lost = False
-        save.sends += 1
+        call.lost = False
+        call.sends += 1
         send = self._session.calls.send
-        save.context.run(send, save.pending, save.call.method, value, save.schema, _QUEUE_TIMEOUT_S)
+        call.context.run(send, call.pending, call.saved.method, value, call.schema, _QUEUE_TIMEOUT_S)
 
-    def _fail(self, save: DurableCall, error: EtherError) -> None:
-        if self._session.calls.give_up(save.pending):
-            save.pending.fail(error)
+    def _fail(self, call: DurableCall, error: EtherError) -> None:
+        if self._session.calls.give_up(call.pending):
+            call.pending.fail(error)
 
 
-def leave(saves: list[DurableCall]) -> None:
-    """Wake whoever waits for these: the session is over here."""
-    for save in saves:
-        save.pending.when_cut = None
-        save.pending.cut(InstanceLost(save.pending.call, save.call.service, "the session was left"))
+def leave(calls: list[DurableCall]) -> None:
+    """Wake the threads that wait for these calls: this process leaves the session."""
+    for call in calls:
+        call.pending.when_cut = None
+        call.pending.cut(InstanceLost(call.pending.call, call.saved.service, "the session was left"))
 
 
 def _value(body: Body) -> object:
@@ -374,11 +416,11 @@ def _value(body: Body) -> object:
         raise PayloadError(f"what was kept of the call cannot be read: {error}") from error
 
 
-def _log_end(save: DurableCall) -> None:
-    made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(save.call.made))
+def _log_end(call: DurableCall) -> None:
+    made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(call.saved.made))
     try:
-        save.pending.result()
+        call.pending.result()
     except EtherError as error:
-        logger.warning("%s, saved by %s at %s, has failed: %s", save.pending.call, save.call.caller, made, error)
+        logger.warning("%s, saved by %s at %s, has failed: %s", call.pending.call, call.saved.caller, made, error)
     else:
-        logger.info("%s, saved by %s at %s, was delivered", save.pending.call, save.call.caller, made)
+        logger.info("%s, saved by %s at %s, was delivered", call.pending.call, call.saved.caller, made)

@@ -1,8 +1,9 @@
-"""Who has an instance alone. Decisions only: `now` is an argument, in seconds of a steady clock.
+"""Which program has leased an instance. Decisions only: `now` is an argument, in seconds of a steady clock.
 
-A tenant is a program, known by where its answers go; it may take the same instance several times (in nested blocks, on
-several threads), and has it until it has given it back as often. Promise: who is not heard of for `LAST_S` has it no
-more. The trap: a tenant that was cut off, not dead, renews a lease that has ended; it must be told so, and is.
+The holder of a lease is a program, identified by the reply topic that its answers go to. A program may take the same
+lease several times (in nested blocks, on several threads), and holds it until it has released it as often. Promise: a
+holder that has not renewed for `LEASE_TIMEOUT_S` loses the lease. The trap: a holder that was cut off, not dead, renews
+a lease that has ended; `renew` returns False, so that it learns this.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 RENEW_S = 1.0
-LAST_S = 4.0
-"""Three renewals may be late; a program that is stopped or cut off for longer loses what it has."""
+LEASE_TIMEOUT_S = 4.0
+"""Three renewals may be late. A program that is stopped or cut off for longer loses its leases."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseHolder:
-    """Who it is. `key`: where its answers go; `since` in seconds of the epoch; `facts` say how to find out whether its
-    process lives."""
+    """A program that holds a lease. `key`: the reply topic of its calls; `since` in seconds of the epoch; `facts` tell
+    how to find out whether its process lives."""
 
     key: str
     program: str
@@ -29,56 +30,56 @@ class LeaseHolder:
     since: float
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def told(self) -> dict[str, Any]:
-        """For everybody."""
+    def public(self) -> dict[str, Any]:
+        """What every program may know of the holder."""
         return {
             "program": self.program, "host": self.host, "pid": self.pid, "reason": self.reason, "since": self.since
         }  # fmt: skip
 
 
 class LeaseTable:
-    """Of one instance. Not locked."""
+    """The lease of one instance: its holder, and the tokens with which the holder has taken it. Not locked."""
 
     def __init__(self) -> None:
-        self.tenant: LeaseHolder | None = None
+        self.holder: LeaseHolder | None = None
         self._tokens: set[str] = set()
-        self._heard = 0.0
+        self._renewed = 0.0
 
-    def take(self, tenant: LeaseHolder, token: str, now: float) -> LeaseHolder | None:
-        """Take it, once more where it is one's own; returns who has it instead, None where that worked."""
-        if self.tenant is not None and self.tenant.key != tenant.key:
-            return self.tenant
-        self.tenant = self.tenant or tenant
+    def take(self, holder: LeaseHolder, token: str, now: float) -> LeaseHolder | None:
+        """Take the lease, or take it once more; returns the other holder where that is refused, None on success."""
+        if self.holder is not None and self.holder.key != holder.key:
+            return self.holder
+        self.holder = self.holder or holder
         self._tokens.add(token)
-        self._heard = now
+        self._renewed = now
         return None
 
     def renew(self, key: str, token: str, now: float) -> bool:
-        """Its tenant lives; False where it is not the tenant, or has not taken it so."""
-        if self.tenant is None or self.tenant.key != key or token not in self._tokens:
+        """Note that the holder lives; False where `key` is not the holder, or has not taken the lease with `token`."""
+        if self.holder is None or self.holder.key != key or token not in self._tokens:
             return False
-        self._heard = now
+        self._renewed = now
         return True
 
     def release(self, key: str, token: str) -> bool:
-        """Give it back; true where that was the last of it."""
-        if self.tenant is None or self.tenant.key != key:
+        """Give back what was taken with `token`; True where the lease has ended with it."""
+        if self.holder is None or self.holder.key != key:
             return False
         self._tokens.discard(token)
         if not self._tokens:
-            self.tenant = None
-        return self.tenant is None
+            self.holder = None
+        return self.holder is None
 
-    def spare(self, now: float) -> None:
-        """Nobody could be heard until now: nobody is late."""
-        self._heard = now
+    def extend(self, now: float) -> None:
+        """Count the holder as alive now, because no renewal could have arrived until now."""
+        self._renewed = now
 
     def is_late(self, now: float) -> bool:
-        """Whether its tenant was not heard of for too long."""
-        return self.tenant is not None and now - self._heard > LAST_S
+        """Whether the holder has not renewed for too long."""
+        return self.holder is not None and now - self._renewed > LEASE_TIMEOUT_S
 
     def end(self) -> LeaseHolder | None:
-        """Its tenant has it no more; returns who that was."""
-        tenant, self.tenant = self.tenant, None
+        """End the lease; returns its former holder."""
+        holder, self.holder = self.holder, None
         self._tokens.clear()
-        return tenant
+        return holder

@@ -1,11 +1,11 @@
-"""An instance that somebody has alone: the instance's side of `ether.lease`.
+"""The instance's side of `ether.lease`: one program has the instance to itself for a while.
 
-Calls and syncs of everybody else are refused at once, with who has it and why, also those that were queued before; what
-belongs to a chain of calls that the tenant began runs. Messages on topics, ticks and the lifecycle go on: a lease is
-about who asks, and does not stop what the instance does by itself.
+Calls and syncs of every other program are refused at once, with the holder and its reason, also those that were queued
+before. A call that belongs to a chain of calls of the holder runs. Messages on topics, ticks and the lifecycle go on: a
+lease is about who may ask, and does not stop what the instance does by itself.
 
-The trap: to be told "it is yours" while another one's call still runs would be no lease. So the answer comes from the
-worker, when that is over.
+The trap: a lease that is granted while another program's call still runs would be no lease. So the grant comes from the
+worker, when every job that was begun before is over.
 """
 
 from __future__ import annotations
@@ -15,80 +15,108 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from logging import Logger
+from typing import Any, Protocol
 
 from ether.calls.lease_rules import LeaseHolder, LeaseTable
+from ether.connection.link import Link
+from ether.connection.worker import Worker
 from ether.errors import EtherError, InstanceLeased
 
-if TYPE_CHECKING:
-    from ether.connection.link import Link
-    from ether.instance.hosted import HostedInstance
-
 LEASE = "ether.lease"
-"""In place of a method's name, which cannot contain a dot."""
+"""Stands where a request names its method; a method's name cannot contain a dot."""
 
 _ALONE_S = 3600.0
-"""Whoever waits gives up long before."""
+"""Limits the wait for the instance to be idle; the asking program gives up long before."""
 
 Granted = Callable[[object, EtherError | None], None]
-"""Called once, with what is told to the tenant, or why it is refused."""
+"""Called once, with the answer to a lease request, or with the reason of its refusal."""
+
+
+class LeaseHost(Protocol):
+    """What a lease needs of its instance."""
+
+    @property
+    def name(self) -> str:
+        """The instance's name."""
+
+    @property
+    def logger(self) -> Logger:
+        """The instance's logger."""
+
+    @property
+    def worker(self) -> Worker:
+        """Runs the instance's jobs."""
+
+    def wait_alone(self, timeout_s: float) -> None:
+        """Inside of a job: wait until no other job of the instance runs."""
+
+    def report(self, what: str, error: BaseException, details: Mapping[str, object], *, answered: bool = False) -> None:
+        """Log a failure."""
+
+    def announce_changed(self) -> None:
+        """Announce the instance again, because what is announced has changed."""
 
 
 class LeaseServer:
-    """To whom one instance is let, if to anybody."""
+    """The lease of one instance."""
 
-    def __init__(self, instance: HostedInstance, link: Link) -> None:
-        self._instance, self._link = instance, link
-        self._tenancy = LeaseTable()
+    def __init__(self, host: LeaseHost, link: Link) -> None:
+        self._host, self._link = host, link
+        self._table = LeaseTable()
         self._lock = threading.RLock()
         self._chains: Counter[str] = Counter()
+        """The traces of the holder's calls that run now, with their number."""
         self.is_dead: Callable[[Mapping[str, Any]], bool | None] = lambda facts: None
-        """Whether the process of these facts has ended; None where that cannot be said from here."""
+        """Whether the process of these facts has ended; None where this machine cannot tell."""
 
     def refusal(self, method: str, key: str, trace: str | None) -> InstanceLeased | None:
-        """Why this asker may not call now; None where it may. Without a lease it costs nothing."""
-        tenant = self._tenancy.tenant
-        if tenant is None or tenant.key == key:
+        """Why this program may not call now; None where it may. `key` is its reply topic, `trace` its chain of calls.
+
+        Every call passes here, so the case without a lease takes no lock.
+        """
+        holder = self._table.holder
+        if holder is None or holder.key == key:
             return None
         with self._lock:
             self._end_where_dead()
-            tenant = self._tenancy.tenant
-            if tenant is None or tenant.key == key or (trace is not None and self._chains[trace]):
+            holder = self._table.holder
+            if holder is None or holder.key == key or (trace is not None and self._chains[trace]):
                 return None
-        return InstanceLeased(self._instance.name, method, tenant.told())
+        return InstanceLeased(self._host.name, method, holder.public())
 
     def enter(self, trace: str | None) -> str | None:
-        """A call that is admitted begins; returns what `leave` is given."""
-        if trace is None or self._tenancy.tenant is None:
+        """An admitted call begins; returns what `leave` has to be given."""
+        if trace is None or self._table.holder is None:
             return None
         with self._lock:
             self._chains[trace] += 1
         return trace
 
     def leave(self, chain: str | None) -> None:
-        """It is over."""
+        """An admitted call is over."""
         if chain is not None:
             with self._lock:
                 self._chains[chain] -= 1
                 if self._chains[chain] <= 0:
                     del self._chains[chain]
 
-    # -- what tenants ask
+    # -- lease requests
 
     def ask(self, key: str, asked: object, trace: str | None, granted: Granted) -> None:
-        """Take, renew or give back, as `asked` says; on the dispatch thread, or the asker's own."""
+        """Take, renew or release the lease, as `asked` says; on the dispatch thread, or on the local caller's."""
         match asked:
             case {"do": "take", "token": str(token), "facts": dict(facts), "reason": str(reason)}:
                 self._take(key, token, reason, facts, trace, granted)
             case {"do": "renew", "token": str(token)}:
                 with self._lock:
-                    held = self._tenancy.renew(key, token, time.monotonic())
+                    held = self._table.renew(key, token, time.monotonic())
                 granted({"held": held}, None)
             case {"do": "release", "token": str(token)}:
                 with self._lock:
-                    is_over = self._tenancy.release(key, token)
+                    is_over = self._table.release(key, token)
                 if is_over:
-                    self._instance.announcer.changed()
+                    self._host.announce_changed()
                 granted({"held": False}, None)
             case _:
                 granted({"held": False}, None)
@@ -97,65 +125,66 @@ class LeaseServer:
         self, key: str, token: str, reason: str, facts: Mapping[str, Any], trace: str | None, granted: Granted
     ) -> None:
         program, host, pid = str(facts.get("program", "")), str(facts.get("host", "")), facts.get("pid")
-        tenant = LeaseHolder(key, program, host, pid if isinstance(pid, int) else 0, reason, time.time(), facts)
+        asking = LeaseHolder(key, program, host, pid if isinstance(pid, int) else 0, reason, time.time(), facts)
         with self._lock:
             self._end_where_dead()
-            other = self._tenancy.take(tenant, token, time.monotonic())
+            other = self._table.take(asking, token, time.monotonic())
         if other is not None:
-            granted(None, InstanceLeased(self._instance.name, "ether.lease", other.told()))
+            granted(None, InstanceLeased(self._host.name, "ether.lease", other.public()))
             return
-        self._instance.announcer.changed()
-        job = _WhenAlone(self._instance, lambda: granted({"held": True}, None))
-        worker = self._instance.worker
+        self._host.announce_changed()
+        job = _GrantWhenIdle(self._host, lambda: granted({"held": True}, None))
+        worker = self._host.worker
         if worker.running:
             worker.submit(job, trace)
-        else:  # in a lab, where nobody else can be calling
+        else:  # in a lab, where no other program can be calling
             job.run()
 
-    # -- who is gone
+    # -- holders that are gone
 
     def look(self) -> None:
-        """End the lease of a tenant that is gone; with each sign of life of the instance."""
-        if self._tenancy.tenant is not None:
+        """End the lease of a holder that is gone; called with each heartbeat of the instance."""
+        if self._table.holder is not None:
             with self._lock:
                 if self._link.offline_since is not None:
-                    self._tenancy.spare(time.monotonic())
+                    self._table.extend(time.monotonic())
                 self._end_where_dead()
 
     def _end_where_dead(self) -> None:
-        tenant = self._tenancy.tenant
-        if tenant is None:
+        holder = self._table.holder
+        if holder is None:
             return
-        late = self._tenancy.is_late(time.monotonic())
-        if late or self.is_dead(tenant.facts):
-            self._tenancy.end()
+        late = self._table.is_late(time.monotonic())
+        if late or self.is_dead(holder.facts):
+            self._table.end()
             why = "was not heard of any more" if late else "has died"
-            self._instance.logger.warning(
-                "%s: its lease ends: %s on %s (pid %d) %s", self._instance.name, tenant.program, tenant.host,
-                tenant.pid, why,
+            self._host.logger.warning(
+                "%s: its lease ends: %s on %s (pid %d) %s", self._host.name, holder.program, holder.host,
+                holder.pid, why,
             )  # fmt: skip
-            self._instance.announcer.changed()
+            self._host.announce_changed()
 
     def about(self) -> dict[str, object]:
-        """What is announced."""
-        tenant = self._tenancy.tenant
-        return {} if tenant is None else {"lease": {**tenant.told(), "of": mark_of(tenant.key)}}
+        """What is announced of the lease; empty where there is none."""
+        holder = self._table.holder
+        return {} if holder is None else {"lease": {**holder.public(), "of": mark_of(holder.key)}}
 
 
 def mark_of(key: str) -> str:
-    """By which a tenant finds itself in an announcement, without its reply topic being told to everybody."""
+    """A digest of a holder's reply topic: the holder recognises itself in an announcement, and no other program learns
+    the topic."""
     return hashlib.blake2b(key.encode(), digest_size=6).hexdigest()
 
 
-class _WhenAlone:
-    """A job that comes behind all that was begun before, on every worker of the instance."""
+class _GrantWhenIdle:
+    """A job that ends when all jobs that were begun before it are over, on every worker of the instance."""
 
-    def __init__(self, instance: HostedInstance, done: Callable[[], None]) -> None:
-        self._instance, self._done = instance, done
+    def __init__(self, host: LeaseHost, done: Callable[[], None]) -> None:
+        self._host, self._done = host, done
 
     def run(self) -> None:
-        self._instance.wait_alone(_ALONE_S)
+        self._host.wait_alone(_ALONE_S)
         self._done()
 
     def failed(self, error: BaseException) -> None:
-        self._instance.report("a lease could not be given", error, {})
+        self._host.report("a lease could not be given", error, {})

@@ -1,4 +1,7 @@
-"""A call's progress on the console: one line that is drawn over and over in a terminal, a line a step elsewhere."""
+"""Progress and log records of a call: drawn on the caller's console, and collected where the call is answered.
+
+In a terminal the progress bar is one line that is drawn again and again; elsewhere each step is a line of its own.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,16 @@ class ProgressBar:
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self._title = title
         self._stream = stream if stream is not None else sys.stderr
-        self._over = self._stream.isatty()
+        self._overwrites = self._stream.isatty()
         self._drawn = ""
 
     def draw(self, fraction: float, text: str) -> None:
-        """Show how far it is: `fraction` from 0 to 1."""
+        """Show how far the call is: `fraction` from 0 to 1."""
         done = round(_WIDTH * min(1.0, max(0.0, fraction)))
         line = f"{self._title} [{'#' * done}{'.' * (_WIDTH - done)}] {100 * fraction:3.0f} % {text}".rstrip()
         if line == self._drawn:
             return
-        if self._over:
+        if self._overwrites:
             self._stream.write("\r" + line.ljust(len(self._drawn)))
         else:
             self._stream.write(line + "\n")
@@ -35,14 +38,14 @@ class ProgressBar:
         self._drawn = line
 
     def close(self) -> None:
-        """Leave the line as it is, and go to the next."""
-        if self._over and self._drawn:
+        """Keep the line as it is, and go to the next line."""
+        if self._overwrites and self._drawn:
             self._stream.write("\n")
             self._stream.flush()
 
 
 class CallLog(logging.Handler):
-    """Passes on every record from INFO that is logged while a watched call is being answered."""
+    """Sends each record from INFO up to the caller, while a call is answered whose caller watches."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)

@@ -1,12 +1,12 @@
-"""Proxies: an object here that has the methods of an object elsewhere, made of its announcement alone.
+"""Proxies: local objects with the methods of a remote object, made from the remote object's announcement alone.
 
 Promises: names, signatures and docstrings are the remote method's own, so `help()`, `inspect.signature` and a
-notebook's completion tell the truth; a call that Python would refuse there is refused here, before anything is sent.
-Arguments travel by name. A time-out belongs to the proxy (`ether.instance("camera1", timeout_s=5)`) and not to a call,
-because every keyword of a call is the method's own.
+notebook's completion are right. A call that does not fit the remote signature is refused here, before anything is sent.
+Arguments travel by name. The time-out belongs to the proxy (`ether.instance("camera1", timeout_s=5)`) and not to a
+call, because every keyword of a call is the method's own.
 
-The trap: announcements come from the network. Names are only ever attributes of a class made for this proxy, never
-code; those that Python itself would act upon (`__init__`, `__del__`) are left out.
+The trap: announcements come from the network. Announced names only become attributes of a class made for this proxy,
+never code. Names that Python itself would call (`__init__`, `__del__`) are left out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Facts:
 
 
 class Proxy:
-    """Stands for an object in another process. Has the remote methods and nothing else."""
+    """Stands for an object in another process. It has the remote methods and nothing else."""
 
     __slots__ = ()
 
@@ -45,9 +45,9 @@ class Proxy:
 
     def __repr__(self) -> str:
         facts = _facts(self)
-        who = facts.name if facts.name == facts.class_name else f"{facts.name}: {facts.class_name}"
+        title = facts.name if facts.name == facts.class_name else f"{facts.name}: {facts.class_name}"
         state = facts.state() if facts.state is not None else ""
-        return f"<{who} {state}>" if state else f"<{who}>"
+        return f"<{title} {state}>" if state else f"<{title}>"
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(_no_such_method(_facts(self), name))
@@ -62,12 +62,12 @@ def make_proxy(
     *,
     state: Callable[[], str] | None = None,
 ) -> Proxy:
-    """A proxy whose methods bind their arguments and hand them to `call`.
+    """A proxy whose methods bind their arguments and pass them to `call`.
 
-    `name` is the instance (or, for any instance of a class, the class); `state` is asked at every `repr` for what
-    follows the class's name, such as "on bench-pc, ready".
+    `name` is the instance's name, or, where any instance of a class will do, the class's. Every `repr` calls `state`
+    for the text after the class's name, such as "on bench-pc, ready".
     """
-    usable = {method: said for method, said in methods.items() if _is_usable(method)}
+    usable = {method: described for method, described in methods.items() if _is_usable(method)}
     title = class_name if class_name.isidentifier() else "Remote"
     body: dict[str, Any] = {
         "__slots__": (),
@@ -75,8 +75,8 @@ def make_proxy(
         "__doc__": doc or None,
         _FACTS: _Facts(name, class_name, tuple(usable), state),
     }
-    for method, said in usable.items():
-        body[method] = staticmethod(_remote_method(call, title, method, said))
+    for method, described in usable.items():
+        body[method] = staticmethod(_remote_method(call, title, method, described))
     proxy: Proxy = type(title, (Proxy,), body)()
     return proxy
 
@@ -98,8 +98,8 @@ def _no_such_method(facts: _Facts, name: str) -> str:
     return f"{facts.name} ({facts.class_name}) has no method {name!r} to call.{hint or known}"
 
 
-def _remote_method(call: Call, class_name: str, name: str, said: MethodDescription) -> Callable[..., Any]:
-    signature = said.to_signature()
+def _remote_method(call: Call, class_name: str, name: str, described: MethodDescription) -> Callable[..., Any]:
+    signature = described.to_signature()
     qualified = f"{class_name}.{name}"
 
     def method(*args: Any, **kwargs: Any) -> Any:
@@ -110,7 +110,7 @@ def _remote_method(call: Call, class_name: str, name: str, said: MethodDescripti
         return call(name, params)
 
     method.__name__, method.__qualname__, method.__module__ = name, qualified, _MODULE
-    method.__doc__ = said.doc or None
+    method.__doc__ = described.doc or None
     method.__annotations__ = _annotations(signature)
     method.__signature__ = signature  # type: ignore[attr-defined]
     return method
@@ -123,13 +123,13 @@ def _annotations(signature: inspect.Signature) -> dict[str, Any]:
 
 
 def _by_name(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by their names; raises `TypeError` for those that do not fit the signature."""
+    """The arguments of a call by their names; raises `TypeError` where they do not fit the signature."""
     params: dict[str, Any] = {}
     rest: dict[str, Any] = {}
     given = signature.bind(*args, **kwargs).arguments
     for name, parameter in signature.parameters.items():
         if name not in given:
-            _check_may_lack(parameter)
+            _check_may_be_missing(parameter)
         elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
             rest = given[name]
         elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
@@ -141,8 +141,9 @@ def _by_name(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[s
     return params | rest
 
 
-def _check_may_lack(parameter: inspect.Parameter) -> None:
-    """Python 3.13.0 binds `f(a=1)` to `f(a, /, **rest)` as if `a` had been given."""
+def _check_may_be_missing(parameter: inspect.Parameter) -> None:
+    """Raise `TypeError` for a required argument that was not given. `Signature.bind` does this itself, except that
+    Python 3.13.0 binds `f(a=1)` to `f(a, /, **rest)` as if `a` had been given."""
     any_number = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     if parameter.default is inspect.Parameter.empty and parameter.kind not in any_number:
         raise TypeError(f"missing a required argument: {parameter.name!r}")

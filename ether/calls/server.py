@@ -1,8 +1,12 @@
-"""The answering side of calls, for one instance: a request becomes a job, what the job does becomes an answer.
+"""The answering side of calls, for one instance: a request becomes a job, and the job's outcome becomes an answer.
 
-Promises: a request whose deadline has passed is not run; one that is delivered twice is run once, and its second
-delivery gets the first answer; whatever the method does, the caller is told. Questions about the instance itself
-(`ether.status`, `ether.cancel`) are answered at once, on the dispatch thread, however busy the worker is.
+Promises: a request whose deadline has passed is not run. A request that is delivered twice is run once, and its second
+delivery gets the first answer. Whatever the method does, the caller gets an answer. Requests about the instance itself
+(`ether.status`, `ether.cancel`, `ether.lease`) are answered at once, on the dispatch thread, even while the worker is
+busy.
+
+The trap: a request is first seen on the transport's thread (`CallServer.take`), which may only queue it. A request that
+has to be answered there and then goes on to the dispatch thread (`CallServer.receive`).
 """
 
 from __future__ import annotations
@@ -12,13 +16,15 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from ether.calls.durable_journal import InstanceJournal, JournaledCall
+from ether.calls.durable_records import CALL_ID_BYTES
+from ether.calls.durable_server import InstanceJournal, JournaledCall
+from ether.calls.host import CallHost
 from ether.calls.lease_server import LEASE
 from ether.connection.causes import CallContext
 from ether.connection.failure_text import text_of, user_traceback
-from ether.connection.link import Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.errors import (
     ArgumentProblem,
     Cancelled,
@@ -46,22 +52,18 @@ from ether.system.machine_mark import is_of_this_machine
 from ether.wire.envelope import Headers
 from ether.wire.head import unpack_properties
 
-if TYPE_CHECKING:
-    from ether.instance.hosted import HostedInstance
-
 STATUS, CANCEL = "ether.status", "ether.cancel"
-"""In place of a method's name, which cannot contain a dot."""
+"""Stand where a request names its method; a method's name cannot contain a dot."""
 
 OWN = (STATUS, CANCEL, LEASE)
-"""Answered by the instance itself, at once."""
+"""Requests that the instance itself answers, at once."""
 
-_SAVE_ID_BYTES = 16
 _STATUS_TIMEOUT_S = 0.2
-"""For room in the outgoing queue; the dispatch thread must not wait longer."""
+"""Limits the wait for room in the outgoing queue: the dispatch thread must not wait longer."""
 
 
 class CallRequest(NamedTuple):
-    """A call as it arrived, or as it is made within the process. `deadline` is on the monotonic clock."""
+    """A call, received or made within the process. `deadline` is on the monotonic clock."""
 
     method: str
     caller: str
@@ -72,11 +74,11 @@ class CallRequest(NamedTuple):
     watched: bool
     parents: tuple[str, ...] = ()
     asker: str = ""
-    """Where the answer goes: which program it is that asks."""
+    """The reply topic, which identifies the calling program."""
 
 
 Respond = Callable[[object, ErrorReport | None], None]
-"""Called once with the value, or None and why there is none."""
+"""Called once: with the value and None, or with None and the error."""
 
 
 class CallJob:
@@ -84,7 +86,7 @@ class CallJob:
 
     def __init__(
         self,
-        instance: HostedInstance,
+        host: CallHost,
         request: CallRequest,
         payload: Callable[[], object],
         respond: Respond,
@@ -92,69 +94,66 @@ class CallJob:
         forget: Callable[[], None] = lambda: None,
         begin: Callable[[], bool] | None = None,
     ) -> None:
-        """`forget` is called instead of `respond` where the request has expired: nobody waits for an answer. `begin` is
-        asked before the method runs; where it says no, it has answered."""
+        """`forget` is called instead of `respond` where the request has expired: no caller waits for an answer.
+        `begin` is called before the method runs; where it returns False, it has answered the request itself."""
         self._forget = forget
         self._begin = begin
-        self._instance = instance
+        self._host = host
         self._request = request
         self._payload = payload
         self._respond = respond
-        self.context = CallContext(f"{instance.name}.{request.method}", tell)
+        self.context = CallContext(f"{host.name}.{request.method}", tell)
 
     def run(self) -> None:
         request = self._request
         if request.deadline is not None and time.monotonic() >= request.deadline:
-            self._instance.server.expired += 1
+            self._host.count_expired()
             self._forget()
             return
         if self.context.cancelled:
             raise Cancelled(self.context.call)
         if self._begin is not None and not self._begin():
             return
-        lease_server = self._instance.lease_server
+        # The lease was checked when the request arrived; another program may have taken it while the request waited.
+        lease_server = self._host.lease_server
         if (refusal := lease_server.refusal(request.method, request.asker, request.trace)) is not None:
             raise refusal
         chain = lease_server.enter(request.trace)
         try:
-            value = self._instance.call(
-                request.method, self._payload(), request.message_id, request.trace, self.context
-            )
+            value = self._host.call(request.method, self._payload(), request.message_id, request.trace, self.context)
         finally:
             lease_server.leave(chain)
         self._respond(value, None)
-        self._note({"result": value})
+        self._record({"result": value})
 
     def failed(self, error: BaseException) -> None:
-        report = report_of(error, self._instance.name)
+        report = report_of(error, self._host.name)
         if report.kind == RAISED:
             details = {"caller": self._request.caller, "message_id": self._request.message_id}
-            self._instance.report(
-                f"{self._instance.spec.name}.{self._request.method} raised", error, details, answered=True
-            )
+            self._host.report(f"{self._host.spec.name}.{self._request.method} raised", error, details, answered=True)
         self._respond(None, report)
-        self._note(report.to_value())
+        self._record(report.to_value())
 
-    def _note(self, outcome: Mapping[str, object]) -> None:
-        """Have the call recorded, where the session records calls. It has been answered: nobody waits for this."""
-        record_writer, request = self._instance.record_writer, self._request
+    def _record(self, outcome: Mapping[str, object]) -> None:
+        """Record the call, where the session records calls. It has been answered, so no caller waits for this."""
+        record_writer, request = self._host.record_writer, self._request
         if record_writer is None or not record_writer.wants(self.context.call):
             return
         try:
-            told = {"params": self._payload(), **outcome}
-            record_writer.keep_call(self.context.call, request.message_id, told, request.parents, request.caller)
-        except (EtherError, ValueError) as error:  # what cannot be sent cannot be recorded either
-            self._instance.logger.warning("the call of %s is not recorded: %s", self.context.call, error)
+            facts = {"params": self._payload(), **outcome}
+            record_writer.keep_call(self.context.call, request.message_id, facts, request.parents, request.caller)
+        except (EtherError, ValueError) as error:  # a value that cannot be sent cannot be recorded either
+            self._host.logger.warning("the call of %s is not recorded: %s", self.context.call, error)
 
 
 def report_of(error: BaseException, instance: str) -> ErrorReport:
-    """An exception of a method of `instance`, for its caller."""
+    """The error that a caller of `instance` gets for an exception."""
     name = type(error).__name__
     if isinstance(error, ValidationFailed):
         return ErrorReport(INVALID, name, str(error), problems=error.problems)
     if isinstance(error, DecodeError):
         return ErrorReport(INVALID, name, str(error), problems=[ArgumentProblem("payload", "bytes", str(error))])
-    if isinstance(error, InstanceLeased) and error.instance == instance:  # else it is of one that the method called
+    if isinstance(error, InstanceLeased) and error.instance == instance:  # otherwise the method called that instance
         return ErrorReport(LEASED, name, str(error), holder={"instance": instance, **error.holder})
     if isinstance(error, Cancelled):
         return ErrorReport(CANCELLED, name, str(error))
@@ -165,28 +164,30 @@ def report_of(error: BaseException, instance: str) -> ErrorReport:
 class CallServer:
     """Answers the calls of one instance."""
 
-    def __init__(self, instance: HostedInstance, link: Link) -> None:
-        self._instance = instance
+    def __init__(self, host: CallHost, link: Link) -> None:
+        self._host = host
         self._link = link
         self._lock = threading.Lock()
         self._answered: Answered[tuple[object, ErrorReport | None]] = Answered()
         self._running: dict[tuple[str, bytes], CallContext] = {}
+        """The calls that are queued or running, by caller and correlation, so that they can be cancelled."""
         self._latest: dict[bytes, _Head] = {}
-        self._transit = OneWayDelay()
+        """The latest request of each durable call that was sent again while it was queued or running."""
+        self._one_way_delay = OneWayDelay()
         self.expired = 0
         self.journal: InstanceJournal | None = None
-        """Where saves are noted, so that each is run once in all lives of this instance; None: in this one."""
+        """Makes each durable call run once in all incarnations of this instance; None: once in this incarnation."""
 
     def receive(self, inbound: Inbound) -> None:
-        """A request arrived; called on the dispatch thread."""
+        """Take a request, on the dispatch thread: answer, refuse or queue it."""
         try:
             headers = _headers(inbound)
         except DecodeError as error:
-            self._instance.logger.warning("a request for %s cannot be read: %s", self._instance.name, error)
+            self._host.logger.warning("a request for %s cannot be read: %s", self._host.name, error)
             inbound.done()
             return
         method = inbound.delivery.topic.rpartition("/")[2]
-        refusal = None if method in OWN else self._refusal(method, headers)  # once: a lease may end this very moment
+        refusal = None if method in OWN else self._refusal(method, headers)  # asked once, because a lease may end now
         if method in OWN or refusal is not None:
             self._answer_now(method, headers, inbound, refusal)
         elif headers.id is None or headers.correlation is None or self._take_on(headers):
@@ -195,15 +196,17 @@ class CallServer:
             inbound.done()
 
     def take(self, inbound: Inbound) -> bool:
-        """A request arrived, on the transport's thread: queue it. False for what has to be answered or refused."""
+        """Queue a request, on the transport's thread. False for a request that `receive` has to answer or refuse."""
         method = inbound.delivery.topic.rpartition("/")[2]
-        own = inbound.headers()
-        if own is None or own.correlation is None or method in OWN or self._refusal(method, own) is not None:
+        headers = inbound.headers()
+        if headers is None or headers.correlation is None or method in OWN:
+            return False
+        if self._refusal(method, headers) is not None:
             return False
         with self._lock:
-            first = self._answered.take_on(_asker(own), own.correlation, _say_nothing)
+            first = self._answered.take_on(_asker(headers), headers.correlation, _do_not_answer)
         if first:
-            self._queue(method, own, inbound)
+            self._queue(method, headers, inbound)
         return first
 
     def _queue(self, method: str, headers: _Head, inbound: Inbound) -> None:
@@ -217,30 +220,37 @@ class CallServer:
         respond = self._responder(headers, inbound, forget)
         tell = self._teller(headers, request)
         begin = None
-        if self.journal is not None and headers.schema in SAVES and len(key[1]) == _SAVE_ID_BYTES:
-            name = f"{self._instance.name}.{method}"
+        if self.journal is not None and headers.schema in SAVES and len(key[1]) == CALL_ID_BYTES:
+            name = f"{self._host.name}.{method}"
             journaled = JournaledCall(self.journal, key[1], name, respond, inbound.done)
             respond, begin = journaled.respond, journaled.begin
-        job = CallJob(self._instance, request, lambda: inbound.unpack().value, respond, tell, forget, begin)
+        job = CallJob(self._host, request, lambda: inbound.unpack().value, respond, tell, forget, begin)
         if headers.correlation is not None:
             self._running[key] = job.context
-        self._instance.submit_call(method, job, request.trace)
+        self._host.submit_call(method, job, request.trace)
 
     def _take_on(self, headers: _Head) -> bool:
+        """Whether this is a request's first delivery. A later delivery gets the stored answer, if there is one; it is
+        sent without the lock, which the transport's thread takes in `take`."""
         correlation = headers.correlation or b""
+        stored: list[tuple[object, ErrorReport | None]] = []
         with self._lock:
-            first = self._answered.take_on(_asker(headers), correlation, lambda kept: self._send(headers, *kept))
+            first = self._answered.take_on(_asker(headers), correlation, stored.append)
             if not first and ("", correlation) in self._running:
-                self._latest[correlation] = headers  # whoever sent a save again is where its answer is wanted now
-            return first
+                # A durable call was sent again, perhaps by the next run of its program: the answer goes to the latest
+                # sender, because the earlier one may have ended.
+                self._latest[correlation] = headers
+        for answer in stored:
+            self._send(headers, *answer)
+        return first
 
     def _left(self, headers: _Head) -> float | None:
-        """Seconds until the deadline; what the request spent on its way and in queues has passed."""
+        """Seconds until the deadline, without the time that the request has spent on its way and in queues."""
         if headers.expiry_s is None or headers.time is None:
             return headers.expiry_s
         same_clock = is_of_this_machine(headers.reply_to)
         with self._lock:
-            spent = self._transit.seconds(headers.source, headers.time, time.time(), same_clock=same_clock)
+            spent = self._one_way_delay.seconds(headers.source, headers.time, time.time(), same_clock=same_clock)
         return headers.expiry_s - spent
 
     def _responder(self, headers: _Head, inbound: Inbound, forget: Callable[[], None]) -> Respond:
@@ -249,7 +259,7 @@ class CallServer:
             try:
                 self._send(head, value, error)
             except PayloadError as unsendable:
-                value, error = None, report_of(unsendable, self._instance.name)
+                value, error = None, report_of(unsendable, self._host.name)
                 self._send(head, value, error)
             finally:
                 forget()
@@ -265,9 +275,8 @@ class CallServer:
         self._link.publish(
             headers.reply_to,
             value if error is None else error.to_value(),
-            correlation=headers.correlation,
             parents=(headers.id,) if headers.id else (),
-            error=error.class_name if error else None,
+            extra=ExtraHeaders(correlation=headers.correlation, error=error.class_name if error else None),
             timeout_s=timeout_s,
         )
 
@@ -277,7 +286,7 @@ class CallServer:
             return None
 
         def tell(schema: str, value: object) -> None:
-            self._link.publish(reply_to, value, correlation=headers.correlation, schema=schema)
+            self._link.publish(reply_to, value, extra=ExtraHeaders(schema=schema, correlation=headers.correlation))
 
         return tell
 
@@ -288,47 +297,47 @@ class CallServer:
             elif method == LEASE:
                 self._lease(headers, inbound.unpack().value)
             elif method == STATUS:
-                self._send(headers, self._instance.status(), None, _STATUS_TIMEOUT_S)
+                self._send(headers, self._host.status(), None, _STATUS_TIMEOUT_S)
             else:
                 self._cancel(headers.source, inbound.unpack().value)
         except EtherError as error:
-            self._instance.logger.warning("a question about %s was not answered: %s", self._instance.name, error)
+            self._host.logger.warning("a question about %s was not answered: %s", self._host.name, error)
         finally:
             inbound.done()
 
     def _refusal(self, method: str, head: _Head) -> ErrorReport | None:
-        """Why this is not even queued."""
-        if (problem := self._instance.cannot_call(method)) is not None:
+        """Why a request is not even queued; None for one that is."""
+        if (problem := self._host.cannot_call(method)) is not None:
             return ErrorReport(NO_METHOD, "NoResponder", problem)
-        leased = self._instance.lease_server.refusal(method, head.reply_to or "", head.trace)
-        return None if leased is None else report_of(leased, self._instance.name)
+        leased = self._host.lease_server.refusal(method, head.reply_to or "", head.trace)
+        return None if leased is None else report_of(leased, self._host.name)
 
     def _lease(self, headers: _Head, asked: object) -> None:
-        """Somebody wants the instance alone, still does, or does no more."""
+        """A program takes, renews or releases the lease."""
 
         def granted(value: object, error: EtherError | None) -> None:
-            report = None if error is None else report_of(error, self._instance.name)
+            report = None if error is None else report_of(error, self._host.name)
             self._send(headers, value, report, _STATUS_TIMEOUT_S)
 
-        self._instance.lease_server.ask(headers.reply_to or "", asked, headers.trace, granted)
+        self._host.lease_server.ask(headers.reply_to or "", asked, headers.trace, granted)
 
     def _cancel(self, caller: str, correlation: object) -> None:
-        """A caller has lost interest in a call of its own."""
+        """A caller has lost interest in one of its calls."""
         if not isinstance(correlation, str):
             return
-        number = bytes.fromhex(correlation)
-        context = self._running.get((caller, number)) or self._running.get(("", number))
+        call_id = bytes.fromhex(correlation)
+        context = self._running.get((caller, call_id)) or self._running.get(("", call_id))
         if context is not None:
             context.cancel()
 
 
-def _say_nothing(answer: object) -> None:
-    """A second delivery is answered on the dispatch thread."""
+def _do_not_answer(answer: object) -> None:
+    """For `take`: a second delivery gets its answer in `receive`, on the dispatch thread, which may publish."""
 
 
 @dataclass(frozen=True, slots=True)
-class _StrangersHead:
-    """What an answer needs to know of a request that has no headers of ours."""
+class _ForeignHead:
+    """The facts of a request without Ether headers that an answer needs."""
 
     source: str
     id: str | None
@@ -341,21 +350,23 @@ class _StrangersHead:
     parents: tuple[str, ...] = ()
 
 
-_Head = Headers | _StrangersHead
+_Head = Headers | _ForeignHead
 
 
 def _headers(inbound: Inbound) -> _Head:
-    """Any MQTT 5 program can call: it has no headers of ours, but a Response Topic and perhaps Correlation Data."""
-    own = inbound.headers()
-    if own is not None:
-        return own
+    """A request's headers. Any MQTT 5 program may call: its request has no Ether headers, but a Response Topic and
+    perhaps Correlation Data."""
+    headers = inbound.headers()
+    if headers is not None:
+        return headers
     properties = unpack_properties(inbound.delivery.properties)
     expiry = properties.message_expiry_s
-    return _StrangersHead("", None, properties.response_topic, properties.correlation_data, expiry, None, None, None)
+    return _ForeignHead("", None, properties.response_topic, properties.correlation_data, expiry, None, None, None)
 
 
 def _asker(head: _Head) -> str:
-    """Whose request it is, beside its correlation. A save is the same whoever sends it: perhaps the next run."""
+    """The part of a request's identity beside its correlation: its source. It is empty for a durable call, which stays
+    the same request when the next run of its program sends it again."""
     return "" if head.schema in SAVES else head.source
 
 
@@ -369,12 +380,12 @@ def _request(method: str, head: _Head, left_s: float | None) -> CallRequest:
 
 
 def _size(value: object) -> int:
-    """A guess at what keeping an answer costs."""
+    """An estimate of the bytes that a stored answer takes."""
     return 200 + int(getattr(value, "nbytes", 0)) + (len(value) if isinstance(value, (bytes, str, list)) else 0)
 
 
 def tell_progress(context: CallContext, fraction: float, text: str) -> None:
-    """Report progress to whoever watches; raises `Cancelled` where the caller has cancelled."""
+    """Send a progress report to a caller that watches; raises `Cancelled` where the caller has cancelled."""
     if context.cancelled:
         raise Cancelled(context.call)
     if context.tell is not None:
@@ -382,6 +393,6 @@ def tell_progress(context: CallContext, fraction: float, text: str) -> None:
 
 
 def tell_log(context: CallContext, line: dict[str, Any]) -> None:
-    """Pass a log record on to whoever watches."""
+    """Send a log record to a caller that watches."""
     if context.tell is not None:
         context.tell(LOG, line)

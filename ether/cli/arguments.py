@@ -1,8 +1,8 @@
-"""What people write on a command line, as values: arguments of a call, durations, points in time. Pure.
+"""Parses the words of a command line: arguments of a call, durations, points in time. Pure.
 
-`key=value` is read as JSON where it is JSON (`exposure=0.1`, `on=true`, `roi=[0,0,10,10]`), else as text
-(`mode=fast`). The trap: `serial=12345` is a number, and a method that wants text refuses it. So a parameter whose
-description says text gets the text as it was written; elsewhere `serial='"12345"'` says it.
+`key=value` is read as JSON where the value is JSON (`exposure=0.1`, `on=true`, `roi=[0,0,10,10]`), else as text
+(`mode=fast`). The trap: `serial=12345` is a number, which a method with a text parameter refuses. So a parameter that
+is announced as text gets the word as it was written; for every other parameter, `serial='"12345"'` gives text.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ _PIECE = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def parse_params(words: Sequence[str], texts: Collection[str], read: ReadFile) -> object:
-    """The params of a call. `key=value` words become a dict; one word without `=` is the whole payload; none is None.
+    """The payload of a call: a dict of the `key=value` words; or the value of a single word without `=`; None for no
+    words.
 
-    `texts` are the parameters that take text only. `key=@file.json`, or `@file.json` alone, is read from a file.
+    `texts` are the parameters that take text alone. `key=@file.json`, or `@file.json` alone, is read from a file.
     """
     if len(words) == 1 and not _is_pair(words[0]):
         return parse_value(words[0], read)
@@ -45,7 +46,7 @@ def _is_pair(word: str) -> bool:
 
 
 def parse_value(text: str, read: ReadFile) -> object:
-    """JSON where it is JSON, the contents of a JSON file after `@`, else the text itself (`@@` for one `@`)."""
+    """The value of JSON text, the content of a JSON file after `@`, else the text itself (`@@` stands for one `@`)."""
     if text.startswith("@@"):
         return text[1:]
     if text.startswith("@"):
@@ -66,7 +67,8 @@ def _from_file(name: str, read: ReadFile) -> object:
 
 
 def _json(text: str | bytes) -> object:
-    """Raises `ValueError`, also for NaN and its like, which are not JSON, and for what nests too deep."""
+    """The value of JSON text. Raises `ValueError`, also for NaN and infinities, which are not JSON, and for deep
+    nesting."""
     try:
         return json.loads(text, parse_constant=_refuse)
     except RecursionError:
@@ -78,7 +80,7 @@ def _refuse(token: str) -> object:
 
 
 def parse_pairs(words: Sequence[str], form: str) -> dict[str, str]:
-    """`name=value` words as a dict of texts; `form` says in a message what is expected."""
+    """A dict of texts from `name=value` words; `form` tells in the error's message what is expected."""
     pairs: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
@@ -99,8 +101,8 @@ def parse_duration_s(text: str) -> float:
 
 
 def parse_since(text: str, now: float) -> float:
-    """A point in time in unix seconds: how long ago (`10m`), or a date and time (`2025-01-16 11:28`), local unless it
-    says otherwise."""
+    """A point in time in unix seconds: how long ago (`10m`), or a date and time (`2025-01-16 11:28`), which is local
+    where it has no offset."""
     try:
         return now - parse_duration_s(text)
     except CommandMistake:
@@ -113,12 +115,7 @@ def parse_since(text: str, now: float) -> float:
         ) from None
 
 
-def parse_message(text: str, read: ReadFile) -> object:
-    """What `ether topic pub` sends: JSON where it is JSON, else text; nothing for an empty text."""
-    return None if text == "" else parse_value(text, read)
-
-
 def shown_value(value: object, limit: int = 2000) -> str:
-    """A received value in one line: JSON, cut at `limit` characters."""
+    """A value as one line of JSON, cut after `limit` characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"

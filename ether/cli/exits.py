@@ -1,6 +1,6 @@
-"""How a command ends: the exit codes, and which error means which.
+"""How a command ends: the exit codes, and the code and sentence of each error.
 
-The codes are a contract with scripts (docs/cli.md): a number that is given keeps its meaning.
+The codes are a contract with scripts (docs/cli.md): the meaning of a number never changes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ether.errors import (
 
 
 class Exit(enum.IntEnum):
-    """With which code the program ends."""
+    """The exit codes of the program."""
 
     OK = 0
     FAILED = 1
@@ -38,11 +38,11 @@ class Exit(enum.IntEnum):
 
 
 class CommandMistake(EtherError, ValueError):
-    """Words of a command line that cannot be understood."""
+    """A command line that cannot be parsed, or that asks for something impossible."""
 
 
 class NoSession(EtherError, LookupError):
-    """No session runs where it was looked for; `session` is the name that was asked for."""
+    """No session was found; `session` is the name that was asked for, None where none was."""
 
     def __init__(self, session: str | None) -> None:
         self.session = session
@@ -68,17 +68,17 @@ _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (BrokerFailed, Exit.BROKER),
     (TransportError, Exit.BROKER),
 )
-"""The first that fits counts: a `RemoteError` may be a `TimeoutError` that the method raised."""
+"""The first class that fits counts: a `RemoteError` is also an instance of the builtin that the method raised."""
 
 
 def exit_code_of(error: BaseException) -> Exit:
-    """The code for an error."""
+    """The exit code for an error."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.FAILED)
 
 
 def sentence_of(error: BaseException) -> str:
-    """What is said of an error on standard error. Of a remote method's failure the traceback is left out: it is in
-    the log, and `ether call --traceback` shows it."""
+    """The text for standard error. The traceback of a remote method is left out: it is in the log, and `ether call
+    --traceback` shows it."""
     if isinstance(error, RemoteError):
         return f"{error.call} raised {error.remote_class}: {error.remote_message}"
     if isinstance(error, SeveralSessions):

@@ -1,8 +1,9 @@
-"""`ether`: which commands there are, how they are found, and with which code the program ends.
+"""`ether`: which commands there are, how they are loaded, and with which code the program ends.
 
-Only the module of the command that was asked for is imported; the others are known by name and one line of help.
-Commands return their exit code, or None for success. A mistake of the user's is one sentence on standard error and
-a code of `Exit`; anything else that is raised is a defect of Ether's, and shows its traceback.
+This is the one lazy import of the command line: only the module of the command on the command line is imported (for
+shell completion, too); the other commands are known by name and one line of help. So command modules import what they
+need at their top. Commands return their exit code, or None for success. A user's mistake is one sentence on standard
+error and a code of `Exit`; any other exception is a defect of Ether's, and is shown with its traceback.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from ether.cli.exits import Exit, exit_code_of, sentence_of
+from ether.cli.options import with_flat_options
 from ether.cli.output import ReaderGone
 from ether.errors import EtherError
 from ether.version import VERSION
@@ -24,7 +27,7 @@ PROGRAM = "ether"
 
 
 class CommandEntry(NamedTuple):
-    """A command: its name, where its function or group is, and its line in the list."""
+    """A command: its name, its function or group as `module:attribute`, and its line in the list."""
 
     name: str
     home: str
@@ -34,12 +37,12 @@ class CommandEntry(NamedTuple):
 ENTRIES = (
     CommandEntry("run", "ether.cli.lab.run:run", "Start a configuration here, and show what it prints, until Ctrl-C."),
     CommandEntry("up", "ether.cli.lab.detached:up", "The same; with -d without this terminal."),
-    CommandEntry("down", "ether.cli.lab.keep:down", "Shut a running session down, in order."),
-    CommandEntry("ps", "ether.cli.lab.members:ps", "Who is in the session, in which state."),
-    CommandEntry("sessions", "ether.cli.lab.members:sessions", "Which sessions run here and in reach."),
-    CommandEntry("start", "ether.cli.lab.keep:start", "Start one instance of a running session."),
-    CommandEntry("stop", "ether.cli.lab.keep:stop", "Stop one instance, in order."),
-    CommandEntry("restart", "ether.cli.lab.keep:restart", "Stop one instance and start it again."),
+    CommandEntry("down", "ether.cli.lab.down:down", "Shut a running session down, in order."),
+    CommandEntry("ps", "ether.cli.lab.ps:ps", "Who is in the session, in which state."),
+    CommandEntry("sessions", "ether.cli.lab.sessions:sessions", "Which sessions run here and in reach."),
+    CommandEntry("start", "ether.cli.lab.start_stop:start", "Start one instance of a running session."),
+    CommandEntry("stop", "ether.cli.lab.start_stop:stop", "Stop one instance, in order."),
+    CommandEntry("restart", "ether.cli.lab.start_stop:restart", "Stop one instance and start it again."),
     CommandEntry("call", "ether.cli.lab.call:call", "Call a method of an instance."),
     CommandEntry("topic", "ether.cli.lab.topic:app", "Topics: list, echo, hz, bw, pub."),
     CommandEntry("logs", "ether.cli.lab.logs:logs", "The log of every instance; change levels."),
@@ -52,9 +55,9 @@ ENTRIES = (
     CommandEntry("export", "ether.cli.data.export:export", "Write recorded values to a Parquet, CSV or HDF5 file."),
     CommandEntry("play", "ether.cli.data.play:play", "Publish recorded messages again into a running session."),
     CommandEntry("top", "ether.cli.lab.top:top", "A live table: state, rates, queues, CPU, memory."),
-    CommandEntry("graph", "ether.cli.lab.members:graph", "Who publishes to whom."),
+    CommandEntry("graph", "ether.cli.lab.graph:graph", "Who publishes to whom."),
     CommandEntry("why", "ether.cli.data.why:why", "Where a recorded value came from, back to the first message."),
-    CommandEntry("diff", "ether.cli.data.differences:diff", "What differed between two recorded runs."),
+    CommandEntry("diff", "ether.cli.data.diff:diff", "What differed between two recorded runs."),
     CommandEntry(
         "doctor", "ether.cli.machines.doctor:doctor", "Look for what is wrong with this machine and the session."
     ),
@@ -68,9 +71,9 @@ ENTRIES = (
     CommandEntry(
         "plan", "ether.cli.runs.plan:plan", "Check an experiment, its time and its disk, before anything moves."
     ),
-    CommandEntry("validate", "ether.cli.make.files:validate", "Check a configuration without starting anything."),
-    CommandEntry("schema", "ether.cli.make.files:schema", "The JSON Schema of a configuration, for editors."),
-    CommandEntry("new", "ether.cli.make.scaffold:new", "Make a project that runs."),
+    CommandEntry("validate", "ether.cli.make.validate:validate", "Check a configuration without starting anything."),
+    CommandEntry("schema", "ether.cli.make.schema:schema", "The JSON Schema of a configuration, for editors."),
+    CommandEntry("new", "ether.cli.make.new:new", "Make a project that runs."),
 )
 
 
@@ -88,31 +91,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(_usage_sentence(words, error), Exit.USAGE)
     except EtherError as error:
         return _complain(sentence_of(error), exit_code_of(error))
-    except Exception:  # noqa: BLE001  the last seam: whatever comes here is a defect of Ether's, and is shown whole
-        import traceback
-
+    except Exception:  # noqa: BLE001  the last catch: what arrives here is a defect of Ether's, and is shown whole
         traceback.print_exc()
         return _complain("this is a defect of Ether's, not yours; please report it with the lines above", Exit.DEFECT)
 
 
 def _perform(words: list[str]) -> int:
-    everything = "_ETHER_COMPLETE" in os.environ  # the shell asks what could stand here
-    wanted = next((word for word in words if not word.startswith("-")), None)
-    app = _application(lambda entry: everything or entry.name == wanted)
+    app = _application(_command_name(words))
     command = typer.main.get_command(app)
     code = command.main(args=words or ["--help"], prog_name=PROGRAM, standalone_mode=False)
     return code if isinstance(code, int) else Exit.OK
 
 
-def _application(wanted: Callable[[CommandEntry], bool]) -> typer.Typer:
+def _command_name(words: Sequence[str]) -> str | None:
+    """The first word that is no option. While the shell completes a line, that line is in the environment instead:
+    in `COMP_WORDS` (bash) or `_TYPER_COMPLETE_ARGS` (other shells), with the program's name as its first word."""
+    if "_ETHER_COMPLETE" in os.environ:
+        line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+        words = line.split()[1:]
+    return next((word for word in words if not word.startswith("-")), None)
+
+
+def _application(name: str | None) -> typer.Typer:
+    """The application with every command, of which only the one called `name` is loaded."""
     app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, help="Ordinary Python classes as a lab.")
     app.callback()(_root)
     for entry in ENTRIES:
-        found = _load(entry.home) if wanted(entry) else _not_loaded
-        if isinstance(found, typer.Typer):
+        if entry.name != name:
+            app.command(entry.name, help=entry.help)(_not_loaded)
+        elif isinstance(found := _load(entry.home), typer.Typer):
+            for command in found.registered_commands:
+                command.callback = command.callback and with_flat_options(command.callback)
             app.add_typer(found, name=entry.name, help=entry.help)
         else:
-            app.command(entry.name, help=None if wanted(entry) else entry.help)(found)
+            app.command(entry.name)(with_flat_options(found))
     return app
 
 
@@ -122,7 +134,7 @@ def _load(home: str) -> Any:
 
 
 def _not_loaded() -> None:
-    """Stands in the list for a command that was not asked for."""
+    """Takes the place of a command that is only listed."""
 
 
 def _show_version(wanted: bool) -> None:

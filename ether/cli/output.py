@@ -1,8 +1,8 @@
 """What commands print: lines and tables for people, JSON for programs.
 
-JSON goes to standard output and nothing else does then; remarks go to standard error. Colours are for terminals, and
-only where `NO_COLOR` is not set (https://no-color.org). The trap: values from the wire may be arrays, bytes or NaN,
-which JSON has no form for; `to_json` gives them one.
+With `--json`, standard output gets JSON and nothing else; remarks go to standard error. Colours are for terminals
+alone, and only where `NO_COLOR` is not set (https://no-color.org). The trap: values from the wire may be arrays, bytes
+or NaN, which JSON cannot express; `to_json` converts them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _STATE_COLOURS = {
 
 
 class ReaderGone(Exception):
-    """Whoever read our output has had enough, as `| head` does. No `OSError`: typer would end the program for one."""
+    """The reader of standard output has closed it, as `| head` does. Not an `OSError`: typer would handle one
+    itself."""
 
 
 def colours(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
@@ -45,7 +46,8 @@ def print_json(value: object, *, lines: bool = False) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, object]], columns: Mapping[str, str], *, nothing: str) -> None:
-    """Write rows in aligned columns; `columns` maps keys to headings. `nothing` is said where there are no rows."""
+    """Write rows in aligned columns; `columns` maps keys to headings. Without rows, `nothing` goes to standard
+    error."""
     if not rows:
         print(nothing, file=sys.stderr)
         return
@@ -59,7 +61,7 @@ def print_table(rows: Sequence[Mapping[str, object]], columns: Mapping[str, str]
 
 
 def print_line(text: str) -> None:
-    """Write a line, whatever characters it has and the terminal has not."""
+    """Write a line; characters that the terminal's encoding lacks are written as escapes."""
     encoding = sys.stdout.encoding or "utf-8"
     try:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
@@ -69,13 +71,13 @@ def print_line(text: str) -> None:
 
 
 def harmless(line: str) -> str:
-    """A line in which what was recorded does not steer the terminal."""
+    """A line in which every control character is escaped, so that recorded text cannot control the terminal."""
     return "".join(char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in line)
 
 
 def remark(text: str) -> None:
-    """Say something beside the result, on standard error."""
-    sys.stderr.write(f"{text}\n")  # one write: others write there, too
+    """Write a line beside the result, to standard error."""
+    sys.stderr.write(f"{text}\n")  # one write, because other threads write there, too
     sys.stderr.flush()
 
 
@@ -96,8 +98,8 @@ def _painted(cell: str, coloured: bool) -> str:
 
 
 def to_json(value: object) -> Any:
-    """A value as JSON can carry it: NaN and infinities as texts, bytes as base64, arrays as lists (long ones
-    described), mappings and sequences item by item, all else as text."""
+    """A value as JSON data: NaN and infinities become text, bytes base64, arrays lists (long ones are described by
+    dtype and shape), mappings and sequences are converted item by item, and everything else becomes text."""
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
@@ -112,7 +114,7 @@ def to_json(value: object) -> Any:
 
 
 def _array_to_json(value: Any) -> Any:
-    """An array by what it can do, so that numpy is not imported here."""
+    """An array as JSON data, recognised by its attributes, so that numpy is not imported here."""
     if not all(hasattr(value, name) for name in ("shape", "dtype", "size", "tolist")):
         return str(value)
     described = {"array": str(value.dtype), "shape": list(value.shape)}
@@ -120,7 +122,7 @@ def _array_to_json(value: Any) -> Any:
 
 
 def ago(since: object, now: float | None = None) -> str:
-    """How long ago a unix time is: 12 s, 5 min, 3 h, 2 d."""
+    """The age of a unix time: `12 s`, `5 min`, `3 h`, `2 d`; `-` for a value that is no time."""
     if not isinstance(since, (int, float)) or not math.isfinite(since):
         return "-"
     seconds = max(0.0, (time.time() if now is None else now) - since)

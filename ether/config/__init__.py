@@ -1,10 +1,10 @@
 """What a configuration may say, and how it is read.
 
-The models are the single description of the configuration: names, defaults, limits and texts. Whatever is wrong
-with a configuration is raised as one `ConfigError` that names file, line, what was found and the nearest valid key.
+The models are the only description of the configuration: names, defaults, limits and texts. All faults of a
+configuration are raised as one `ConfigError`, which names file, line, what was found and the nearest valid key.
 
-The names below are looked up on first use, so that `ether.config.names`, which every process needs, costs no
-import of pydantic.
+The names below are imported on first use, so that `ether.config.names`, which every process needs, does not import
+pydantic.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which broker carries a session: one that the session starts itself, or one that runs already.
+"""The broker of a session: one that the session starts itself, or one that runs already.
 
-The two are sibling models, told apart by `kind`. The short spellings of the YAML (`embedded`, or a URL) become the
-same models. A URL may hold a password: it is kept verbatim, and no `repr` or message shows it.
+The two are sibling models, distinguished by `kind`. The short spellings of the YAML (`embedded`, or a URL) become the
+same models. A URL may contain a password: it is stored as written, and no `repr` or message shows it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WEBSOCKET_NEEDS_LAN = (
     " machine."
 )
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-# MQTT's "remaining length" has 28 bits: no broker can take a larger packet.
+# MQTT's "remaining length" has 28 bits: no packet can be larger.
 LARGEST_MQTT_PACKET_BYTES = 268_435_455
 BROKER_RULE = (
     "expected embedded, mqtt://[user:password@]host[:port], mqtts://host[:port], ws://host[:port][/path],"
@@ -132,7 +132,7 @@ class EmbeddedBroker(ConfigPart):
 
     @property
     def lan_host(self) -> str | None:
-        """The address beside loopback that other machines reach; None where there is none."""
+        """The address at which other machines reach the broker; None where it listens on loopback alone."""
         return {LOOPBACK: None, LAN: EVERYWHERE}.get(self.listen, self.listen)
 
 
@@ -161,7 +161,7 @@ BrokerConfig: TypeAlias = EmbeddedBroker | ExternalBroker
 
 
 def _spelled_out(value: Any) -> Any:
-    """Turn the short spellings into the mapping that they stand for."""
+    """The mapping, or the model, that a short spelling stands for."""
     if value is None or value == "embedded":
         return EmbeddedBroker()
     if isinstance(value, str):

@@ -1,8 +1,9 @@
-"""The URL of a broker, taken apart: the one parser for the configuration, the environment and the transport.
+"""Parses the URL of a broker: the only parser, for the configuration, the environment and the transport.
 
-`mqtt://` is TCP, `mqtts://` is TCP with TLS, `ws://` and `wss://` are the same through a WebSocket, `unix://` a socket
-on this machine. A URL may hold a password: no message here shows it. The trap: children of a session get their broker
-as a dict and load none of this.
+`mqtt://` is TCP, `mqtts://` is TCP with TLS, `ws://` and `wss://` are the same through a WebSocket, `unix://` is a
+socket on this machine. A URL may contain a password: no message here shows it. The trap: importing this module must
+stay cheap, so urllib and pydantic are imported only where a function needs them; a session's children get their broker
+as a dict, and parse no URL.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 DEFAULT_MQTT_PORT = 1883
 DEFAULT_MQTTS_PORT = 8883
 DEFAULT_WS_PATH = "/mqtt"
-"""Where most brokers have their WebSocket; mosquitto has it at any path."""
+"""The path of the WebSocket on most brokers; mosquitto accepts every path."""
 URL_RULE = (
     "valid are mqtt://[user:password@]host[:port], mqtts://[user:password@]host[:port],"
     " ws://[user:password@]host[:port][/path], wss://[user:password@]host[:port][/path] and"
@@ -32,8 +33,8 @@ _OVER_TLS, _OVER_WEBSOCKET = {"mqtts", "wss"}, {"ws", "wss"}
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """Where a broker listens, and as whom to go there. `host` and `port` for TCP, with or without `tls`; `path` for a
-    Unix socket, and beside host and port for a `websocket`, as it stands in the URL."""
+    """Where a broker listens, and the user with whom to log in. TCP has `host` and `port`, with or without `tls`; a
+    Unix socket has `path`; a `websocket` has all three, the path as written in the URL."""
 
     host: str | None = None
     port: int | None = None
@@ -45,7 +46,7 @@ class BrokerAddress:
 
 
 def broker_address(url: str, rule: str = URL_RULE) -> BrokerAddress:
-    """Take a broker's URL apart; raises `ConfigError`, which says with `rule` what would be valid."""
+    """The parts of a broker's URL. Raises `ConfigError`, whose text ends in `rule`: what would be valid."""
     from urllib.parse import urlsplit
 
     try:
@@ -56,11 +57,11 @@ def broker_address(url: str, rule: str = URL_RULE) -> BrokerAddress:
     why = _fault(url, parts, port)
     if why:
         raise _refusal(url, why, rule)
-    return _taken_apart(parts, port)
+    return _address(parts, port)
 
 
 def complete_url(text: str) -> str:
-    """A URL, or what people type for one: `192.168.1.5`, `bench-pc:1884`, `::1`."""
+    """The URL for a URL, or for an address as people type it: `192.168.1.5`, `bench-pc:1884`, `::1`."""
     if "://" in text:
         return text
     return f"mqtt://[{text}]" if text.count(":") > 1 and not text.startswith("[") else f"mqtt://{text}"
@@ -85,7 +86,10 @@ def url_without_credentials(url: str) -> str:
 
 
 def _fault(url: str, parts: SplitResult, port: int | None) -> str:
-    """Why this is not the URL of a broker; empty where it is."""
+    """Why this is not the URL of a broker; empty where it is one.
+
+    The scheme decides what is checked: for the network a host, what follows the port, and that the port is not 0 (which
+    only a listener may ask for); for a Unix socket an absolute path and nothing else."""
     if parts.scheme in _DEFAULT_PORTS:
         if not parts.hostname:
             return "the host is missing"
@@ -107,7 +111,7 @@ def _fault_after_port(parts: SplitResult) -> str:
     return "the path is ASCII without spaces; write other characters as %20 and the like" if odd else ""
 
 
-def _taken_apart(parts: SplitResult, port: int | None) -> BrokerAddress:
+def _address(parts: SplitResult, port: int | None) -> BrokerAddress:
     from urllib.parse import unquote
 
     username, password = (None if part is None else unquote(part) for part in (parts.username, parts.password))

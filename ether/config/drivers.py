@@ -1,7 +1,8 @@
-"""What the YAML may say of a driver beyond decorators: limits and units, properties, and what is called when.
+"""What the YAML may say of a driver beyond decorators: limits and units, properties, and the calls at connect, at stop
+and in the safe state.
 
-Everything here ends as plain data (`ether.spec.wrapping` reads it), because an instance's process never needs pydantic.
-The trap: `after: 2` without a unit is refused. Whoever reads a safe state must not have to guess its seconds.
+The models are turned into plain data, which `ether.spec.wrapping` reads, because an instance's process does not load
+pydantic. The trap: `after: 2` without a unit is refused; a reader of a safe state must not have to guess the unit.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def _check_identifier(name: str) -> str:
 
 
 def _check_limits(value: Any) -> Any:
+    """`[low, high]` as a tuple, each end a number or None. `type(bound)`, not `isinstance`: True and False are integers
+    to Python. NaN is refused because every comparison with it is false, so that a limit of NaN would never refuse."""
     if value is None:
         return None
     if not isinstance(value, (list, tuple)) or len(value) != 2:
@@ -62,7 +65,7 @@ def _calls(value: Any) -> Any:
 
 
 def _switch(value: Any) -> Any:
-    """`get: true`, or nothing after the colon, means the defaults; `false` means not at all."""
+    """`get: true`, or nothing after the colon, means the defaults; `false` means no access."""
     return {} if value is True or value is None else None if value is False else value
 
 

@@ -1,4 +1,7 @@
-"""Make an `EtherConfig` out of whatever `ether.tap()` was given."""
+"""Makes an `EtherConfig` from the argument of `ether.tap()`: a path, a dict, a configuration, or None.
+
+The trap: PyYAML takes 18 ms to import, so the YAML reader is imported only where a file is read.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ Source = str | os.PathLike[str] | Mapping[str, Any] | EtherConfig | None
 
 
 def load_config(source: Source = None) -> EtherConfig:
-    """The configuration in a YAML file (its path), in a dict, or as it is; None is the default configuration.
+    """The configuration of a YAML file (its path) or a dict; an `EtherConfig` as it is; for None the default one.
 
-    Raises `ConfigError`: what was found, where (file and line, if it came from a file), and what would be valid.
-    Where several things are wrong, all are named, up to ten, and the error's attributes describe the first.
+    Raises `ConfigError`: what was found, where (file and line, if it came from a file), and what would be valid. Of
+    several faults all are named, up to ten, and the error's attributes describe the first.
     """
     if isinstance(source, EtherConfig):
         return source
@@ -46,13 +49,13 @@ def load_config(source: Source = None) -> EtherConfig:
 
 
 def changed(config: EtherConfig, **changes: Any) -> EtherConfig:
-    """A configuration in which some things are different; raises `ConfigError`."""
+    """The configuration with these fields replaced, validated again; raises `ConfigError`."""
     return _validated({**dict(config), **changes}).read_from(config.written)
 
 
 def at_place(config: EtherConfig, problem: str, path: str) -> ConfigError:
-    """The error for something in a configuration that was found to be wrong later; `path` is dotted, and may go further
-    than what is written. With file and line, where it came from a file."""
+    """The error for a fault that was found after loading. `path` is dotted, and may lead further in than the file does;
+    file and line are those of the nearest key that the file has."""
     if config.written is None:
         return ConfigError(problem, path=path)
     from ether.config.yaml_source import read_yaml
@@ -66,7 +69,7 @@ def _validated(data: dict[Any, Any], document: YamlDocument | None = None) -> Et
     try:
         return EtherConfig.model_validate(data)
     except ValidationError as error:
-        # Pydantic's own text repeats every value, passwords included: it is not chained.
+        # Not chained: pydantic's own text repeats each value, passwords included.
         raise config_error(error, EtherConfig, data, document) from None
 
 
@@ -84,7 +87,6 @@ def _path(source: str | os.PathLike[str]) -> str:
 
 def _document(raw: bytes, path: str) -> YamlDocument:
     """The YAML in a file's bytes."""
-    # PyYAML takes 18 ms to import, and a configuration given as a dict does without
     from ether.config.yaml_source import read_yaml
 
     return read_yaml(raw, path)

@@ -1,7 +1,8 @@
 """The configuration as values: which instances there are, and how classes without decorators are marked.
 
-These models are the single description; the YAML reader, the error messages and the JSON Schema follow them. They
-are frozen. Nothing is imported or opened on validation: a class path is checked for its spelling only.
+These models are the only description of the configuration; error messages and the JSON Schema are made from them. They
+are frozen. Validation imports and opens nothing: of a class path only the spelling is checked. The trap: the docstrings
+of models and the descriptions of fields are shown to users, in the JSON Schema and in error messages.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ NAME_KEYWORD = "ether_name"
 
 
 def _empty_if_none(value: Any) -> Any:
-    """`kwargs:` with nothing after it means no kwargs."""
+    """`kwargs:` with nothing after the colon means no kwargs."""
     return {} if value is None else value
 
 
@@ -40,7 +41,7 @@ def _list_of_names(value: Any) -> Any:
 
 
 def _each_use(value: Any) -> Any:
-    """One decorator's options, as the list of its uses; nothing after the colon means the defaults."""
+    """A decorator's options as the list of its uses; nothing after the colon means one use with the defaults."""
     if value is None:
         return [{}]
     return value if isinstance(value, (list, tuple)) else [value]
@@ -205,7 +206,7 @@ class RegistryMethod(ConfigPart):
     )
 
     def marks(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Every use of every decorator that was given: its name, and its options by name."""
+        """Each use of each decorator that was given: the decorator's name, and the options by name."""
         for decorator in DECORATORS:
             for use in getattr(self, decorator):
                 yield decorator, dict(use)
@@ -250,7 +251,7 @@ def _check_distinct(instances: dict[str, EtherInstanceConfig]) -> dict[str, Ethe
 
 
 def _check_order(instances: dict[str, EtherInstanceConfig]) -> dict[str, EtherInstanceConfig]:
-    """Every `after` names an instance, and no two wait for each other."""
+    """Each `after` must name an instance, and no instances may wait for each other in a circle."""
     names = {instance.name_or(key): key for key, instance in instances.items()}
     for key, instance in instances.items():
         for other in instance.after:
@@ -267,7 +268,7 @@ def _check_order(instances: dict[str, EtherInstanceConfig]) -> dict[str, EtherIn
 
 
 class Written(NamedTuple):
-    """A configuration as its author wrote it: the file's name, its text, and the folder where it lies."""
+    """A configuration file as it was written: its name, its text, and its folder."""
 
     file: str
     text: str
@@ -309,17 +310,17 @@ class EtherConfig(ConfigPart):
 
     @property
     def written(self) -> Written | None:
-        """The file that this was read from, None where it was none."""
+        """The file from which this was read; None where it did not come from a file."""
         return self._written
 
     def read_from(self, written: Written | None) -> EtherConfig:
-        """The same, which knows where it was read."""
+        """A copy that knows the file from which it was read."""
         known = self.model_copy()
         known._written = written
         return known
 
     def __eq__(self, other: object) -> bool:
-        """What it says counts, not where it stands."""
+        """Equal content counts; the file from which it was read does not."""
         return isinstance(other, EtherConfig) and dict(self) == dict(other)
 
     __hash__ = None  # type: ignore[assignment]

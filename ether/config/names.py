@@ -1,7 +1,8 @@
 """Which names a session and its instances may have, and how a class path is written.
 
-Both become parts of topics, log lines and command lines, hence the rule: what MQTT gives a meaning and what a
-terminal does not show is refused. Nothing is imported here but the error tree: every process loads this module.
+Names become parts of topics, log lines and command lines. So characters that have a meaning in MQTT, and characters
+that a terminal does not show, are refused. Only the error tree is imported here, because every process loads this
+module.
 """
 
 from __future__ import annotations
@@ -17,13 +18,21 @@ NAME_RULE = (
 PREPARE = "prepare_trial"
 """The sync topic that prepares trials, unless another one is named."""
 
+RECORDER_CLASS_PATH = "ether.recorder.Recorder"
+"""The public class path of the recorder."""
+
+_FORMER_CLASS_PATHS = {
+    "ether.process.recorder.Recorder": RECORDER_CLASS_PATH,
+    "ether.recording.recorder.Recorder": RECORDER_CLASS_PATH,
+}
+
 CLASS_PATH_RULE = "a class path is written package.module.Class (names joined by dots, at least one dot)."
 
 
 def check_name(kind: str, name: object) -> str:
-    """Return `name` if a session or an instance (`kind`, for the message) may be called so.
+    """Return `name` where it is valid; `kind` says in the message what it names (session, instance, host).
 
-    Raises `InvalidName` with the rule. NUL, control characters and other invisible ones are not printable.
+    Raises `InvalidName` with the rule. NUL, control and other invisible characters are not printable.
     """
     if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_LENGTH:
         raise InvalidName(kind, name, NAME_RULE)
@@ -33,10 +42,10 @@ def check_name(kind: str, name: object) -> str:
 
 
 def class_path_of(source: object) -> str:
-    """The class path of a class, or of a string that is one already. Nothing is imported.
+    """The class path of a class, or of a string that is a class path already. Nothing is imported.
 
-    Raises `ConfigError` where the spelling is not `package.module.Class`, and for a class that was defined inside
-    a function, which no other process could import.
+    Raises `ConfigError` for another spelling than `package.module.Class`, and for a class that was defined inside a
+    function, which no other process can import.
     """
     if isinstance(source, type):
         return _path_of_class(source)
@@ -47,6 +56,11 @@ def class_path_of(source: object) -> str:
         nearest = dotted if is_class_path(dotted) else None
         raise ConfigError(f"found {source!r:.100}; {CLASS_PATH_RULE}", nearest=nearest)
     return source
+
+
+def current_class_path(class_path: str) -> str:
+    """The class path that a class of Ether's has now, where a YAML file or a ledger says a former one."""
+    return _FORMER_CLASS_PATHS.get(class_path, class_path)
 
 
 def is_class_path(text: str) -> bool:

@@ -1,8 +1,8 @@
 """The base of every model of the configuration: frozen, and closed against unknown keys.
 
 A model built directly in Python (`EtherInstanceConfig(class_path=…)`) raises the same `ConfigError` as a file does.
-The trap: doing this in `__init__` would make pydantic call it for nested models too, and wrap the inner errors
-beyond recognition; a metaclass is only asked by people who call the class.
+The trap: if `__init__` converted the errors, pydantic would call it for nested models, too, and would wrap the inner
+`ConfigError` in an outer error. Python calls the metaclass's `__call__` only where code calls the class itself.
 """
 
 from __future__ import annotations

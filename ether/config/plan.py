@@ -1,8 +1,8 @@
-"""What the YAML may say of experiments before they run: `plan:`, a mapping from the names of runs.
+"""What the YAML may say of experiments before they run: `plan:`, a mapping from names of runs to their plans.
 
-The plan is no second copy of the program: `run.planned()` makes the trials out of it, so that what `ether plan` has
-checked is what happens. What the program does in the bodies of its trials (`waits_for`, `syncs`, `data`) is stated
-here, and is checked as it is stated.
+The plan is not a second copy of the program: `run.planned()` makes the trials from it, so the run does what `ether
+plan` has checked. What the program does inside its trials (`waits_for`, `syncs`, `data`) is stated here, too, and is
+checked as stated.
 
 The trap: sizes and durations need a unit. `each: 30` would have to be guessed.
 """

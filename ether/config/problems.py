@@ -1,8 +1,9 @@
-"""From pydantic's errors to Ether's: where it is written, what was found, what would be valid.
+"""Turns pydantic's errors into one `ConfigError`: the place in the file, what was found there, what would be valid.
 
-The models are walked along each error's location, beside the data as the user wrote it. So a message names the path
-in the user's own spelling (no tag of a union, no index of a list that was not written), and the valid keys are those
-of the model that stands there, at every level.
+How: pydantic gives each error a location (`loc`), which also contains parts that nobody wrote: the tag of a union, the
+index in a list for which a single value was written. So `_walk` follows the location through the models and through the
+user's data at the same time. The parts that the data has make up the path of the message; the model at the end knows
+the valid keys.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def config_error(
     data: Mapping[Any, Any],
     document: YamlDocument | None = None,
 ) -> ConfigError:
-    """One `ConfigError` for everything that `model` had against `data`, in the order of the file."""
+    """One `ConfigError` for all faults that `model` found in `data`, in the order of the file."""
     found = error.errors(include_url=False)
     problems = [_problem(details, model, data, document) for details in found]
     problems = sorted(_without_echoes(found, problems), key=lambda problem: problem.line)
@@ -72,8 +73,8 @@ def config_error(
 
 
 def nearest_of(word: object, valid: Iterable[str]) -> str | None:
-    """The valid word that was probably meant, if one is close enough."""
-    import difflib  # only needed when something is wrong
+    """The valid word that was probably meant; None where none is close enough."""
+    import difflib  # loaded only where there is a fault
 
     by_lower_case = {option.lower(): option for option in valid}
     matches = difflib.get_close_matches(str(word).lower(), by_lower_case, n=1)
@@ -81,7 +82,7 @@ def nearest_of(word: object, valid: Iterable[str]) -> str | None:
 
 
 def shown(value: object) -> str:
-    """A value for a message: short, with its kind in words."""
+    """A value for a message: short, with its kind in words, without a password that it may contain."""
     if value is None:
         return "nothing (null)"
     if isinstance(value, (dict, BaseModel)):
@@ -96,8 +97,8 @@ def shown(value: object) -> str:
 
 
 def without_password(text: str) -> str:
-    """A URL, or a text that may be one, as it may be shown."""
-    # The password may itself hold an @ or / that somebody forgot to escape: hide up to the last @.
+    """A URL, or a text that may be one, with its password replaced by `***`."""
+    # A password may contain an unescaped @ or /: everything up to the last @ is hidden.
     return re.sub(r"(://[^:/@\s]*):.*@", r"\1:***@", text, flags=re.DOTALL)
 
 
@@ -123,8 +124,11 @@ def _alone(problem: Problem, file: str | None) -> ConfigError:
 
 
 def _without_echoes(found: Sequence[ErrorDetails], problems: Sequence[Problem]) -> list[Problem]:
-    """Leave out what follows from another problem: `class_path is missing` where `clas_path` has just been called
-    unknown, and whatever is wrong below a key that is refused itself."""
+    """Leave out the problems that follow from another one.
+
+    Two kinds: a missing key whose misspelling is reported as unknown (`class_path` beside `clas_path`), found by
+    comparing the missing path with the nearest valid keys of the unknown ones; and everything below a key that is
+    refused itself. Pydantic marks an error about a key by a location that ends in `[key]`."""
     pairs = list(zip(found, problems, strict=True))
     meant = {(*p.path[:-1], p.nearest) for details, p in pairs if details["type"] == "extra_forbidden"}
     refused = {details["loc"][:-1] for details in found if details["loc"][-1:] == (_KEY,)}
@@ -142,6 +146,8 @@ def _is_about_key(details: ErrorDetails) -> bool:
 
 
 def _problem(details: ErrorDetails, model: type[BaseModel], data: object, document: YamlDocument | None) -> Problem:
+    """One of pydantic's errors with its path and line. A validator of ours may know a place further in, and puts it
+    into the `path` of the `ConfigError` that it raises; that path is appended."""
     loc = details["loc"]
     path, owner, annotation = _walk(loc, model, data)
     if _is_about_key(details) and not isinstance(details["input"], str):
@@ -154,7 +160,8 @@ def _problem(details: ErrorDetails, model: type[BaseModel], data: object, docume
 
 
 def _said(details: ErrorDetails, owner: Any, annotation: Any) -> tuple[str, str | None]:
-    """The sentence about one error, and the nearest valid key or value."""
+    """The sentence about one error, and the nearest valid key or value. `owner` is the model that has (or lacks) the
+    key, `annotation` the type of the value. An error that one of our validators raised has its own sentence."""
     kind, last = details["type"], details["loc"][-1] if details["loc"] else ""
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError):
@@ -190,8 +197,12 @@ def _expected(details: ErrorDetails) -> str:
 
 
 def _walk(loc: Sequence[str | int], model: Any, data: object) -> tuple[tuple[str | int, ...], Any, Any]:
-    """Follow `loc` through model and data. Returns the path as written, the model that owns its last key, and
-    the annotation of what stands there."""
+    """Follow `loc` through the model and the data. Returns the path as the user wrote it, the model that owns the last
+    key, and the annotation of the value there.
+
+    The model always takes the step. The data takes it only where the step is one that users write and where the data
+    has such a place: for `after: camera`, the short form of a list, the index 0 of `loc` is a step in the model
+    alone."""
     path: list[str | int] = []
     owner = annotation = model
     for part in loc:
@@ -206,7 +217,7 @@ def _walk(loc: Sequence[str | int], model: Any, data: object) -> tuple[tuple[str
 
 
 def _step(annotation: Any, part: str | int) -> tuple[Any, bool]:
-    """The annotation one step further in, and whether users write that step (the tag of a union they do not)."""
+    """The annotation one step further in, and whether users write that step. Only the tag of a union they do not."""
     annotation = _bare(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         field = annotation.model_fields.get(str(part))
@@ -219,25 +230,27 @@ def _step(annotation: Any, part: str | int) -> tuple[Any, bool]:
 
 
 def _bare(annotation: Any) -> Any:
-    """Without `Annotated`, and without the None of `… | None`."""
+    """The annotation without `Annotated`, and without the None of `… | None`; both may be nested."""
     while get_origin(annotation) is Annotated or len(_besides_none(annotation)) == 1:
         annotation = (_besides_none(annotation) or get_args(annotation))[0]
     return annotation
 
 
 def _besides_none(annotation: Any) -> list[Any]:
-    """What a `… | None` is where it is not None; empty for everything else."""
+    """The members of a `… | None` except None; empty for every other annotation."""
     choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ()
     return [choice for choice in choices if choice is not type(None)] if type(None) in choices else []
 
 
 def _tagged(union: Any, tag: str | int) -> Any:
+    """The member of a union of models whose `kind` is the tag; None where there is none."""
     members = (member for member in get_args(union) if isinstance(member, type) and issubclass(member, BaseModel))
     return next((member for member in members if member.model_fields["kind"].default == tag), None)
 
 
 def _can_hold(data: object, part: str | int) -> bool:
-    """Whether `part` was written below `data`: `mosquito` has no `url`, and one mapping has no index."""
+    """Whether `part` can be written below `data`. A text has no keys, and a single mapping in place of a list no
+    index."""
     if isinstance(data, (list, tuple)):
         return isinstance(part, int)
     return isinstance(data, BaseModel) or (isinstance(data, Mapping) and (not isinstance(part, int) or part in data))

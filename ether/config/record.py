@@ -1,4 +1,4 @@
-"""What a session records, where to, and what waits where nobody can record.
+"""What a session records, into which folder, and how much each process keeps while no recorder can take it.
 
 Short spellings: `record: all`, `record: [temperature, "camera/#"]`.
 """
@@ -65,7 +65,7 @@ class Recording(ConfigPart):
 
 
 def _spelled_out(value: Any) -> Any:
-    """Turn the short spellings into the mapping that they stand for."""
+    """The mapping that a short spelling stands for."""
     if value is None or isinstance(value, (dict, Recording)):
         return value
     if value is True or value == ALL:

@@ -1,8 +1,9 @@
-"""What a plain YAML word means: the core schema of YAML 1.2, and a refusal where 1.1 would disagree.
+"""What a plain YAML word means: the core schema of YAML 1.2, and a refusal where YAML 1.1 disagrees.
 
-A plain `no`, `off`, `010` or `1_000` is a boolean or a number to a YAML 1.1 reader and a word or another number to a
-YAML 1.2 reader. Whoever wrote it meant one of the two, and a laser that is told `on: off` must not be told "off", a
-true value in Python. So these are refused with both ways out. `12:30` and `2025-01-16` are text.
+A plain `no`, `off`, `010` or `1_000` is a boolean or a number to a YAML 1.1 reader, and a word or another number to a
+YAML 1.2 reader. The author meant one of the two, and nobody can tell which: a laser with `on: off` must not receive the
+text "off", which is true in Python. So these words are refused, and the message shows both clear spellings. `12:30` and
+`2025-01-16` are text.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 _OLD_BOOLEAN = re.compile(r"yes|Yes|YES|on|On|ON|(no|No|NO|off|Off|OFF)")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
 _OLD_NUMBER = re.compile(r"[-+]?(?:[0-9][0-9]*_[0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?|0[xob][0-9a-fA-F_]+)")
-# CPython refuses to read longer decimal integers, because it would take quadratic time.
+# Reading a decimal integer takes time quadratic in its length; CPython itself refuses more than 4300 digits.
 _MAX_NUMBER_LENGTH = 1000
 
 
 def resolve(text: str) -> Scalar:
-    """The value of a plain scalar. Ask `objection` first."""
+    """The value of a plain scalar. Call `objection` first: it refuses the ambiguous ones."""
     if text in _NULL:
         return None
     if text in _BOOLEANS:
@@ -45,9 +46,9 @@ def spelled(key: object) -> str:
 
 
 def objection(text: str, *, as_key: bool = False) -> str | None:
-    """Why a plain scalar is not accepted, and what to write; None where its meaning is plain.
+    """Why a plain scalar is refused, and what to write instead; None for one that is accepted.
 
-    A key is a name wherever a word is possible, so the old booleans are just words there.
+    A key (`as_key`) is a name, so the booleans of YAML 1.1 are accepted there, as words: `on: 1`.
     """
     old = None if as_key else _OLD_BOOLEAN.fullmatch(text)
     if old:

@@ -4,9 +4,9 @@
     */5 * * * *                                    minute, hour, day of the month, month, weekday; local time
     at 2026-01-16 07:30                            once; local time where no offset is given
 
-Of cron this is the common subset: `*`, numbers, ranges, lists, steps, names of months and weekdays, 7 for Sunday. Where
-both the day and the weekday are given, either will do, as in every cron. No seconds, no `@daily`, no `L` or `W`.
-Nothing is imported but the error tree and the calendar: every process that runs an instance loads this module.
+Cron means the common subset: `*`, numbers, ranges, lists, steps, names of months and weekdays, 7 for Sunday. Where both
+the day and the weekday are given, one of them is enough, as in every cron. No seconds, no `@daily`, no `L` or `W`.
+It imports only the error tree and the calendar, because every process that runs an instance loads this module.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 
 class Period(NamedTuple):
-    """Again and again."""
+    """A period: due every so many seconds."""
 
     seconds: float
 
 
 class Cron(NamedTuple):
-    """Minutes of local time. `weekdays` counts from 0 for Sunday; `either_day`: day or weekday will do."""
+    """A set of minutes of local time. `weekdays` counts from 0 for Sunday; `either_day`: day or weekday is enough."""
 
     minutes: frozenset[int]
     hours: frozenset[int]
@@ -49,7 +49,7 @@ class Cron(NamedTuple):
 
 
 class Once(NamedTuple):
-    """A point in time; without an offset it is local."""
+    """A point in time; local where it has no offset."""
 
     time: datetime
 
@@ -74,7 +74,7 @@ _FIELDS = (
 
 
 def parse_when(text: object) -> When:
-    """What is due when; raises `ConfigError` with the rule."""
+    """The times that a text describes; raises `ConfigError` with the rule."""
     if not isinstance(text, str):
         raise ConfigError(f"found {text!r:.60}; {WHEN_RULE}")
     words = text.split()
@@ -125,11 +125,15 @@ def _cron(words: list[str]) -> Cron:
 
 
 def _some_day(cron: Cron) -> bool:
+    """Whether one of the months is long enough for one of the days; `30 2` (30 February) never comes."""
     longest = {2: 29, 4: 30, 6: 30, 9: 30, 11: 30}
     return any(min(cron.days) <= longest.get(month, 31) for month in cron.months)
 
 
 def _numbers(word: str, field: _Field) -> frozenset[int]:
+    """The numbers that one field of cron names: a list of parts, each `*`, `n`, `n-m`, with `/step` behind it or not.
+    As in every cron, `n/step` runs from n to the end of the range. `*` of a weekday leaves out 7, which is Sunday
+    again."""
     numbers: set[int] = set()
     for part in word.split(","):
         found = _PART.fullmatch(part)

@@ -1,8 +1,8 @@
-"""Read YAML as data, with the line of every key, and refuse whatever expands, executes or hides.
+"""Reads YAML as data, with the line of every key, and refuses everything that expands, executes or hides.
 
 Refused: anchors and aliases, merge keys, tags, duplicate keys, a second document, more than `MAX_DEPTH` levels,
-`MAX_BYTES` bytes or `MAX_VALUES` values. The work is done on the parser's events, one by one: nothing is composed or
-constructed, so there is nothing that could expand, and reading stops at the first event that is refused.
+`MAX_BYTES` bytes or `MAX_VALUES` values. It works on the parser's events, one by one, without PyYAML's composer and
+constructor: so nothing can expand or run, and reading stops at the first event that is refused.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Place = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class YamlDocument:
-    """What a file said. `lines` maps the path of a key or list item to its line, 1-based."""
+    """The content of a file. `lines` maps the path of each key or list item to its line, 1-based."""
 
     file: str
     data: dict[Any, Any]
     lines: dict[Place, int]
 
     def line_of(self, path: Sequence[str | int]) -> int | None:
-        """The line of `path`, or of the nearest enclosing key that the file does have."""
+        """The line of `path`, or of the nearest enclosing key that the file has."""
         place = tuple(str(part) for part in path)
         while place and place not in self.lines:
             place = place[:-1]
@@ -69,7 +69,7 @@ def _decoded(raw: bytes, file: str) -> str:
 
 
 class _Reader:
-    """Turns the parser's events into data, once."""
+    """Turns the parser's events into data; for one file. `place` is the path of the value that is being read."""
 
     def __init__(self, text: str, file: str) -> None:
         self._file = file
@@ -82,7 +82,7 @@ class _Reader:
         try:
             data = self._root()
         except yaml.YAMLError as error:
-            raise self._not_yaml(error) from None  # it says all that the parser said
+            raise self._not_yaml(error) from None  # the new error contains the whole text of the parser
         return YamlDocument(self._file, data, self._lines)
 
     def _root(self) -> dict[Any, Any]:
@@ -159,7 +159,7 @@ class _Reader:
         return result
 
     def _refuse_twice(self, event: Any, place: Place) -> NoReturn:
-        # 1 and 1.0 are the same key to Python, and spelled differently.
+        # The keys 1 and 1.0 are equal in Python, but two places in `_lines`.
         first = f" (first on line {self._lines[place]})" if place in self._lines else ""
         self._refuse(event, f"the key {event.value!r:.80} is given twice{first}.", place)
 

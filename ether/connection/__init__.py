@@ -1,1 +1,2 @@
-"""The living parts of one process: its link to the broker, its dispatch thread, its instances and workers."""
+"""One process's connection to its session: the link with its dispatch thread, retransmission, and the worker that runs
+jobs."""

@@ -1,4 +1,4 @@
-"""Puts the parts of a process together."""
+"""Makes the parts of a process's connection: links, incarnations, wills, and the description of a class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ether.transport.endpoint import Endpoint
 from ether.wire.topics import SessionTopics
 
 Registry = Mapping[str, Wrapping]
-"""Class path to what is said of the class."""
+"""From a class path to the configuration's entries for that class."""
 
 
 def make_link(
@@ -27,7 +27,7 @@ def make_link(
     max_packet_bytes: int | None,
     topics: SessionTopics | None = None,
 ) -> Link:
-    """An unopened link to the broker at `endpoint`; with `topics` what is missed is sent again."""
+    """An unopened link to the broker at `endpoint`; with `topics`, missed messages are sent again."""
     transport = open_transport(endpoint, client_id=source, will=will, max_packet_bytes=max_packet_bytes)
     return Link(transport, source, topics)
 
@@ -35,27 +35,27 @@ def make_link(
 def open_link(
     endpoint: Endpoint, limit: int | None, timeout_s: float, topics: SessionTopics, source: str, will: Will | None
 ) -> Link:
-    """A link that is open; `limit` is the largest message in bytes."""
+    """An open link to the broker at `endpoint`; `limit` is the largest message in bytes."""
     link = make_link(endpoint, source, will=will, max_packet_bytes=limit, topics=topics)
     link.open(timeout_s)
     return link
 
 
 def new_incarnation() -> str:
-    """A birth's id: unguessable, so that nobody can speak for it."""
+    """The id of a new incarnation. Unguessable, so that no other process can announce anything in its name."""
     return os.urandom(8).hex()
 
 
 def death_notice(topics: SessionTopics, announcement: Announcement) -> Will:
-    """What the broker says when this birth's connection breaks. JSON without headers: it is made before the
-    connection's protocol version is known."""
+    """The message that the broker publishes when the connection of this incarnation breaks. It is JSON without headers,
+    because it is made before the connection's protocol version is known."""
     return Will(topics.state(announcement.name), json.dumps(announcement.to_value()).encode())
 
 
 def describe_with_registry(cls: type, class_path: str, registry: Registry) -> ClassSpec:
-    """The spec of a class, overlaid with the registry's entries for it and for the classes it inherits from.
+    """The description of a class, overlaid with the registry's entries for it and for its base classes.
 
-    `class_path` is how the configuration names it, which may differ from where it was defined.
+    `class_path` is the class's name in the configuration, which may differ from the module that defines it.
     """
     wrapping = Wrapping()
     for path in dict.fromkeys([*map(class_path_of, reversed(cls.__mro__)), class_path]):

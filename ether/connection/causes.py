@@ -1,5 +1,8 @@
-"""What the code that runs right now was caused by: the way in which a result learns its parents, a nested call finds
-back to the instance that waits for it, and a long method reports its progress."""
+"""The cause of the code that runs now: the message, the chain of calls, and the worker that handles it.
+
+From it a published result takes its parents, a nested call the chain by which it is recognised when it comes back to a
+waiting instance, and a long method the way in which it reports progress.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
     from ether.connection.worker import Worker
 
 Tell = Callable[[str, object], None]
-"""Sends a forerunner of the answer: its schema and its value."""
+"""Sends a message before the answer (progress, a log line): its schema and its value."""
 
 
 @dataclass(slots=True)
@@ -29,7 +32,8 @@ class CallContext:
 
 
 class Cause(NamedTuple):
-    """The message that is being handled, the chain of calls that it belongs to, and the worker that handles it."""
+    """The message that is being handled, the chain of calls that it belongs to, and the worker that handles it. All of
+    them None outside a handler."""
 
     message_id: str | None
     trace: str | None
@@ -42,18 +46,18 @@ _current: contextvars.ContextVar[Cause] = contextvars.ContextVar("ether_cause", 
 
 
 def current() -> Cause:
-    """What is being handled now; all None outside of a handler."""
+    """The cause of the code that calls this."""
     return _current.get()
 
 
 def parents() -> tuple[str, ...]:
-    """The ids of the messages that led to what is being done now; empty outside of a handler."""
+    """The ids of the messages that led to the code that calls this; empty outside a handler."""
     message_id = _current.get().message_id
     return (message_id,) if message_id else ()
 
 
 class handling:  # noqa: N801  used like a function; a class, because a generator costs three times as much
-    """Within the block, this is what everything is caused by."""
+    """Within the block, `current()` is this cause."""
 
     __slots__ = ("_cause", "_token")
 

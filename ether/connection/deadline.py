@@ -1,4 +1,4 @@
-"""A point in time by which something must be done, so that several waits share one bound."""
+"""A point in time by which something must be done, shared by several waits one after the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an object may be that needs more of its session than methods: Ether's own recorder is the first."""
+"""The interface of a hosted object that needs its session's link, beyond having methods. Ether's recorder uses it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ether.wire.topics import SessionTopics
 
 
 class Extension(ABC):
-    """Told of the link of its instance, once it listens and before it is ready."""
+    """An object that is given the link of its instance, after the instance listens and before it is ready."""
 
     @abstractmethod
     def attach(self, link: Link, topics: SessionTopics, name: str) -> None:
-        """The instance `name` listens; what this raises keeps it from becoming ready."""
+        """The instance `name` listens on `link`. An exception keeps the instance from becoming ready."""
 
     @abstractmethod
     def detach(self) -> None:
-        """The instance ends; the link is still open. Twice is fine."""
+        """The instance ends; the link is still open. May be called twice."""

@@ -1,4 +1,4 @@
-"""How a failure of user code is told: one sentence with everything that helps, and the user's own frames."""
+"""The text of a failure of user code: one sentence with everything that helps, and the traceback of the user's code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def describe_failure(what: str, error: BaseException, details: Mapping[str, obje
 
 
 def text_of(error: BaseException) -> str:
-    """What an exception says; never itself an error."""
+    """The text of an exception. Never raises, although a user's own `__str__` may run."""
     if isinstance(error, SystemExit):
         return f"called sys.exit({error.code!r}); an instance ends by ether.shutdown() in the main program"
     try:
@@ -29,7 +29,7 @@ def text_of(error: BaseException) -> str:
 
 
 def user_traceback(error: BaseException) -> TracebackType | None:
-    """The traceback from the first frame that is not Ether's; the whole where all are Ether's."""
+    """The traceback from the first frame that is not Ether's; the whole one where all frames are Ether's."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_OWN_CODE):
         traceback = traceback.tb_next

@@ -1,7 +1,7 @@
-"""Whether this process was forked off the one in which something began, told without a system call each time: asking
-for the process's id takes as long as packing a message where the kernel is a virtual machine's.
+"""Tells whether this process was forked from the one in which something began, without a system call for each check.
+Asking for the process's id takes as long as packing a message where the kernel is a virtual machine's.
 
-The trap: a fork that is made without Python's own functions is not noticed.
+The trap: a fork that is not made by Python's own functions is not noticed.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 
 times = 0
-"""How often this process and its forebears were forked, since the first `watch`; compare it with what `watch` gave."""
+"""How many forks lie between this process and the first `watch()`. Compare it with the value that `watch()`
+returned."""
 
 _watched = False
 
 
 def watch() -> int:
-    """Count forks from now on; what `times` is at present."""
+    """Count forks from now on; returns the present value of `times`."""
     global _watched
     if not _watched and hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_count)

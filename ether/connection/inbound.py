@@ -1,39 +1,39 @@
 """A message between the transport and its receivers.
 
-Decoding is left to who needs it, and done once. The trap: each receiver has to say that it is done, or the broker sends
-no more.
+Decoding is left to the receiver that needs it, on the receiver's own thread, and is done once for all receivers.
+The trap: each receiver has to call `done()`, or the broker stops sending.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ether.errors import DecodeError, PayloadError
 from ether.transport.base import Delivery
 from ether.wire.envelope import Headers, Unpacked, unpack, unpack_headers
 
-if TYPE_CHECKING:
-    from ether.connection.link import Link
-
 Done = Callable[[Delivery], object]
+"""Called with a message when its last receiver has finished with it."""
 
 _SMALL = 65_536
-"""Bytes up to which a message is decoded at once, instead of its headers first and its value on another thread."""
+"""Bytes up to which a message is decoded whole for its headers. Of a larger one only the headers are read, and its
+value is decoded on the thread that needs it."""
 
 
 class Inbound:
-    """A message on its way to its receivers. Each of them calls `done()` once, when it needs it no more: until
-    then the message counts as unread, which is what slows a sender down to the pace of its slowest receiver."""
+    """A message on its way to its receivers. Each receiver calls `done()` once, when it needs the message no more.
+    Until then the message counts as unread, and unread messages slow a sender down to its slowest receiver."""
 
-    __slots__ = ("_claims", "_done", "_link", "_unpacked", "delivery")
+    __slots__ = ("_claims", "_claims_lock", "_done", "_unpacked", "delivery")
 
-    def __init__(self, link: Link, delivery: Delivery, claims: int, done: Done | None = None) -> None:
-        """`done` is called in place of what makes room for more, where it was made before."""
+    def __init__(self, delivery: Delivery, claims: int, claims_lock: threading.Lock, done: Done) -> None:
+        """`claims` is the number of receivers. `claims_lock` guards the countdown where there are several; one lock
+        serves all messages of a link."""
         self.delivery = delivery
-        self._done = done
-        self._link = link
         self._claims = claims
+        self._claims_lock = claims_lock
+        self._done = done
         self._unpacked: Unpacked | None = None
 
     def unpack(self) -> Unpacked:
@@ -43,7 +43,7 @@ class Inbound:
         return self._unpacked
 
     def headers(self) -> Headers | None:
-        """The headers alone, where the value is large; None for a stranger's message. Never raises."""
+        """The headers, without decoding a large value; None for a foreign message. Never raises."""
         if self._unpacked is None and len(self.delivery.payload) > _SMALL:
             return unpack_headers(self.delivery.payload, self.delivery.properties)
         try:
@@ -52,7 +52,7 @@ class Inbound:
             return unpack_headers(self.delivery.payload, self.delivery.properties)
 
     def take(self) -> object:
-        """The value, for a receiver that needs nothing else of it, and is done; None for what cannot be read."""
+        """The value, for a receiver that needs nothing else; calls `done()`. None for a value that cannot be read."""
         try:
             return self.unpack().value
         except PayloadError:
@@ -61,15 +61,15 @@ class Inbound:
             self.done()
 
     def done(self) -> None:
-        """This receiver is finished with it."""
+        """The calling receiver is finished with the message."""
         if self._claims > 1:
-            with self._link.claims_lock:
+            with self._claims_lock:
                 self._claims -= 1
                 if self._claims:
                     return
-        (self._done or self._link.transport.consumed)(self.delivery)
+        self._done(self.delivery)
 
     def drop(self) -> None:
-        """Nobody gets it."""
+        """The message goes to no receiver."""
         self._claims = 0
         self.done()

@@ -1,11 +1,11 @@
-"""A process's link to its session: values out, with headers; messages in, to whoever asked for their topic.
+"""A process's link to its session: values go out with headers, messages come in and are routed by topic.
 
-Publishing stamps each message (id, source, sequence per topic, time, parents) and hands the bytes to the transport.
-Receiving takes whatever the transport has queued and routes it by topic. Decoding is left to the receiver's own
-thread, so that one large message delays nobody else.
+Publishing stamps each message (id, source, sequence number per topic, time, parents) and hands the bytes to the
+transport. Receiving takes what the transport has queued and gives it to the receivers of its topic. A receiver decodes
+on its own thread, so that one large message delays no other receiver.
 
-The trap: receivers are called on the dispatch thread and must only enqueue. A receiver that works or waits there
-stops every other one, including the answer that it may be waiting for.
+The trap: receivers are called on the dispatch thread, or on the transport's thread, and must only enqueue. A receiver
+that works or waits there stops every other receiver, including the one for the answer that it may be waiting for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from ether.connection.inbound import Done
 from ether.connection.inbound import Inbound as Inbound
@@ -31,7 +32,7 @@ from ether.wire.topics import SessionTopics, matches
 logger = get_ether_logger("Ether")
 
 BATCH_OVERHEAD = 65_536
-"""Bytes beside the body that an entry's way to a recorder takes."""
+"""Bytes that are reserved, in a message to a recorder, for everything beside the body of an entry."""
 
 _ANNOUNCE_TIMEOUT_S = 2.0
 """How long the dispatch thread may wait for room when it repeats announcements after a reconnect."""
@@ -39,42 +40,87 @@ _ANNOUNCE_TIMEOUT_S = 2.0
 
 Receiver = Callable[[Inbound], object]
 Keep = Callable[[Headers, Body], object]
-"""Told of a message that has been published, to keep it: its headers and its body, in the order of their numbers."""
+"""Records a message that has just been published, given its headers and body. Called in the order of the numbers."""
 TakeNow = Callable[[Inbound], bool]
 """Takes a message on the transport's own thread, by only enqueueing it; False to have it routed to the receiver."""
+
+
+class ExtraHeaders(NamedTuple):
+    """The headers that only some messages have: requests, answers, replays, recorded values. (A tuple, which is made
+    three times as fast as a frozen dataclass; one is made for each call.)"""
+
+    schema: str | None = None
+    """Which schema the value follows."""
+    reply_to: str | None = None
+    """The full MQTT topic for the answer; makes the message a request."""
+    correlation: bytes | None = None
+    """Which request an answer belongs to."""
+    expiry_s: float | None = None
+    """Seconds after which the message is of no use."""
+    error: str | None = None
+    """The kind of an error, in an answer that is one."""
+    trace: str | None = None
+    """The chain of calls that a request belongs to; None begins a new one. Ignored without `reply_to`."""
+
+    def complete(self, message_id: str, source: str, sequence: int, time: float, parents: tuple[str, ...]) -> Headers:
+        """All headers of one message."""
+        schema, reply_to, correlation, expiry_s, error, trace = self
+        traceparent = None
+        if reply_to:  # a new chain of calls is named after its first message, as `trace_of` does
+            own = message_id.replace("-", "")
+            traceparent = f"00-{trace or own}-{own[16:]}-01"
+        return Headers(
+            message_id, source, sequence, time, parents, schema, traceparent, reply_to, correlation, expiry_s, error
+        )
 
 
 class Link:
     """One process's connection to one session. Every method may be called from any thread."""
 
     def __init__(self, transport: Transport, source: str, topics: SessionTopics | None = None) -> None:
-        """`source` is the instance's or program's name, as it stands in every header. With `topics` what is missed is
-        sent again (`ether.connection.retransmit`)."""
+        """`source` is the instance's or program's name, as it stands in every header. With `topics`, missed messages
+        are asked for and sent again (`ether.connection.retransmit`)."""
         self.transport = transport
         self.source = source
-        self.claims_lock = threading.Lock()
         self.refused = 0
+        """Messages of fenced processes that were not handed to any receiver."""
         self.unheard = 0
+        """Messages that were recorded and not published, because there was no room or no connection."""
         self.on_connection: list[Callable[[bool], object]] = []
-        """Told of a lost connection (False) and of its return (True), on the dispatch thread: they only note it."""
+        """Called on the dispatch thread when the connection is lost (False) and when it is back (True). A callback
+        must return at once."""
         self.offline_since: float | None = None
         """Unix seconds; None while connected."""
         self._fenced: frozenset[str] = frozenset()
-        self._beats = 0
+        self._side_sequence = 0
         self._envelope: Envelope = EnvelopeV5()
         self._ids = MessageIds(int.from_bytes(os.urandom(16), "big"))
         self._sequences: dict[str, int] = {}
         self._announcements: dict[str, object] = {}
         self._last: Receipt | None = None
         self._publish_lock = threading.Lock()
+        self._consumed = transport.consumed
+        self._claims_lock = threading.Lock()
         self._routes: Routes[Receiver] = Routes(matches)
-        self._now: dict[Receiver, TakeNow] = {}
+        self._take_now_of: dict[Receiver, TakeNow] = {}
         self._routes_lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self.resending = None if topics is None else Retransmitter(self, topics)
+        self.retransmitter = (
+            None
+            if topics is None
+            else Retransmitter(
+                source,
+                self.node,
+                topics,
+                transport,
+                tell=self.tell,
+                hand_over=self.hand_over,
+                is_fenced=self.is_fenced,
+            )
+        )
 
     def open(self, timeout_s: float, *, dispatch: bool = True) -> None:
-        """Connect, and start the dispatch thread. Without `dispatch` the owner feeds `step()` itself."""
+        """Connect, and start the dispatch thread. Without `dispatch` the owner calls `step()` itself."""
         self.transport.connect(timeout_s)
         if self.transport.version is ProtocolVersion.V311:
             self._envelope = EnvelopeV311()
@@ -82,26 +128,26 @@ class Link:
             self.transport.offer_to(self._take_now)
             self._thread = threading.Thread(target=self._dispatch, name=f"ether-dispatch-{self.source}", daemon=True)
             self._thread.start()
-        if self.resending is not None:
-            self.resending.open()
+        if self.retransmitter is not None:
+            self.retransmitter.open(self.listen)
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Disconnect cleanly and end the dispatch thread. Twice is fine."""
-        if self.resending is not None:
-            self.resending.say_goodbye()
+        """Disconnect cleanly and end the dispatch thread. May be called twice."""
+        if self.retransmitter is not None:
+            self.retransmitter.say_goodbye()
         self.transport.close(timeout_s)
-        if self.resending is not None:
-            self.resending.close()
+        if self.retransmitter is not None:
+            self.retransmitter.close()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     @property
     def node(self) -> str:
-        """What the ids of all our messages end with."""
+        """The end of the id of every message of this link."""
         return self._ids.node
 
     def fence(self, nodes: Iterable[str]) -> None:
-        """From now on refuse, and count, whatever these nodes send: others have taken their places."""
+        """Refuse and count every message of these nodes from now on: other processes have taken their places."""
         self._fenced |= frozenset(nodes) - {self.node}
 
     # -- out
@@ -114,52 +160,33 @@ class Link:
         qos: int = 1,
         retain: bool = False,
         parents: tuple[str, ...] = (),
-        reply_to: str | None = None,
-        correlation: bytes | None = None,
-        expiry_s: float | None = None,
-        schema: str | None = None,
-        error: str | None = None,
-        trace: str | None = None,
+        extra: ExtraHeaders | None = None,
         timeout_s: float = 10.0,
         keep: Keep | None = None,
     ) -> Receipt:
         """Publish a value on a full MQTT topic. Raises `EncodeError`, `PayloadTooLarge`, `PublishTimeout`.
 
-        A message that is kept (`keep`) waits for room like any other while there is a connection. Without one, or where
-        no room comes, it is kept all the same: who listens may miss it, and that is counted (`unheard`).
+        A message with `keep` waits for room like any other while there is a connection. Without a connection, or where
+        no room comes in time, it is recorded although it is not published; `unheard` counts these.
 
         Sequence numbers are given in the order in which the messages leave; a value that cannot be sent uses none.
-        A request (one with `reply_to`) carries the chain of calls that it belongs to: `trace`, or a new one.
         """
         now = time.time()
+        # The lock is held until the transport has the message: numbers must leave in their order.
         with self._publish_lock:
             sequence = self._sequences.get(topic, 0) + 1
             message_id = self._ids.next(int(now * 1000))
-            headers = Headers(
-                message_id,
-                self.source,
-                sequence,
-                now,
-                parents,
-                schema=schema,
-                traceparent=_traceparent(trace, message_id) if reply_to else None,
-                reply_to=reply_to,
-                correlation=correlation,
-                expiry_s=expiry_s,
-                error=error,
-            )
+            if extra is None:
+                headers = Headers(message_id, self.source, sequence, now, parents)
+            else:
+                headers = extra.complete(message_id, self.source, sequence, now, parents)
             packed = self._envelope.pack(value, headers)
             if keep is not None:
                 self._check_fits_batch(topic, packed.payload)
                 timeout_s = timeout_s if self.transport.connected else 0.0
             try:
                 receipt = self.transport.publish(
-                    topic,
-                    packed.payload,
-                    qos=qos,
-                    retain=retain,
-                    properties=packed.properties,
-                    timeout_s=timeout_s,
+                    topic, packed.payload, qos=qos, retain=retain, properties=packed.properties, timeout_s=timeout_s
                 )
             except PublishTimeout as full:
                 if keep is None:
@@ -169,15 +196,15 @@ class Link:
             self._sequences[topic] = sequence
             if qos:
                 self._last = receipt
-                if self.resending is not None:
-                    self.resending.sent(topic, sequence, packed.payload, packed.properties)
+                if self.retransmitter is not None:
+                    self.retransmitter.sent(topic, sequence, packed.payload, packed.properties)
             if keep is not None:
                 keep(headers, self._envelope.body(packed, value))
         return receipt
 
     def stamp(self, what: str, value: object, parents: tuple[str, ...]) -> tuple[Headers, Body]:
-        """Headers and body of a value that is not published but kept; `what` is what its numbers count. Raises
-        `EncodeError` and `PayloadTooLarge`."""
+        """Headers and body of a value that is recorded without being published. `what` names the sequence that the
+        value is numbered in. Raises `EncodeError` and `PayloadTooLarge`."""
         body = encode(value)
         self._check_fits_batch(what, body.payload)
         now = time.time()
@@ -186,43 +213,45 @@ class Link:
             return Headers(self._ids.next(int(now * 1000)), self.source, sequence, now, parents), body
 
     def _check_fits_batch(self, what: str, payload: bytes) -> None:
-        """What is kept goes to recorders in messages that hold more than it."""
+        """A recorded value travels to recorders in a message that holds more than the value, and must fit in there."""
         if len(payload) > (limit := self.transport.max_packet_bytes - BATCH_OVERHEAD):
             raise PayloadTooLarge(what, len(payload), limit)
 
     def beat(self, topic: str, value: object) -> None:
-        """Publish a sign of life: QoS 0, and never behind a publisher that waits for room. Raises `TransportError`."""
+        """Publish a heartbeat: at QoS 0, and without waiting for room. Raises `TransportError`."""
         self.tell(topic, value, qos=0, timeout_s=0.0)
 
     def tell(self, topic: str, value: object, *, timeout_s: float, qos: int = 1) -> None:
-        """Publish beside the user's messages, whose publishers may be waiting for room. Raises `TransportError`."""
-        self._beats += 1
+        """Publish without `_publish_lock`, which a publisher of the user's may hold while it waits for room. The order
+        of such messages is not guaranteed. Raises `TransportError`."""
+        self._side_sequence += 1
         now = time.time()
-        packed = self._envelope.pack(value, Headers(self._ids.next(int(now * 1000)), self.source, self._beats, now))
+        headers = Headers(self._ids.next(int(now * 1000)), self.source, self._side_sequence, now)
+        packed = self._envelope.pack(value, headers)
         self.transport.publish(topic, packed.payload, qos=qos, properties=packed.properties, timeout_s=timeout_s)
 
     def announce(self, topic: str, value: object) -> None:
-        """Publish retained, and repeat it after every reconnect: a broker that was started anew has forgotten
-        everything. Does not wait: whoever needs it has it when it arrives there."""
+        """Publish a retained message, and repeat it after every reconnect, because a restarted broker has lost its
+        retained messages. Does not wait for the broker."""
         self._announcements[topic] = value
         self.publish(topic, value, retain=True)
 
     def leave_to_others(self, topic: str) -> None:
-        """Repeat an announcement no more: from now on it is another's to make."""
+        """Stop repeating an announcement, without clearing it: from now on another process makes it."""
         self._announcements.pop(topic, None)
 
     def repeat(self, topic: str) -> None:
-        """Announce again what we announced: somebody else has written over it."""
+        """Publish an announcement of this process again, after another process has overwritten it."""
         if topic in self._announcements:
             self.publish(topic, self._announcements[topic], retain=True, timeout_s=_ANNOUNCE_TIMEOUT_S)
 
     def withdraw(self, topic: str, timeout_s: float = 2.0) -> None:
-        """Clear a retained announcement."""
+        """Stop repeating an announcement, and clear it at the broker."""
         self._announcements.pop(topic, None)
         self.transport.publish(topic, b"", retain=True, timeout_s=timeout_s).wait(timeout_s)
 
     def flush(self, timeout_s: float) -> None:
-        """Return when the broker has acknowledged all that was published before; raises `PublishTimeout`."""
+        """Return when the broker has acknowledged everything that was published before; raises `PublishTimeout`."""
         last = self._last
         if last is not None:
             last.wait(timeout_s)
@@ -238,73 +267,76 @@ class Link:
         qos: int = 1,
         timeout_s: float = 5.0,
     ) -> None:
-        """Route a full MQTT topic filter to a receiver; returns when the broker has confirmed.
+        """Route a full MQTT topic filter to a receiver; returns when the broker has confirmed the subscription.
 
-        A receiver that can take a message by only enqueueing it says so by `now`, and saves a change of threads. All
-        of the data plane does, so that messages of several topics keep their order.
+        `now` takes a message on the transport's thread, by only enqueueing it, and saves a change of threads. Every
+        receiver of the data plane has it, so that messages of several topics keep their order. A `now` that may return
+        False must be the only receiver of its topic: the message is then routed to all receivers of the topic.
         """
         with self._routes_lock:
             if now is not None:
-                self._now[receiver] = now
+                self._take_now_of[receiver] = now
             self._routes.add(topic_filter, receiver)
-        if self.resending is not None:
-            self.resending.listening(topic_filter, qos)
+        if self.retransmitter is not None:
+            self.retransmitter.listening(topic_filter, qos)
         self.transport.subscribe([topic_filter], qos=qos, timeout_s=timeout_s)
 
     def unlisten(self, topic_filter: str, receiver: Receiver) -> None:
-        """The receiver wants no more of these; the subscription ends with its last receiver."""
+        """Stop routing a topic filter to a receiver. The subscription ends with its last receiver."""
         with self._routes_lock:
             last = self._routes.remove(topic_filter, receiver)
-            self._now.pop(receiver, None)
-        if last and self.resending is not None:
-            self.resending.unlistening(topic_filter)
+            self._take_now_of.pop(receiver, None)
+        if last and self.retransmitter is not None:
+            self.retransmitter.unlistening(topic_filter)
         if last and self.transport.connected:
             self.transport.unsubscribe([topic_filter])
 
     def step(self, item: Delivery | ConnectionUp | ConnectionDown) -> None:
-        """Route one thing that the transport received."""
+        """Process one item that the transport received: route a message, or react to a change of the connection."""
         match item:
             case Delivery():
                 self._route(item)
             case ConnectionDown(reason):
                 logger.warning("%s lost its connection to the broker: %s. Trying again...", self.source, reason)
                 self.offline_since = self.offline_since or time.time()
-                if self.resending is not None:
-                    self.resending.went_down()
+                if self.retransmitter is not None:
+                    self.retransmitter.went_down()
                 self._tell_connection(False)
             case ConnectionUp():
                 logger.info("%s is connected to the broker again", self.source)
                 self.offline_since = None
-                if self.resending is not None:
-                    self.resending.came_up()
+                if self.retransmitter is not None:
+                    self.retransmitter.came_up()
                 self._announce_again()
                 self._tell_connection(True)
 
     def _tell_connection(self, up: bool) -> None:
-        for told in tuple(self.on_connection):
-            told(up)
+        for callback in tuple(self.on_connection):
+            callback(up)
 
     def _route(self, delivery: Delivery) -> None:
+        """Give a message to its receivers, on the dispatch thread."""
         with self._routes_lock:
             receivers = self._routes.match(delivery.topic)
         if not receivers:
             self.transport.consumed(delivery)
             return
-        inbound = Inbound(self, delivery, len(receivers))
+        inbound = Inbound(delivery, len(receivers), self._claims_lock, self._consumed)
         if self._fenced and self._is_fenced(inbound):
             self._refuse(inbound)
             return
-        if self.resending is not None and self.resending.takes(inbound):
+        if self.retransmitter is not None and self.retransmitter.takes(inbound):
             return
         for receiver in receivers:
             receiver(inbound)
 
     def hand_over(self, delivery: Delivery, done: Done | None = None) -> None:
-        """Give a message to its receivers; `done` as for `Inbound`. They only enqueue, whichever thread it is."""
+        """Give a message to its receivers, past the reorder buffer. May be called on any thread, as receivers only
+        enqueue. `done` is called when they have finished; None: the transport is told."""
         with self._routes_lock:
             receivers = self._routes.match(delivery.topic)
-            takers = [self._now.get(receiver) for receiver in receivers]
-        inbound = Inbound(self, delivery, len(receivers), done)
+            takers = [self._take_now_of.get(receiver) for receiver in receivers]
+        inbound = Inbound(delivery, len(receivers), self._claims_lock, done or self._consumed)
         if not receivers or (self._fenced and self._is_fenced(inbound)):
             inbound.drop()
             return
@@ -313,18 +345,21 @@ class Link:
                 receiver(inbound)
 
     def _take_now(self, delivery: Delivery) -> bool:
-        """On the transport's thread: give it to its receivers, if all of them can take it at once."""
+        """Give a message to its receivers on the transport's thread. False: the transport puts it into its queue, and
+        the dispatch thread routes it."""
         with self._routes_lock:
             receivers = self._routes.match(delivery.topic)
-            takers = [self._now.get(receiver) for receiver in receivers]
+            takers = [self._take_now_of.get(receiver) for receiver in receivers]
+        # All receivers or none: a message that is split between two threads would be counted and sorted twice.
         if not takers or None in takers:
             return False
-        inbound = Inbound(self, delivery, len(takers))
+        inbound = Inbound(delivery, len(takers), self._claims_lock, self._consumed)
         if self._fenced and self._is_fenced(inbound):
             self._refuse(inbound)
             return True
         try:
-            if self.resending is not None and self.resending.takes(inbound):
+            # The reorder buffer comes first. It keeps a duplicate, and a message behind a hole, from the receivers.
+            if self.retransmitter is not None and self.retransmitter.takes(inbound):
                 return True
             taken = True
             for take in takers:
@@ -335,7 +370,7 @@ class Link:
             return True
 
     def is_fenced(self, message_id: str) -> bool:
-        """Whether what this message's sender sends is refused."""
+        """Whether the messages of this message's sender are refused."""
         return node_of(message_id) in self._fenced
 
     def _is_fenced(self, inbound: Inbound) -> bool:
@@ -364,8 +399,3 @@ class Link:
 def trace_of(message_id: str) -> str:
     """The chain of calls that a message begins: 32 hexadecimal digits, as W3C trace context has them."""
     return message_id.replace("-", "")
-
-
-def _traceparent(trace: str | None, message_id: str) -> str:
-    own = trace_of(message_id)
-    return f"00-{trace or own}-{own[16:]}-01"

@@ -1,14 +1,13 @@
-"""Nothing that was published at QoS 1 gets lost between a sender and a receiver that both live: who missed a message
-asks its source for it, and the source sends it again, to the one who asked alone.
+"""Retransmission: no message that was published at QoS 1 is lost between a sender and a receiver that both live. A
+receiver that missed messages asks their source, and the source sends them again, to that receiver alone.
 
-What was sent and what is missing is decided in `ether.protocol.retransmit_buffer` and
-`ether.protocol.reorder_buffer`. Here are the questions and answers, on the topics `control/missed/all` (to
-everybody) and `control/missed/<node>` (to one process).
-A message that is sent again keeps its bytes, headers included, and stands below the receiver's own topic:
-`control/missed/<node>/<the topic that it was published on>`.
+`ether.protocol.retransmit_buffer` decides what a source can send again, `ether.protocol.reorder_buffer` what a receiver
+misses. This module moves their questions and answers, on the topics `control/missed/all` (to every process) and
+`control/missed/<node>` (to one process). A message that is sent again keeps its bytes, headers included. Its topic is
+the receiver's own topic, followed by the original one: `control/missed/<node>/<topic>`.
 
-The trap: the transport's thread hears all of this, and may only enqueue. Whatever publishes or waits is done on a
-thread of this module's, which begins with the first outage or hole.
+The trap: questions, answers and repeated messages arrive on the transport's thread, where code may only enqueue.
+Whatever publishes or waits is a task for a thread of this module, which is started by the first outage or hole.
 """
 
 from __future__ import annotations
@@ -19,24 +18,43 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from ether.connection.inbound import Done, Inbound
 from ether.errors import PayloadTooLarge, TransportClosed, TransportError
 from ether.log import get_ether_logger
 from ether.protocol.reorder_buffer import Gap, ReorderBuffer, Sorted, Verdict
 from ether.protocol.retransmit_buffer import Ask, Resent, RetransmitBuffer, SentMessage, seconds_on_the_way
-from ether.transport.base import Delivery
+from ether.transport.base import Delivery, Transport
 from ether.wire.head import node_of
 from ether.wire.topics import MQTT_MAX_BYTES, MQTT_MAX_LEVELS, SessionTopics, is_data, matches
-
-if TYPE_CHECKING:
-    from ether.connection.inbound import Inbound
-    from ether.connection.link import Link
 
 logger = get_ether_logger("Ether")
 
 Note = Callable[[str, int, bytes, bytes, float], object]
-"""What becomes of a message that has left: its topic, number, payload, properties, and the time."""
+"""Notes a message that has left: its topic, number, payload, properties, and the time in seconds of a steady clock."""
+
+
+class Tell(Protocol):
+    """Publishes a value of this module's own on a full MQTT topic; raises `TransportError`."""
+
+    def __call__(self, topic: str, value: object, *, timeout_s: float) -> object: ...
+
+
+class HandOver(Protocol):
+    """Gives a message to the receivers of its topic. `done` is called when they have finished; without it the
+    transport is told."""
+
+    def __call__(self, delivery: Delivery, done: Done | None = None) -> object: ...
+
+
+class Listen(Protocol):
+    """Routes a topic filter to a receiver, which takes each message on the transport's thread (`now`)."""
+
+    def __call__(
+        self, topic_filter: str, receiver: Callable[[Inbound], bool], /, *, now: Callable[[Inbound], bool]
+    ) -> object: ...
+
 
 _EVERYBODY = "all"
 _LOOK_S = 0.25
@@ -45,46 +63,63 @@ _LOOK_S = 0.25
 _SEND_TIMEOUT_S = 10.0
 _REMEMBERED_TOPICS = 4096
 _ASIDE_MAX = 20_000
-"""Messages that wait behind a hole, or have and are now in the receivers' queues: they do not count as unread there."""
+"""The most messages that the transport does not count as unread although receivers have not finished with them: those
+that wait behind a hole, and those that did and are now in the receivers' queues."""
 
 
 class Retransmitter:
-    """One link's memory of what it sent, and its ear for what it missed."""
+    """What one link sent lately, and what it misses."""
 
-    def __init__(self, link: Link, topics: SessionTopics) -> None:
+    def __init__(
+        self,
+        source: str,
+        node: str,
+        topics: SessionTopics,
+        transport: Transport,
+        *,
+        tell: Tell,
+        hand_over: HandOver,
+        is_fenced: Callable[[str], bool],
+    ) -> None:
+        """`source` is the link's name for people, `node` the end of its message ids. `is_fenced` tells from a message's
+        id whether its sender is refused."""
         self.missed = 0
-        """Numbers that were given up, each of them reported."""
-        self._link = link
-        self._own = topics.missed(link.node)
+        """Sequence numbers that were given up, each of them reported."""
+        self._source, self._node = source, node
+        self._transport = transport
+        self._tell, self._hand_over, self._is_fenced = tell, hand_over, is_fenced
+        self._own = topics.missed(node)
         self._all = topics.missed(_EVERYBODY)
         self._topics = topics
-        self._history = RetransmitBuffer()
+        self._retransmit_buffer = RetransmitBuffer()
         self._notes: dict[str, Note] = {}
-        self._order: ReorderBuffer[Delivery] = ReorderBuffer()
+        self._reorder_buffer: ReorderBuffer[Delivery] = ReorderBuffer()
         self._tracked: dict[str, bool] = {}
         self._lock = threading.Lock()
+        """Guards `_reorder_buffer` and `_tracked`. Held while messages are handed over, to keep their order."""
         self._tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._echo = ""
         self._loose = 0
+        """Messages that were held here, and that receivers have not finished with."""
         self._loose_lock = threading.Lock()
         self._closed = False
 
-    def open(self) -> None:
-        """Listen to questions and answers."""
-        self._link.listen(self._own + "/#", self._hear, now=self._hear)
-        self._link.listen(self._all, self._hear, now=self._hear)
+    def open(self, listen: Listen) -> None:
+        """Listen to questions, answers and repeated messages."""
+        listen(self._own + "/#", self._hear, now=self._hear)
+        listen(self._all, self._hear, now=self._hear)
 
     def say_goodbye(self) -> None:
-        """Nobody is to ask us again; before the connection is closed."""
-        if self._history.heads() and self._link.transport.connected:
+        """Tell the receivers not to ask this process any more; before the connection is closed."""
+        if self._retransmit_buffer.heads() and self._transport.connected:
             try:
-                self._link.tell(self._all, {"node": self._link.node, "left": True}, timeout_s=0.0)
+                self._tell(self._all, {"node": self._node, "left": True}, timeout_s=0.0)
             except TransportError:
-                return  # whoever asks us in vain says so
+                return  # a receiver that asks in vain reports it
 
     def close(self) -> None:
-        """Answer and hold no more; when the connection is closed. Twice is fine."""
+        """Stop answering and holding; after the connection was closed. May be called twice."""
         with self._loose_lock:
             closed, self._closed = self._closed, True
             thread = self._thread
@@ -95,60 +130,59 @@ class Retransmitter:
     # -- the sender's side
 
     def sent(self, topic: str, sequence: int, payload: bytes, properties: bytes) -> None:
-        """A message has left at QoS 1; in the order of the numbers of its topic. Runs for each one."""
+        """Note a message that has left at QoS 1. Called for each one, in the order of the numbers of its topic."""
         (self._notes.get(topic) or self._note_of(topic))(topic, sequence, payload, properties, time.monotonic())
 
     def _note_of(self, topic: str) -> Note:
-        """Decided once for each topic. One that leaves no room for a receiver's name before it cannot be sent again."""
+        """What is done with the messages of a topic, decided once for each topic. A topic that is too long for a
+        receiver's own topic before it cannot be sent again."""
         whole = f"{self._own}/{topic}"
-        note: Note = _not_kept
+        note: Note = _ignore
         if is_data(topic):
             fits = len(whole.encode()) <= MQTT_MAX_BYTES and whole.count("/") < MQTT_MAX_LEVELS
-            note = self._history.note if fits else self._history.pass_over
+            note = self._retransmit_buffer.note if fits else self._retransmit_buffer.pass_over
         if len(self._notes) < _REMEMBERED_TOPICS:
             self._notes[topic] = note
         return note
 
     def _answer(self, ask: Ask) -> None:
-        answers = self._history.answer(ask, self._link.node, matches, time.monotonic())
+        answers = self._retransmit_buffer.answer(ask, self._node, matches, time.monotonic())
         to = self._topics.missed(ask.by)
         for answer in answers:
             for message in answer.messages:
                 self._send_again(to, message)
         if answers:
             said = {answer.topic: answer.to_value() for answer in answers}
-            self._link.tell(to, {"answer": said, "node": self._link.node}, timeout_s=_SEND_TIMEOUT_S)
+            self._tell(to, {"answer": said, "node": self._node}, timeout_s=_SEND_TIMEOUT_S)
 
     def _send_again(self, to: str, message: SentMessage) -> None:
         topic = f"{to}/{message.topic}"
         try:
-            self._link.transport.publish(
-                topic, message.payload, properties=message.properties, timeout_s=_SEND_TIMEOUT_S
-            )
-        except PayloadTooLarge as error:  # the topic is longer than it was; who asked reports the gap
-            logger.warning("%s cannot send a message again: %s", self._link.source, error)
+            self._transport.publish(topic, message.payload, properties=message.properties, timeout_s=_SEND_TIMEOUT_S)
+        except PayloadTooLarge as error:  # the topic is longer than the original; the receiver reports the gap
+            logger.warning("%s cannot send a message again: %s", self._source, error)
 
     # -- the receiver's side
 
     def listening(self, topic_filter: str, qos: int) -> None:
-        """From now on nothing is to be missed that matches."""
+        """Track the topics that match from now on."""
         if qos and is_data(topic_filter):
             with self._lock:
-                self._order.listen(topic_filter, time.monotonic())
+                self._reorder_buffer.listen(topic_filter, time.monotonic())
                 self._tracked = {}
 
     def unlistening(self, topic_filter: str) -> None:
-        """It is listened to no more."""
+        """Stop tracking the topics that no other filter matches."""
         with self._lock:
-            if topic_filter in self._order.filters:
-                left = [name for name in self._order.filters if name != topic_filter]
-                still = [(topic, any(matches(name, topic) for name in left)) for topic in self._order.topics]
-                self._order.unlisten(topic_filter, still)
+            if topic_filter in self._reorder_buffer.filters:
+                left = [name for name in self._reorder_buffer.filters if name != topic_filter]
+                still = [(topic, any(matches(name, topic) for name in left)) for topic in self._reorder_buffer.topics]
+                self._reorder_buffer.unlisten(topic_filter, still)
                 self._tracked = {}
 
     def takes(self, inbound: Inbound) -> bool:
-        """True where a message is not to be handed to its receivers now: it came before, or one before it is missing.
-        Runs for each message, on the thread that hands them on."""
+        """True where a message must not go to its receivers now: it is a duplicate, or one before it is missing. Called
+        for each message, on the thread that gives it to its receivers."""
         delivery = inbound.delivery
         tracked = self._tracked.get(delivery.topic)
         if tracked is False:
@@ -157,8 +191,9 @@ class Retransmitter:
         if headers is None or delivery.retained or (tracked is None and not self._tracks(delivery.topic)):
             return False
         node = node_of(headers.id)
-        # Without the lock: what others change at the same time are sources that wait, which this leaves to them.
-        if self._order.passes(delivery.topic, node, headers.seq):
+        # The common case, the message that is next in order, takes no lock. Other threads change only rows that are
+        # waiting, and `passes` refuses those.
+        if self._reorder_buffer.passes(delivery.topic, node, headers.seq):
             return False
         with self._lock:
             self._arrived(delivery, delivery, node, headers.source, headers.seq)
@@ -166,32 +201,37 @@ class Retransmitter:
 
     def _tracks(self, topic: str) -> bool:
         with self._lock:
-            tracked = is_data(topic) and any(matches(name, topic) for name in self._order.filters)
+            tracked = is_data(topic) and any(matches(name, topic) for name in self._reorder_buffer.filters)
             if len(self._tracked) < _REMEMBERED_TOPICS:
                 self._tracked[topic] = tracked
         return tracked
 
     def _arrived(self, delivery: Delivery, came_as: Delivery, node: str, source: str, number: int) -> None:
-        """Sort one in; under the lock. What is held counts as read: it must not keep the missing ones from coming."""
+        """Sort one message in; under the lock. `came_as` is what the transport delivered: another object than
+        `delivery` where a message was sent again.
+
+        A message that is held counts as read (`consumed`): otherwise the held ones could fill the receive queue, and
+        the broker would not send the missing ones."""
         size = len(delivery.payload) + len(delivery.properties)
-        self._order.room = _ASIDE_MAX - self._loose
-        result = self._order.arrived(delivery.topic, node, source, number, delivery, size, time.monotonic())
+        self._reorder_buffer.room = _ASIDE_MAX - self._loose
+        result = self._reorder_buffer.arrived(delivery.topic, node, source, number, delivery, size, time.monotonic())
         at_once = result is not None and bool(result.ready) and result.ready[0] is delivery
         if not at_once:
-            self._link.transport.consumed(came_as)
+            self._transport.consumed(came_as)
         if result is not None:
             self._hand_on(result, at_once)
         self._look_after()
 
     def _hand_on(self, result: Sorted[Delivery], at_once: bool = False) -> None:
-        """Under the lock, so that nothing overtakes; receivers only enqueue. `at_once`: the first has just come."""
+        """Give messages to their receivers; under the lock, so that none overtakes another. `at_once`: the first one
+        has just arrived and still counts as unread at the transport. The others do not, and count in `_loose`."""
         for delivery in result.ready:
             if at_once:
-                self._link.hand_over(delivery)
+                self._hand_over(delivery)
             else:
                 with self._loose_lock:
                     self._loose += 1
-                self._link.hand_over(delivery, done=self._done)
+                self._hand_over(delivery, done=self._done)
             at_once = False
         if result.gaps:
             self._do(partial(self._report, result.gaps))
@@ -207,31 +247,31 @@ class Retransmitter:
             topic = self._topics.user_topic(gap.topic)
             logger.warning(
                 "%s missed messages of %s on %r, number %s: %s",
-                self._link.source, gap.source or "an instance", topic, numbers, gap.why,
+                self._source, gap.source or "an instance", topic, numbers, gap.why,
                 extra={"ether": {"source": gap.source, "topic": topic, "first": gap.first, "last": gap.last}},
             )  # fmt: skip
 
     # -- outages
 
     def went_down(self) -> None:
-        """The connection is lost."""
+        """The connection was lost."""
         with self._lock:
-            self._order.went_deaf(time.monotonic())
+            self._reorder_buffer.went_deaf(time.monotonic())
             self._echo = ""
 
     def came_up(self) -> None:
-        """It is there again: ask everybody, and say how far we got."""
+        """The connection is back: ask every process for what was missed, and announce the own last numbers."""
         with self._lock:
-            ask = self._order.came_back(self._link.node, time.monotonic())
-        heads = self._history.heads()
-        said: dict[str, Any] = {"node": self._link.node}
+            ask = self._reorder_buffer.came_back(self._node, time.monotonic())
+        heads = self._retransmit_buffer.heads()
+        said: dict[str, Any] = {"node": self._node}
         if ask.filters:
             said["ask"] = _asked_now(ask)
         if heads:
             said["heads"] = heads
-        self._do(partial(self._link.tell, self._all, said, timeout_s=_SEND_TIMEOUT_S))
+        self._do(partial(self._tell, self._all, said, timeout_s=_SEND_TIMEOUT_S))
 
-    # -- what others say, on the transport's thread
+    # -- what other processes say, on the transport's thread
 
     def _hear(self, inbound: Inbound) -> bool:
         topic = inbound.delivery.topic
@@ -243,9 +283,9 @@ class Retransmitter:
         return True
 
     def _hear_again(self, inbound: Inbound, topic: str) -> bool:
-        """A message that is sent again, as if it had come on its own topic."""
+        """Sort in a message that was sent again, as if it had come on its own topic."""
         came_as, headers = inbound.delivery, inbound.headers()
-        if headers is None or self._link.is_fenced(headers.id) or not self._tracks(topic):
+        if headers is None or self._is_fenced(headers.id) or not self._tracks(topic):
             inbound.done()
             return True
         delivery = Delivery(topic, came_as.payload, came_as.qos, False, came_as.properties)
@@ -259,20 +299,20 @@ class Retransmitter:
             took_s = seconds_on_the_way(value["ask"].get("at"), time.time())
             self._do(partial(self._answer, ask.older(took_s)))
         match value:
-            case {"node": str(node), "heads": dict(heads)} if node != self._link.node:
+            case {"node": str(node), "heads": dict(heads)} if node != self._node:
                 self._on_heads(node, {name: number for name, number in heads.items() if type(number) is int})
             case {"node": str(node), "answer": dict(answers)}:
                 self._on_answer(node, answers)
             case {"node": str(node), "left": True}:
                 with self._lock:
-                    self._order.left(node)
+                    self._reorder_buffer.left(node)
             case {"echo": str(token), "said": float(said_at)} if token == self._echo:
                 self._on_echo(said_at)
 
     def _on_heads(self, node: str, heads: Mapping[str, int]) -> None:
         wanted = [topic for topic in heads if self._tracks(topic)]
         with self._lock:
-            ask = self._order.heard_heads(node, heads, wanted, self._link.node, time.monotonic())
+            ask = self._reorder_buffer.heard_heads(node, heads, wanted, self._node, time.monotonic())
         if ask is not None:
             self._do(partial(self._ask, node, ask))
 
@@ -280,27 +320,27 @@ class Retransmitter:
         read = [Resent.from_value(topic, value) for topic, value in said.items() if self._tracks(topic)]
         answers = [answer for answer in read if answer is not None]
         with self._lock:
-            self._hand_on(self._order.answered(node, answers, time.monotonic()))
+            self._hand_on(self._reorder_buffer.answered(node, answers, time.monotonic()))
             self._look_after()
 
     def _on_echo(self, said_at: float) -> None:
-        """What we said to ourselves over this connection is back."""
+        """The process's own message to itself is back: the connection brings what other processes say."""
         with self._lock:
-            self._conclude(self._order.echoed(said_at, time.monotonic()))
+            self._conclude(self._reorder_buffer.echoed(said_at, time.monotonic()))
             self._look_after()
 
     def _conclude(self, verdict: Verdict[Delivery]) -> None:
-        """Under the lock: some have not answered."""
+        """Act on what follows from sources that have not answered; under the lock."""
         self._hand_on(verdict.sorted)
         if verdict.doubtful:
             names = ", ".join(name or "an instance" for name in verdict.doubtful)
             why = "%s does not know whether it missed messages of %s, which does not answer since the outage"
-            self._do(partial(logger.warning, why, self._link.source, names))
+            self._do(partial(logger.warning, why, self._source, names))
 
-    # -- on our own thread
+    # -- on the own thread
 
     def _ask(self, node: str, ask: Ask) -> None:
-        self._link.tell(self._topics.missed(node), {"ask": _asked_now(ask)}, timeout_s=_SEND_TIMEOUT_S)
+        self._tell(self._topics.missed(node), {"ask": _asked_now(ask)}, timeout_s=_SEND_TIMEOUT_S)
 
     def _do(self, task: Callable[[], object]) -> None:
         self._tasks.put(task)
@@ -308,22 +348,22 @@ class Retransmitter:
             self._start()
 
     def _look_after(self) -> None:
-        """Something waits: ask for it; under the lock."""
-        if self._order.busy:
-            self._do(_nothing)
+        """Wake the own thread where something waits; under the lock."""
+        if self._reorder_buffer.busy:
+            self._do(_only_wake)
 
     def _start(self) -> None:
         with self._loose_lock:
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name=f"ether-resend-{self._link.source}", daemon=True)
+                self._thread = threading.Thread(target=self._run, name=f"ether-resend-{self._source}", daemon=True)
                 self._thread.start()
 
     def _run(self) -> None:
         while True:
             try:
-                task = self._tasks.get(timeout=_LOOK_S if self._order.busy else None)
+                task = self._tasks.get(timeout=_LOOK_S if self._reorder_buffer.busy else None)
             except queue.Empty:
-                task = _nothing
+                task = _only_wake
             if task is None or self._closed:
                 return
             self._guarded(task)
@@ -335,30 +375,30 @@ class Retransmitter:
         except TransportClosed:
             return
         except (TransportError, PayloadTooLarge) as error:
-            logger.warning("%s could not ask for what it missed, or answer: %s", self._link.source, error)
+            logger.warning("%s could not ask for what it missed, or answer: %s", self._source, error)
 
     def _look(self) -> None:
         now = time.monotonic()
         with self._lock:
-            questions = self._order.questions(self._link.node, now)
-            says = self._order.says(now)
+            questions = self._reorder_buffer.questions(self._node, now)
+            says = self._reorder_buffer.says(now)
             self._echo = self._echo or os.urandom(8).hex()
             echo = {"echo": self._echo, "said": now}
-            self._conclude(self._order.expired(now))
+            self._conclude(self._reorder_buffer.expired(now))
         for node, ask in questions.items():
             self._guarded(partial(self._ask, _EVERYBODY if node is None else node, ask))
         if says:
-            self._link.tell(self._own, echo, timeout_s=_SEND_TIMEOUT_S)
+            self._tell(self._own, echo, timeout_s=_SEND_TIMEOUT_S)
 
 
-def _not_kept(topic: str, sequence: int, payload: bytes, properties: bytes, now: float) -> None:
-    """Calls, answers, states: they have other ways to be repeated, or none."""
+def _ignore(topic: str, sequence: int, payload: bytes, properties: bytes, now: float) -> None:
+    """For calls, answers and states, which are repeated in other ways, or not at all."""
 
 
-def _nothing() -> None:
-    """A task that only wakes the thread."""
+def _only_wake() -> None:
+    """A task that wakes the thread and does nothing."""
 
 
 def _asked_now(ask: Ask) -> dict[str, Any]:
-    """A question as it leaves; `at` in unix seconds."""
+    """A question as it is published; `at` in unix seconds."""
     return {**ask.to_value(), "at": time.time()}

@@ -1,12 +1,13 @@
-"""The worker: runs user code, one job at a time, on one thread; on several where the user asks for it.
+"""The worker: runs user code, one job at a time, on one thread; on several threads where the user asks for it.
 
 One at a time is the right default for hardware. In an instance's process the worker is the main thread, because GUI
-toolkits, signal handlers and some drivers insist on it. A job that fails is told so and the next one runs: no
-exception of user code ends the worker.
+toolkits, signal handlers and some drivers insist on it. A job that raises has its `failed()` called, and the next job
+runs: no exception of user code ends the worker.
 
-A handler that calls another instance waits on its worker's own thread, and that instance may call back: A calls B,
-B calls A. The trap is that A's worker waits. So while it waits, it runs the jobs that belong to the very chain of
-calls that it waits for, and no others: to the user they are one conversation, and nothing else gets in between.
+The trap is a call that comes back. A handler that calls another instance waits on its worker's own thread, and that
+instance may call back: A calls B, B calls A. If A's worker only waited, both would wait for ever. Therefore a waiting
+worker runs the jobs of the chain of calls that it waits for (its trace id), and no others. To the user they are one
+conversation, and no other job gets in between.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import threading
 from typing import Any, Protocol
 
 _SIGNALS_S = 0.5
-"""So late may a signal be noticed that came in the moment before a wait. Python runs its handler on the main thread,
-when that has woken up; and only a signal that comes during the wait wakes it."""
+"""The longest single wait. Python runs a signal's handler on the main thread once that thread is awake, and only a
+signal that comes during a wait wakes it. A signal that comes just before a wait is therefore handled this late."""
 
 
 class Stopped(SystemExit):
-    """Raised inside of a handler that does not come back although everything ends. Not an `Exception`, so that a loop
-    which goes on after every error ends, too."""
+    """Raised inside a handler that does not return although the process ends. Not an `Exception`, so that a user's loop
+    which continues after every error ends, too."""
 
 
 class Job(Protocol):
@@ -32,18 +33,18 @@ class Job(Protocol):
         """Do it. User code may raise anything here."""
 
     def failed(self, error: BaseException) -> None:
-        """It raised; called on the worker, in the `except` clause."""
+        """It raised `error`. Called on the worker, in the `except` clause."""
 
 
 Nested = queue.SimpleQueue[Job | None]
-"""What a waiting worker may do meanwhile; None: look again at what you wait for."""
+"""The jobs that a waiting worker runs meanwhile. None wakes it, to look again at what it waits for."""
 
 
 class Worker:
     """A queue of jobs and the loop that runs them. `submit` may be called from any thread and signal handler."""
 
     def __init__(self, threads: int = 1) -> None:
-        """`threads`: how many jobs run at the same time. The owner brings the first thread, by `run()`."""
+        """`threads` is the number of jobs that run at the same time. The owner's thread, in `run()`, is the first."""
         self.threads = threads
         self._jobs: queue.SimpleQueue[Job | _Chained | None] = queue.SimpleQueue()
         self._urgent: list[Job] = []
@@ -52,11 +53,14 @@ class Worker:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._waiting: dict[str, list[Nested]] = {}
+        """For each chain of calls, the queues of the handlers that wait for it, the outermost first."""
         self._chained: dict[str, list[_Chained]] = {}
+        """For each chain of calls, its jobs in the ordinary queue that no handler has taken yet."""
         self._running = False
 
     def submit(self, job: Job, trace: str | None = None) -> None:
-        """Add a job to the end of the queue; one of a chain that a handler here waits for runs at once."""
+        """Add a job to the end of the queue. `trace` is the chain of calls that it belongs to; where a handler of this
+        worker waits for that chain, the handler runs the job instead."""
         if trace is None:
             self._jobs.put(job)
             return
@@ -69,13 +73,13 @@ class Worker:
         self._jobs.put(chained)
 
     def interrupt(self, job: Job) -> None:
-        """Run a job before everything that is queued, as soon as the current one is finished."""
+        """Run a job before all queued ones, as soon as the current one is finished."""
         self._urgent.append(job)
         self._jobs.put(_Nothing())
 
     @property
     def queued(self) -> int:
-        """How many jobs wait."""
+        """The number of jobs in the queue."""
         return self._jobs.qsize()
 
     @property
@@ -85,18 +89,18 @@ class Worker:
 
     @property
     def on_this_thread(self) -> bool:
-        """True inside of one of its jobs."""
+        """True inside one of this worker's jobs."""
         return threading.get_ident() in self._active
 
     # -- running
 
     def start(self) -> None:
-        """Run on threads of its own, all of them."""
+        """Run jobs on threads of the worker's own only."""
         self._running = True
         self._help(self.threads)
 
     def run(self) -> None:
-        """Run jobs until `stop()`, on the caller's thread and on as many more as it takes."""
+        """Run jobs until `stop()`, on the caller's thread and, with several `threads`, on the others beside it."""
         self._running = True
         self._help(self.threads - 1)
         self._loop()
@@ -104,18 +108,18 @@ class Worker:
         self._running = False
 
     def stop(self) -> None:
-        """End after the jobs that were submitted before."""
+        """End after the jobs that were submitted before this call."""
         for _ in range(max(1, self.threads)):
             self._jobs.put(None)
 
     def join(self) -> None:
-        """Wait for the end of its own threads."""
+        """Wait for the end of the worker's own threads."""
         for helper in self._helpers:
             if helper is not threading.current_thread():
                 helper.join()
 
     def run_pending(self) -> int:
-        """Run what is queued now, on the caller's thread; returns how many jobs that were."""
+        """Run the queued jobs on the caller's thread; returns how many there were."""
         done = 0
         while not self._jobs.empty():
             job = self._jobs.get()
@@ -127,7 +131,7 @@ class Worker:
         return done
 
     def perform(self, job: Job) -> None:
-        """Run one job here and now, and tell it if it failed."""
+        """Run one job on this thread, and call its `failed()` where it raises."""
         me = threading.get_ident()
         outermost = me not in self._active
         self._active.add(me)
@@ -140,7 +144,7 @@ class Worker:
                 self._leave(me)
 
     def wait_alone(self, timeout_s: float) -> bool:
-        """Inside of a job: wait until no other job runs. False when the time is over."""
+        """Inside a job: wait until no other job runs. False when the time is over."""
         others = {threading.get_ident()}
         with self._changed:
             return self._changed.wait_for(lambda: not self._active - others, timeout_s)
@@ -148,12 +152,18 @@ class Worker:
     # -- waiting inside of a job
 
     def begin_wait(self, trace: str) -> Nested:
-        """The calling job waits for something of this chain, which may have come back here already; give the result to
-        `end_wait()`."""
+        """Begin a wait of the calling job for something of this chain of calls; pass the result to `end_wait()`.
+
+        Jobs of the chain may have arrived before this wait, and each of them is in one of two places. Where an outer
+        handler waits for the same chain, they are in its queue: but that handler cannot run them, because this one is
+        running on top of it, so they move here. Where none waited, they are in the ordinary queue, behind other jobs:
+        they are marked as taken, so that the loop skips them, and run here. From now on `submit` puts jobs of the chain
+        into the innermost queue, which is this one.
+        """
         nested: Nested = queue.SimpleQueue()
         with self._lock:
             waiting = self._waiting.setdefault(trace, [])
-            for outer in waiting:  # it came before this wait, while an outer one of the same chain was the innermost
+            for outer in waiting:
                 _move_jobs(outer, nested)
             waiting.append(nested)
             for chained in self._chained.pop(trace, ()):
@@ -162,8 +172,8 @@ class Worker:
         return nested
 
     def end_wait(self, trace: str, nested: Nested) -> None:
-        """It waits no longer; what came too late to be run meanwhile is for the next outer wait of the chain, or is
-        queued as usual."""
+        """End a wait. Jobs that came too late to be run in it go to the next outer wait of the chain, or into the
+        ordinary queue."""
         with self._lock:
             waiting = self._waiting[trace]
             waiting.remove(nested)
@@ -189,10 +199,10 @@ class Worker:
                 elif self._take(job):
                     self.perform(job.job)
             except Stopped:
-                continue  # it came in the moment in which its handler was left
+                continue  # raised just after its handler had returned
 
     def _next(self) -> Job | _Chained | None:
-        """In short waits: one without an end sleeps through a signal that came just before it."""
+        """The next job, in waits of `_SIGNALS_S`."""
         while True:
             try:
                 return self._jobs.get(timeout=_SIGNALS_S)
@@ -200,7 +210,7 @@ class Worker:
                 continue
 
     def _take(self, chained: _Chained) -> bool:
-        """Take a job out of its chain; False where a waiting handler has run it."""
+        """Take a job out of its chain, to run it in the loop; False where a waiting handler has taken it."""
         with self._lock:
             if chained.taken:
                 return False
@@ -218,7 +228,7 @@ class Worker:
 
 
 class _Chained:
-    """A queued job that belongs to a chain of calls."""
+    """A job in the ordinary queue that belongs to a chain of calls. `taken`: a waiting handler runs it."""
 
     __slots__ = ("job", "taken", "trace")
 
@@ -227,7 +237,7 @@ class _Chained:
 
 
 class _Nothing:
-    """Wakes the worker."""
+    """A job that only wakes the worker."""
 
     def run(self) -> None:
         pass
@@ -241,11 +251,11 @@ def _move_jobs(source: Nested, target: queue.SimpleQueue[Any]) -> None:
         job = source.get()
         if job is not None:
             target.put(job)
-    source.put(None)  # whoever waits there looks again, in case that was its own wake-up call
+    source.put(None)  # among what was taken out may have been the waiting thread's own wake-up
 
 
 def next_job(nested: Nested, timeout_s: float) -> Job | None:
-    """What a waiting worker may do next; None to look again, and when the time is over."""
+    """The next job for a waiting worker; None when it shall look again, and when the time is over."""
     try:
         return nested.get(timeout=max(0.0, timeout_s))
     except queue.Empty:

@@ -1,71 +1,71 @@
 """Every error that Ether raises, in one tree.
 
     EtherError
-    ├── ConfigError (ValueError)            the YAML, dict or settings say something that cannot be
+    ├── ConfigError (ValueError)            the YAML, dict or settings cannot be used
     ├── InvalidName (ValueError)            a session, instance or topic name breaks the rule
     ├── MarkError (TypeError)               a decorator or registry entry marks what cannot be marked
-    ├── PayloadError (ValueError)           a value or body that cannot cross the wire
-    │   ├── EncodeError                     … this value cannot be sent
-    │   ├── DecodeError                     … these bytes cannot be understood
-    │   └── PayloadTooLarge                 … more bytes than the broker takes
+    ├── PayloadError (ValueError)           a value or body that cannot be sent or read
+    │   ├── EncodeError                     … this value cannot be encoded
+    │   ├── DecodeError                     … these bytes cannot be decoded
+    │   └── PayloadTooLarge                 … more bytes than the broker accepts
     ├── ValidationFailed (ValueError)       a payload does not fit the method's arguments
-    ├── ResultInvalid (ValueError)          what a method returned does not fit its own return hint
+    ├── ResultInvalid (ValueError)          a returned value does not fit the method's return hint
     ├── TransportError (ConnectionError)    between this process and the broker
-    │   ├── BrokerUnreachable               … nobody answers there
-    │   ├── NotAuthorized (PermissionError) … it answers, and refuses
-    │   │   └── WrongLabKey                 … the key that machines of one lab share
+    │   ├── BrokerUnreachable               … no broker answers at the address
+    │   ├── NotAuthorized (PermissionError) … the broker refuses this user
+    │   │   └── WrongLabKey                 … the broker refuses this machine's lab key
     │   ├── SubscribeRefused                … a subscription was not granted
     │   ├── TransportClosed                 … used after close()
     │   └── PublishTimeout (TimeoutError)   … not accepted, or not acknowledged, in time
-    ├── StoreFailed (OSError)               a file that has to outlive this process cannot be written, or read
-    ├── UnsupportedFeature (NotImplementedError)  MQTT 3.1.1 has no such thing
+    ├── StoreFailed (OSError)               a file that must outlive this process cannot be written or read
+    ├── UnsupportedFeature (NotImplementedError)  MQTT 3.1.1 does not have the feature
     ├── BrokerFailed (RuntimeError)         the embedded broker did not start
     ├── SeveralSessions (LookupError)       several sessions run, and none was named
     ├── ServiceFailed (RuntimeError)        a service of this machine: not installed, started or removed
-    ├── OutboxFailed (OSError)              the file that keeps what is not saved yet cannot be used
-    ├── OutboxFull (TimeoutError)           what is to be saved finds no room, and the policy is to wait
-    ├── NotSaved (OSError)                  a value is not on disk: not yet, or never, and why
+    ├── OutboxFailed (OSError)              the file of unsaved records cannot be written or read
+    ├── OutboxFull (TimeoutError)           no room for a record within the time, and the policy is to wait
+    ├── NotSaved (OSError)                  a value is not on disk: not yet, or never
     ├── NotJoined (RuntimeError)            a call that needs a session, before `ether.tap()`
-    ├── NotAllowedHere (RuntimeError)       a call that cannot be made from inside an instance, or twice
+    ├── NotAllowedHere (RuntimeError)       a call that is not possible from this place, or twice
     ├── StartFailed (RuntimeError)          `ether.tap()`: which instances are not ready, and why
-    ├── NameTaken (RuntimeError)            a session or instance of this name is there already
-    ├── LedgerError (OSError)               where results are kept
+    ├── NameTaken (RuntimeError)            a session or instance of this name exists already
+    ├── LedgerError (OSError)               the folder in which results are recorded
     │   ├── LedgerFull                      … no space is left on its disk
-    │   ├── LedgerFailed                    … it cannot be written or read: an I/O error, a wrong folder
+    │   ├── LedgerFailed                    … an I/O error, or a wrong folder
     │   ├── LedgerLocked                    … another program is writing to it
-    │   ├── LedgerDamaged                   … what is on the disk is not what was written
-    │   └── SchemaTooNew                    … a newer Ether has written it
-    ├── NoLedger (LookupError)              nothing was recorded under that name
-    ├── SeveralLedgers (LookupError)        one session was recorded at several places
-    ├── NotRecorded (LookupError)           what is asked for is no record of this ledger, or several are meant
-    ├── NoSuchRun (LookupError)             … is no run of it
-    ├── QueryMistake (ValueError)           `ether.data()`: a condition or a point in time that cannot be understood
-    ├── ExportFailed (ValueError)           records cannot be written in that form
-    ├── ExportUnwritable (OSError)          … or their file cannot be written
-    ├── MissingExtra (ImportError)          a library is needed that is not installed
-    ├── InSafeState (RuntimeError)          an instance whose device is in its safe state, and does not do what is asked
-    ├── RunGoesOn (RuntimeError)            `ether.run()`: another one goes on in this session
-    ├── RunDiffers (ValueError)             … a run that is to go on had other conditions
+    │   ├── LedgerDamaged                   … the content differs from what was written
+    │   └── SchemaTooNew                    … a newer version of Ether wrote it
+    ├── NoLedger (LookupError)              nothing is recorded under this name
+    ├── SeveralLedgers (LookupError)        one session is recorded in several folders
+    ├── NotRecorded (LookupError)           no record of this ledger is meant, or several are
+    ├── NoSuchRun (LookupError)             … the ledger has no such run
+    ├── QueryMistake (ValueError)           `ether.data()`: a condition or a point in time that cannot be parsed
+    ├── ExportFailed (ValueError)           records cannot be written in this format
+    ├── ExportUnwritable (OSError)          … the file cannot be written
+    ├── MissingExtra (ImportError)          a needed library is not installed
+    ├── InSafeState (RuntimeError)          the instance's device is in its safe state, the method does not run
+    ├── RunGoesOn (RuntimeError)            `ether.run()`: another run goes on in this session
+    ├── RunDiffers (ValueError)             … the run to be resumed had other conditions
     ├── TrialNotReady (TimeoutError)        … an instance is not ready for the trial, or for its end
     ├── TrialDisturbed (ConnectionError)    … an instance died during the trial
-    ├── ReadbackDiffers (ValueError)        … what was read back is not what was set
+    ├── ReadbackDiffers (ValueError)        … the value read back is not the value set
     ├── NotPlanned (LookupError)            … `run.planned()`: the configuration does not plan this run
-    ├── NoRunHere (LookupError)             … no run goes on that could pause
+    ├── NoRunHere (LookupError)             … no run goes on in this session
     ├── ConditionNotMet (TimeoutError)      `ether.wait_for()`: no message met the condition
-    ├── LifecycleFailed (RuntimeError)      save_all, cleanup or shutdown: who failed or did not answer
-    └── CallError                           a call to another instance that has no value to return
-        ├── RemoteError                     … the method raised; also the builtin that it raised, where it was one
-        ├── NoResponder (LookupError)       … nobody of that name, or no such method
-        ├── InstanceLost (ConnectionError)  … the instance died while it was working on it
-        ├── InstanceLeased (BlockingIOError) … somebody has the instance alone: who, why, since when
-        ├── LeaseEnded (ConnectionError)    `ether.lease()`: it ended before it was given back
+    ├── LifecycleFailed (RuntimeError)      save_all, cleanup or shutdown failed at some instances
+    └── CallError                           a call to another instance that returns no value
+        ├── RemoteError                     … the method raised; also an instance of the builtin that it raised
+        ├── NoResponder (LookupError)       … no such instance, or no such method
+        ├── InstanceLost (ConnectionError)  … the instance died while it worked on the call
+        ├── InstanceLeased (BlockingIOError) … another program holds a lease of the instance
+        ├── LeaseEnded (ConnectionError)    `ether.lease()`: the lease ended before it was given back
         ├── RequestTimeout (TimeoutError)   … no answer by the deadline
-        ├── Cancelled (RuntimeError)        … it was cancelled
-        ├── Interrupted (RuntimeError)      … a save whose instance died in the middle; it is not run again
-        └── SyncError (RuntimeError)        `ether.sync()`: who succeeded, who failed, who died or is missing
+        ├── Cancelled (RuntimeError)        … the call was cancelled
+        ├── Interrupted (RuntimeError)      … the instance died during a save, which is not repeated
+        └── SyncError (RuntimeError)        `ether.sync()`: some instances failed, died or are missing
 
-Each class builds its own sentence (what was attempted, with which thing, what happened, what to do) and
-keeps its arguments as attributes. Each inherits the builtin that a caller would already catch.
+Each class builds its own sentence (what was attempted, with which thing, what happened, what to do) and keeps its
+arguments as attributes. Each inherits the builtin exception that a caller would catch already.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ from ether.errors.saving import (
 class ConfigError(EtherError, ValueError):
     """A configuration that cannot be used.
 
-    `path` is the dotted place inside the configuration, `file` and `line` where it was written (1-based),
-    both None where it did not come from a file. `nearest` is the valid key that was probably meant.
+    `path` is the dotted place inside the configuration; `file` and `line` (1-based) say where it is written, both None
+    where it did not come from a file. `nearest` is the valid key that was probably meant.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class ConfigError(EtherError, ValueError):
 
 
 class InvalidName(EtherError, ValueError):
-    """A name that cannot be used; `kind` says for what, `rule` what would be valid."""
+    """A name that cannot be used. `kind` is the thing to be named, `rule` says what would be valid."""
 
     def __init__(self, kind: str, name: object, rule: str) -> None:
         self.kind, self.name, self.rule = kind, name, rule
@@ -161,11 +161,11 @@ class InvalidName(EtherError, ValueError):
 
 
 class MarkError(EtherError, TypeError):
-    """A decorator or a registry entry that cannot apply to what it was put on."""
+    """A decorator or a registry entry on something that it cannot mark."""
 
 
 class PayloadError(EtherError, ValueError):
-    """A value or a body that cannot cross the wire."""
+    """A value or a body that cannot be sent or read."""
 
 
 class EncodeError(PayloadError):
@@ -177,11 +177,11 @@ class EncodeError(PayloadError):
 
 
 class DecodeError(PayloadError):
-    """Bytes that arrived and cannot be understood."""
+    """Bytes that arrived and cannot be decoded."""
 
 
 class PayloadTooLarge(PayloadError):
-    """More bytes than the broker takes in one message. Sizes in bytes."""
+    """A message with more bytes (`size`) than the broker accepts in one (`limit`)."""
 
     def __init__(self, topic: str, size: int, limit: int) -> None:
         self.topic, self.size, self.limit = topic, size, limit
@@ -193,7 +193,7 @@ class PayloadTooLarge(PayloadError):
 
 @dataclass(frozen=True, slots=True)
 class ArgumentProblem:
-    """What is wrong with one argument: its name, what was given, what is accepted."""
+    """The fault of one argument: its name, the value given, the values accepted."""
 
     argument: str
     given: str
@@ -212,7 +212,8 @@ class ValidationFailed(EtherError, ValueError):
 
 
 class ResultInvalid(EtherError, ValueError):
-    """What a method returned does not fit its return hint; each problem's `argument` is a place in the result."""
+    """A returned value that does not fit the method's return hint; each problem's `argument` is a place in the
+    value."""
 
     def __init__(self, method: str, problems: Sequence[ArgumentProblem]) -> None:
         self.method, self.problems = method, tuple(problems)
@@ -221,11 +222,11 @@ class ResultInvalid(EtherError, ValueError):
 
 
 class TransportError(EtherError, ConnectionError):
-    """Something between this process and the broker."""
+    """A fault between this process and the broker."""
 
 
 class BrokerUnreachable(TransportError):
-    """Nobody answers at the broker's address within the time given."""
+    """No broker answers at the address within the given time."""
 
     def __init__(self, address: str, why: str) -> None:
         self.address, self.why = address, why
@@ -233,7 +234,7 @@ class BrokerUnreachable(TransportError):
 
 
 class NotAuthorized(TransportError, PermissionError):
-    """The broker answers, and refuses this user."""
+    """The broker answers and refuses this user."""
 
     def __init__(self, address: str, why: str) -> None:
         self.address, self.why = address, why
@@ -249,11 +250,11 @@ class SubscribeRefused(TransportError):
 
 
 class TransportClosed(TransportError):
-    """The connection was closed by this program, and then used."""
+    """A connection that is used after this program closed it."""
 
 
 class PublishTimeout(TransportError, TimeoutError):
-    """A message was not accepted or not acknowledged in time; `timeout_s` in seconds."""
+    """A message that was not accepted, or not acknowledged, within `timeout_s` seconds."""
 
     def __init__(self, topic: str, timeout_s: float, why: str) -> None:
         self.topic, self.timeout_s, self.why = topic, timeout_s, why
@@ -261,7 +262,7 @@ class PublishTimeout(TransportError, TimeoutError):
 
 
 class StoreFailed(EtherError, OSError):
-    """A file that has to outlive this process cannot be written, or read: `what` was attempted with `path`, and `why`
+    """A file that must outlive this process cannot be written or read. `what` was attempted with `path`; `why` says how
     it failed."""
 
     def __init__(self, what: str, path: str, why: str) -> None:
@@ -270,7 +271,7 @@ class StoreFailed(EtherError, OSError):
 
 
 class UnsupportedFeature(EtherError, NotImplementedError):
-    """What this connection's protocol version cannot do."""
+    """A feature that the protocol version of this connection does not have."""
 
     def __init__(self, feature: str) -> None:
         self.feature = feature
@@ -290,7 +291,7 @@ class NotJoined(EtherError, RuntimeError):
 
 
 class StartFailed(EtherError, RuntimeError):
-    """Instances that are not ready; `reasons` maps each one's name to why, traceback included."""
+    """Instances that did not become ready; `reasons` maps the name of each to the reason, with its traceback."""
 
     def __init__(self, session: str, reasons: Mapping[str, str]) -> None:
         self.session, self.reasons = session, dict(reasons)
@@ -300,7 +301,7 @@ class StartFailed(EtherError, RuntimeError):
 
 
 class LifecycleFailed(EtherError, RuntimeError):
-    """A lifecycle step that somebody failed or did not finish; `reasons` maps instance to why."""
+    """A lifecycle step that some instances failed or did not finish; `reasons` maps the name of each to the reason."""
 
     def __init__(self, step: str, reasons: Mapping[str, str]) -> None:
         self.step, self.reasons = step, dict(reasons)
@@ -309,7 +310,7 @@ class LifecycleFailed(EtherError, RuntimeError):
 
 
 class NotAllowedHere(EtherError, RuntimeError):
-    """A call that cannot be made from where it was made; `why` says what to do instead."""
+    """A call that is not possible from the place where it was made; `why` says what to do instead."""
 
     def __init__(self, call: str, why: str) -> None:
         self.call, self.why = call, why
@@ -317,8 +318,9 @@ class NotAllowedHere(EtherError, RuntimeError):
 
 
 class NameTaken(EtherError, RuntimeError):
-    """A session or an instance (`kind`) of this `name` is there already; `host`, `pid` and `since` (unix seconds) tell
-    where its holder lives, None where that is not known. `responds`: whether the holder answers."""
+    """A session or an instance (`kind`) of this `name` exists already. `host`, `pid` and `since` (unix seconds)
+    describe the process that holds the name, each None where it is not known; `responds` says whether that process
+    answers."""
 
     def __init__(
         self,
@@ -338,9 +340,9 @@ class NameTaken(EtherError, RuntimeError):
 
 
 class WrongLabKey(NotAuthorized):
-    """A broker on the network refuses this machine's lab key, or wants one and there is none.
+    """A broker on the network refuses this machine's lab key, or asks for one and this machine has none.
 
-    `source` is where this machine's key was looked for: the file to copy from the machine that runs the session.
+    `source` is the place where this machine's key was searched: a file, or the environment variable.
     """
 
     def __init__(self, address: str, host: str, source: str) -> None:
@@ -355,7 +357,8 @@ class WrongLabKey(NotAuthorized):
 
 
 class SeveralSessions(EtherError, LookupError):
-    """Several sessions run and none was named. `sessions` lists name, host and since (seconds of the epoch or None)."""
+    """Several sessions run and none was named. `sessions` lists name, host and start (unix seconds, or None) of
+    each."""
 
     def __init__(self, sessions: Sequence[tuple[str, str, float | None]], where: Sequence[str] = ()) -> None:
         self.sessions, self.where = tuple(sessions), tuple(where)
@@ -374,4 +377,4 @@ def _session_line(name: str, host: str, since: float | None) -> str:
 
 
 class ServiceFailed(EtherError, RuntimeError):
-    """A service of this machine that cannot be described, installed, started, looked at or removed."""
+    """A service of this machine that cannot be described, installed, started, queried or removed."""

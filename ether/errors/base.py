@@ -1,5 +1,5 @@
-"""What everything that Ether raises on purpose begins with."""
+"""The base class of the error tree, in a module of its own, so that each part of the tree can import it."""
 
 
 class EtherError(Exception):
-    """Base of everything Ether raises on purpose."""
+    """The base of every error that Ether raises on purpose."""

@@ -11,14 +11,15 @@ from ether.errors.base import EtherError
 
 
 class CallError(EtherError):
-    """A call to another instance that has no value to return."""
+    """A call to another instance that returns no value."""
 
 
 class RemoteError(CallError):
-    """The method raised.
+    """The method raised an exception.
 
-    `remote_class` and `remote_message` are what it raised, `remote_traceback` where, as text from its own process.
-    An error whose remote class is a builtin is also an instance of that builtin: `except KeyError` catches it.
+    `remote_class` and `remote_message` are its class and text, `remote_traceback` is the traceback in its own process,
+    as text. Where the remote class is a builtin, the error is also an instance of that builtin: `except KeyError`
+    catches it.
     """
 
     def __init__(self, call: str, remote_class: str, remote_message: str, remote_traceback: str) -> None:
@@ -37,11 +38,13 @@ class RemoteError(CallError):
 
 
 _NOT_COMBINED = (BaseExceptionGroup, StopIteration, StopAsyncIteration, RemoteError)
-"""Exceptions that need arguments of their own to exist, or that mean something to the interpreter."""
+"""Builtin exceptions that cannot be combined: their constructors need other arguments, or the interpreter itself acts
+on them."""
 
 
 def remote_error(call: str, remote_class: str, remote_message: str, remote_traceback: str) -> RemoteError:
-    """A `RemoteError` that is also the builtin exception of that name, where there is one."""
+    """A `RemoteError` that is also the builtin exception of that name, where there is one. The combined classes are
+    made on first use and kept, so that two errors of one kind have one class."""
     builtin = getattr(builtins, remote_class, None)
     if not (isinstance(builtin, type) and issubclass(builtin, Exception)) or issubclass(builtin, _NOT_COMBINED):
         return RemoteError(call, remote_class, remote_message, remote_traceback)
@@ -54,7 +57,7 @@ _combined: dict[type[Exception], type[RemoteError]] = {}
 
 
 class NoResponder(CallError, LookupError):
-    """Nobody can answer. `existing` are the names that there are, nearest first."""
+    """No instance can answer the call. `existing` are the names that exist, the nearest first."""
 
     def __init__(self, call: str, why: str, existing: Sequence[str] = ()) -> None:
         self.call, self.why, self.existing = call, why, tuple(existing)
@@ -63,7 +66,7 @@ class NoResponder(CallError, LookupError):
 
 
 class InstanceLost(CallError, ConnectionError):
-    """The instance died while it was working on the call; whether it had finished is not known."""
+    """The instance died while it worked on the call; whether the method had finished is not known."""
 
     def __init__(self, call: str, instance: str, why: str) -> None:
         self.call, self.instance, self.why = call, instance, why
@@ -71,7 +74,8 @@ class InstanceLost(CallError, ConnectionError):
 
 
 class RequestTimeout(CallError, TimeoutError):
-    """No answer by the deadline. `timeout_s` is how long was waited, `state` what the instance is doing."""
+    """No answer by the deadline. `timeout_s` is the time waited in seconds, `state` says what the instance was
+    doing."""
 
     def __init__(self, call: str, instance: str, timeout_s: float, state: str) -> None:
         self.call, self.instance, self.timeout_s, self.state = call, instance, timeout_s, state
@@ -79,8 +83,8 @@ class RequestTimeout(CallError, TimeoutError):
 
 
 class InstanceLeased(CallError, BlockingIOError):
-    """Somebody has the instance alone (`ether.lease`). `holder` says who: `program`, `host`, `pid`, `reason`, `since`
-    (unix seconds)."""
+    """Another program holds a lease of the instance (`ether.lease`). `holder` describes that program: `program`,
+    `host`, `pid`, `reason`, `since` (unix seconds)."""
 
     def __init__(self, instance: str, method: str, holder: Mapping[str, Any]) -> None:
         self.instance, self.method, self.holder = instance, method, dict(holder)
@@ -93,7 +97,7 @@ class InstanceLeased(CallError, BlockingIOError):
 
 
 class LeaseEnded(CallError, ConnectionError):
-    """A lease ended before it was given back: others may have used the instance meanwhile."""
+    """A lease ended before it was given back: other programs may have used the instance since."""
 
     def __init__(self, instance: str, why: str) -> None:
         self.instance, self.why = instance, why
@@ -111,7 +115,7 @@ class Cancelled(CallError, RuntimeError):
 
 
 class Interrupted(CallError, RuntimeError):
-    """A save that may have been begun, of which nobody can say how far it came. It is not run again."""
+    """A save that may have begun, and whose progress cannot be known. It is not repeated."""
 
     def __init__(self, call: str, why: str) -> None:
         self.call, self.why = call, why
@@ -119,9 +123,10 @@ class Interrupted(CallError, RuntimeError):
 
 
 class SyncError(CallError, RuntimeError):
-    """Not everybody did what `ether.sync(topic)` asked for.
+    """`ether.sync(topic)` did not succeed at every instance.
 
-    `results` maps those who succeeded to what they returned, `failed`, `lost` and `missing` the others to why.
+    `results` maps the names of the instances that succeeded to their values; `failed`, `lost` and `missing` map the
+    names of the others to the reason.
     """
 
     def __init__(

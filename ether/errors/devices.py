@@ -6,9 +6,9 @@ from ether.errors.base import EtherError
 
 
 class InSafeState(EtherError, RuntimeError):
-    """A message, call or tick that an instance does not carry out because its device is in the safe state.
+    """A message, call or scheduled call that an instance refuses because its device is in the safe state.
 
-    `method` is what was to be called, `why` what is gone, `instance` whose device it is.
+    `method` was to be called on `instance`; `why` says which connection or controller was lost.
     """
 
     def __init__(self, instance: str, method: str, why: str) -> None:

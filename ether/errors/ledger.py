@@ -1,4 +1,4 @@
-"""Errors of the ledger, where results are kept; the whole tree is drawn in `ether.errors`."""
+"""Errors of the ledger, the folder in which results are recorded; the whole tree is drawn in `ether.errors`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ether.errors.base import EtherError
 
 
 class LedgerError(EtherError, OSError):
-    """The folder where results are kept; `folder` is its path."""
+    """A fault of a ledger; `folder` is its path."""
 
     def __init__(self, folder: object, sentence: str) -> None:
         self.folder = str(folder)
@@ -16,18 +16,19 @@ class LedgerError(EtherError, OSError):
         return str(self.args[0])
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _again, (type(self), self.args, self.__dict__.copy())
+        return _unpickled, (type(self), self.args, self.__dict__.copy())
 
 
-def _again(kind: type[LedgerError], args: tuple[object, ...], told: dict[str, object]) -> LedgerError:
+def _unpickled(kind: type[LedgerError], args: tuple[object, ...], attributes: dict[str, object]) -> LedgerError:
+    """The error with the same sentence and attributes; its constructor, which takes other arguments, is not called."""
     error = kind.__new__(kind)
     error.args = args
-    error.__dict__.update(told)
+    error.__dict__.update(attributes)
     return error
 
 
 class LedgerFull(LedgerError):
-    """No space is left. Nothing that was written before is hurt; appending works again when there is space."""
+    """The disk is full. Earlier records are intact, and appending works again when there is space."""
 
     def __init__(self, folder: object, free_bytes: int) -> None:
         self.free_bytes = free_bytes
@@ -39,7 +40,7 @@ class LedgerFull(LedgerError):
 
 
 class LedgerFailed(LedgerError):
-    """The ledger cannot be written or read; `why` says what happened."""
+    """The ledger cannot be written or read; `why` says what failed."""
 
     def __init__(self, folder: object, why: str) -> None:
         self.why = why
@@ -47,7 +48,7 @@ class LedgerFailed(LedgerError):
 
 
 class LedgerLocked(LedgerError):
-    """Another program writes to it; `holder` names it, as far as it is known."""
+    """Another program writes to the ledger; `holder` describes that program, as far as it is known."""
 
     def __init__(self, folder: object, holder: str) -> None:
         self.holder = holder
@@ -59,7 +60,7 @@ class LedgerLocked(LedgerError):
 
 
 class LedgerDamaged(LedgerError):
-    """What is on the disk is not what was written; `where` is the file or row, `why` what is wrong with it."""
+    """The content differs from what was written; `where` is the file or row, `why` says how it differs."""
 
     def __init__(self, folder: object, where: str, why: str) -> None:
         self.where, self.why = where, why
@@ -67,7 +68,8 @@ class LedgerDamaged(LedgerError):
 
 
 class SchemaTooNew(LedgerError):
-    """A newer Ether has written it. `found` and `known` are schema versions."""
+    """A newer version of Ether wrote the ledger. `found` is its schema version, `known` the newest that this one
+    reads."""
 
     def __init__(self, folder: object, found: int, known: int) -> None:
         self.found, self.known = found, known

@@ -1,4 +1,4 @@
-"""Errors of asking where values came from; the whole tree is drawn in `ether.errors`."""
+"""Errors of provenance queries; the whole tree is drawn in `ether.errors`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ether.errors.base import EtherError
 
 
 class NotRecorded(EtherError, LookupError):
-    """Nothing in the ledger is meant by `wanted`, or several things are; `why` says which, and what would be valid."""
+    """`wanted` means no record of the ledger, or several; `why` says which, and what would be valid."""
 
     def __init__(self, wanted: str, why: str) -> None:
         self.wanted, self.why = wanted, why
@@ -16,7 +16,7 @@ class NotRecorded(EtherError, LookupError):
 
 
 class NoSuchRun(EtherError, LookupError):
-    """A run that is not in the ledger of this `folder`. `existing` are those that are."""
+    """A run that is not in the ledger of this `folder`. `existing` are the runs that are."""
 
     def __init__(self, run: str, folder: object, existing: Iterable[str]) -> None:
         self.run, self.folder, self.existing = run, folder, tuple(existing)

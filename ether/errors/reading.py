@@ -1,4 +1,4 @@
-"""Errors of reading back and exporting; the whole tree is drawn in `ether.errors`."""
+"""Errors of reading and exporting records; the whole tree is drawn in `ether.errors`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ether.errors.base import EtherError
 
 
 class NoLedger(EtherError, LookupError):
-    """There is no ledger of that name or at that place. `existing` are the sessions that have one."""
+    """There is no ledger of this name or in this folder. `existing` are the sessions that have one."""
 
     def __init__(self, wanted: str | None, place: Path, existing: Sequence[str] = ()) -> None:
         self.wanted, self.place, self.existing = wanted, place, tuple(existing)
@@ -22,7 +22,7 @@ class NoLedger(EtherError, LookupError):
 
 
 class SeveralLedgers(EtherError, LookupError):
-    """One session has ledgers at several places; `places` lists them."""
+    """One session has ledgers in several folders; `places` lists them."""
 
     def __init__(self, session: str, places: Sequence[Path]) -> None:
         self.session, self.places = session, tuple(places)
@@ -33,7 +33,7 @@ class SeveralLedgers(EtherError, LookupError):
 
 
 class MissingExtra(EtherError, ImportError):
-    """A library that is needed here and is not installed; `extra` is what to install."""
+    """A library that is needed and not installed; `extra` is the extra of the distribution that installs it."""
 
     def __init__(self, what: str, library: str, extra: str) -> None:
         self.what, self.library, self.extra = what, library, extra
@@ -41,11 +41,11 @@ class MissingExtra(EtherError, ImportError):
 
 
 class ExportFailed(EtherError, ValueError):
-    """Records that cannot be written in the form that was asked for."""
+    """Records that cannot be written in the requested format."""
 
 
 class ExportUnwritable(EtherError, OSError):
-    """A file that cannot be written; nothing of it is left, and an older one is as it was."""
+    """A file that cannot be written. No part of it is left, and an older file of that name is unchanged."""
 
     def __init__(self, path: Path, why: OSError) -> None:
         self.path, self.why = path, why
@@ -56,4 +56,4 @@ class ExportUnwritable(EtherError, OSError):
 
 
 class QueryMistake(EtherError, ValueError):
-    """A condition or a point in time that cannot be understood."""
+    """A condition or a point in time that cannot be parsed."""

@@ -8,7 +8,7 @@ from ether.errors.base import EtherError
 
 
 class RunGoesOn(EtherError, RuntimeError):
-    """One named run at a time: `run` goes on already, in the program `owner`."""
+    """A session has one named run at a time, and `run` goes on already, in the program `owner`."""
 
     def __init__(self, wanted: str, run: str, owner: str) -> None:
         self.wanted, self.run, self.owner = wanted, run, owner
@@ -19,7 +19,7 @@ class RunGoesOn(EtherError, RuntimeError):
 
 
 class RunDiffers(EtherError, ValueError):
-    """A run that is to go on is not what the program describes now; `why` says where."""
+    """The recorded run that is to be resumed differs from what the program describes now; `why` says in what."""
 
     def __init__(self, run: str, why: str) -> None:
         self.run, self.why = run, why
@@ -29,7 +29,7 @@ class RunDiffers(EtherError, ValueError):
 
 
 class TrialNotReady(EtherError, TimeoutError):
-    """A trial cannot begin or end: `reasons` says of each instance why it is not ready, by its name."""
+    """A trial cannot begin or end; `reasons` maps the name of each instance that is not ready to the reason."""
 
     def __init__(self, trial: str, what: str, reasons: Mapping[str, str]) -> None:
         self.trial, self.reasons = trial, dict(reasons)
@@ -38,8 +38,8 @@ class TrialNotReady(EtherError, TimeoutError):
 
 
 class TrialDisturbed(EtherError, ConnectionError):
-    """An instance that took part in a trial died meanwhile: what it had not given out yet is not saved, so the trial
-    does not count. `instances` are their names."""
+    """Instances that took part in a trial died during it. Values that they had not handed over yet are not saved, so
+    the trial does not count. `instances` are their names."""
 
     def __init__(self, trial: str, instances: list[str]) -> None:
         self.trial, self.instances = trial, tuple(instances)
@@ -60,7 +60,7 @@ class ConditionNotMet(EtherError, TimeoutError):
 
 
 class ReadbackDiffers(EtherError, ValueError):
-    """A scan's setter was given `asked`, and what was read back is `found`: more than `within` away."""
+    """A scan set `asked` and read back `found`, which differs by more than `within`."""
 
     def __init__(self, trial: str, asked: object, found: object, within: float) -> None:
         self.trial, self.asked, self.found, self.within = trial, asked, found, within
@@ -68,7 +68,7 @@ class ReadbackDiffers(EtherError, ValueError):
 
 
 class NotPlanned(EtherError, LookupError):
-    """`run.planned()`: the configuration says nothing of a run of this name."""
+    """`run.planned()`: the configuration has no plan for a run of this name."""
 
     def __init__(self, run: str) -> None:
         self.run = run
@@ -79,7 +79,7 @@ class NotPlanned(EtherError, LookupError):
 
 
 class NoRunHere(EtherError, LookupError):
-    """What needs a named run, in a session where none goes on."""
+    """An operation on a named run, in a session in which none goes on."""
 
     def __init__(self, attempted: str) -> None:
         self.attempted = attempted

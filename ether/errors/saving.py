@@ -1,4 +1,4 @@
-"""Errors of saving, on the side of whoever saves; the whole tree is drawn in `ether.errors`."""
+"""Errors of recording, in the process whose values are recorded; the whole tree is drawn in `ether.errors`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ether.errors.base import EtherError
 
 
 class OutboxFailed(EtherError, OSError):
-    """The file in which this process keeps what is not saved yet cannot be written or read."""
+    """The outbox file, in which this process keeps its unsaved records, cannot be written or read."""
 
     def __init__(self, path: str, why: object) -> None:
         self.path, self.why = path, str(why)
@@ -17,7 +17,7 @@ class OutboxFailed(EtherError, OSError):
 
 
 class OutboxFull(EtherError, TimeoutError):
-    """No room for what is to be saved, within `timeout_s` seconds; `limit_bytes` is the most that is kept."""
+    """The outbox had no room for a record within `timeout_s` seconds; `limit_bytes` is its capacity."""
 
     def __init__(self, source: str, limit_bytes: int, timeout_s: float) -> None:
         self.source, self.limit_bytes, self.timeout_s = source, limit_bytes, timeout_s
@@ -29,8 +29,8 @@ class OutboxFull(EtherError, TimeoutError):
 
 
 class NotSaved(EtherError, OSError):
-    """A value is not on disk at a recorder. `lost` says whether it never will be; otherwise it waits in this process's
-    outbox and is saved as soon as that is possible."""
+    """A value is not on disk at a recorder. `lost`: it never will be. Otherwise it waits in this process's outbox and
+    is saved as soon as a recorder takes it."""
 
     def __init__(self, message_id: str, why: str, *, lost: bool = False) -> None:
         self.message_id, self.why, self.lost = message_id, why, lost

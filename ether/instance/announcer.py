@@ -1,7 +1,7 @@
-"""How an instance appears to everybody else: its state, and all that is announced beside.
+"""What an instance announces about itself: its state, and the facts beside it.
 
-Promise: what is announced last is what holds last, whichever thread notices a change: the dispatch thread, the guard's,
-the adapter's. The trap: before the instance is ready nothing may be announced in its name but its start.
+Promise: the last announcement shows the last state, whichever thread notices a change: the dispatch thread, the guard's
+or the adapter's. The trap: until the instance is ready, nothing but its start may be announced in its name.
 """
 
 from __future__ import annotations
@@ -11,100 +11,103 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from ether.connection.link import Link
 from ether.errors import EtherError
 from ether.instance.devices import Devices
+from ether.instance.host import InstanceHost
+from ether.instance.method_tables import TAKES_ARGUMENTS
 from ether.protocol.presence import Announcement, State
 from ether.spec.descriptions import describe_spec
 from ether.spec.marks import MarkKind
 from ether.spec.methods import MethodSpec
 
-if TYPE_CHECKING:
-    from ether.instance.hosted import HostedInstance
-
-TAKES_ARGUMENTS = (MarkKind.SUB, MarkKind.GET, MarkKind.SAVE, MarkKind.SYNC)
 _WITH_TOPICS = ((MarkKind.SUB, "subscribes"), (MarkKind.PUB, "publishes"), (MarkKind.SYNC, "syncs"))
 
 
 def described(cls: type, method: MethodSpec) -> dict[str, object]:
-    """One method as plain data; `every` are the times at which it is called by itself."""
-    said: dict[str, object] = {"kinds": list(dict.fromkeys(mark.kind.value for mark in method.marks))}
+    """One method as plain data; `every` lists the times at which the instance calls it by itself."""
+    description: dict[str, object] = {"kinds": list(dict.fromkeys(mark.kind.value for mark in method.marks))}
     if any(mark.kind in TAKES_ARGUMENTS for mark in method.marks):
-        said |= describe_spec(cls, method).to_value()
+        description |= describe_spec(cls, method).to_value()
     if times := method.times:
-        said["every"] = list(times)
+        description["every"] = list(times)
     for kind, key in _WITH_TOPICS:
         if topics := method.topics(kind):
-            said[key] = list(topics)
-    return said
+            description[key] = list(topics)
+    return description
 
 
 class Announcer:
-    """Of one instance."""
+    """Announces one instance."""
 
-    def __init__(self, instance: HostedInstance, link: Link, holding: Mapping[str, object]) -> None:
-        """`holding` is announced beside everything else: its epoch, who supervises it."""
-        self._instance, self._link, self._holding = instance, link, holding
+    def __init__(
+        self,
+        host: InstanceHost,
+        link: Link,
+        holding: Mapping[str, object],
+        changing: Callable[[], Mapping[str, object]],
+    ) -> None:
+        """`holding` is announced beside everything else: the instance's epoch, its supervisor. `changing` gives the
+        facts that change while it runs: its safe state, its lease."""
+        self._host, self._link, self._holding, self._changing = host, link, holding, changing
         self.since = time.time()
         self._turn = threading.Lock()
         self._shown = False
-        self.devices = Devices(instance.object, self.changed)
+        self.devices = Devices(host.object, self.changed)
 
     def about(self) -> dict[str, object]:
-        """What is announced about this instance beside its name and state."""
-        instance = self._instance
+        """What is announced about the instance beside its name and state."""
+        spec, cls = self._host.spec, type(self._host.object)
         return {
             **self._holding,
-            **instance.guard.about(),
+            **self._changing(),
             **self.devices.about(),
-            **instance.lease_server.about(),
-            "class": instance.spec.name,
-            "class_path": instance.spec.class_path,
+            "class": spec.name,
+            "class_path": spec.class_path,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "since": self.since,
             "node": self._link.node,
-            "doc": inspect.cleandoc(type(instance.object).__doc__ or ""),
-            "methods": {method.name: described(type(instance.object), method) for method in instance.spec.methods},
+            "doc": inspect.cleandoc(cls.__doc__ or ""),
+            "methods": {method.name: described(cls, method) for method in spec.methods},
         }
 
     def announcement(self) -> Announcement:
-        """As it is announced once it is ready: so, or offline, which its error explains."""
+        """The announcement of the instance while it is ready; its state is OFFLINE while a device is absent, and the
+        error says why."""
         about = self.about()
         match about.get("offline"):
             case {"why": str(why)}:
-                return Announcement(self._instance.name, State.OFFLINE, self._instance.incarnation, why, about)
-        return Announcement(self._instance.name, State.READY, self._instance.incarnation, about=about)
+                return Announcement(self._host.name, State.OFFLINE, self._host.incarnation, why, about)
+        return Announcement(self._host.name, State.READY, self._host.incarnation, about=about)
 
     def show(self) -> None:
-        """It is ready: announce it. Raises what announcing raises."""
+        """Announce that the instance is ready. Raises the errors of announcing."""
         with self._turn:
             self._shown = True
             self._announce()
 
     def changed(self) -> None:
-        """Something of what is announced is different: announce it again, where it was announced before."""
+        """Announce the instance again, where it was announced before, because something announced has changed."""
         with self._turn:
             try:
                 if self._shown:
                     self._announce()
             except EtherError:
-                pass  # without a broker: it is repeated when there is one
+                pass  # there is no broker now; the link repeats the announcement when the connection is back
 
     def hold(self, facts: Mapping[str, object]) -> None:
-        """Something about who keeps it is different: announced from now on, and at once."""
+        """Change the facts of `holding`, such as the supervisor, and announce them at once."""
         self._holding = {**self._holding, **facts}
         self.changed()
 
     def hide(self) -> None:
-        """It is about to end: nothing that its devices do from now on is news."""
+        """The instance is about to end: announce no further changes, those of its devices neither."""
         self.devices.stop()
         with self._turn:
             self._shown = False
 
     def _announce(self) -> None:
-        instance = self._instance
-        self._link.announce(instance.topics.state(instance.name), self.announcement().to_value())
+        self._link.announce(self._host.topics.state(self._host.name), self.announcement().to_value())

@@ -1,7 +1,7 @@
 """Runs a user's `async def` methods from a worker: an event loop on a thread of its own, made when first needed.
 
-The loop keeps running between messages, so tasks that a handler leaves behind go on. asyncio is imported with it: it
-would cost every instance 3 MB, and few have such methods.
+The loop keeps running between messages, so tasks that a handler leaves behind go on. asyncio is imported with the loop:
+it takes 3 MB, and few instances have such methods.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class CoroutineRunner:
         return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop()).result()
 
     def close(self) -> None:
-        """Cancel what is left and end the thread. Twice is fine."""
+        """Cancel the remaining tasks and end the thread. A second call does nothing."""
         loop, self._loop = self._loop, None
         if loop is None or self._thread is None:
             return

@@ -1,7 +1,8 @@
-"""Makes a hosted object's own calls to its publishing methods publish, and undoes it.
+"""Makes a hosted object's publishing methods publish whenever they are called, also by the object itself.
 
-The class stays untouched: the wrappers are attributes of the one object. An object without a `__dict__` (a class
-with `__slots__`) gets a subclass of its own instead, which looks the same by name.
+The class stays untouched: the wrappers are attributes of the one object. An object without a `__dict__` (its class has
+`__slots__`) gets a subclass of its own instead, with the same name, module and docstring. `Overrides.remove` undoes
+both.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Publish = Callable[[str, object], None]
 
 
 def publishing(name: str, method: Callable[..., Any], publish: Publish) -> Callable[..., Any]:
-    """The method, and its result published. Raises what the method raises, and nothing is published then."""
+    """A wrapper that calls the method and publishes its result. Where the method raises, it publishes nothing."""
     if inspect.iscoroutinefunction(method):
 
         @functools.wraps(method)
@@ -37,7 +38,7 @@ def publishing(name: str, method: Callable[..., Any], publish: Publish) -> Calla
 
 
 class Overrides:
-    """Methods put over those of one object, until `remove()`."""
+    """Wrappers that replace methods of one object, until `remove()`."""
 
     def __init__(self, obj: object, methods: Mapping[str, Callable[..., Any]]) -> None:
         self._object = obj
@@ -51,7 +52,7 @@ class Overrides:
             object.__setattr__(obj, "__class__", _subclass(self._class, methods))
 
     def remove(self) -> None:
-        """The object is as it was."""
+        """Restore the object's own methods. A second call does nothing."""
         for name in self._names:
             vars(self._object).pop(name, None)
         if type(self._object) is not self._class:

@@ -1,7 +1,11 @@
-"""From a class path to the class, as the main program would find it.
+"""From a class path to the class, found as the main program would find it.
 
-The one special case is a class that is defined in the very script that is running: importing that module would run
-the script again, so its definitions are taken from the source instead (see `script`).
+A class that is defined in the script that the main program runs is a special case: importing the script as a module
+would run it again. So the module is made from the script's source, of those statements alone that the class needs
+(`module_from_script`).
+
+The trap: which statements a class needs is read from the compiled code: the names that a statement binds, and the names
+that it loads. A name that is looked up by a string at run time is not found this way.
 """
 
 from __future__ import annotations
@@ -17,15 +21,17 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 
+from ether.config.names import current_class_path
 from ether.errors import ConfigError
 
 
 def find_class(class_path: str, script: str | None) -> type:
     """The class at `package.module.Class` (or `….Outer.Inner`).
 
-    `script` is the file that the main program runs, if it runs one. Raises `ConfigError` where there is no such
-    module or class, and whatever the user's own module raises when it is imported.
+    `script` is the file that the main program runs; None where it runs none. Raises `ConfigError` where there is no
+    such module or class, and whatever the user's module raises when it is imported.
     """
+    class_path = current_class_path(class_path)
     parts = class_path.split(".")
     module, length = _deepest_module(parts, script)
     if module is None:
@@ -34,8 +40,11 @@ def find_class(class_path: str, script: str | None) -> type:
 
 
 def _deepest_module(parts: list[str], script: str | None) -> tuple[ModuleType | None, int]:
-    """The module that a class path leads to, and how many of its parts that took. From the outside in, because to
-    look for `script.Class` as a module would import, that is run, the script."""
+    """The module that a class path leads to, and the number of its parts that name the module.
+
+    The search goes from the outside in. The other way round it would ask for `script.Class` as a module first, and
+    for that Python imports, and so runs, the script.
+    """
     found = 0
     for length in range(1, len(parts)):
         name = ".".join(parts[:length])
@@ -60,7 +69,7 @@ def _from_script(name: str, script: str | None, attribute: str) -> ModuleType:
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    """Where a module is, without running it; None where there is no such module."""
+    """A module's spec, found without running the module; None where there is no such module."""
     try:
         return importlib.util.find_spec(name)
     except ValueError:  # a module made by hand, without a spec
@@ -107,18 +116,19 @@ _BINDS = frozenset({"STORE_NAME", "STORE_GLOBAL", "DELETE_NAME"})
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
+    """One statement at the top level of a script."""
+
     node: ast.stmt
     binds: frozenset[str]
     uses: frozenset[str]
-    everything: bool
-    """True for what can bind any name (`from x import *`) or changes how the rest is compiled (`__future__`)."""
+    always: bool
+    """True for a statement that every module needs: it can bind any name (`from x import *`), or it changes how the
+    rest is compiled (`__future__`)."""
 
 
 def module_from_script(name: str, path: str, wanted: str) -> ModuleType:
-    """The module `name`, made of what `wanted` needs of the script at `path`; registered in `sys.modules`.
-
-    Raises `ConfigError` where the script binds no such name, and whatever its statements raise.
-    """
+    """The module `name`, made of those statements of the script at `path` that `wanted` needs, and registered in
+    `sys.modules`. Raises `ConfigError` where the script binds no such name, and whatever the statements raise."""
     module = sys.modules.get(name)
     if module is not None and getattr(module, "__ether_script__", None) == path and hasattr(module, wanted):
         return module
@@ -137,7 +147,7 @@ def module_from_script(name: str, path: str, wanted: str) -> ModuleType:
 
 def _check_bound(statements: list[_Statement], wanted: str, name: str, path: str) -> None:
     bound = {bound for statement in statements for bound in statement.binds}
-    if wanted in bound or any(statement.everything for statement in statements if _is_star(statement.node)):
+    if wanted in bound or any(_is_star(statement.node) for statement in statements):
         return
     import difflib
 
@@ -146,7 +156,12 @@ def _check_bound(statements: list[_Statement], wanted: str, name: str, path: str
 
 
 def _needed(statements: list[_Statement], wanted: str) -> list[_Statement]:
-    chosen = {index for index, statement in enumerate(statements) if statement.everything}
+    """The statements that `wanted` needs, directly or through others, in the order of the script.
+
+    `new` holds the names whose binding statements are still to be found. Each round adds those statements, and the
+    names that they use become the next round's `new`; `names` keeps circular definitions from going on for ever.
+    """
+    chosen = {index for index, statement in enumerate(statements) if statement.always}
     names: set[str] = set()
     new = {wanted} | {name for index in chosen for name in statements[index].uses}
     while new:
@@ -158,6 +173,8 @@ def _needed(statements: list[_Statement], wanted: str) -> list[_Statement]:
 
 
 def _analysed(node: ast.stmt, path: str) -> _Statement:
+    """The names that a statement binds and uses, read from its byte code. The names that nested functions and classes
+    use count, too: their code runs later, but looks the names up in the module."""
     code = compile(ast.Module([node], type_ignores=[]), path, "exec", dont_inherit=True)
     binds = {i.argval for i in dis.get_instructions(code) if i.opname in _BINDS} | set(_changed_in_place(node))
     uses = {i.argval for part in _nested(code) for i in dis.get_instructions(part) if i.opname in _LOADS}
@@ -178,7 +195,7 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
 
 
 def _changed_in_place(node: ast.stmt) -> Iterator[str]:
-    """Names whose object an assignment changes: `SETTINGS["rate"] = 5` belongs to `SETTINGS`."""
+    """The names whose objects an assignment changes: `SETTINGS["rate"] = 5` belongs to `SETTINGS`."""
     targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
     for target in targets:
         while isinstance(target, (ast.Attribute, ast.Subscript)):
@@ -188,7 +205,7 @@ def _changed_in_place(node: ast.stmt) -> Iterator[str]:
 
 
 def _annotated(node: ast.AST) -> Iterator[str]:
-    """Names in type hints, also in those that are written as strings: they are resolved later, by name."""
+    """The names in type hints, also in hints that are strings, because those are resolved later, by name."""
     for part in ast.walk(node):
         for hint in (getattr(part, "annotation", None), getattr(part, "returns", None)):
             if isinstance(hint, ast.AST):
@@ -203,4 +220,4 @@ def _names_in_hint(hint: ast.AST) -> Iterator[str]:
             try:
                 yield from _names_in_hint(ast.parse(part.value, mode="eval"))
             except SyntaxError:
-                continue  # a string that is no expression, as in Literal["a b"]
+                continue  # the string is no expression, as in Literal["a b"]

@@ -1,84 +1,90 @@
-"""What an instance is asked on the control plane: to drain, save, clean up, stop; to change a log level; to give up its
-name.
+"""What the control plane asks of an instance: drain, save, clean up, stop; change a log level; give up its name.
 
-Promise: what runs user code waits in line on the worker; what must not wait for a busy worker does not. The trap: the
-transport's thread hears all of this first, and may only enqueue. A fence is the exception, which costs nothing and must
-count before the next message is taken in.
+Promise: a verb that runs user code waits in line on the worker; a verb that a busy instance must hear, too, does not.
+
+The trap: the transport's thread sees every control message first, and may only enqueue. A fence is the exception: it
+costs nothing, and must take effect before the next message is taken in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ether.connection.causes import Cause, handling
-from ether.connection.link import Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.errors import PayloadError
+from ether.instance.announcer import Announcer
+from ether.instance.host import ControlHost
 from ether.logs.levels import VERB as LOG_LEVEL
 from ether.logs.levels import level_answer
 from ether.protocol.barrier import Answer
 from ether.recording.tags import SETTLE_S, TRIAL, TRIAL_NOW, tag_answer
 from ether.session.fencing import FENCE, NameClaim, NameHold
 
-if TYPE_CHECKING:
-    from ether.instance.hosted import HostedInstance
-
 KEEPER = "keeper"
-"""The control verb: `{"births", "keeper"}`. The program that keeps these has another name from now on. By birth: others
-may hold the same names."""
+"""The control verb `{"births", "keeper"}`: the supervisor of these incarnations has another name from now on. It names
+incarnations, because other instances may hold the same names."""
 
 _FOR_PROGRAMS = ("claim", "keep", "run")
 _AT_ONCE = (LOG_LEVEL, TRIAL_NOW, KEEPER)
+_ALONE_TIMEOUT_S = 60.0
+"""Limits the wait for methods that run beside the worker; the asking program has given up long before."""
 
 
 class Control:
-    """One instance's ear on the control plane, and its hold on its name."""
+    """One instance's subscription to the control plane, and its claim to its name."""
 
-    def __init__(self, instance: HostedInstance, link: Link, epoch: int) -> None:
-        self._instance = instance
+    def __init__(self, host: ControlHost, announcer: Announcer, link: Link, epoch: int) -> None:
+        self._host = host
+        self._announcer = announcer
         self._link = link
         self._epoch = epoch
-        self._own_name: NameClaim | None = None
+        self._name_claim: NameClaim | None = None
         self.on_fenced: Callable[[str], None] = lambda why: None
+        """Called with the reason when another process has taken the name."""
         self.returns = False
-        """Told to stop, and to be started again: its announcement says so, and stays."""
+        """True when the instance was told to stop in order to be started again: its announcement says so, and stays."""
 
     def listen(self) -> None:
-        """From now on it hears; returns when the broker has confirmed."""
-        instance = self._instance
-        hold = NameHold(instance.name, instance.incarnation, self._epoch, instance.announcer.since)
-        self._own_name = NameClaim(self._link, instance.topics, hold, lambda why: self.on_fenced(why))
-        self._link.listen(instance.topics.control("+"), self._receive, now=self._take)
+        """Subscribe to the control plane and claim the name; returns when the broker has confirmed."""
+        host = self._host
+        hold = NameHold(host.name, host.incarnation, self._epoch, self._announcer.since)
+        self._name_claim = NameClaim(self._link, host.topics, hold, lambda why: self.on_fenced(why))
+        self._link.listen(host.topics.control("+"), self._receive, now=self._take)
 
     def give_up_name(self) -> None:
-        """The announcement is no longer defended: before it is withdrawn. Twice is fine."""
-        own_name, self._own_name = self._own_name, None
-        if own_name is not None and self._link.transport.connected:
-            own_name.release()
+        """Defend the announcement no longer; to be called before it is withdrawn. A second call does nothing."""
+        name_claim, self._name_claim = self._name_claim, None
+        if name_claim is not None and self._link.transport.connected:
+            name_claim.release()
 
     def answer(self, inbound: Inbound, verb: str, value: object) -> None:
-        """Answer a control message, if it is for this instance; on the worker."""
-        instance, headers = self._instance, inbound.unpack().headers
-        if isinstance(value, dict) and instance.name not in value.get("instances", [instance.name]):
+        """Carry out a control message, if it is for this instance, and answer it; on the worker."""
+        host, headers = self._host, inbound.unpack().headers
+        asked = value if isinstance(value, dict) else {}
+        if host.name not in asked.get("instances", [host.name]):
             return
+        # A sync runs user code for another program, as a call does, so a lease refuses it. The other verbs belong to
+        # the lifecycle of the session, which a lease does not stop.
         asker = (headers.reply_to or "", headers.trace) if headers is not None else ("", None)
-        refusal = instance.lease_server.refusal("ether.sync", *asker) if verb == "sync" else None
+        refusal = host.lease_server.refusal("ether.sync", *asker) if verb == "sync" else None
         if refusal is not None:
-            said: Answer | None = Answer(failed={"lease": f"InstanceLeased: {refusal}"})
+            answer: Answer | None = Answer(failed={"lease": f"InstanceLeased: {refusal}"})
         else:
-            said = instance.perform(verb, value if isinstance(value, dict) else {})
-        if verb == TRIAL:
-            said = tag_answer(instance.record_writer, value, SETTLE_S)
-        if said is not None and headers is not None and headers.reply_to:
-            self._link.publish(headers.reply_to, said.to_value(instance.name), correlation=headers.correlation)
-        if said is not None and verb == "stop":
-            self.returns = isinstance(value, dict) and value.get("returns") is True
-            instance.worker.stop()
+            host.wait_alone(_ALONE_TIMEOUT_S)
+            answer = tag_answer(host.record_writer, value, SETTLE_S) if verb == TRIAL else host.perform(verb, asked)
+        if answer is not None and headers is not None and headers.reply_to:
+            extra = ExtraHeaders(correlation=headers.correlation)
+            self._link.publish(headers.reply_to, answer.to_value(host.name), extra=extra)
+        if answer is not None and verb == "stop":
+            # Only now: the worker ends after this job, and the answer has left.
+            self.returns = asked.get("returns") is True
+            host.worker.stop()
 
     def _take(self, inbound: Inbound) -> bool:
-        """On the transport's thread."""
+        """Take a message, on the transport's thread; False for one that has to wait for the dispatch thread."""
         if _verb(inbound) in _AT_ONCE:
-            return False  # it is answered at once, and to publish is to wait
+            return False  # it is answered at once, and publishing an answer may wait
         self._receive(inbound)
         return True
 
@@ -93,55 +99,54 @@ class Control:
         else:
             headers = inbound.headers()
             trace = headers.trace if headers else None
-            self._instance.worker.submit(_ControlJob(self._instance, self, inbound, trace), trace)
+            self._host.worker.submit(_ControlJob(self._host, self, inbound, trace), trace)
 
     def _answer_at_once(self, inbound: Inbound, verb: str) -> None:
-        """On the dispatch thread: what must be heard by a busy instance, too, cannot wait for its worker."""
+        """Carry out a verb that a busy instance must hear, too; on the dispatch thread, not on the worker."""
         try:
             unpacked = inbound.unpack()
         except PayloadError:
             return
         finally:
             inbound.done()
-        value, headers, name = unpacked.value, unpacked.headers, self._instance.name
-        if verb == KEEPER:
-            if isinstance(value, dict) and self._instance.incarnation in value.get("births", ()):
-                self._instance.announcer.hold({"keeper": str(value.get("keeper"))})
+        value, headers, host = unpacked.value, unpacked.headers, self._host
+        if not isinstance(value, dict):
             return
-        if isinstance(value, dict) and name in value.get("instances", [name]):
-            busy = bool(self._instance.status().get("busy"))
-            said = (
-                level_answer(value)
-                if verb == LOG_LEVEL
-                else tag_answer(self._instance.record_writer, value, 0.0, busy=busy)
-            )
+        if verb == KEEPER:
+            if host.incarnation in value.get("births", ()):
+                self._announcer.hold({"keeper": str(value.get("keeper"))})
+            return
+        if host.name in value.get("instances", [host.name]):
+            busy = bool(host.status().get("busy"))
+            answer = level_answer(value) if verb == LOG_LEVEL else tag_answer(host.record_writer, value, 0.0, busy=busy)
             if headers is not None and headers.reply_to:
-                self._link.publish(headers.reply_to, said.to_value(name), correlation=headers.correlation)
+                extra = ExtraHeaders(correlation=headers.correlation)
+                self._link.publish(headers.reply_to, answer.to_value(host.name), extra=extra)
 
     def _on_fence(self, inbound: Inbound) -> None:
         value = inbound.take()
-        if self._own_name is not None:
-            self._own_name.hear_fence(value)
+        if self._name_claim is not None:
+            self._name_claim.hear_fence(value)
 
 
 class _ControlJob:
-    """One control message: drain, save_all, cleanup, stop, sync."""
+    """One control message for the worker: drain, save_all, cleanup, stop, sync, trial."""
 
-    __slots__ = ("_control", "_inbound", "_instance", "_trace")
+    __slots__ = ("_control", "_host", "_inbound", "_trace")
 
-    def __init__(self, instance: HostedInstance, control: Control, inbound: Inbound, trace: str | None) -> None:
-        self._instance, self._control, self._inbound, self._trace = instance, control, inbound, trace
+    def __init__(self, host: ControlHost, control: Control, inbound: Inbound, trace: str | None) -> None:
+        self._host, self._control, self._inbound, self._trace = host, control, inbound, trace
 
     def run(self) -> None:
         unpacked = self._inbound.unpack()
         message_id = unpacked.headers.id if unpacked.headers else None
-        with handling(Cause(message_id, self._trace, self._instance.worker)):
+        with handling(Cause(message_id, self._trace, self._host.worker)):
             self._control.answer(self._inbound, _verb(self._inbound), unpacked.value)
         self._inbound.done()
 
     def failed(self, error: BaseException) -> None:
         try:
-            self._instance.report("a control message failed", error, {"topic": self._inbound.delivery.topic})
+            self._host.report("a control message failed", error, {"topic": self._inbound.delivery.topic})
         finally:
             self._inbound.done()
 

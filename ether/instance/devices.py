@@ -1,12 +1,14 @@
-"""The devices of an instance's object: whether they are there, for everybody to see.
+"""The devices that an instance's object uses: whether they are present, and the calls that care for them.
 
-What tells of itself is looked for among the object's attributes, and theirs: anything whose class has a method
-`watch_presence(callback)`, and a `presence` with `online` and `reason`, as the adapters of `hardware_adapters` do.
-While one of them is offline the instance is: it is announced, with the reason, and so is its return. Its methods may
-be called meanwhile, and say themselves what they cannot do.
+A device is found among the object's attributes and their attributes. It is any object whose class has a method
+`watch_presence(callback)`, with a `presence` that has `online` and `reason`; the adapters of `hardware_adapters` do.
+While one device is offline, the instance is announced as offline, with the reason; its return is announced, too. The
+instance's methods can still be called meanwhile, and each decides itself what it raises.
 
-The trap: the tree of attributes is the user's, and may change while it is looked at, hold anything and lead in circles.
-So nothing of it is called or compared, and its size is bounded.
+`DeviceCalls` makes the calls that the configuration names for a device: `on_connect`, `on_stop`, `safe_state`.
+
+The trap: the tree of attributes is the user's. It may change during the search, hold anything and contain cycles. So
+the search calls nothing in it and compares nothing, and is bounded in depth and number.
 """
 
 from __future__ import annotations
@@ -17,96 +19,95 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from ether.connection.failure_text import text_of
 from ether.errors import MarkError, ValidationFailed
+from ether.instance.host import DeviceHost
 from ether.spec.arguments import Arguments
 from ether.spec.methods import MethodSpec
 from ether.spec.wrapping import PlannedCall
 
-if TYPE_CHECKING:
-    from ether.instance.hosted import HostedInstance
-
-_DEEPEST = 4
-_MOST = 500
+_MAX_DEPTH = 4
+_MAX_OBJECTS = 500
 
 
 class DevicePresence(Protocol):
-    """Whether a device is there; `since` in seconds of the epoch."""
+    """Whether a device is present; `since` in seconds of the epoch."""
 
     @property
     def online(self) -> bool:
-        """True while it can be used."""
+        """True while the device can be used."""
 
     @property
     def reason(self) -> str:
-        """Why not."""
+        """Why it cannot be used."""
 
     @property
     def since(self) -> float:
-        """Since when."""
+        """When this began."""
 
 
 class Device(Protocol):
-    """What tells whether it is there."""
+    """An object that reports whether it is present."""
 
     @property
     def name(self) -> str:
-        """For people."""
+        """A name for people."""
 
     @property
     def presence(self) -> DevicePresence:
-        """As it is now."""
+        """Its presence now."""
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed on purpose: then its absence is no news."""
+        """Whether it was closed on purpose: then its absence is not announced."""
 
     def watch_presence(self, callback: Callable[[Any], object]) -> Callable[[], None]:
-        """Call back whenever that changes; returns what ends it."""
+        """Call `callback` whenever the presence changes; returns a function that ends this."""
 
 
 class Devices:
-    """Those of one object. `changed` is called whenever what is to be announced is another."""
+    """The devices of one object. `changed` is called whenever their announcement changes."""
 
     def __init__(self, obj: object, changed: Callable[[], object]) -> None:
         self._object, self._changed = obj, changed
         self._lock = threading.Lock()
         self._known: dict[int, tuple[Device, Callable[[], None]]] = {}
-        self._told: dict[int, DevicePresence] = {}
-        """Of each as it was told last: why it went, not why it is still away."""
+        self._presences: dict[int, DevicePresence] = {}
+        """The presence that each device reported last. Not its present one, whose reason may be that of the last
+        attempt to reconnect: people want to read why the device went."""
         self._stopped = False
 
     def find(self) -> None:
-        """Watch those that are not watched yet; cheap, and to be repeated: some are made late."""
+        """Watch the devices that are not watched yet. Cheap, and to be repeated: an object may make devices late."""
         for device in found_below(self._object):
             with self._lock:
                 if id(device) in self._known or self._stopped:
                     continue
-                self._known[id(device)] = device, device.watch_presence(partial(self._tell, id(device)))
-                presence = self._told.setdefault(id(device), device.presence)
+                self._known[id(device)] = device, device.watch_presence(partial(self._on_presence, id(device)))
+                presence = self._presences.setdefault(id(device), device.presence)
             if not presence.online:
                 self._changed()
 
-    def _tell(self, key: int, presence: DevicePresence) -> None:
+    def _on_presence(self, key: int, presence: DevicePresence) -> None:
         """On a thread of the device."""
         with self._lock:
-            self._told[key] = presence
+            self._presences[key] = presence
         self._changed()
 
     def about(self) -> dict[str, object]:
-        """What is announced of those that are gone; empty while all are there."""
+        """What is announced of the absent devices; empty while all are present."""
         with self._lock:
-            told = [(device, self._told[key]) for key, (device, _) in self._known.items()]
-        gone = [(device, presence) for device, presence in told if not (presence.online or device.closed)]
+            presences = [(device, self._presences[key]) for key, (device, _) in self._known.items()]
+        gone = [(device, presence) for device, presence in presences if not (presence.online or device.closed)]
         if not gone:
             return {}
         why = "; ".join(f"{device.name}: {presence.reason}" for device, presence in gone)
         return {"offline": {"why": why, "since": min(presence.since for _, presence in gone)}}
 
     def stop(self) -> None:
-        """Watch no more. Twice is fine."""
+        """Watch the devices no longer. A second call does nothing."""
         with self._lock:
             self._stopped, known, self._known = True, self._known, {}
         for _, end in known.values():
@@ -114,35 +115,37 @@ class Devices:
 
 
 def found_below(root: object) -> list[Device]:
-    """The devices among an object, its attributes and theirs."""
+    """The devices among an object, its attributes and their attributes; breadth first, so that near ones are found
+    before the bound is reached."""
     found: list[Device] = []
     seen: set[int] = set()
     waiting: deque[tuple[object, int]] = deque([(root, 0)])
-    while waiting and len(seen) < _MOST:
-        here, depth = waiting.popleft()
-        if id(here) in seen:
+    while waiting and len(seen) < _MAX_OBJECTS:
+        node, depth = waiting.popleft()
+        if id(node) in seen:
             continue
-        seen.add(id(here))
-        if callable(getattr(type(here), "watch_presence", None)):
-            found.append(here)  # type: ignore[arg-type]
-        elif depth < _DEEPEST:
-            waiting.extend((each, depth + 1) for each in _parts(here) if not _is_plain(each))
+        seen.add(id(node))
+        if callable(getattr(type(node), "watch_presence", None)):
+            found.append(node)  # type: ignore[arg-type]
+        elif depth < _MAX_DEPTH:
+            waiting.extend((part, depth + 1) for part in _parts(node) if not _is_plain(part))
     return found
 
 
-def _parts(here: object) -> Iterator[object]:
+def _parts(node: object) -> Iterator[object]:
+    """The values of a container or of an object's attributes. Reads `__dict__` only: properties could run user code."""
     parts: Iterable[object] = ()
-    if isinstance(here, dict):
-        parts = here.values()
-    elif isinstance(here, (list, tuple)):
-        parts = here
-    elif isinstance(here, type) or type(here).__module__ in ("builtins", "threading", "logging"):
+    if isinstance(node, dict):
+        parts = node.values()
+    elif isinstance(node, (list, tuple)):
+        parts = node
+    elif isinstance(node, type) or type(node).__module__ in ("builtins", "threading", "logging"):
         return
-    elif isinstance(held := getattr(here, "__dict__", None), Mapping):
-        parts = held.values()
+    elif isinstance(attributes := getattr(node, "__dict__", None), Mapping):
+        parts = attributes.values()
     try:
-        yield from tuple(parts)[:_MOST]
-    except RuntimeError:  # it grew while it was copied: the next look finds more
+        yield from tuple(parts)[:_MAX_OBJECTS]
+    except RuntimeError:  # it grew while it was copied; the next search finds the rest
         return
 
 
@@ -151,12 +154,13 @@ def _is_plain(value: object) -> bool:
 
 
 class DeviceCalls:
-    """One instance's calls of its own device. Raises `MarkError`."""
+    """The calls that one instance makes to care for its device: `on_connect`, `on_stop` and `safe_state`."""
 
-    def __init__(self, instance: HostedInstance) -> None:
-        self._instance = instance
-        self._specs = {method.name: method for method in instance.spec.methods}
-        care = instance.spec.care
+    def __init__(self, host: DeviceHost) -> None:
+        """Raises `MarkError` for a call that the object cannot take."""
+        self._host = host
+        self._specs = {method.name: method for method in host.spec.methods}
+        care = host.spec.care
         self._check("on_connect", care.on_connect)
         self._check("on_stop", care.on_stop)
         if care.safe_state is not None:
@@ -165,37 +169,38 @@ class DeviceCalls:
                 self._function(name, "safe_state.allow")
 
     def connect(self) -> None:
-        """Make the calls of `on_connect`; what they raise is the caller's."""
-        for call in self._instance.spec.care.on_connect:
-            self._instance.call_own(call.method, call.args, call.kwargs)
+        """Make the calls of `on_connect`. Raises whatever they raise."""
+        for call in self._host.spec.care.on_connect:
+            self._host.call_own(call.method, call.args, call.kwargs)
 
     def stop(self) -> tuple[list[str], dict[str, str]]:
-        """Make the calls of an orderly stop; what ran, and what failed and why."""
-        care = self._instance.spec.care
+        """Make the calls of an orderly stop. Returns the methods that ran, and the reasons of those that failed."""
+        care = self._host.spec.care
         safe = care.safe_state
         calls = (*(safe.calls if safe is not None and safe.at_stop else ()), *care.on_stop)
         failed = self.make(calls, "at the stop")
         return [call.method for call in calls if call.method not in failed], failed
 
     def make(self, calls: Iterable[PlannedCall], why: str) -> dict[str, str]:
-        """Make calls, each whatever became of the one before; what failed, and why."""
+        """Make all of these calls, even after one has failed. Returns the reasons of those that failed, by method."""
         failed: dict[str, str] = {}
         for call in calls:
             try:
-                self._instance.call_own(call.method, call.args, call.kwargs)
+                self._host.call_own(call.method, call.args, call.kwargs)
             except (Exception, SystemExit) as error:  # noqa: BLE001  part of the worker loop: this is user code
                 failed[call.method] = f"{type(error).__name__}: {text_of(error)}"
-                self._instance.report(f"{self._instance.spec.name}.{call} ({why})", error, {})
+                self._host.report(f"{self._host.spec.name}.{call} ({why})", error, {})
         return failed
 
     def _check(self, where: str, calls: Iterable[PlannedCall]) -> None:
+        """Check calls before anything runs: a mistake in `safe_state` must not show when it is needed."""
         for call in calls:
             function = self._function(call.method, where)
             try:
                 bound = inspect.signature(function).bind(*call.args, **call.kwargs)
             except TypeError as error:
                 raise MarkError(f"{where}: {call}: {error}") from None
-            except ValueError:  # some methods written in C do not say
+            except ValueError:  # some methods written in C have no signature
                 continue
             self._check_limits(where, call, function, bound)
 
@@ -209,9 +214,9 @@ class DeviceCalls:
             raise MarkError(f"{where}: {call}: {error}") from None
 
     def _function(self, name: str, where: str) -> Callable[..., Any]:
-        cls = type(self._instance.object)
+        cls = type(self._host.object)
         function: Callable[..., Any] | None
-        function = self._instance.function(name) if name in self._specs else getattr(self._instance.object, name, None)
+        function = self._host.function(name) if name in self._specs else getattr(self._host.object, name, None)
         if not callable(function):
             nearest = difflib.get_close_matches(name, [*dir(cls), *self._specs], n=1)
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""

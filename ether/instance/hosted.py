@@ -1,7 +1,10 @@
-"""An instance: one object of the user's class, its subscriptions, its publications, its part in the lifecycle.
+"""A hosted instance: one object of the user's class, with its subscriptions, publications and lifecycle.
 
-Whatever goes wrong in user code, the instance lives: the failure is one log record with the traceback, the message's
-id, topic and the arguments that failed, and the next message is handled.
+`HostedInstance` builds the parts (calls, lease, control, announcer, devices, safe state, schedule) and routes messages
+to the object. Each part takes a Protocol of `ether.instance.host`, never this class.
+
+Promise: whatever user code raises, the instance lives. A failure becomes one log record with the traceback, the
+message's id, its topic and the arguments that failed, and the next message is handled.
 """
 
 from __future__ import annotations
@@ -22,38 +25,34 @@ from ether.connection.causes import CallContext, Cause, handling
 from ether.connection.failure_text import describe_failure, text_of, user_traceback
 from ether.connection.link import Inbound, Link, trace_of
 from ether.connection.worker import Job, Worker
-from ether.instance.announcer import TAKES_ARGUMENTS, Announcer
+from ether.instance.announcer import Announcer
 from ether.instance.async_runner import CoroutineRunner
 from ether.instance.binding import Overrides, publishing
 from ether.instance.control import Control
 from ether.instance.devices import DeviceCalls
 from ether.instance.jobs import MessageJob, TickJob
+from ether.instance.method_tables import method_tables
 from ether.instance.recent_inputs import RecentInputs
-from ether.instance.safe_state import guard
+from ether.instance.safe_state import make_guard
 from ether.instance.ticker import Ticker
 from ether.log import get_ether_logger
 from ether.protocol.barrier import Answer
 from ether.protocol.dedup_window import DedupWindow
 from ether.protocol.failure_detector import Heartbeat
 from ether.protocol.presence import Announcement
-from ether.session.heartbeat import rss_mb
-from ether.spec.accessors import check_property
-from ether.spec.arguments import Arguments, check_needs_nothing
+from ether.spec.arguments import check_needs_nothing
 from ether.spec.marks import Mark, MarkKind
 from ether.spec.methods import ClassSpec, MethodSpec
-from ether.spec.results import Results
-from ether.wire.topics import SessionTopics, check_topic, check_topic_filter
+from ether.system.processes import rss_mb
+from ether.wire.topics import SessionTopics
 
 if TYPE_CHECKING:
     from ether.recording.writer import RecordWriter
 
-_CALLED = (MarkKind.GET, MarkKind.SAVE)
 _LIFECYCLE_VERBS = {"save_all": MarkKind.SAVE_ALL, "cleanup": MarkKind.CLEANUP, "stop": MarkKind.SHUTDOWN}
 _FLUSH_TIMEOUT_S = 5.0
-_LOOK_AGAIN = 4
-"""With every fourth sign of life devices are looked for that were made meanwhile."""
-_ALONE_TIMEOUT_S = 60.0
-"""For methods that run beside the worker; whoever asked has given up long before."""
+_FIND_DEVICES_EVERY = 4
+"""Every fourth heartbeat the instance looks for devices that were made meanwhile."""
 
 
 class HostedInstance:
@@ -70,72 +69,59 @@ class HostedInstance:
         incarnation: str,
         holding: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
-        """`incarnation` is the id under which this object's life is announced; `holding` is announced beside it: its
-        epoch, who supervises it. Raises `MarkError` and `InvalidName`."""
-        self.name = name
-        self.object = obj
-        self.spec = spec
-        self.topics = topics
-        self.incarnation = incarnation
+        """`incarnation` is the id under which this start of the instance is announced. `holding` is announced beside
+        it: its epoch, its supervisor. Raises `MarkError` and `InvalidName`."""
+        self.name, self.object, self.spec, self.topics, self.incarnation = name, obj, spec, topics, incarnation
         self.logger = get_ether_logger(name)
-        self.on_failure: Callable[[BaseException], None] | None = None
-        self._link = link
         self.worker = worker
-        self._coroutines = CoroutineRunner(name)
-        for wanted in spec.properties:
-            check_property(type(obj), wanted, obj)
-        self._originals = {method.name: method.function_of(obj) for method in spec.methods}
-        self._arguments = {
-            method.name: Arguments(self._originals[method.name], f"{spec.name}.{method.name}", method.limits)
-            for method in spec.methods
-            if any(mark.kind in TAKES_ARGUMENTS for mark in method.marks)
-        }
-        self._results = {
-            method.name: Results(self._originals[method.name], f"{spec.name}.{method.name}")
-            for method in spec.methods
-            if any(mark.kind in _CALLED for mark in method.marks)
-        }
+        self.on_failure: Callable[[BaseException], None] | None = None
         self.record_writer: RecordWriter | None = None
-        """Brings what is to be saved to disk; None where that is nobody's wish."""
-        self._publications = {
-            method.name: [(topics.data(check_topic(mark.topic or "")), mark) for mark in method.of_kind(MarkKind.PUB)]
-            for method in spec.methods
+        """Brings records to disk; None where nothing is recorded."""
+        self._link = link
+        tables = method_tables(obj, spec, topics)
+        self._originals, self._arguments, self._results = tables.originals, tables.arguments, tables.results
+        self._publications, self._subscriptions = tables.publications, tables.subscriptions
+        self._dedup_windows = {method.name: DedupWindow() for method in spec.with_mark(MarkKind.SUB)}
+        self._recent_inputs = RecentInputs()
+        self._coroutines = CoroutineRunner(name)
+        self._own_workers = {m.name: Worker(m.concurrency) for m in spec.methods if m.concurrency > 1}
+        """For each method with a concurrency above 1 a worker of its own."""
+        self._busy: dict[int, tuple[str, float]] = {}
+        """For each thread that runs user code the method and the time of its begin, on the monotonic clock."""
+        self._handled = self._published = 0
+        self._count_lock = threading.Lock()
+        self._overrides, self._accessors = self._put_wrappers()
+        self._build_parts(holding)
+
+    def _put_wrappers(self) -> tuple[Overrides, dict[str, Callable[..., Any]]]:
+        """Put publishing wrappers over the object's methods. Accessors of properties are no attributes of the object,
+        so their wrappers are kept here instead."""
+        wrappers = {
+            name: publishing(name, self._originals[name], self._publish)
+            for name, publications in self._publications.items()
+            if publications
         }
-        self._heard = RecentInputs()
-        self._subscriptions = {
-            method.name: [
-                (topics.data_filter(check_topic_filter(mark.topic or "")), mark.qos)
-                for mark in method.of_kind(MarkKind.SUB)
-            ]
-            for method in spec.methods
-        }
-        functions = self._publishing_methods()
-        self._accessors = {
-            method.name: functions.pop(method.name, self._originals[method.name])
-            for method in spec.methods
+        accessors = {
+            method.name: wrappers.pop(method.name, self._originals[method.name])
+            for method in self.spec.methods
             if method.accessor is not None
         }
-        self._overrides = Overrides(obj, functions)
-        self._seen = {method.name: DedupWindow() for method in spec.with_mark(MarkKind.SUB)}
-        self._handled = 0
-        self._published = 0
-        self._count_lock = threading.Lock()
-        self._own_workers = {m.name: Worker(m.concurrency) for m in spec.methods if m.concurrency > 1}
-        self._callable = {m.name for m in spec.methods if any(mark.kind in _CALLED for mark in m.marks)}
-        self._busy: dict[int, tuple[str, float]] = {}
-        self.ticks = Ticker(name, self._times(), self._submit_tick, self.logger)
-        self.device = DeviceCalls(self)
-        self.guard = guard(self, link)
-        self.lease_server = LeaseServer(self, link)
-        self.announcer = Announcer(self, link, holding)
-        self.server = CallServer(self, link)
-        epoch = holding.get("epoch", 0)
-        self.control = Control(self, link, epoch if isinstance(epoch, int) else 0)
+        return Overrides(self.object, wrappers), accessors
 
-    # -- coming and going
+    def _build_parts(self, holding: Mapping[str, object]) -> None:
+        link, epoch = self._link, holding.get("epoch", 0)
+        self.ticks = Ticker(self.name, self._times(), self._submit_tick, self.logger)
+        self.device = DeviceCalls(self)
+        self.guard = make_guard(self, self.device, self.ticks, link)
+        self.lease_server = LeaseServer(self, link)
+        self.announcer = Announcer(self, link, holding, lambda: {**self.guard.about(), **self.lease_server.about()})
+        self.server = CallServer(self, link)
+        self.control = Control(self, self.announcer, link, epoch if isinstance(epoch, int) else 0)
+
+    # -- start, status and end
 
     def subscribe(self) -> None:
-        """Subscribe to everything; returns when the broker has confirmed all of it."""
+        """Subscribe to all topics of the instance; returns when the broker has confirmed all of them."""
         for worker in self._own_workers.values():
             worker.start()
         self.control.listen()
@@ -146,14 +132,14 @@ class HostedInstance:
                 self._link.listen(topic_filter, receive, now=receive, qos=qos)
 
     def initialise(self) -> None:
-        """Run the methods marked `ether_init`; what they raise is the caller's."""
+        """Run the methods marked `ether_init` and the device's `on_connect` calls; raises whatever they raise."""
         for method in self.spec.with_mark(MarkKind.INIT):
             self._call(method.name, [], {})
         self.device.connect()
         self.announcer.devices.find()
 
     def status(self) -> dict[str, object]:
-        """What it is doing right now, for whoever waits for it."""
+        """What the instance is doing now; part of each heartbeat, and the answer to a caller that asks."""
         busy = list(self._busy.values())
         queued = self.worker.queued + sum(worker.queued for worker in self._own_workers.values())
         status: dict[str, object] = {
@@ -170,8 +156,8 @@ class HostedInstance:
         return status
 
     def heartbeat(self, number: int) -> Heartbeat:
-        """Its sign of life."""
-        if number % _LOOK_AGAIN == 0:
+        """The next heartbeat. Devices that were made late are found here, and leases of dead holders end here."""
+        if number % _FIND_DEVICES_EVERY == 0:
             self.announcer.devices.find()
         self.lease_server.look()
         status = self.status()
@@ -188,19 +174,23 @@ class HostedInstance:
             self._handled,
             self._published,
             time.process_time(),
-            rss_mb(),
+            rss_mb() if number > 1 else None,  # its first reading loads psutil, 15 ms: not while a session starts
         )
 
     def about(self) -> dict[str, object]:
-        """What is announced about this instance beside its name and state."""
+        """What is announced about the instance beside its name and state."""
         return self.announcer.about()
 
     def announcement(self) -> Announcement:
-        """As it is announced when ready."""
+        """The announcement of the instance while it is ready."""
         return self.announcer.announcement()
 
+    def announce_changed(self) -> None:
+        """Announce the instance again, because what is announced has changed."""
+        self.announcer.changed()
+
     def close(self) -> None:
-        """The object is the user's own again. Twice is fine."""
+        """Give the object back to the user, without its wrappers. A second call does nothing."""
         self.ticks.stop()
         self.guard.stop()
         self.announcer.hide()
@@ -214,20 +204,22 @@ class HostedInstance:
     # -- messages
 
     def handle(self, inbound: Inbound, method: MethodSpec) -> None:
-        """Decode, validate, call. Runs on the worker and raises whatever went wrong."""
+        """Decode a message, validate its payload and call the method, on the worker. Raises whatever goes wrong. A
+        message that was handled before is ignored."""
         unpacked = inbound.unpack()
         message_id = unpacked.headers.id if unpacked.headers else None
-        if self._seen[method.name].before(message_id):
+        if self._dedup_windows[method.name].before(message_id):
             return
         if unpacked.headers is not None:
-            self._heard.note(inbound.delivery.topic, unpacked.headers.source, unpacked.headers.id)
+            self._recent_inputs.note(inbound.delivery.topic, unpacked.headers.source, unpacked.headers.id)
         trace = trace_of(message_id) if message_id else os.urandom(16).hex()
         self.call(method.name, unpacked.value, message_id, trace, None)
 
     def call(
         self, method: str, payload: object, message_id: str | None, trace: str | None, call: CallContext | None
     ) -> Any:
-        """Validate and call a method, as the handling of a message; raises whatever goes wrong."""
+        """Validate the payload and call a method, as the handling of a message. Raises whatever goes wrong. The value
+        is checked only where a caller (`call`) gets it."""
         self.guard.check(method)
         positional, named = self._arguments[method].bind(payload)
         with handling(Cause(message_id, trace, self._worker_of(method), call)):
@@ -235,7 +227,7 @@ class HostedInstance:
         return value if call is None else self._results[method].check(value)
 
     def tick(self, method: str) -> None:
-        """Call a method because its time has come; raises whatever goes wrong."""
+        """Call a method because its time has come. Raises whatever goes wrong."""
         self.guard.check(method)
         with handling(Cause(None, os.urandom(16).hex(), self._worker_of(method))):
             self._call(method, [], {})
@@ -251,7 +243,7 @@ class HostedInstance:
 
     def cannot_call(self, method: str) -> str | None:
         """Why a method cannot be called from outside; None where it can."""
-        if method in self._callable:
+        if method in self._results:
             return None
         return f"{self.spec.name} has no method {method!r} that is marked ether_get or ether_save"
 
@@ -260,19 +252,25 @@ class HostedInstance:
         self._worker_of(method).submit(job, trace)
 
     def call_here(self, method: str, job: Job, trace: str | None) -> None:
-        """Take a call from this process: at once from inside of a job of the same worker (a call to oneself), or where
-        nobody runs the worker (in a lab); else in line."""
+        """Take a call that comes from this process. It runs at once where the caller is a job of the same worker (a
+        call to oneself, which would wait for itself in the queue), or where no thread runs the worker (in a lab).
+        Otherwise it is queued."""
         worker = self._worker_of(method)
         if worker.on_this_thread or not worker.running:
             worker.perform(job)
         else:
             worker.submit(job, trace)
 
+    def count_expired(self) -> None:
+        """Count a request that was not run, because its deadline had passed."""
+        self.server.expired += 1
+
     def _worker_of(self, method: str) -> Worker:
         return self._own_workers.get(method, self.worker)
 
     def _receiver(self, method: MethodSpec) -> Callable[[Inbound], bool]:
-        """One receiver per method, so that a method with overlapping topics is called once per message."""
+        """One receiver for each method: the link calls a receiver once per message, even where several of its topic
+        filters match."""
         submit = self._worker_of(method.name).submit
 
         def receive(inbound: Inbound) -> bool:
@@ -282,11 +280,13 @@ class HostedInstance:
         return receive
 
     def call_own(self, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Call a method as the instance's own doing; raises whatever goes wrong."""
+        """Call a method that no message caused. Raises whatever goes wrong."""
         with handling(Cause(None, os.urandom(16).hex(), self.worker)):
             self._call(method, args, kwargs)
 
     def _call(self, name: str, positional: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        """Call a method, and note that this thread is busy with it. A handler that waits for an answer may run another
+        job meanwhile, so the entry of the waiting handler is put back afterwards."""
         me = threading.get_ident()
         outer = self._busy.get(me)
         self._busy[me] = (name, time.monotonic())
@@ -300,37 +300,32 @@ class HostedInstance:
                 self._busy[me] = outer
 
     def function(self, name: str) -> Callable[..., Any]:
-        """What a name stands for: a property's reader or setter, else the object's own method."""
+        """The function behind a name: a property's reader or setter, or the object's own method."""
         found: Callable[..., Any] = self._accessors[name] if name in self._accessors else getattr(self.object, name)
         return found
 
-    def _publishing_methods(self) -> dict[str, Callable[..., Any]]:
-        return {
-            name: publishing(name, self._originals[name], self._publish)
-            for name, publications in self._publications.items()
-            if publications
-        }
-
     def _publish(self, method: str, value: object) -> None:
+        """Publish what a method returned, on each of its topics; through the record writer where it is recorded."""
         writer, parents = self.record_writer, context.parents()
         for mqtt_topic, mark in self._publications[method]:
             topic = mark.topic or ""
             if writer is not None and (mark.save or writer.wants(topic)):
-                writer.publish_only(topic, mqtt_topic, value, mark.qos, parents, self._said_beside(parents, mark))
+                writer.publish_only(topic, mqtt_topic, value, mark.qos, parents, self._record_facts(parents, mark))
             else:
                 self._link.publish(mqtt_topic, value, qos=mark.qos, parents=parents)
             with self._count_lock:
                 self._published += 1
 
-    def _said_beside(self, parents: tuple[str, ...], mark: Mark) -> dict[str, object]:
-        heard = self._heard.beside(parents)
-        told: dict[str, object] = {"heard": heard} if heard else {}
-        return told | {"asked": True} if mark.save else told
+    def _record_facts(self, parents: tuple[str, ...], mark: Mark) -> dict[str, object]:
+        """The facts in a record beside its value: recent inputs, and whether its method asked for the record."""
+        heard = self._recent_inputs.beside(parents)
+        facts: dict[str, object] = {"heard": heard} if heard else {}
+        return facts | {"asked": True} if mark.save else facts
 
     # -- failures
 
     def report(self, what: str, error: BaseException, details: Mapping[str, object], *, answered: bool = False) -> None:
-        """One log record for one failure; a warning where a caller is told of it too (`answered`)."""
+        """Log one failure; as a warning where a caller gets the error, too (`answered`)."""
         self.logger.log(
             logging.WARNING if answered else logging.ERROR,
             "%s",
@@ -344,10 +339,9 @@ class HostedInstance:
     # -- lifecycle
 
     def perform(self, verb: str, asked: Mapping[str, Any]) -> Answer | None:
-        """Carry out a control verb on the worker, alone; None for a verb that is not known."""
-        self.wait_alone(_ALONE_TIMEOUT_S)
+        """Carry out a control verb, on the worker; None for a verb that is not known."""
         if verb == "drain":
-            self.ticks.stop()  # nothing new begins; the instance is about to end
+            self.ticks.stop()  # so that nothing new begins; the instance is about to end
             return Answer(facts=self._counters())
         if verb == "sync":
             return self._sync(asked)
@@ -357,12 +351,12 @@ class HostedInstance:
         return self.run_marked(kind)
 
     def wait_alone(self, timeout_s: float) -> None:
-        """On the worker: wait until nothing else runs, beside it neither."""
+        """Inside of a job of the worker: wait until no other job runs, neither here nor on the methods' own workers."""
         for worker in (self.worker, *self._own_workers.values()):
             worker.wait_alone(timeout_s)
 
     def run_marked(self, kind: MarkKind) -> Answer:
-        """Run every method that carries a mark; one that fails does not keep the next from running."""
+        """Run every method that carries a mark, even after one has failed. A shutdown also makes the device's calls."""
         ran: list[str] = []
         failed: dict[str, str] = {}
         for method in self.spec.with_mark(kind):
@@ -375,8 +369,8 @@ class HostedInstance:
         if kind is MarkKind.SHUTDOWN:
             self.guard.stop()
             self.announcer.hide()
-            more, wrong = self.device.stop()
-            ran, failed = [*ran, *more], {**failed, **wrong}
+            calls_ran, calls_failed = self.device.stop()
+            ran, failed = [*ran, *calls_ran], {**failed, **calls_failed}
         return Answer(tuple(ran), failed)
 
     def _sync(self, asked: Mapping[str, Any]) -> Answer:
@@ -400,6 +394,6 @@ class HostedInstance:
         return {"handled": self._handled, "published": self._published}
 
     def count_handled(self) -> None:
-        """A message is done with, well or badly."""
+        """Count a message that is done with, whatever became of it."""
         with self._count_lock:
             self._handled += 1

@@ -1,16 +1,19 @@
-"""Objects of this very process that are instances of the session: a notebook's, or a main program's.
+"""Objects of this very process that are instances of the session: those of a notebook, or of a main program.
 
-Promise: a name that is given back is free, and calls that come for it are told at once that it has left. The trap: one
-whose name another process takes over is told on a thread that must not wait, so it leaves on a thread of its own.
+Promise: a name that is given back is free, and a call that arrives for it is told at once that the instance has left.
+
+The trap: the news that another process has taken over a name arrives on a thread that must not wait, so the instance is
+removed on a thread of its own.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from ether.calls.durable_journal import InstanceJournal
+from ether.calls.durable_server import InstanceJournal
 from ether.connection.assembly import Registry, death_notice, describe_with_registry
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
@@ -31,62 +34,85 @@ from ether.wire.topics import SessionTopics, check_instance_name
 OpenLink = Callable[[str, Will | None], Link]
 """Makes and opens a link for a source, with a will."""
 
-MakeSaver = Callable[[Link, SessionTopics, str, str, int, "type | None"], RecordWriter]
-"""Makes the saving side of an instance: its link, name, birth, epoch and class."""
+MakeWriter = Callable[[Link, SessionTopics, str, str, int, "type | None"], RecordWriter]
+"""Makes the record writer of an instance, from its link, the topics, its name, incarnation, epoch and class."""
 
 SAVE_TIMEOUT_S = 5.0
+_READY_TIMEOUT_S = 10.0
+_CATCH_UP_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class HeldName:
+    """A name that this process has claimed."""
+
+    name: str
+    incarnation: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """What a program gives to each of its local instances."""
+
+    topics: SessionTopics
+    registry: Registry
+    open_link: OpenLink
+    make_writer: MakeWriter
+    on_fenced: Callable[[str], None]
+    """Called with the reason when another process has taken the name."""
+    journal_at: Callable[[], Path]
+    """Finds the file for the journal of durable calls."""
 
 
 class LocalInstance:
     """An object that is hosted in this process, until `close()`."""
 
-    def __init__(
-        self,
-        name: str,
-        obj: object,
-        topics: SessionTopics,
-        open_link: OpenLink,
-        registry: Registry,
-        *,
-        incarnation: str,
-        epoch: int,
-        make_saver: MakeSaver,
-        on_fenced: Callable[[str], None],
-        journal_at: Callable[[], Path],
-    ) -> None:
-        """Returns when it is announced as ready. `on_fenced` is told when another process has taken the name;
-        `journal_at` finds the file for its saves. Raises `MarkError`, `InvalidName` and what `ether_init` raises."""
-        check_instance_name(name)
-        spec = describe_with_registry(type(obj), class_path_of(type(obj)), registry)
-        holding: dict[str, object] = {"epoch": epoch}
+    def __init__(self, held: HeldName, obj: object, settings: LocalSettings) -> None:
+        """Returns when the instance is announced as ready. Raises `MarkError`, `InvalidName` and whatever `ether_init`
+        raises."""
+        check_instance_name(held.name)
+        cls, topics = type(obj), settings.topics
+        spec = describe_with_registry(cls, class_path_of(cls), settings.registry)
+        holding: dict[str, object] = {"epoch": held.epoch}
         self._topics = topics
-        self._link = open_link(name, death_notice(topics, Announcement(name, State.LOST, incarnation, about=holding)))
+        lost = Announcement(held.name, State.LOST, held.incarnation, about=dict(holding))
+        self._link = settings.open_link(held.name, death_notice(topics, lost))
         self._worker = Worker()
-        self._journal = InstanceJournal(journal_at) if spec.with_mark(MarkKind.SAVE) else None
+        self._journal = InstanceJournal(settings.journal_at) if spec.with_mark(MarkKind.SAVE) else None
         if self._journal is not None:
             holding["journal"] = self._journal.id
         try:
-            self.instance = HostedInstance(name, obj, spec, self._link, topics, self._worker, incarnation, holding)
+            self.instance = HostedInstance(
+                held.name, obj, spec, self._link, topics, self._worker, held.incarnation, holding
+            )
             self.instance.server.journal = self._journal
-            self.instance.control.on_fenced = on_fenced
-            self.instance.record_writer = make_saver(self._link, topics, name, incarnation, epoch, type(obj))
+            self.instance.control.on_fenced = settings.on_fenced
+            self.instance.record_writer = settings.make_writer(
+                self._link, topics, held.name, held.incarnation, held.epoch, cls
+            )
             self.instance.subscribe()
             self.instance.initialise()
         except BaseException:
             self._close_journal()
             self._link.close()
             raise
+        self._start()
+
+    def _start(self) -> None:
+        """Announce the instance, then begin what other processes and the clock see of it."""
         self._worker.start()
         self.instance.announcer.show()
         self._heartbeat_sender = HeartbeatSender(
-            self._link, topics.heartbeat(name), self.instance.heartbeat, self.instance.guard.interval_s
-        )
+            self._link, self._topics.heartbeat(self.instance.name), self.instance.heartbeat,
+            self.instance.guard.interval_s,
+        )  # fmt: skip
         self._heartbeat_sender.start()
         self.instance.guard.start()
         self.instance.ticks.start()
 
     def close(self) -> None:
-        """The object is the user's own again; what was queued is finished first."""
+        """Finish the queued jobs, leave the session and give the object back to the user."""
         self.instance.ticks.stop()
         self._worker.stop()
         self._worker.join()
@@ -105,24 +131,20 @@ class LocalInstance:
             self._journal.close()
 
 
-_READY_TIMEOUT_S = 10.0
-_LAST_WORDS_TIMEOUT_S = 2.0
-
-
 class LocalInstances:
     """The objects that one program hosts, by name."""
 
     def __init__(self) -> None:
-        self._guests: dict[str, LocalInstance] = {}
+        self._instances: dict[str, LocalInstance] = {}
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(self._guests))
+        return iter(list(self._instances))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._guests
+        return name in self._instances
 
     def __len__(self) -> int:
-        return len(self._guests)
+        return len(self._instances)
 
     def add(
         self,
@@ -131,35 +153,33 @@ class LocalInstances:
         name: str,
         obj: object,
         registry: RegistryOptions,
-        birth_and_epoch: tuple[str, int],
-        make_saver: MakeSaver,
+        incarnation_and_epoch: tuple[str, int],
+        make_writer: MakeWriter,
     ) -> None:
-        """Returns when it is ready; its name has been taken."""
-        here = LocalInstance(
-            name,
-            obj,
+        """Host an object under a name that this program has claimed; returns when the instance is ready."""
+        settings = LocalSettings(
             session.topics,
-            open_link,
             registry_marks(registry),
-            incarnation=birth_and_epoch[0],
-            epoch=birth_and_epoch[1],
-            make_saver=make_saver,
+            open_link,
+            make_writer,
             on_fenced=lambda why: self._remove_soon(session, name),
             journal_at=lambda: journal_path(session.topics.session, name),
         )
-        here.instance.lease_server.is_dead = is_dead_here
-        self._guests[name] = here
-        session.calls.here[name] = here.instance
+        local = LocalInstance(HeldName(name, *incarnation_and_epoch), obj, settings)
+        local.instance.lease_server.is_dead = is_dead_here
+        self._instances[name] = local
+        session.calls.local_instances[name] = local.instance
         session.wait_ready([name], Deadline(_READY_TIMEOUT_S), dict)
 
     def remove(self, session: Session, name: str) -> None:
-        """The object leaves the session; nothing where it is not there."""
-        here = self._guests.pop(name, None)
-        if here is not None:
-            session.calls.here.pop(name, None)
-            here.close()
+        """Let an object leave the session. Does nothing where this program does not host the name."""
+        local = self._instances.pop(name, None)
+        if local is not None:
+            session.calls.local_instances.pop(name, None)
+            local.close()
             if session.link.transport.connected:
-                session.catch_up(_LAST_WORDS_TIMEOUT_S)  # whoever calls it next is told that it has left
+                # So that this program's own next call to the name finds that the instance has left.
+                session.catch_up(_CATCH_UP_TIMEOUT_S)
 
     def _remove_soon(self, session: Session, name: str) -> None:
         target = threading.Thread(target=self.remove, args=(session, name), name=f"ether-unhost-{name}", daemon=True)

@@ -1,4 +1,8 @@
-"""The registry on its way from the configuration to an instance: as plain data between processes, as values inside."""
+"""The registry (what the configuration says about classes) on its way to an instance: plain data between processes,
+`Wrapping` values inside a process.
+
+The trap: an instance's process must not load the configuration's pydantic models, so they are imported as types only.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from ether.log import get_ether_logger
 from ether.spec.marks import mark_from_options
 from ether.spec.wrapping import Care, Limit, PropertySpec, Wrapping
 
-if TYPE_CHECKING:  # an instance's process never needs the configuration's models
+if TYPE_CHECKING:
     from ether.config import EtherConfig, EtherInstanceConfig
     from ether.config.models import RegistryEntry
     from ether.config.part import ConfigPart
@@ -19,13 +23,14 @@ if TYPE_CHECKING:  # an instance's process never needs the configuration's model
 logger = get_ether_logger("Ether")
 
 RegistryOptions = Mapping[str, Mapping[str, Any]]
-"""Class path to what is said of the class: its methods' decorators and arguments, its properties, calls."""
+"""For each class path the entry of the class: its methods' decorators and arguments, its properties, its device's
+calls."""
 
 _CARE = ("on_connect", "on_stop", "safe_state")
 
 
 def registry_options(config: EtherConfig, instance: EtherInstanceConfig | None = None) -> RegistryOptions:
-    """The registry as plain data; what an instance says of itself goes before what is said of its class."""
+    """The registry as plain data. Settings of the instance take precedence over those of its class."""
     options = {class_path: _entry_options(entry) for class_path, entry in config.registry.items()}
     if instance is not None and (own := _care_options(instance)):
         options[instance.class_path] = {**options.get(instance.class_path, {}), **own}
@@ -33,12 +38,12 @@ def registry_options(config: EtherConfig, instance: EtherInstanceConfig | None =
 
 
 def _entry_options(entry: RegistryEntry) -> dict[str, Any]:
-    said: dict[str, Any] = {"methods": {name: list(listed.marks()) for name, listed in entry.methods.items()}}
-    if limits := {name: _dumped(listed.arguments) for name, listed in entry.methods.items() if listed.arguments}:
-        said["arguments"] = limits
+    options: dict[str, Any] = {"methods": {name: list(method.marks()) for name, method in entry.methods.items()}}
+    if limits := {name: _dumped(method.arguments) for name, method in entry.methods.items() if method.arguments}:
+        options["arguments"] = limits
     if entry.properties:
-        said["properties"] = _dumped(entry.properties)
-    return {**said, **_care_options(entry)}
+        options["properties"] = _dumped(entry.properties)
+    return {**options, **_care_options(entry)}
 
 
 def _care_options(part: ConfigPart) -> dict[str, Any]:
@@ -51,7 +56,8 @@ def _dumped(parts: Mapping[str, ConfigPart]) -> dict[str, Any]:
 
 
 def warn_of_registry_typos(config: EtherConfig) -> None:
-    """An entry that no instance names may be of a base class; one that is nearly an instance's class is not."""
+    """Warn of entries whose class path is nearly that of an instance. An entry that no instance names is no mistake by
+    itself: it may be meant for a base class."""
     used = {instance.class_path for instance in config.instances.values()}
     for class_path in config.registry.keys() - used:
         if nearest := difflib.get_close_matches(class_path, used, n=1, cutoff=0.9):
@@ -59,21 +65,21 @@ def warn_of_registry_typos(config: EtherConfig) -> None:
 
 
 def registry_marks(options: RegistryOptions) -> Registry:
-    """The registry as values; raises `MarkError`."""
+    """The registry as values. Raises `MarkError`."""
     return {class_path: _wrapping(entry) for class_path, entry in options.items()}
 
 
 def _wrapping(entry: Mapping[str, Any]) -> Wrapping:
     return Wrapping(
         {
-            method: tuple(mark_from_options(decorator, chosen) for decorator, chosen in listed)
-            for method, listed in entry.get("methods", {}).items()
-            if listed
+            method: tuple(mark_from_options(decorator, options) for decorator, options in marks)
+            for method, marks in entry.get("methods", {}).items()
+            if marks
         },
         {
-            method: {argument: Limit.from_options(said) for argument, said in listed.items()}
-            for method, listed in entry.get("arguments", {}).items()
+            method: {argument: Limit.from_options(options) for argument, options in arguments.items()}
+            for method, arguments in entry.get("arguments", {}).items()
         },
-        {name: PropertySpec.from_options(name, said) for name, said in entry.get("properties", {}).items()},
+        {name: PropertySpec.from_options(name, options) for name, options in entry.get("properties", {}).items()},
         Care.from_options(entry),
     )

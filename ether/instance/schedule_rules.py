@@ -1,9 +1,11 @@
-"""When the next tick is due, and which ones were missed. Decisions only: `now` is an argument.
+"""When the next tick is due, and which ticks were missed. Decisions only: `now` is an argument.
 
-Promises: ticks of a period stand on a grid that does not drift, however late each one is noticed; a tick that nobody
-could take in time is counted as missed and never made up for, so that a process which stood still for a minute does
-not fire sixty times. The trap: a period is a matter of the steady clock (which nobody sets), a point in time of the
-wall clock. Each schedule says which one it is to be asked with.
+Promises: the ticks of a period lie on a grid that does not drift, however late each one is noticed. A tick that could
+not be taken in time is counted as missed and never made up for, so that a process which stood still for a minute does
+not fire sixty times.
+
+The trap: a period goes by the steady clock (which cannot be set), a point in time goes by the wall clock. Each schedule
+says which of the two `now` has to come from (`steady`).
 """
 
 from __future__ import annotations
@@ -15,17 +17,18 @@ from typing import NamedTuple, Protocol
 from ether.config.when import Cron, Once, Period, When
 
 LATE_S = 30.0
-"""A point in time that is noticed later than this (a machine that slept, a clock that was set) has been missed."""
+"""A point in time that is noticed later than this (the machine slept, the clock was set) counts as missed."""
 
 _DAYS_AHEAD = 366 * 8
-"""Far enough for the 29th of February across 2100."""
+"""How far ahead a calendar is searched: from one 29th of February to the next takes eight years across 2100."""
 
 _MISSED_MAX = 10_000
+"""More missed ticks are not counted: a clock that jumped by years must not cost minutes of counting."""
 _EVERY_HOUR = frozenset(range(24))
 
 
 class Tick(NamedTuple):
-    """What is due: whether to run, and how many ticks before were missed."""
+    """A tick that is due: whether to run it, and how many ticks were missed."""
 
     runs: bool
     missed: int
@@ -35,17 +38,17 @@ class Schedule(Protocol):
     """One schedule. Not locked."""
 
     steady: bool
-    """True: ask with the steady clock; False: with seconds of the epoch."""
+    """True: `now` comes from the steady clock; False: `now` is in seconds of the epoch."""
 
     def due(self) -> float | None:
-        """When the next tick is; None for never."""
+        """The time of the next tick; None where there is none."""
 
     def take(self, now: float) -> Tick | None:
-        """The tick that is due now, once; None where none is."""
+        """Take the tick that is due now; None where none is due. Each tick is given once."""
 
 
 def schedule(when: When, steady_now: float, wall_now: float, zone: tzinfo | None = None) -> Schedule:
-    """A schedule that begins now. A period's first tick is due at once. `zone` is the machine's own where left out."""
+    """A schedule that begins now. A period's first tick is due at once. Without `zone`, the machine's zone counts."""
     if isinstance(when, Period):
         return _Periodic(when.seconds, steady_now)
     if isinstance(when, Once):
@@ -97,6 +100,7 @@ class _ByCalendar:
         return self._next
 
     def take(self, now: float) -> Tick | None:
+        """Of all ticks up to now only the latest one can run, if it is not too late; the others are missed."""
         if self._next is None or now < self._next:
             return None
         passed = 0
@@ -111,12 +115,13 @@ class _ByCalendar:
 
 
 def next_time(cron: Cron, after: float, zone: tzinfo | None = None) -> float | None:
-    """The first time after `after`, in seconds of the epoch; None where there is none within eight years.
+    """The first tick after `after`, in seconds of the epoch; None where there is none within eight years.
 
-    Where clocks are put back an hour comes twice: lines for every hour run in both, others in the first. Where they are
-    put forward, what falls into the gap runs an hour later.
+    When clocks are put back, an hour occurs twice: schedules for every hour run in both, other schedules in the first.
+    When clocks are put forward, a time that falls into the gap runs an hour later.
     """
     begin = datetime.fromtimestamp(after, zone)
+    # `fold` tells the two occurrences of such an hour apart.
     folds = (0, 1) if cron.hours == _EVERY_HOUR else (0,)
     for day in _days(cron, begin.date()):
         found = [time for time in _times_of(cron, day, zone, folds) if time > after]
@@ -126,7 +131,7 @@ def next_time(cron: Cron, after: float, zone: tzinfo | None = None) -> float | N
 
 
 def _days(cron: Cron, first: date) -> Iterator[date]:
-    # One day back: where the clocks are put back at midnight, a day's hour comes again after its end.
+    # From one day back: where clocks are put back at midnight, an hour of the day before occurs again after its end.
     for number in range(-1, _DAYS_AHEAD):
         day = first + timedelta(days=number)
         if day.month in cron.months and _is_day(cron, day):
@@ -134,6 +139,7 @@ def _days(cron: Cron, first: date) -> Iterator[date]:
 
 
 def _is_day(cron: Cron, day: date) -> bool:
+    """Whether a day matches; as in cron, either the date or the weekday is enough where both are restricted."""
     by_date, by_weekday = day.day in cron.days, day.isoweekday() % 7 in cron.weekdays
     return by_date or by_weekday if cron.either_day else by_date and by_weekday
 

@@ -1,8 +1,10 @@
-"""Calls an instance's methods at their times: one thread that waits, and hands each tick to the worker.
+"""Calls an instance's methods at their times: one thread waits, and hands each tick to the worker.
 
-Promises: at most one tick of a method waits or runs; while it does, further ones are missed. What is missed is counted
-(`missed`), and logged when a burst of misses begins and when it is over, not once per tick. The trap: user code runs
-on the worker, one at a time. A method that takes longer than its period, or a neighbour's that does, misses ticks.
+Promises: at most one tick of a schedule waits or runs; meanwhile further ticks of it are missed. Missed ticks are
+counted (`missed`), and logged when a burst of misses begins and when it is over, not once per tick.
+
+The trap: user code runs on the worker, one job at a time. A method misses ticks when it takes longer than its period,
+and also when another method of the instance does.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ from ether.config.when import parse_when
 from ether.instance.schedule_rules import Schedule, schedule
 
 Submit = Callable[[str, str, Callable[[bool], None]], None]
-"""Queues a tick: the method, when it was due as its text says, and what to call when it is over."""
+"""Queues a tick. Its arguments: the method, the schedule as its user wrote it, and a callback for the end of the tick,
+which gets whether the method was run."""
 
-_LOOK_AGAIN_S = 30.0
-"""The wall clock can be set while we wait for a point in time."""
-
+_LONGEST_WAIT_S = 30.0
+"""The thread looks at the wall clock at least this often, because it can be set while the thread waits."""
 
 _BURST_OVER_S = 1.0
-"""Without a miss, until a burst of misses is over."""
+"""A burst of misses is over after this time without a miss."""
 
 
 @dataclass(slots=True)
@@ -39,7 +41,7 @@ class _Timetable:
 
 
 class Ticker:
-    """From `start()` to `stop()`. `times` are the methods and when they are due."""
+    """Runs from `start()` to `stop()`. `times` are pairs of a method and its schedule, as the user wrote it."""
 
     def __init__(self, name: str, times: list[tuple[str, str]], submit: Submit, logger: Logger) -> None:
         self._name, self._times, self._submit, self._logger = name, times, submit, logger
@@ -49,35 +51,35 @@ class Ticker:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """The first ticks are due now."""
+        """Start the thread. The first tick of every period is due at once."""
         if self._times and self._thread is None:
             self.begin(time.monotonic(), time.time())
             self._thread = threading.Thread(target=self._run, name=f"ether-ticks-{self._name}", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """No more ticks. Twice is fine."""
+        """Hand over no more ticks. A second call does nothing."""
         self._stopped.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     @property
     def missed(self) -> dict[str, int]:
-        """Ticks that were not run, by method; for every method that has a schedule."""
+        """The number of missed ticks, for every method that has a schedule."""
         counts = {method: 0 for method, _ in self._times}
         for table in self._tables:
             counts[table.method] += table.missed
         return counts
 
     def begin(self, steady_now: float, wall_now: float) -> None:
-        """The schedules begin at this time; for who runs `step` by hand."""
+        """Begin all schedules at this time. Public for a lab, which calls `step` itself instead of `start`."""
         self._tables = [
             _Timetable(method, when, schedule(parse_when(when), steady_now, wall_now)) for method, when in self._times
         ]
 
     def step(self, steady_now: float, wall_now: float) -> float:
-        """Hand over what is due; returns the seconds until something may be."""
-        wait_s = _LOOK_AGAIN_S
+        """Hand over the ticks that are due; returns the seconds until the next one may be."""
+        wait_s = _LONGEST_WAIT_S
         for table in self._tables:
             now = steady_now if table.schedule.steady else wall_now
             if (tick := table.schedule.take(now)) is not None:
@@ -92,6 +94,7 @@ class Ticker:
             wait_s = self.step(time.monotonic(), time.time())
 
     def _take(self, table: _Timetable, runs: bool, missed: int, now: float) -> None:
+        """Hand over one tick, unless the previous one still waits or runs: then it counts as missed, too."""
         with self._lock:
             skips = runs and table.pending
             table.pending = table.pending or runs
@@ -100,12 +103,13 @@ class Ticker:
             self._submit(table.method, table.when, lambda ran: self._over(table, ran))
 
     def _over(self, table: _Timetable, ran: bool) -> None:
-        """On the worker: its turn is free again."""
+        """On the worker: the tick is over, and the next one may be handed over."""
         with self._lock:
             table.pending = False
             table.missed += not ran
 
     def _miss(self, table: _Timetable, ticks: int, now: float) -> None:
+        """Count missed ticks, and log the begin and the end of a burst; called with each tick, also with 0 missed."""
         if not ticks and not table.burst:
             return
         what = f"{table.method} (every {table.when})".replace("every at", "at")

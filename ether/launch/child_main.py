@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Callable
 from typing import BinaryIO, cast
 
-from ether.calls.durable_journal import InstanceJournal
+from ether.calls.durable_server import InstanceJournal
 from ether.calls.progress import CallLog
 from ether.connection.assembly import death_notice, describe_with_registry, make_link
 from ether.connection.extension import Extension
@@ -36,8 +36,8 @@ from ether.errors import ConfigError, EtherError, InvalidName, MarkError
 from ether.instance.class_loading import find_class
 from ether.instance.hosted import HostedInstance
 from ether.launch.child_settings import EXIT_REPLACED, InstanceSettings
-from ether.launch.recording_setup import ContextFacts, open_record_writer
-from ether.launch.simulated_lab import SimulatedDevices
+from ether.launch.process_records import ContextFacts, open_record_writer
+from ether.launch.simulated_devices import SimulatedDevices
 from ether.log import get_ether_logger, install_instance_console
 from ether.logs.shipping import LogShipper
 from ether.protocol.presence import Announcement, State
@@ -176,7 +176,7 @@ class _InstanceProcess:
         instance.lease_server.is_dead = is_dead_here
         if not isinstance(obj, Extension):
             instance.record_writer = client.record_writer = self._record_writer(link, cls)
-        client.session.calls.here[settings.name] = instance
+        client.session.calls.local_instances[settings.name] = instance
         logging.getLogger().addHandler(CallLog())
         return instance
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ether.config import EtherConfig, EtherInstanceConfig
 from ether.connection.assembly import Registry
 from ether.errors import EncodeError
 from ether.instance.registry import RegistryOptions, registry_marks, registry_options
@@ -22,6 +21,9 @@ from ether.launch.child import changed_environment, import_path
 from ether.system.processes import running_script
 from ether.transport.endpoint import Endpoint
 from ether.wire.codec import decode, encode
+
+if TYPE_CHECKING:
+    from ether.config import EtherConfig, EtherInstanceConfig
 
 EXIT_REPLACED = 4
 """The exit code of an instance's process whose name another process has taken over."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ether.connection.link import Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.errors import EtherError, PayloadError
 from ether.log import get_ether_logger
 from ether.protocol.barrier import Answer
@@ -100,7 +100,8 @@ class ControlServer:
             return
         answer = self._do(value, headers.source if headers is not None else "somebody")
         if headers is not None and headers.reply_to:
-            self._link.publish(headers.reply_to, answer.to_value(self.program), correlation=headers.correlation)
+            extra = ExtraHeaders(correlation=headers.correlation)
+            self._link.publish(headers.reply_to, answer.to_value(self.program), extra=extra)
         if value.get("do") == "shutdown" and self.on_shutdown is not None and not answer.failed:
             self.on_shutdown()  # only after the answer: the shutdown closes the link
 

@@ -48,6 +48,7 @@ from ether.session.members import Event
 from ether.session.name_claim import program_name, take_name
 from ether.session.offline import LastKnownFile, OfflineNotes
 from ether.session.session import Session
+from ether.system import processes
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.wire.topics import SessionTopics, check_instance_name
@@ -220,6 +221,7 @@ class Launch:
         if isinstance(self.config.broker, config_broker.ExternalBroker):
             return Endpoint.from_url(self.config.broker.url), None
         assert self._broker is not None
+        processes.prepare()  # 15 ms in which there is nothing to do but wait for the broker
         facts = self._broker.wait_ready(deadline.left())
         logger.info("Broker: %s %s on %s:%s", facts.engine, facts.version, facts.host, facts.port)
         return self._broker.endpoint, facts.max_packet_bytes

@@ -1,32 +1,28 @@
 """What a program sets up so that its session is recorded, from the configuration to the processes.
 
-Four parts: the recorder's instance and the options of saving, as the configuration asks for them; the saving side of
-one process (`open_record_writer`) and the context that explains its values (`ContextFacts`), which the processes of
-instances use, too; `RecordingSetup`, the part of one program in the recording of its session; and two uses from the
-command line: `saving`, for a program that plays recorded messages, and `orphaned_outboxes`.
-
-The trap: instances' processes import this module, and most of them never make a context. So what makes contexts is
-imported where it is used (`tests/launch/test_child_imports.py` weighs it).
+Three parts: the recorder's instance and the options of saving, as the configuration asks for them; `RecordingSetup`,
+the part of one program in the recording of its session; and two uses from the command line: `saving`, for a program
+that plays recorded messages, and `orphaned_outboxes`. The saving side of each process is in `process_records`.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ether.config import EmbeddedBroker, EtherConfig, EtherInstanceConfig
+from ether.config.names import RECORDER_CLASS_PATH, current_class_path
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
 from ether.errors import OutboxFailed
+from ether.launch.process_records import ContextFacts, open_record_writer
 from ether.launch.simulated_lab import Simulation
-from ether.recording.outbox_file import adopt
 from ether.recording.writer import RecordWriter, SavingOptions, WhenFull
 from ether.session.client import Client
-from ether.session.session import KEEP
 from ether.spec.methods import class_path_of
 from ether.system.folders import outbox_folder
 from ether.wire.entries import Entry
@@ -38,8 +34,6 @@ if TYPE_CHECKING:
 
 RECORDER = "recorder"
 """The instance that a session starts by itself when something is to be saved."""
-
-CLASS_PATH = "ether.recording.recorder.Recorder"
 
 LEADER = "main"
 """The name, in the headers of its messages, of a program that starts a session."""
@@ -63,7 +57,7 @@ def recorder_instance(config: EtherConfig) -> EtherInstanceConfig:
         if chosen.folder is not None:
             kwargs["folder"] = os.path.abspath(chosen.folder)
     return EtherInstanceConfig(
-        class_path=CLASS_PATH, kwargs=kwargs, restart="always", restart_limit=1000, restart_window_s=1000.0
+        class_path=RECORDER_CLASS_PATH, kwargs=kwargs, restart="always", restart_limit=1000, restart_window_s=1000.0
     )
 
 
@@ -80,7 +74,7 @@ def records_strangers(config: EtherConfig) -> bool:
 
 def is_recorder(name: str, instance: EtherInstanceConfig) -> bool:
     """Whether an instance records. It is ended last, when all others have saved."""
-    return name == RECORDER or instance.class_path == CLASS_PATH
+    return name == RECORDER or current_class_path(instance.class_path) == RECORDER_CLASS_PATH
 
 
 def saving_options(config: EtherConfig, session: str, run: str) -> SavingOptions:
@@ -98,55 +92,6 @@ def saving_options(config: EtherConfig, session: str, run: str) -> SavingOptions
         outbox.max_age_s,
         WhenFull(outbox.when_full),
     )
-
-
-# -- the saving side of one process
-
-
-def open_record_writer(
-    link: Link, topics: SessionTopics, options: SavingOptions, leader: str, explain: Callable[[], Iterable[Entry]]
-) -> RecordWriter:
-    """The record writer of a process, open. `leader` is the program that is asked for a recorder where there is none.
-    `explain` gives the entries that explain the values; it is called once, before the first value is saved."""
-    writer = RecordWriter(link, topics, options)
-    writer.explain = explain
-    writer.ask_for_recorder = lambda: link.publish(topics.control(KEEP), {"instances": [leader], "do": "record"})
-    writer.open()
-    writer.adopt(link.source)
-    return writer
-
-
-@dataclass(frozen=True, slots=True)
-class ContextFacts:
-    """The facts of which the context of an instance, or of a program, is made. A program has no class: its script
-    explains its values."""
-
-    name: str
-    configuration: Mapping[str, Any]
-    """What the context says of the configuration."""
-    incarnation: str = ""
-    epoch: int = 0
-    class_path: str = "__main__"
-    cls: type | None = None
-    args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    registry: Mapping[str, Any] = field(default_factory=dict)
-
-    def entries(self) -> list[Entry]:
-        """The context as an entry, after the entries to which it refers. Asks git, which takes some 20 ms."""
-        from ether.provenance.context import InstanceFacts, make_context
-
-        facts = InstanceFacts(
-            self.name,
-            self.incarnation,
-            self.epoch,
-            self.class_path,
-            self.cls,
-            self.args,
-            self.kwargs,
-            self.registry,
-        )
-        return list(make_context(facts, configuration=self.configuration).entries(time.time()))
 
 
 # -- one program's part in the recording of its session
@@ -272,6 +217,8 @@ class OrphanedOutbox:
 def orphaned_outboxes(session: str) -> list[OrphanedOutbox]:
     """The outboxes of a session's dead processes; their entries stay in them. A file that cannot be read is listed
     with 0 entries, and with the error as its source. Raises `ConfigError`."""
+    from ether.recording.outbox_file import adopt  # it loads SQLite, which an instance's process may never need
+
     found: list[OrphanedOutbox] = []
     waiting = adopt(outbox_folder(session))
     while True:

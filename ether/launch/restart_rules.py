@@ -10,6 +10,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ether.system.backoff import pause_before
+
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 10.0
 STABLE_S = 30.0
@@ -35,7 +37,8 @@ class Restarts:
 
     policy: RestartPolicy
     _begun: deque[float] = field(default_factory=deque)
-    _pause_s: float = 0.0
+    _in_a_row: int = 0
+    """Restarts since the last start that held."""
 
     def pause_s(self, now: float, ran_s: float) -> float | None:
         """How long to wait before the next start; None where there were too many restarts. `ran_s`: how long the
@@ -45,7 +48,8 @@ class Restarts:
         if len(self._begun) >= self.policy.limit:
             return None
         if ran_s >= min(STABLE_S, self.policy.window_s):
-            self._pause_s = 0.0
-        pause_s, self._pause_s = self._pause_s, min(max(FIRST_PAUSE_S, self._pause_s * 2), LONGEST_PAUSE_S)
+            self._in_a_row = 0
+        pause_s = pause_before(self._in_a_row, FIRST_PAUSE_S, LONGEST_PAUSE_S) if self._in_a_row else 0.0
+        self._in_a_row += 1
         self._begun.append(now + pause_s)
         return pause_s

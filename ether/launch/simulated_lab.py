@@ -4,24 +4,21 @@ The lab is `python -m hardware_adapters.simulate`, started as the broker is: by 
 as the program that started it, so every instance of that program, started again or not, reaches the same world. A
 simulated device stands for a real port or resource, which the lab's description names by `twin_of:`.
 
-Three parts: `SimulatedDevices` replaces the addresses of real devices in an instance's arguments, in the instance's own
-process; `Simulation` is the part of one program in it all; `_LabProcess` is the child in which the lab runs.
+`Simulation` is the part of one program in it all; `_LabProcess` is the child in which the lab runs. What an instance's
+process needs of it is in `simulated_devices`.
 
 Promises: no instance is built before each device that the configuration names has its simulated one; every record of
-the session says that it was simulated. The first trap: real and simulated instances in one session would be taken for
-each other, so a program joins only a session of its own kind. The second: instances' processes import this module, so
-what describes the lab for the records is imported where it is used (`tests/launch/test_child_imports.py` weighs it).
+the session says that it was simulated. The trap: real and simulated instances in one session would be taken for
+each other, so a program joins only a session of its own kind.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ether.config import EtherConfig, EtherInstanceConfig, changed
 from ether.config.loading import at_place
@@ -29,6 +26,7 @@ from ether.connection.deadline import Deadline
 from ether.errors import ConfigError, NotAllowedHere, StartFailed
 from ether.launch.child import Child, import_path, launch_environment, python_command
 from ether.launch.process_group import ProcessGroup
+from ether.launch.simulated_devices import SimulatedDevices
 from ether.log import get_ether_logger
 
 if TYPE_CHECKING:
@@ -40,81 +38,6 @@ VARIABLE = "ETHER_SIMULATED_LAB"
 """Names the file in which adapters find the simulated devices; `hardware_adapters.twins` reads it."""
 
 _END_S = 2.0
-
-_VISA = re.compile(r"(GPIB|ASRL|TCPIP|USB|VXI|PXI|VICP|PRLGX|FIREWIRE)[^:]*::.+", re.IGNORECASE)
-_SERIAL = re.compile(r"COM\d+|/dev/(tty|cu\.|serial/|usbtmc|rfcomm).*|(rfc2217|socket|hwgrep|spy|alt|cp2110)://.+")
-
-
-# -- in the arguments of an instance
-
-
-class SimulatedDevice(NamedTuple):
-    """A simulated instrument: the real port or resource that it stands for (empty: for nothing real), and its own
-    addresses as a serial port and as a VISA resource."""
-
-    twin_of: str
-    port: str
-    resource: str
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedDevices:
-    """The devices of one simulated lab. Where nothing is `simulated`, every argument stays as it is."""
-
-    devices: tuple[SimulatedDevice, ...] = ()
-    simulated: bool = False
-
-    @classmethod
-    def from_value(cls, value: Sequence[Mapping[str, Any]] | None) -> SimulatedDevices:
-        """From the lab's own list; None: nothing is simulated."""
-        devices = [SimulatedDevice(str(one["twin_of"]), str(one["port"]), str(one["resource"])) for one in value or ()]
-        return cls(tuple(devices), value is not None)
-
-    def of(self, value: Any, path: str = "") -> Any:
-        """The same value with simulated addresses in place of real ones. Raises `ConfigError` at the place below
-        `path`."""
-        if not self.simulated:
-            return value
-        if isinstance(value, str):
-            return self._text(value, path)
-        if isinstance(value, Mapping):
-            return {key: self.of(each, f"{path}.{key}") for key, each in value.items()}
-        if isinstance(value, (list, tuple)):
-            return type(value)(self._each(value, path))
-        return value
-
-    def _each(self, values: Sequence[Any], path: str) -> Iterable[Any]:
-        return [self.of(each, f"{path}[{number}]") for number, each in enumerate(values)]
-
-    def _text(self, text: str, path: str) -> str:
-        """A text that may be an address: replaced where a simulated device stands for it, refused where it is the
-        address of a real device without one, else as it is. Pure: no lock, no I/O."""
-        # A VISA address may be followed by the library that is to open it: `GPIB0::7::INSTR@py`.
-        is_visa = _VISA.fullmatch(text) is not None
-        bare, _, library = text.partition("@") if is_visa else (text, "", "")
-        found = next((device for device in self.devices if _same(device.twin_of, bare)), None)
-        if found is not None and is_visa:
-            # An address without a library stays without one: the class chooses it, or gets it as another argument.
-            return found.resource if library else found.resource.partition("@")[0]
-        if found is not None:
-            return found.port
-        # Nothing stands for it. What pyvisa-sim opens (`@sim`, or `file.yaml@sim`) is simulated already, and a text
-        # that has not the form of an address is none.
-        if (is_visa and library != "sim" and not library.endswith("@sim")) or _SERIAL.fullmatch(text):
-            there = ", ".join(sorted(device.twin_of for device in self.devices if device.twin_of)) or "nothing"
-            raise ConfigError(
-                f"{text!r} has no twin in the simulated lab, and a simulated run touches no hardware; give an"
-                f" instrument below `simulate:` the line `twin_of: {text}` (there are twins of {there}).",
-                path=path,
-            )
-        return text
-
-
-def _same(twin_of: str, bare: str) -> bool:
-    """VISA addresses mean the same in upper and lower case, with or without a library."""
-    if "::" not in twin_of:
-        return twin_of == bare
-    return twin_of.partition("@")[0].upper() == bare.upper()
 
 
 # -- one program's part

@@ -1,9 +1,11 @@
-"""Bytes that are on the disk when a call returns, and how much room there is for more.
+"""The owner of `fsync`: files whose content is on the disk when a call returns, and how much room there is for more.
 
-Promises: `write_whole` leaves the old file or the whole new one, also after a power loss. Raises `OSError` alone.
+Promises: after `write_whole` or `replace_file`, also after a power loss, the path holds the old content or the whole
+new content. Only `OSError` is raised.
 
-The trap: the name of a new file is part of its folder, which has to be synced, too. After a sync that failed nothing is
-known of what is on the disk; a second one that succeeds proves nothing about the bytes before it.
+The traps: the name of a new file is part of its folder, which has to be synced, too (`sync_folder`). And a sync that
+failed says nothing about what is on the disk; the system may forget what it could not write, so a second sync that
+succeeds proves nothing about the bytes from before the first.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ LOW_BYTES = 256 * 1024 * 1024
 """Less free space than this deserves a warning."""
 
 PART = ".part"
-"""How the name of a file ends that is being written."""
+"""Suffix of a file that is not finished."""
 
 
-def sync(descriptor: int) -> None:
-    """Everything written to the file is on the disk, its length too."""
+def sync_descriptor(descriptor: int) -> None:
+    """Return when the content and the length of the open file are on the disk."""
     if sys.platform == "darwin":  # there fsync only hands over to the drive, which may keep it in its own memory
         import fcntl
 
@@ -35,24 +37,27 @@ def sync(descriptor: int) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Everything that anybody has written to the file is on the disk."""
+    """Return when everything that any process has written to the file is on the disk. Never for an open SQLite
+    database: closing the file here would give up this process's locks on it."""
     with open(path, "rb+") as file:
-        sync(file.fileno())
+        sync_descriptor(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """The names in the folder are on the disk. Windows has no such call: there its journal keeps them in order."""
+    """Return when the names in the folder are on the disk. Windows has no such call: the journal of NTFS keeps names in
+    order."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        sync(descriptor)
+        sync_descriptor(descriptor)
     finally:
         os.close(descriptor)
 
 
 def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write the file, sync it and give it its name; the folder's sync is left to the caller."""
+    """Write a file (mode 0600) under a temporary name, sync it, and give it its name. The caller syncs the folder, once
+    for all files that it writes there."""
     part = path.with_name(f"{path.name}.{os.urandom(4).hex()}{PART}")
     try:
         with open(
@@ -60,15 +65,21 @@ def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
         ) as file:
             file.writelines(pieces)
             file.flush()
-            sync(file.fileno())
+            sync_descriptor(file.fileno())
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
 
 
+def replace_file(part: Path, path: Path) -> None:
+    """Sync a finished file that another library has written, and give it the name `path`."""
+    sync_file(part)
+    os.replace(part, path)
+
+
 def make_folder(folder: Path) -> None:
-    """Make the folder and those above it; new ones are private, and their names are on the disk."""
+    """Make the folder and its parents where they are missing. New ones are private, and their names are on the disk."""
     if folder.is_dir():
         return
     make_folder(folder.parent)

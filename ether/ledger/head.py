@@ -1,10 +1,11 @@
-"""How many records a ledger has and the last link of its chain, in a file of its own: `head`.
+"""The file `head`: how many records a ledger has, and the last link of its chain.
 
-A chain of hashes shows that nothing in it was changed; that its end was cut off it cannot show. So its count and last
-link are written here after each commit, and synced before anything is acknowledged.
+A chain of hashes shows that none of its links was changed; it cannot show that its end was cut off. So the count and
+the last link are written here after each commit, and synced before anything is acknowledged.
 
-Promises: a write that was torn hurts only the slot that it went to; the other one holds what was true before. The
-trap: after a power loss the head may be one commit behind the records, never ahead of them.
+The file has two slots, which are written in turn. Promise: a torn write damages only the slot that it went to; the
+other slot holds the state before. The trap: after a power loss the head may be one commit behind the records, but never
+ahead of them.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from ether.ledger.durable import sync, sync_folder
+from ether.ledger.durable import sync_descriptor, sync_folder
 from ether.wire.json_text import dumps, loads
 
 NAME = "head"
 SLOT_BYTES = 512
 SLOTS = 2
-_TEXT_BYTES = SLOT_BYTES - 65
+_TEXT_BYTES = SLOT_BYTES - 65  # 64 hexadecimal digits and a newline
 
 
 class Head(NamedTuple):
-    """What a ledger holds. `turn` counts the writes of the file."""
+    """The state of a ledger. `turn` counts the writes of the file, so the slot with the higher one is the newer."""
 
     turn: int
     records: int
@@ -33,7 +34,7 @@ class Head(NamedTuple):
 
 
 class HeadFile:
-    """The file, open for writing. Raises `OSError`."""
+    """The head file, open for writing. Raises `OSError`."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / NAME
@@ -47,19 +48,19 @@ class HeadFile:
             raise
 
     def _fill(self, folder: Path) -> None:
-        """Give the file its length, so that later writes change nothing but its bytes."""
+        """Give the file its full length. Later syncs then need no change of its length or place on the disk."""
         os.ftruncate(self._descriptor, SLOTS * SLOT_BYTES)
-        sync(self._descriptor)
+        sync_descriptor(self._descriptor)
         sync_folder(folder)
 
     def write(self, records: int, link: bytes) -> None:
-        """Put down what the ledger holds, and sync it."""
+        """Write the state of the ledger to the older slot, and sync it."""
         head = Head(self._turn + 1, records, link.hex())
         os.lseek(self._descriptor, (head.turn % SLOTS) * SLOT_BYTES, os.SEEK_SET)
         written = os.write(self._descriptor, packed(head))
         if written != SLOT_BYTES:
             raise OSError(f"only {written} of {SLOT_BYTES} bytes went to {NAME}")
-        sync(self._descriptor)
+        sync_descriptor(self._descriptor)
         self._turn = head.turn
 
     def close(self) -> None:
@@ -74,7 +75,7 @@ def packed(head: Head) -> bytes:
 
 
 def unpacked(slot: bytes) -> Head | None:
-    """What a slot says, or None where it says nothing that can be trusted."""
+    """The state in a slot, None where its hash does not fit."""
     text, digest = slot[:_TEXT_BYTES], slot[_TEXT_BYTES:]
     if digest != hashlib.sha256(text).hexdigest().encode() + b"\n":
         return None
@@ -94,10 +95,10 @@ def slots_of(folder: Path) -> list[bytes]:
 
 
 def read_slots(folder: Path) -> list[Head | None]:
-    """What each slot says, None for one that is damaged or was never written."""
+    """The state in each slot, None for a slot that is damaged or was never written."""
     return [unpacked(slot) for slot in slots_of(folder)]
 
 
 def read_head(folder: Path) -> Head | None:
-    """The newest thing that the file says, or None where it says nothing."""
+    """The newest state in the file, None where there is none."""
     return max((head for head in read_slots(folder) if head), default=None)

@@ -1,10 +1,10 @@
 """Large payloads, each in a file that is named by the SHA-256 of its content: `objects/ab/abcdef…`.
 
-Promises: when `put` returns, the files are on the disk whole, with their names; only then may anything refer to them.
-`get` returns what the name says, or raises.
+Promises: when `put` returns, the files and their names are on the disk; only then may a record refer to them. `get`
+returns the content that has the hash in the name, or raises.
 
-The trap: a file that is there already may be from a transaction that failed, or damaged; so it is read before it is
-relied upon.
+The trap: a file that exists already may be damaged, or left by a transaction that failed. So it is read and synced
+before a record refers to it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ class Objects:
     def __init__(self, ledger_folder: Path) -> None:
         self.ledger_folder = ledger_folder
         self.folder = ledger_folder / FOLDER
-        self._kept: set[str] = set()
+        self._durable: set[str] = set()
+        """Hashes of files that this object has put, and that are on the disk."""
 
     def path(self, sha256: str) -> Path:
-        """Where the payload of that hash belongs."""
+        """The file of the payload with that hash."""
         return self.folder / sha256[:2] / sha256
 
     def put(self, payloads: Mapping[str, bytes]) -> None:
-        """Keep payloads by their SHA-256. Raises `OSError`; then none of them may be referred to."""
-        new = {sha256: payload for sha256, payload in payloads.items() if sha256 not in self._kept}
+        """Store payloads by their SHA-256. Raises `OSError`; then no record may refer to any of them."""
+        new = {sha256: payload for sha256, payload in payloads.items() if sha256 not in self._durable}
         folders = {self.path(sha256).parent for sha256 in new}
         for folder in folders:
             make_folder(folder)
@@ -48,11 +49,11 @@ class Objects:
         for folder in folders:
             sync_folder(folder)
             sync_folder(self.folder)
-        self._kept.update(new)
+        self._durable.update(new)
 
     def forget(self) -> None:
-        """Trust nothing that was written before: after a failed write or sync."""
-        self._kept.clear()
+        """Check every file again before it is relied upon: for after a failed write or sync."""
+        self._durable.clear()
 
     def get(self, sha256: str) -> bytes:
         """The payload; raises `LedgerDamaged` where it is missing or not what was written."""
@@ -66,7 +67,7 @@ class Objects:
         return payload
 
     def where(self, sha256: str) -> str:
-        """The path of a payload inside of the ledger, as it is shown."""
+        """The path of a payload relative to the ledger's folder, for messages and the seal."""
         return f"{FOLDER}/{sha256[:2]}/{sha256}"
 
     def files(self) -> Iterator[Path]:
@@ -84,7 +85,7 @@ def digest_of(path: Path) -> str:
 
 
 class Artifact(NamedTuple):
-    """A text or file; `name` says what it is, for people."""
+    """A text or file that contexts refer to by its hash; `name` is for people."""
 
     sha256: str
     name: str

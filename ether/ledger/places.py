@@ -1,11 +1,11 @@
-"""Where ledgers are, so that what was recorded is found by the name of its session.
+"""Where ledgers are, so that a ledger is found by the name of its session.
 
 `$XDG_DATA_HOME/ether/<session>`, else `~/.local/share/ether/<session>`; on Windows below `%LOCALAPPDATA%`. A session
 that records elsewhere leaves a pointer, `.elsewhere/<session>` in the same folder: JSON with `session` and `folder`.
 
-Promises: writer and readers ask the same functions; looking makes nothing; a pointer to a folder that is gone (a disk
-that is not plugged in) is told as what it is. The trap: a session's name may hold characters that no file system takes,
-so folders have escaped names, and `session_of()` is the way back.
+Promises: writer and readers ask the same functions, and a look-up makes no folder. A pointer to a folder that is gone
+(a disk that is not plugged in) leads to an error that names the folder. The trap: a session's name may hold characters
+that file systems refuse. So folders have escaped names, which `session_of()` undoes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ether.config.names import check_name
 from ether.errors import ConfigError, NoLedger, SeveralLedgers
 
 LEDGER_FILE = "ledger.db"
-"""What makes a folder a ledger."""
+"""A folder with this file in it is a ledger."""
 
 SESSION_VARIABLE = "ETHER_SESSION"
 _POINTERS = ".elsewhere"
@@ -33,7 +33,7 @@ _POINTER_MAX_BYTES = 65_536
 
 
 class LedgerPlace(NamedTuple):
-    """A session and the folder of its ledger. `written` is when something was last written there, in unix seconds."""
+    """A session and the folder of its ledger. `written`: unix seconds of the last write."""
 
     session: str
     folder: Path
@@ -41,7 +41,7 @@ class LedgerPlace(NamedTuple):
 
 
 def data_folder(environment: Mapping[str, str]) -> Path:
-    """The folder that holds this user's ledgers; nothing is made. Raises `ConfigError` where the user has no home."""
+    """The folder of this user's ledgers, which is not made. Raises `ConfigError` where the user has no home."""
     local = environment.get("LOCALAPPDATA") if sys.platform == "win32" else None
     given = environment.get("XDG_DATA_HOME") or local
     if given and os.path.isabs(given):
@@ -54,12 +54,13 @@ def data_folder(environment: Mapping[str, str]) -> Path:
 
 
 def default_folder(session: str, environment: Mapping[str, str]) -> Path:
-    """Where a session is recorded that says nothing else."""
+    """The folder of a session whose configuration names none."""
     return data_folder(environment) / folder_name(session)
 
 
 def folder_name(session: str) -> str:
-    """A name that every file system takes, of which `session_of()` makes the session's again. Raises `InvalidName`."""
+    """The session's name, escaped so that every file system takes it; a name above 200 bytes is cut, and has a hash
+    instead of its end. Raises `InvalidName`."""
     check_name("session", session)
     ends = {0, len(session) - 1}  # a dot there hides a folder, or is lost on Windows
     name = "".join(
@@ -73,12 +74,12 @@ def folder_name(session: str) -> str:
 
 
 def session_of(name: str) -> str:
-    """The session whose folder has this name; of one with more than 200 bytes in its name, its beginning."""
+    """The session whose folder has this name; only its beginning where the name was cut."""
     return unquote(name)
 
 
 def leave_pointer(session: str, folder: str | os.PathLike[str], environment: Mapping[str, str]) -> None:
-    """Note that a session is recorded in a folder of its own choice. Raises `OSError`."""
+    """Write the pointer to a session's ledger that is not in the default folder. Raises `OSError`."""
     pointer = _pointer(session, environment)
     pointer.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = pointer.with_name(f"{pointer.name}.{os.urandom(4).hex()}.new")
@@ -91,16 +92,16 @@ def leave_pointer(session: str, folder: str | os.PathLike[str], environment: Map
 
 
 def list_ledgers(environment: Mapping[str, str]) -> list[LedgerPlace]:
-    """Every ledger of this user that is found by name, the one last written to first."""
+    """Every ledger of this user that is found by name, the last one written to first."""
     found = {place.folder: place for place in _all_places(environment)}
     return sorted(found.values(), key=lambda place: place.written, reverse=True)
 
 
 def find_ledger(session: str | os.PathLike[str] | None, environment: Mapping[str, str]) -> Path:
-    """The folder of a ledger: of a session by its name, or a folder that is given as such (a path, or text that is
-    one). None means the session that `ETHER_SESSION` names, else the one last written to.
+    """The folder of a ledger. `session` is a session's name, or the folder itself (a path, or text that is one). None
+    means the session that `ETHER_SESSION` names, else the ledger that was last written to.
 
-    Raises `NoLedger`, which lists the sessions there are, and `SeveralLedgers`.
+    Raises `NoLedger`, which lists the sessions that have a ledger, and `SeveralLedgers`.
     """
     wanted = session if session is not None else environment.get(SESSION_VARIABLE) or None
     if wanted is None:
@@ -120,7 +121,7 @@ def _named(session: str, environment: Mapping[str, str]) -> Path:
         raise SeveralLedgers(session, found)
     if found:
         return found[0]
-    # a pointer that leads nowhere says more than "no such session"
+    # Where there is a pointer, the error names the folder that it leads to, and not the default one.
     raise NoLedger(session, places[-1], [place.session for place in list_ledgers(environment)])
 
 
@@ -149,11 +150,11 @@ def _pointed(session: str, environment: Mapping[str, str]) -> list[Path]:
 
 
 def _read_pointer(pointer: Path) -> Path | None:
-    """Where it leads; None for what is no pointer."""
+    """The folder that the pointer names; None where the file is missing or is no pointer."""
     try:
         with pointer.open(encoding="utf-8") as file:
-            said = json.loads(file.read(_POINTER_MAX_BYTES))
-        return Path(said["folder"])
+            pointer_value = json.loads(file.read(_POINTER_MAX_BYTES))
+        return Path(pointer_value["folder"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
@@ -177,7 +178,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _written(folder: Path) -> float:
-    """SQLite writes to its log first, so the newest of its files counts."""
+    """Unix seconds of the last write. SQLite writes to its log first, so the newest of the ledger's files counts."""
     times = [0.0]
     for name in (LEDGER_FILE, f"{LEDGER_FILE}-wal", "head"):
         try:

@@ -1,16 +1,17 @@
-"""The ledger of a session, read: also while it is written, also where nothing can be written.
+"""A ledger, read: also while a writer appends to it, also from a folder that cannot be written to.
 
-Promises: what it returns was checked against its checksum; anything else raises `LedgerDamaged` and says where. It
-changes nothing in the folder. It never holds up the writer: what it reads, it reads in short pieces.
+Promises: every record is checked against its checksum before it is returned; a record that fails raises `LedgerDamaged`
+with its place. Nothing in the folder changes. The writer never waits for a reader, because rows are read in short
+pieces, and no transaction stays open between two pieces.
 
-The trap: an iteration may see what is appended while it lasts. Rows never change, so nothing is seen twice.
+The trap: an iteration may see records that are appended while it lasts. Rows never change, so it returns no record
+twice.
 """
 
 from __future__ import annotations
 
 import hashlib
 import heapq
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,21 +25,34 @@ from ether.ledger import schema
 from ether.ledger.objects import Objects
 from ether.ledger.rows import COLUMNS, LARGE_BYTES, checksum_of
 from ether.ledger.seal import SEAL
-from ether.ledger.sqlite import translated
+from ether.ledger.sqlite import DATABASE, Connection, ledger_errors, open_ledger
 from ether.wire.codec import decode
 from ether.wire.entries import GapFact, Kind, OutboxFacts
 from ether.wire.json_text import dumps, loads
 from ether.wire.topics import OUTSIDE, matches
 
+_PIECE_ROWS = 500
+_FEWEST_ROWS = 20
+"""Of a piece, where several origins are read side by side."""
+_MOST_STREAMS = 50
+"""Origins that are read side by side."""
+
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM entries"
+_LAST_ROW = (1 << 63) - 1
+_FIELDS = tuple("_body" if name == "payload" else name for name in COLUMNS)
+"""The field of `StoredRecord` for each column."""
+
+# -- what is returned
+
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """An entry as it was kept; see `ether.wire.entries.Entry` for what the fields of that name mean."""
+    """An entry as the ledger has it; `ether.wire.entries.Entry` says what the fields of the same name mean."""
 
     row: int
     """Its place in the ledger, from 1."""
     outbox: str
-    """"" where no outbox has numbered it."""
+    """"" for a record that no outbox has numbered."""
     number: int
     kind: Kind
     topic: str
@@ -57,7 +71,7 @@ class StoredRecord:
     size: int
     """Bytes of the payload."""
     sha256: str | None
-    """Of a payload that is kept by its hash."""
+    """Of a payload that is stored by its hash."""
     checksum: str
     link: str
     _body: bytes | None = field(repr=False)
@@ -70,18 +84,20 @@ class StoredRecord:
 
     @property
     def value(self) -> object:
-        """The payload decoded; raises `DecodeError` for what is no body, and what `payload` raises."""
+        """The payload decoded; raises `DecodeError` where it is not a body of its content type, and what `payload`
+        raises."""
         return decode(self.payload, self.content_type)
 
 
 def record_of(row: tuple[object, ...], content: Callable[[str], bytes], fetch: Callable[[str], bytes]) -> StoredRecord:
-    """The record of a row; raises `ValueError` where the row is not what was written.
+    """The record of a row of the view `entries`; raises `ValueError` where the row is not what was written.
 
-    `content` gives a small payload that is kept by its hash, at once; `fetch` a large one, when it is asked for."""
-    _, *said, body, checksum, link = row
+    `content` gives a small payload that is stored by its hash; it is called at once. `fetch` gives a large one; it is
+    called when the payload is read."""
+    _, *columns, body, checksum, link = row
     try:
-        right = checksum_of(said, cast("bytes | None", body)) == checksum
-    except (TypeError, ValueError):
+        right = checksum_of(columns, cast("bytes | None", body)) == checksum
+    except (TypeError, ValueError):  # a damaged column may hold a value of another type
         right = False
     if not right:
         raise ValueError("its checksum is wrong")
@@ -98,20 +114,10 @@ def _parents(text: str) -> tuple[str, ...]:
     return () if text == "[]" else tuple(cast("list[str]", loads(text, strict=True)))
 
 
-_FIELDS = tuple("_body" if name == "payload" else name for name in COLUMNS)
-
-
-_PIECE_ROWS = 500
-_FEWEST_ROWS = 20
-_MOST_STREAMS = 50
-_SELECT = f"SELECT {', '.join(COLUMNS)} FROM entries"
-_LAST_ROW = (1 << 63) - 1
-
-
 @dataclass(frozen=True, slots=True)
 class TopicSummary:
-    """What a ledger has of a topic. `first` and `last` are the times of the first and last that came, in unix seconds
-    by the sources' clocks."""
+    """The records of a topic. `first` and `last` are the times of the first and the last record in the ledger, in unix
+    seconds by the sources' clocks."""
 
     topic: str
     kind: str
@@ -122,7 +128,7 @@ class TopicSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What a ledger has of a run; see `TopicSummary`."""
+    """The records of a run; see `TopicSummary`."""
 
     run: str
     count: int
@@ -130,11 +136,28 @@ class RunSummary:
     last: float
 
 
-class LedgerReader:
-    """Reads one ledger. A context manager. Not locked: one thread at a time."""
+# -- which records are wanted
 
-    def __init__(self, folder: Path, connection: sqlite3.Connection, *, sealed: bool) -> None:
-        """Made by `LedgerReader.open`."""
+
+@dataclass(frozen=True, slots=True)
+class RecordFilter:
+    """Which records are wanted: those that fit every field. None means any."""
+
+    kinds: Sequence[str] = ("data", "record")
+    """`()` means all kinds."""
+    topic: str | None = None
+    """A user's topic or filter (`camera/+`)."""
+    source: str | None = None
+    run: str | None = None
+    since: float | None = None
+    """Unix seconds by the source's clock, as `until`; both ends are included."""
+    until: float | None = None
+
+
+class LedgerReader:
+    """Reads one ledger. A context manager. Not locked: one thread at a time. Made by `LedgerReader.open`."""
+
+    def __init__(self, folder: Path, connection: Connection, *, sealed: bool) -> None:
         self._sealed = sealed
         self.folder = folder
         self._connection = connection
@@ -147,12 +170,12 @@ class LedgerReader:
     def open(cls, folder: Path) -> LedgerReader:
         """Open the folder's ledger; raises `LedgerFailed` where there is none, `SchemaTooNew`, `LedgerDamaged`."""
         folder = Path(folder).absolute()
-        if not (folder / schema.DATABASE).is_file():
-            raise LedgerFailed(folder, f"there is no {schema.DATABASE} in it: this is no ledger")
+        if not (folder / DATABASE).is_file():
+            raise LedgerFailed(folder, f"there is no {DATABASE} in it: this is no ledger")
         schema.refuse_log_on_read_only(folder)
-        with translated(folder):
+        with ledger_errors(folder):
             sealed = (folder / SEAL).exists()
-            connection = schema.connect(folder, write=False, sealed=sealed)
+            connection = open_ledger(folder, write=False, sealed=sealed)
             try:
                 return cls(folder, connection, sealed=sealed)
             except BaseException:
@@ -169,27 +192,29 @@ class LedgerReader:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
-    def records(
-        self, *, kinds: Sequence[str] = ("data", "record"), topic: str | None = None, source: str | None = None,
-        run: str | None = None, since: float | None = None, until: float | None = None, after_row: int = 0,
-        newest_first: bool = False, limit: int | None = None,
-    ) -> Iterator[StoredRecord]:  # fmt: skip
-        """The records in the order in which they came.
+    # -- records
 
-        `topic` is a user's topic or filter (`camera/+`); `since` and `until` (included) are unix seconds by the
-        sources' clocks; `after_row` leaves out that row and all before it, also with `newest_first`. `kinds=()` means
-        all of them.
-        """
+    def records(
+        self,
+        wanted: RecordFilter = RecordFilter(),
+        *,
+        after_row: int = 0,
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[StoredRecord]:
+        """The records that fit, in the order in which they came to the ledger, at most `limit` of them. `after_row`
+        leaves out that row and all before it, also with `newest_first`."""
         conditions, values = "", []
-        for condition, value in (("time >= ?", since), ("time <= ?", until)):
+        for condition, value in (("time >= ?", wanted.since), ("time <= ?", wanted.until)):
             if value is not None:
                 conditions += f" AND {condition}"
                 values.append(value)
-        origins = self._origins(tuple(kinds), topic, source, run)
+        origins = self._origins(wanted)
         if origins is None:
             found = self._pieces(conditions, values, after_row, newest_first)
         elif len(origins) <= _MOST_STREAMS:
-            # Each by the index, in order, and then into one another: what is rare is not searched for among the rest.
+            # The index gives the rows of one origin in order; the streams are then merged by row. So a rare topic
+            # costs as much as it has records, and not a scan of all others.
             rows = max(_PIECE_ROWS // max(len(origins), 1), _FEWEST_ROWS)
             streams = [
                 self._pieces(f"{conditions} AND origin = ?", [*values, origin], after_row, newest_first, rows)
@@ -197,6 +222,7 @@ class LedgerReader:
             ]
             found = heapq.merge(*streams, key=attrgetter("row"), reverse=newest_first)
         else:
+            # Too many streams: a scan by row. The + keeps SQLite from using the index of origins, and sorting.
             several = f"{conditions} AND +origin IN (SELECT value FROM json_each(?))"
             found = self._pieces(several, [*values, dumps(origins).decode()], after_row, newest_first)
         return islice(found, limit)
@@ -212,18 +238,19 @@ class LedgerReader:
         return found[0] if found else None
 
     def children(self, message_id: str) -> list[StoredRecord]:
-        """What the message led to: everything that names it as a parent, log records left out."""
-        return [record for record in self._that_name(message_id) if record.kind != "log"]
+        """The records that name the message as a parent, log records left out."""
+        found = self._found("row IN (SELECT row FROM parents WHERE parent = ?) ORDER BY row", message_id)
+        return [record for record in found if record.kind != "log"]
 
     def logs_of(self, message_id: str) -> list[StoredRecord]:
-        """The log records that were made while the message was handled: those that name it as a parent."""
-        # told to the database, which a message that led to 100,000 others would otherwise make us read
+        """The log records that were made while the message was handled: they name it as a parent."""
+        # The database selects by kind, because a message may have 100,000 children that are no log records.
         return self._found(
             "kind = 'log' AND row IN (SELECT row FROM parents WHERE parent = ?) ORDER BY row", message_id
         )
 
     def context(self, sha256: str) -> dict[str, object] | None:
-        """The context of that hash; raises `LedgerDamaged` where it is not what its hash says."""
+        """The context of that hash, None where it is not here; raises `LedgerDamaged`."""
         content = self.artifact(sha256)
         return None if content is None else cast("dict[str, object]", loads(content.decode(), strict=True))
 
@@ -233,21 +260,46 @@ class LedgerReader:
             return self._content(sha256)
         return self._object(sha256) if self._objects.path(sha256).is_file() else None
 
+    # -- summaries
+
     def topics(self) -> list[TopicSummary]:
-        """What there is on each topic, by its name."""
+        """The topics that values were recorded on, by name."""
         found = self._summaries("topic, kind", "kind IN ('data', 'record')")
         return [TopicSummary(*row) for row in found]
 
     def sources(self) -> list[str]:
-        """Everybody that something is from."""
+        """The names of all sources."""
         return [source for (source,) in self._all("SELECT DISTINCT source FROM origins ORDER BY source")]
 
     def runs(self) -> list[RunSummary]:
         """The runs that records belong to, in the order in which they began."""
         return [RunSummary(*row) for row in sorted(self._summaries("run", "run != ''"), key=itemgetter(2))]
 
+    def count(self) -> int:
+        """How many rows there are."""
+        return int(self._all("SELECT coalesce(max(row), 0) FROM records")[0][0])
+
+    def duplicates(self) -> int:
+        """How many messages and recorded values are in the ledger more than once, counted from the ids."""
+        twice = "SELECT count(*) - 1 AS again FROM entries WHERE id != '' AND kind IN ('data', 'record') GROUP BY id"
+        return int(self._all(f"SELECT coalesce(sum(again), 0) FROM ({twice} HAVING again > 0)")[0][0])
+
+    def outboxes(self) -> list[OutboxFacts]:
+        """The state of each outbox: the highest number that is here, the highest that its source has given out, and the
+        gaps in between."""
+        gaps: dict[str, list[GapFact]] = {}
+        for record in self.records(RecordFilter(kinds=("gap",))):
+            gaps.setdefault(record.outbox, []).append(_gap_fact(record))
+        query = "SELECT outbox, source, highest, head, last FROM outboxes ORDER BY source, outbox"
+        facts = [
+            OutboxFacts(outbox, source, highest, head, tuple(gaps.pop(outbox, ())), last)
+            for outbox, source, highest, head, last in self._all(query)
+        ]
+        return facts + [_lost_here(tuple(rest)) for rest in gaps.values()]
+
     def _summaries(self, by: str, where: str) -> list[tuple[Any, ...]]:
-        """From the index, and the first and the last row of each."""
+        """Count, first and last time of each group. The counts come from the index of origins alone; of the rows
+        themselves only the first and the last of each group are read."""
         each = "SELECT origin, count(*) AS n, min(row) AS a, max(row) AS b FROM records GROUP BY origin"
         summed = (
             f"SELECT {by}, sum(n) AS n, min(a) AS a, max(b) AS b FROM origins JOIN ({each}) USING (origin)"
@@ -256,42 +308,19 @@ class LedgerReader:
         ends = "JOIN records AS first ON first.row = a JOIN records AS last ON last.row = b"
         return self._all(f"SELECT {by}, n, first.time, last.time FROM ({summed}) {ends} ORDER BY {by}")
 
-    def outboxes(self) -> list[OutboxFacts]:
-        """What is known of each outbox: where it stands, what its source has given out, what is missing in between."""
-        gaps: dict[str, list[GapFact]] = {}
-        for record in self.records(kinds=("gap",)):
-            gaps.setdefault(record.outbox, []).append(_gap_fact(record))
-        asked = "SELECT outbox, source, highest, head, last FROM outboxes ORDER BY source, outbox"
-        facts = [
-            OutboxFacts(outbox, source, highest, head, tuple(gaps.pop(outbox, ())), last)
-            for outbox, source, highest, head, last in self._all(asked)
-        ]
-        return facts + [_lost_here(tuple(left)) for left in gaps.values()]
+    # -- how rows are read
 
-    def duplicates(self) -> int:
-        """How many messages and recorded values stand here more than once, counted from the ids."""
-        twice = "SELECT count(*) - 1 AS again FROM entries WHERE id != '' AND kind IN ('data', 'record') GROUP BY id"
-        return int(self._all(f"SELECT coalesce(sum(again), 0) FROM ({twice} HAVING again > 0)")[0][0])
-
-    def count(self) -> int:
-        """How many rows there are."""
-        return int(self._all("SELECT coalesce(max(row), 0) FROM records")[0][0])
-
-    def _that_name(self, parent: str) -> list[StoredRecord]:
-        return self._found("row IN (SELECT row FROM parents WHERE parent = ?) ORDER BY row", parent)
-
-    def _origins(
-        self, kinds: tuple[str, ...], topic: str | None, source: str | None, run: str | None
-    ) -> list[int] | None:
-        """The origins of these kinds, and so on; None for all."""
-        if not kinds and topic is source is run is None:
+    def _origins(self, wanted: RecordFilter) -> list[int] | None:
+        """The origins whose records fit, by number; None for all."""
+        topic, source, run = wanted.topic, wanted.source, wanted.run
+        if not wanted.kinds and topic is source is run is None:
             return None
-        asked = "SELECT origin, kind, source, run, topic FROM origins"
         topics = None if topic is None else set(self._topics_like(topic))
         return [
-            origin for origin, its_kind, its_source, its_run, its_topic in self._all(asked)
-            if (not kinds or its_kind in kinds) and source in (None, its_source) and run in (None, its_run)
-            and (topics is None or its_topic in topics)
+            origin for origin, its_kind, its_source, its_run, its_topic
+            in self._all("SELECT origin, kind, source, run, topic FROM origins")
+            if (not wanted.kinds or its_kind in wanted.kinds) and (topics is None or its_topic in topics)
+            and source in (None, its_source) and run in (None, its_run)
         ]  # fmt: skip
 
     def _topics_like(self, topic_filter: str) -> list[str]:
@@ -308,11 +337,12 @@ class LedgerReader:
     def _pieces(
         self, conditions: str, values: list[Any], after_row: int, newest_first: bool, piece: int = _PIECE_ROWS
     ) -> Iterator[StoredRecord]:
-        """In short pieces, between which nothing is held that the writer could wait for."""
+        """The rows that fit, read `piece` rows at a time. The next piece begins beyond the last row of this one (keyset
+        pagination), so nothing has to stay open in between that the writer could wait for."""
         low, high = after_row, _LAST_ROW
         order = "row DESC" if newest_first else "row"
-        asked = f"{_SELECT} WHERE row > ? AND row < ?{conditions} ORDER BY {order} LIMIT ?"
-        while rows := self._all(asked, low, high, *values, piece):
+        query = f"{_SELECT} WHERE row > ? AND row < ?{conditions} ORDER BY {order} LIMIT ?"
+        while rows := self._all(query, low, high, *values, piece):
             for row in rows:
                 yield self._checked(row)
             if len(rows) < piece:
@@ -329,27 +359,28 @@ class LedgerReader:
             raise LedgerDamaged(self.folder, f"row {row[0]}", str(error)) from error
 
     def _object(self, sha256: str) -> bytes:
-        with translated(self.folder):
+        with ledger_errors(self.folder):
             return self._objects.get(sha256)
 
     def _content(self, sha256: str) -> bytes:
-        kept = self._all("SELECT payload FROM contents WHERE sha256 = ?", sha256)
-        if not kept:
+        rows = self._all("SELECT payload FROM contents WHERE sha256 = ?", sha256)
+        if not rows:
             raise LedgerDamaged(self.folder, f"content {sha256}", "it is missing")
-        payload = bytes(kept[0][0])
+        payload = bytes(rows[0][0])
         if hashlib.sha256(payload).hexdigest() != sha256:
             raise LedgerDamaged(self.folder, f"content {sha256}", "it is not what its hash says")
         return payload
 
-    def _all(self, asked: str, *values: object) -> list[tuple[Any, ...]]:
-        with translated(self.folder):
-            found = self._connection.execute(asked, values).fetchall()
+    def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with ledger_errors(self.folder):
+            found = self._connection.execute(query, values).fetchall()
             if self._sealed and not (self.folder / SEAL).exists():
-                # Without a lock it was read as a file that nobody changes; a writer has come, perhaps in the middle.
+                # A sealed database is read without locks, as a file that no process changes. The seal is gone, so a
+                # writer has opened the ledger, perhaps in the middle of this query: ask again, with locks.
                 self._sealed = False
                 self._connection.close()
-                self._connection = schema.connect(self.folder, write=False)
-                found = self._connection.execute(asked, values).fetchall()
+                self._connection = open_ledger(self.folder, write=False)
+                found = self._connection.execute(query, values).fetchall()
             return found
 
 
@@ -362,6 +393,6 @@ def _gap_fact(record: StoredRecord) -> GapFact:
 
 
 def _lost_here(gaps: tuple[GapFact, ...]) -> OutboxFacts:
-    """Rows that the ledger itself has lost (see `ether.ledger.writer`), as if an outbox had given them up."""
+    """Rows that the ledger itself has lost (see `LedgerWriter._remember_cut`), shown as an outbox of the ledger's."""
     rows = sum(gap.last - gap.first + 1 for gap in gaps)
     return OutboxFacts("", "the ledger itself", rows, rows, gaps)

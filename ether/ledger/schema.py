@@ -1,31 +1,24 @@
-"""The tables of a ledger, the versions they have had, and how a connection to them is made.
+"""The tables of a ledger, and the versions that they have had.
 
-Promises: a ledger of any earlier version is brought up to date by its next writer, one version at a time, each in one
-transaction; a later one is refused by a sentence.
+Promises: the next writer brings a ledger of any earlier version up to date, one version at a time, each step in one
+transaction. A ledger of a later version is refused with a sentence that says so.
 
-The trap: a record's checksum covers its columns (see `ether.ledger.rows`), so that a migration may add tables,
-indexes and columns, but never change what those columns say.
+The trap: a record's checksum covers its columns (see `ether.ledger.rows`). So a migration may add tables, indexes and
+columns, but never change the values of those columns.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
-import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ether.errors import LedgerFailed, SchemaTooNew
+from ether.ledger.sqlite import DATABASE, WAL, Connection
 
-DATABASE = "ledger.db"
-WAL = "ledger.db-wal"
-SHARED_MEMORY = "ledger.db-shm"
-PAGE_BYTES = 4096
 APPLICATION_ID = 0x45544C31  # "ETL1"
 SCHEMA = 1
 """The version that this Ether writes."""
-
-_BUSY_S = 0.5
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -72,42 +65,16 @@ CREATE TABLE outboxes (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {}
-"""From each earlier version the step to the next."""
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {}
+"""By each earlier version, the step from it to the next version."""
 
 
-def connect(folder: Path, *, write: bool, sealed: bool = False) -> sqlite3.Connection:
-    """A connection to the folder's database; raises `sqlite3.Error`. Each thread may use it, one at a time. `sealed`:
-    nobody writes, and nothing is to be put beside it whatever its header says."""
-    mode = "rwc" if write else "ro&immutable=1" if sealed else "ro"
-    path = urllib.parse.quote(str((folder / DATABASE).absolute()))
-    connection = sqlite3.connect(
-        f"file:{path}?mode={mode}", uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-    )
-    try:
-        if write:
-            _make_durable(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _make_durable(connection: sqlite3.Connection) -> None:
-    """WAL, and a sync at each commit. The page size only has an effect on a new file."""
-    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA fullfsync = ON")
-    connection.execute("PRAGMA checkpoint_fullfsync = ON")
-
-
-def version_of(connection: sqlite3.Connection) -> int:
+def version_of(connection: Connection) -> int:
     """The schema version, 0 for an empty database."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def create(connection: sqlite3.Connection, meta: Mapping[str, str]) -> None:
+def create(connection: Connection, meta: Mapping[str, str]) -> None:
     """Make the tables, all or none."""
     connection.execute("BEGIN IMMEDIATE")
     for statement in _TABLES.split(";\n"):
@@ -118,8 +85,8 @@ def create(connection: sqlite3.Connection, meta: Mapping[str, str]) -> None:
     connection.execute("COMMIT")
 
 
-def migrate(connection: sqlite3.Connection, folder: Path) -> list[int]:
-    """Bring the tables up to date; returns the versions passed. A step that fails leaves the version before it."""
+def migrate(connection: Connection, folder: Path) -> list[int]:
+    """Bring the tables up to date; returns the versions that were left behind. A step that fails changes nothing."""
     check_version(connection, folder)
     passed = []
     while (version := version_of(connection)) < SCHEMA:
@@ -131,7 +98,7 @@ def migrate(connection: sqlite3.Connection, folder: Path) -> list[int]:
     return passed
 
 
-def check_version(connection: sqlite3.Connection, folder: Path) -> int:
+def check_version(connection: Connection, folder: Path) -> int:
     """The schema version of a ledger that can be read; raises `SchemaTooNew`, `LedgerFailed`."""
     version = version_of(connection)
     if version > SCHEMA:
@@ -143,13 +110,14 @@ def check_version(connection: sqlite3.Connection, folder: Path) -> int:
     return version
 
 
-def meta_of(connection: sqlite3.Connection) -> dict[str, str]:
-    """What the ledger says of itself: `session`, `created`."""
+def meta_of(connection: Connection) -> dict[str, str]:
+    """The ledger's own description: `session`, and `created` in unix seconds."""
     return dict(connection.execute("SELECT key, value FROM meta"))
 
 
 def refuse_log_on_read_only(folder: Path) -> None:
-    """SQLite reads a database with a log only where it can write its scratch file; raises `LedgerFailed`."""
+    """Raise `LedgerFailed` for a ledger with a write-ahead log in a folder that cannot be written to: SQLite has to
+    make its shared-memory file there before it can read the log."""
     log = folder / WAL
     if log.exists() and log.stat().st_size and not os.access(folder, os.W_OK):
         raise LedgerFailed(

@@ -1,16 +1,15 @@
 """The seal of a ledger that was closed: hashes of every file, and of every page of the database.
 
     seal    text for `sha256sum -c seal`: a line for each file; the last line is the SHA-256 of all lines before it
-    pages   the SHA-256 of each page of ledger.db, 32 bytes each, so that a damaged place can be told
+    pages   the SHA-256 of each page of ledger.db, 32 bytes each, so that a damage can be located
 
-Promise: with a seal that fits, no bit of any file in the folder differs from when it was closed. The trap: the seal
-finds what happens to a disk. Who may write to the folder may write a new seal, too.
+Promise: where the seal fits, no bit of any file in the folder has changed since the ledger was closed. The trap: the
+seal finds damage, not forgery: a person who may write to the folder may write a new seal, too.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from typing import NamedTuple
 from ether.ledger.durable import sync_folder, write_whole
 from ether.ledger.head import NAME as HEAD
 from ether.ledger.objects import Objects, digest_of
-from ether.ledger.schema import DATABASE, PAGE_BYTES
+from ether.ledger.sqlite import DATABASE, PAGE_BYTES, Connection
 
 SEAL = "seal"
 PAGES = "pages"
@@ -27,20 +26,20 @@ _LAST = "# sha256 of the lines above: "
 
 
 class Seal(NamedTuple):
-    """What a seal says: the SHA-256 of each file by its path in the folder. `whole`: the seal itself is unharmed."""
+    """The SHA-256 of each file by its path in the folder. `whole`: the seal itself is undamaged."""
 
     files: Mapping[str, str]
     whole: bool
 
 
-def seal(folder: Path, connection: sqlite3.Connection) -> str | None:
-    """Bring everything into ledger.db, close it and seal the folder; returns why that was not possible, None if it was.
-
-    Raises `sqlite3.Error` and `OSError`."""
+def seal(folder: Path, connection: Connection) -> str | None:
+    """Copy the write-ahead log into ledger.db, close it and seal the folder; returns the reason where that was not
+    possible, else None. Raises `SqliteError` and `OSError`."""
+    # TRUNCATE leaves no log behind. It is busy where a reader still needs an earlier state of the database.
     busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     connection.close()
     if busy:
-        return "somebody was reading it"
+        return "a reader had it open"
     page_hashes, database = _hashed_pages(folder)
     write_whole(folder / PAGES, page_hashes)
     lines = [_TITLE, f"{database}  {DATABASE}", f"{digest_of(folder / HEAD)}  {HEAD}"]
@@ -62,14 +61,14 @@ def _hashed_pages(folder: Path) -> tuple[list[bytes], str]:
 
 
 def pages_of(folder: Path) -> Iterator[bytes]:
-    """The database's pages. Only where no connection of this process is open: closing a file drops SQLite's locks."""
+    """The database's pages. Only while this process has no connection to it: closing the file drops SQLite's locks."""
     with open(folder / DATABASE, "rb") as file:
         while page := file.read(PAGE_BYTES):
             yield page
 
 
 def unseal(folder: Path) -> None:
-    """Take the seal away, before anything is written. Raises `OSError`."""
+    """Remove the seal, and have that on the disk, before anything is written. Raises `OSError`."""
     if (folder / SEAL).exists():
         (folder / SEAL).unlink()
         sync_folder(folder)

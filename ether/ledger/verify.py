@@ -1,17 +1,16 @@
-"""Whether a ledger is what was written: every file against the seal, every record against its checksum and the chain.
+"""Verification of a ledger: every file is compared with the seal, every record with its checksum and the chain.
 
-Promises: in a sealed folder each changed bit of each file is found, and told with its file and page and the records it
-concerns; in one that is not sealed each that changes what is read from it. Half-written tails and leftover files are
-named. Changes nothing; raises `LedgerFailed` only where there is no ledger.
+Promises: in a sealed folder every changed bit of every file is found, and reported with its file, its page and the
+records that it affects. In a folder without a seal every change is found that alters what a reader gets. Half-written
+tails and leftover files are named. Nothing is changed; `LedgerFailed` is raised only where there is no ledger.
 
-The trap: a file of the database must not be opened beside SQLite in one process, because closing it would drop SQLite's
-locks. So pages are hashed only where there is a seal, that is, no writer.
+The trap: a process must not open the database file itself while SQLite has it open, because closing the file drops
+SQLite's locks. So pages are hashed only in a sealed folder, which has no writer.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,32 +23,42 @@ from ether.ledger.lock import LOCK, WRITER, is_held
 from ether.ledger.objects import FOLDER as OBJECTS
 from ether.ledger.objects import Objects, digest_of
 from ether.ledger.seal import PAGES, SEAL, Seal, pages_of, read_seal
-from ether.ledger.sqlite import translated
+from ether.ledger.sqlite import (
+    DATABASE,
+    PAGE_BYTES,
+    SHARED_MEMORY,
+    WAL,
+    SqliteError,
+    is_of_the_disk,
+    ledger_errors,
+    open_ledger,
+)
 from ether.ledger.verify_records import Range, RecordCheck, VerifyFinding, VerifyReport, ranges
 from ether.ledger.wal import tails
 
 _HASH_BYTES = 32
-_OF_THE_DISK = {
-    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY,
-}  # fmt: skip
-_OWN = {schema.DATABASE, schema.WAL, schema.SHARED_MEMORY, HEAD, SEAL, PAGES, LOCK, WRITER}
+_OWN = {DATABASE, WAL, SHARED_MEMORY, HEAD, SEAL, PAGES, LOCK, WRITER}
+"""The files of a ledger, besides those in objects/."""
+
+_Difference = tuple[str, str]
+"""A place (file, or page of the database), and how it differs from the seal."""
 
 
 def verify(folder: Path) -> VerifyReport:
-    """Look at everything in the folder; raises `LedgerFailed` where it is no ledger or cannot be read at all."""
+    """Verify everything in the folder; raises `LedgerFailed` where it is no ledger or cannot be read at all."""
     folder = Path(folder).absolute()
-    if not (folder / schema.DATABASE).is_file():
-        raise LedgerFailed(folder, f"there is no {schema.DATABASE} in it: this is no ledger")
+    if not (folder / DATABASE).is_file():
+        raise LedgerFailed(folder, f"there is no {DATABASE} in it: this is no ledger")
     schema.refuse_log_on_read_only(folder)
-    with translated(folder):
+    with ledger_errors(folder):
         report = _Verification(folder).report()
-        if report.sealed and not (folder / SEAL).exists():  # a writer came meanwhile
+        if report.sealed and not (folder / SEAL).exists():  # a writer has opened it meanwhile, and changed its files
             report = _Verification(folder).report()
         return report
 
 
 class _Verification:
-    """One look at one folder."""
+    """One verification of one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -61,53 +70,60 @@ class _Verification:
         self._findings: list[VerifyFinding] = []
 
     def report(self) -> VerifyReport:
-        """Look, and tell."""
+        """Do all checks. The files come before the records, and their findings after: only the records tell which rows
+        a damaged page or object affects."""
         pages, files = self._against_seal(self._seal) if self._seal else ([], [])
-        records = self._records(thorough=self._seal is None or bool(pages))
-        concerned = ranges(records.concerned())
-        self._findings += [VerifyFinding(where, what, concerned) for where, what in pages]
+        # Every page of a sealed database is hashed, so its structure needs no check of its own while they all fit.
+        records = self._check_records(thorough=self._seal is None or bool(pages))
+        affected = ranges(records.affected())
+        self._findings += [VerifyFinding(where, what, affected) for where, what in pages]
         self._findings += [VerifyFinding(path, what, records.rows_with(path)) for path, what in files]
         self._findings += records.findings
-        self._look_at_head(records)
-        self._look_at_log(ranges(records.missing))
-        self._look_at_files(records)
+        self._check_head(records)
+        self._check_log(ranges(records.missing))
+        self._check_leftovers(records)
         return VerifyReport(self._folder, records.good, self._seal is not None, tuple(self._findings))
 
-    def _records(self, *, thorough: bool) -> RecordCheck:
+    def _check_records(self, *, thorough: bool) -> RecordCheck:
         check = RecordCheck(self._folder, self._digest_of_object, self._head)
-        connection = schema.connect(self._folder, write=False, sealed=self._seal is not None)
+        connection = open_ledger(self._folder, write=False, sealed=self._seal is not None)
         try:
-            check.look(connection, thorough=thorough)
-        except (sqlite3.Error, LedgerError, ValueError) as error:
-            if self._says_nothing_of_the_data(error):
+            check.run(connection, thorough=thorough)
+        except (SqliteError, LedgerError, ValueError) as error:
+            if self._proves_no_damage(error):
                 raise
             check.unreadable(str(error))
         finally:
             connection.close()
         return check
 
-    def _says_nothing_of_the_data(self, error: Exception) -> bool:
-        """Whether it is about the disk, or about a ledger that was never made."""
-        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_DISK:
+    def _proves_no_damage(self, error: Exception) -> bool:
+        """Whether the cause is the disk, or a ledger whose first writer never made its tables."""
+        if isinstance(error, SqliteError) and is_of_the_disk(error):
             return True
         return isinstance(error, LedgerError) and self._seal is None and not (self._head and self._head.records)
 
-    def _against_seal(self, seal: Seal) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-        """What differs from the seal: in the database, and elsewhere."""
+    # -- against the seal
+
+    def _against_seal(self, seal: Seal) -> tuple[list[_Difference], list[_Difference]]:
+        """What differs from the seal: in the database, and in the other files."""
         if not seal.whole:
             self._findings.append(
                 VerifyFinding(SEAL, "it is not what was written; so what it says of other files may be wrong")
             )
-        there = set(self._all_files())
+        present = set(self._all_files())
+        # A damaged seal may name files that never were. So its names count only where there is such a file.
         files = [
-            (path, what) for path, sha256 in seal.files.items() if (seal.whole or path in there)
-            and path != schema.DATABASE and (what := self._differs(path, sha256))
+            (path, what) for path, sha256 in seal.files.items() if (seal.whole or path in present)
+            and path != DATABASE and (what := self._differs(path, sha256))
         ]  # fmt: skip
+        # The hashes of pages locate a damage in the database, but only while the file of hashes is itself whole.
         pages = self._pages(seal, pages_are_whole=all(path != PAGES for path, _ in files))
         listed = set(seal.files)
         extra = [path for path in self._all_files() if path not in listed and path not in _OWN]
         self._findings += [VerifyFinding(path, "it is not in the seal: it came later", harm=False) for path in extra]
-        for path in (LOCK, schema.WAL):
+        # The seal does not list these two: they are empty or missing once the ledger is closed.
+        for path in (LOCK, WAL):
             if (self._folder / path).exists() and (self._folder / path).stat().st_size:
                 self._findings.append(VerifyFinding(path, "it has content, although the ledger was closed"))
         return pages, files
@@ -119,28 +135,28 @@ class _Verification:
             return "the file is missing"
         return None if found == sha256 else f"it is not as it was sealed: its SHA-256 is {found}"
 
-    def _pages(self, seal: Seal, *, pages_are_whole: bool) -> list[tuple[str, str]]:
+    def _pages(self, seal: Seal, *, pages_are_whole: bool) -> list[_Difference]:
         if not pages_are_whole or PAGES not in seal.files:
-            what = self._differs(schema.DATABASE, seal.files.get(schema.DATABASE, ""))
-            return [(schema.DATABASE, what)] if what else []
+            what = self._differs(DATABASE, seal.files.get(DATABASE, ""))
+            return [(DATABASE, what)] if what else []
         return [*self._damaged_pages((self._folder / PAGES).read_bytes())]
 
-    def _damaged_pages(self, hashes: bytes) -> Iterator[tuple[str, str]]:
+    def _damaged_pages(self, hashes: bytes) -> Iterator[_Difference]:
         expected, number = len(hashes) // _HASH_BYTES, 0
         for number, page in enumerate(pages_of(self._folder), 1):
-            begin = (number - 1) * schema.PAGE_BYTES
-            where = f"{schema.DATABASE}, page {number:,} (bytes {begin:,} to {begin + len(page) - 1:,})"
+            begin = (number - 1) * PAGE_BYTES
+            where = f"{DATABASE}, page {number:,} (bytes {begin:,} to {begin + len(page) - 1:,})"
             if number > expected:
                 yield where, "it was not there when the ledger was sealed"
             elif hashlib.sha256(page).digest() != hashes[(number - 1) * _HASH_BYTES : number * _HASH_BYTES]:
                 yield where, "it is not as it was sealed"
         if number < expected:
-            yield (
-                f"{schema.DATABASE}, from byte {number * schema.PAGE_BYTES:,}",
-                f"{expected - number:,} pages are cut off",
-            )
+            yield f"{DATABASE}, from byte {number * PAGE_BYTES:,}", f"{expected - number:,} pages are cut off"
 
-    def _look_at_head(self, records: RecordCheck) -> None:
+    # -- beside the records
+
+    def _check_head(self, records: RecordCheck) -> None:
+        """A torn slot alone is no harm in a ledger that was not sealed: the other slot is what was true before."""
         for number, slot in enumerate(slots_of(self._folder)):
             if any(slot) and unpacked(slot) is None:
                 where = f"{HEAD}, bytes {number * len(slot)} to {(number + 1) * len(slot) - 1}"
@@ -153,13 +169,14 @@ class _Verification:
             what = "nothing tells how many records there should be: records cut off from the end would not be missed"
             self._findings.append(VerifyFinding(HEAD, what, harm=records.good > 0))
 
-    def _look_at_log(self, missing: tuple[Range, ...]) -> None:
+    def _check_log(self, missing: tuple[Range, ...]) -> None:
+        """A half-written end of the write-ahead log is harm only where rows are missing that the head file counts."""
         for tail in tails(self._folder):
             where = f"{tail.file}, bytes {tail.begin:,} to {tail.end - 1:,}"
             what = f"{tail.what} (its writer is at work)" if self._written else tail.what
             self._findings.append(VerifyFinding(where, what, missing, harm=bool(missing)))
 
-    def _look_at_files(self, records: RecordCheck) -> None:
+    def _check_leftovers(self, records: RecordCheck) -> None:
         for path in self._all_files():
             if path.endswith(PART):
                 self._findings.append(
@@ -169,6 +186,8 @@ class _Verification:
                 self._findings.append(VerifyFinding(path, "no record refers to it", harm=False))
             elif not path.startswith(f"{OBJECTS}/") and path not in _OWN and self._seal is None:
                 self._findings.append(VerifyFinding(path, "it is no part of a ledger", harm=False))
+
+    # -- files
 
     def _all_files(self) -> list[str]:
         paths = (path for path in sorted(self._folder.rglob("*")) if not path.is_dir())
@@ -181,6 +200,7 @@ class _Verification:
             return None
 
     def _digest(self, path: str) -> str:
+        """The SHA-256 of a file, each read once: an object is checked against the seal and against its name."""
         if path not in self._digests:
             self._digests[path] = digest_of(self._folder / path)
         return self._digests[path]

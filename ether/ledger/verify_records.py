@@ -1,14 +1,16 @@
-"""The records of a ledger against their checksums, the chain, what they refer to, and the count in the head file.
+"""Verification of a ledger's records, and the report of a verification.
 
-Promises: looks at every row that can be read, also behind one that cannot. A row is damaged where what it says is not
-what was written, missing where it was written and is not there.
+Each record is compared with its checksum, with the chain of links, and with what it refers to (small contents, files in
+objects/, the table of parents, the table of outboxes); the end of the chain is compared with the head file.
+
+Promises: every row that can be read is checked, also rows behind one that cannot be read. A row is *damaged* where its
+columns are not what was written, and *missing* where it was written and is not there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -28,7 +30,16 @@ from ether.ledger.rows import (
     link_of,
     outbox_checksum,
 )
+from ether.ledger.sqlite import DATABASE, Connection, SqliteError
 from ether.wire.json_text import loads
+
+_PIECE_ROWS = 500
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM entries"
+_AT = {name: index for index, name in enumerate(COLUMNS)}
+_MOST_LISTED = 100
+"""Findings of one kind that are listed."""
+
+# -- the report
 
 Range = tuple[int, int]
 """First and last row."""
@@ -42,40 +53,40 @@ class VerifyFinding:
     """A file of the folder, with the bytes or the page where they are known; or a row."""
     what: str
     records: tuple[Range, ...] = ()
-    """The rows that are concerned; none where no record says less than it did."""
+    """The rows that it affects; none where every record still has all that it had."""
     harm: bool = True
-    """False for what was never acknowledged and never referred to: half-written tails, leftover files."""
+    """False for bytes that were never acknowledged and that no record refers to: half-written tails, leftover files."""
 
     def __str__(self) -> str:
-        concerned = f" (records {shown(self.records)})" if self.records else ""
-        return f"{'damage' if self.harm else 'note'}: {self.where}: {self.what}{concerned}"
+        affected = f" (records {shown(self.records)})" if self.records else ""
+        return f"{'damage' if self.harm else 'note'}: {self.where}: {self.what}{affected}"
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """All that was found in a ledger."""
+    """The result of a verification."""
 
     folder: Path
     records: int
-    """Rows that are there and say what was written."""
+    """How many rows are as they were written."""
     sealed: bool
-    """Whether the seal covers every byte of the folder; without it, everything that the records say."""
+    """True where every byte of the folder was verified; otherwise everything that a reader gets was."""
     findings: tuple[VerifyFinding, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether nothing that was acknowledged is hurt."""
+        """Whether everything that was acknowledged is as it was written."""
         return not any(finding.harm for finding in self.findings)
 
     def __str__(self) -> str:
         state = "sealed" if self.sealed else "not sealed"
         verdict = "whole" if self.ok else "DAMAGED"
-        told = f"{self.folder}: {verdict}, {self.records:,} records, {state}"
-        return "\n".join([told, *(f"  {finding}" for finding in self.findings)])
+        title = f"{self.folder}: {verdict}, {self.records:,} records, {state}"
+        return "\n".join([title, *(f"  {finding}" for finding in self.findings)])
 
 
 def ranges(rows: Iterable[int]) -> tuple[Range, ...]:
-    """Rows as ranges."""
+    """Rows, in any order, as ranges of neighbours."""
     found: list[Range] = []
     for row in sorted(set(rows)):
         if found and row == found[-1][1] + 1:
@@ -86,87 +97,97 @@ def ranges(rows: Iterable[int]) -> tuple[Range, ...]:
 
 
 def shown(rows: Iterable[Range], most: int = 10) -> str:
-    """Ranges as people read them, shortened where there are many."""
-    told = [f"{first:,}" if first == last else f"{first:,} to {last:,}" for first, last in rows]
-    return ", ".join(told[:most]) + (f" and {len(told) - most:,} more" if len(told) > most else "")
+    """Ranges as text, shortened where there are many."""
+    texts = [f"{first:,}" if first == last else f"{first:,} to {last:,}" for first, last in rows]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most:,} more" if len(texts) > most else "")
 
 
-_PIECE_ROWS = 500
-_SELECT = f"SELECT {', '.join(COLUMNS)} FROM entries"
-_AT = {name: index for index, name in enumerate(COLUMNS)}
-_MOST_TOLD = 100
+# -- the verification
 
 
 class RecordCheck:
-    """One look at the records of a ledger. `digest_of` gives the SHA-256 of an object's file."""
+    """One verification of a ledger's records. `digest_of` gives the SHA-256 of an object's file, None where there is no
+    such file."""
 
     def __init__(self, folder: Path, digest_of: Callable[[str], str | None], head: Head | None) -> None:
         self._folder, self._digest_of, self._head = folder, digest_of, head
         self.good = 0
-        self._broken = False
+        """How many rows are as they were written."""
         self.damaged: set[int] = set()
         self.missing: set[int] = set()
         self.findings: list[VerifyFinding] = []
+        self._broken = False
+        """Whether the structure of the database is damaged, so that an index may leave out rows."""
+        # What the good rows refer to, to be compared with the other tables and files afterwards:
         self._objects: defaultdict[str, list[int]] = defaultdict(list)
+        """By the hash of a file in objects/, the rows whose payload it is."""
         self._contents: defaultdict[str, list[int]] = defaultdict(list)
+        """The same for payloads in the table `contents`."""
         self._highest: dict[str, int] = {}
+        """By outbox the highest number in the records."""
         self._parents: set[tuple[str, int]] = set()
+        """Each parent with the row that names it."""
         self._links: list[bytes] = []
+        """What the link of the row before may be; see `_follows`."""
         self._link_at_head: bytes | None = None
+        """The link of the row that the head file calls the last."""
 
     def rows_with(self, path: str) -> tuple[Range, ...]:
         """The rows that refer to an object's file."""
         return ranges(self._objects.get(path.rpartition("/")[2], ())) if path.startswith(f"{OBJECTS}/") else ()
 
-    def concerned(self) -> set[int]:
-        """Every row that a finding is about."""
+    def affected(self) -> set[int]:
+        """Every row that a finding affects."""
         return {row for finding in self.findings for first, last in finding.records for row in range(first, last + 1)}
 
     def unreadable(self, why: str) -> None:
-        """The database cannot be read on; every row that was not seen is concerned."""
+        """The database cannot be read any further; every row that was not seen counts as missing."""
         last = max(self._head.records if self._head else 0, self.good)
         self.missing.update(range(self.good + len(self.damaged) + 1, last + 1))
-        self.findings.append(VerifyFinding(schema.DATABASE, f"it cannot be read: {why}", ranges(self.missing)))
+        self.findings.append(VerifyFinding(DATABASE, f"it cannot be read: {why}", ranges(self.missing)))
 
-    def look(self, connection: sqlite3.Connection, *, thorough: bool) -> None:
-        """Look at everything; `thorough`: also at the structure of the database. Raises `sqlite3.Error` where it cannot
-        go on, `LedgerError` where this is no ledger that can be read."""
+    def run(self, connection: Connection, *, thorough: bool) -> None:
+        """Check everything; `thorough`: also the structure of the database. Raises `SqliteError` where the database
+        cannot be read any further, `LedgerError` where it is no ledger that can be read."""
         schema.check_version(connection, self._folder)
         meta = schema.meta_of(connection)
-        connection.execute("BEGIN")  # one state of a ledger that is being written
+        connection.execute("BEGIN")  # so that all queries see one state, while a writer may append
         if thorough:
-            self._structure(connection)
+            self._check_structure(connection)
         self._links = [first_link(meta.get("session", ""), meta.get("created", ""))]
         self._link_at_head = self._links[0]
         for row, values in self._rows(connection):
-            self._look_at(row, values)
-        self._tell(self.damaged, "what the record says is not what was written")
-        self._tell(self.missing, "the record is missing")
-        self._look_at_contents(connection)
-        self._look_at_objects()
-        self._look_at_outboxes(connection)
-        self._look_at_parents(connection)
-        self._look_at_end()
+            self._check_row(row, values)
+        self._report(self.damaged, "what the record says is not what was written")
+        self._report(self.missing, "the record is missing")
+        self._check_contents(connection)
+        self._check_objects()
+        self._check_outboxes(connection)
+        self._check_parents(connection)
+        self._check_end()
 
-    def _tell(self, rows: set[int], what: str) -> None:
-        for first, last in ranges(rows)[:_MOST_TOLD]:
+    def _report(self, rows: set[int], what: str) -> None:
+        for first, last in ranges(rows)[:_MOST_LISTED]:
             where = f"row {first:,}" if first == last else f"rows {first:,} to {last:,}"
-            self.findings.append(VerifyFinding(f"{schema.DATABASE}, {where}", what, ((first, last),)))
+            self.findings.append(VerifyFinding(f"{DATABASE}, {where}", what, ((first, last),)))
 
-    def _structure(self, connection: sqlite3.Connection) -> None:
+    def _check_structure(self, connection: Connection) -> None:
         try:
-            told = [str(line) for (line,) in connection.execute(f"PRAGMA integrity_check({_MOST_TOLD})")]
-        except sqlite3.Error as error:
-            told = [str(error)]
-        for line in told:
+            lines = [str(line) for (line,) in connection.execute(f"PRAGMA integrity_check({_MOST_LISTED})")]
+        except SqliteError as error:
+            lines = [str(error)]
+        for line in lines:
             if line != "ok":
                 self._broken = True
                 page = re.search(r"page (\d+)", line)
-                where = f"{schema.DATABASE}, page {page[1]}" if page else schema.DATABASE
+                where = f"{DATABASE}, page {page[1]}" if page else DATABASE
                 self.findings.append(VerifyFinding(where, f"its structure is damaged: {' '.join(line.split())}"))
 
-    def _rows(self, connection: sqlite3.Connection) -> Iterator[tuple[int, tuple[Any, ...] | None]]:
-        """Each row from 1 to the last that is known of, None for one that cannot be read or is not there."""
+    # -- rows
+
+    def _rows(self, connection: Connection) -> Iterator[tuple[int, tuple[Any, ...] | None]]:
+        """Each row from 1 to the last one that the table or the head file knows; None for a row that cannot be read or
+        is not there."""
         last = max(self._last_row(connection), self._head.records if self._head else 0)
         for begin in range(1, last + 1, _PIECE_ROWS):
             end = min(begin + _PIECE_ROWS - 1, last)
@@ -174,44 +195,44 @@ class RecordCheck:
             for row in range(begin, end + 1):
                 yield row, found.get(row)
 
-    def _last_row(self, connection: sqlite3.Connection) -> int:
+    def _last_row(self, connection: Connection) -> int:
         try:
             return int(connection.execute("SELECT coalesce(max(row), 0) FROM records").fetchone()[0])
-        except (sqlite3.Error, TypeError, ValueError):
+        except (SqliteError, TypeError, ValueError):
             return 0
 
-    def _piece(self, connection: sqlite3.Connection, begin: int, end: int) -> dict[int, tuple[Any, ...]]:
-        asked = f"{_SELECT} WHERE row BETWEEN ? AND ?"
-        if self._broken:  # what a scan still finds a search may not
+    def _piece(self, connection: Connection, begin: int, end: int) -> dict[int, tuple[Any, ...]]:
+        """The rows from `begin` to `end`. In a damaged tree a scan may skip rows without an error, or stop at the first
+        bad page. So each row is then looked up by itself, which loses only what is on a bad page."""
+        if self._broken:
             return dict(self._one_by_one(connection, begin, end))
         try:
-            return {row[0]: row for row in connection.execute(asked, (begin, end))}
-        except sqlite3.Error:
+            found = connection.execute(f"{_SELECT} WHERE row BETWEEN ? AND ?", (begin, end))
+            return {row[0]: row for row in found}
+        except SqliteError:
             return dict(self._one_by_one(connection, begin, end))
 
-    def _one_by_one(
-        self, connection: sqlite3.Connection, begin: int, end: int
-    ) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    def _one_by_one(self, connection: Connection, begin: int, end: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
         for row in range(begin, end + 1):
             try:
                 values = connection.execute(f"{_SELECT} WHERE row = ?", (row,)).fetchone()
-            except sqlite3.Error:
+            except SqliteError:
                 self.damaged.add(row)
                 continue
             if values:
                 yield row, values
 
-    def _look_at(self, row: int, values: tuple[Any, ...] | None) -> None:
+    def _check_row(self, row: int, values: tuple[Any, ...] | None) -> None:
         if values is None:
             if row not in self.damaged:
                 self.missing.add(row)
             self._links = []
             return
-        _, *said, body, checksum, link = values
+        _, *columns, body, checksum, link = values
         try:
             follows = self._follows(checksum, link)
-            right = follows and checksum_of(said, body) == checksum
-        except (TypeError, ValueError):
+            right = follows and checksum_of(columns, body) == checksum
+        except (TypeError, ValueError):  # a damaged column may hold a value of another type
             right, self._links = False, []
         if not right:
             self.damaged.add(row)
@@ -219,17 +240,22 @@ class RecordCheck:
         self.good += 1
         if self._head and row == self._head.records:
             self._link_at_head = link
-        self._remember(row, values)
+        self._note_references(row, values)
 
     def _follows(self, checksum: bytes, link: bytes) -> bool:
-        """Whether the link is right, given that of the row before as it should be, or as it stands there. After a row
-        that is missing nothing can be said."""
+        """Whether the row's link follows from the link of the row before.
+
+        One damaged link must not condemn all rows after it. So after a wrong link two candidates go on: the link that
+        stands in the row (the checksum may be the damaged part), and the link that the checksum gives (the link may
+        be). The next row settles it, because its link follows from the true one alone. After a missing row there is no
+        candidate; then the link is taken as it stands, and the row's checksum alone decides.
+        """
         links = [link_of(before, checksum) for before in self._links]
         right = link in links or not links
         self._links = [link] if right else [*links, link]
         return right
 
-    def _remember(self, row: int, values: tuple[Any, ...]) -> None:
+    def _note_references(self, row: int, values: tuple[Any, ...]) -> None:
         sha256, outbox = values[_AT["sha256"]], values[_AT["outbox"]]
         if sha256 is not None:
             (self._objects if values[_AT["size"]] > LARGE_BYTES else self._contents)[sha256].append(row)
@@ -240,23 +266,23 @@ class RecordCheck:
         except DecodeError:
             self.damaged.add(row)
 
-    def _look_at_contents(self, connection: sqlite3.Connection) -> None:
-        there = set()
+    # -- what rows refer to
+
+    def _check_contents(self, connection: Connection) -> None:
+        present = set()
         for (sha256,) in self._table(connection, "SELECT sha256 FROM contents"):
-            there.add(sha256)
+            present.add(sha256)
             payload = self._table(connection, "SELECT payload FROM contents WHERE sha256 = ?", sha256)
             if not payload or hashlib.sha256(payload[0][0]).hexdigest() != sha256:
                 rows = ranges(self._contents.get(sha256, ()))
                 self.findings.append(
-                    VerifyFinding(f"{schema.DATABASE}, content {sha256}", "it is not what its hash says", rows)
+                    VerifyFinding(f"{DATABASE}, content {sha256}", "it is not what its hash says", rows)
                 )
-        for sha256 in self._contents.keys() - there:
+        for sha256 in self._contents.keys() - present:
             what = "it is missing"
-            self.findings.append(
-                VerifyFinding(f"{schema.DATABASE}, content {sha256}", what, ranges(self._contents[sha256]))
-            )
+            self.findings.append(VerifyFinding(f"{DATABASE}, content {sha256}", what, ranges(self._contents[sha256])))
 
-    def _look_at_objects(self) -> None:
+    def _check_objects(self) -> None:
         for sha256, rows in self._objects.items():
             found = self._digest_of(sha256)
             if found != sha256:
@@ -265,44 +291,45 @@ class RecordCheck:
                 )
                 self.findings.append(VerifyFinding(f"{OBJECTS}/{sha256[:2]}/{sha256}", what, ranges(rows)))
 
-    def _look_at_outboxes(self, connection: sqlite3.Connection) -> None:
+    def _check_outboxes(self, connection: Connection) -> None:
         known = set()
         for outbox, *state, checksum in self._table(connection, "SELECT * FROM outboxes"):
             known.add(outbox)
-            told = OutboxState(*state)
-            if outbox_checksum(outbox, told) != checksum:
-                what = "what is said of it is not what was written"
-            elif told.highest != self._highest.get(outbox, 0) and not (self.damaged or self.missing):
-                what = f"it should be here up to {told.highest:,}, and is up to {self._highest.get(outbox, 0):,}"
+            written = OutboxState(*state)
+            if outbox_checksum(outbox, written) != checksum:
+                what = "its state is not what was written"
+            elif written.highest != self._highest.get(outbox, 0) and not (self.damaged or self.missing):
+                what = f"it should be here up to {written.highest:,}, and is up to {self._highest.get(outbox, 0):,}"
             else:
                 continue
-            self.findings.append(VerifyFinding(f"{schema.DATABASE}, outbox {outbox}", what))
+            self.findings.append(VerifyFinding(f"{DATABASE}, outbox {outbox}", what))
         for outbox in self._highest.keys() - known:
-            self.findings.append(VerifyFinding(f"{schema.DATABASE}, outbox {outbox}", "nothing is said of it any more"))
+            self.findings.append(VerifyFinding(f"{DATABASE}, outbox {outbox}", "its state is missing"))
 
-    def _look_at_parents(self, connection: sqlite3.Connection) -> None:
+    def _check_parents(self, connection: Connection) -> None:
         found = set(self._table(connection, "SELECT parent, row FROM parents"))
-        concerned = {row for _, row in self._parents ^ found if isinstance(row, int)} - self.damaged - self.missing
-        if concerned:
+        # Pairs that only one side has. Those of damaged and missing rows have a finding already.
+        affected = {row for _, row in self._parents ^ found if isinstance(row, int)} - self.damaged - self.missing
+        if affected:
             what = "the table of parents is not what the records say"
-            self.findings.append(VerifyFinding(f"{schema.DATABASE}, parents", what, ranges(concerned)))
+            self.findings.append(VerifyFinding(f"{DATABASE}, parents", what, ranges(affected)))
 
-    def _look_at_end(self) -> None:
+    def _check_end(self) -> None:
         if self._head and self._link_at_head and self._link_at_head.hex() != self._head.link and not self.damaged:
             what = (
                 "the chain does not lead to what the head file says: records were exchanged, with all links after them"
             )
             self.findings.append(
-                VerifyFinding(f"{schema.DATABASE}, row {self._head.records:,}", what, ((1, self._head.records),))
+                VerifyFinding(f"{DATABASE}, row {self._head.records:,}", what, ((1, self._head.records),))
             )
 
-    def _table(self, connection: sqlite3.Connection, asked: str, *values: object) -> list[tuple[Any, ...]]:
-        """What can be read; where that is not all, that is a finding."""
+    def _table(self, connection: Connection, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """The rows of a query as far as they can be read; where they cannot all be, that is a finding."""
         found: list[tuple[Any, ...]] = []
         try:
-            found.extend(connection.execute(asked, values))
-        except sqlite3.Error as error:
-            self.findings.append(VerifyFinding(f"{schema.DATABASE}, {asked.split(' FROM ')[1].split()[0]}", str(error)))
+            found.extend(connection.execute(query, values))
+        except SqliteError as error:
+            self.findings.append(VerifyFinding(f"{DATABASE}, {query.split(' FROM ')[1].split()[0]}", str(error)))
         return found
 
 

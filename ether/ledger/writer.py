@@ -1,17 +1,19 @@
-"""The ledger of a session, written: what its recorder keeps, on disk before it is acknowledged.
+"""The writer of a session's ledger: records are on the disk before the recorder acknowledges them.
 
-Promises: what `append` returns is on the disk, once, and stays readable whatever is killed or cut off afterwards. When
-it raises, nothing of that call is kept, nothing from before is hurt, and the next call begins from what is on the disk.
-A folder whose writer was killed is opened as it is.
+Promises: the numbers that `append` returns are on the disk, once, and stay readable whatever process is killed or
+whatever power is cut afterwards. When it raises, nothing of that call is stored, nothing from before is damaged, and
+the next call begins from what is on the disk. A folder whose writer was killed can be opened again.
 
-The trap: after a sync that failed the system's memory of the files may say more than the disk holds. So the database is
-opened again and everything in its write-ahead log is written once more before any number is believed.
+Order of a transaction: large payloads (files in objects/), the database, the file `head`, and only then the writer's
+own counts. So what a record refers to is on the disk before the record, and the head never counts a row too many.
+
+The trap: after a sync that failed, the system's cache of the files may hold more than the disk does. So the database is
+opened again, and its whole write-ahead log is copied and synced, before any number counts.
 """
 
 from __future__ import annotations
 
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -25,7 +27,7 @@ from ether.ledger.lock import LedgerLock
 from ether.ledger.objects import Objects
 from ether.ledger.rows import Intake, OriginCache, OutboxState, first_link, outbox_checksum
 from ether.ledger.seal import seal, unseal
-from ether.ledger.sqlite import translated
+from ether.ledger.sqlite import WAL, Connection, SqliteError, ledger_errors, open_ledger
 from ether.ledger.wal import tails
 from ether.wire.entries import Batch, Entry
 
@@ -33,10 +35,10 @@ logger = logging.getLogger("Ether.store")
 
 _ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _TOGETHER = 20
-"""Rows of one statement: 280 of the 999 values that any SQLite takes. A row costs a fifth less than with its own."""
+"""Rows of one INSERT: 280 of the 999 values that every SQLite takes. A row costs a fifth less than alone."""
 
 _UNFIT = (UnicodeError, OverflowError, ValueError, TypeError)
-"""What the database or JSON raise for values that they cannot hold."""
+"""Errors of the database and of JSON for values that they cannot hold."""
 
 
 class LedgerWriter:
@@ -45,15 +47,17 @@ class LedgerWriter:
     def __init__(self, folder: Path, session: str, lock: LedgerLock) -> None:
         self.folder, self.session = folder, session
         self.repeated = 0
-        """Entries that were offered although they were here; for counting."""
+        """How many entries were offered that were in the ledger already."""
         self._lock = lock
         self._objects = Objects(folder)
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Connection | None = None
         self._head: HeadFile | None = None
+        # The end of the chain, the outboxes and the origins, as they are on the disk:
         self._rows, self._link = 0, b""
         self._outboxes: dict[str, OutboxState] = {}
         self._origins = OriginCache(0)
-        self._told_heads: dict[str, OutboxState] = {}
+        self._noted_heads: dict[str, OutboxState] = {}
+        """Heads from `note_head` that the next transaction stores."""
         self._failed = self._closed = False
 
     @classmethod
@@ -64,13 +68,13 @@ class LedgerWriter:
         `LedgerFailed`.
         """
         folder = Path(folder).absolute()
-        with translated(folder):
+        with ledger_errors(folder):
             make_folder(folder)
             lock = LedgerLock(folder)
         writer = cls(folder, session, lock)
         try:
-            with translated(folder):
-                writer._tell_what_is_left_over()
+            with ledger_errors(folder):
+                writer._clear_leftovers()
                 unseal(folder)
                 writer._connect()
         except BaseException:
@@ -80,27 +84,26 @@ class LedgerWriter:
         return writer
 
     def append(self, batches: Sequence[Batch], received: float) -> dict[str, int]:
-        """Keep what is new in the batches, in one transaction; returns for each outbox the highest number on the disk.
-
-        What is here already is left out, and what comes after a hole. Raises `LedgerFull`, `LedgerFailed`; then nothing
-        of this call is kept.
+        """Store the new entries of the batches in one transaction; returns for each outbox the highest number on the
+        disk. Entries that are in the ledger already are left out, and entries after a hole in the numbers. `received`:
+        unix seconds. Raises `LedgerFull`, `LedgerFailed`; then nothing of this call is stored.
         """
 
         def gather(intake: Intake) -> None:
             for batch in batches:
                 intake.take(batch)
 
-        self._keep(gather, received)
+        self._append(gather, received)
         return {batch.outbox: self.highest(batch.outbox) for batch in batches}
 
     def append_loose(self, entries: Sequence[tuple[str, Entry]], received: float) -> None:
-        """Keep entries that no outbox has numbered, each with its source, in one transaction. Raises as `append`."""
+        """Store entries without an outbox, each with its source, in one transaction. Raises as `append` does."""
 
         def gather(intake: Intake) -> None:
             for source, entry in entries:
                 intake.take_loose(source, entry)
 
-        self._keep(gather, received)
+        self._append(gather, received)
 
     def highest(self, outbox: str) -> int:
         """The highest number of an outbox that is on the disk, 0 where there is none."""
@@ -108,10 +111,10 @@ class LedgerWriter:
         return state.highest if state else 0
 
     def note_head(self, outbox: str, source: str, head: int) -> None:
-        """Remember the highest number that an outbox has given out. It goes to the disk with what is kept next."""
-        state = self._told_heads.get(outbox) or self._outboxes.get(outbox) or OutboxState(source, 0, 0)
+        """Remember the highest number that an outbox has given out. The next transaction stores it."""
+        state = self._noted_heads.get(outbox) or self._outboxes.get(outbox) or OutboxState(source, 0, 0)
         if head > state.head or outbox not in self._outboxes:
-            self._told_heads[outbox] = state._replace(head=max(head, state.head))
+            self._noted_heads[outbox] = state._replace(head=max(head, state.head))
 
     def warning(self) -> str | None:
         """A sentence where the disk is nearly full, else None."""
@@ -123,29 +126,33 @@ class LedgerWriter:
         return self._rows
 
     def close(self) -> None:
-        """Write down what is left, seal the folder, and let others write. The lock is let go whatever happens."""
+        """Store the noted heads, seal the folder, and let others write. The lock is released whatever happens."""
         if self._closed:
             return
         self._closed = True
         try:
-            with translated(self.folder):
+            with ledger_errors(self.folder):
                 self._ready()
                 self._store(self._intake(0.0, careful=False))
                 connection, self._connection = self._connection, None
                 if connection:
-                    self._end(connection)
+                    self._seal(connection)
         finally:
             self._disconnect()
             self._lock.release()
 
-    def _end(self, connection: sqlite3.Connection) -> None:
-        self._disconnect()
+    def _seal(self, connection: Connection) -> None:
+        self._disconnect()  # closes the head file, which the seal hashes
         why_not = seal(self.folder, connection)
         if why_not:
             logger.warning("the ledger %s is closed, but not sealed: %s", self.folder, why_not)
 
-    def _keep(self, gather: Callable[[Intake], None], received: float) -> None:
-        with translated(self.folder):
+    # -- one transaction
+
+    def _append(self, gather: Callable[[Intake], None], received: float) -> None:
+        """Gather entries and store them: first without checks; where an entry cannot be stored, again with checks,
+        which refuse that entry alone."""
+        with ledger_errors(self.folder):
             self._ready()
             try:
                 intake = self._intake(received, careful=False)
@@ -159,14 +166,14 @@ class LedgerWriter:
 
     def _intake(self, received: float, *, careful: bool) -> Intake:
         intake = Intake(self._rows, self._link, self._outboxes, self._origins, received, careful=careful)
-        for outbox, told in self._told_heads.items():
+        for outbox, noted in self._noted_heads.items():
             known = self._outboxes.get(outbox)
-            if known is None or told.head > known.head:
-                intake.outboxes[outbox] = (known or told)._replace(head=told.head)
+            if known is None or noted.head > known.head:
+                intake.outboxes[outbox] = (known or noted)._replace(head=noted.head)
         return intake
 
     def _store(self, intake: Intake) -> None:
-        """All of it is on the disk, or an error is raised and nothing is believed until the next `_ready`."""
+        """Bring all of it to the disk. Where an error is raised, the next `_ready` reads the state from the disk."""
         if not (intake.rows or intake.outboxes):
             self.repeated += intake.repeated
             return
@@ -174,11 +181,11 @@ class LedgerWriter:
             self._objects.put(intake.objects)
             self._commit(intake)
             self._heads().write(self._rows + len(intake.rows), intake.link)
-        except (sqlite3.Error, OSError):
+        except (SqliteError, OSError):
             self._failed = True
             self._roll_back()
             raise
-        self._believe(intake)
+        self._adopt(intake)
 
     def _commit(self, intake: Intake) -> None:
         run = self._database()
@@ -186,6 +193,7 @@ class LedgerWriter:
         new = [(number, *origin) for origin, (number, _) in intake.origins.items()]
         run.executemany("INSERT INTO origins VALUES (?, ?, ?, ?, ?, ?, ?, ?)", new)
         rows = intake.rows
+        # The rest that fills no whole group comes first, row by row; the order of the rows stays.
         alone = len(rows) % _TOGETHER
         together = [[*chain.from_iterable(rows[at : at + _TOGETHER])] for at in range(alone, len(rows), _TOGETHER)]
         run.executemany(f"INSERT INTO records VALUES {_ROW}", rows[:alone])
@@ -198,12 +206,13 @@ class LedgerWriter:
         run.executemany("INSERT OR REPLACE INTO outboxes VALUES (?, ?, ?, ?, ?, ?)", changed)
         run.execute("COMMIT")
 
-    def _believe(self, intake: Intake) -> None:
+    def _adopt(self, intake: Intake) -> None:
+        """Take over the state after a transaction that is on the disk."""
         self._rows += len(intake.rows)
         self._link = intake.link
         self._outboxes.update(intake.outboxes)
         self._origins.add(intake.origins)
-        self._told_heads.clear()
+        self._noted_heads.clear()
         self.repeated += intake.repeated
         for refused in intake.refused:
             logger.warning("the ledger %s does not keep %s", self.folder, refused)
@@ -212,20 +221,23 @@ class LedgerWriter:
         if self._connection and self._connection.in_transaction:
             try:
                 self._connection.execute("ROLLBACK")
-            except sqlite3.Error:
+            except SqliteError:
                 self._failed = True
 
+    # -- opening, also after a failure
+
     def _ready(self) -> None:
-        """After a failure: begin again from what is on the disk."""
+        """After a failure: open the ledger again, and begin from what is on the disk."""
         if self._failed or self._connection is None:
             self._disconnect()
             self._connect(after_failure=True)
 
     def _connect(self, *, after_failure: bool = False) -> None:
-        """Open the database, make sure that what it shows is on the disk, and read where it ends."""
+        """Open the database, make sure that its content is on the disk, and read where the chain ends. `_failed` stays
+        true until all of it has succeeded, so that an error in between is followed by another attempt."""
         self._failed = True
         self._objects.forget()
-        self._connection = connection = schema.connect(self.folder, write=True)
+        self._connection = connection = open_ledger(self.folder, write=True)
         if schema.version_of(connection) == 0:
             created = f"{time.time():.6f}"
             schema.create(connection, {"session": self.session, "created": created})
@@ -233,7 +245,7 @@ class LedgerWriter:
             logger.warning("the ledger %s was brought from schema version %d to %d", self.folder, version, version + 1)
         self._write_through(connection, after_failure=after_failure)
         self._read_end(connection)
-        cut = self._cut_rows()
+        cut = self._cut_rows()  # before HeadFile may write to the file
         self._head = HeadFile(self.folder)
         sync_folder(self.folder)
         if cut:
@@ -241,18 +253,20 @@ class LedgerWriter:
         self._head.write(self._rows, self._link)
         self._failed = False
 
-    def _write_through(self, connection: sqlite3.Connection, *, after_failure: bool) -> None:
-        """Copy the write-ahead log into the database and sync it: a killed writer may not have synced it, and a failed
-        sync may have lost it."""
+    def _write_through(self, connection: Connection, *, after_failure: bool) -> None:
+        """Copy the write-ahead log into the database and sync both. A killed writer may have left a commit that it had
+        not synced; and after a failed sync the cache may show pages that never reached the disk, which are written
+        again by this."""
         busy, frames, copied = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
         if not busy and frames == copied:
             return
-        if not after_failure:  # somebody reads an earlier state; a sync that has not failed is as good
-            sync_file(self.folder / schema.WAL)
+        # A reader needs an earlier state of the database, so not all of the log can be copied.
+        if not after_failure:  # no sync has failed, so a sync of the log is as good
+            sync_file(self.folder / WAL)
         else:
             raise LedgerFailed(self.folder, "a reader holds its state of before; end that program, or wait for it")
 
-    def _read_end(self, connection: sqlite3.Connection) -> None:
+    def _read_end(self, connection: Connection) -> None:
         meta = schema.meta_of(connection)
         if meta.get("session") != self.session:
             raise LedgerFailed(self.folder, f"it belongs to the session {meta.get('session')!r}, not {self.session!r}")
@@ -263,19 +277,19 @@ class LedgerWriter:
         self._outboxes = {outbox: OutboxState(*state) for outbox, *state in known}
 
     def _cut_rows(self) -> int:
-        """How many rows the head file knows of that are not here any more."""
+        """How many rows the head file counts that the database does not have any more."""
         head = read_head(self.folder)
         return max(0, head.records - self._rows) if head else 0
 
     def _remember_cut(self, rows: int) -> None:
-        """Rows that were on the disk are gone: say so for ever, in their place."""
+        """Rows that were on the disk are lost: put a gap that says so in their place."""
         why = f"{rows} rows that had been written were cut off or made unreadable"
         logger.error("the ledger %s is damaged after row %d: %s", self.folder, self._rows, why)
         more = {"first": self._rows + 1, "last": self._rows + rows, "why": why}
         intake = self._intake(time.time(), careful=False)
         intake.take_loose("", Entry(0, "gap", "", "", 0, intake.received, (), "", None, b"", more))
         self._commit(intake)
-        self._believe(intake)
+        self._adopt(intake)
 
     def _disconnect(self) -> None:
         connection, head = self._connection, self._head
@@ -285,7 +299,7 @@ class LedgerWriter:
         if connection:
             connection.close()
 
-    def _database(self) -> sqlite3.Connection:
+    def _database(self) -> Connection:
         assert self._connection is not None
         return self._connection
 
@@ -293,8 +307,8 @@ class LedgerWriter:
         assert self._head is not None
         return self._head
 
-    def _tell_what_is_left_over(self) -> None:
-        """Name what a killed writer has left half-written; remove its unfinished files."""
+    def _clear_leftovers(self) -> None:
+        """Log what a killed writer has left half-written, and remove its unfinished files."""
         for tail in tails(self.folder):
             logger.warning("the ledger %s was not closed: %s", self.folder, tail)
         for part in [*self.folder.glob(f"*{PART}"), *self._objects.folder.rglob(f"*{PART}")]:

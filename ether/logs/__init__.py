@@ -1,1 +1,1 @@
-"""Log records on their way to the session, and the file that keeps them."""
+"""Log records: shipped from every process to the session, and written to the session's log file."""

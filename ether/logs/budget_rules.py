@@ -1,10 +1,10 @@
-"""Which log records travel when there are more than anybody can read: decided by level, and counted.
+"""Which log records are sent when there are more than a person can read: decided by level, and counted.
 
-Two bounds. The rate: each level has tokens that come back with time, and whoever has used up its own takes those of
-the levels below. The queue: a full one makes room by giving up the oldest record of the lowest level in it.
+Two bounds. The rate: each level has a token bucket; a level whose bucket is empty takes tokens of the levels below it.
+The queue: when it is full, it drops the oldest record of the lowest level in it.
 
-Promises: while an error is refused, everything less is refused, too; no record leaves the queue for one of a lower
-level; each record that was given up is counted, once, under its level. The trap: nothing here is locked.
+Promises: while an error is refused, every record of a lower level is refused, too; no record is dropped for one of a
+lower level; each dropped record is counted once, under its level. The trap: nothing here is locked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 
 class Band(IntEnum):
-    """The levels among which is chosen; critical records and everything above count as errors."""
+    """The levels that are told apart here; critical records and everything above count as errors."""
 
     DEBUG = 0
     INFO = 1
@@ -39,7 +39,7 @@ def band_of(level: int) -> Band:
 
 @dataclass(frozen=True, slots=True)
 class LogRate:
-    """Records per second for as long as it takes, and how many may come at once after a pause."""
+    """Records per second in the long run, and how many may come at once after a pause (the size of the bucket)."""
 
     per_s: float
     burst: float
@@ -53,23 +53,24 @@ RATES: Mapping[Band, LogRate] = MappingProxyType(
         Band.ERROR: LogRate(500, 2000),
     }
 )
-"""All of them together are 1,000 records a second, for which a process spends about 5 % of a core."""
+"""Together 1,000 records per second, for which a process spends about 5 % of a core."""
 
 
 class LogBudget:
-    """How many records of which level may travel. `now` is monotonic seconds."""
+    """Decides by level and rate which records are sent. `now` is in monotonic seconds."""
 
     def __init__(self, now: float, rates: Mapping[Band, LogRate] = RATES) -> None:
         self._buckets = [_Bucket(rates[band], now) for band in Band]
 
     def admits(self, band: Band, now: float) -> bool:
-        """Take a token for one record; False where it is to be cut."""
+        """Take a token for one record; False where there is none, and the record is to be cut."""
+        # Its own bucket first, then those below, the next lower one first: only errors may use up all of them.
         buckets = self._buckets
         return any(buckets[lower].take(now) for lower in range(band, -1, -1))
 
 
 class _Bucket:
-    """The tokens of one level."""
+    """The token bucket of one level."""
 
     __slots__ = ("_at", "_burst", "_per_s", "_tokens")
 
@@ -88,7 +89,7 @@ class _Bucket:
 
 
 class Queued(NamedTuple, Generic[Item]):
-    """A record in line."""
+    """A queued record; `order` counts arrivals."""
 
     order: int
     band: Band
@@ -97,7 +98,8 @@ class Queued(NamedTuple, Generic[Item]):
 
 
 class LogQueue(Generic[Item]):
-    """Records in the order of their arrival, bounded by number and by size."""
+    """Records in the order of their arrival, bounded by number and by size. One line for each level, so that the oldest
+    record of the lowest level is at hand; `order` restores the order of arrival among the lines."""
 
     def __init__(self, max_count: int, max_size: int) -> None:
         self._max_count, self._max_size = max_count, max_size
@@ -108,7 +110,8 @@ class LogQueue(Generic[Item]):
         return self._count
 
     def offer(self, band: Band, item: Item, size: int) -> Sequence[Band]:
-        """Queue a record; returns the bands of those that were given up for it, its own where that was itself."""
+        """Queue a record; returns the bands of the records dropped for it. Where only records of higher levels are in
+        the queue, the new one itself is dropped, and its own band comes last."""
         cut: list[Band] = []
         while self._count and (self._count >= self._max_count or self._size + size > self._max_size):
             lowest = next(line for line in self._lines if line)
@@ -138,44 +141,44 @@ def _order(line: deque[Queued[Item]]) -> int:
 
 
 Cut = Mapping[Band, int]
-"""How many records of each level were cut."""
+"""How many records of each level were cut (refused or dropped)."""
 
-SAY_EVERY_S = 1.0
+REPORT_EVERY_S = 1.0
 
 
 class CutCount:
-    """What was cut, in all and since it was last said. `now` is monotonic seconds."""
+    """Counts the records that were cut, in all and since the last report. `now` is in monotonic seconds."""
 
     def __init__(self) -> None:
-        self._in_all = dict.fromkeys(Band, 0)
-        self._unsaid = dict.fromkeys(Band, 0)
-        self._may_say_at = float("-inf")
+        self._total = dict.fromkeys(Band, 0)
+        self._unreported = dict.fromkeys(Band, 0)
+        self._report_at = float("-inf")
 
     @property
-    def in_all(self) -> dict[Band, int]:
-        """All that was ever cut, by level."""
-        return dict(self._in_all)
+    def total(self) -> dict[Band, int]:
+        """All records that were cut, by level."""
+        return dict(self._total)
 
     def note(self, band: Band, count: int = 1) -> None:
         """A record was cut."""
-        self._in_all[band] += count
-        self._unsaid[band] += count
+        self._total[band] += count
+        self._unreported[band] += count
 
     def wait_s(self, now: float) -> float | None:
-        """How long until something may be said; None where there is nothing to say."""
-        return max(0.0, self._may_say_at - now) if any(self._unsaid.values()) else None
+        """Seconds until a report is due; None where there is nothing to report."""
+        return max(0.0, self._report_at - now) if any(self._unreported.values()) else None
 
-    def to_say(self, now: float) -> dict[Band, int]:
-        """What has to be said now; it counts as said from here on."""
-        said = {band: count for band, count in self._unsaid.items() if count}
-        self._unsaid = dict.fromkeys(Band, 0)
-        self._may_say_at = now + SAY_EVERY_S
-        return said
+    def take_report(self, now: float) -> dict[Band, int]:
+        """The counts for a report that is made now; they count as reported from here on."""
+        counts = {band: count for band, count in self._unreported.items() if count}
+        self._unreported = dict.fromkeys(Band, 0)
+        self._report_at = now + REPORT_EVERY_S
+        return counts
 
-    def unsay(self, cut: Cut) -> None:
-        """It could not be said after all."""
+    def take_back(self, cut: Cut) -> None:
+        """A report was not delivered: its counts are to be reported again."""
         for band, count in cut.items():
-            self._unsaid[band] += count
+            self._unreported[band] += count
 
 
 def cut_sentence(cut: Cut) -> str:

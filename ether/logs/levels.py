@@ -1,7 +1,7 @@
 """Log levels, changed in a running process by a message of the session.
 
-`…/control/log-level` carries `{"instances": ["cam"], "level": "debug", "logger": ""}`. Without a logger it is the
-level of the whole process. It holds until the process ends.
+`…/control/log-level` carries `{"instances": ["cam"], "level": "debug", "logger": ""}`. An empty logger means the level
+of the whole process. A level holds until the process ends.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ _LOGGER_MAX = 200
 
 
 def apply_level(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Set what the message asks for; returns `logger`, `level`, `before`, and in `kept` the loggers that have a level
-    of their own, which hides what is below it. Raises `ConfigError`, and changes nothing, for what cannot be."""
+    """Set the level that the message asks for; returns `logger`, `level`, `before`, and in `kept` the loggers that have
+    a level of their own, which the change does not reach. Raises `ConfigError`, and changes nothing, where the message
+    is wrong."""
     level, logger = value.get("level"), value.get("logger", "")
     if isinstance(level, str) and level.isdecimal() and len(level) <= 3:
         level = int(level)
@@ -38,7 +39,7 @@ def apply_level(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def level_answer(value: Mapping[str, Any]) -> Answer:
-    """The same, as an instance answers it: never an exception."""
+    """As `apply_level`, as an instance's answer: a mistake is in the answer, not raised."""
     try:
         return Answer(ran=(VERB,), results=apply_level(value))
     except ConfigError as error:

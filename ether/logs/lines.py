@@ -1,12 +1,12 @@
-"""A log record as the session sees it: read from a message, written as text, read back from text.
+"""A log record as a line of text: made from a message of the session, written to a file, read back from it.
 
     2025-01-16 11:28:42.765 - cam:51475 - INFO - [lens] focused<tab>[019470a2-7c1d-7e01-8a53-2f6f0c7d3b11]
 
-The form is that of the console, with the id of the message that was being handled behind a tab. What follows the first
-line, of the message or of a traceback, stands below it, indented by four spaces. Times are local.
+The form is that of the console, followed by a tab and the id of the message that was being handled. Further lines of
+the message, and the traceback, follow below it, indented by four spaces. Times are local.
 
-The trap: the text comes from anywhere. Control characters are shown escaped, so that nobody can forge a line, or speak
-to the terminal of whoever reads the file.
+The trap: the text may come from any program. Control characters are shown escaped, so that a record can neither forge a
+line nor send commands to the terminal of a reader.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _INDENT = "    "
 _NAME_MAX = 250
 _TEXT_MAX = 32_768
-"""Characters; what Ether sends is shorter, a stranger's record may be anything."""
+"""Characters. Ether's own records are shorter; a foreign record may have any length."""
 
 _HEAD = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) - (?P<instance>.+?):(?P<pid>\d{1,19})"
@@ -40,7 +40,8 @@ _ESCAPES = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for cod
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One record. `time` is seconds since 1970; `message` has the traceback, where there is one, below it."""
+    """One record. `time` is seconds since 1970; `message` includes the traceback, where there is one, on further
+    lines."""
 
     time: float
     level: str
@@ -55,8 +56,10 @@ class LogLine:
 
     @classmethod
     def from_value(cls, value: object, instance: str) -> LogLine | None:
-        """From a message on the log topic of `instance`, which counts, whoever the body says it is from. None for what
-        is no record."""
+        """From a message on the log topic of `instance`; the topic counts, not the sender that the body names. None
+        where the message is no log record."""
+        # Only level, message and time make a record; every other field falls back to a default, and each is checked,
+        # because the value may come from any program.
         if not isinstance(value, dict):
             return None
         level, time, pid = value.get("level"), value.get("time"), value.get("pid", 0)
@@ -80,7 +83,7 @@ class LogLine:
         )
 
     def to_text(self) -> str:
-        """As it stands in a file, with the newline at its end."""
+        """The text for a file, with a newline at its end."""
         first, *more = self.message.split("\n")
         behind = f"\t[{_shown(self.message_id)}]" if self.message_id else ""
         moment = datetime.fromtimestamp(self.time)
@@ -99,8 +102,8 @@ class LogLine:
 
 
 def read_lines(text: Iterable[str]) -> Iterator[LogLine]:
-    """The records of a text, line by line. What stands before the first one is passed over: a file may have been cut
-    anywhere."""
+    """The records of a text, which is read line by line. Lines before the first record are ignored: rotation may have
+    cut a file in the middle of one."""
     found: re.Match[str] | None = None
     below: list[str] = []
     for raw in text:
@@ -149,7 +152,7 @@ def _level_number(level: str, given: Any) -> int:
 
 
 def _can_be_a_time(time: float) -> bool:
-    """From 1970 to 9998: what every platform can show."""
+    """From 1970 to 9998: every platform can show these."""
     return 86_400 <= time < 253_300_000_000
 
 

@@ -1,7 +1,7 @@
-"""A log record as it travels: plain values, bounded in size, and made without ever failing.
+"""A log record as it is published: plain values, bounded in size. Making one never fails.
 
-The trap: a record holds the user's own objects, whose `__str__` is user code that may raise, log, or give a text of
-megabytes. It is called here, on the thread that logs, because the objects may have changed a moment later.
+The trap: a record holds the user's own objects, whose `__str__` is user code that may raise, log, or return megabytes.
+It is called here, on the thread that logs, because the objects may change a moment later.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 from ether.connection.causes import current
 
 MESSAGE_MAX = 8_192
-"""Characters of a message; of a longer one its beginning travels."""
+"""Characters of a message; a longer one is cut at its end."""
 
 EXCEPTION_MAX = 16_384
-"""Characters of a traceback; of a longer one its beginning and, because it says what happened, its end."""
+"""Characters of a traceback; a longer one is cut in the middle, because its end says what happened."""
 
 _NAME_MAX = 200
 _CAUSE_KEYS = ("method", "topic", "source")
@@ -24,7 +24,7 @@ _tracebacks = logging.Formatter()
 
 
 def record_value(record: logging.LogRecord, instance: str) -> dict[str, Any]:
-    """What is published for a record. `level` comes early, so that a reader can sort unread records by it."""
+    """The value that is published for a record. `level` comes early, so that a reader finds it without decoding."""
     details = record.__dict__.get("ether")
     details = details if isinstance(details, dict) else {}
     cause = current()
@@ -49,7 +49,7 @@ def record_value(record: logging.LogRecord, instance: str) -> dict[str, Any]:
 
 
 def size_of(value: dict[str, Any]) -> int:
-    """About how many bytes a record takes while it waits."""
+    """About how many bytes a queued record takes."""
     return 500 + len(value["message"]) + len(value.get("exception", ""))
 
 

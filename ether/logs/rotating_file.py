@@ -1,7 +1,8 @@
-"""A file that is only appended to, and that makes room by renaming itself away: `x.log`, `x.log.1`, `x.log.2`, …
+"""A rotating log file: it is only appended to, and renamed when it is full: `x.log`, `x.log.1`, `x.log.2`, …
 
-Promises: never more than `files` of about `max_bytes` each; if somebody removes or renames the file, the next write
-makes a new one. The trap: a full disk takes half a line. The rest of the line is not written later, but a newline is.
+Promises: never more than `files` files of about `max_bytes` each; if the file is removed or renamed from outside, the
+next write makes a new one. The trap: a full disk may take half a line. The rest of that line is never written, but a
+newline is, before the next line.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 
 class RotatingFile:
-    """Opened when it is first written to. For one thread."""
+    """Opened by the first write. For one thread."""
 
     def __init__(self, path: Path, max_bytes: int, files: int) -> None:
         self.path = path
@@ -21,10 +22,12 @@ class RotatingFile:
         self._descriptor: int | None = None
         self._size = 0
         self._torn = False
+        """The file ends in the middle of a line."""
         self._partly = 0
+        """Bytes of the data of the present `_append` that are in the file."""
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Append whole lines. Raises `Unwritten`, which knows how many are not in the file."""
+        """Append whole lines. Raises `Unwritten`, which says how many of them are not in the file."""
         done = self._partly = 0
         try:
             self._be_open()
@@ -46,7 +49,7 @@ class RotatingFile:
             self._descriptor = None
 
     def _fitting(self, lines: Sequence[bytes], start: int) -> int:
-        """How many lines go into the file as it is; a line that is longer than a whole file goes into an empty one."""
+        """How many lines fit into the present file. A line longer than `max_bytes` fits into an empty one."""
         size, count = self._size, 0
         for line in lines[start:]:
             size += len(line)
@@ -76,7 +79,9 @@ class RotatingFile:
         if self._torn:
             self._size += os.write(self._descriptor, b"\n")
             self._torn = False
+        """The file ends in the middle of a line."""
         self._partly = 0
+        """Bytes of the data of the present `_append` that are in the file."""
         view = memoryview(data)
         try:
             while self._partly < len(data):
@@ -93,7 +98,7 @@ class RotatingFile:
                 older = _numbered(self.path, number - 1)
                 if older.exists():
                     older.replace(_numbered(self.path, number))
-        except PermissionError:  # on Windows, while somebody reads it: it grows until the next time
+        except PermissionError:  # Windows, while another program reads it: it grows for another `max_bytes`
             self._be_open()
             self._size = 0
             return
@@ -109,13 +114,13 @@ class Unwritten(OSError):
 
 
 def _whole_lines(lines: Sequence[bytes], size: int) -> int:
-    """How many of the lines are in their first `size` bytes."""
+    """How many of the lines lie completely in the first `size` bytes of their text."""
     ends = accumulate(map(len, lines))
     return sum(1 for _ in takewhile(lambda end: end <= size, ends))
 
 
 def parts_of(path: Path, files: int) -> list[Path]:
-    """Where the text of such a file may be, newest first."""
+    """The paths that a rotating file may have, newest first."""
     return [_numbered(path, number) for number in range(files)]
 
 

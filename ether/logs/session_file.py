@@ -1,11 +1,13 @@
-"""The log of a whole session in one place: every record of every instance, on whichever machine, in a file here.
+"""The log file of a session: every record of every instance, of all machines, in one file on this machine.
 
 `<state folder>/ether/logs/<session>.log`, at most 5 files of 10 MB. The state folder is `$XDG_STATE_HOME`, or
-`~/.local/state`; on Windows `%LOCALAPPDATA%`. The launcher writes it; whoever may read the folder can read it back.
+`~/.local/state`; on Windows `%LOCALAPPDATA%`. The launcher writes it; every program that may read the folder can read
+it back (`read_back`).
 
-Promises: the network thread only queues; a full disk is said once, counted, and writing goes on as soon as there is
-room; of what is too much, errors are the last to be cut. The trap: a session's own complaints about its log file come
-back as records for the file. They are therefore made once for each change of state, not for each record.
+Promises: the network thread only queues; a full disk is reported once, missing records are counted, and writing goes on
+as soon as there is room; where there are too many records, errors are the last to be cut. The trap: a warning of this
+module about its file comes back as a record for the file. So there is one for each change of state, not one for each
+record.
 """
 
 from __future__ import annotations
@@ -42,12 +44,12 @@ logger = get_ether_logger("logs")
 
 
 def log_folder() -> Path:
-    """Where this user's session logs are; nothing is made. Raises `ConfigError` where the user has no home."""
+    """The folder of this user's session logs; it is not made here. Raises `ConfigError` where the user has no home."""
     return state_folder() / "logs"
 
 
 def log_path(session: str, folder: Path | None = None) -> Path:
-    """The file that a session's log is written to."""
+    """The file of a session's log."""
     return (folder or log_folder()) / f"{file_name(session)}.log"
 
 
@@ -59,12 +61,14 @@ def read_back(
     *,
     folder: Path | None = None,
 ) -> Iterator[LogLine]:
-    """What the files of a session hold, oldest first: records from `since` on (seconds since 1970), of one instance, of
-    at least that level. Nothing where there is no file. Raises `ConfigError` for an unknown level."""
+    """The records in a session's files, oldest first: from `since` on (seconds since 1970), of one instance, of at
+    least that level. None where there is no file. Raises `ConfigError` for an unknown level."""
+    # All files are opened before one is read, so that a rotation meanwhile takes nothing away. Opened newest first, a
+    # file that is renamed in between is met again under its next name, and recognised by device and inode.
     least = level_number(level)
     with ExitStack() as opened:
         streams, seen = [], set()
-        for path in parts_of(log_path(session, folder), FILES):  # newest first: what rotates meanwhile is seen twice
+        for path in parts_of(log_path(session, folder), FILES):
             try:
                 stream = opened.enter_context(open(path, encoding="utf-8", errors="backslashreplace", newline="\n"))
             except FileNotFoundError:
@@ -79,7 +83,7 @@ def read_back(
 
 
 class SessionLog:
-    """Writes a session's log from its making until `close()`."""
+    """Writes a session's log from its construction until `close()`."""
 
     def __init__(
         self,
@@ -90,8 +94,8 @@ class SessionLog:
         max_bytes: int = FILE_MAX_BYTES,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Returns when the broker has confirmed the subscription; raises `SubscribeRefused` where it does not, and
-        nothing about files. `link` is closed after this, by its owner."""
+        """Returns when the broker has confirmed the subscription; raises `SubscribeRefused` where it does not. Problems
+        with files are not raised. The owner of `link` closes it after this object."""
         self._session = topics.session
         self._folder = folder
         self._max_bytes = max_bytes
@@ -113,10 +117,10 @@ class SessionLog:
     def lost(self) -> int:
         """Records that arrived and are in no file: cut, unwritten, or not readable."""
         with self._changed:
-            return sum(self._cuts.in_all.values()) + self._unwritten + self._unreadable
+            return sum(self._cuts.total.values()) + self._unwritten + self._unreadable
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Write what has arrived, in at most about `timeout_s` seconds, and end. Twice is fine."""
+        """Write the records that have arrived, in at most about `timeout_s` seconds, and end. Twice is fine."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -126,7 +130,7 @@ class SessionLog:
 
     def _take(self, inbound: Inbound) -> bool:
         payload = inbound.delivery.payload
-        inbound.done()  # what waits for the disk must not slow the session's messages down
+        inbound.done()  # before it is written: records that wait for the disk must not slow down the messages
         with self._changed:
             for given_up in self._queue.offer(band_of(_level_in(payload)), inbound, 500 + len(payload)):
                 self._cuts.note(given_up)
@@ -146,7 +150,7 @@ class SessionLog:
             self._file.close()
 
     def _batch(self) -> list[Inbound] | None:
-        """What has arrived; None when it is over."""
+        """Records that have arrived; empty where only a report of cut records is due; None at the end."""
         with self._changed:
             while not self._queue and not self._closing:
                 patience_s = self._cuts.wait_s(time.monotonic())
@@ -173,11 +177,12 @@ class SessionLog:
         return line
 
     def _write(self, lines: list[LogLine]) -> None:
-        """Write a batch, after what has to be said about the ones before. Never raises."""
+        """Write a batch, after remarks about missing records. Never raises. While the disk takes nothing, records are
+        counted as unwritten, and the file is tried once a second."""
         if self._failing and time.monotonic() < self._retry_at and not self._closing:
             self._unwritten += len(lines)
             return
-        cut = self._cut_to_say()
+        cut = self._report_of_cuts()
         remarks = self._remarks(cut)
         texts = [line.to_text().encode("utf-8", "backslashreplace") for line in (*remarks, *lines)]
         if not texts:
@@ -193,7 +198,7 @@ class SessionLog:
         self._unwritten += min(lines, error.lines) if isinstance(error, Unwritten) else lines
         self._retry_at = time.monotonic() + _RETRY_S
         with self._changed:
-            self._cuts.unsay(cut)
+            self._cuts.take_back(cut)
         if not self._failing:
             self._failing = True
             logger.error("the log file of session %s cannot be written: %s", self._session, error)
@@ -203,17 +208,17 @@ class SessionLog:
             self._failing = False
             logger.warning("the log file is written again; %d records are missing in it", self._unwritten)
 
-    def _cut_to_say(self) -> Cut:
+    def _report_of_cuts(self) -> Cut:
         with self._changed:
             now = time.monotonic()
-            return self._cuts.to_say(now) if self._closing or self._cuts.wait_s(now) == 0 else {}
+            return self._cuts.take_report(now) if self._closing or self._cuts.wait_s(now) == 0 else {}
 
     def _remarks(self, cut: Cut) -> list[LogLine]:
-        """Lines of our own, about what is missing."""
-        said = [f"{cut_sentence(cut)}: they came faster than they could be written"] if cut else []
+        """Lines about records that are missing in the file."""
+        texts = [f"{cut_sentence(cut)}: they came faster than they could be written"] if cut else []
         if self._failing:
-            said.append(f"{self._unwritten:,} records are missing here: the file could not be written")
-        return [_remark(text, self._now()) for text in said]
+            texts.append(f"{self._unwritten:,} records are missing here: the file could not be written")
+        return [_remark(text, self._now()) for text in texts]
 
     def _make_room(self) -> None:
         try:
@@ -236,7 +241,7 @@ def _remark(text: str, now: float) -> LogLine:
 
 
 def _level_in(payload: bytes) -> int:
-    """The level of a record that was not decoded: on the network thread there is no time for that."""
+    """The level of an undecoded record: decoding takes too long for the network thread."""
     start = payload.find(b'"level":', 0, 200)
     if start >= 0:
         for text, number in _LEVELS_IN_A_BODY:
@@ -254,7 +259,7 @@ def _is_wanted(line: LogLine, since: float | None, instance: str | None, least: 
 
 
 def _remove_old(folder: Path, own_session: str, now: float) -> None:
-    """Of other sessions, keep what is younger than 30 days, and of that the youngest 50."""
+    """Remove the logs of other sessions that are older than `KEPT_DAYS`, and all but the youngest `KEPT_SESSIONS`."""
     ages: dict[str, float] = {}
     files: dict[str, list[Path]] = {}
     for path in folder.glob("*.log*") if folder.is_dir() else ():

@@ -1,16 +1,17 @@
-"""Takes every log record of a process to its session: to the topic `log/<name>`, one message a record.
+"""Ships every log record of a process to its session: to the topic `log/<name>`, one message for each record.
 
-The user's only API is `logging`. A thread that logs is never kept waiting: it puts the record into a bounded queue,
-and a thread of this module's publishes it, at QoS 0. While the broker is away records wait in the queue. What is too
-much is cut (`ether.logs.budget_rules`), counted, and the count is published once a second.
+The user's only API is `logging`. A thread that logs never waits: it puts the record into a bounded queue, and a thread
+of this module publishes it, at QoS 0. While the broker is away records wait in the queue. Records above the limits are
+cut (`ether.logs.budget_rules`) and counted, and the count is published once a second.
 
-Promises: what was shipped and what was cut are together what was logged. Two kinds of records are in neither: what is
-logged while a record is being published, by the publishing thread, which would never end; and what the network layer
-logs below WARNING, for the same reason.
+Promise: every record that was logged was either shipped or counted as cut. Two kinds are neither, because shipping them
+would log again, without end: records of the publishing thread while it publishes, and records of the network layer
+below WARNING.
 
-The trap: a record may come from anywhere, from under the transport's own lock, out of a signal handler, or out of a
-finalizer that the garbage collector runs in the middle of this module's code. So nothing is ever published, formatted
-or waited for under the lock here, and a record that finds the lock taken by its own thread is put aside.
+The trap: a record may come from under the transport's own lock, from a signal handler, or from a finalizer that the
+garbage collector runs in the middle of this module's code. So nothing is published, formatted or waited for under the
+lock here. The lock is re-entrant, and `_busy` says that its owner is in the middle of a change: a record that arrives
+then is put into `_aside`, and queued by the next change.
 """
 
 from __future__ import annotations
@@ -40,14 +41,16 @@ CLOSE_TIMEOUT_S = 1.0
 
 _NETWORK_LOGGERS = ("Ether.transport", "paho")
 _PATIENCE_S = 0.5
-"""For one attempt to publish; then it is seen whether time is over."""
+"""For one attempt to publish; after each it is checked whether the time for closing is over."""
 
 _RECONNECT_LOOK_S = 0.2
 _SETTLE_S = 1.5
-"""After a lost connection: until then whoever reads the log has come back, too (pauses between attempts are 1 s)."""
+"""After an outage records wait for so long, until readers of the log are back, too: at QoS 0 a record without a reader
+is lost (readers try to connect once a second)."""
 
-_ATTACHMENT_LOOK_S = 2.0
-"""User code may replace all handlers, by `logging.config.dictConfig()` for example: how soon ours is back."""
+_HANDLER_LOOK_S = 2.0
+"""How often it is checked that our handler is installed: user code may replace all handlers, by
+`logging.config.dictConfig()` for example."""
 
 _NOTHING_CUT: Cut = MappingProxyType({})
 
@@ -61,7 +64,7 @@ class _Fate(Enum):
 
 
 class _Waiting(NamedTuple):
-    """A record in line, or a report of what was cut, which has no band."""
+    """The next message: a record, or a report of cut records (`band` is None, `cut` its counts)."""
 
     band: Band | None
     value: dict[str, Any]
@@ -69,12 +72,12 @@ class _Waiting(NamedTuple):
 
 
 class LogShipper:
-    """Ships from its making until `close()`."""
+    """Ships from its construction until `close()`."""
 
     def __init__(self, link: Link, topics: SessionTopics, name: str, *, own_process: bool = True) -> None:
-        """`link` is open. `own_process` says that this process is an instance's: then every logger is meant, from the
-        root down. In a user's program it is Ether's own loggers, and all others once the user has configured logging:
-        before that a handler of ours at the root would undo `logging.basicConfig()`."""
+        """`link` is open. With `own_process` this is the process of an instance, and every logger is shipped, from the
+        root down. In a user's program only Ether's own loggers are, until the user has configured logging; from then on
+        all are. A handler of ours at the root before that would make `logging.basicConfig()` do nothing."""
         self.name = name
         self._link = link
         self._topic = topics.log(name)
@@ -83,7 +86,7 @@ class LogShipper:
         self._handler = _Intake(self)
         self._wake = threading.Condition(self._handler.own_lock)
         self._asleep = self._busy = self._publishing = False
-        self._closing = self._last_words = self._over = False
+        self._closing = self._last_report_made = self._over = False
         self._close_by = Deadline(0)
         self._settled: Deadline | None = Deadline(0)
         self._budget = LogBudget(time.monotonic())
@@ -91,7 +94,7 @@ class LogShipper:
         self._aside: deque[tuple[Band, dict[str, Any]]] = deque()
         self._cuts = CutCount()
         self._shipped = 0
-        self._stay_attached()
+        self._keep_handler_installed()
         self._thread = threading.Thread(target=self._run, name=f"ether-log-{name}", daemon=True)
         self._thread.start()
 
@@ -102,12 +105,12 @@ class LogShipper:
 
     @property
     def cut(self) -> dict[str, int]:
-        """Records that were given up, by level."""
+        """Records that were cut, by level."""
         with self._wake:
-            return {band.name.lower(): count for band, count in self._cuts.in_all.items()}
+            return {band.name.lower(): count for band, count in self._cuts.total.items()}
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Take no more records, publish what waits, in at most `timeout_s` seconds, and end. Twice is fine."""
+        """Take no more records, publish the queued ones in at most `timeout_s` seconds, and end. Twice is fine."""
         with self._wake:
             if self._closing:
                 return
@@ -117,7 +120,7 @@ class LogShipper:
         self._thread.join(timeout_s + 2 * _PATIENCE_S)
         self._detach()
         with self._wake:
-            unsaid = self._cuts.to_say(time.monotonic())
+            unsaid = self._cuts.take_report(time.monotonic())
         if unsaid:
             logger.warning("%s left before all of its log was sent; %s", self.name, cut_sentence(unsaid))
 
@@ -125,7 +128,7 @@ class LogShipper:
 
     def take(self, record: logging.LogRecord) -> None:
         """Queue a record, or count it as cut. Neither waits nor publishes."""
-        if self._is_not_ours(record):
+        if self._is_ignored(record):
             return
         band = band_of(record.levelno)
         if not self._admits(band):
@@ -137,7 +140,7 @@ class LogShipper:
         with self._wake:
             self._cuts.note(band_of(record.levelno))
 
-    def _is_not_ours(self, record: logging.LogRecord) -> bool:
+    def _is_ignored(self, record: logging.LogRecord) -> bool:
         if self._closing or self._forks != forks.times:  # a forked child has neither our threads nor our connection
             return True
         if self._publishing and threading.get_ident() == self._thread.ident:
@@ -146,7 +149,7 @@ class LogShipper:
 
     def _admits(self, band: Band) -> bool:
         with self._wake:
-            if self._busy:  # out of our own code, on our own thread: see the trap
+            if self._busy:  # this thread interrupted itself, see the trap: the budget must not be touched now
                 return True
             self._busy = True
             try:
@@ -191,38 +194,38 @@ class LogShipper:
         self._give_up_the_rest()
 
     def _next(self) -> _Waiting | None:
-        """The next to be published; None when it is over."""
+        """The next message to publish; None at the end."""
         while not self._is_time_to_end():
             with self._wake:
-                waiting = self._first_in_line()
+                waiting = self._first_queued()
                 if waiting is not None:
                     return waiting
                 if self._closing:
                     return None
                 patience_s = self._cuts.wait_s(time.monotonic())
                 self._asleep = True
-                self._wake.wait(_ATTACHMENT_LOOK_S if patience_s is None else patience_s)
+                self._wake.wait(_HANDLER_LOOK_S if patience_s is None else patience_s)
                 self._asleep = False
-            self._stay_attached()
+            self._keep_handler_installed()
         return None
 
-    def _first_in_line(self) -> _Waiting | None:
+    def _first_queued(self) -> _Waiting | None:
         self._busy = True
         try:
             self._queue_all_aside()
             now = time.monotonic()
             patience_s = self._cuts.wait_s(now)
-            if patience_s is not None and (patience_s == 0 or self._is_time_for_last_words()):
-                return self._report(self._cuts.to_say(now))
+            if patience_s is not None and (patience_s == 0 or self._is_last_report_due()):
+                return self._report(self._cuts.take_report(now))
             queued: Queued[dict[str, Any]] | None = self._queue.take()
             return None if queued is None else _Waiting(queued.band, queued.item, _NOTHING_CUT)
         finally:
             self._busy = False
 
-    def _is_time_for_last_words(self) -> bool:
-        """Once, when all else is sent: what was cut is not told later than the end."""
-        now = self._closing and not self._queue and not self._last_words
-        self._last_words |= now
+    def _is_last_report_due(self) -> bool:
+        """True once, while closing, when every record is sent: the last report of cut records is due."""
+        now = self._closing and not self._queue and not self._last_report_made
+        self._last_report_made |= now
         return now
 
     def _is_time_to_end(self) -> bool:
@@ -243,14 +246,14 @@ class LogShipper:
         return _Waiting(None, value, cut)
 
     def _ship(self, waiting: _Waiting) -> bool:
-        """Publish, as soon as there is a connection; False where it was given up."""
+        """Publish, as soon as there is a connection; False where the message was given up."""
         while (fate := self._published(waiting.value)) is _Fate.LATER:
             with self._wake:
                 if not self._closing:
                     self._wake.wait(_RECONNECT_LOOK_S)
             if self._is_time_to_end():
                 return False
-            self._stay_attached()
+            self._keep_handler_installed()
         return fate is _Fate.SENT
 
     def _published(self, value: dict[str, Any]) -> _Fate:
@@ -270,8 +273,8 @@ class LogShipper:
             self._publishing = False
 
     def _is_settled(self) -> bool:
-        """Connected, and after an outage for long enough that somebody listens. The link itself logs both ends of an
-        outage, so there is always a record to look for it."""
+        """Whether there is a connection and, after an outage, readers of the log are back (`_SETTLE_S`). Only called
+        with a record at hand; that is enough, since the link itself logs the beginning and the end of an outage."""
         connected = self._link.transport.connected
         if not connected:
             self._settled = None
@@ -280,7 +283,7 @@ class LogShipper:
         return connected and (self._closing or self._settled is None or self._settled.passed)
 
     def _outcome(self, receipt: Receipt) -> _Fate:
-        """Wait until it has left this process's hands: this keeps the socket's own queue short."""
+        """Wait until the message has left this process: this keeps the transport's queue short."""
         while not receipt.done:
             try:
                 receipt.wait(_PATIENCE_S)
@@ -292,7 +295,7 @@ class LogShipper:
     def _not_shipped(self, waiting: _Waiting) -> None:
         with self._wake:
             if waiting.band is None:
-                self._cuts.unsay(waiting.cut)
+                self._cuts.take_back(waiting.cut)
             else:
                 self._cuts.note(waiting.band)
 
@@ -303,10 +306,10 @@ class LogShipper:
             while (queued := self._queue.take()) is not None:
                 self._cuts.note(queued.band)
 
-    # -- being there
+    # -- our handler
 
-    def _stay_attached(self) -> None:
-        """Be at the right logger, once, whatever user code has done to its handlers."""
+    def _keep_handler_installed(self) -> None:
+        """Install our handler at the right logger, and only there, whatever user code has done to its handlers."""
         root, own = logging.getLogger(), logging.getLogger(ROOT_NAME)
         at_root = self._own_process or any(not isinstance(handler, UnseenHandler) for handler in root.handlers)
         right, wrong = (root, own) if at_root else (own, root)
@@ -322,18 +325,18 @@ class LogShipper:
 
 
 class _Intake(UnseenHandler):
-    """Where `logging` hands over its records."""
+    """The handler by which `logging` passes records to the shipper."""
 
     def __init__(self, shipper: LogShipper) -> None:
         super().__init__()
         self._shipper = shipper
-        # The handler's own one, because logging makes it anew in a forked child, where another thread may have held it.
+        # The handler's lock, because `logging` replaces it in a forked child, where another thread may have held it.
         assert self.lock is not None
         self.own_lock = self.lock
         self.addFilter(LibrariesFromWarning())
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Without the lock around it, which the standard library takes: user code runs in `emit()`."""
+        """As the standard library's, but without the lock: user code runs in `emit()`."""
         if not self.filter(record):
             return False
         self.emit(record)
@@ -342,6 +345,6 @@ class _Intake(UnseenHandler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._shipper.take(record)
-        except Exception:  # noqa: BLE001  a seam: logging must not harm who logs
+        except Exception:  # noqa: BLE001  logging must not raise in the thread that logs
             self._shipper.give_up(record)
             self.handleError(record)

@@ -1,1 +1,2 @@
-"""Decisions without I/O: who is there, who has answered, who gets a message. Time is an argument."""
+"""Decisions without I/O on which two processes must agree: presence, heartbeats, requests, order. Time is an
+argument."""

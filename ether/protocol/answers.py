@@ -1,7 +1,7 @@
-"""What comes back from a call: a value, or the truth about why there is none.
+"""The answer to a call: a value, or the reason why there is none.
 
-An error travels twice: its class in a header (a user property over MQTT 5), for tools that look no further, and the
-whole in the body, readable by anybody.
+An error travels twice: its class in a header (a user property over MQTT 5), for tools that read no bodies, and the
+whole report in the body.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ LOG = "ether/log"
 LATER = "ether/later"
 SAVE = "ether/save"
 SAVE_LATER = "ether/save-later"
-"""Schemas of what is not a plain request or answer: a forerunner of the answer; a request whose progress is wanted; a
-save, which is sent again until it is answered and is to be run once, without and with its progress."""
+"""Schemas of messages of a call that are not a plain request or answer. Progress and log lines come before the answer.
+A save is sent again until it is answered, and must be run once. The schemas that end in `later` ask for progress,
+too."""
 
 SAVES = frozenset((SAVE, SAVE_LATER))
 WATCHED = frozenset((LATER, SAVE_LATER))
@@ -38,7 +39,7 @@ INTERRUPTED, UNKEPT, LEASED = "interrupted", "unkept", "leased"
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """Why a call has no value. `kind` is one of the words above."""
+    """Why a call has no value. `kind` is one of the constants above."""
 
     kind: str
     class_name: str
@@ -46,22 +47,22 @@ class ErrorReport:
     traceback: str = ""
     problems: Sequence[ArgumentProblem] = field(default_factory=tuple)
     holder: Mapping[str, Any] = field(default_factory=dict)
-    """Of what is leased: who has it."""
+    """The holder of the lease, where the instance is leased."""
 
     def to_value(self) -> dict[str, Any]:
-        """As it is sent."""
-        told: dict[str, Any] = {"kind": self.kind, "class": self.class_name, "message": self.message}
+        """The JSON form, in which it is sent."""
+        report: dict[str, Any] = {"kind": self.kind, "class": self.class_name, "message": self.message}
         if self.traceback:
-            told["traceback"] = self.traceback
+            report["traceback"] = self.traceback
         if self.problems:
-            told["arguments"] = [[p.argument, p.given, p.accepted] for p in self.problems]
+            report["arguments"] = [[p.argument, p.given, p.accepted] for p in self.problems]
         if self.holder:
-            told["holder"] = dict(self.holder)
-        return {"error": told}
+            report["holder"] = dict(self.holder)
+        return {"error": report}
 
     @classmethod
     def from_value(cls, value: object) -> ErrorReport:
-        """As it was received; what is not a report is still an error."""
+        """Read a received value. One that is not a report still gives an error."""
         match value:
             case {"error": {"kind": str(kind), "class": str(name), "message": str(message), **rest}}:
                 traceback, holder = rest.get("traceback", ""), rest.get("holder", {})
@@ -72,7 +73,7 @@ class ErrorReport:
         return cls(RAISED, "Exception", f"an error that cannot be read: {value!r:.200}")
 
     def to_exception(self, call: str, method: str) -> EtherError:
-        """What the caller raises."""
+        """The exception that the caller raises."""
         if self.kind == INVALID:
             return ValidationFailed(method, self.problems)
         if self.kind == NO_METHOD:

@@ -1,7 +1,12 @@
-"""One question to many, and who has answered: decides when all have, who failed, who is missing.
+"""Barriers: one question to many participants, and what their answers mean together.
 
-The question goes to a fixed set of participants, those that were ready when it was asked. A participant that dies
-is not waited for: its death is its answer.
+`Answer` is one participant's answer on the wire. `Barrier` collects the answers to one question and decides when it is
+complete, which participants failed, and which are missing. The question goes to a fixed set: the instances that were
+ready when it was asked. A participant that dies is not waited for; its death counts as its answer.
+
+`Quiescence` compares the answers of one question with those of the next. A system drains by asking in waves how many
+messages each instance has handled and published; it is at rest when two waves in a row count the same. One wave alone
+says nothing: a message may be on its way between two instances that both look idle.
 """
 
 from __future__ import annotations
@@ -13,22 +18,25 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One participant's answer: the names of the methods that ran, the failed ones with why, counters, and what
-    methods returned."""
+    """One participant's answer."""
 
     ran: tuple[str, ...] = ()
+    """The names of the methods that ran."""
     failed: Mapping[str, str] = field(default_factory=dict)
+    """The names of the methods that failed, each with the reason."""
     facts: Mapping[str, int] = field(default_factory=dict)
+    """Counters, of messages handled and published for example."""
     results: Mapping[str, Any] = field(default_factory=dict)
+    """What methods returned, by name."""
 
     def to_value(self, participant: str) -> dict[str, Any]:
-        """As it is sent."""
+        """The JSON form, in which it is sent."""
         said = {"name": participant, "ran": list(self.ran), "failed": dict(self.failed), "facts": dict(self.facts)}
         return {**said, "results": dict(self.results)} if self.results else said
 
     @classmethod
     def from_value(cls, value: object) -> tuple[str, Answer] | None:
-        """The participant and its answer; None for what is not one."""
+        """Read a received value: the participant and its answer; None where it is no answer."""
         match value:
             case {"name": str(name), "ran": list(ran), "failed": dict(failed), "facts": dict(facts), **rest}:
                 results = rest.get("results", {})
@@ -47,16 +55,16 @@ class Barrier:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Who has not answered."""
+        """The participants that have not answered."""
         return tuple(self._waiting)
 
     @property
     def complete(self) -> bool:
-        """True when nobody is waited for any more."""
+        """True when every participant has answered or died."""
         return not self._waiting
 
     def answer(self, participant: str, answer: Answer) -> bool:
-        """Take an answer; False for a stranger's or a second one."""
+        """Take an answer; False for one of a non-participant, or a second one."""
         if participant not in self._waiting:
             return False
         del self._waiting[participant]
@@ -64,13 +72,14 @@ class Barrier:
         return True
 
     def lose(self, participant: str, why: str) -> None:
-        """A participant died; nothing where it had answered before."""
+        """A participant died. Ignored where it had answered before."""
         if participant in self._waiting:
             del self._waiting[participant]
             self.lost[participant] = why
 
     def reasons(self, waited_s: float) -> dict[str, str]:
-        """Who failed, died or did not answer, and why; empty where all went well. `waited_s` in seconds."""
+        """The participants that failed, died or did not answer, each with the reason; empty where all went well.
+        `waited_s` in seconds."""
         failed = {
             name: "; ".join(f"{method}: {why}" for method, why in answer.failed.items())
             for name, answer in self.answers.items()
@@ -81,13 +90,13 @@ class Barrier:
 
 
 class Quiescence:
-    """Compares waves. Feed it each wave's answers; it says when the system is at rest."""
+    """Decides from one wave of answers after the other when the system is at rest. Not locked."""
 
     def __init__(self) -> None:
         self._previous: dict[str, Mapping[str, int]] | None = None
 
     def at_rest(self, answers: Mapping[str, Answer]) -> bool:
-        """True when this wave counted what the wave before counted."""
+        """True when this wave has the same participants and counters as the one before."""
         wave = {name: answer.facts for name, answer in answers.items()}
         same = wave == self._previous
         self._previous = wave

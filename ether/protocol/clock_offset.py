@@ -1,11 +1,10 @@
-"""How far two machines' clocks are apart, from questions and answers.
+"""The offset between the clocks of two machines, estimated from questions and answers as in NTP.
 
-We ask at `asked`, the other answers with its own time, the answer is here at `answered`: the other's clock was read
-somewhere in between, so half of the round trip is the most by which the middle can be wrong. Of the last few answers
-the one with the shortest round trip counts, as in NTP: it has waited least in queues.
+One machine asks at `asked`, the other answers with its own time, and the answer arrives at `answered`. The other clock
+was read at some moment in between. Its middle is taken, which is wrong by half of the round trip at most. Of the last
+few answers the one with the shortest round trip counts, because it waited least in queues.
 
-The trap: the network's way there and back need not take the same time, and nothing here can tell. The bound holds all
-the same.
+The trap: the ways there and back may differ in time, and no measurement here shows it. The error bound still holds.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _SAMPLES = 8
 
 
 class ClockOffset(NamedTuple):
-    """Seconds that our clock is ahead of the other one, and by how much that may be wrong."""
+    """Seconds by which this machine's clock is ahead of the other one, and the largest error of that."""
 
     ahead_s: float
     error_s: float
@@ -26,15 +25,15 @@ class ClockOffset(NamedTuple):
 
 @dataclass(slots=True)
 class OffsetEstimator:
-    """Compares our clock with one other. Not locked; all times in seconds of the epoch."""
+    """Compares this machine's clock with another. Not locked; all times in unix seconds."""
 
     _samples: deque[ClockOffset] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
 
     def note(self, asked: float, theirs: float, answered: float) -> None:
-        """One question; nothing where our clock was set in between."""
+        """Take one answer. It is ignored where this machine's clock was set back in between."""
         if answered >= asked:
             self._samples.append(ClockOffset((asked + answered) / 2 - theirs, (answered - asked) / 2))
 
     def offset(self) -> ClockOffset | None:
-        """The best answer of the last ones; None before the first."""
+        """The best of the latest answers; None before the first."""
         return min(self._samples, key=lambda sample: sample.error_s, default=None)

@@ -1,11 +1,11 @@
-"""Which messages came before: a broker may deliver one twice, after a reconnect or for overlapping subscriptions."""
+"""Recognises duplicates: a broker may deliver a message twice, after a reconnect or for overlapping subscriptions."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
 REMEMBERED_IDS = 8192
-"""A doubled message is recognised if no more than this many others lie between."""
+"""A duplicate is recognised if no more than this many other messages lie between."""
 
 
 class DedupWindow:
@@ -15,7 +15,8 @@ class DedupWindow:
         self._ids: OrderedDict[str, None] = OrderedDict()
 
     def before(self, message_id: str | None) -> bool:
-        """True where this id came before; it counts as seen from now on. A stranger's message has none."""
+        """True where this id came before; it counts as seen from now on. None, the id of a foreign message, never
+        did."""
         if message_id is None:
             return False
         if message_id in self._ids:

@@ -1,12 +1,13 @@
-"""Signs of life, and what their absence means.
+"""Heartbeats, and the detector that decides from them which instances are hung.
 
-Each instance's process sends a pulse twice a second from a thread that user code cannot block by waiting. It carries
-what the worker is doing, so that "busy for 40 s in `expose`" and "hung" are different answers.
+Each instance's process sends a heartbeat twice a second, from a thread that user code cannot block by waiting. It says
+what the worker is doing, so that "busy for 40 s in `expose`" and "hung" are different findings.
 
-Promise: who is called hung has sent nothing for as long as `silent_s`, although everything that the broker had taken
-by then has reached us. The trap that this cures: when the broker, the network or the watcher itself stood still, all
-pulses are late, and nobody is hung. So a silence counts only up to the watcher's own last echo: a message to itself
-that was sent after the silence began and has come back behind whatever was on its way.
+Promise: an instance counts as hung when no heartbeat has arrived for `silent_s` seconds, although every message that
+the broker accepted in that time has been delivered to this process. The trap that this avoids: when the broker, the
+network or the watching process itself stood still, all heartbeats are late, and no instance is hung. Therefore silence
+counts only up to the watcher's last echo, a message to itself that was sent after the silence began. When the echo
+arrives, everything that the broker had accepted before it has arrived, too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ INTERVAL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """One sign of life. `busy` is the method that runs, for `busy_s` seconds; `queued` is how many jobs wait.
+    """One heartbeat. `busy` is the method that runs, for `busy_s` seconds; `queued` is how many jobs wait.
 
     `handled`, `published`: messages so far; `cpu_s`: processor time so far; `rss_mb`: memory, None where unknown.
     """
@@ -36,7 +37,7 @@ class Heartbeat:
     rss_mb: float | None = None
 
     def to_value(self) -> dict[str, Any]:
-        """As it is published."""
+        """The JSON form, in which it is published."""
         return {
             "birth": self.incarnation,
             "n": self.number,
@@ -51,7 +52,7 @@ class Heartbeat:
 
     @classmethod
     def from_value(cls, value: object) -> Heartbeat | None:
-        """As it was received; None for what is none."""
+        """Read a received value; None where it is no heartbeat."""
         match value:
             case {
                 "birth": str(incarnation),
@@ -70,7 +71,8 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When an instance counts as hung: without a pulse for `silent_s`, or `busy_s` in one job (None: never)."""
+    """When an instance counts as hung: without a heartbeat for `silent_s`, or with one job for `busy_s` (None:
+    never)."""
 
     silent_s: float = 1.5
     busy_s: float | None = None
@@ -87,55 +89,56 @@ class _Watched:
 
 @dataclass(slots=True)
 class FailureDetector:
-    """Watches over instances. Not locked; `now` in seconds of any steady clock."""
+    """Watches instances. Not locked; `now` in seconds of any steady clock."""
 
     _watched: dict[str, _Watched] = field(default_factory=dict)
     _echo_sent: float = float("-inf")
     _deaf: bool = False
 
     def deafen(self) -> None:
-        """The watcher has lost its connection: nobody's silence says anything."""
+        """The watcher has lost its connection: silence means nothing."""
         self._deaf = True
 
     def hear_again(self, back_by: float) -> None:
-        """The watcher is connected again. The silence of the outage is nobody's fault, and until `back_by` others may
-        still be on their way back."""
+        """The watcher is connected again. Silence during the outage does not count, and until `back_by` other processes
+        may still be reconnecting."""
         self._deaf = False
         for watched in self._watched.values():
             watched.heard = max(watched.heard, back_by)
 
     def watch(self, name: str, incarnation: str, limits: Limits, now: float) -> None:
-        """This birth is expected to give signs of life from now on."""
+        """Expect heartbeats of this incarnation from now on."""
         self._watched[name] = _Watched(incarnation, limits, now)
 
     def leave(self, name: str) -> None:
-        """Nothing is expected of it any more."""
+        """Expect no more heartbeats of this instance."""
         self._watched.pop(name, None)
 
     def hear(self, name: str, heartbeat: Heartbeat, now: float) -> None:
-        """A pulse came."""
+        """A heartbeat arrived."""
         watched = self._watched.get(name)
         if watched is not None and watched.incarnation == heartbeat.incarnation:
             watched.heard, watched.heartbeat = now, heartbeat
 
     def echo(self, sent: float) -> None:
-        """The watcher's own message, sent at this time, has come back."""
+        """The watcher's message to itself, sent at this time, has come back."""
         self._echo_sent = max(self._echo_sent, sent)
 
     def wants_echo(self, now: float) -> bool:
-        """Whether somebody would be called hung, if only a message that is sent now came back."""
+        """Whether an echo should be sent now: an instance is silent for long enough to be hung, and the last echo was
+        sent too early to prove it."""
         return not self._deaf and any(
             now - watched.heard >= watched.limits.silent_s > self._echo_sent - watched.heard
             for watched in self._watched.values()
         )
 
     def why_hung(self, name: str) -> str:
-        """Why an instance was called hung; empty where it is not."""
+        """Why an instance counts as hung; empty where it does not."""
         watched = self._watched.get(name)
         return watched.hung if watched is not None else ""
 
     def judge(self, now: float) -> Mapping[str, str]:
-        """Whose verdict has changed: why each is hung, empty for one that lives again."""
+        """The instances whose verdict has changed: why each is hung, or an empty text where it lives again."""
         changed: dict[str, str] = {}
         for name, watched in () if self._deaf else self._watched.items():
             why = self._verdict(watched, now)
@@ -150,7 +153,7 @@ class FailureDetector:
         if silent_s >= limits.silent_s:
             return f"no sign of life for {now - watched.heard:.1f} s"
         if watched.hung and now - watched.heard >= limits.silent_s:
-            return watched.hung  # nothing new is known
+            return watched.hung  # still silent, and the echo proves nothing new: the verdict stays
         if heartbeat is not None and heartbeat.busy and limits.busy_s is not None:
             busy_s = heartbeat.busy_s + now - watched.heard
             if busy_s >= limits.busy_s:

@@ -1,11 +1,11 @@
-"""Who is there, in which state: a table made of the retained announcements.
+"""Which instances there are, in which state: a table made of the retained announcements.
 
-Every birth of an instance has an id and an epoch, a number that grows with each birth under the same name; so has the
-will that its connection leaves with the broker. Promise: the table shows the highest epoch that was ever announced,
-and nothing that an earlier birth still says, its death included, changes it.
+Every incarnation of an instance has an id and an epoch, a number that grows with each incarnation under the same name.
+The will that its connection leaves with the broker carries both. Promise: the table shows the highest epoch that was
+ever announced, and nothing that an earlier incarnation still says changes it, the notice of its death included.
 
-The trap that this cures: the broker may publish the will of an old, dead connection after the announcement of its
-successor; and a process that was frozen while another took its place wakes and goes on as if nothing had happened.
+The traps that this avoids: the broker may publish the will of an old, dead connection after the announcement of its
+successor. And a process that was frozen while another took its place wakes and goes on as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 
 class State(enum.Enum):
-    """The states of an instance. Offline: it is there, and its device is not. What its supervisor says of it:
-    restarting, hung, failed."""
+    """The states of an instance. Offline: its process is there, its device is not. Restarting, hung and failed are
+    announced by its supervisor."""
 
     STARTING = "starting"
     READY = "ready"
@@ -32,22 +32,22 @@ class State(enum.Enum):
 
 
 HOLDS_ITS_NAME = (State.STARTING, State.READY, State.OFFLINE, State.HUNG, State.RESTARTING)
-"""In these states nobody else can take the name."""
+"""States in which no other process can take the name."""
 
 TAKES_PART = (State.READY, State.OFFLINE)
-"""In these it answers; what an absent device makes impossible, its methods say themselves."""
+"""States in which an instance answers. What an absent device makes impossible, its methods report themselves."""
 
 LIVES = (*TAKES_PART, State.HUNG)
-"""In these its process is there."""
+"""States in which an instance's process is there."""
 
 _ENDED = (State.LOST, State.STOPPED)
 _SUPERVISORS_WORD = (State.RESTARTING, State.FAILED, State.ERROR)
-"""Said after a death by who knows more than the broker, whose own notice of that death may come later."""
+"""Announced after a death by the supervisor, which knows more than the will. The will may be published later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What an instance says of itself. `about` is the rest: class, host, pid, epoch, topics, methods."""
+    """What an instance announces. `about` holds the rest: class, host, pid, epoch, topics, methods."""
 
     name: str
     state: State
@@ -57,29 +57,29 @@ class Announcement:
 
     @property
     def epoch(self) -> int:
-        """The how-manieth birth under this name."""
+        """The number of this incarnation under its name, from 1; 0 where none is given."""
         epoch = self.about.get("epoch", 0)
         return epoch if type(epoch) is int else 0
 
     @property
     def kind(self) -> str:
-        """`instance`, `program` (which only takes part) or `agent`."""
+        """`instance`, `program` (which has no methods) or `agent`."""
         return str(self.about.get("kind", "instance"))
 
     @property
     def returns(self) -> bool:
-        """True where somebody will start it again."""
+        """True where the instance is being started, or its supervisor will start it again."""
         coming = self.state in (State.STARTING, State.RESTARTING)
         return coming or (self.state is State.LOST and self.about.get("supervised") is True)
 
     def to_value(self) -> dict[str, Any]:
-        """As it is published."""
+        """The JSON form, in which it is published."""
         said = {"name": self.name, "state": self.state.value, "birth": self.incarnation, **self.about}
         return {**said, "error": self.error} if self.error else said
 
     @property
     def alive_again(self) -> Announcement:
-        """The same when it answers after it had hung."""
+        """The announcement of the same instance when it answers again after it had hung."""
         offline = self.about.get("offline")
         if isinstance(offline, Mapping):
             return replace(self, state=State.OFFLINE, error=str(offline.get("why", "")))
@@ -87,7 +87,7 @@ class Announcement:
 
     @classmethod
     def from_value(cls, value: object) -> Announcement | None:
-        """As it was received; None for what is not an announcement (anybody can publish there)."""
+        """Read a received value; None where it is no announcement (any client may publish on that topic)."""
         if not isinstance(value, dict):
             return None
         about = dict(value)
@@ -100,14 +100,15 @@ class Announcement:
 
 
 class PresenceTable:
-    """The table. Feed it announcements; ask it who is ready. Not locked."""
+    """The table of announcements. Not locked."""
 
     def __init__(self) -> None:
         self._members: dict[str, Announcement] = {}
         self._last_epochs: dict[str, int] = {}
 
     def apply(self, announcement: Announcement) -> bool:
-        """Take note; False where an earlier birth speaks, or the broker of a death that is known already."""
+        """Take an announcement; False where it is outdated: from an earlier incarnation, or a will that tells of a
+        death which is known already."""
         known = self._members.get(announcement.name)
         if known is not None and self._is_outdated(known, announcement):
             return False
@@ -123,27 +124,27 @@ class PresenceTable:
         return new.state in _ENDED
 
     def forget(self, name: str) -> None:
-        """The announcement was cleared: the instance left. Its epoch is not used again: the will of a process that is
-        still dying would count for more than the next birth."""
+        """The announcement was cleared: the instance left. Its epoch is remembered and not used again; otherwise the
+        will of a process that is still dying would outrank the next incarnation."""
         known = self._members.pop(name, None)
         if known is not None and known.epoch:
             self._last_epochs[name] = known.epoch
 
     def next_epoch(self, name: str) -> int:
-        """For the next birth under a name."""
+        """The epoch of the next incarnation under a name."""
         known = self._members.get(name)
         return 1 + (known.epoch if known is not None else self._last_epochs.get(name, 0))
 
     def get(self, name: str) -> Announcement | None:
-        """What is known of one instance."""
+        """The latest announcement of one instance; None where there is none."""
         return self._members.get(name)
 
     def members(self) -> list[Announcement]:
-        """What is known of everybody."""
+        """The latest announcement of each instance, program and agent."""
         return list(self._members.values())
 
     def ready(self) -> frozenset[str]:
-        """The names of the instances that answer; programs, which have no methods, not among them."""
+        """The names of the instances that answer. Programs, which have no methods, are not among them."""
         return frozenset(
             name for name, member in self._members.items() if member.state in TAKES_PART and member.kind == "instance"
         )
@@ -155,26 +156,26 @@ class PresenceTable:
 
 
 class Claims:
-    """Who asked first for a name. Everybody hears the claims in the same order, the broker's, and so agrees. Not
-    locked; `now` in seconds of any steady clock."""
+    """Which process asked first for a name. All processes receive the claims in the same order, the broker's, and so
+    reach the same result. Not locked; `now` in seconds of any steady clock."""
 
     LAST_S = 30.0
-    """By then whoever claimed a name is announced under it."""
+    """How long a claim holds. By then the process that made it has announced itself under the name."""
 
     def __init__(self) -> None:
         self._first: dict[str, tuple[str, float]] = {}
 
     def note(self, name: str, incarnation: str, now: float) -> None:
-        """A claim was heard."""
+        """A claim was received."""
         held = self._first.get(name)
         if held is None or now - held[1] > self.LAST_S:
             self._first[name] = (incarnation, now)
 
     def holder(self, name: str, now: float) -> str | None:
-        """The birth whose claim came first, None where there is none."""
+        """The incarnation whose claim came first; None where there is none."""
         held = self._first.get(name)
         return held[0] if held is not None and now - held[1] <= self.LAST_S else None
 
     def release(self, name: str) -> None:
-        """It has come to something, or to nothing."""
+        """Forget a claim: the name was announced, or the claim was dropped."""
         self._first.pop(name, None)

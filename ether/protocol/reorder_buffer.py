@@ -1,19 +1,21 @@
-"""Puts the messages of each source and topic into their order, and notices what is missing.
+"""Puts the messages of each source on each topic into their order, and notices missing ones.
 
-Numbers of one process on one topic follow one another. A number that jumps leaves a hole: what came behind it is held
-until the source has sent the missing again, or has said that there is nothing to send. Promises: within a source and a
-topic nothing is handed on twice, out of order, or across a hole that was not filled, unless the hole is reported as a
-`Gap`. Holding is bounded, in count, in bytes and in time: whatever gets lost of a question, its answer and our own
-echo, each hole ends. Its source is asked `ASKS` times within `PATIENCE_S`, and is given up when our echo comes back
-without its answer; where not even echoes come back, `LONGEST_S` after it was asked last.
+The numbers of one process on one topic follow one another. A number that jumps leaves a hole. The messages behind the
+hole are held until the source has sent the missing ones again, or has said that there is nothing to send. Promises:
+within one source and topic no message is handed on twice, out of order, or across a hole, unless that hole is reported
+as a `Gap`. Holding is bounded in count, in bytes and in time: a hole ends, whichever question, answer or echo is lost.
 
-Three things make a receiver ask: its own connection was away (`went_deaf`, `came_back`), a source was away and says how
-far it had got (`heard_heads`), or a number jumps.
+A receiver asks in three cases: its own connection was lost (`went_deaf`, `came_back`), a source lost its connection and
+tells its last numbers (`heard_heads`), or a number jumps (`arrived`, then `questions`).
 
-The trap: the first number that is ever heard of a source on a topic may be any, and nothing is missing; but not after
-an outage, when earlier ones may be on their way. Then it, too, is held until the source has answered.
+How a hole ends. Its source is asked `ASKS` times within `PATIENCE_S`. Meanwhile the receiver sends itself a message,
+the echo. When an echo comes back that was sent well after the last question, the connection works, and the source is
+given up (`echoed`). Without echoes the connection itself may be slow, and the source is given up only `LONGEST_S`
+after the last question (`expired`).
 
-Another one: what a source publishes meanwhile is no answer. Only numbers that were missing are a sign that one comes.
+The traps. The first number that is ever heard of a source on a topic may be any number, and nothing is missing. After
+an outage this does not hold, as earlier messages may still be on their way: then the first one is held, too, until the
+source has answered. And new messages of a source are no answer to a question: only missing numbers that arrive are.
 """
 
 from __future__ import annotations
@@ -27,9 +29,34 @@ from ether.protocol.retransmit_buffer import Ask, Resent
 
 T = TypeVar("T")
 
+HOLD_COUNT, HOLD_BYTES = 10_000, 32 << 20
+"""The most that is held, equal to what a source keeps. A hole is given up when more waits behind it."""
+
+PATIENCE_S = 3.0
+"""How long a hole waits for its source, over all of its questions. A source whose own queue is full answers within 1 s
+(measured: 10,000 messages a second)."""
+
+ASKS = 2
+"""How often a source is asked within that time, because a question or an answer may be lost."""
+
+LONGEST_S = 60.0
+"""How long a hole waits after the last question where no echo comes back either. Longer than a busy broker stands
+still."""
+
+ATTEMPTS = 5
+"""After how many answers in a row that fill nothing a hole is given up."""
+
+MAX_ROWS = 10_000
+"""The most pairs of source and topic that are remembered."""
+
+NO_ANSWER = "its sender does not answer"
+TOO_OLD = "its sender keeps no more than its latest messages"
+TOO_MUCH = "too many messages wait behind it"
+AGAIN = "it was lost each time that it was sent again"
+
 
 class Gap(NamedTuple):
-    """Numbers that will not come, both ends included."""
+    """Numbers that will not come, from `first` to `last`, both included."""
 
     source: str
     topic: str
@@ -39,15 +66,15 @@ class Gap(NamedTuple):
 
 
 class Sorted(NamedTuple, Generic[T]):
-    """What follows from something that arrived: what may be handed on now, and what is given up."""
+    """The result of an arrival or an answer: messages to hand on now, in this order, and numbers that are given up."""
 
     ready: list[T]
     gaps: list[Gap]
 
 
 class Verdict(NamedTuple, Generic[T]):
-    """What follows from a time that is over. Of the `doubtful` sources it cannot be known whether they
-    sent anything."""
+    """The result of time that has passed. `doubtful` names sources that have not answered, and of which it cannot be
+    known whether they sent anything."""
 
     sorted: Sorted[T]
     doubtful: list[str]
@@ -62,281 +89,273 @@ class Held(NamedTuple, Generic[T]):
 
 @dataclass(slots=True)
 class SourceRow(Generic[T]):
-    """One source's numbers on one topic. `last` is the last that was handed on, None while that is being asked;
-    `target` the highest that is known to exist, as long as something waits. `asked` is when its source was asked last,
-    or gave its last sign, None when it is to be asked; `asks` how often it was since its last answer."""
+    """One source's numbers on one topic. A row waits while something is missing before a held or known number."""
 
     topic: str
     node: str
+    """The end of the source's message ids, which tells processes of one name apart."""
     source: str
     last: int | None
+    """The last number that was handed on or given up. None while the source is being asked where to begin."""
     target: int = 0
+    """The highest number that is known to exist, as long as the row waits."""
     held: dict[int, Held[T]] = field(default_factory=dict)
+    """Messages behind a hole, by number."""
     waiting: bool = False
+    """Whether the row is in the buffer's `_waiting`; read by `passes` without a lock."""
     asked: float | None = None
+    """When the source was asked last, or a missing number arrived last. None when the source is to be asked."""
     asks: int = 0
+    """How often the source was asked since its last answer."""
     attempts: int = 0
+    """Answers in a row that filled nothing."""
     silent_at: int | None = None
-    """`last` when its source was named as one that does not answer."""
+    """`last` when the source was reported as not answering."""
 
     def ask(self, now: float) -> None:
-        """Its source is asked for the first time, or about everything."""
+        """The source is asked for the first time, or about everything."""
         self.asked, self.asks = now, 1
 
 
 @dataclass(slots=True)
-class Catching:
-    """After an outage, until everybody had the time to answer: when everybody was asked, and how often."""
+class CatchUp:
+    """The time after an outage, until every source had the time to answer: when all were asked, and how often."""
 
     asked: float
     asks: int = 1
 
 
-HOLD_COUNT, HOLD_BYTES = 10_000, 32 << 20
-"""As much as a source keeps; a hole behind which more waits is given up."""
-
-PATIENCE_S = 3.0
-"""How long a hole waits for a sign of its source, all of its questions together. A source whose own queue is full
-answers within 1 s (measured: 10,000 messages a second)."""
-
-ASKS = 2
-"""How often a source is asked within that time: a question or an answer may get lost."""
-
-LONGEST_S = 60.0
-"""How long a hole waits after the last question where our own echo does not come back either: longer than a broker
-stands still that is only busy."""
-
-ATTEMPTS = 5
-"""How often a hole is asked for without a single message coming of it."""
-
-TRACKS = 10_000
-"""Pairs of source and topic that are remembered."""
-
-NO_ANSWER = "its sender does not answer"
-TOO_OLD = "its sender keeps no more than its latest messages"
-TOO_MUCH = "too many messages wait behind it"
-AGAIN = "it was lost each time that it was sent again"
-
-
 class ReorderBuffer(Generic[T]):
-    """The numbers of everybody on every topic that is listened to. Not locked; `now` in seconds of a steady clock."""
+    """The numbers of each source on each topic that is listened to. Not locked; `now` in seconds of a steady clock."""
 
     def __init__(self, *, count: int = HOLD_COUNT, size: int = HOLD_BYTES) -> None:
         self._count, self._size = count, size
         self.room = count
-        """How many may be held just now, where that is less."""
-        self._tracks: dict[tuple[str, str], SourceRow[T]] = {}
+        """How many messages may be held now, where that is fewer than `count`; set by the owner."""
+        self._rows: dict[tuple[str, str], SourceRow[T]] = {}
         self._waiting: dict[tuple[str, str], SourceRow[T]] = {}
         self._held_count = self._held_bytes = 0
         self._filters: dict[str, float] = {}
+        """Each topic filter, with the time since when it is listened to."""
         self._forgot_at = float("-inf")
         self._online = True
-        self._catching: Catching | None = None
+        self._catch_up: CatchUp | None = None
         self._answered: set[str] = set()
+        """Nodes that have answered since the last outage."""
         self._again: set[str | None] = set()
+        """Nodes that are to be asked about everything once more; None for all of them."""
         self._said_at = float("-inf")
 
     # -- what is listened to
 
     def listen(self, topic_filter: str, now: float) -> None:
-        """From now on nothing that matches is to be missed."""
+        """Order and complete what matches this filter, from now on."""
         self._filters.setdefault(topic_filter, now)
 
     def unlisten(self, topic_filter: str, still: Iterable[tuple[str, bool]]) -> None:
-        """No more; `still` says of each topic that is tracked whether another filter wants it."""
+        """Stop doing so; `still` says of each topic with a row whether another filter matches it."""
         self._filters.pop(topic_filter, None)
         for topic, wanted in still:
             if not wanted:
-                for key in [key for key in self._tracks if key[0] == topic]:
+                for key in [key for key in self._rows if key[0] == topic]:
                     self._drop(key)
 
     @property
     def filters(self) -> list[str]:
-        """What is listened to."""
+        """The topic filters that are listened to."""
         return list(self._filters)
 
     @property
     def topics(self) -> set[str]:
-        """On which something was heard."""
-        return {topic for topic, _ in self._tracks}
+        """The topics on which messages arrived."""
+        return {topic for topic, _ in self._rows}
 
     def _drop(self, key: tuple[str, str]) -> None:
-        track = self._tracks.pop(key)
+        row = self._rows.pop(key)
         self._waiting.pop(key, None)
-        for number in list(track.held):
-            self._take(track, number)
+        for number in list(row.held):
+            self._take(row, number)
 
     # -- messages
 
     def passes(self, topic: str, node: str, number: int) -> bool:
-        """True for the very next one of its source and topic, with nothing held before it: hand it on. Runs for each
-        message; whatever it refuses goes to `arrived()`."""
-        track = self._tracks.get((topic, node))
-        if track is None or track.waiting or track.last != number - 1:
+        """True for the next message in order, in a row that does not wait: hand it on. Every other message must go to
+        `arrived()`. Called for each message, without the owner's lock."""
+        row = self._rows.get((topic, node))
+        if row is None or row.waiting or row.last != number - 1:
             return False
-        track.last = number
+        row.last = number
         return True
 
     def arrived(
         self, topic: str, node: str, source: str, number: int, item: T, size: int, now: float
     ) -> Sorted[T] | None:
-        """Any other one. None: it came before. What is ready may include the item itself."""
+        """Take any other message. None: it is a duplicate. The result's `ready` may include `item` itself."""
         key = topic, node
-        track = self._tracks.get(key)
-        if track is None:
-            unknown = self._catching is not None and node not in self._answered and number > 1
-            track = self._begin(key, source, None if unknown else number - 1, now)
-        track.source = source
-        if number in track.held or (track.last is not None and number <= track.last):
+        row = self._rows.get(key)
+        if row is None:
+            # A new row begins with whatever number comes first. Not after an outage, before the source has answered:
+            # then earlier numbers may have been missed, and only the source can say where to begin (last None).
+            unknown = self._catch_up is not None and node not in self._answered and number > 1
+            row = self._begin(key, source, None if unknown else number - 1, now)
+        row.source = source
+        if number in row.held or (row.last is not None and number <= row.last):
             return None
-        track.held[number] = Held(item, size)
+        # Every message is held first, also one that fills a hole; `_hand_on` then takes out what is in order.
+        row.held[number] = Held(item, size)
         self._held_count += 1
         self._held_bytes += size
-        if number > track.target:
-            track.target = number
-        elif track.asked is not None:
-            track.asked = now
+        if number > row.target:
+            row.target = number
+        elif row.asked is not None:  # a missing number: an answer is coming, which extends the patience
+            row.asked = now
         result = Sorted[T]([], [])
-        self._hand_on(track, result)
+        self._hand_on(row, result)
+        # The limit is one for all rows; the row that exceeds it gives up its hole.
         if self._held_count > min(self._count, self.room) or self._held_bytes > self._size:
-            self._give_up(key, track, TOO_MUCH, result)
+            self._give_up(key, row, TOO_MUCH, result)
         self._settle(key)
         return result
 
     def _begin(self, key: tuple[str, str], source: str, last: int | None, now: float) -> SourceRow[T]:
-        if len(self._tracks) >= TRACKS:
+        if len(self._rows) >= MAX_ROWS:
             self._forget_one(now)
         topic, node = key
-        track = self._tracks[key] = SourceRow[T](topic, node, source, last)
+        row = self._rows[key] = SourceRow[T](topic, node, source, last)
         if last is None:
-            track.ask(now)
+            row.ask(now)
             self._settle(key)
-        return track
+        return row
 
     def _forget_one(self, now: float) -> None:
-        oldest = next((key for key, track in self._tracks.items() if not track.waiting), None)
+        oldest = next((key for key, row in self._rows.items() if not row.waiting), None)
         if oldest is not None:
             self._drop(oldest)
             self._forgot_at = now
 
-    def _hand_on(self, track: SourceRow[T], result: Sorted[T]) -> None:
-        """Whatever follows without a hole."""
-        while track.last is not None and track.last + 1 in track.held:
-            track.last += 1
-            result.ready.append(self._take(track, track.last))
-            track.attempts = 0
+    def _hand_on(self, row: SourceRow[T], result: Sorted[T]) -> None:
+        """Move what follows `last` without a hole from `held` into the result."""
+        while row.last is not None and row.last + 1 in row.held:
+            row.last += 1
+            result.ready.append(self._take(row, row.last))
+            row.attempts = 0
 
-    def _take(self, track: SourceRow[T], number: int) -> T:
-        held = track.held.pop(number)
+    def _take(self, row: SourceRow[T], number: int) -> T:
+        held = row.held.pop(number)
         self._held_count -= 1
         self._held_bytes -= held.size
         return held.item
 
     def _settle(self, key: tuple[str, str]) -> None:
-        """Whether it waits; from the moment that it does not, `passes()` may hand on what follows."""
-        track = self._tracks.get(key)
-        if track is None:
+        """Note whether a row waits. `waiting` is cleared last: from then on `passes()`, on another thread, may hand on
+        what follows."""
+        row = self._rows.get(key)
+        if row is None:
             return
-        if track.held or track.last is None or track.last < track.target:
-            track.waiting, self._waiting[key] = True, track
+        if row.held or row.last is None or row.last < row.target:
+            row.waiting, self._waiting[key] = True, row
         else:
             self._waiting.pop(key, None)
-            track.asked, track.asks, track.attempts = None, 0, 0
-            track.waiting = False
+            row.asked, row.asks, row.attempts = None, 0, 0
+            row.waiting = False
 
     # -- outages
 
     def went_deaf(self, now: float) -> None:
-        """The connection is lost."""
+        """The connection was lost."""
         self._online = False
-        self._catching = Catching(now)
+        self._catch_up = CatchUp(now)
         self._answered, self._again = set(), set()
-        for track in self._waiting.values():
-            track.asked, track.asks = None, 0
+        for row in self._waiting.values():
+            row.asked, row.asks = None, 0
 
     def came_back(self, by: str, now: float) -> Ask:
-        """It is there again; what everybody is to be asked."""
+        """The connection is back; the question to all sources."""
         self._online = True
-        self._catching = Catching(now)
+        self._catch_up = CatchUp(now)
         self._said_at = float("-inf")
-        for track in self._waiting.values():
-            track.ask(now)
+        for row in self._waiting.values():
+            row.ask(now)
         return self._ask_for(by, None, now)
 
     def heard_heads(
         self, node: str, heads: Mapping[str, int], wanted: Iterable[str], by: str, now: float
     ) -> Ask | None:
-        """A source says how far it had got, on the topics in `heads`, of which `wanted` are listened to; what it is to
-        be asked, None where nothing is missing."""
+        """A source tells its last number on each topic in `heads`, of which `wanted` are listened to. Returns the
+        question to that source; None where nothing is missing."""
         behind = False
         for topic in wanted:
-            track = self._tracks.get((topic, node)) or self._begin((topic, node), "", None, now)
-            if track.last is None or track.last < heads[topic]:
-                behind, track.target = True, max(track.target, heads[topic])
-                track.ask(now)
+            row = self._rows.get((topic, node)) or self._begin((topic, node), "", None, now)
+            if row.last is None or row.last < heads[topic]:
+                behind, row.target = True, max(row.target, heads[topic])
+                row.ask(now)
                 self._settle((topic, node))
         if behind:
             self._answered.discard(node)
         return self._ask_for(by, node, now) if behind else None
 
     def _ask_for(self, by: str, node: str | None, now: float) -> Ask:
+        """The question about everything that was missed, to one source or to all (None). Where rows were forgotten, a
+        filter counts as listened to only since then: what came before may have been handed on already."""
         last: dict[str, dict[str, int]] = {}
-        for track in self._tracks.values():
-            if track.last is not None and node in (None, track.node):
-                last.setdefault(track.topic, {})[track.node] = track.last
+        for row in self._rows.values():
+            if row.last is not None and node in (None, row.node):
+                last.setdefault(row.topic, {})[row.node] = row.last
         return Ask(by, last, {name: now - max(since, self._forgot_at) for name, since in self._filters.items()}, {})
 
     def answered(self, node: str, answers: Iterable[Resent], now: float) -> Sorted[T]:
-        """A source has sent again what it had; in the order of its connection, behind those messages."""
+        """A source's answer has arrived. It comes over the same connection as the repeated messages, behind them."""
         self._answered.add(node)
         result = Sorted[T]([], [])
         for answer in answers:
             key = answer.topic, node
-            track = self._tracks.get(key) or self._begin(key, "", answer.after, now)
-            self._apply(key, track, answer, result)
+            row = self._rows.get(key) or self._begin(key, "", answer.after, now)
+            self._apply(key, row, answer, result)
         return result
 
-    def _apply(self, key: tuple[str, str], track: SourceRow[T], answer: Resent, result: Sorted[T]) -> None:
-        if track.last is None:
-            track.last = min([answer.after, *(number - 1 for number in track.held)])
-        before = track.last
-        track.target = max(track.target, answer.total)
-        self._hand_on(track, result)
-        self._skip(track, answer, result)
-        track.attempts = 0 if track.last > before else track.attempts + 1
-        track.asked, track.asks = None, 0
+    def _apply(self, key: tuple[str, str], row: SourceRow[T], answer: Resent, result: Sorted[T]) -> None:
+        if row.last is None:  # the answer says where to begin
+            row.last = min([answer.after, *(number - 1 for number in row.held)])
+        before = row.last
+        row.target = max(row.target, answer.total)
+        self._hand_on(row, result)
+        self._skip(row, answer, result)
+        row.attempts = 0 if row.last > before else row.attempts + 1
+        row.asked, row.asks = None, 0
         self._settle(key)
-        if track.attempts >= ATTEMPTS:
-            self._give_up(key, track, AGAIN, result)
+        if row.attempts >= ATTEMPTS:
+            self._give_up(key, row, AGAIN, result)
             self._settle(key)
 
-    def _skip(self, track: SourceRow[T], answer: Resent, result: Sorted[T]) -> None:
-        """Go over what was lost at QoS 0, which is allowed, and over what is too old, which is reported."""
-        assert track.last is not None
-        held = sorted(track.held)
+    def _skip(self, row: SourceRow[T], answer: Resent, result: Sorted[T]) -> None:
+        """Move on over numbers that will not come: lost at QoS 0, which is allowed, or too old, which is reported. Each
+        turn of the loop goes to the end of such a range or to the next held message, whichever comes first."""
+        assert row.last is not None
+        held = sorted(row.held)
         starts = [first for first, _ in answer.unconfirmed]
-        while track.last < answer.head:
-            following = held[at] if (at := bisect_right(held, track.last)) < len(held) else answer.head + 1
-            index = bisect_right(starts, track.last + 1) - 1
-            if track.last < answer.gone:
+        while row.last < answer.head:
+            following = held[at] if (at := bisect_right(held, row.last)) < len(held) else answer.head + 1
+            index = bisect_right(starts, row.last + 1) - 1  # the last QoS 0 range that begins at or before that number
+            if row.last < answer.gone:
                 upto = min(answer.gone, following - 1)
-                result.gaps.append(Gap(track.source, track.topic, track.last + 1, upto, TOO_OLD))
-            elif index >= 0 and answer.unconfirmed[index][1] > track.last:
+                result.gaps.append(Gap(row.source, row.topic, row.last + 1, upto, TOO_OLD))
+            elif index >= 0 and answer.unconfirmed[index][1] > row.last:
                 upto = min(answer.unconfirmed[index][1], following - 1)
             else:
                 return
-            track.last = upto
-            self._hand_on(track, result)
+            row.last = upto
+            self._hand_on(row, result)
 
     # -- time
 
     @property
     def busy(self) -> bool:
-        """Whether time matters: something waits."""
-        return bool(self._waiting) or self._catching is not None
+        """Whether something waits, so that `questions`, `says` and `expired` must be called from time to time."""
+        return bool(self._waiting) or self._catch_up is not None
 
     def questions(self, by: str, now: float) -> dict[str | None, Ask]:
-        """For each source, or everybody (None), what is to be asked now; it counts as asked."""
+        """The questions that are due, to each source, or to all of them (None); they count as asked."""
+        # What `expired` decided takes effect here: only now may `passes` hand on the next messages of those rows.
         for key in list(self._waiting):
             self._settle(key)
         if not self._online:
@@ -348,93 +367,103 @@ class ReorderBuffer(Generic[T]):
         return asks
 
     def _holes(self, now: float) -> dict[str, dict[str, tuple[int, int]]]:
+        """For each node and topic the first hole that is to be asked for: numbers above the first, up to the second."""
         holes: dict[str, dict[str, tuple[int, int]]] = {}
-        for track in self._waiting.values():
-            if track.asked is None and track.last is not None:
-                track.asked, track.asks = now, track.asks + 1
-                upto = min(track.held) - 1 if track.held else track.target
-                holes.setdefault(track.node, {})[track.topic] = track.last, upto
+        for row in self._waiting.values():
+            if row.asked is None and row.last is not None:
+                row.asked, row.asks = now, row.asks + 1
+                upto = min(row.held) - 1 if row.held else row.target
+                holes.setdefault(row.node, {})[row.topic] = row.last, upto
         return holes
 
     def says(self, now: float) -> bool:
-        """Whether to say something to ourselves now, as somebody has not answered for long: our own connection may be
-        slow. It counts as said; what is lost is said again."""
+        """Whether to send an echo now: a source has not answered for some time, and the own connection may be the
+        reason. It counts as sent; a lost one is followed by another."""
         due = now - PATIENCE_S / ASKS
-        asked = [track.asked for track in self._waiting.values() if track.asked is not None]
-        asked += [self._catching.asked] if self._catching is not None else []
+        asked = [row.asked for row in self._waiting.values() if row.asked is not None]
+        asked += [self._catch_up.asked] if self._catch_up is not None else []
         if not self._online or self._said_at > due or min(asked, default=now) > due:
             return False
         self._said_at = now
         return True
 
     def left(self, node: str) -> None:
-        """A source has left, in peace: it needs no more asking."""
-        for key in [key for key, track in self._tracks.items() if track.node == node and not track.waiting]:
+        """A source has left in order, with nothing missing: forget its rows that do not wait."""
+        for key in [key for key, row in self._rows.items() if row.node == node and not row.waiting]:
             self._drop(key)
 
     def echoed(self, said_at: float, now: float) -> Verdict[T]:
-        """What we said to ourselves is back, so our connection brings what others say: who was asked long before it and
-        has said nothing is asked again, or was for the last time and does not answer."""
+        """An echo that was sent at `said_at` is back, so the connection works. A source that was asked well before that
+        (by one question's share of the patience) and has not answered is asked again, or given up after its last
+        question."""
         verdict = self._judge(min(said_at, now) - PATIENCE_S / ASKS, ASKS, now)
         for key in list(self._waiting):
             self._settle(key)
         return verdict
 
     def expired(self, now: float) -> Verdict[T]:
-        """Not even what we say to ourselves comes back: for whom that has lasted too long. May be called beside
-        `passes()`, which hands on nothing of theirs before the next `questions()`."""
+        """Give up the sources that were asked longer than `LONGEST_S` ago, although no echo came back. Rows are settled
+        by the next `questions()` only, so that `passes()` on another thread hands on nothing of theirs before."""
         return self._judge(now - LONGEST_S, 0, now)
 
     def _judge(self, before: float, asks: int, now: float) -> Verdict[T]:
-        """Who was asked before then, and so often, does not answer."""
+        """Decide about every source that was asked before the time `before` and has not answered since.
+
+        A source that was asked fewer than `asks` times is asked again (with `asks` 0, none is). Any other is given up:
+        what its row holds goes to the receivers, and the holes become gaps. A row that does not know where to begin has
+        no hole that could be reported; unless its source has answered for other topics, it is named as doubtful. While
+        offline no source can answer, and nothing is decided.
+        """
         result, doubtful = Sorted[T]([], []), set[str]()
         if not self._online:
             return Verdict(result, [])
-        for key, track in list(self._waiting.items()):
-            if track.asked is None or track.asked > before:
+        for key, row in list(self._waiting.items()):
+            if row.asked is None or row.asked > before:
                 continue
-            if track.asks < asks:
-                self._ask_again(track, now)
+            if row.asks < asks:
+                self._ask_again(row, now)
                 continue
-            if track.last is None and track.node not in self._answered:
-                doubtful.add(track.source)
-            self._give_up(key, track, NO_ANSWER, result)
-        if self._catching is not None and self._catching.asked <= before:
-            doubtful |= self._catch_up(self._catching, asks, now)
+            if row.last is None and row.node not in self._answered:
+                doubtful.add(row.source)
+            self._give_up(key, row, NO_ANSWER, result)
+        if self._catch_up is not None and self._catch_up.asked <= before:
+            doubtful |= self._ask_the_silent(self._catch_up, asks, now)
         return Verdict(result, sorted(doubtful))
 
-    def _ask_again(self, track: SourceRow[T], now: float) -> None:
-        if track.last is None:
-            self._again.add(track.node)
-            track.asked, track.asks = now, track.asks + 1
+    def _ask_again(self, row: SourceRow[T], now: float) -> None:
+        if row.last is None:  # about everything, as the row has no hole with known ends
+            self._again.add(row.node)
+            row.asked, row.asks = now, row.asks + 1
         else:
-            track.asked = None
+            row.asked = None  # the next `questions()` asks for the hole
 
-    def _catch_up(self, catching: Catching, asks: int, now: float) -> set[str]:
-        """The sources that were asked after an outage, and have not answered at all: whether they sent anything
-        meanwhile cannot be known until they do again. They are asked twice, named once, and forgotten at the next
-        outage if they have still said nothing."""
-        silent = {key: t for key, t in self._tracks.items() if t.node not in self._answered and not t.waiting}
-        if catching.asks < asks:
-            catching.asked, catching.asks = now, catching.asks + 1
+    def _ask_the_silent(self, catch_up: CatchUp, asks: int, now: float) -> set[str]:
+        """Ask the sources that have not answered at all since an outage once more; then name them.
+
+        Whether such a source sent anything meanwhile cannot be known before its next message. It is asked twice and
+        named once. If it has still sent nothing at the end of the next outage, its row is forgotten."""
+        silent = {key: row for key, row in self._rows.items() if row.node not in self._answered and not row.waiting}
+        if catch_up.asks < asks:
+            catch_up.asked, catch_up.asks = now, catch_up.asks + 1
             self._again |= {node for _, node in silent} if self._answered else {None}
             return set()
-        self._catching = None
-        named = {track.source for track in silent.values() if track.silent_at != track.last}
-        for key, track in silent.items():
-            if track.silent_at == track.last:
+        self._catch_up = None
+        named = {row.source for row in silent.values() if row.silent_at != row.last}
+        for key, row in silent.items():
+            if row.silent_at == row.last:
                 self._drop(key)
-            track.silent_at = track.last
+            row.silent_at = row.last
         return named
 
-    def _give_up(self, key: tuple[str, str], track: SourceRow[T], why: str, result: Sorted[T]) -> None:
-        for number in sorted(track.held):
-            if track.last is not None and number > track.last + 1:
-                result.gaps.append(Gap(track.source, track.topic, track.last + 1, number - 1, why))
-            track.last = number
-            result.ready.append(self._take(track, number))
-        if track.last is None:
+    def _give_up(self, key: tuple[str, str], row: SourceRow[T], why: str, result: Sorted[T]) -> None:
+        """Hand on everything that a row holds, and report each hole before and between as a gap."""
+        for number in sorted(row.held):
+            if row.last is not None and number > row.last + 1:
+                result.gaps.append(Gap(row.source, row.topic, row.last + 1, number - 1, why))
+            row.last = number
+            result.ready.append(self._take(row, number))
+        if row.last is None:
             self._drop(key)
-        elif track.last < track.target:
-            result.gaps.append(Gap(track.source, track.topic, track.last + 1, track.target, why))
-            track.last = track.target
+        elif row.last < row.target:
+            result.gaps.append(Gap(row.source, row.topic, row.last + 1, row.target, why))
+            row.last = row.target

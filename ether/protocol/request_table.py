@@ -1,8 +1,8 @@
-"""The table of requests under way, and the window of requests answered: decides what an arriving answer is.
+"""Both sides of a call: the caller's table of requests under way, and the callee's window of requests taken on.
 
-Both sides of a call. The caller's `RequestTable` matches answers to what was asked, by an unguessable correlation id:
-what matches nothing is late, doubled or forged, and is only counted. The callee's `Answered` makes a request that is
-delivered twice run once: its second delivery gets the first one's answer, within a bounded window.
+The caller's `RequestTable` finds the request that an answer belongs to, by an unguessable correlation id. An answer
+that belongs to no request is late, a duplicate or forged, and is only counted. The callee's `Answered` makes a request
+that is delivered twice run once: the second delivery gets the first one's answer, within a bounded window.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ A = TypeVar("A")
 P = TypeVar("P")
 
 _SETTLED_WINDOW = 4096
-"""Correlation ids of settled requests that are remembered, to tell a late or doubled answer from a forged one."""
+"""The number of settled requests whose correlation ids are remembered, to tell a late answer from a forged one."""
 
 
 @dataclass(slots=True)
 class CallCounts:
-    """Answers that settled nothing."""
+    """Answers that settled no request."""
 
     late: int = 0
-    """… to a request that was settled before: by its deadline, its instance's death or an earlier answer."""
+    """Answers to a request that was settled before: by its deadline, its instance's death or an earlier answer."""
     unknown: int = 0
-    """… to a request that was never made, or is long forgotten: forged, most likely."""
+    """Answers to a request that was never made, or is long forgotten: most likely forged."""
 
 
 class RequestTable(Generic[P]):
-    """RequestTable under way, each with the instance that was asked. Not locked."""
+    """Requests under way, each with the instance that was asked. Not locked."""
 
     def __init__(self) -> None:
         self.counts = CallCounts()
@@ -45,12 +45,12 @@ class RequestTable(Generic[P]):
         self._pending[correlation] = (instance, request)
 
     def get(self, correlation: bytes | None) -> P | None:
-        """The request that an answer's forerunner (progress, a log line) belongs to."""
+        """The request that a message before the answer (progress, a log line) belongs to."""
         found = self._pending.get(correlation) if correlation is not None else None
         return found[1] if found else None
 
     def settle(self, correlation: bytes | None) -> P | None:
-        """Take the request that an answer belongs to out of the table; None where there is none, and count it."""
+        """Take the request that an answer belongs to out of the table. None where there is none, which is counted."""
         request = self.take(correlation)
         if request is None:
             self._count(correlation)
@@ -65,7 +65,7 @@ class RequestTable(Generic[P]):
         return found[1]
 
     def give_up(self, correlation: bytes) -> bool:
-        """The caller waits no longer; False where it was settled before."""
+        """The caller waits no longer; False where the request was settled before."""
         if self._pending.pop(correlation, None) is None:
             return False
         self._remember(correlation)
@@ -79,13 +79,13 @@ class RequestTable(Generic[P]):
         return [self._pending.pop(correlation)[1] for correlation in lost]
 
     def lose_all(self) -> list[P]:
-        """Nobody will answer any more: take out every request."""
+        """No answer will come any more: take out every request."""
         lost = [request for _, request in self._pending.values()]
         self._pending.clear()
         return lost
 
     def load(self, instances: Iterable[str]) -> dict[str, int]:
-        """How many requests each of these instances is working on for us."""
+        """How many requests of this caller each of these instances is working on."""
         counts = dict.fromkeys(instances, 0)
         for asked, _ in self._pending.values():
             if asked in counts:
@@ -111,10 +111,10 @@ class _Entry(Generic[A]):
 
 
 class Answered(Generic[A]):
-    """RequestTable that were taken on, with their answers once there are any. Not locked.
+    """Requests that were taken on, with their answers once there are any. Not locked.
 
-    Bounded by count and by the answers' bytes; what falls out of the window would run again if it came again, so
-    the window is longer than any deadline at any rate that one instance can serve.
+    Bounded by count and by the answers' bytes. A request that has fallen out of the window would run again if it came
+    again; therefore the window is longer than any deadline, at any rate that one instance can serve.
     """
 
     def __init__(self, max_count: int = 16_384, max_bytes: int = 64 << 20) -> None:
@@ -127,8 +127,8 @@ class Answered(Generic[A]):
         return len(self._entries)
 
     def take_on(self, caller: str, correlation: bytes, again: Callable[[A], None]) -> bool:
-        """True for a request that must be run. For one that was taken on before, `again` is called with its answer
-        if there is one; while it is being worked on nothing happens, its first delivery will be answered."""
+        """True for a request that must be run. For one that was taken on before, `again` is called with its answer.
+        While it has none nothing happens, because its first delivery will be answered."""
         key = (caller, correlation)
         entry = self._entries.get(key)
         if entry is None:

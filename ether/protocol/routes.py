@@ -1,6 +1,6 @@
 """Which receivers a topic has. Pure: filters in, receivers out.
 
-Matching is asked once per topic and remembered, because a lab has few topics and many messages.
+Filters are matched once for each topic, and the result is cached, because a lab has few topics and many messages.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 _REMEMBERED_TOPICS = 4096
-"""A stranger may invent topics without end; the memory of matches starts anew at this size."""
+"""The largest cache, which is then emptied: a foreign client may invent topics without end."""
 
 
 class Routes(Generic[T]):
@@ -23,14 +23,14 @@ class Routes(Generic[T]):
         self._found: dict[str, tuple[T, ...]] = {}
 
     def add(self, topic_filter: str, receiver: T) -> bool:
-        """Add a receiver; True where the filter was not there before (it must be subscribed)."""
+        """Add a receiver; True where it is the filter's first (the filter must be subscribed)."""
         receivers = self._receivers.setdefault(topic_filter, [])
         receivers.append(receiver)
         self._found = {}
         return len(receivers) == 1
 
     def remove(self, topic_filter: str, receiver: T) -> bool:
-        """Remove a receiver; True where it was the filter's last (it must be unsubscribed)."""
+        """Remove a receiver; True where it was the filter's last (the filter must be unsubscribed)."""
         receivers = self._receivers.get(topic_filter, [])
         if receiver not in receivers:
             return False

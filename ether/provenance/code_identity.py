@@ -1,13 +1,13 @@
-"""Which code a class is: its source file, the commit it belongs to, and what the commit does not have.
+"""The identity of a class's code: its source file, its commit, and the sources that the commit does not have.
 
-In a git repository: commit, branch, remote, and if anything tracked has changed, the difference. Of the modules that
-the process has imported from there, those are kept that the commit does not have as they are; of the class itself (and
-of its bases there) the source file is always kept, so that it can be read and compared without the repository. Outside
-of a repository all modules imported from the same place are kept. A class from a notebook or a prompt is the text of
-its cell. Of an installed package the class's own file is kept; its version is among the packages.
+In a git repository: commit, branch and remote, and the diff of the tracked files that have changed. Source files become
+artifacts: of the modules that the process has imported from the repository, those that differ from the commit or are
+not in it; of the class itself, and of its bases in the repository, always, so that it can be read and compared without
+the repository. Outside of a repository: all modules that were imported from the same place. A class from a notebook or
+a prompt: the text of its cell. A class of an installed package: its own file; its version is in the list of packages.
 
-Promise: `code_identity()` imports nothing, changes nothing, and never raises for what it finds. The trap: it reads the
-files as they are now; ask when the instance is built, before anybody edits them.
+Promise: `code_identity()` imports nothing, changes nothing, and never raises because of the files that it finds. The
+trap: it reads the files as they are now, so it has to be called while the instance is built, before an edit.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ether.provenance.git_state import FILE_MAX, GitState, NoGit, difference, gi
 from ether.provenance.secrets import without_url_passwords
 
 FILES_MAX = 200
-"""Source files that are kept for one class."""
+"""Source files that are recorded for one class."""
 
 BYTES_MAX = 8 * 1024 * 1024
-"""Bytes of them in all."""
+"""Bytes of these files together."""
 
 _SUFFIXES = (".py", ".pyw")
 _INSTALLED = ("site-packages", "dist-packages")
@@ -39,7 +39,7 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 @dataclass(frozen=True, slots=True)
 class CodeIdentity:
-    """What a context says of the code, and what it refers to."""
+    """The description for a context, and the artifacts that it refers to."""
 
     described: dict[str, Any]
     artifacts: tuple[Artifact, ...] = ()
@@ -47,7 +47,7 @@ class CodeIdentity:
 
 @dataclass(frozen=True, slots=True)
 class _Project:
-    """Where the code of a class is at home: the root of a repository, or the folder that is on the import path."""
+    """The folder that the code of a class belongs to: the root of a repository, or the folder on the import path."""
 
     root: str
     git: GitState | None
@@ -55,8 +55,8 @@ class _Project:
 
 
 def code_identity(class_path: str, found: type | None = None) -> CodeIdentity:
-    """Of a class that this process has imported; `class_path` alone finds it among the modules that are loaded. The
-    class path `__main__` is the program that runs."""
+    """The code of a class that this process has imported. Without `found`, the class is looked up by its path among the
+    loaded modules. The class path `__main__` means the running program."""
     own = found if found is not None else _loaded_class(class_path)
     module = own.__module__ if own is not None else _loaded_module(class_path)
     file = _source_file(module)
@@ -77,6 +77,7 @@ def _project_of(file: str, module: str) -> _Project:
     state = git_state(folder)
     if isinstance(state, GitState):
         return _Project(os.path.realpath(state.root), state)
+    # Without git: go up from the file as many folders as the module's name has packages.
     depth = 0 if module == "__main__" else module.count(".")
     for _ in range(depth + 1 if os.path.basename(file) == "__init__.py" and depth else depth):
         folder = os.path.dirname(folder)
@@ -84,6 +85,7 @@ def _project_of(file: str, module: str) -> _Project:
 
 
 def _project_identity(file: str, own_files: Iterable[str], project: _Project) -> CodeIdentity:
+    """`file` is the class's own file; `own_files` are it and the files of its bases."""
     imported = {name: path for path in _imported_files() if (name := _inside(path, project.root)) is not None}
     imported |= {name: path for path in own_files if (name := _inside(path, project.root)) is not None}
     name = _inside(file, project.root) or os.path.basename(file)
@@ -100,30 +102,32 @@ def _project_identity(file: str, own_files: Iterable[str], project: _Project) ->
             if name not in known or name in project.git.changed or name in own
         }
         described["git"] = _git_described(project.git, sorted(imported.keys() - known), more)
-    kept = _Kept()
-    for kept_name, path in sorted(wanted.items(), key=lambda item: (item[1] != file, item[0])):
-        kept.add(kept_name, path)
-    return CodeIdentity({**described, **kept.described()}, (*more, *kept.artifacts))
+    sources = _SourceFiles()
+    # The class's own file first, so that the limit never leaves it out.
+    for source_name, path in sorted(wanted.items(), key=lambda item: (item[1] != file, item[0])):
+        sources.add(source_name, path)
+    return CodeIdentity({**described, **sources.described()}, (*more, *sources.artifacts))
 
 
 def _git_described(state: GitState, untracked: list[str], more: list[Artifact]) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    """The repository's part of the description; the diff is added to `more`."""
+    described: dict[str, Any] = {
         "commit": state.commit, "branch": state.branch, "remote": state.remote,
         "dirty": bool(state.changed or untracked or state.commit is None),
         "changed": list(state.changed[:FILES_MAX]), "untracked": untracked[:FILES_MAX], "diff": None,
     }  # fmt: skip
     if not state.changed:
-        return told
+        return described
     diff = difference(state)
     if diff.content:
         more.append(artifact("changes.diff", diff.content))
-        told["diff"] = more[-1].sha256
+        described["diff"] = more[-1].sha256
     notes = {"diff_cut_bytes": diff.cut, "diff_left_out": list(diff.left_out), "diff_problem": diff.problem}
-    return {**told, **{key: value for key, value in notes.items() if value}, "diff_masked": diff.masked}
+    return {**described, **{key: value for key, value in notes.items() if value}, "diff_masked": diff.masked}
 
 
-class _Kept:
-    """Source files on their way into the ledger, up to a limit."""
+class _SourceFiles:
+    """Collects source files as artifacts, up to the limits."""
 
     def __init__(self) -> None:
         self.artifacts: list[Artifact] = []
@@ -132,7 +136,7 @@ class _Kept:
         self._bytes = 0
 
     def add(self, name: str, path: str) -> None:
-        """Keep one file, without passwords of URLs."""
+        """Add one file, without passwords of URLs."""
         content = _content(path)
         full = len(self._files) >= FILES_MAX
         if full or content is None or len(content) > FILE_MAX or self._bytes + len(content) > BYTES_MAX:
@@ -144,33 +148,37 @@ class _Kept:
             self.artifacts.append(made)
 
     def described(self) -> dict[str, Any]:
-        """The files by name, and the names of those that are not there."""
-        told: dict[str, Any] = {"files": self._files}
-        return {**told, "left_out": self._left_out[:FILES_MAX]} if self._left_out else told
+        """The hashes of the files by name, and the names of the files that were left out."""
+        described: dict[str, Any] = {"files": self._files}
+        return {**described, "left_out": self._left_out[:FILES_MAX]} if self._left_out else described
 
 
 # -- a class that has no file in a project
 
 
 def _cell_identity(own: type | None) -> CodeIdentity:
-    """A class from a notebook or a prompt: the text that linecache has of the cell where its methods are."""
+    """A class from a notebook or a prompt: the text of its cell, which `linecache` has under the file name of the
+    class's methods."""
     for function in _functions(own):
         lines = linecache.getlines(function.__code__.co_filename)
         if lines:
             made = artifact(function.__code__.co_filename, _without_secrets("".join(lines).encode()))
-            told = {"file": made.name, "root": None, "sha256": made.sha256, "git": None}
-            return CodeIdentity({**told, "why_no_git": "not from a file", "files": {made.name: made.sha256}}, (made,))
+            described: dict[str, Any] = {"file": made.name, "root": None, "sha256": made.sha256, "git": None}
+            described |= {"why_no_git": "not from a file", "files": {made.name: made.sha256}}
+            return CodeIdentity(described, (made,))
     return CodeIdentity({"file": None, "root": None, "sha256": None, "git": None, "why_no_git": "no source was found"})
 
 
 def _installed_identity(file: str) -> CodeIdentity:
-    kept = _Kept()
-    kept.add(os.path.basename(file), file)
-    told = {"file": file, "root": None, "sha256": _digest_of(file), "git": None, "why_no_git": "an installed package"}
-    return CodeIdentity({**told, **kept.described()}, tuple(kept.artifacts))
+    sources = _SourceFiles()
+    sources.add(os.path.basename(file), file)
+    why = "an installed package"
+    described = {"file": file, "root": None, "sha256": _digest_of(file), "git": None, "why_no_git": why}
+    return CodeIdentity({**described, **sources.described()}, tuple(sources.artifacts))
 
 
 def _functions(own: type | None) -> Iterator[FunctionType]:
+    """The functions of a class, also those inside of class methods, static methods, properties and decorators."""
     for value in vars(own).values() if own is not None else ():
         inner = getattr(value, "__func__", getattr(value, "fget", value))
         inner = getattr(inner, "__wrapped__", inner)
@@ -198,7 +206,7 @@ def _loaded_class(class_path: str) -> type | None:
 
 
 def _source_file(module: str) -> str | None:
-    """The .py file of a loaded module; of a program, whatever it is called."""
+    """The .py file of a loaded module. The file of a program may have any name."""
     file = getattr(sys.modules.get(module), "__file__", None)
     if not isinstance(file, str) or not (module == "__main__" or file.endswith(_SUFFIXES)) or not os.path.isfile(file):
         return None
@@ -206,27 +214,27 @@ def _source_file(module: str) -> str | None:
 
 
 def _imported_files() -> set[str]:
-    """Source files of this process's modules, without those of installed packages."""
+    """The source files of this process's modules, without those of installed packages."""
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     own = {file for file in files if isinstance(file, str) and file.endswith(_SUFFIXES)}
     return {os.path.realpath(file) for file in own if not _is_installed(file) and os.path.isfile(file)}
 
 
 def _is_installed(file: str) -> bool:
-    """True also for Python's own and for Ether's, whose versions say what they are."""
+    """Whether the file belongs to an installed package, to Python or to Ether: their version identifies it."""
     parts = file.replace(os.sep, "/").split("/")
-    return any(name in parts for name in _INSTALLED) or file.startswith(_version_says_it())
+    return any(name in parts for name in _INSTALLED) or file.startswith(_versioned_places())
 
 
 @cache
-def _version_says_it() -> tuple[str, ...]:
+def _versioned_places() -> tuple[str, ...]:
     ether = os.path.dirname(os.path.dirname(__file__))
     places = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), sysconfig.get_path("scripts"), ether)
     return tuple({os.path.join(place, "") for given in places for place in (given, os.path.realpath(given))})
 
 
 def _inside(path: str, root: str) -> str | None:
-    """The path within a root, with slashes; None for one that is elsewhere."""
+    """The path relative to a root, with slashes; None for a path outside of it."""
     begin = os.path.join(root, "")
     return path[len(begin) :].replace(os.sep, "/") if path.startswith(begin) else None
 

@@ -1,8 +1,11 @@
-"""What changed in the code between two runs, line by line, out of what their contexts have kept.
+"""The changes of code between two runs, line by line, from the sources and diffs that their contexts refer to.
 
-Files that both have kept are compared as they are. Of a file that only one has kept, because at the other it was as in
-the commit, that one's part of `git diff` says what changed. Of two commits only what was kept can be compared; the rest
-is in the repository, and is pointed to.
+A file that was recorded for both runs is compared directly. A file that was recorded for one run alone was equal to its
+commit in the other; then the part of the recorded `git diff` is the change. Between two commits only recorded files can
+be compared; for the rest there is a hint that names the git command.
+
+Promise: a difference that is shown is one that was recorded. The trap: an empty diff between two commits does not prove
+that their code is equal.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ _NAMED = re.compile(r"diff --git a/(?P<path>.*) b/(?P=path)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """Where a run's code stood: the commit (None without git), and whether it had changes that are in no commit."""
+    """The revision of a run's code: the commit (None without git), and whether it had uncommitted changes (`dirty`)."""
 
     commit: str | None
     dirty: bool
@@ -36,8 +39,8 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class CodeDifference:
-    """How the code of some instances differs. `diff` is a unified diff, "" where nothing that was kept differs; `hint`
-    says where the rest is."""
+    """The difference in the code of some instances. `diff` is a unified diff, "" where no recorded file differs; `hint`
+    names what was not recorded, and where it is."""
 
     instances: tuple[str, ...]
     before: Revision
@@ -49,14 +52,15 @@ class CodeDifference:
 def code_differences(
     reader_a: LedgerReader, reader_b: LedgerReader, pairs: Iterable[tuple[str, Mapping[str, Any], Mapping[str, Any]]]
 ) -> Iterator[CodeDifference]:
-    """The differences between the `code` of instances' contexts, each once, with the instances that have it."""
+    """The differences between the `code` parts of contexts, as (instance, before, after). Instances with the same
+    difference share one result."""
     pairs = list(pairs)
-    kept_before, kept_after = _kept_by_tree(before for _, before, _ in pairs), _kept_by_tree(x for _, _, x in pairs)
+    files_before, files_after = _files_by_tree(before for _, before, _ in pairs), _files_by_tree(x for _, _, x in pairs)
     found: dict[tuple[Revision, Revision, str, str], list[str]] = {}
     for name, before, after in pairs:
-        if _said(before) == _said(after):
+        if _state(before) == _state(after):
             continue
-        sides = _Side(reader_a, before, kept_before), _Side(reader_b, after, kept_after)
+        sides = _Side(reader_a, before, files_before), _Side(reader_b, after, files_after)
         diff = "".join(_file_diffs(*sides))
         revisions = revision(before), revision(after)
         found.setdefault((*revisions, diff, _hint(*revisions, diff)), []).append(name)
@@ -65,7 +69,7 @@ def code_differences(
 
 
 def revision(code: Mapping[str, Any]) -> Revision:
-    """Where this code stood."""
+    """The revision in the `code` part of a context."""
     git = code.get("git") or {}
     return Revision(git.get("commit"), bool(git.get("dirty")), git.get("branch"), git.get("remote"))
 
@@ -76,17 +80,17 @@ def sections(diff: str) -> dict[str, str]:
     return {(named["path"] if (named := _NAMED.match(part)) else part.partition("\n")[0]): part for part in parts}
 
 
-_Kept = Mapping[tuple[object, object], Mapping[str, str]]
-"""Files by the state of the tree in which they were: its commit and its diff."""
+_FilesByTree = Mapping[tuple[object, object], Mapping[str, str]]
+"""By state of the working tree (commit and diff) the hash of each recorded file."""
 
 
-def _kept_by_tree(codes: Iterable[Mapping[str, Any]]) -> _Kept:
-    """What all instances of a run have kept: who shares a state of the tree shares the files, and a change of one shows
-    as itself with all of them, and not as a difference between two diffs."""
-    kept: dict[tuple[object, object], dict[str, str]] = {}
+def _files_by_tree(codes: Iterable[Mapping[str, Any]]) -> _FilesByTree:
+    """The recorded files of all instances of a run. Instances that ran from one state of the tree share their files.
+    So a changed file is compared as a file for all of them, also for an instance that has recorded only the diff."""
+    files: dict[tuple[object, object], dict[str, str]] = {}
     for code in codes:
-        kept.setdefault(_tree(code), {}).update(code.get("files") or {})
-    return kept
+        files.setdefault(_tree(code), {}).update(code.get("files") or {})
+    return files
 
 
 def _tree(code: Mapping[str, Any]) -> tuple[object, object]:
@@ -95,13 +99,13 @@ def _tree(code: Mapping[str, Any]) -> tuple[object, object]:
 
 
 class _Side:
-    """What one run has kept of its code, read when it is asked for."""
+    """The recorded code of one run; the content of a file is read when it is needed."""
 
-    def __init__(self, reader: LedgerReader, code: Mapping[str, Any], kept: _Kept) -> None:
+    def __init__(self, reader: LedgerReader, code: Mapping[str, Any], files: _FilesByTree) -> None:
         self._reader = reader
         git = code.get("git") or {}
         own: Mapping[str, str] = code.get("files") or {}
-        self.files = {**kept.get(_tree(code), {}), **own} if git.get("commit") else own
+        self.files = {**files.get(_tree(code), {}), **own} if git.get("commit") else own
         self.commit = git.get("commit")
         self.sections = sections(self.text(git["diff"])) if git.get("diff") else {}
 
@@ -110,8 +114,8 @@ class _Side:
         return "" if content is None else content.decode(errors="replace")
 
 
-def _said(code: Mapping[str, Any]) -> tuple[object, ...]:
-    """What tells one state of the code from another; where its folder is does not."""
+def _state(code: Mapping[str, Any]) -> tuple[object, ...]:
+    """The parts by which two states of the code differ. The folder that it stood in is not one of them."""
     git = code.get("git") or {}
     return code.get("file"), code.get("sha256"), code.get("files"), git.get("commit"), git.get("diff")
 
@@ -123,19 +127,21 @@ def _file_diffs(old: _Side, new: _Side) -> Iterator[str]:
 
 
 def _file_diff(path: str, old: _Side, new: _Side) -> str:
+    """The change of one file, from the best that was recorded of it."""
     if path in old.files and path in new.files:
-        return "" if old.files[path] == new.files[path] else _unified(path, _kept(old, path), _kept(new, path))
+        return "" if old.files[path] == new.files[path] else _unified(path, _text(old, path), _text(new, path))
+    # At most one side has the file itself; their diffs are against their commits.
     before, after = old.sections.get(path, ""), new.sections.get(path, "")
     if before and after:
         return "" if before == after else _unified(path, before, after)
-    if before or after:
+    if before or after:  # on the other side the file was as in the commit: the change was made, or undone
         return after or reversed_diff(before)
     if path in old.files and old.commit != new.commit:
         return ""  # it may be a part of the later commit: the hint says how to see that
-    return _unified(path, _kept(old, path), _kept(new, path))
+    return _unified(path, _text(old, path), _text(new, path))
 
 
-def _kept(side: _Side, path: str) -> str:
+def _text(side: _Side, path: str) -> str:
     return side.text(side.files[path]) if path in side.files else ""
 
 
@@ -150,8 +156,8 @@ _HUNK = re.compile(r"@@ -(?P<old>[0-9,]+) \+(?P<new>[0-9,]+) @@")
 
 
 def reversed_diff(section: str) -> str:
-    """The part of a diff that undoes this one. Removed lines stay before added ones. Of a binary file only the heading
-    is told."""
+    """The diff of one file that undoes this one. Removed lines stand before added ones, as in every diff. For a binary
+    file there is only the heading."""
     head, *hunks = re.split(r"^(?=@@ )", section, flags=re.MULTILINE)
     if not hunks:
         return f"{head.splitlines()[0]}\nthe change of this file was undone\n"
@@ -175,6 +181,8 @@ def _reversed_hunk(hunk: str) -> str:
 
 
 def _reversed_lines(lines: Sequence[str]) -> Iterator[str]:
+    """The lines of a hunk with + and - exchanged. What was added is removed now, so each block of changes is collected,
+    and its removed lines are put first. A line `\\ No newline at end of file` belongs to the line before it."""
     removed: list[str] = []
     added: list[str] = []
     for line in lines:

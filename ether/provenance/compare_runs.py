@@ -1,10 +1,10 @@
-"""What differed between two runs: code, configuration, arguments, packages, machines, instances, counts.
+"""The differences between two runs: code, configuration, arguments, packages, machines, instances, counts.
 
-A run is what its records say: whose they are, and which contexts explain them. Two runs may be of one ledger or of two.
+A run is known by its records: their sources, and the contexts that explain them. The two runs may be in one ledger or
+in two.
 
-Promises: what is the same in both is not listed; equal runs make an empty `Differences`. A line that changed in a
-source file is shown as that line. The trap: an instance that made no record in a run is not part of it, and has no
-context there.
+Promises: only differences are listed; two equal runs make an empty `Differences`. A line that changed in a source file
+is shown as that line. The trap: an instance that made no record in a run is not part of that run.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ether.errors import NoSuchRun, PayloadError
-from ether.ledger.reader import LedgerReader
+from ether.ledger.reader import LedgerReader, RecordFilter
 from ether.provenance.compare_code import CodeDifference, code_differences
 from ether.wire.json_text import loads
 
 ABSENT = "(absent)"
 _KINDS = ("data", "record", "call")
+"""Of records whose context counts."""
 _COUNTED = ("data", "record", "call", "log")
 
 _Pair = tuple[str, Mapping[str, Any], Mapping[str, Any]]
-"""An instance, and something of it in the one run and in the other."""
+"""An instance's name, and a part of its context in the first and in the second run."""
 
 
 class Change(NamedTuple):
-    """One thing that is not the same: `what` is its place or name; `ABSENT` stands for what is not there."""
+    """One difference: `what` is its place or name. A side that has no such value is `ABSENT`."""
 
     what: str
     before: Any
@@ -37,23 +38,23 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What a ledger says of a run."""
+    """The facts of a run in a ledger."""
 
     run: str
     name: str
     status: str
     contexts: Mapping[str, Mapping[str, Any]]
-    """Of each instance the last one that explained a record of it, by the instance's name."""
+    """By instance the last context that a record of it refers to."""
     configuration: Mapping[str, Any]
     counts: Mapping[str, int]
-    """Of records by topic; log records count under `log of INSTANCE`."""
+    """How many records by topic; log records count under `log of INSTANCE`."""
     packages: Mapping[str, Any]
-    """Package to version, Python among them; where there were several machines, by machine."""
+    """The version by package, Python included; with several machines one such mapping for each machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """What differed, in groups; each empty where nothing did."""
+    """The differences in groups; a group is empty where nothing differs."""
 
     before: RunFacts
     after: RunFacts
@@ -68,13 +69,13 @@ class Differences:
 
     @property
     def nothing(self) -> bool:
-        """True where the two runs had the same of everything."""
+        """Whether the two runs are equal in all groups."""
         settings = (self.run, self.configuration, self.arguments, self.packages, self.machines)
         return not any((self.code, self.instances, self.counts, *settings))
 
 
 def compare(reader_a: LedgerReader, run_a: str, reader_b: LedgerReader, run_b: str) -> Differences:
-    """What differed from run A to run B. Raises `NoSuchRun`."""
+    """The differences from run A to run B. Raises `NoSuchRun`."""
     before, after = run_facts(reader_a, run_a), run_facts(reader_b, run_b)
     pairs = [(name, before.contexts[name], after.contexts[name]) for name in before.contexts if name in after.contexts]
     return Differences(
@@ -91,55 +92,58 @@ def compare(reader_a: LedgerReader, run_a: str, reader_b: LedgerReader, run_b: s
 
 
 def run_facts(reader: LedgerReader, run: str) -> RunFacts:
-    """What the ledger says of a run; raises `NoSuchRun`."""
-    told = _told_of_run(reader, run)
+    """The facts of a run; raises `NoSuchRun`."""
+    described = _description(reader, run)
     counts: Counter[str] = Counter()
     used: dict[str, str] = {}
-    for record in reader.records(kinds=_COUNTED, run=run):
+    for record in reader.records(RecordFilter(kinds=_COUNTED, run=run)):
         counts[record.topic if record.kind != "log" else f"log of {record.source}"] += 1
         if record.context and record.kind in _KINDS:
             used[record.source] = record.context
-    if told is None and not counts:
+    if described is None and not counts:
         raise NoSuchRun(run, reader.folder, [known.run for known in reader.runs()])
     contexts = {name: found for name, sha256 in sorted(used.items()) if (found := reader.context(sha256)) is not None}
-    begun = told or {}
+    facts = described or {}
     return RunFacts(
-        run, str(begun.get("name", run)), str(begun.get("status", "not ended")), contexts,
-        _configuration(reader, begun, contexts), counts, _packages(reader, contexts),
+        run, str(facts.get("name", run)), str(facts.get("status", "not ended")), contexts,
+        _configuration(reader, facts, contexts), counts, _packages(reader, contexts),
     )  # fmt: skip
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any], place: str = "") -> list[Change]:
-    """What differs between two trees of plain data, by its dotted place."""
+    """The differences between two trees of plain data, each with its place as a dotted name."""
     found = []
     for key in sorted({*before, *after}, key=str):
         old, new = before.get(key, ABSENT), after.get(key, ABSENT)
         here = f"{place}.{key}" if place else str(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += changes(old, new, here)
-        elif old != new or type(old) is not type(new):
+        elif old != new or type(old) is not type(new):  # 1, 1.0 and True are equal, but not the same setting
             found.append(Change(here, old, new))
     return found
 
 
-def _told_of_run(reader: LedgerReader, run: str) -> dict[str, Any] | None:
-    """What the entries of its beginning and end say, together; None where there are none."""
-    told: dict[str, Any] | None = None
-    for record in reader.records(kinds=("run",), topic=run):
+def _description(reader: LedgerReader, run: str) -> dict[str, Any] | None:
+    """The entries of the run's beginning and end, merged; None where there are none."""
+    description: dict[str, Any] | None = None
+    for record in reader.records(RecordFilter(kinds=("run",), topic=run)):
         try:
             value = record.value
         except PayloadError:
             continue
         if isinstance(value, dict):
-            told = {**(told or {}), **value}
-    return told
+            description = {**(description or {}), **value}
+    return description
 
 
 def _configuration(
-    reader: LedgerReader, told: Mapping[str, Any], contexts: Mapping[str, Mapping[str, Any]]
+    reader: LedgerReader, facts: Mapping[str, Any], contexts: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The merged configuration: the run's own, else that of its instances."""
-    named = [told.get("config"), *((context.get("configuration") or {}).get("sha256") for context in contexts.values())]
+    """The merged configuration: the one that the run names, else the first that its instances name."""
+    named = [
+        facts.get("config"),
+        *((context.get("configuration") or {}).get("sha256") for context in contexts.values()),
+    ]
     for sha256 in dict.fromkeys(filter(None, named)):
         if isinstance(found := _json_of(reader, sha256), dict):
             return found
@@ -151,13 +155,14 @@ def _packages(reader: LedgerReader, contexts: Mapping[str, Mapping[str, Any]]) -
     for context in contexts.values():
         listed = _json_of(reader, str(context.get("environment", {}).get("sha256", "")))
         if isinstance(listed, dict):
-            told = {"python": listed.get("python", {}).get("version", ""), **listed.get("packages", {})}
-            found.setdefault(str(context.get("machine", {}).get("host", "")), {}).update(told)
+            versions = {"python": listed.get("python", {}).get("version", ""), **listed.get("packages", {})}
+            found.setdefault(str(context.get("machine", {}).get("host", "")), {}).update(versions)
     return dict(found) if len(found) > 1 else dict(_without_host(found))
 
 
 def _without_host(found: Mapping[str, dict[str, str]]) -> Mapping[str, Any]:
-    """Of a run on one machine its name is no part of a package's place: it may be another one in the other run."""
+    """The packages of a run on one machine, without the machine's name: the other run may have been on another one,
+    and its packages are compared all the same."""
     return next(iter(found.values()), {})
 
 
@@ -179,7 +184,7 @@ def _argument_changes(pairs: Iterable[_Pair]) -> Iterable[Change]:
 
 
 def _arguments(context: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments and marks as one mapping, positional ones by their place."""
+    """The arguments and the marks of the registry as one mapping, positional arguments by their place (`args[0]`)."""
     placed = {f"args[{number}]": value for number, value in enumerate(context.get("args", ()))}
     return {
         **placed,

@@ -1,15 +1,17 @@
-"""The context of an instance: what explains every value that it makes.
+"""The context of an instance: a JSON document that explains every value that the instance makes.
 
-Who it is (name, birth, epoch), of which class with which arguments, from which code, configured how, on which machine,
-with which packages. It is made once, when the instance is built, sent once, and referred to by its SHA-256 after that.
+It names the instance (name, incarnation, epoch), its class and arguments, its code, its configuration, the machine and
+the installed packages. It is made once, when the instance is built, and sent once; every record refers to it by its
+SHA-256. In the same way it refers to artifacts: sources, settings, the list of packages.
 
     about = configuration_facts(config.model_dump(mode="json"), yaml_text, "ether.yaml")     # once, in the main program
     context = make_context(InstanceFacts("camera", birth, 1, "lab.Camera", Camera), configuration=about.described)
     for entry in unsent(context.entries(time.time()), sent): ...     # artifacts first; `sent` is a set of the process
 
-Promises: the same facts make the same bytes; nothing of the process's environment variables is in them; secrets are
-masked (see `secrets`). Nothing here is imported when ether is, and no message waits for it. The trap: it asks git,
-which takes some 20 ms, so it belongs beside the building of the instance and not on a message's way.
+Promises: the same facts make the same bytes; no environment variable of the process is in them; secrets are masked (see
+`ether.provenance.secrets`). `import ether` does not import this module, and no message waits for it. The trap: a
+context needs answers from git, which take some 20 ms. So it is made while the instance is built, and not while a
+message is handled.
 """
 
 from __future__ import annotations
@@ -33,79 +35,28 @@ from ether.wire.codec import JSON, OCTETS
 from ether.wire.entries import Entry
 
 TEXT_MAX = 10_000
-"""Characters of a text; of a longer one its beginning is kept, and its SHA-256."""
+"""Characters of a text. A longer one is cut to these, and has its SHA-256 beside it."""
 
 REPR_MAX = 500
+"""Characters of a `repr`."""
 _DEEPEST = 20
+"""Levels of nesting; what is deeper is given as its `repr`."""
 _MOST_ITEMS = 1_000
+"""Items of a list or mapping."""
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 _writer = reprlib.Repr()  # never raises, whatever the object's own code does
 _writer.maxother = _writer.maxstring = REPR_MAX
 
-
-def plain(value: object, depth: int = 0) -> Any:
-    """JSON data that stands for the value."""
-    if value is None or type(value) in (bool, int):
-        return value
-    if type(value) is float:
-        return value if math.isfinite(value) else {"float": repr(value)}
-    if type(value) is str:
-        return _text(value)
-    if depth >= _DEEPEST:
-        return _shown(value)
-    return _compound(value, depth)
-
-
-def _compound(value: Any, depth: int) -> Any:
-    if isinstance(value, (bytes, bytearray)):
-        return {"bytes": len(value), "sha256": hashlib.sha256(value).hexdigest()}
-    if isinstance(value, Mapping):
-        return _cut({_key(key): plain(item, depth + 1) for key, item in list(value.items())[:_MOST_ITEMS]}, value)
-    if isinstance(value, (list, tuple)):
-        listed = [plain(item, depth + 1) for item in value[:_MOST_ITEMS]]
-        return listed if len(value) <= _MOST_ITEMS else {"items": listed, "cut": f"{len(value):,} in all"}
-    if isinstance(value, (set, frozenset)):
-        return {"set": sorted((plain(item, depth + 1) for item in value), key=repr)}
-    if isinstance(value, type):
-        return {"class": f"{value.__module__}.{value.__qualname__}"}
-    if all(hasattr(value, name) for name in ("dtype", "shape", "tobytes")):
-        content = hashlib.sha256(value.tobytes()).hexdigest()
-        return {"array": str(value.dtype), "shape": [int(length) for length in value.shape], "sha256": content}
-    return _shown(value)
-
-
-def _key(key: object) -> str:
-    return key if isinstance(key, str) else repr(plain(key, _DEEPEST - 1))
-
-
-def _cut(kept: dict[str, Any], value: Mapping[Any, Any]) -> dict[str, Any]:
-    return kept if len(value) <= _MOST_ITEMS else {**kept, "...": f"cut: {len(value):,} in all"}
-
-
-def _text(text: str) -> Any:
-    if len(text) <= TEXT_MAX:
-        return text
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return {"text": text[:TEXT_MAX], "cut": f"{len(text):,} characters in all", "sha256": digest}
-
-
-def _shown(value: object) -> dict[str, str]:
-    kind = type(value)
-    text = _ADDRESS.sub("", _writer.repr(value))
-    return {"repr": text[:REPR_MAX], "type": f"{kind.__module__}.{kind.__qualname__}"}
-
-
 FORM = 1
-"""The form of a context, so that a later reader knows what it has before it."""
-
+"""The version of a context's form, for later readers."""
 _NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceFacts:
-    """Who makes values. `class_path` `__main__` without a class is a program that joined a session; `registry` are its
-    class's marks from the configuration, as plain data."""
+    """An instance, as its context describes it. A program that joined a session has the class path `__main__` and no
+    class. `registry`: the marks of its class from the configuration, as plain data."""
 
     name: str
     incarnation: str = ""
@@ -119,7 +70,7 @@ class InstanceFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A part of contexts that several share: what is said of it, and what that refers to."""
+    """A part that several contexts share: its description, and the artifacts that the description refers to."""
 
     described: Mapping[str, Any]
     artifacts: tuple[Artifact, ...]
@@ -134,20 +85,20 @@ class Context:
     artifacts: tuple[Artifact, ...]
 
     def entries(self, time_s: float) -> Iterator[Entry]:
-        """As entries, without a number: what is referred to comes before what refers to it."""
+        """The entries, not numbered yet. Artifacts come before the context that refers to them."""
         yield from artifact_entries(self.artifacts, time_s)
         yield Entry(0, "context", "", self.sha256, 0, time_s, (), "", JSON, self.content)
 
 
 def artifact_entries(artifacts: Sequence[Artifact], time_s: float) -> Iterator[Entry]:
-    """Artifacts as entries, each once."""
-    for made in dict.fromkeys(artifacts):
-        yield Entry(0, "artifact", made.name, made.sha256, 0, time_s, (), "", OCTETS, made.content)
+    """The entries of artifacts, one for each, in their order."""
+    for each in dict.fromkeys(artifacts):
+        yield Entry(0, "artifact", each.name, each.sha256, 0, time_s, (), "", OCTETS, each.content)
 
 
 def unsent(entries: Iterable[Entry], sent: set[str]) -> Iterator[Entry]:
-    """Of entries that are named by their hash those that are not in `sent`, which they are added to: several contexts
-    of a process refer to the same artifacts."""
+    """The entries whose hash is not in `sent` yet; their hashes are added to it. So an artifact that several contexts
+    of a process share is sent once."""
     for entry in entries:
         if entry.id not in sent:
             sent.add(entry.id)
@@ -162,12 +113,12 @@ def make_context(
 ) -> Context:
     """The context of one instance of this process.
 
-    `configuration` is the `described` of `configuration_facts()`; its artifacts are sent by who made them.
-    `clock_offset_s`: seconds that this machine's clock is ahead of the session's, None where nobody has measured it.
+    `configuration` is the `described` of `configuration_facts()`, whose artifacts the caller sends. `clock_offset_s`:
+    seconds that this machine's clock is ahead of the session's, None where it was not measured.
     """
     code = code_identity(facts.class_path, facts.class_object)
     packages = environment()
-    told = {
+    document = {
         "form": FORM,
         "ether": VERSION,
         "instance": facts.name,
@@ -183,15 +134,15 @@ def make_context(
         "environment": packages.described,
         "clock_offset_s": clock_offset_s,
     }
-    content = canonical(told)
+    content = canonical(document)
     return Context(hashlib.sha256(content).hexdigest(), content, (*code.artifacts, packages.listed))
 
 
 def configuration_facts(
     plain_config: Mapping[str, Any], yaml_text: str | None = None, file: str | None = None
 ) -> Facts:
-    """A session's configuration: the merged one as plain JSON data, and its YAML as it was written, where there is a
-    file. Secrets are masked in both; the digest is that of what is kept."""
+    """A session's configuration: the merged settings as plain JSON data, and the YAML text where they came from a file.
+    Secrets are masked in both, and the hashes are those of the masked content."""
     merged = artifact("configuration.json", canonical(masked_configuration(plain_config)))
     described: dict[str, Any] = {"sha256": merged.sha256, "file": file, "yaml": None}
     if yaml_text is None:
@@ -201,8 +152,11 @@ def configuration_facts(
 
 
 def canonical(value: object) -> bytes:
-    """JSON whose bytes depend on the value alone: keys sorted, no spaces, ASCII."""
+    """JSON of which the same value always makes the same bytes: keys sorted, no spaces, ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+# -- arguments
 
 
 def _positional(facts: InstanceFacts) -> list[Any]:
@@ -211,7 +165,8 @@ def _positional(facts: InstanceFacts) -> list[Any]:
 
 
 def _parameter_names(facts: InstanceFacts) -> list[str]:
-    """Of the class's positional parameters: what is given by place may be a secret by its parameter's name."""
+    """The names of the class's positional parameters: a positional argument is a secret where its parameter has the
+    name of one."""
     if facts.class_object is None or not facts.args:
         return []
     try:
@@ -222,7 +177,69 @@ def _parameter_names(facts: InstanceFacts) -> list[str]:
 
 
 def _argument(name: str, value: object) -> Any:
+    """An argument as JSON data, masked. An object of another type under a secret's name is masked as a whole, because
+    its `repr` may show the secret."""
     secret = is_secret_name(name)
     if secret and not isinstance(value, (str, bytes, int, float, list, tuple, Mapping, type(None))):
         return MASK
     return masked(plain(value), secret=secret)
+
+
+# -- any value as JSON data
+
+
+def plain(value: object, depth: int = 0) -> Any:
+    """JSON data that describes any value. What JSON can carry stays as it is; everything else becomes a mapping that
+    says what it was, with a hash where the content is left out."""
+    if value is None or type(value) in (bool, int):
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else {"float": repr(value)}
+    if type(value) is str:
+        return _text(value)
+    if depth >= _DEEPEST:
+        return _repr_of(value)
+    return _compound(value, depth)
+
+
+def _compound(value: Any, depth: int) -> Any:
+    """A value that is no scalar. The order of the tests matters: a class may have `dtype` and `shape`, too, and arrays
+    are recognised by their attributes, so that NumPy need not be imported."""
+    if isinstance(value, (bytes, bytearray)):
+        return {"bytes": len(value), "sha256": hashlib.sha256(value).hexdigest()}
+    if isinstance(value, Mapping):
+        return _cut({_key(key): plain(item, depth + 1) for key, item in list(value.items())[:_MOST_ITEMS]}, value)
+    if isinstance(value, (list, tuple)):
+        listed = [plain(item, depth + 1) for item in value[:_MOST_ITEMS]]
+        return listed if len(value) <= _MOST_ITEMS else {"items": listed, "cut": f"{len(value):,} in all"}
+    if isinstance(value, (set, frozenset)):
+        # Sets have no order of their own; sorted by `repr`, the same set makes the same bytes.
+        return {"set": sorted((plain(item, depth + 1) for item in value), key=repr)}
+    if isinstance(value, type):
+        return {"class": f"{value.__module__}.{value.__qualname__}"}
+    if all(hasattr(value, name) for name in ("dtype", "shape", "tobytes")):
+        content = hashlib.sha256(value.tobytes()).hexdigest()
+        return {"array": str(value.dtype), "shape": [int(length) for length in value.shape], "sha256": content}
+    return _repr_of(value)
+
+
+def _key(key: object) -> str:
+    return key if isinstance(key, str) else repr(plain(key, _DEEPEST - 1))
+
+
+def _cut(items: dict[str, Any], value: Mapping[Any, Any]) -> dict[str, Any]:
+    return items if len(value) <= _MOST_ITEMS else {**items, "...": f"cut: {len(value):,} in all"}
+
+
+def _text(text: str) -> Any:
+    if len(text) <= TEXT_MAX:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return {"text": text[:TEXT_MAX], "cut": f"{len(text):,} characters in all", "sha256": digest}
+
+
+def _repr_of(value: object) -> dict[str, str]:
+    """The `repr` without the object's address, which is another one in each run."""
+    kind = type(value)
+    text = _ADDRESS.sub("", _writer.repr(value))
+    return {"repr": text[:REPR_MAX], "type": f"{kind.__module__}.{kind.__qualname__}"}

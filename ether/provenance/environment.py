@@ -1,8 +1,11 @@
-"""Which Python and which packages something ran with.
+"""The Python, the installed packages and the machine of this process, for its contexts.
 
 Packages are read off the names of their `.dist-info` folders, which the standard for installed projects fixes as
-NAME-VERSION: 0.3 ms where parsing the metadata of a hundred packages takes 80 ms. Where a name does not say it, the
-metadata is asked. A package that stands in two places counts where the import would find it.
+NAME-VERSION: 0.3 ms, where parsing the metadata of a hundred packages takes 80 ms. The metadata is read only of a
+folder whose name has no version. Where a package is installed in two places, the one counts that an import would find.
+
+The machine is recognised by a mark: a hash of the operating system's machine id, which itself is confidential. Promise:
+all answers are those of the first call, and nothing raises. The trap: packages that are installed later are not seen.
 """
 
 from __future__ import annotations
@@ -21,12 +24,13 @@ from typing import Any, NamedTuple
 
 from ether.ledger.objects import Artifact, artifact
 
+_ID_FILES = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 _NAMED = re.compile(r"(?P<name>[^-]+(?:-[^-0-9][^-]*)*?)-(?P<version>[0-9][^-]*)(?:-py[0-9.]+)?\.(?:dist|egg)-info")
 _UNNAMED = (".egg-info", ".dist-info")
 
 
 class Environment(NamedTuple):
-    """What a context says of it, and the list that this refers to."""
+    """The description for a context, and the list of packages that it refers to."""
 
     described: dict[str, Any]
     listed: Artifact
@@ -34,24 +38,24 @@ class Environment(NamedTuple):
 
 @cache
 def environment() -> Environment:
-    """Of this process, as it was when this was first asked."""
+    """The environment of this process at the first call."""
     packages = dict(sorted(installed_packages(sys.path).items()))
     python = {
         "version": platform.python_version(),
         "implementation": platform.python_implementation(),
         "build": " ".join(platform.python_build()),
     }
-    told = {"python": python, "platform": platform.platform(), "packages": packages}
-    listed = artifact("environment.json", json.dumps(told, indent=1).encode())
+    full = {"python": python, "platform": platform.platform(), "packages": packages}
+    listed = artifact("environment.json", json.dumps(full, indent=1).encode())
     described = {
         "sha256": listed.sha256, "python": python["version"], "implementation": python["implementation"],
-        "platform": told["platform"], "packages": len(packages), "executable": sys.executable,
+        "platform": full["platform"], "packages": len(packages), "executable": sys.executable,
     }  # fmt: skip
     return Environment(described, listed)
 
 
 def installed_packages(path: Iterable[str]) -> dict[str, str]:
-    """Normalised name to version, of all packages that this import path reaches."""
+    """By normalised name the version of each package that this import path reaches."""
     found: dict[str, str] = {}
     for folder in path:
         for name, version in _packages_in(folder or os.curdir):
@@ -68,10 +72,10 @@ def _packages_in(folder: str) -> Iterator[tuple[str, str]]:
         if named := _NAMED.fullmatch(entry):
             yield named["name"], named["version"]
         elif entry.endswith(_UNNAMED):
-            yield from _asked(os.path.join(folder, entry))
+            yield from _from_metadata(os.path.join(folder, entry))
 
 
-def _asked(path: str) -> Iterator[tuple[str, str]]:
+def _from_metadata(path: str) -> Iterator[tuple[str, str]]:
     import importlib.metadata
     from pathlib import Path
 
@@ -81,12 +85,10 @@ def _asked(path: str) -> Iterator[tuple[str, str]]:
         yield name, version
 
 
-_ID_FILES = ("/etc/machine-id", "/var/lib/dbus/machine-id")
-
-
 @cache
 def machine_facts() -> dict[str, Any]:
-    """Host name, system, processor, count of its cores, and the machine's mark."""
+    """Host name, operating system, processor architecture, number of cores, and the machine's mark (16 hexadecimal
+    digits, None where the system has no machine id)."""
     return {
         "host": socket.gethostname(),
         "system": platform.system(),
@@ -98,8 +100,8 @@ def machine_facts() -> dict[str, Any]:
 
 
 def _mark() -> str | None:
-    own = _machine_id()
-    return hashlib.sha256(f"ether {own}".encode()).hexdigest()[:16] if own else None
+    machine_id = _machine_id()
+    return hashlib.sha256(f"ether {machine_id}".encode()).hexdigest()[:16] if machine_id else None
 
 
 def _machine_id() -> str:

@@ -1,12 +1,11 @@
-"""What git says of a folder: which commit, and what is not in it.
+"""The git repository of a folder: its commit, and how the files differ from it.
 
-git is asked as a program, by words and not through a shell, with a deadline; without locks, so that it disturbs no
-git of the user's; without hooks, pagers and filters of the user's settings, so that its answer depends on the
-repository alone.
+git runs as a program of its own, without a shell and with a deadline; without locks, so that it disturbs no other git;
+and without the hooks, pagers and filters of the user's settings, so that its answer depends on the repository alone.
 
 Promise: `git_state()` and `difference()` never raise and never take longer than a few deadlines; where git gives no
-answer they say why. The trap: files larger than `FILE_MAX` are left out of the difference and named instead, and a
-difference longer than `DIFF_MAX` is cut: who has such files under git has to keep them by himself.
+answer, the result gives the reason. The trap: files larger than `FILE_MAX` are left out of the diff, which then names
+them, and a diff longer than `DIFF_MAX` is cut. The content of such files is not recorded.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 from ether.provenance.secrets import masked_settings, without_url_passwords
 
 DIFF_MAX = 4 * 1024 * 1024
-"""Bytes of a difference that are kept."""
+"""Bytes of a diff that are recorded."""
 
 FILE_MAX = DIFF_MAX
 _DEADLINE_S = 5.0
@@ -51,8 +50,8 @@ class GitState:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What `git diff HEAD` says. `left_out`: paths of files that are too large; `cut`: how long it was, None where it
-    is whole; `problem` says why there is none."""
+    """The output of `git diff HEAD`. `left_out`: paths of files that are too large; `cut`: its full length in bytes if
+    it was cut, else None; `masked`: whether secrets were masked in it; `problem`: the reason where there is none."""
 
     content: bytes = b""
     left_out: tuple[str, ...] = ()
@@ -63,13 +62,15 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class NoGit:
-    """There is no answer, and why."""
+    """git gave no answer; `why` is the reason."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _Output:
+    """What git printed; `problem` is the reason where it failed."""
+
     out: bytes = b""
     problem: str = field(default="")
 
@@ -95,30 +96,32 @@ def git_state(folder: str) -> GitState | NoGit:
 
 
 def difference(state: GitState) -> Difference:
-    """What the tracked files say that the commit does not."""
+    """How the tracked files differ from the commit."""
     large = tuple(path for path in state.changed if _size(os.path.join(state.root, path)) > FILE_MAX)
     small = [path for path in state.changed if path not in large]
     if state.commit is None or not small:
         return Difference(left_out=large)
-    said = _git(state.root, *_DIFF, "--", *(small if large else ()))
-    if said.problem:
-        return Difference(left_out=large, problem=said.problem)
-    kept = without_secrets(said.out)
-    cut = None if len(kept) <= DIFF_MAX else len(kept)
-    return Difference(kept[:DIFF_MAX], large, cut, kept != said.out)
+    # Without paths git compares everything; the paths are named only to leave out the large files.
+    answer = _git(state.root, *_DIFF, "--", *(small if large else ()))
+    if answer.problem:
+        return Difference(left_out=large, problem=answer.problem)
+    diff = without_secrets(answer.out)
+    cut = None if len(diff) <= DIFF_MAX else len(diff)
+    return Difference(diff[:DIFF_MAX], large, cut, diff != answer.out)
 
 
 def tracked(state: GitState, paths: Sequence[str]) -> set[str]:
-    """Which of these paths, relative to the root, the repository keeps."""
+    """Those of the paths, relative to the root, that the repository tracks."""
     found: set[str] = set()
     for begin in range(0, len(paths), _CHUNK):
-        said = _git(state.root, "ls-files", "-z", "--", *paths[begin : begin + _CHUNK])
-        found.update(os.fsdecode(said.out).split("\0"))
+        answer = _git(state.root, "ls-files", "-z", "--", *paths[begin : begin + _CHUNK])
+        found.update(os.fsdecode(answer.out).split("\0"))
     return found & set(paths)
 
 
 def without_secrets(diff: bytes) -> bytes:
-    """A difference without passwords: of URLs everywhere, of named settings in files of settings."""
+    """A diff without secrets: passwords of URLs are masked in all files, settings with a secret's name in files of
+    settings."""
     return b"".join(map(_masked_section, _SECTION.split(diff)))
 
 
@@ -129,7 +132,8 @@ def _masked_section(section: bytes) -> bytes:
 
 
 def _parsed(status: str) -> tuple[dict[str, str], list[str]]:
-    """The headers of `git status --porcelain=v2 -z`, and the paths that changed."""
+    """The headers of `git status --porcelain=v2 -z`, and the paths that changed. A line `1 …` is a changed file, `u …`
+    one with a merge conflict; their paths are the 9th and the 11th field, and may have spaces in them."""
     heads: dict[str, str] = {}
     changed = []
     for line in status.split("\0"):
@@ -146,23 +150,24 @@ def _parsed(status: str) -> tuple[dict[str, str], list[str]]:
 def _remote(root: str, upstream: str) -> str | None:
     """The URL of the branch's remote, else of `origin`, without user and password."""
     name = upstream.partition("/")[0] or "origin"
-    said = _git(root, "config", "--get", f"remote.{name}.url")
-    url = os.fsdecode(said.out).strip()
+    answer = _git(root, "config", "--get", f"remote.{name}.url")
+    url = os.fsdecode(answer.out).strip()
     return re.sub(r"://[^/@\s]*@", "://", url) or None
 
 
 def _size(path: str) -> int:
     try:
         return os.path.getsize(path)
-    except OSError:  # deleted: what is left of it is in the commit
+    except OSError:  # deleted: its content is in the commit
         return 0
 
 
-def _git(folder: str, *words: str) -> _Said:
-    """What git prints there. Its output goes through a file, so that a hung one is ended by its deadline."""
+def _git(folder: str, *words: str) -> _Output:
+    """The output of git in a folder. It goes through files and not through pipes: a child of git that hangs and holds a
+    pipe open would keep us waiting beyond the deadline."""
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS"):
-        environment.pop(name, None)  # set by a hook that runs us, they speak of another repository
+        environment.pop(name, None)  # a git hook that runs this process sets them, for another repository
     try:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             done = subprocess.run(
@@ -171,12 +176,12 @@ def _git(folder: str, *words: str) -> _Said:
             )  # fmt: skip
             out.seek(0)
             err.seek(0)
-            said = err.read(2000).decode(errors="replace").strip()
-            return _Said(out.read(), "" if done.returncode == 0 else said or f"git ended with code {done.returncode}")
+            message = err.read(2000).decode(errors="replace").strip() or f"git ended with code {done.returncode}"
+            return _Output(out.read(), "" if done.returncode == 0 else message)
     except FileNotFoundError as error:
         there = os.path.isdir(folder)
-        return _Said(problem="git is not installed" if there else f"there is no folder {folder}: {error.strerror}")
+        return _Output(problem="git is not installed" if there else f"there is no folder {folder}: {error.strerror}")
     except subprocess.TimeoutExpired:
-        return _Said(problem=f"git {words[0]} did not answer within {_DEADLINE_S:g} s")
+        return _Output(problem=f"git {words[0]} did not answer within {_DEADLINE_S:g} s")
     except OSError as error:
-        return _Said(problem=f"git cannot be run: {error}")
+        return _Output(problem=f"git cannot be run: {error}")

@@ -1,11 +1,12 @@
-"""Why a value is what it is: the tree from it back to what began it.
+"""The lineage of a value: which record is meant (`find`), and the tree of everything that led to it (`why`).
 
-From each record the tree goes to its parents (the messages that led to it) and to what its instance *had heard before*:
-the last message of each topic and source that it had received, which a value made from stored state comes from as well.
+From each record the tree goes to its parents (the messages that the instance was handling) and to the *heard* messages:
+for each topic and source the last message that the instance had received before. A value that was computed from stored
+state comes from those.
 
-Promises: each record is followed once, nearest first; where it turns up again the tree says so and does not repeat it,
-so that loops end and the size is bounded by the number of records. What is not in the ledger is named. The trap: that
-something was heard before does not say that it was used, only that it could be.
+Promises: each record is followed once, from the place that is nearest to the value. Where it turns up again, the tree
+says so and does not repeat it; so loops end, and the size is bounded by the number of records. A cause that is not in
+the ledger is named. The trap: that a message was heard does not prove that it was used, only that it could be.
 """
 
 from __future__ import annotations
@@ -18,19 +19,34 @@ from functools import cache
 from typing import Any, Literal
 
 from ether.errors import LedgerDamaged, NotRecorded, PayloadError
-from ether.ledger.reader import LedgerReader, StoredRecord
+from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 
 SHORTEST = 8
+"""Characters of an id that are enough to look for it."""
 _ROW = re.compile(r"(?:row\s*|#)?(?P<row>[0-9]{1,18})", re.IGNORECASE)
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f-]{0,27})?", re.IGNORECASE)
 _KINDS = ("data", "record", "call", "log")
 _MARGIN_S = 60.0
+"""How far the time in an id and the time of its record may differ."""
 _SHOWN = 5
+"""Names that a message lists."""
+
+How = Literal["asked", "parent", "heard"]
+MOST_STEPS = 1_000
+"""Records in one tree, unless the caller says otherwise."""
+
+NOT_RECORDED = "not recorded"
+SHOWN = "shown elsewhere in this tree"
+LOOP = "leads back to itself"
+NOT_FOLLOWED = "not followed: the tree is cut here"
+
+# -- finding the record that is meant
 
 
 def find(reader: LedgerReader, text: str, *, last: bool = False) -> StoredRecord:
-    """The record that the text means. With `last` it is a topic (or filter) and its newest record is meant; else an id,
-    at least `SHORTEST` characters of one, or a row as `17` or `row 17`. Raises `NotRecorded`."""
+    """The record that a text means. With `last` the text is a topic (or filter), and means its newest record. Otherwise
+    it is an id, the beginning of one (at least `SHORTEST` characters), or a row, as `17` or `row 17`. Raises
+    `NotRecorded`."""
     given = text.strip()
     if last:
         return _last_of(reader, given)
@@ -44,16 +60,18 @@ def find(reader: LedgerReader, text: str, *, last: bool = False) -> StoredRecord
 
 
 def _last_of(reader: LedgerReader, topic: str) -> StoredRecord:
-    for record in reader.records(topic=topic, newest_first=True, limit=1):
+    for record in reader.records(RecordFilter(topic=topic), newest_first=True, limit=1):
         return record
     raise NotRecorded(topic, f"nothing was recorded on this topic; {_topics(reader)}")
 
 
 def _by_beginning(reader: LedgerReader, beginning: str) -> StoredRecord:
+    """The record whose id begins so. An id is a UUIDv7: its first 12 digits are the time in milliseconds. The digits
+    that are given bound the time, and only records of that time are read."""
     digits = beginning.replace("-", "")[:12]
     first = int(digits.ljust(12, "0"), 16) / 1000
     last = int(digits.ljust(12, "f"), 16) / 1000
-    near = reader.records(kinds=_KINDS, since=first - _MARGIN_S, until=last + _MARGIN_S)
+    near = reader.records(RecordFilter(kinds=_KINDS, since=first - _MARGIN_S, until=last + _MARGIN_S))
     found = {record.id: record for record in near if record.id.startswith(beginning)}
     if len(found) == 1:
         return next(iter(found.values()))
@@ -81,19 +99,12 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-How = Literal["asked", "parent", "heard"]
-MOST_STEPS = 1_000
-"""Records that one tree shows unless it is told otherwise."""
-
-NOT_RECORDED = "not recorded"
-SHOWN = "shown elsewhere in this tree"
-LOOP = "leads back to itself"
-NOT_FOLLOWED = "not followed: the tree is cut here"
+# -- the tree
 
 
 @dataclass(frozen=True, slots=True)
 class LineageLog:
-    """What was logged while a value was made."""
+    """A log record that was made while a value was made."""
 
     time: float
     source: str
@@ -104,8 +115,8 @@ class LineageLog:
 
 @dataclass(frozen=True, slots=True)
 class LineageStep:
-    """One line of the tree. `of` is the id that it led to, `how` in which way; `note` says why it goes no further, and
-    then only its `id` may be known."""
+    """One line of the tree. `of` is the id of the record that it led to, and `how` the way in which it did. `note` says
+    why the tree goes no further here; then there may be no `record`."""
 
     id: str
     depth: int
@@ -117,15 +128,15 @@ class LineageStep:
 
     @property
     def replay_of(self) -> str | None:
-        """The id that this one repeats."""
-        told = self.record.more.get("replay_of") if self.record is not None else None
-        return told if isinstance(told, str) else None
+        """The id of the message that this one repeats."""
+        original = self.record.more.get("replay_of") if self.record is not None else None
+        return original if isinstance(original, str) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The steps from the value to its roots, each before what led to it. `contexts`: what explains them, by SHA-256;
-    None for one that was not recorded."""
+    """The steps from the value to its roots, each before its own causes. `contexts`: the contexts of all steps by
+    SHA-256, None for one that was not recorded."""
 
     steps: tuple[LineageStep, ...]
     contexts: Mapping[str, Mapping[str, Any] | None]
@@ -137,18 +148,19 @@ class Tree:
 
     @property
     def missing(self) -> list[str]:
-        """Ids that are named as a cause and are not in the ledger."""
+        """The ids of causes that are not in the ledger."""
         return list(dict.fromkeys(step.id for step in self.steps if step.note == NOT_RECORDED))
 
     @property
     def is_cut(self) -> bool:
-        """True where there is more than was asked for."""
+        """Whether there are more records than the tree may have."""
         return any(step.note == NOT_FOLLOWED for step in self.steps)
 
 
 @dataclass(slots=True)
 class _Node:
-    """A record on its way into the tree; `found_by` is the one that led here first."""
+    """A record in the graph of causes. `found_by`: the id from which the walk reached it first; its subtree stands
+    there."""
 
     id: str
     how: How
@@ -158,7 +170,7 @@ class _Node:
 
 
 def why(reader: LedgerReader, what: StoredRecord, *, most_steps: int = MOST_STEPS) -> Tree:
-    """The tree of a record, back to the roots. Records without an id (gaps, states) have no causes."""
+    """The tree of a record, back to its roots. Records without an id (gaps, states) have no causes."""
     nodes = _explored(reader, what, most_steps)
     steps = tuple(_ordered(reader, nodes, what))
     wanted = dict.fromkeys(step.record.context for step in steps if step.record is not None and step.record.context)
@@ -166,7 +178,7 @@ def why(reader: LedgerReader, what: StoredRecord, *, most_steps: int = MOST_STEP
 
 
 def causes_of(record: StoredRecord) -> list[tuple[str, How]]:
-    """Ids of what led to it and of what its instance had heard before, each once."""
+    """The ids of its parents and of its heard messages, each once; a parent that was also heard is a parent."""
     causes: dict[str, How] = dict.fromkeys(record.parents, "parent")
     for known in heard_of(record):
         causes.setdefault(known, "heard")
@@ -175,14 +187,15 @@ def causes_of(record: StoredRecord) -> list[tuple[str, How]]:
 
 
 def heard_of(record: StoredRecord) -> list[str]:
-    """Ids that its instance had last received before, as a list or by topic."""
-    told = record.more.get("heard")
-    listed = told.values() if isinstance(told, Mapping) else told if isinstance(told, (list, tuple)) else ()
+    """The ids of its heard messages. The record has them as a list, or as a mapping by topic."""
+    heard = record.more.get("heard")
+    listed = heard.values() if isinstance(heard, Mapping) else heard if isinstance(heard, (list, tuple)) else ()
     return [known for known in listed if isinstance(known, str)]
 
 
 def _explored(reader: LedgerReader, what: StoredRecord, most_steps: int) -> dict[str, _Node]:
-    """Everything that leads to it, nearest first, until there are enough."""
+    """The graph of causes, by id. It is searched breadth first, so each record is found from its nearest place, and a
+    cut at `most_steps` leaves out the farthest records."""
     nodes = {what.id: _Node(what.id, "asked", None, what)}
     waiting = deque([nodes[what.id]])
     while waiting and len(nodes) < most_steps:
@@ -194,14 +207,15 @@ def _explored(reader: LedgerReader, what: StoredRecord, most_steps: int) -> dict
             if known not in nodes:
                 nodes[known] = found = _Node(known, how, node.id, reader.record(known))
                 waiting.append(found)
-    for node in waiting:
+    for node in waiting:  # at the cut: their causes are named, and not followed
         node.causes = causes_of(node.record) if node.record is not None else []
     return nodes
 
 
 def _ordered(reader: LedgerReader, nodes: Mapping[str, _Node], what: StoredRecord) -> Iterator[LineageStep]:
-    """The tree as lines. A stack of its own: a chain of causes may be longer than Python's."""
-    logs_of = cache(reader.logs_of)  # each is asked for by its own step and by those that it led to
+    """The steps in the order of a depth-first walk, on a stack of its own: a chain of causes may be longer than
+    Python's stack is deep."""
+    logs_of = cache(reader.logs_of)  # a record's logs are read for its own step and for each step that it led to
     waiting: list[tuple[str, int, str, How]] = [(what.id, 0, "", "asked")]
     while waiting:
         known, depth, of, how = waiting.pop()
@@ -219,6 +233,7 @@ def _ordered(reader: LedgerReader, nodes: Mapping[str, _Node], what: StoredRecor
 
 
 def _why_again(nodes: Mapping[str, _Node], known: str, of: str) -> str:
+    """The note for a record that stands elsewhere in the tree: it is a loop where it is on the way to itself."""
     if nodes[known].record is None:
         return NOT_RECORDED
     at: str | None = of
@@ -232,8 +247,8 @@ def _why_again(nodes: Mapping[str, _Node], known: str, of: str) -> str:
 def logs_with(
     logs_of: Callable[[str], Sequence[StoredRecord]], record: StoredRecord, *, asked: bool = False
 ) -> list[StoredRecord]:
-    """What was logged where the record was made, while it was: by its source, while that handled what led to it. For
-    the record that is asked for also what others logged while they handled it."""
+    """The log records that belong to a record: those that its source made while it handled the record's parents, or the
+    record itself. For the record that the user asked for, also those of other instances that handled it."""
     found = {log.row: log for log in logs_of(record.id) if asked or log.source == record.source}
     for parent in record.parents:
         found |= {log.row: log for log in logs_of(parent) if log.source == record.source}
@@ -242,10 +257,10 @@ def logs_with(
 
 def _log_line(record: StoredRecord) -> LineageLog:
     try:
-        told = record.value
+        value = record.value
     except (PayloadError, LedgerDamaged) as error:
         return LineageLog(record.time, record.source, "?", f"this log record cannot be read: {error}")
-    if not isinstance(told, Mapping):
-        return LineageLog(record.time, record.source, "?", str(told))
-    parts = [str(told.get(key, "")) for key in ("level", "message", "exception")]
+    if not isinstance(value, Mapping):
+        return LineageLog(record.time, record.source, "?", str(value))
+    parts = [str(value.get(key, "")) for key in ("level", "message", "exception")]
     return LineageLog(record.time, record.source, *parts)

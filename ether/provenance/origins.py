@@ -1,7 +1,6 @@
-"""What a context says, for people: who made a value, of which class, from which code, with which settings; and the
-texts that it refers to.
+"""A context as people read it: instance, class, code, settings and machine; and the texts that it refers to.
 
-The trap: contexts are read that other versions of Ether have written. What one does not say is left out.
+The trap: another version of Ether may have written the context. A part that it lacks is left empty, and never an error.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ TextKind = Literal["changes", "settings", "source"]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who made values. `arguments` by name, positional ones by their place; `settings` names the YAML file, "" where
-    the configuration was given as a value; `why_no_commit` says why there is none."""
+    """The instance that made values. `arguments` are by name, positional ones by their place (`args[0]`); `settings` is
+    the name of the YAML file, "" where the configuration was given as a value; `why_no_commit` is the reason where the
+    code has no commit."""
 
     instance: str
     epoch: int
@@ -35,12 +35,12 @@ class Origin:
     packages: int
     clock_offset_s: float | None
     simulated: str
-    """Which simulated lab stood for the bench; "" where the devices were real."""
+    """The simulated lab; "" where the devices were real."""
 
 
 class KeptText(NamedTuple):
-    """A text that a context refers to: changes that are in no commit, settings, or a source file. None in `text` says
-    that it is not in the ledger."""
+    """A text that a context refers to: changes that are in no commit, settings, or a source file. `text` is None where
+    the ledger does not have it."""
 
     sha256: str
     kind: TextKind
@@ -49,7 +49,7 @@ class KeptText(NamedTuple):
 
 
 def origin_of(context: Mapping[str, Any]) -> Origin:
-    """What a context says."""
+    """The origin that a context describes."""
     code, configuration = _part(context, "code"), _part(context, "configuration")
     environment, offset = _part(context, "environment"), context.get("clock_offset_s")
     return Origin(
@@ -70,7 +70,7 @@ def origin_of(context: Mapping[str, Any]) -> Origin:
 
 
 def is_simulated(context: Mapping[str, Any]) -> bool:
-    """Whether a context says that its values come from simulated instruments."""
+    """Whether the values of a context come from simulated instruments."""
     return bool(_lab_of(_part(context, "configuration")))
 
 
@@ -86,7 +86,8 @@ def arguments_of(context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kept_texts(reader: LedgerReader, contexts: Iterable[Mapping[str, Any]], *, sources: bool = False) -> list[KeptText]:
-    """What these contexts refer to, each once: changes, settings and, if wanted, the sources that were kept."""
+    """The texts that these contexts refer to, each once: changes, settings and, with `sources`, all stored source
+    files."""
     named: dict[str, tuple[TextKind, str]] = {}
     for context in contexts:
         for sha256, kind, name in _references(context, sources=sources):
@@ -95,6 +96,12 @@ def kept_texts(reader: LedgerReader, contexts: Iterable[Mapping[str, Any]], *, s
 
 
 def _references(context: Mapping[str, Any], *, sources: bool) -> Iterator[tuple[str, TextKind, str]]:
+    """The texts of one context, as (SHA-256, kind, name), the most telling first.
+
+    Of the settings the YAML file counts, because it is what the user wrote; the merged configuration stands in where
+    there was no file. The class's own source file is included without `sources` only where there is no commit: then
+    nothing else tells which code ran.
+    """
     code, configuration = _part(context, "code"), _part(context, "configuration")
     git = _part(code, "git")
     if git.get("diff"):
@@ -106,7 +113,7 @@ def _references(context: Mapping[str, Any], *, sources: bool) -> Iterator[tuple[
     lab = _part(configuration, "simulated")
     if lab.get("file") and lab.get("lab"):
         yield lab["lab"], "settings", str(lab["file"])
-    if sources or not git:  # without a commit the source is all that says which code it was
+    if sources or not git:
         for name, sha256 in _part(code, "files").items():
             if sources or name == code.get("file"):
                 yield sha256, "source", name
@@ -120,6 +127,7 @@ def _text(reader: LedgerReader, sha256: str, name: str) -> str | None:
     return json.dumps(json.loads(text), indent=2) if name == "configuration.json" else text
 
 
-def _part(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = told.get(name)
+def _part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A mapping inside of a context; empty where there is none."""
+    found = document.get(name)
     return found if isinstance(found, Mapping) else {}

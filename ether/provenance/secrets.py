@@ -1,10 +1,11 @@
-"""What is not kept: passwords and other secrets, replaced by `***` before anything is written.
+"""Masking: passwords and other secrets are replaced by `***` before anything is recorded.
 
-A value is a secret by the name that it is given under: `password`, `api_key`, `authToken`, … (`is_secret_name`), and so
-is the password inside of a URL, wherever one stands. None, true and false are shown: they say that there is none.
+A value is a secret because of its name: `password`, `api_key`, `authToken`, … (`is_secret_name`). The password inside
+of a URL is a secret wherever the URL stands. None, true and false are never masked: they say only whether there is a
+secret.
 
-Promise: what is masked here has the shape that it had. The trap: a secret under an innocent name is a value like any
-other, and is kept. In a program's own text only passwords of URLs are recognised.
+Promise: masked data keeps its structure; only scalars become `***`. The trap: a secret under a name that is not
+recognised is recorded like any other value. In a program's source only passwords of URLs are recognised.
 """
 
 from __future__ import annotations
@@ -19,17 +20,20 @@ _SECRET_WORDS = frozenset((
     "password", "passwords", "passwd", "passphrase", "pwd", "secret", "secrets", "token", "tokens", "key", "keys",
     "apikey", "credential", "credentials", "authorization",
 ))  # fmt: skip
+# The words of a name: `labKey`, `lab_key` and `LABKey` all have the word `key`.
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+# scheme://user:password@ ; the repetitions are bounded, so that a long text without an @ costs little.
 _URL_PASSWORD = re.compile(
     r"(?P<before>\b[a-zA-Z][a-zA-Z0-9+.-]{0,20}://[^\s:/@\"']{0,200}:)(?P<password>[^\s/\"'@]+)@"
 )
+# One line of settings: `name: value`, `- name: value`, `export NAME=value`; in a diff after +, - or a space.
 _SETTING = re.compile(
     r"(?P<before>^[+\- ]?\s*(?:-\s+)?(?:export\s+)?[\"']?(?P<name>[\w.-]{1,80})[\"']?\s*[:=]\s*)(?P<value>\S.*)$"
 )
 
 
 def is_secret_name(name: str) -> bool:
-    """True for a name one of whose words is that of a secret: `key`, `lab_key`, `apiKey`; not `keyboard`."""
+    """Whether one of the words of the name means a secret: `key`, `lab_key`, `apiKey`; not `keyboard`."""
     return any(word.lower() in _SECRET_WORDS for word in _WORDS.findall(name))
 
 
@@ -39,10 +43,15 @@ def without_url_passwords(text: str) -> str:
 
 
 def masked(value: Any, *, secret: bool = False, place: tuple[str, ...] = ()) -> Any:
-    """Plain JSON data with its secrets masked. `secret`: its name is that of one. `place` is where in a configuration
-    it stands."""
+    """Plain JSON data with its secrets masked.
+
+    `secret`: the value stands under a secret's name. Then everything inside of it is masked, too, at any depth: of
+    `password: {old: a, new: b}` both. `place`: the keys that lead to the value in a configuration, () for other data.
+    The place matters because some keys of a configuration are names of the user's own: an instance called `key` is no
+    secret, and its settings must stay readable. Lists hold no such names, so the place ends at a list.
+    """
     if isinstance(value, Mapping):
-        named = _names_things(place)
+        named = _has_user_names(place)
         return {
             key: masked(
                 item,
@@ -66,32 +75,31 @@ def masked_configuration(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def masked_yaml(text: str) -> str:
-    """YAML with its secrets masked and everything else as it was written, comments included. What is no YAML is taken
-    line by line."""
-    import yaml  # 18 ms that only who keeps a configuration spends
+    """YAML with its secrets masked and everything else as it was written, comments included: the parser gives the
+    positions of the secrets, and the text is cut there. Text that is no YAML is masked line by line."""
+    import yaml  # 18 ms, which only a process that records a configuration spends
 
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError:
         return masked_settings(text)
     spans = sorted(_secret_spans(root, ())) if root is not None else []
-    for begin, end in reversed(spans):
+    for begin, end in reversed(spans):  # from the end, so that earlier positions stay right
         tail = text[begin:end]
         text = text[:begin] + MASK + tail[len(tail.rstrip()) :] + text[end:]
     return without_url_passwords(text)
 
 
 def masked_settings(text: str) -> str:
-    """A text of settings (`name: value`, `name = value`) or a difference of such, masked line by line."""
+    """A text of settings (`name: value`, `name = value`) or a diff of one, masked line by line."""
     return without_url_passwords("\n".join(map(_masked_line, text.split("\n"))))
 
 
-_NAMED = (("methods",), ("properties",))
-
-
-def _names_things(place: tuple[str, ...]) -> bool:
-    """Places of a configuration whose keys are names of the user's things, and not of settings."""
-    return place in (("instances",), ("registry",)) or (place[:1] == ("registry",) and place[2:] in _NAMED)
+def _has_user_names(place: tuple[str, ...]) -> bool:
+    """Whether the keys at this place of a configuration are names that the user chose (of instances, classes, methods,
+    properties), and not names of settings."""
+    inside_class = (("methods",), ("properties",))
+    return place in (("instances",), ("registry",)) or (place[:1] == ("registry",) and place[2:] in inside_class)
 
 
 def _masked_line(line: str) -> str:
@@ -102,7 +110,7 @@ def _masked_line(line: str) -> str:
 
 
 def _secret_spans(node: Any, place: tuple[str, ...]) -> Iterator[tuple[int, int]]:
-    """Where the values of secrets stand, as offsets in the text."""
+    """Begin and end of each secret's value, as offsets in the text. Each node is visited once."""
     import yaml
 
     waiting: list[tuple[Any, tuple[str, ...]]] = [(node, place)]
@@ -116,7 +124,7 @@ def _secret_spans(node: Any, place: tuple[str, ...]) -> Iterator[tuple[int, int]
             waiting += [(item, (*at, "-")) for item in here.value]
         if not isinstance(here, yaml.MappingNode):
             continue
-        named = _names_things(at)
+        named = _has_user_names(at)
         for key, value in here.value:
             name = str(key.value)
             if not named and is_secret_name(name) and not _says_nothing(value):

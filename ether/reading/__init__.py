@@ -1,1 +1,1 @@
-"""What was recorded, as values, tables and exports."""
+"""Reading a ledger: records as values, tables and exports."""

@@ -1,14 +1,14 @@
-"""Values as columns: which columns a set of records has, and what each of them holds.
+"""Values as columns: which columns a set of records has, and of which form each column is.
 
-A record has the columns `time, topic, source, id, run`, `trial` where it belongs to one, and then one for each key of
-its value; keys of mappings inside are joined by dots, and a value that is no mapping is the column `value`. A key that
-would take the name of another column of its record gets `value.` before it (`value.time`), or `#2` behind it.
+A record has the columns `time, topic, source, id, run`, `trial` where it belongs to one, and then one column for each
+key of its value. Keys of inner mappings are joined by dots, and a value that is no mapping is the column `value`. A key
+with the name of another column of its record gets `value.` in front (`value.time`), or `#2` behind.
 
-A column's `Form` is the narrowest that holds all that was found there; what fits nothing else is `json`, and what JSON
-cannot carry (arrays of several dtypes, say) is `body`: each cell then is a body as it travels on the wire, which
+A column's `Form` is the narrowest that holds all of its cells. Cells that fit no other form are `json`, and cells that
+JSON cannot carry (arrays of several dtypes, say) are `body`: each cell then is a body as it travels on the wire, which
 `ether.wire.decode` reads. So nothing is rounded, cut or turned into text on the way into a table.
 
-The trap: None and a missing key are both an empty cell. Arrays are told by what they can do, not by importing NumPy.
+The trap: None and a missing key are both an empty cell. Arrays are recognised by their attributes, without NumPy.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ FIXED = ("time", "topic", "source", "id", "run")
 """The columns that every record has."""
 
 Kind = Literal["empty", "bool", "int", "uint", "float", "complex", "text", "bytes", "array", "list", "json", "body"]
-"""What a column holds.
+"""The form of a column's cells.
 
-empty     nothing at all
+empty     no cell has a value
 bool, int, uint, float, complex   64-bit numbers; complex has two of them
 text, bytes
 array     arrays of one dtype and one shape
 list      arrays of one dtype, and lists of numbers of one kind, with one dimension and of any length
 json      anything that JSON can carry
-body      anything
+body      any value that can be sent
 """
 
 _EXACT = 2**53
+"""Up to here every integer is a float, too."""
 _INT_MIN, _INT_MAX, _UINT_MAX = -(2**63), 2**63 - 1, 2**64 - 1
 _ARRAY_DTYPES = frozenset(f"{order}{kind}" for order in "<>|" for kind in (
     "b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"))  # fmt: skip
@@ -41,7 +42,7 @@ _LIST_DTYPES = {bool: "|b1", int: "<i8", float: "<f8"}
 
 
 class Form(NamedTuple):
-    """What a column holds. `dtype` and `shape` are those of the arrays in it."""
+    """The form of a column. `dtype` and `shape` are those of its arrays."""
 
     kind: Kind
     dtype: str = ""
@@ -57,14 +58,14 @@ EMPTY = Form("empty")
 
 
 def flatten(value: object, fixed: Collection[str] = FIXED) -> dict[str, Any]:
-    """A value's cells by column, without the `fixed` ones, which its record has beside it."""
+    """The cells of a value by column. `fixed` are the names of the record's own columns, which no key may take."""
     cells: dict[str, Any] = {}
     taken = set(fixed)
     for name, cell in _leaves(value):
         column = name
         if column in taken:
             column = f"value.{name}" if name in fixed else name
-        number = 2
+        number = 2  # for two keys with one name, such as "a.b" and the "b" of "a"
         while column in taken:
             column, number = f"{name}#{number}", number + 1
         taken.add(column)
@@ -73,6 +74,7 @@ def flatten(value: object, fixed: Collection[str] = FIXED) -> dict[str, Any]:
 
 
 def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The innermost values, each with its dotted name. An empty mapping is a cell by itself."""
     if not isinstance(value, Mapping):
         yield prefix or "value", value
         return
@@ -117,11 +119,12 @@ def _form_of_int(cell: int) -> Form:
 
 
 def is_array(cell: Any) -> bool:
-    """Whether it is an array or scalar of NumPy's."""
+    """Whether the cell is an array or a scalar of NumPy."""
     return hasattr(cell, "dtype") and hasattr(cell, "shape") and hasattr(cell, "tolist")
 
 
 def _form_of_array(cell: Any) -> Form:
+    """`array` for an array that has a shape to stack it by; an empty one-dimensional array is a `list`."""
     if cell.dtype.str not in _ARRAY_DTYPES or cell.ndim == 0 or cell.size == 0:
         return Form("list", cell.dtype.str) if cell.ndim == 1 and cell.dtype.str in _ARRAY_DTYPES else Form("body")
     return Form("array", cell.dtype.str, tuple(cell.shape))
@@ -147,21 +150,21 @@ def _is_json(cell: Any) -> bool:
 
 
 class Column:
-    """What is known of one column so far."""
+    """The form of one column, widened cell by cell."""
 
     __slots__ = ("cells", "exact", "form", "has_json")
 
     def __init__(self) -> None:
         self.form = EMPTY
         self.cells = 0
-        """How many are not empty."""
+        """How many cells are not empty."""
         self.exact = True
-        """Whether every integer in it is a float, too."""
+        """Whether a float holds every integer in it."""
         self.has_json = True
-        """Whether JSON carries all of it."""
+        """Whether JSON carries every cell without loss."""
 
     def take(self, cell: Any) -> None:
-        """Widen the form so that it holds this cell, too."""
+        """Widen the form so that it also holds this cell."""
         form = form_of(cell)
         if form is EMPTY:
             return
@@ -174,6 +177,8 @@ class Column:
             self.form = self._wider(form)
 
     def _wider(self, form: Form) -> Form:
+        """The narrowest form that holds both: integers and floats are floats where no integer is rounded; arrays and
+        lists with one dimension and one dtype are lists; otherwise JSON, and a body where JSON would lose something."""
         if self.form.kind == "empty":
             return form
         kinds = {self.form.kind, form.kind}
@@ -189,14 +194,14 @@ def _one_dimensional(*forms: Form) -> bool:
 
 
 class Columns:
-    """The columns of a set of records, found out one record at a time; memory is bounded by their number."""
+    """The columns of a set of records, gathered one record at a time. Memory grows with the number of columns alone."""
 
     def __init__(self) -> None:
         self.rows = 0
         self._columns: dict[str, Column] = {}
 
     def take(self, cells: Mapping[str, Any]) -> None:
-        """One record's cells, as `flatten` gives them."""
+        """Add one record's cells, as `Record.cells()` gives them."""
         self.rows += 1
         for name, cell in cells.items():
             column = self._columns.get(name)
@@ -205,7 +210,7 @@ class Columns:
             column.take(cell)
 
     def forms(self) -> dict[str, Form]:
-        """Each column's form, in the order in which they appeared."""
+        """The form of each column, in the order in which the columns appeared."""
         return {name: column.form for name, column in self._columns.items()}
 
     def full(self) -> frozenset[str]:
@@ -214,8 +219,8 @@ class Columns:
 
 
 def json_text(cell: Any) -> str:
-    """A cell as JSON, on one line; arrays as lists, bytes and complex numbers as what `shown` makes of them. Numbers
-    that JSON does not have are written as Python and JavaScript write them (NaN, Infinity)."""
+    """A cell as JSON on one line: arrays as lists, bytes as `{"base64": …}`, complex numbers as `{"real": …, "imag":
+    …}`. Numbers that JSON does not have are written as Python and JavaScript write them (NaN, Infinity)."""
     return json.dumps(cell, ensure_ascii=False, separators=(",", ":"), default=_plain)
 
 

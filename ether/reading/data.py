@@ -1,10 +1,12 @@
-"""What was recorded, as values: an iterator that can be run again, and tables of it.
+"""The records that a query chose, as values: an iterable that can be run again, and tables made of it.
 
-Promises: nothing is read before it is asked for; records come in the order of their sources' clocks, and those of one
-source in the order in which it made them, whatever its clock did; what arrives while one reads is not waited for. A
-body that cannot be understood is given as the bytes that were kept, with `problem` saying why; the log says it once.
+Promises: nothing is read before somebody asks for a record. Records come in the order of their sources' clocks; those
+of one source come in the order in which it made them, even where its clock was set back. Records that arrive while an
+iteration runs are not waited for. A body that cannot be decoded is given as the bytes that were stored, with the reason
+in `problem`; the log says it once.
 
-The trap: each iteration opens the ledger anew and may find more in it; `upto_row` holds it to what was there.
+The trap: each iteration opens the ledger anew and may find more records than the one before. `held()` fixes the last
+row (`upto_row`), so that every iteration finds the same records.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ether.errors import DecodeError
-from ether.ledger.reader import LedgerReader
+from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 from ether.log import get_ether_logger
 from ether.reading.columns import Columns, flatten
 from ether.reading.filter_rules import Predicate
@@ -30,26 +32,24 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from ether.ledger.reader import StoredRecord
-
 logger = get_ether_logger("data")
 
 VALUES = ("data", "record")
-"""The kinds of entries that carry values: messages, and what `ether.record()` was given."""
+"""The kinds of entries that carry values: messages, and values given to `ether.record()`."""
 
 _CHUNK = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One value that was kept."""
+    """One recorded value."""
 
     time: float
     """Unix seconds by the source's clock."""
     topic: str
     """The topic, or the name that `ether.record()` was given."""
     source: str
-    """The instance or program that it came from; "" for a stranger."""
+    """The instance or program that it came from; "" for a message without Ether's headers."""
     id: str
     run: str
     """The run that it belongs to, "" for none."""
@@ -57,33 +57,32 @@ class Record:
     parents: tuple[str, ...]
     """Ids of the messages that led to it."""
     kind: str
-    """`data` for a message, `record` for what `ether.record()` was given."""
+    """`data` for a message, `record` for a value given to `ether.record()`."""
     row: int
     """Its row in the ledger."""
     body: Body = field(repr=False)
-    """As it was kept."""
+    """The payload as it was stored, with its content type."""
     replay_of: str | None = None
     """The id of the message that this one repeats."""
     problem: str | None = None
-    """Why the body cannot be understood; `value` then is its bytes."""
+    """Why the body cannot be decoded; `value` then is its bytes."""
     trial: int | None = None
     """The number of the trial that it belongs to."""
     attempt: int | None = None
     """The attempt of that trial, from 1."""
 
     def cells(self) -> dict[str, Any]:
-        """As a row of a table, by column."""
+        """Its cells in a table, by column."""
         fixed = {"time": self.time, "topic": self.topic, "source": self.source, "id": self.id, "run": self.run}
         if self.trial is None:
             return {**fixed, **flatten(self.value)}
-        known = {**fixed, "trial": self.trial}
-        return {**known, **flatten(self.value, known)}
+        with_trial = {**fixed, "trial": self.trial}
+        return {**with_trial, **flatten(self.value, with_trial)}
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which records are wanted; times in unix seconds, `instance` is a source's name. `said` is what the user asked
-    for, as text for metadata."""
+    """Which records are wanted; None means any. Times are unix seconds; `instance` is a source's name."""
 
     topic: str | None = None
     run: str | None = None
@@ -93,14 +92,20 @@ class Query:
     where: Predicate | None = None
     kinds: tuple[str, ...] = VALUES
     upto_row: int | None = None
+    """Rows of the ledger after this one are left out."""
     attempts: Mapping[int, int] | None = None
-    """Only what belongs to these trials, and of each to that attempt."""
+    """By trial number the attempt that is wanted; records of other trials and attempts are left out."""
     said: Mapping[str, str] = field(default_factory=dict)
+    """The user's words, for metadata."""
+
+    def filter_of(self, source: str | None) -> RecordFilter:
+        """The part of the query that the ledger answers by itself, for one source."""
+        return RecordFilter(self.kinds, self.topic, source, self.run, self.since, self.until)
 
 
 class Data:
-    """Records of a ledger that a query chose. Iterate over it as often as you like: it reads while it goes, and holds
-    one piece of each source. `len()`, `first` and `last` read, too."""
+    """The records of a ledger that a query chose. It can be iterated any number of times: it reads as it goes, and
+    holds one piece of rows for each source. `len()`, `first` and `last` read, too."""
 
     def __init__(self, folder: Path, query: Query) -> None:
         self.folder = folder
@@ -110,13 +115,13 @@ class Data:
 
     def __iter__(self) -> Iterator[Record]:
         with LedgerReader.open(self.folder) as reader:
-            unreadable, found = _Unreadable(self.folder), False
+            undecodable, found = _Undecodable(self.folder), False
             try:
-                for record in self._chosen(reader, unreadable):
+                for record in self._chosen(reader, undecodable):
                     found = True
                     yield record
             finally:
-                unreadable.tell()
+                undecodable.log()
             if not found and (why := why_nothing(reader, self.query)):
                 logger.warning("nothing was found in %s: %s", self.folder, why)
 
@@ -131,12 +136,12 @@ class Data:
 
     @property
     def first(self) -> Record | None:
-        """The earliest, None where there is none."""
+        """The earliest record, None where there is none."""
         return next(iter(self), None)
 
     @property
     def last(self) -> Record | None:
-        """The latest, None where there is none."""
+        """The latest record, None where there is none."""
         with LedgerReader.open(self.folder) as reader:
             sources = reader.sources() if self.query.instance is None else [self.query.instance]
             latest = [next(self._newest_of(reader, source), None) for source in sources]
@@ -154,7 +159,7 @@ class Data:
             return reader.session
 
     def held(self) -> Data:
-        """The same, held to what is in the ledger now: every iteration finds the same records."""
+        """The same records, without those that come to the ledger later."""
         if self.query.upto_row is not None:
             return self
         with LedgerReader.open(self.folder) as reader:
@@ -167,24 +172,24 @@ class Data:
         while chunk := list(islice(records, size)):
             yield chunk
 
-    # -- tables
+    # -- tables. The modules of the tables are imported late, because they load pandas, pyarrow and NumPy.
 
     def columns(self) -> Columns:
-        """What a table of these records looks like; reads all of them."""
+        """The columns of a table of these records; reads all of them."""
         columns = Columns()
         for record in self:
             columns.take(record.cells())
         return columns
 
     def rows(self) -> tuple[Columns, list[dict[str, Any]]]:
-        """The same, and what stands in the table."""
+        """The columns of a table of these records, and its rows."""
         columns, rows = Columns(), [record.cells() for record in self]
         for row in rows:
             columns.take(row)
         return columns, rows
 
     def metadata(self) -> dict[str, Any]:
-        """What a table says of where it comes from."""
+        """The origin of a table: session, ledger, topics, query, version of Ether."""
         with LedgerReader.open(self.folder) as reader:
             session = reader.session
         topics: object = self.query.topic if self.query.topic is not None else self.topics()
@@ -195,31 +200,39 @@ class Data:
 
     def to_pandas(self) -> pd.DataFrame:
         """A table with the columns `time` (UTC, datetime64[ns]), `topic`, `source`, `id`, `run`, `trial` where there
-        are any, then one for each key
-        of the values; keys inside of keys are joined by dots, values that are no mappings are in `value`. Arrays stay
-        arrays. `attrs` says where it comes from. Raises `MissingExtra` without pandas."""
-        from ether.reading.tables.pandas import frame_of
+        are any, then one for each key of the values; keys inside of keys are joined by dots, and a value that is no
+        mapping is in `value`. Arrays stay arrays. `attrs` says where it comes from. Raises `MissingExtra` without
+        pandas."""
+        from ether.reading.tables import pandas as table
 
-        return frame_of(self)
+        table.check_library()  # before anything is read
+        held = self.held()
+        columns, rows = held.rows()
+        return table.frame_of(rows, columns.forms(), held.metadata())
 
     def to_arrow(self) -> pa.Table:
         """The same as an Arrow table; arrays of one shape are fixed-size lists, with their shape in the field's
         metadata. Raises `MissingExtra` without pyarrow."""
-        from ether.reading.tables.arrow import table_of
+        from ether.reading.tables import arrow as table
 
-        return table_of(self)
+        table.check_library("to_arrow()")
+        held = self.held()
+        columns, rows = held.rows()
+        return table.arrow_rows(rows, table.schema_of(columns.forms(), held.metadata()))
 
     def to_numpy(self) -> np.ndarray[Any, Any]:
         """The same as a structured array, of shape `(records,)`, with one field for each column: `array["celsius"]`.
         Arrays of one shape are stacked: `array["image"]` has the shape `(records, height, width)`. Raises
         `MissingExtra` without numpy."""
-        from ether.reading.tables.numpy import structured_array_of
+        from ether.reading.tables import numpy as table
 
-        return structured_array_of(self)
+        table.check_library()
+        columns, rows = self.held().rows()
+        return table.structured_array_of(rows, columns.forms())
 
     def __repr__(self) -> str:
-        asked = ", ".join(f"{key}={text}" for key, text in self.query.said.items())
-        return f"<ether.data of {self.folder}{': ' if asked else ''}{asked}>"
+        words = ", ".join(f"{key}={text}" for key, text in self.query.said.items())
+        return f"<ether.data of {self.folder}{': ' if words else ''}{words}>"
 
     def _newest_of(self, reader: LedgerReader, source: str) -> Iterator[Record]:
         upto = self.query.upto_row
@@ -232,17 +245,17 @@ class Data:
         where = self.query.where
         return where is None or (record.problem is None and _holds(where, record))
 
-    def _chosen(self, reader: LedgerReader, unreadable: _Unreadable) -> Iterator[Record]:
+    def _chosen(self, reader: LedgerReader, undecodable: _Undecodable) -> Iterator[Record]:
         for stored in stored_in_time_order(reader, self.query):
             record = record_of(stored)
             if record.problem is not None:
-                unreadable.take(record)
+                undecodable.take(record)
             if self._wants(record):
                 yield record
 
 
-class _Unreadable:
-    """Counts what could not be understood, and says it once."""
+class _Undecodable:
+    """Counts the records whose body cannot be decoded, and logs them once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -253,7 +266,7 @@ class _Unreadable:
         self._count += 1
         self._first = self._first or record
 
-    def tell(self) -> None:
+    def log(self) -> None:
         if self._first is not None:
             where = f"the first is row {self._first.row} on {self._first.topic!r}: {self._first.problem}"
             logger.warning("%d values in %s cannot be understood; %s", self._count, self._folder, where)
@@ -270,23 +283,26 @@ def _holds(where: Predicate, record: Record) -> bool:
 
 
 def why_nothing(reader: LedgerReader, query: Query) -> str | None:
-    """A sentence where a name in the query is one that nothing was recorded under; None where it is not that."""
-    asked = (
+    """A sentence where the query has a topic, run or instance of which the ledger has no record; None otherwise."""
+    names = (
         ("topic", query.topic, [summary.topic for summary in reader.topics()]),
         ("run", query.run, [summary.run for summary in reader.runs()]),
         ("instance", query.instance, reader.sources()),
     )
-    for what, name, there in asked:
+    for what, name, recorded in names:
         is_filter = what == "topic" and name is not None and ("+" in name or "#" in name)
-        if name is not None and name not in there and not is_filter:
-            nearest = difflib.get_close_matches(name, there, n=1)
+        if name is not None and name not in recorded and not is_filter:
+            nearest = difflib.get_close_matches(name, recorded, n=1)
             meant = f"; did you mean {nearest[0]!r}?" if nearest else ""
             return f"it has nothing of the {what} {name!r}{meant}"
     return None
 
 
+# -- from the ledger's records to a user's
+
+
 def record_of(stored: StoredRecord) -> Record:
-    """What users see of a stored record."""
+    """A stored record as users see it."""
     body = Body(stored.payload, stored.content_type)
     problem = None
     try:
@@ -314,13 +330,14 @@ def record_of(stored: StoredRecord) -> Record:
 
 
 def trial_of(stored: StoredRecord) -> tuple[int | None, int | None]:
-    """The trial that a record belongs to, and which attempt of it."""
+    """The number of the trial that a record belongs to, and the attempt; None for none."""
     trial, attempt = stored.more.get("trial"), stored.more.get("attempt")
     return trial if isinstance(trial, int) else None, attempt if isinstance(attempt, int) else None
 
 
 def stored_in_time_order(reader: LedgerReader, query: Query) -> Iterator[StoredRecord]:
-    """The stored records of a query, without its `where`: merged by time, each source's in its own order."""
+    """The stored records of a query, without its `where`: the streams of all sources merged by time. A stream is never
+    sorted, so the records of one source keep their order whatever its clock did."""
     sources = reader.sources() if query.instance is None else [query.instance]
     streams = [_of_source(reader, query, source) for source in sources]
     if query.upto_row is not None:
@@ -332,19 +349,11 @@ def stored_in_time_order(reader: LedgerReader, query: Query) -> Iterator[StoredR
 def _of_source(
     reader: LedgerReader, query: Query, source: str, *, newest_first: bool = False
 ) -> Iterator[StoredRecord]:
-    found = reader.records(
-        kinds=query.kinds,
-        topic=query.topic,
-        source=source,
-        run=query.run,
-        since=query.since,
-        until=query.until,
-        newest_first=newest_first,
-    )
+    found = reader.records(query.filter_of(source), newest_first=newest_first)
     attempts = query.attempts
-    return found if attempts is None else (stored for stored in found if _in_these(stored, attempts))
+    return found if attempts is None else (stored for stored in found if _is_of_attempts(stored, attempts))
 
 
-def _in_these(stored: StoredRecord, attempts: Mapping[int, int]) -> bool:
+def _is_of_attempts(stored: StoredRecord, attempts: Mapping[int, int]) -> bool:
     trial, attempt = trial_of(stored)
     return trial is not None and attempts.get(trial) == attempt

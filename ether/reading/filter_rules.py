@@ -1,8 +1,8 @@
-"""What a query asks of values and times: `celsius > 21`, `-10 min`. Nothing is evaluated as code.
+"""The conditions and moments of a query: `celsius > 21`, `-10 min`. No text is evaluated as code.
 
 A condition is a function of the value, a mapping (`{"celsius": 21}`, `{"celsius": (">", 21)}`), a triple
 (`("celsius", ">", 21)`), a text (`"celsius > 21"`), or a list of these, all of which must hold. A field is a key of the
-value, of a value in it after a dot (`stage.x`), or `value` for the whole of a value that is no mapping.
+value, a dotted path to a key of an inner mapping (`stage.x`), or `value` for a value that is no mapping.
 
 The trap: a text is not a number. `"5" > 3` is neither true nor false; such a value does not match.
 """
@@ -23,7 +23,7 @@ Where = Predicate | Mapping[str, object] | str | Sequence[object]
 Moment = float | datetime.datetime | str
 
 MISSING: Any = object()
-"""What `field_of` gives where a value has no such field."""
+"""The result of `field_of` where a value has no such field."""
 
 _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
@@ -52,14 +52,14 @@ _UNITS_S = {
 
 
 class Comparison(NamedTuple):
-    """A field, an operator, what the field is compared with."""
+    """A field, an operator, and the value (`wanted`) that the field is compared with."""
 
     field: str
     operator: str
     wanted: Any
 
     def holds(self, value: object) -> bool:
-        """Whether the value has the field, and it compares so."""
+        """Whether the value has the field, and the comparison is true."""
         found = field_of(value, self.field)
         if found is MISSING:
             return False
@@ -68,12 +68,12 @@ class Comparison(NamedTuple):
         except TypeError:
             return False
         except ValueError as error:  # the truth of an array
-            said = f"{self.field!r} is an array there; compare it in a function: where=lambda value: …"
-            raise QueryMistake(said) from error
+            problem = f"{self.field!r} is an array there; compare it in a function: where=lambda value: …"
+            raise QueryMistake(problem) from error
 
 
 def predicate_of(where: Where | None) -> Predicate | None:
-    """A function that says whether a value is wanted; None where every value is. Raises `QueryMistake`."""
+    """The condition as a function of a value; None where there is no condition. Raises `QueryMistake`."""
     if where is None or (callable(where) and not isinstance(where, Mapping)):
         return where
     comparisons = tuple(_comparisons(where))
@@ -81,6 +81,8 @@ def predicate_of(where: Where | None) -> Predicate | None:
 
 
 def _comparisons(where: object) -> Iterable[Comparison]:
+    """The comparisons of a condition. A list of three whose second is an operator is a triple, not a list of three
+    conditions."""
     if isinstance(where, str):
         yield _parsed(where)
     elif isinstance(where, Mapping):
@@ -118,8 +120,8 @@ def _parsed(text: str) -> Comparison:
 
 
 def field_of(value: object, field: str) -> Any:
-    """What stands in a value under a dotted name; `MISSING` where nothing does. A key that holds the dots itself
-    counts first."""
+    """The field of a value under a dotted name, `MISSING` where there is none. A key that has the dots in it comes
+    before a path of keys."""
     if isinstance(value, Mapping):
         if field in value:
             return value[field]
@@ -131,8 +133,8 @@ def field_of(value: object, field: str) -> Any:
 
 
 def moment_of(moment: Moment | None, now: float, name: str) -> float | None:
-    """A point in time in unix seconds, of unix seconds, a datetime, ISO text, or how long ago (`-10 min`). What says
-    no time zone is local time. `name` is the argument's, for the error. Raises `QueryMistake`."""
+    """A moment as unix seconds. It is given as unix seconds, a datetime, ISO text, or how long ago (`-10 min`). Without
+    a time zone it is local time. `name`: the argument's name, for the error. Raises `QueryMistake`."""
     if moment is None:
         return None
     if isinstance(moment, datetime.datetime):
@@ -141,8 +143,10 @@ def moment_of(moment: Moment | None, now: float, name: str) -> float | None:
         return float(moment)
     if isinstance(moment, str) and (seconds := _seconds_of(moment.strip(), now)) is not None:
         return seconds
-    said = "expected unix seconds, a datetime, a text such as '2025-01-16 11:28', or how long ago, such as '-10 min'"
-    raise QueryMistake(f"cannot understand {name}={moment!r:.60}: {said}")
+    expected = (
+        "expected unix seconds, a datetime, a text such as '2025-01-16 11:28', or how long ago, such as '-10 min'"
+    )
+    raise QueryMistake(f"cannot understand {name}={moment!r:.60}: {expected}")
 
 
 def _seconds_of(text: str, now: float) -> float | None:

@@ -1,6 +1,6 @@
-"""The named runs of a ledger: their recorded facts, read and put together; the records of a run and its trials.
+"""The named runs of a ledger: their state, put together from the recorded facts; and the records of a run's trials.
 
-The trap: a ledger may have facts that no run of ours makes (another version's): those are passed over and logged.
+The trap: another version of Ether may have recorded facts that this one cannot read. They are skipped, and logged.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from ether.errors import PayloadError, QueryMistake
-from ether.ledger.reader import LedgerReader
+from ether.ledger.reader import LedgerReader, RecordFilter
 from ether.log import get_ether_logger
+from ether.protocol.run_record import ABORTED, RUNNING, RunState, replay
 from ether.reading.data import Data
-from ether.runs.trial_rules import RunState, replay
+from ether.system.process_owner import is_dead_here
 from ether.wire.run_ids import latest
 
 logger = get_ether_logger("data")
@@ -23,28 +24,35 @@ WhichTrials = int | Sequence[int] | Literal["all"]
 
 
 def runs_in(reader: LedgerReader, run: str | None = None) -> dict[str, RunState]:
-    """What the ledger says of each named run, or of that one, by id, in the order in which they began."""
+    """The state of each named run (or of `run` alone) by its id, in the order in which the runs began."""
     return replay(_facts(reader, run))
 
 
+def status_now(state: RunState) -> str:
+    """The status as recorded, or `aborted` where the run has no end and its program has ended on this machine. The next
+    run of the ledger records that end."""
+    return ABORTED if state.status == RUNNING and is_dead_here(state.owner) else state.status
+
+
 def of_run(data: Data, trial: WhichTrials | None) -> Data:
-    """The same records with the run's name read: `dose` means the last run of that name, `dose/2` the second. `trial`
-    holds them to those of trials that are done, each of the attempt that counts. Raises `QueryMistake`."""
+    """The same records, with the run's name resolved: `dose` means the last run of that name, `dose/2` the second.
+    With `trial`, only the records of these trials, if they are done, and of each only the attempt that counts. Raises
+    `QueryMistake`."""
     name = data.query.run
     if name is None:
         if trial is None:
             return data
         raise QueryMistake("trial= needs run=, the run whose trials are meant")
     with LedgerReader.open(data.folder) as reader:
-        there = [summary.run for summary in reader.runs()]
-        run = name if name in there else latest(name, there) or name
+        recorded = [summary.run for summary in reader.runs()]
+        run = name if name in recorded else latest(name, recorded) or name
         attempts = None if trial is None else _attempts(runs_in(reader, run).get(run), run, trial)
-    said = data.query.said if trial is None else {**data.query.said, "trial": _told(trial)}
+    said = data.query.said if trial is None else {**data.query.said, "trial": _text_of(trial)}
     return Data(data.folder, replace(data.query, run=run, attempts=attempts, said=said))
 
 
 def _attempts(state: RunState | None, run: str, wanted: WhichTrials) -> dict[int, int]:
-    """Which attempt of each trial counts."""
+    """By trial the attempt that counts."""
     if state is None:
         raise QueryMistake(f"{run!r} is no named run of this ledger, so it has no trials")
     counts = {number: found.counts for number, found in state.trials.items() if found.counts is not None}
@@ -53,20 +61,20 @@ def _attempts(state: RunState | None, run: str, wanted: WhichTrials) -> dict[int
     numbers = [wanted] if isinstance(wanted, int) else list(wanted)
     for number in numbers:
         if number not in counts:
-            raise QueryMistake(f"trial {number!r} of run {run!r} is not done; {_told_done(counts)}")
+            raise QueryMistake(f"trial {number!r} of run {run!r} is not done; {_done_text(counts)}")
     return {number: counts[number] for number in numbers if isinstance(number, int)}
 
 
-def _told(trial: WhichTrials) -> str:
+def _text_of(trial: WhichTrials) -> str:
     return str(trial) if isinstance(trial, (int, str)) else ", ".join(map(str, trial))
 
 
-def _told_done(counts: Mapping[int, int]) -> str:
+def _done_text(counts: Mapping[int, int]) -> str:
     return f"done are {', '.join(map(str, sorted(counts)))}" if counts else "none is"
 
 
 def _facts(reader: LedgerReader, run: str | None) -> Iterator[tuple[str, float, Mapping[str, Any]]]:
-    for record in reader.records(kinds=("run",), topic=None if run is None else f"{run}/#"):
+    for record in reader.records(RecordFilter(kinds=("run",), topic=None if run is None else f"{run}/#")):
         try:
             value = record.value
         except PayloadError as error:

@@ -1,9 +1,10 @@
-"""Whether everything that was given out is on the disk, and what exactly is missing where it is not.
+"""Whether every entry that outboxes gave out is on the disk of a recorder, and exactly which ones are missing.
 
-Promises: pure. `str(proof)` is "12,034 of 12,034 durable, 0 gaps, 0 duplicates", and where something is missing a line
-for each thing. What a recorder was not asked to keep is neither counted nor missing.
+Promises: pure. `str(proof)` is "12,034 of 12,034 durable, 0 gaps, 0 duplicates", followed by a line for each gap.
+Entries that the recorder was not asked to keep are neither counted nor missing.
 
-The trap: a proof is as new as what is known of the sources. An outbox of which nothing was heard is not in it.
+The trap: a proof is as new as the recorder's knowledge of its sources. An outbox of which no batch has arrived is not
+in it.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ ON_ITS_WAY = "given out by its source, not arrived here"
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Something that was given out and is not on the disk."""
+    """A span of entries that were given out and are not on the disk."""
 
     source: str
     topic: str
-    """"" where it is not known; then the numbers are those of the source's outbox."""
+    """"" where it is not known; the numbers are then those of the source's outbox."""
     first: int
     """With a topic: the first message's number on it (`seq`)."""
     last: int
@@ -40,13 +41,13 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """How much of what was given out is on the disk. Counts are of entries that outboxes have numbered."""
+    """How many of the entries that outboxes numbered are on the disk, and which are missing."""
 
     durable: int
     total: int
     gaps: tuple[Missing, ...]
     duplicates: int
-    """Messages and recorded values that stand in the ledger more than once, counted."""
+    """How many messages and recorded values are in the ledger more than once."""
     skipped: int = 0
     """Entries that were not for this recorder."""
 
@@ -56,12 +57,14 @@ class Proof:
         return not self.gaps and not self.duplicates and self.durable == self.total
 
     def __str__(self) -> str:
-        told = f"{self.durable:,} of {self.total:,} durable, {len(self.gaps)} gaps, {self.duplicates:,} duplicates"
-        return "\n".join([told, *(f"  missing {gap}" for gap in self.gaps)])
+        summary = f"{self.durable:,} of {self.total:,} durable, {len(self.gaps)} gaps, {self.duplicates:,} duplicates"
+        return "\n".join([summary, *(f"  missing {gap}" for gap in self.gaps)])
 
 
 def prove(outboxes: Iterable[OutboxFacts], duplicates: int) -> Proof:
-    """The proof from what is known of each outbox, and how many duplicates were counted."""
+    """The proof from the facts of each outbox, and the number of duplicates that were counted."""
+    # Of each outbox, the ledger knows a number `highest` up to which it has everything, except for the gaps below it,
+    # and a number `head` up to which the source had given out entries when it last sent something.
     durable = total = skipped = 0
     gaps: list[Missing] = []
     for facts in outboxes:
@@ -84,10 +87,10 @@ def _size(gap: GapFact) -> int:
 
 
 def _missing_of(source: str, gap: GapFact) -> Iterator[Missing]:
-    """One for each topic; one without a topic for what the topics do not account for."""
+    """A gap as one span for each of its topics, and one without a topic for the entries that no topic accounts for."""
     accounted = 0
-    for topic, told in gap.topics.items():
-        match told:
+    for topic, span in gap.topics.items():
+        match span:
             case [int(first), int(last), int(count)]:
                 accounted += count
                 yield Missing(source, topic, first, last, count, gap.since, gap.why)

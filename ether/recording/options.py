@@ -1,4 +1,4 @@
-"""How a process saves: where its outbox is, what is recorded, how much waits, and what happens at that limit."""
+"""How a process saves: where its outbox is, what is recorded, how much may wait, and what happens at that limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 
 class WhenFull(Enum):
-    """What happens at the outbox's limit."""
+    """What happens at the outbox's limit: a call waits for room, or the oldest entries are given up, or new ones are
+    refused."""
 
     BLOCK = "block"
     DROP_OLDEST = "drop-oldest"
@@ -19,8 +20,8 @@ class WhenFull(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SavingOptions:
-    """How a process saves. `folder` is where outboxes of this session are; `topics` what the session records, None for
-    all of its own; `run` is noted beside every entry."""
+    """How a process saves. `folder` holds the outboxes of this session; `topics` are the filters of what the session
+    records, None for all of its own topics; `run` is noted beside every entry."""
 
     folder: Path
     topics: tuple[str, ...] | None = ()
@@ -30,7 +31,7 @@ class SavingOptions:
     when_full: WhenFull = WhenFull.BLOCK
 
     def to_value(self) -> dict[str, Any]:
-        """As an instance's process is told."""
+        """As it is passed to an instance's process."""
         topics = None if self.topics is None else list(self.topics)
         return {**asdict(self), "folder": str(self.folder), "topics": topics, "when_full": self.when_full.value}
 

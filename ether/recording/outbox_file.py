@@ -1,20 +1,22 @@
-"""The outbox of one process on disk: rows of entries that no recorder has acknowledged yet, each row under the number
-of its last entry.
+"""The outbox of one process on disk: rows of entries that no recorder has acknowledged yet.
 
-One SQLite file for each process and session, `<source>~<id>.outbox` (the source escaped as folders are), held by the
-operating system's lock for as long as its process lives. What was appended survives a kill at once, a power cut after
-`sync()`.
+One SQLite file for each process and session, `<source>~<id>.outbox` (the source escaped as names of folders are). A row
+is a block of packed entries; its key is the number of its last entry.
 
-Promises: rows are read in the order of their numbers; a file whose process died is opened by whoever
-comes next (`adopt`), with all that was appended, and by one of them only. One that is empty when closed is removed.
+The file is locked as long as its process lives: SQLite's exclusive locking mode holds the operating system's lock on
+it, which ends with the process, however that ends. So a file that can be locked belongs to a dead process, and `adopt`
+takes it over: it is an orphan. Appended rows survive a kill of the process at once, and a power cut after `sync()`.
 
-The trap: the lock is SQLite's (exclusive locking mode), so nobody else can even look into a file that is in use.
+Promises: rows are read in the order of their numbers; an orphan is adopted by one process only, with every row that was
+appended. A file that is empty when it is closed is removed.
+
+The trap: a file exists for a moment before it is locked, and is locked for a moment before it has tables. Another
+process that looks for orphans may lock or remove it in these moments; `_made` and `_adopted` allow for that.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -22,6 +24,7 @@ from pathlib import Path
 from ether.errors import OutboxFailed
 from ether.ledger.durable import make_folder, sync_folder
 from ether.ledger.places import folder_name
+from ether.ledger.sqlite import Connection, OperationalError, SqliteError, open_locked, transaction
 from ether.wire.entries import first_of, unpack_entries
 
 SUFFIX = ".outbox"
@@ -29,29 +32,27 @@ _SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE entries (number INTEGER PRIMARY KEY, packed BLOB NOT NULL)",
 )
-_BUSY_S = 0.0
-_BUSY_WORDS = ("locked", "busy")
 
 _ENDINGS = ("", "-wal", "-shm", "-journal")
-"""What SQLite adds to a database's name."""
+"""The endings of the files that belong to an SQLite database."""
 
 Row = tuple[int, bytes]
-"""A number, and entries as they are packed, of which the last has that number."""
+"""The number of a block's last entry, and the packed block."""
 
 
 class OutboxFile:
-    """One outbox. Not locked between threads: one thread uses it."""
+    """One outbox file, locked by this process. For one thread."""
 
-    def __init__(self, path: Path, database: sqlite3.Connection, outbox: str, source: str) -> None:
+    def __init__(self, path: Path, database: Connection, outbox: str, source: str) -> None:
         """Made by `create` and `adopt`."""
         self.path, self.outbox, self.source = path, outbox, source
         self._database = database
-        self._named = False
+        self._is_name_synced = False
         first, last, count, size = database.execute(
             "SELECT MIN(number), MAX(number), COUNT(*), TOTAL(LENGTH(packed)) FROM entries"
         ).fetchone()
         self.first: int | None = first
-        """No row has a lower number; None where there is none."""
+        """The number of the first row, or a lower one that no row has; None where there is no row."""
         self.last: int = last or int(_meta(database).get("head", 0))
         """The highest number that was ever appended."""
         self.count: int = count
@@ -61,26 +62,25 @@ class OutboxFile:
 
     @classmethod
     def create(cls, folder: Path, source: str) -> OutboxFile:
-        """A new one; makes the folder. Raises `OutboxFailed`."""
+        """Make a new file, and its folder. Raises `OutboxFailed`."""
         try:
             make_folder(folder)
             while True:
                 outbox = os.urandom(8).hex()
                 path = folder / f"{folder_name(source)}~{outbox}{SUFFIX}"
                 if (database := _made(path)) is not None:
-                    break  # else somebody who looks for orphans was faster, and removes it
-            with database:  # all of it or nothing: a half-made one would be taken for a damaged one
-                database.execute("BEGIN")
+                    break  # else a process that looks for orphans has locked it first, and removes it
+            with transaction(database):  # a file with half of its tables would count as damaged
                 for statement in _SCHEMA:
                     database.execute(statement)
                 database.executemany("INSERT INTO meta VALUES (?, ?)", [("outbox", outbox), ("source", source)])
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, SqliteError) as error:
             raise OutboxFailed(str(folder), error) from error
         return cls(path, database, outbox, source)
 
     @property
     def base(self) -> int:
-        """The number before the first that is there."""
+        """The number before that of the first entry."""
         if self.first is None:
             return self.last
         [(_, packed)] = self.read(self.first, self.last, 1, 1)
@@ -89,14 +89,14 @@ class OutboxFile:
     # -- rows
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Add rows, of entries from `last` + 1 on. They survive a kill of this process from now on. Raises
-        `OutboxFailed`; nothing of them is there then."""
+        """Add rows of the entries from `last` + 1 on. They survive a kill of this process from now on. Raises
+        `OutboxFailed`, and then has added none."""
         if not rows:
             return
         try:
-            with self._database:
+            with transaction(self._database):
                 self._database.executemany("INSERT INTO entries VALUES (?, ?)", rows)
-        except sqlite3.Error as error:
+        except SqliteError as error:
             raise OutboxFailed(str(self.path), error) from error
         self.first = rows[0][0] if self.first is None else self.first
         self.last = rows[-1][0]
@@ -104,7 +104,8 @@ class OutboxFile:
         self.size += sum(len(packed) for _, packed in rows)
 
     def read(self, first: int, last: int, max_count: int, max_bytes: int) -> list[Row]:
-        """Rows that hold a number or a higher one, at least one where there is one."""
+        """Rows of the numbers `first` to `last`, within the limits, but at least one where there is one. The first row
+        may begin with lower numbers than `first`, because its key is its last one."""
         found: list[Row] = []
         size = 0
         query = "SELECT number, packed FROM entries WHERE number BETWEEN ? AND ? ORDER BY number LIMIT ?"
@@ -117,65 +118,68 @@ class OutboxFile:
         return found
 
     def drop(self, upto: int) -> None:
-        """Forget what was acknowledged. Raises `OutboxFailed`."""
+        """Delete the rows up to this number. A row that ends after it stays whole. Raises `OutboxFailed`."""
         self._delete(upto)
 
     def replace(self, upto: int, gap: Row) -> None:
-        """Put one row, of number `upto`, in the place of all up to it. Raises `OutboxFailed`."""
+        """Put one row, of the number `upto`, in the place of all rows up to it. Raises `OutboxFailed`."""
         self._delete(upto, gap)
 
     def exchange(self, number: int, rows: Sequence[Row]) -> None:
-        """Put others, the last of them of this number, in the place of the row of this number, if that is there. Raises
-        `OutboxFailed`."""
+        """Put other rows, the last of which has this number, in the place of the row of this number, if there is one.
+        Raises `OutboxFailed`."""
         try:
-            with self._database:
-                asked = "SELECT LENGTH(packed) FROM entries WHERE number = ?"
-                before = self._database.execute(asked, (number,)).fetchone()
+            with transaction(self._database):
+                query = "SELECT LENGTH(packed) FROM entries WHERE number = ?"
+                before = self._database.execute(query, (number,)).fetchone()
                 if before is None:
                     return
                 self._database.execute("DELETE FROM entries WHERE number = ?", (number,))
                 self._database.executemany("INSERT INTO entries VALUES (?, ?)", rows)
-        except sqlite3.Error as error:
+        except SqliteError as error:
             raise OutboxFailed(str(self.path), error) from error
         self.size += sum(len(packed) for _, packed in rows) - before[0]
         self.count += len(rows) - 1
         self.first = min(self.first or number, rows[0][0])
 
     def sync(self) -> None:
-        """Returns when all that was appended survives a power cut. Raises `OutboxFailed`."""
+        """Return when every appended row survives a power cut. Raises `OutboxFailed`."""
+        # With synchronous=NORMAL the write-ahead log is not synced at a commit. FULL syncs it with the next commit, and
+        # with it all earlier ones; writing `head` makes sure that there is one.
         try:
             self._database.execute("PRAGMA synchronous=FULL")
-            with self._database:
+            with transaction(self._database):
                 self._database.execute("INSERT OR REPLACE INTO meta VALUES ('head', ?)", (str(self.last),))
-            if not self._named:
+            if not self._is_name_synced:
                 sync_folder(self.path.parent)
-                self._named = True
-        except (OSError, sqlite3.Error) as error:
+                self._is_name_synced = True
+        except (OSError, SqliteError) as error:
             raise OutboxFailed(str(self.path), error) from error
         finally:
             self._database.execute("PRAGMA synchronous=NORMAL")
 
     def close(self) -> None:
-        """Let go of it; an empty one is removed. Twice is fine."""
+        """Close and unlock the file; an empty one is removed. Twice is fine."""
         empty = self.count == 0
-        with suppress(sqlite3.Error):
+        with suppress(SqliteError):
             self._database.close()
         if empty:
             for ending in _ENDINGS:
                 Path(f"{self.path}{ending}").unlink(missing_ok=True)
 
     def _delete(self, upto: int, gap: Row | None = None) -> None:
+        """Delete the rows up to a number, and put `gap` in their place, in one transaction."""
         if self.first is None or (gap is None and upto < self.first):
             return
         try:
-            with self._database:
-                going = "SELECT COUNT(*), TOTAL(LENGTH(packed)) FROM entries WHERE number <= ?"
-                count, size = self._database.execute(going, (upto,)).fetchone()
+            with transaction(self._database):
+                query = "SELECT COUNT(*), TOTAL(LENGTH(packed)) FROM entries WHERE number <= ?"
+                count, size = self._database.execute(query, (upto,)).fetchone()
                 self._database.execute("DELETE FROM entries WHERE number <= ?", (upto,))
                 if gap is not None:
                     self._database.execute("INSERT INTO entries VALUES (?, ?)", gap)
                     count, size = count - 1, size - len(gap[1])
-        except sqlite3.Error as error:
+        except SqliteError as error:
             raise OutboxFailed(str(self.path), error) from error
         self.count -= count
         self.size -= int(size)
@@ -183,17 +187,17 @@ class OutboxFile:
 
 
 def adopt(folder: Path) -> Iterator[OutboxFile]:
-    """The outboxes in a folder whose processes are dead, each to be closed. A file that is damaged is put aside as
-    `….damaged`; one that cannot be read now (a full disk) is left. Both are named by the `OutboxFailed` that this
-    raises when all others have been given."""
+    """The orphans in a folder: outboxes whose processes are dead. The caller closes each. A damaged file is renamed to
+    `….damaged`; a file that cannot be read now (a full disk) is left as it is. When all others have been yielded, an
+    `OutboxFailed` names one of these."""
     unread: list[tuple[Path, Exception]] = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
             found = _adopted(path)
-        except (OSError, sqlite3.OperationalError) as error:
+        except (OSError, OperationalError) as error:
             unread.append((path, error))
             continue
-        except (sqlite3.Error, KeyError) as error:
+        except (SqliteError, KeyError) as error:
             _put_aside(path)
             unread.append((path, error))
             continue
@@ -210,10 +214,10 @@ def _put_aside(path: Path) -> None:
 
 
 def _adopted(path: Path) -> OutboxFile | None:
-    """None where it lives, is gone, or holds nothing."""
+    """The outbox of a dead process; None where the process lives, the file is gone, or it holds no entries."""
     try:
         database = _opened(path, new=False)
-    except sqlite3.OperationalError:
+    except OperationalError:
         if not path.exists():
             return None
         raise
@@ -222,24 +226,25 @@ def _adopted(path: Path) -> OutboxFile | None:
     try:
         tables = database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
         if tables:
-            told = _meta(database)
-            found = OutboxFile(path, database, told["outbox"], told["source"])
+            meta = _meta(database)
+            found = OutboxFile(path, database, meta["outbox"], meta["source"])
             if found.count:
                 return found
             found.close()
             return None
-    except (sqlite3.Error, KeyError):
+    except (SqliteError, KeyError):
         database.close()
         raise
-    _remove(path, database)  # its maker died before it had written anything, or has not yet
+    _remove(path, database)  # without tables: its maker died before it made them, or has yet to lock the file
     return None
 
 
-def _made(path: Path) -> sqlite3.Connection | None:
-    """A new database, locked; None where who looks for orphans has taken it for one before it was locked."""
+def _made(path: Path) -> Connection | None:
+    """A new database, locked; None where a process that looks for orphans has locked it first. Where that process has
+    already removed it, the path is gone, and this lock is on a file without a name."""
     try:
         database = _opened(path, new=True)
-    except sqlite3.OperationalError:
+    except OperationalError:
         if path.exists():
             raise
         return None
@@ -249,8 +254,9 @@ def _made(path: Path) -> sqlite3.Connection | None:
     return database
 
 
-def _remove(path: Path, database: sqlite3.Connection) -> None:
-    """Under the lock, so that a maker who waits for it finds that the file is gone. Windows keeps open files."""
+def _remove(path: Path, database: Connection) -> None:
+    """Remove a file under its lock, so that its maker, who gets the lock next, finds it gone. Windows does not remove
+    open files; there it is removed after closing."""
     with suppress(PermissionError):
         path.unlink(missing_ok=True)
     database.close()
@@ -258,28 +264,10 @@ def _remove(path: Path, database: sqlite3.Connection) -> None:
         Path(f"{path}{ending}").unlink(missing_ok=True)
 
 
-def _opened(path: Path, *, new: bool) -> sqlite3.Connection | None:
+def _opened(path: Path, *, new: bool) -> Connection | None:
     """The database, locked; None where another process holds it."""
-    mode = "rwc" if new else "rw"
-    database = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=_BUSY_S, check_same_thread=False
-    )
-    try:
-        database.execute("PRAGMA locking_mode=EXCLUSIVE")
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=NORMAL")
-        database.execute("BEGIN EXCLUSIVE")
-        database.execute("COMMIT")
-    except sqlite3.OperationalError as error:
-        database.close()
-        if any(word in str(error) for word in _BUSY_WORDS):
-            return None
-        raise
-    except BaseException:
-        database.close()
-        raise
-    return database
+    return open_locked(path, new=new)
 
 
-def _meta(database: sqlite3.Connection) -> dict[str, str]:
+def _meta(database: Connection) -> dict[str, str]:
     return dict(database.execute("SELECT key, value FROM meta"))

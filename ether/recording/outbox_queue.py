@@ -1,9 +1,19 @@
-"""One outbox on its way to the recorders: what is on disk, what the disk did not take, what each recorder has.
+"""One outbox on its way to the recorders: the rows on disk, the rows that the disk did not take, and how far each
+recorder is.
 
-A row is a block of entries under the number of its last one. Used by one thread, the saver's.
+Entries that come together are packed into one row, a block of bytes under the number of its last entry. The same bytes
+are written to the outbox file and sent. Three numbers say how far the outbox is:
 
-The traps: the disk may be full. Then rows wait in memory, are sent all the same, and go to the disk as soon as it takes
-them. And a number may lie inside of a row: the row is sent whole, since a recorder passes over what it has.
+    base ≤ acknowledged ≤ head      base: every recorder has everything up to it, and the rows are dropped
+                                    acknowledged: some recorder has everything up to it on disk
+                                    head: the last number that was given out
+
+A row may be in two places: in the file, and, for the rows of the last round, in `_latest`, from where they are sent
+without reading the file. Where the disk takes nothing, rows wait in `_unwritten` instead of the file; they are sent all
+the same, and written as soon as the disk takes them.
+
+For one thread, the sender's. The trap: a receipt, or a limit, may fall inside a row. The row is then sent whole: the
+recorder ignores numbers that it has.
 """
 
 from __future__ import annotations
@@ -27,11 +37,11 @@ BATCH_COUNT = 500
 BATCH_BYTES = 1 << 20
 _BLOCK_COUNT = 500
 _BLOCK_BYTES = 1 << 16
-"""Entries that come together are one row, up to so many, or so many bytes of payload: a row costs what dozens of
-entries cost."""
+"""The most entries, and bytes of payload, of one row. A row costs as much as dozens of entries."""
 _FORGET_COUNT = 2000
 _FORGET_BYTES = 1 << 20
-"""What recorders have is dropped from the file in bunches: that costs as much as writing it did."""
+"""Acknowledged rows are dropped from the file in bunches of so many entries or bytes: dropping costs as much as writing
+did."""
 
 FULL = "the outbox was full"
 """Why entries are given up at the limit."""
@@ -48,18 +58,21 @@ class OutboxQueue:
         self.head = file.last
         """The highest number that was given out."""
         self.base = file.base
-        """Up to here a recorder has everything, and it is forgotten."""
+        """Entries up to this number are dropped: every recorder has them."""
         self.windows: dict[str, SendWindow] = {}
         self.batch_bytes = BATCH_BYTES
-        """The most that goes into one message, but for a single entry that is larger."""
+        """The most bytes of one message; a single larger entry has a message of its own."""
         self._recorders: dict[str, RecorderAbout] = {}
         self._latest: list[Row] = []
+        """The rows of the last `add`, whether or not the disk took them."""
         self._latest_from = 0
+        """The first number in `_latest`."""
         self._unwritten: list[Row] = []
+        """Rows that the disk has not taken; they follow the last row of the file."""
 
     @property
     def stored_bytes(self) -> int:
-        """What waits, on disk and in memory."""
+        """The bytes that wait, on disk and in memory."""
         return self.file.size + sum(len(packed) for _, packed in self._unwritten)
 
     @property
@@ -79,15 +92,16 @@ class OutboxQueue:
 
     @property
     def levels(self) -> dict[Filters, int]:
-        """The highest number that recorders have, by what they ask for."""
+        """The highest number that is on disk at a recorder, for each set of filters that recorders ask for."""
         levels: dict[Filters, int] = {}
         for name, window in self.windows.items():
             filters = self._recorders[name].topics
             levels[filters] = max(levels.get(filters, 0), window.acknowledged)
         return levels
 
-    def meet(self, recorders: dict[str, RecorderAbout], connections: Sequence[bool], now: float) -> None:
-        """The recorders that there are, and what became of the connection meanwhile, its state at the end."""
+    def update_windows(self, recorders: dict[str, RecorderAbout], connections: Sequence[bool], now: float) -> None:
+        """Take over the present recorders, and the changes of the connection since the last call; the last item of
+        `connections` is its state now. A recorder without a window gets one that begins at `base`."""
         self._recorders = recorders
         for name in self.windows.keys() - recorders.keys():
             del self.windows[name]
@@ -100,7 +114,8 @@ class OutboxQueue:
             window.recorder(about.incarnation, now)
 
     def receive(self, recorder: str, incarnation: str, upto: int, now: float) -> bool:
-        """A receipt; False where it is none of ours."""
+        """Note a receipt: everything up to `upto` is on disk at that recorder. False where the recorder is unknown, has
+        been restarted since, or names numbers that this outbox never gave out."""
         window = self.windows.get(recorder)
         if window is None or not 0 <= upto <= self.head:
             return False
@@ -110,7 +125,7 @@ class OutboxQueue:
     # -- coming in
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """New entries, in order. Where the disk does not take them they stay in memory."""
+        """Pack new entries, in order, and write them. Where the disk does not take them they stay in memory."""
         had_to_wait = bool(self._unwritten)
         rows = list(_in_rows(entries, min(_BLOCK_BYTES, self.batch_bytes)))
         self._unwritten += rows
@@ -119,7 +134,7 @@ class OutboxQueue:
         self.write(complain=not had_to_wait)
 
     def write(self, *, complain: bool = False) -> bool:
-        """Write what the disk has not taken so far; False where it still does not."""
+        """Write the rows that the disk has not taken so far; False where it still does not."""
         if not self._unwritten:
             return True
         try:
@@ -134,48 +149,55 @@ class OutboxQueue:
     # -- going out
 
     def rows(self, first: int, recorder: RecorderAbout) -> list[Row]:
-        """What a recorder is to be sent from a number on: entries that it wants, and gaps for the others."""
+        """The next batch for a recorder, from a number on: the entries that it asks for, and gap entries for the
+        others, so that its numbers have no hole."""
         rows = self._read(first)
         return rows if recorder.topics is None else _only_wanted(rows, recorder)
 
     def _read(self, first: int) -> list[Row]:
-        if self._latest and first >= self._latest_from:
+        """About `batch_bytes` of rows, the first of which holds the number `first`."""
+        if self._latest and first >= self._latest_from:  # the usual case: a recorder that keeps up
             return _portion(self._latest, first, self.batch_bytes)
         if first <= self.file.last and self.file.first is not None:
             return self.file.read(first, self.head, BATCH_COUNT, self.batch_bytes)
         return _portion(self._unwritten, first, self.batch_bytes)
 
     def forget(self, recorded: Filters, *, at_once: bool) -> None:
-        """Drop what every recorder has, `at_once` or when that has become much. What the session records (`recorded`)
-        and none of them asks for waits for one that does. Raises `OutboxFailed`."""
+        """Drop what every recorder has: `at_once`, or when it has become much, or when it is everything. Entries that
+        the session records (`recorded`) and no present recorder asks for stay, for a recorder that will ask for them.
+        Raises `OutboxFailed`."""
         if not self.windows:
             return
         upto = min(window.acknowledged for window in self.windows.values())
         much = upto - self.base >= _FORGET_COUNT or self.stored_bytes >= _FORGET_BYTES
         if upto <= self.base or not (at_once or much or upto == self.head):
             return
-        if not self._covers(recorded):
+        if not self._is_covered(recorded):
+            # A receipt covers also numbers that its recorder got as a gap; so look at each entry.
             upto = self._first_held(upto, recorded) - 1
         self._unwritten = [row for row in self._unwritten if row[0] > upto]
         self.file.drop(upto)
         self.base = upto
 
-    def _covers(self, recorded: Filters) -> bool:
-        """Whether one of the recorders asks for all that the session records."""
-        kept = [about.topics for about in self._recorders.values()]
-        return any(topics is None or (recorded is not None and set(recorded) <= set(topics)) for topics in kept)
+    def _is_covered(self, recorded: Filters) -> bool:
+        """Whether one recorder asks for all that the session records: then no entry needs to be looked at."""
+        asked_for = [about.topics for about in self._recorders.values()]
+        return any(topics is None or (recorded is not None and set(recorded) <= set(topics)) for topics in asked_for)
 
     def _first_held(self, upto: int, recorded: Filters) -> int:
+        """The first number, up to `upto`, of an entry that is to be recorded and that no recorder asks for; `upto` + 1
+        where there is none."""
         for entry, _ in self._oldest_first():
             if entry.number > upto:
                 break
-            nobody = not any(_is_asked_for(entry, about) for about in self._recorders.values())
-            if nobody and wanted(recorded, entry.topic, matches):
+            is_asked_for = any(_is_asked_for(entry, about) for about in self._recorders.values())
+            if not is_asked_for and wanted(recorded, entry.topic, matches):
                 return entry.number
         return upto + 1
 
     def _oldest_first(self) -> Iterator[tuple[Entry, int]]:
-        """All that waits, with the bytes that each takes; from memory alone where the disk takes nothing at present."""
+        """The waiting entries, each with about the bytes that it takes. Where the disk takes nothing at present, only
+        those in memory: the others could not be changed."""
         for _, packed in self._rows_oldest_first():
             entries = unpack_entries(packed)
             size = len(packed) // len(entries)
@@ -193,8 +215,11 @@ class OutboxQueue:
     # -- giving up
 
     def give_up(self, goes: Callable[[Entry, int], bool], why: str) -> Entry | None:
-        """Give up the oldest entries, as long as `goes(entry, bytes given up so far)` says so; the gap that stands in
-        their place. Raises `OutboxFailed`."""
+        """Give up the oldest entries, as long as `goes(entry, bytes given up so far)` says so. Returns the gap entry
+        that takes their place, None where nothing was given up. Raises `OutboxFailed`."""
+        # `going` are the entries to give up; earlier gap entries among them are swallowed, whatever `goes` would say,
+        # so that one gap stands for the whole span. Every BATCH_COUNT entries `going` is folded into `gap`, which
+        # bounds the memory of giving up a whole outbox. Nothing is changed before the end of the walk.
         gap: Entry | None = None
         going: list[Entry] = []
         given_up = 0
@@ -204,28 +229,34 @@ class OutboxQueue:
             going.append(entry)
             given_up += size
             if len(going) >= BATCH_COUNT:
-                gap, going = gap_of([*([gap] if gap else []), *going], why), []
+                gap, going = _extended(gap, going, why), []
+        # A gap entry at the end frees nothing, and says why its own entries were lost. Where only gap entries were
+        # found, nothing is left: an outbox of gaps alone does not report them anew at each look.
         while going and going[-1].kind == "gap":
-            going.pop()  # it names what it stands for already
+            going.pop()
         if going:
-            gap = gap_of([*([gap] if gap else []), *going], why)
+            gap = _extended(gap, going, why)
         if gap is not None:
             self._put_in_place(gap)
         return gap
 
     def _put_in_place(self, gap: Entry) -> None:
+        """Replace all rows up to the gap's number by the gap. The last entry that was given up may lie in the middle of
+        a row; that row stays, without the entries up to it."""
         row = (gap.number, pack_entry(gap))
-        self._latest = []
-        if self._unwritten:
-            left = [kept for kept in self._unwritten if kept[0] > gap.number]
-            self._unwritten = [row, *(_without(kept, gap.number) for kept in left[:1]), *left[1:]]
+        self._latest = []  # its rows hold what was given up
+        if self._unwritten:  # only these were walked through, see `_oldest_first`
+            left = [waiting for waiting in self._unwritten if waiting[0] > gap.number]
+            self._unwritten = [row, *(_without(waiting, gap.number) for waiting in left[:1]), *left[1:]]
             return
+        # Two transactions. A process that dies between them leaves entries that the gap names, too; the recorder has
+        # the gap's number by then, and ignores them.
         self.file.replace(gap.number, row)
         for cut in self.file.read(gap.number + 1, self.file.last, 1, 1):
             self.file.exchange(cut[0], [_without(cut, gap.number)])
 
-    def splits(self, number: int) -> bool:
-        """Make the row that a number lies in as many rows as it has entries; False where it has one. Raises
+    def split(self, number: int) -> bool:
+        """Make one row for each entry of the row that holds a number; False where that row has one entry only. Raises
         `OutboxFailed`."""
         last, packed = self._read(number)[0]
         entries = unpack_entries(packed)
@@ -234,19 +265,21 @@ class OutboxQueue:
         return len(entries) > 1
 
     def give_up_one(self, number: int, why: str) -> Entry:
-        """Give up a single entry that no message can carry, and that has a row of its own. Raises `OutboxFailed`."""
+        """Give up an entry that no message can carry; it has a row of its own (`split`). Returns the gap entry. Raises
+        `OutboxFailed`."""
         last, packed = self._read(number)[0]
         gap = gap_of(unpack_entries(packed), why)
         self._exchange(last, [(last, pack_entry(gap))])
         return gap
 
     def _exchange(self, number: int, rows: Sequence[Row]) -> None:
-        self._unwritten = [row for kept in self._unwritten for row in (rows if kept[0] == number else [kept])]
+        """Put other rows in the place of a row, wherever it is."""
+        self._unwritten = [row for waiting in self._unwritten for row in (rows if waiting[0] == number else [waiting])]
         self.file.exchange(number, rows)
         self._latest = []
 
     def oldest(self) -> Entry | None:
-        """The oldest entry on disk that stands for itself."""
+        """The oldest entry on disk that is not a gap."""
         first = self.base + 1
         while rows := self.file.read(first, self.file.last, 1, 1):
             last, packed = rows[0]
@@ -257,8 +290,15 @@ class OutboxQueue:
         return None
 
 
+def _extended(gap: Entry | None, entries: Sequence[Entry], why: str) -> Entry:
+    """One gap entry for an earlier gap, if there is one, and the entries after it."""
+    return gap_of(entries if gap is None else [gap, *entries], why)
+
+
 def gap_of(entries: Sequence[Entry], why: str) -> Entry:
-    """The gap that takes the place of entries, gaps among them included."""
+    """The gap entry that takes the place of neighbouring entries, gap entries among them included. It has the number of
+    the last one, and names for each topic the first and last `seq` and how many messages are lost. Contexts and
+    artifacts are on no topic; only the numbers account for them."""
     topics: dict[str, list[int]] = {}
     for entry in entries:
         if entry.kind == "gap":
@@ -278,6 +318,7 @@ def _widen(topics: dict[str, list[int]], topic: str, first: int, last: int, coun
 
 
 def _portion(rows: list[Row], first: int, max_bytes: int) -> list[Row]:
+    """Rows in memory from the one that holds `first` on, of at most that size, but at least one."""
     start = bisect_left(rows, first, key=lambda row: row[0])
     size, end = 0, start
     for _, packed in rows[start : start + BATCH_COUNT]:
@@ -289,7 +330,7 @@ def _portion(rows: list[Row], first: int, max_bytes: int) -> list[Row]:
 
 
 def _in_rows(entries: Sequence[Entry], max_bytes: int) -> Iterator[Row]:
-    """Entries as rows of about that size, each with at least one."""
+    """Pack entries into rows of about that size, each with at least one entry."""
     begin = size = 0
     for index, entry in enumerate(entries):
         if index > begin and (size + len(entry.payload) > max_bytes or index - begin >= _BLOCK_COUNT):
@@ -300,7 +341,7 @@ def _in_rows(entries: Sequence[Entry], max_bytes: int) -> Iterator[Row]:
 
 
 def _without(row: Row, upto: int) -> Row:
-    """A row without its entries up to a number; some are left."""
+    """A row without its entries up to a number, which is lower than that of the row."""
     number, packed = row
     entries = unpack_entries(packed)
     left = [entry for entry in entries if entry.number > upto]
@@ -308,17 +349,19 @@ def _without(row: Row, upto: int) -> Row:
 
 
 def _only_wanted(rows: list[Row], recorder: RecorderAbout) -> list[Row]:
+    """Rows of the same numbers, in which gap entries stand for what a recorder does not ask for."""
     return [(number, pack_entries(_wanted_of(unpack_entries(packed), recorder))) for number, packed in rows]
 
 
 def _wanted_of(entries: list[Entry], recorder: RecorderAbout) -> list[Entry]:
-    """Entries that a recorder asks for, and gaps for the others."""
-    kept: list[Entry] = []
+    """The entries that a recorder asks for, and one gap entry for each run of the others."""
+    found: list[Entry] = []
     for is_wanted, neighbours in groupby(entries, lambda entry: _is_asked_for(entry, recorder)):
         together = list(neighbours)
-        kept += together if is_wanted else [gap_of(together, NOT_HERE)]
-    return kept
+        found += together if is_wanted else [gap_of(together, NOT_HERE)]
+    return found
 
 
 def _is_asked_for(entry: Entry, recorder: RecorderAbout) -> bool:
+    """A recorder's filters are about messages; it takes everything else, and messages whose user asked for saving."""
     return entry.kind != "data" or bool(entry.more.get("asked")) or recorder.wants(entry.topic, matches)

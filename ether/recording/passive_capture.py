@@ -1,7 +1,8 @@
-"""What a recorder takes from the session by listening: strangers' messages, log records, changes of state.
+"""Passive capture: what a recorder takes from the session by listening. Foreign messages (of programs that are not
+Ether's), log records, changes of state.
 
-Ether's own messages come through the outboxes of their sources; the copies that are heard here are left aside before
-anybody has decoded them.
+Ether's own messages come through the outboxes of their sources. Their copies arrive here, too, and are dropped before
+they are decoded.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from ether.wire.topics import OUTSIDE, SessionTopics, matches
 
 logger = get_ether_logger("Ether")
 
-STRANGER = "mqtt"
-"""The source of what came without Ether's headers."""
+FOREIGN = "mqtt"
+"""The source of messages without Ether's headers."""
 
 Keep = Callable[[tuple[str, Entry]], object]
-"""Takes a source and an entry; only enqueues."""
+"""Takes a source and an entry; only queues them."""
 
 _OF_STATES = ("name", "state", "birth", "error")
 _ABOUT_STATES = ("class", "class_path", "host", "pid", "epoch", "kind")
 
 
 class PassiveCapture:
-    """Listens from its making until `close()`."""
+    """Listens from its construction until `close()`."""
 
     def __init__(
         self,
@@ -47,21 +48,21 @@ class PassiveCapture:
         logs: bool,
         strangers: bool = True,
     ) -> None:
-        """`filters` of users' topics; None: all of the session's own. Without `strangers` only topics outside of the
-        session are listened to: inside there is nobody who has no outbox."""
+        """`filters` of users' topics; None: all of the session's own. Without `strangers` it listens only to topics
+        outside of the session: every sender inside has an outbox."""
         self._link, self._topics, self._keep = link, topics, keep
         self._ids = MessageIds(int.from_bytes(os.urandom(6), "big"))
         self._filters = filters
         self._listening: list[tuple[str, TakeNow]] = []
         on_data = self._on_data
-        for topic_filter in self._heard(strangers):
-            # QoS 0: nearly all of it is Ether's own, and is left aside; a receipt for each would cost more than it.
+        for topic_filter in self._data_filters(strangers):
+            # QoS 0: nearly all of it is Ether's own and is dropped; acknowledging each would cost more than that.
             self._listen(topics.data_filter(topic_filter), on_data, qos=0)
         if logs:
             self._listen(topics.log("+"), partial(self._on_fact, "log"))
             self._listen(topics.state("+"), partial(self._on_fact, "state"))
 
-    def _heard(self, strangers: bool) -> Sequence[str]:
+    def _data_filters(self, strangers: bool) -> Sequence[str]:
         every = ("#",) if self._filters is None else disjoint(self._filters)
         return every if strangers else [one for one in every if one.startswith(OUTSIDE)]
 
@@ -70,7 +71,7 @@ class PassiveCapture:
         self._link.listen(topic_filter, take, now=take, qos=qos)
 
     def close(self) -> None:
-        """Listen no more."""
+        """End listening."""
         for topic_filter, take in self._listening:
             self._link.unlisten(topic_filter, take)
         self._listening = []
@@ -81,7 +82,7 @@ class PassiveCapture:
         if not looks_like_ethers(delivery.payload, delivery.properties):
             topic = self._topics.user_topic(delivery.topic)
             if wanted(self._filters, topic, matches):
-                self._put(STRANGER, "data", topic, delivery.payload, (), time.time(), None)
+                self._put(FOREIGN, "data", topic, delivery.payload, (), time.time(), None)
         inbound.done()
         return True
 
@@ -99,8 +100,8 @@ class PassiveCapture:
         return True
 
     def _keep_fact(self, kind: Kind, source: str, value: dict[str, object]) -> None:
-        told = value.get("time")
-        when = float(told) if isinstance(told, (int, float)) else time.time()
+        stated = value.get("time")
+        when = float(stated) if isinstance(stated, (int, float)) else time.time()
         cause = value.get("message_id")
         if kind == "state":
             about = value.get("about")
@@ -119,8 +120,9 @@ class PassiveCapture:
 
 
 def disjoint(filters: Sequence[str]) -> list[str]:
-    """Filters of which no two cover the same topic, and which together cover at least what these do: a broker may send
-    a message once for each filter that covers it."""
+    """Filters of which no two cover the same topic, and which together cover at least the same topics: a broker may
+    send a message once for each filter that covers it."""
+    # A new filter is merged with each one that it overlaps; the union may overlap others, so it is compared again.
     found: list[str] = []
     for new in filters:
         while other := next((known for known in found if _overlap(known, new)), None):
@@ -131,6 +133,7 @@ def disjoint(filters: Sequence[str]) -> list[str]:
 
 
 def _overlap(one: str, other: str) -> bool:
+    """Whether two filters may cover the same topic."""
     for left, right in zip_longest(one.split("/"), other.split("/")):
         if "#" in (left, right):
             return True
@@ -140,7 +143,7 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _union(one: str, other: str) -> str:
-    """One of them, where it covers the other; else all that begins as both do."""
+    """The filter that covers the other, where one does; otherwise the common beginning, with `#`."""
     if matches(one, other):
         return one
     if matches(other, one):

@@ -1,4 +1,4 @@
-"""What becomes of a value that is to be saved, as whoever saved it holds it."""
+"""`Saved`, the user's handle of a value that is being saved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WAIT_S = 10.0
 
 
 class RecordFates(Protocol):
-    """Who knows what has become of entries."""
+    """The part of a record writer that knows which entries are saved."""
 
     def is_saved(self, number: int, topic: str | None) -> bool: ...
     def wait(self, number: int, topic: str | None, message_id: str, deadline: Deadline) -> None: ...
@@ -35,9 +35,9 @@ class Saved:
         return self._fates.is_saved(self._number, self._topic)
 
     def wait(self, timeout_s: float = WAIT_S) -> None:
-        """Return when it is on disk, synced. Raises `NotSaved`: at once where a recorder says that it cannot write, and
-        why; after `timeout_s` seconds without a word. It stays in the outbox then, and is saved when that is possible;
-        unless `lost` says that the outbox has given it up."""
+        """Return when it is on disk, synced. Raises `NotSaved`: at once where the recorder reports that it cannot
+        write, with its reason, and otherwise after `timeout_s` seconds. The value then stays in the outbox and is saved
+        as soon as possible, unless the error's `lost` says that the outbox gave it up."""
         self._fates.wait(self._number, self._topic, self.id, Deadline(timeout_s))
 
     def __repr__(self) -> str:

@@ -1,9 +1,11 @@
-"""How far what was given out has come: what is on disk at a recorder, what was given up, what stands in the way.
+"""Receipts: which entries of an outbox are on disk at a recorder, which were given up, and what keeps recorders from
+writing.
 
-A receipt covers all numbers before it, also those that its recorder did not ask for. So receipts are kept by what their
-recorders ask for, and an entry counts as saved where one that asked for it has it. Pure, and not locked.
+A receipt covers every number up to its own, including entries that its recorder did not ask for and got as a gap. So
+the highest receipt is stored for each set of filters that recorders ask for (`Filters`), and an entry counts as saved
+where a set that takes its topic has a receipt of its number or a higher one. Pure, and not locked.
 
-The trap: numbers that were given up lie below receipts, too. They are never saved.
+The trap: numbers that were given up lie below receipts, too. They are never saved, whatever the receipts say.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ Matches = Callable[[str, str], bool]
 
 @dataclass(frozen=True, slots=True)
 class RecorderAbout:
-    """A recorder as it describes itself. `topics` are filters of users' topics, None for all; what somebody asked to be
-    saved (`save=True`, `ether.record`) it takes in any case."""
+    """A recorder as it describes itself. `topics` are filters of users' topics, None for all. It takes values that the
+    user asked to be saved (`save=True`, `ether.record`) in any case."""
 
     name: str
     incarnation: str
@@ -34,7 +36,7 @@ class RecorderAbout:
 
     @classmethod
     def from_value(cls, name: str, value: object) -> RecorderAbout | None:
-        """As it was received; None for what is not one."""
+        """The inverse of `to_value`; None for any other value."""
         match value:
             case {"birth": str(incarnation), "topics": str(topics)} if topics == ALL:
                 return cls(name, incarnation, None)
@@ -43,7 +45,7 @@ class RecorderAbout:
         return None
 
     def wants(self, topic: str, matches: Matches) -> bool:
-        """Whether it records a topic of its own accord."""
+        """Whether it records a topic because of its filters."""
         return wanted(self.topics, topic, matches)
 
 
@@ -55,10 +57,10 @@ def wanted(filters: Sequence[str] | None, topic: str, matches: Matches) -> bool:
 
 
 Filters = tuple[str, ...] | None
-"""What recorders ask for, as in `RecorderAbout.topics`."""
+"""The filters that a recorder asks for, as in `RecorderAbout.topics`."""
 
 Span = tuple[int, int, str]
-"""The first and the last number of what was given up, and why."""
+"""The first and the last number of entries that were given up, and why."""
 
 _REMEMBERED_SPANS = 1000
 
@@ -69,18 +71,19 @@ def takes(filters: Filters, topic: str | None, matches: Matches) -> bool:
 
 
 class ReceiptTable:
-    """What became of the entries of one outbox."""
+    """The receipts, the given-up spans and the recorders' problems of one outbox."""
 
     def __init__(self, matches: Matches) -> None:
         self._matches = matches
         self._saved: dict[Filters, int] = {}
+        """For each set of filters the highest acknowledged number; never lowered, also where a recorder leaves."""
         self._problems: Mapping[str, str] = {}
         self._lost: list[Span] = []
 
-    # -- what comes in
+    # -- notes
 
     def saved(self, levels: Mapping[Filters, int]) -> bool:
-        """The highest number that recorders have, by what they ask for; True where that is news."""
+        """Note the highest acknowledged numbers, by filters; True where one has risen."""
         news = False
         for filters, upto in levels.items():
             if upto > self._saved.get(filters, -1):
@@ -89,14 +92,16 @@ class ReceiptTable:
         return news
 
     def troubled(self, problems: Mapping[str, str]) -> bool:
-        """Why recorders cannot write at present, by name; True where that is news."""
+        """Note why recorders cannot write at present, by name; True where that has changed."""
         news = problems != self._problems
         self._problems = dict(problems)
         return news
 
     def lost(self, first: int, last: int, why: str) -> None:
-        """Given up, never to be saved. Spans come in order, and later ones may cover earlier ones; neighbours become
-        one, and of very many the oldest are forgotten as if they had been one."""
+        """Note that entries were given up. Spans come in order, but a later one may cover earlier ones."""
+        # The list stays sorted and free of overlaps, for the bisection in `why_lost`. Neighbours with one reason become
+        # one span. Above _REMEMBERED_SPANS the two oldest become one, which then covers the saved numbers between them,
+        # too: nobody holds a `Saved` that old.
         spans = self._lost
         while spans and spans[-1][0] >= first:
             spans.pop()
@@ -106,11 +111,11 @@ class ReceiptTable:
         if len(spans) > _REMEMBERED_SPANS:
             spans[:2] = [(spans[0][0], spans[1][1], spans[0][2])]
 
-    # -- what is asked
+    # -- questions
 
     def is_saved(self, number: int, topic: str | None) -> bool:
         """Whether an entry is on disk at a recorder that keeps it."""
-        there = any(number <= upto and takes(kept, topic, self._matches) for kept, upto in self._saved.items())
+        there = any(number <= upto and takes(asked, topic, self._matches) for asked, upto in self._saved.items())
         return there and not self.why_lost(number)
 
     def why_lost(self, number: int) -> str:
@@ -119,13 +124,15 @@ class ReceiptTable:
         return self._lost[at][2] if at >= 0 and number <= self._lost[at][1] else ""
 
     def settled_to(self, recorders: Sequence[RecorderAbout]) -> int:
-        """Up to where everything is on disk at a recorder that keeps it, or given up."""
-        kept = {about.topics for about in recorders} or set(self._saved)
-        if None in kept:
+        """The number up to which every entry is on disk at a recorder that keeps it, or given up."""
+        asked = {about.topics for about in recorders} or set(self._saved)  # without a recorder: as the last ones said
+        if None in asked:  # a recorder of everything settles each entry alone
             return self._saved.get(None, 0)
-        return min((self._saved.get(filters, 0) for filters in kept), default=0)
+        # Otherwise an entry may be kept by any of them: it is settled when all have acknowledged it.
+        return min((self._saved.get(filters, 0) for filters in asked), default=0)
 
     def problem(self, topic: str | None, recorders: Sequence[RecorderAbout]) -> str:
-        """Why none of the recorders that would keep it can write at present; "" where one can, or none is there."""
-        told = [self._problems.get(it.name, "") for it in recorders if takes(it.topics, topic, self._matches)]
-        return told[0] if told and all(told) else ""
+        """Why none of the recorders that would keep an entry can write at present; "" where one can, or none is
+        there."""
+        reasons = [self._problems.get(it.name, "") for it in recorders if takes(it.topics, topic, self._matches)]
+        return reasons[0] if reasons and all(reasons) else ""

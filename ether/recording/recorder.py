@@ -1,15 +1,15 @@
-"""The recorder: an ordinary instance that brings what the session saves to disk.
+"""The recorder: an ordinary instance that writes what the session saves to the ledger on disk.
 
     instances:
-      recorder2: {class_path: ether.recording.recorder.Recorder, kwargs: {folder: /mnt/lab/bench, topics: ["camera/#"]}}
+      recorder2: {class_path: ether.recorder.Recorder, kwargs: {folder: /mnt/lab/bench, topics: ["camera/#"]}}
 
-A session that records has one, `recorder`, without being asked; more may run, on other machines, too. Batches come in
-on the network thread, which only queues them. One thread writes: whatever has come meanwhile goes into one
-transaction, is synced, and is acknowledged then, outbox by outbox.
+A session that records starts one, named `recorder`; more may run, also on other machines. Batches arrive on the
+network thread, which only queues them. One thread writes (group commit): all batches that have arrived while it wrote
+the last ones go into one transaction, which is synced; then each outbox gets a receipt.
 
-Promises: nothing is acknowledged that is not on disk; what cannot be written is said to whoever waits for it, at once,
-and is sent again when there is room. The trap: a receipt covers every number before it, so a batch that comes out of
-turn is not stored, and its sender begins again behind what was acknowledged.
+Promises: nothing is acknowledged that is not on disk. Where the disk takes nothing, each receipt says so, at once, to
+the sources; they send again when there is room. The trap: a receipt covers every number before it. So a batch that does
+not follow the last stored number is not stored, and its receipt repeats that number, from which its sender goes on.
 """
 
 from __future__ import annotations
@@ -44,17 +44,18 @@ logger = get_ether_logger("Ether")
 _AT_ONCE_BYTES = 32 << 20
 _AT_ONCE_COUNT = 256
 _NICE = 5
-"""About a third of the share of the others, when all want the processor."""
+"""About a third of the processor time of another process, when both want it."""
 
 _LOOK_S = 1.0
 _ACK_S = 2.0
 _CLOSE_S = 10.0
-_OVERHEARD_MOST = 20_000
-"""What was overheard waits here while the disk takes nothing. Nobody else has it, so what is beyond that is lost."""
+_CAPTURED_MOST = 20_000
+"""So many captured entries (foreign messages, log records, states) wait while the disk takes nothing. They are in no
+outbox, so the ones above that are lost."""
 
 
 class _Work(NamedTuple):
-    """What one transaction keeps."""
+    """What one transaction writes: batches of outboxes, and captured entries (`loose`), which have no numbers."""
 
     batches: list[Batch]
     loose: list[tuple[str, Entry]]
@@ -63,9 +64,9 @@ class _Work(NamedTuple):
 
 
 class Recorder(Extension):
-    """Records a session. `topics` are filters of users' topics, or "all"; `folder` is the ledger's place, the user's
-    data folder if left out. `logs` says whether log records and changes of state are kept, too, `strangers` whether
-    messages of programs that are not Ether's are, on the session's own topics."""
+    """Records a session. `topics` are filters of users' topics, or "all"; `folder` is that of the ledger, by default
+    one in the user's data folder. `logs` says whether log records and changes of state are recorded, too; `strangers`
+    whether foreign messages on the session's own topics are, those of programs that are not Ether's."""
 
     def __init__(
         self,
@@ -84,8 +85,8 @@ class Recorder(Extension):
         self._problem = ""
         self._warned = False
         self._loose: list[tuple[str, Entry]] = []
-        self._unheard = 0
-        self._overflowed = self._told_lost = 0
+        self._not_queued = 0
+        self._overflowed = self._lost_noted = 0
 
     # -- coming and going
 
@@ -101,14 +102,14 @@ class Recorder(Extension):
         self._thread.start()
         self._receive = self._take
         link.listen(topics.record(name), self._receive, now=self._take)
-        self._overheard = PassiveCapture(
-            link, topics, self._filters, self._overhear, logs=self._logs, strangers=self._strangers
+        self._passive_capture = PassiveCapture(
+            link, topics, self._filters, self._capture, logs=self._logs, strangers=self._strangers
         )
         link.announce(topics.recorder(name), RecorderAbout(name, self._incarnation, self._filters).to_value())
         logger.info("%s records to %s", name, self._folder)
 
     def detach(self) -> None:
-        """Keep what has come, and close the ledger. Twice is fine."""
+        """Write what has arrived, and close the ledger. Twice is fine."""
         if self._closing or self._thread is None:
             return
         self._closing = True
@@ -117,7 +118,7 @@ class Recorder(Extension):
                 self._link.withdraw(self._topics.recorder(self._name))
             except EtherError as error:
                 logger.debug("%s could not take its description back: %s", self._name, error)
-        self._overheard.close()
+        self._passive_capture.close()
         self._queue.put(None)
         self._thread.join(_CLOSE_S)
         self._writer.close()
@@ -127,12 +128,12 @@ class Recorder(Extension):
         self._queue.put(inbound)
         return True
 
-    def _overhear(self, item: tuple[str, Entry]) -> None:
+    def _capture(self, item: tuple[str, Entry]) -> None:
         """On the transport's thread."""
-        if self._queue.qsize() < _OVERHEARD_MOST:
+        if self._queue.qsize() < _CAPTURED_MOST:
             self._queue.put(item)
         else:
-            self._unheard += 1
+            self._not_queued += 1
 
     # -- writing
 
@@ -144,11 +145,11 @@ class Recorder(Extension):
                 work = self._gather()
                 ends = work.ends
                 self._keep(work)
-            except Exception:  # this loop must outlive every batch: whoever is not answered sends again
+            except Exception:  # this loop must outlive every batch: a source without a receipt sends again
                 logger.exception("%s could not keep what came", self._name)
 
     def _gather(self) -> _Work:
-        """What has come: at least one thing, after a while none."""
+        """All that has arrived, within the limits of one transaction; nothing after a silence of `_LOOK_S`."""
         work = _Work([], [], [], False)
         size = 0
         try:
@@ -179,11 +180,12 @@ class Recorder(Extension):
         except PayloadError as error:
             logger.error("%s was sent what it cannot keep, on %s: %s", self._name, inbound.delivery.topic, error)
             return 0
-        work.batches.append(self._beginning_where_it_can(batch))
+        work.batches.append(self._joined_to_ledger(batch))
         return len(value)
 
-    def _beginning_where_it_can(self, batch: Batch) -> Batch:
-        """What its outbox has forgotten before this recorder knew of it, another one has."""
+    def _joined_to_ledger(self, batch: Batch) -> Batch:
+        """A batch that follows the last number in the ledger. An outbox drops entries that every recorder of that time
+        had; a recorder that came later gets a gap in their place, or it could never accept a batch of that outbox."""
         known = self._writer.highest(batch.outbox)
         if known >= batch.base:
             return batch
@@ -192,6 +194,8 @@ class Recorder(Extension):
         return batch._replace(entries=(gap, *batch.entries))
 
     def _keep(self, work: _Work) -> None:
+        """Write, then acknowledge. Where the ledger takes nothing, the receipts repeat the numbers that it has, with
+        the problem, so that threads that wait for their values are told."""
         something = bool(work.batches or work.loose or self._loose)
         try:
             upto = self._written(work)
@@ -210,25 +214,25 @@ class Recorder(Extension):
         now = time.time()
         self._hold(work.loose)
         upto = self._writer.append(work.batches, now) if work.batches else {}
-        lost = self._unheard + self._overflowed
-        if self._loose or lost > self._told_lost:
-            self._writer.append_loose([*self._loose, *self._gap(lost - self._told_lost, now)], now)
-            self._loose, self._told_lost = [], lost
+        lost = self._not_queued + self._overflowed
+        if self._loose or lost > self._lost_noted:
+            self._writer.append_loose([*self._loose, *self._gap(lost - self._lost_noted, now)], now)
+            self._loose, self._lost_noted = [], lost
         return upto
 
     def _hold(self, loose: list[tuple[str, Entry]]) -> None:
-        """What was overheard, until it is on disk."""
-        room = max(0, _OVERHEARD_MOST - len(self._loose))
+        """Hold captured entries until they are on disk."""
+        room = max(0, _CAPTURED_MOST - len(self._loose))
         self._loose += loose[:room]
         self._overflowed += len(loose[room:])
 
     def _gap(self, count: int, now: float) -> list[tuple[str, Entry]]:
-        """Names what was overheard and is lost: strangers' messages, log records, changes of state."""
+        """A gap entry for captured entries that are lost: foreign messages, log records, changes of state."""
         if not count:
             return []
         logger.error("%s could not keep %d messages of strangers, log records and states", self._name, count)
         why = "overheard while the disk took nothing or too little"
-        more = {"first": self._told_lost + 1, "last": self._told_lost + count, "why": why}
+        more = {"first": self._lost_noted + 1, "last": self._lost_noted + count, "why": why}
         return [(self._name, Entry(0, "gap", "", "", 0, now, (), "", None, b"", more))]
 
     def _acknowledge(self, outbox: str, upto: int) -> None:
@@ -258,7 +262,7 @@ class Recorder(Extension):
 
     @ether_get
     def runs(self, run: str | None = None) -> list[dict[str, Any]]:
-        """What the ledger says of each named run, or of that one (see `ether.runs.trial_rules.RunState`)."""
+        """What the ledger says of each named run, or of that one (see `ether.protocol.run_record.RunState`)."""
         with LedgerReader.open(self._folder) as reader:
             return [state.to_value() for state in runs_in(reader, run).values()]
 
@@ -271,9 +275,9 @@ class Recorder(Extension):
 
 
 def _give_way() -> None:
-    """Where the processor is short, what is recorded goes first and its recording follows: what waits meanwhile is in
-    the outboxes, on disk. Linux knows this for a single thread, the calling one; elsewhere everybody has the same
-    share, because a process would pass it on to all that it starts, and cannot take it back."""
+    """Lower the priority of this thread: where the processor is short, the processes that are recorded go first, and
+    recording catches up later, from their outboxes on disk. Only Linux has priorities of threads. Elsewhere the
+    priority stays: a process would pass a lower one on to its children, and could not raise it again."""
     if sys.platform == "linux":
         me = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, me, max(_NICE, os.getpriority(os.PRIO_PROCESS, me)))

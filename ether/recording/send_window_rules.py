@@ -1,21 +1,26 @@
-"""What a source sends next to one recorder, and when it sends it again.
+"""The send window of one outbox towards one recorder: what is sent next, and when it is sent again.
 
-Entries leave in order and are acknowledged by the highest number that the recorder has on disk, as TCP does it. A few
-batches may be under way at a time: enough to keep a recorder busy, few enough that a slow one slows its sources down
-to its pace. Whatever may have been lost (a connection, the recorder's process, a message) leads to the same thing:
-sending goes on behind the last acknowledgement. Repetition is harmless, because entries are numbered.
+As in TCP, entries leave in order, and a receipt acknowledges every number up to the highest one that the recorder has
+on disk. Two numbers describe the window:
 
-Not locked; `now` in seconds of any steady clock.
+    acknowledged ≤ sent       entries up to `acknowledged` are on disk; those up to `sent` have left
+
+At most `BATCHES` batches are between the two: enough to keep a recorder busy, few enough that a slow recorder slows its
+sources down to its pace. Whatever may have been lost (the connection, the recorder's process, a message) has one
+answer, the rewind (go-back-N): `sent` goes back to `acknowledged`, and everything after it is sent again. That is
+harmless, because a recorder ignores numbers that it has.
+
+Not locked; `now` is in seconds of a monotonic clock.
 """
 
 from __future__ import annotations
 
 BATCHES = 4
-"""Batches under way: one is being written, one waits, two are on their way."""
+"""The most batches under way: one is being written, one waits, two are in the network."""
 
 RESEND_S = 2.0
-"""Silence after which all that is not acknowledged is sent again; a group commit takes 1 to 20 ms, a full disk is told
-at once."""
+"""After so long without a receipt everything that is not acknowledged is sent again. A recorder's commit takes 1 to
+20 ms, and a recorder that cannot write answers at once, so silence means loss."""
 
 
 class SendWindow:
@@ -23,54 +28,63 @@ class SendWindow:
 
     def __init__(self, acknowledged: int = 0) -> None:
         self.acknowledged = acknowledged
-        """The highest number that the recorder has on disk, or does not need."""
+        """The highest number up to which the recorder has everything on disk, or does not need it."""
         self._sent = acknowledged
         self._under_way: list[int] = []
+        """The last number of each batch that has left and is not acknowledged."""
         self._recorder: str | None = None
+        """The incarnation of the recorder."""
         self._connected = False
-        self._heard = 0.0
+        self._silent_since = 0.0
+        """When a receipt last came, or the first batch left after all others had been acknowledged."""
 
     def recorder(self, incarnation: str | None, now: float) -> None:
-        """A recorder of this birth is there (None: it has died). Another one has not seen what the last one did not
-        acknowledge."""
+        """The recorder runs as this incarnation (None: it has died). A new incarnation has not received what its
+        predecessor did not acknowledge."""
         if incarnation != self._recorder:
             self._recorder = incarnation
             self._rewind(now)
 
     def connection(self, up: bool, now: float) -> None:
-        """The connection came or went; what was under way may be lost."""
+        """The connection came or went; batches under way may be lost."""
         if up != self._connected:
             self._connected = up
             self._rewind(now)
 
     def next(self, head: int) -> int | None:
-        """The number from which to send now, up to `head`, the highest there is; None: nothing, or not now."""
+        """The first number of the next batch; None where there is nothing to send up to `head`, the last number given
+        out, or the window is full or closed."""
         ready = self._connected and self._recorder is not None and len(self._under_way) < BATCHES
         return self._sent + 1 if ready and self._sent < head else None
 
     def sent(self, last: int, now: float) -> None:
         """A batch that ends with this number has left."""
-        if not self._under_way:
-            self._heard = now
+        if not self._under_way:  # the time before, in which nothing was asked, is no silence
+            self._silent_since = now
         self._under_way.append(last)
         self._sent = last
 
     def receive(self, incarnation: str, upto: int, now: float) -> bool:
-        """An acknowledgement. True where it is news. One from another birth than the recorder's is nothing."""
+        """A receipt; True where it acknowledges more than before. A receipt of an earlier incarnation is ignored: its
+        successor may have another ledger."""
         if incarnation != self._recorder:
             return False
-        self._heard = now
+        self._silent_since = (
+            now  # also a receipt that repeats the last number: the recorder lives, and its disk is full
+        )
         news = upto > self.acknowledged
         self.acknowledged = max(self.acknowledged, upto)
+        # After a rewind a late receipt may be ahead of `sent`; what it covers need not be sent again.
         self._sent = max(self._sent, self.acknowledged)
         self._under_way = [last for last in self._under_way if last > self.acknowledged]
         return news
 
     def look(self, now: float) -> float | None:
-        """Send again what was under way for too long. Seconds until the next look is due, None where none is."""
+        """Rewind after a silence of `RESEND_S`. Returns the seconds until the next look is due; None where no batch is
+        under way."""
         if not self._under_way:
             return None
-        left = self._heard + RESEND_S - now
+        left = self._silent_since + RESEND_S - now
         if left > 0:
             return left
         self._rewind(now)
@@ -79,4 +93,4 @@ class SendWindow:
     def _rewind(self, now: float) -> None:
         self._sent = self.acknowledged
         self._under_way = []
-        self._heard = now
+        self._silent_since = now

@@ -1,7 +1,11 @@
-"""The thread that empties a process's outbox: to disk, to the recorders, and, where nobody takes it, up to the limit.
+"""The thread that empties a process's outbox: to disk, to the recorders, and, where none takes it, up to the limit.
 
-Promise: it outlives whatever the disk, the broker and the recorders do. The trap: receipts and changes of the
-connection come in on other threads, which only note them here (`has_news`).
+One round (`_step`) does everything, in this order: write new entries to the outbox file, take in receipts and changes
+of recorders and of the connection, look at ages and limits twice a second, send what each recorder's window lets
+through, drop what every recorder has, and report to the queue, which wakes threads that wait for a receipt.
+
+Promise: the thread goes on whatever the disk, the broker and the recorders do. The trap: receipts and changes of the
+connection arrive on other threads, which only note them here and wake this one.
 """
 
 from __future__ import annotations
@@ -11,44 +15,48 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from ether.connection.link import BATCH_OVERHEAD, Inbound, Link, TakeNow
 from ether.errors import EtherError, OutboxFailed, PayloadError, PayloadTooLarge, PublishTimeout, TransportError
 from ether.log import get_ether_logger
+from ether.recording.entry_queue import EntryQueue
+from ether.recording.options import WhenFull
 from ether.recording.outbox_file import OutboxFile, adopt
 from ether.recording.outbox_queue import BATCH_BYTES, FULL, OutboxQueue
 from ether.recording.receipt_rules import RecorderAbout
 from ether.recording.send_window_rules import SendWindow
+from ether.system.backoff import Backoff
 from ether.wire.entries import Entry, pack_batch
 from ether.wire.topics import SessionTopics
-
-if TYPE_CHECKING:
-    from ether.recording.writer import RecordWriter
 
 logger = get_ether_logger("Ether")
 
 _LOOK_S = 0.5
-"""How often ages, limits, a disk that was full and a recorder that nobody has started yet are looked at."""
+"""How often ages, limits, a disk that was full and a recorder that has not been started are looked at."""
 _ADOPT_S = 5.0
 _ASK_AT_MOST_S = 30.0
 _SEND_S = 2.0
 _ROOM = 0.1
-"""How much of the limit is given up at a time, so that it does not happen for each entry."""
+"""The share of the limit that is given up at a time, so that it does not happen for each entry."""
 
 
 class Sender:
     """Empties the outbox of one process, and those that dead processes have left beside it."""
 
-    def __init__(self, link: Link, topics: SessionTopics, record_writer: RecordWriter, file: OutboxFile) -> None:
-        self._link, self._topics, self._record_writer = link, topics, record_writer
+    def __init__(
+        self, link: Link, topics: SessionTopics, queue: EntryQueue, ask_for_recorder: Callable[[], object]
+    ) -> None:
+        """Makes the outbox file; raises `OutboxFailed`. `ask_for_recorder` is called while entries wait and the session
+        has no recorder."""
+        self._link, self._topics, self._queue, self._ask = link, topics, queue, ask_for_recorder
+        file = OutboxFile.create(queue.options.folder, link.source)
         self.path = file.path
         self._own = OutboxQueue(file)
-        self._queues = [self._own]
+        self._outboxes = [self._own]
         self._acks: deque[Inbound] = deque()
         self._connection: deque[bool] = deque()
         self._next_look = self._next_adoption = self._next_asking = 0.0
-        self._ask_pause_s = _LOOK_S
+        self._asking = Backoff(2 * _LOOK_S, _ASK_AT_MOST_S)
         self._problems: dict[str, str] = {}
         self._receivers: dict[str, TakeNow] = {}
         self._thread = threading.Thread(target=self._run, name=f"ether-outbox-{link.source}", daemon=True)
@@ -60,17 +68,12 @@ class Sender:
         self._thread.start()
 
     def end(self) -> None:
-        """Stop; the files are closed. The saver has said that it is closing."""
+        """Wait until the thread has written what is left and closed the files; the queue is closing already."""
         self._thread.join()
         self._link.on_connection.remove(self._on_connection)
 
-    @property
-    def has_news(self) -> bool:
-        """Whether there is something to do beside what is to be saved."""
-        return bool(self._acks or self._connection)
-
     def _listen(self, outbox: OutboxQueue) -> None:
-        """A receiver for each lane: `unlisten` must end one of them only."""
+        """A receiver of its own for each outbox: `unlisten` must end one of them only."""
         receive = self._receivers[outbox.outbox] = partial(Sender._on_ack, self)
         self._link.listen(self._topics.ack(outbox.outbox), receive, now=receive)
 
@@ -78,24 +81,28 @@ class Sender:
 
     def _on_ack(self, inbound: Inbound) -> bool:
         self._acks.append(inbound)
-        self._record_writer.wake()
+        self._queue.wake()
         return True
 
     def _on_connection(self, up: bool) -> None:
         self._connection.append(up)
-        self._record_writer.wake()
+        self._queue.wake()
 
-    # -- on our own
+    def _has_news(self) -> bool:
+        """Whether there is work beside new entries."""
+        return bool(self._acks or self._connection)
+
+    # -- on our own thread
 
     def _run(self) -> None:
         patience_s = 0.0
-        while (fresh := self._record_writer.take_fresh(patience_s)) is not None:
+        while (fresh := self._queue.take_fresh(patience_s, self._has_news)) is not None:
             try:
                 patience_s = self._step(fresh)
             except Exception:  # this loop must outlive everything: what waits in the outbox depends on it
                 logger.exception("the outbox of %s could not be emptied; trying again", self._link.source)
                 patience_s = _LOOK_S
-        for outbox in self._queues:
+        for outbox in self._outboxes:
             self._close(outbox)
 
     def _close(self, outbox: OutboxQueue) -> None:
@@ -105,26 +112,26 @@ class Sender:
         outbox.file.close()
 
     def _step(self, fresh: list[Entry]) -> float:
-        """One round; seconds until the next one is due."""
+        """One round; returns the seconds until the next one is due."""
         now = time.monotonic()
         lost: list[Entry] = []
         if fresh:
             self._own.add(fresh)
         self._take_acks(now)
-        self._meet_recorders(now)
-        look = now >= self._next_look
-        if look:
+        self._update_windows(now)
+        is_look = now >= self._next_look
+        if is_look:
             self._next_look = now + _LOOK_S
             self._look_around(now)
             lost = self._keep_within_limits()
-        for outbox in list(self._queues):
+        for outbox in list(self._outboxes):
             lost += self._send(outbox)
-            self._forget(outbox, at_once=look)
+            self._forget(outbox, at_once=is_look)
             self._end_if_empty(outbox)
-        waiting = sum(outbox.stored_bytes for outbox in self._queues)
-        self._record_writer.tell(self._own.levels, waiting, self._problems if self._own.waiting else {}, lost)
-        looks = [left for outbox in self._queues for w in outbox.windows.values() if (left := w.look(now)) is not None]
-        return min([self._next_look - now, *looks])
+        waiting_bytes = sum(outbox.stored_bytes for outbox in self._outboxes)
+        self._queue.report(self._own.levels, waiting_bytes, self._problems if self._own.waiting else {}, lost)
+        due = [left for outbox in self._outboxes for w in outbox.windows.values() if (left := w.look(now)) is not None]
+        return min([self._next_look - now, *due])
 
     def _take_acks(self, now: float) -> None:
         while self._acks:
@@ -143,7 +150,7 @@ class Sender:
                     "upto": int(upto),
                     **more,
                 }:
-                    ours = [each for each in self._queues if each.outbox == outbox]
+                    ours = [each for each in self._outboxes if each.outbox == outbox]
                     if any(each.receive(name, incarnation, upto, now) for each in ours):
                         self._note_problem(name, str(more.get("problem") or ""))
 
@@ -153,17 +160,20 @@ class Sender:
         else:
             self._problems.pop(recorder, None)
 
-    def _meet_recorders(self, now: float) -> None:
-        recorders = {about.name: about for about in self._record_writer.recorders()}
+    def _update_windows(self, now: float) -> None:
+        """Tell the send windows about recorders and the connection. Every change of the connection counts, also when it
+        is up again by now: messages under way during an outage may be lost."""
+        recorders = {about.name: about for about in self._queue.recorders()}
         changes = [self._connection.popleft() for _ in range(len(self._connection))]
         changes.append(self._link.transport.connected)
-        for outbox in self._queues:
-            outbox.meet(recorders, changes, now)
+        for outbox in self._outboxes:
+            outbox.update_windows(recorders, changes, now)
         for name in self._problems.keys() - recorders.keys():
             del self._problems[name]
 
     def _look_around(self, now: float) -> None:
-        for outbox in self._queues:
+        """What is looked at twice a second: a disk that was full, the broker's limit, recorders, orphaned outboxes."""
+        for outbox in self._outboxes:
             outbox.write()
             outbox.batch_bytes = max(1, min(BATCH_BYTES, self._link.transport.max_packet_bytes - BATCH_OVERHEAD))
         if not self._link.transport.connected:
@@ -174,20 +184,21 @@ class Sender:
             self._adopt()
 
     def _ask_for_recorder(self, now: float) -> None:
-        """Ever more seldom: one that cannot start is not started twice a second."""
-        if self._record_writer.recorders() or not self._own.waiting:
-            self._ask_pause_s, self._next_asking = _LOOK_S, 0.0
+        """Ask with growing pauses: a recorder that cannot start must not be started twice a second."""
+        if self._queue.recorders() or not self._own.waiting:
+            self._asking.reset()
+            self._next_asking = 0.0
         elif now >= self._next_asking:
-            self._ask_pause_s = min(2 * self._ask_pause_s, _ASK_AT_MOST_S)
-            self._next_asking = now + self._ask_pause_s
-            self._record_writer.ask_for_recorder()
+            self._next_asking = now + self._asking.next_s()
+            self._ask()
 
     def _adopt(self) -> None:
+        """Take over outboxes whose processes have died."""
         try:
-            for file in adopt(self._record_writer.options.folder):
+            for file in adopt(self._queue.options.folder):
                 outbox = OutboxQueue(file)
                 logger.info("%d entries of %s, which has died, are sent now", outbox.waiting, file.source)
-                self._queues.append(outbox)
+                self._outboxes.append(outbox)
                 self._listen(outbox)
         except EtherError as error:
             logger.error("an outbox that was left behind is not used: %s", error)
@@ -195,13 +206,15 @@ class Sender:
     # -- limits
 
     def _keep_within_limits(self) -> list[Entry]:
-        options, lost = self._record_writer.options, []
+        """Give up entries that are too old and, with the policy `drop-oldest`, the oldest ones above the limit. Returns
+        the gap entries."""
+        options, lost = self._queue.options, []
         oldest_allowed = time.time() - options.max_age_s
         oldest = self._own.oldest()
         if oldest is not None and oldest.time < oldest_allowed:
             lost += self._give_up(lambda entry, _: entry.time < oldest_allowed, f"older than {options.max_age_s:g} s")
         too_much = self._own.stored_bytes - options.max_bytes
-        if too_much > 0 and self._record_writer.drops_oldest:
+        if too_much > 0 and options.when_full is WhenFull.DROP_OLDEST:
             room = int(too_much + _ROOM * options.max_bytes)
             lost += self._give_up(lambda _, given_up: given_up < room, FULL)
         return lost
@@ -210,7 +223,7 @@ class Sender:
         try:
             gap = self._own.give_up(goes, why)
         except OutboxFailed as error:
-            logger.debug("%s", error)  # looked at again in a moment
+            logger.debug("%s", error)  # tried again at the next look
             return []
         if gap is None:
             return []
@@ -221,8 +234,8 @@ class Sender:
     # -- sending
 
     def _send(self, outbox: OutboxQueue) -> list[Entry]:
-        """Everything that windows let through; what had to be given up."""
-        for about in self._record_writer.recorders():
+        """Send each recorder all that its window lets through; returns gap entries of what had to be given up."""
+        for about in self._queue.recorders():
             window = outbox.windows.get(about.name)
             while window is not None and (first := window.next(outbox.head)) is not None:
                 try:
@@ -233,16 +246,13 @@ class Sender:
         return []
 
     def _send_batch(self, outbox: OutboxQueue, about: RecorderAbout, window: SendWindow, first: int) -> bool:
+        """Publish a batch of rows from number `first` on; False where it did not leave, to be tried in the next
+        round."""
         rows = outbox.rows(first, about)
         if not rows:
             return False
-        batch = pack_batch(
-            outbox.outbox,
-            outbox.source,
-            outbox.head,
-            [packed for _, packed in rows],
-            outbox.base,
-        )
+        packed = [packed for _, packed in rows]
+        batch = pack_batch(outbox.outbox, outbox.source, outbox.head, packed, outbox.base)
         try:
             self._link.publish(self._topics.record(about.name), batch, timeout_s=_SEND_S)
         except PublishTimeout:
@@ -254,23 +264,25 @@ class Sender:
         return True
 
     def _too_large(self, outbox: OutboxQueue, about: RecorderAbout, first: int, error: PayloadTooLarge) -> list[Entry]:
-        """A broker that takes less than the one for which it was made: batches become smaller, and an entry that is too
-        large for one of its own is given up, or all behind it would wait for ever."""
-        if len(outbox.rows(first, about)) > 1 or outbox.splits(first):
+        """The broker takes smaller messages than the one for which the rows were made. Batches become smaller, then the
+        row is split; a single entry that is still too large is given up, or everything behind it would wait for
+        ever. Each call makes one of these steps; the next round tries again."""
+        if len(outbox.rows(first, about)) > 1 or outbox.split(first):
             outbox.batch_bytes = max(1, outbox.batch_bytes // 4)
             return []
         logger.error("entry %d of %s is given up: %s", first, outbox.source, error)
         gap = outbox.give_up_one(first, f"too large for this broker, which takes {error.limit:,} bytes")
-        return [gap] if outbox is self._own else []
+        return [gap] if outbox is self._own else []  # nobody here waits for an entry of a dead process
 
     def _forget(self, outbox: OutboxQueue, *, at_once: bool) -> None:
         try:
-            outbox.forget(self._record_writer.options.topics, at_once=at_once)
+            outbox.forget(self._queue.options.topics, at_once=at_once)
         except OutboxFailed as error:
             logger.debug("%s", error)  # it is dropped again with the next receipt
 
     def _end_if_empty(self, outbox: OutboxQueue) -> None:
+        """An adopted outbox of which every recorder has everything is closed, which removes its file."""
         if outbox is not self._own and outbox.base >= outbox.head:
-            self._queues = [other for other in self._queues if other is not outbox]
+            self._outboxes = [other for other in self._outboxes if other is not outbox]
             outbox.file.close()
             self._link.unlisten(self._topics.ack(outbox.outbox), self._receivers.pop(outbox.outbox))

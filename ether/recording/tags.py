@@ -1,13 +1,14 @@
-"""What is noted beside every entry: the session's run, and while a named run goes on, that run and its trial.
+"""What is noted beside every entry: the session's run, and while a named run goes on, that run and its trial (the tag).
 
-A message carries no header for it: each process's saving side is told. The program of the run asks every instance,
-which answers when its worker comes to the question, behind all that it had been given before (`TRIAL`), or, where the
-worker is busy without an end, at once (`TRIAL_NOW`). A retained message tells whoever comes later.
+A message carries no header for it: each process notes the tag that it was last given. The program of the run sends
+every instance a tag. The instance takes it on when its worker comes to that request, behind all work that it had been
+given before (`TRIAL`), or, where the worker stays busy, at once (`TRIAL_NOW`). A retained message gives the tag to
+processes that join later.
 
-Promises: what a handler that was begun under one tag keeps, keeps that tag, if it ends before the question's patience
-does. The answer says how many entries made under the former tags are not on disk yet.
+Promises: an entry that a handler makes carries the tag under which the handler began, if the handler ends before the
+program's patience does. The answer says how many entries made under the former tags are not on disk yet.
 
-The trap: a tag may arrive twice and late. Turns only rise within a run; what is older is passed over.
+The trap: a tag may arrive twice and late. Turns only rise within a run; a tag with an older turn is ignored.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ether.connection.deadline import Deadline
 from ether.connection.link import Inbound, Link
@@ -23,25 +24,22 @@ from ether.errors import PayloadError
 from ether.log import get_ether_logger
 from ether.protocol.barrier import Answer
 
-if TYPE_CHECKING:
-    from ether.recording.writer import RecordWriter
-
 logger = get_ether_logger("Ether")
 
 TRIAL = "trial"
-"""The control verb by which instances take on a tag, in line with their other work."""
+"""The control verb by which an instance takes on a tag, in line with its other work."""
 
 TRIAL_NOW = "trial-now"
 """The same, at once."""
 
 SETTLE_S = 0.4
-"""How long an instance waits, before it answers, for what it made under the former tag to be on disk."""
+"""How long an instance waits, before it answers, until its entries of the former tag are on disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A run and a trial, `trial` None between two trials. `turn` rises with every change of a run's tags; `goes_on` is
-    False in the last one."""
+    """A run and a trial; `trial` is None between two trials. `turn` rises with every tag of a run; `goes_on` is False
+    in its last one."""
 
     run: str
     turn: int
@@ -57,7 +55,7 @@ class Tag:
 
     @classmethod
     def from_value(cls, value: object) -> Tag | None:
-        """The tag; None for what is none."""
+        """The inverse of `to_value`; None for any other value."""
         match value:
             case {
                 "run": str(run), "turn": int(turn), "trial": None | int() as trial, "attempt": int(attempt),
@@ -80,10 +78,11 @@ def session_run_beside(session_run: str) -> dict[str, object]:
 
 
 class RecordTags:
-    """The tag of one process, under its owner's lock."""
+    """The tag of one process."""
 
     def __init__(self, session_run: str, lock: threading.Condition, highest: Callable[[], int]) -> None:
-        """`highest` gives the number of the last entry."""
+        """`lock` is the one under which entries get their numbers, so that each number is on one side of a change of
+        tags; `highest` gives the last number."""
         self._session_run, self._lock, self._highest = session_run, lock, highest
         self._tag: Tag | None = None
         self._before = 0
@@ -91,8 +90,8 @@ class RecordTags:
         """What is noted beside every entry from now on."""
 
     def take(self, tag: Tag) -> int:
-        """From now on entries belong to that run and trial, unless the tag is older than ours; returns the number of
-        the last entry under the former tag."""
+        """Note this tag beside entries from now on, unless it is older than the present one; returns the number of the
+        last entry under the former tag."""
         with self._lock:
             known = self._tag
             if known is None or known.run != tag.run or known.turn < tag.turn:
@@ -106,11 +105,11 @@ class RecordTags:
             self._tag, self.beside = None, session_run_beside(self._session_run)
 
     def listen(self, link: Link, topic: str) -> None:
-        """Hear of the tag that is retained, and of its changes."""
-        self._receive = self._hear
-        link.listen(topic, self._receive, now=self._hear)
+        """Follow the retained tag and its changes."""
+        self._receive = self._on_tag
+        link.listen(topic, self._receive, now=self._on_tag)
 
-    def _hear(self, inbound: Inbound) -> bool:
+    def _on_tag(self, inbound: Inbound) -> bool:
         """On the transport's thread."""
         try:
             value = inbound.unpack().value
@@ -126,9 +125,17 @@ class RecordTags:
         return True
 
 
-def tag_answer(writer: RecordWriter | None, value: object, settle_s: float, *, busy: bool = False) -> Answer:
-    """Take on what is asked, and say how many entries of the former tag are not on disk. `writer` is None for one that
-    saves nothing; `busy` says that its worker is in a handler."""
+class TaggedWriter(Protocol):
+    """The part of a record writer that a change of tags needs."""
+
+    @property
+    def tagging(self) -> RecordTags: ...
+    def settle(self, number: int, deadline: Deadline) -> int: ...
+
+
+def tag_answer(writer: TaggedWriter | None, value: object, settle_s: float, *, busy: bool = False) -> Answer:
+    """Take on the tag that was sent, and answer how many entries of the former tag are not on disk after `settle_s`
+    seconds. `writer` is None for an instance that saves nothing; `busy` says that its worker is in a handler."""
     tag = Tag.from_value(value.get("tag")) if isinstance(value, dict) else None
     if tag is None:
         return Answer(failed={TRIAL: f"this is no tag: {value!r:.100}"})

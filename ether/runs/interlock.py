@@ -1,9 +1,10 @@
-"""What holds a run up: somebody's wish to pause, and conditions on topics (an open door, a beam that is off).
+"""The interlock of a run: holds it up while it is paused, or while a condition on a topic holds (a door is open, a beam
+is off). Also `wait_for`, which waits once for a condition on a topic.
 
-Promises: `pass_through()` returns when nothing holds the run up, and says for how long something did. A condition that
-fails to say (it raised) holds the run up, too, and is logged. Users' conditions run on threads of their own.
+Promises: `pass_through()` returns when nothing holds the run up, with the seconds that it has waited. A condition that
+raises an exception holds the run up, too, and is logged. Users' conditions run on threads of their own.
 
-The trap: a topic is not known before its first message. Until then its condition holds nothing up.
+The trap: the value of a topic is not known before its first message. Until then, its condition does not hold.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from ether.session.client import Client, Subscription
 logger = get_ether_logger("Ether")
 
 PAUSED = "paused"
-_LOOK_S = 0.5
+_WAIT_PIECE_S = 0.5
 _JOIN_S = 5.0
 
 Condition = Callable[[Any], object]
 
 
 class Interlock:
-    """Closed as long as there is a reason."""
+    """Closed as long as there is at least one reason."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -38,26 +39,26 @@ class Interlock:
     # -- reasons
 
     def close(self, key: str, why: str) -> None:
-        """Hold the run up. `key` names the reason; twice is fine."""
+        """Add a reason to hold the run up, under a key. A second call with the same key replaces the text."""
         with self._changed:
             self._reasons[key] = why
             self._changed.notify_all()
 
     def open(self, key: str) -> None:
-        """The reason is gone. Twice is fine."""
+        """Remove the reason with this key, if there is one."""
         with self._changed:
             self._reasons.pop(key, None)
             self._changed.notify_all()
 
     @property
     def why(self) -> str:
-        """What holds the run up, "" where nothing does."""
+        """All present reasons; "" where there is none."""
         with self._changed:
             return "; ".join(self._reasons.values())
 
     def pass_through(self, suspended: Callable[[str], object], goes_on: Callable[[float], object]) -> float:
-        """Return when nothing holds the run up; how long it took in seconds. `suspended` is called with the reason
-        where it has to wait, `goes_on` with the seconds when that is over."""
+        """Wait until there is no reason, and return the seconds that this took. Where it has to wait, `suspended` is
+        called with the reasons before, and `goes_on` with the seconds after."""
         why = self.why
         if not why:
             return 0.0
@@ -65,7 +66,7 @@ class Interlock:
         suspended(why)
         with self._changed:
             while self._reasons:
-                self._changed.wait(_LOOK_S)  # in pieces, so that Ctrl-C is heard on every system
+                self._changed.wait(_WAIT_PIECE_S)  # in pieces, because on Windows Ctrl-C does not end a longer wait
         waited_s = time.monotonic() - began
         goes_on(waited_s)
         return waited_s
@@ -73,19 +74,19 @@ class Interlock:
     # -- conditions on topics
 
     def watch(self, client: Client, conditions: Mapping[str, object]) -> None:
-        """From now on, each topic's condition decides with every message. What cannot be called is a value: that the
-        message has that value."""
+        """Evaluate each topic's condition with every message from now on. A condition is a function of the message's
+        value, or a value: then it holds while the message equals it."""
         for topic, condition in conditions.items():
             subscription = client.subscribe(topic)
-            decides = condition if callable(condition) else _equals(condition)
+            holds = condition if callable(condition) else _equals(condition)
             thread = threading.Thread(
-                target=self._follow, args=(subscription, topic, decides), name=f"ether-suspend-{topic}", daemon=True
+                target=self._follow, args=(subscription, topic, holds), name=f"ether-suspend-{topic}", daemon=True
             )
             self._watches.append((subscription, thread))
             thread.start()
 
     def end(self) -> None:
-        """Watch no more. Twice is fine."""
+        """Stop watching topics. May be called twice."""
         watches, self._watches = self._watches, []
         for subscription, _ in watches:
             try:
@@ -111,7 +112,7 @@ class Interlock:
     def _decide(self, topic: str, condition: Condition, value: object) -> None:
         try:
             holds_up = bool(condition(value))
-        except Exception as error:
+        except Exception as error:  # the user's function: without an answer, the safe side is to wait
             logger.exception("the condition on %r cannot say whether the run may go on; it waits", topic)
             self.close(topic, f"the condition on {topic!r} failed for {value!r:.100}: {error}")
             return
@@ -126,16 +127,18 @@ def _equals(wanted: object) -> Condition:
 
 
 def wait_for(client: Client, topic: str, condition: Callable[[Any], object] | None, timeout_s: float) -> Any:
-    """The value of the first message on a topic, from now on, that meets the condition. Raises `ConditionNotMet`."""
+    """Wait for the first message on a topic whose value meets the condition, and return the value. Only messages from
+    now on count; without a condition the first one does. Raises `ConditionNotMet` after `timeout_s` seconds, and
+    whatever the condition raises."""
     deadline = Deadline(timeout_s)
-    heard, last = 0, None
+    count, last = 0, None
     with client.subscribe(topic) as messages:
         while True:
             try:
                 message = messages.get(timeout_s=deadline.left())
             except TimeoutError:
-                raise ConditionNotMet(topic, timeout_s, heard, last) from None
-            heard, last = heard + 1, message.value
+                raise ConditionNotMet(topic, timeout_s, count, last) from None
+            count, last = count + 1, message.value
             if condition is None or _meets(condition, message.topic, last):
                 return last
 

@@ -1,7 +1,8 @@
-"""When each message of a recording is due, so that a replay has the recording's rhythm. Pure.
+"""Computes when each message of a replay is due, so that the replay keeps the recording's timing. Pure.
 
-Promises: due times follow from the recorded times alone, so nothing drifts, however long sending takes; they never go
-back, even where a source's clock did. The trap: a clock that was set forward in the recording is a pause in the replay.
+Promises: due times depend on the recorded times alone, so the replay does not drift, however long sending takes; they
+never decrease, even where a source's clock was set back. The trap: a clock that was set forward during the recording
+becomes a pause of the replay.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import math
 from ether.errors import QueryMistake
 
 AT_ONCE = math.inf
-"""A speed without any pauses."""
+"""The speed of a replay without pauses."""
 
 
 class ReplayPacing:
-    """`speed` is how many recorded seconds pass in one; `AT_ONCE` for no pauses. Raises `QueryMistake` for none."""
+    """The due times of one replay. `speed` is the number of recorded seconds that pass in one second, or `AT_ONCE`.
+    Raises `QueryMistake` for a speed that is not above 0."""
 
     def __init__(self, speed: float) -> None:
         if not speed > 0:
@@ -25,7 +27,8 @@ class ReplayPacing:
         self._latest_s = 0.0
 
     def due_s(self, time: float) -> float:
-        """Seconds from the beginning of the replay at which a message is due that was recorded at `time`."""
+        """Seconds from the beginning of the replay until a message is due that was recorded at `time` (unix
+        seconds)."""
         if self._first is None:
             self._first = time
         self._latest_s = max(self._latest_s, (time - self._first) / self._speed)
@@ -33,7 +36,7 @@ class ReplayPacing:
 
 
 def speed_of(speed: float | str) -> float:
-    """A speed as users give it: a number, or "max". Raises `QueryMistake`."""
+    """A speed as users write it: a number above 0, or "max" for `AT_ONCE`. Raises `QueryMistake`."""
     if speed == "max":
         return AT_ONCE
     try:

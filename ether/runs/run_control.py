@@ -1,6 +1,6 @@
-"""A run's ear for other programs: they may pause it, let it go on, and ask how it stands.
+"""Requests to a run from other programs: pause, resume, and the question of how it stands. Both sides of them.
 
-The trap: it is the dispatch thread that hears them, so nothing here may wait for the run.
+The trap: the dispatch thread of the run's program receives the requests, so nothing on that side may wait for the run.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ether.connection.link import Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.errors import EtherError, PayloadError
 from ether.log import get_ether_logger
 from ether.protocol.barrier import Answer
+from ether.session.client import Client
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
@@ -20,26 +21,29 @@ RUN = "run"
 """The control verb: `{"instances": [program], "do": "pause" | "resume" | "status", "why": …}`."""
 
 
+# -- the program that leads the run
+
+
 class RunControl:
-    """Listens from its making until `close()`."""
+    """Answers requests, from its construction until `close()`."""
 
     def __init__(
         self, link: Link, topics: SessionTopics, program: str, carry_out: Callable[[str, str], Mapping[str, Any]]
     ) -> None:
-        """`carry_out` does what is asked, given the verb and why, and returns the answer; raises `KeyError`."""
+        """`carry_out` gets the request's verb and reason, carries it out and returns the answer; it raises `KeyError`
+        for an unknown verb."""
         self._link, self._topic, self._program = link, topics.control(RUN), program
         self._carry_out = carry_out
-        self._receive = self._hear
         link.listen(self._topic, self._receive)
 
     def close(self) -> None:
-        """Hear no more."""
+        """Answer no more requests."""
         try:
             self._link.unlisten(self._topic, self._receive)
         except EtherError as error:
             logger.debug("the run's control topic could not be left: %s", error)
 
-    def _hear(self, inbound: Inbound) -> None:
+    def _receive(self, inbound: Inbound) -> None:
         try:
             unpacked = inbound.unpack()
         except PayloadError as error:
@@ -56,4 +60,25 @@ class RunControl:
         except KeyError as error:
             answer = Answer(failed={verb: str(error.args[0])})
         if headers is not None and headers.reply_to:
-            self._link.publish(headers.reply_to, answer.to_value(self._program), correlation=headers.correlation)
+            extra = ExtraHeaders(correlation=headers.correlation)
+            self._link.publish(headers.reply_to, answer.to_value(self._program), extra=extra)
+
+
+# -- a program that asks
+
+
+def ask_run(client: Client, program: str, verb: str, why: str, timeout_s: float) -> Mapping[str, Any] | None:
+    """Send a request to the run that `program` leads. Returns its answer, None where that program leads no run or does
+    not answer within `timeout_s` seconds. Raises `KeyError` for an unknown verb."""
+    client.session.open(timeout_s)
+    barrier = client.session.ask(RUN, [program], timeout_s, {"do": verb, "why": why})
+    answer = barrier.answers.get(program)
+    if answer is not None and answer.failed:
+        raise KeyError("; ".join(answer.failed.values()))
+    return None if answer is None else answer.results
+
+
+def status_of_run(client: Client, program: str, timeout_s: float) -> str | None:
+    """The id of the run that `program` leads; None where it leads none."""
+    answer = ask_run(client, program, "status", "", timeout_s)
+    return None if answer is None else str(answer.get("run"))

@@ -1,14 +1,7 @@
-"""What a named run is, decided from the facts that were recorded of it: which trials there are, in which order, which
-of them is next, and what a resumed run does.
+"""What a run decides about its trials: their conditions, their order, which of them is next, and whether a resumed run
+asks for the same trials. The facts that a run records are in `ether.protocol.run_record`.
 
-A run's id is `name/N`, the Nth run of that name. Its facts are recorded one after the other: `begin`, for each row of
-trials a `plan`, for each trial `trial` and `trial-end`, and `end`. A trial has a number, which is its condition's place
-in the list from 1 on, and attempts: a trial that was cut short is tried again under the next attempt.
-
-Promises: pure. A trial counts as done only where its end is among the facts; of several attempts that were done the
-last one counts. A plan that was recorded is the plan, whatever seed is given later.
-
-The trap: facts of a dead program may come late (they waited in its outbox), after those of the one that went on.
+Promises: pure; the same seed makes the same order.
 """
 
 from __future__ import annotations
@@ -16,50 +9,19 @@ from __future__ import annotations
 import difflib
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from ether.wire.run_ids import is_run_id
+from ether.protocol.run_record import Attempts, TrialPlan
 
 GIVEN, RANDOM = "given", "random"
 ORDERS = (GIVEN, RANDOM)
 GRID, ZIP = "grid", "zip"
 
-RUNNING, ENDED, LEFT, FAILED, INTERRUPTED, ABORTED = "running", "ended", "left", "failed", "interrupted", "aborted"
-"""How a run stands: `ended` with all of its trials done, `left` before that without an error, `failed` with one,
-`interrupted` by Ctrl-C, `aborted` where its program died."""
-DONE, DISTURBED = "done", "disturbed"
-"""Of a trial. Otherwise as of a run, or `disturbed`: an instance that took part died."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrialPlan:
-    """A row of trials: their conditions, numbered from `first` on, and the order of the numbers."""
-
-    first: int
-    order: tuple[int, ...]
-    conditions: tuple[Any, ...]
-    seed: int | None = None
-
-    def condition(self, number: int) -> Any:
-        """Of a trial, by its number."""
-        return self.conditions[number - self.first]
-
-    def to_value(self) -> dict[str, Any]:
-        """As it is recorded."""
-        return {
-            "first": self.first, "order": list(self.order), "conditions": list(self.conditions), "seed": self.seed
-        }  # fmt: skip
-
-    @classmethod
-    def from_value(cls, value: Mapping[str, Any]) -> TrialPlan:
-        """The inverse."""
-        return cls(value["first"], tuple(value["order"]), tuple(value["conditions"]), value.get("seed"))
-
 
 def make_plan(first: int, conditions: Sequence[Any], order: str, seed: int | None) -> TrialPlan:
-    """A plan; the same seed makes the same order. Raises `ValueError`."""
+    """Number the conditions from `first` on, and put the numbers into an order: "given", or "random" by the seed.
+    Raises `ValueError` for another order."""
     numbers = list(range(first, first + len(conditions)))
     if order == RANDOM:
         random.Random(seed).shuffle(numbers)
@@ -71,7 +33,8 @@ def make_plan(first: int, conditions: Sequence[Any], order: str, seed: int | Non
 
 
 def conditions_of(trials: int | Iterable[Any]) -> list[Any]:
-    """The conditions of `n` trials, which are None, or those of a list. Raises `ValueError`, `TypeError`."""
+    """The conditions of all trials: as many None as a number says, or the items of a list. Raises `ValueError` for a
+    negative number, `TypeError` for text, a dict or a bool."""
     if isinstance(trials, (bool, str, bytes, Mapping)):
         raise TypeError(f"trials are a number or a list of conditions, not {trials!r:.60}")
     if isinstance(trials, int):
@@ -82,163 +45,26 @@ def conditions_of(trials: int | Iterable[Any]) -> list[Any]:
 
 
 def grid_of(parameters: Mapping[str, Iterable[Any]], how: str) -> list[dict[str, Any]]:
-    """The conditions of a scan over several parameters: every combination (`grid`, the last one changes fastest), or
-    the first of each, the second of each … (`zip`). Raises `ValueError`."""
+    """The conditions of a scan over several parameters, each a dict with one value of every parameter.
+
+    By `grid`: every combination; the last parameter changes fastest. By `zip`: the first value of each parameter, then
+    the second, and so on. Raises `ValueError` for another way, and by `zip` for lists of different lengths."""
     values = {name: list(each) for name, each in parameters.items()}
     if how == GRID:
         rows: Iterable[tuple[Any, ...]] = product(*values.values())
     elif how == ZIP:
         lengths = {name: len(each) for name, each in values.items()}
         if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-            raise ValueError(f"a scan by {ZIP!r} needs as many values of each parameter: {told}")
+            counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            raise ValueError(f"a scan by {ZIP!r} needs as many values of each parameter: {counts}")
         rows = zip(*values.values(), strict=True)
     else:
         raise ValueError(f"a scan goes by {GRID!r} or {ZIP!r}, not by {how!r}")
     return [dict(zip(values, row, strict=True)) for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class Attempts:
-    """What became of a trial. `seconds` is how long its last finished attempt took, None where none did."""
-
-    tried: int = 0
-    counts: int | None = None
-    """The attempt that was done, and counts; None where none was."""
-    open: bool = False
-    """Whether the last attempt has no end."""
-    seconds: float | None = None
-
-    def to_value(self) -> list[Any]:
-        """For a message."""
-        return [self.tried, self.counts, self.open, self.seconds]
-
-
-@dataclass(frozen=True, slots=True)
-class RunState:
-    """What the facts say of a run; times in unix seconds."""
-
-    id: str
-    name: str = ""
-    status: str = RUNNING
-    error: str = ""
-    begun: float = 0.0
-    ended: float | None = None
-    resumed: int = 0
-    owner: Mapping[str, Any] = field(default_factory=dict)
-    """Whose run it is: `program`, `host`, `pid`, `pid_began`, `session_run`."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    plans: tuple[TrialPlan, ...] = ()
-    trials: Mapping[int, Attempts] = field(default_factory=dict)
-    """By trial number, those that were begun."""
-    turn: int = 0
-    """The highest turn that its tags have had."""
-
-    @property
-    def done(self) -> list[int]:
-        """The numbers of the trials that count."""
-        return [number for number, attempts in self.trials.items() if attempts.counts is not None]
-
-    @property
-    def planned(self) -> int:
-        """How many trials there are to be, as far as is known."""
-        return sum(len(plan.order) for plan in self.plans)
-
-    @property
-    def repeated(self) -> list[int]:
-        """The numbers of the trials that were tried more than once."""
-        return sorted(number for number, attempts in self.trials.items() if attempts.tried > 1)
-
-    @property
-    def all_done(self) -> bool:
-        """Whether every trial that was planned is done."""
-        return len(self.done) == self.planned
-
-    def to_value(self) -> dict[str, Any]:
-        """For a message."""
-        plain = ("id", "name", "status", "error", "begun", "ended", "resumed", "turn")
-        return {
-            **{name: getattr(self, name) for name in plain}, "owner": dict(self.owner), "metadata": dict(self.metadata),
-            "plans": [plan.to_value() for plan in self.plans],
-            "trials": [[number, *attempts.to_value()] for number, attempts in self.trials.items()],
-        }  # fmt: skip
-
-    @classmethod
-    def from_value(cls, value: Mapping[str, Any]) -> RunState:
-        """The inverse."""
-        plans = tuple(TrialPlan.from_value(plan) for plan in value["plans"])
-        return cls(**{
-            **value, "plans": plans, "trials": {number: Attempts(*rest) for number, *rest in value["trials"]},
-        })  # fmt: skip
-
-
-def fact_topics(run: str) -> tuple[str, str]:
-    """Under which names the facts of a run are recorded: of its beginning and end, and of its trials."""
-    return run, f"{run}/trials"
-
-
-def replay(facts: Iterable[tuple[str, float, Mapping[str, Any]]]) -> dict[str, RunState]:
-    """The runs that facts speak of, by id, in the order in which they began. A fact is the name it was recorded under,
-    its time, and what it says; facts that are not of named runs are passed over."""
-    gathered: dict[str, _Gathered] = {}
-    for topic, time, said in facts:
-        run = topic.removesuffix("/trials")
-        if isinstance(run, str) and is_run_id(run) and isinstance(said.get("event"), str):
-            gathered.setdefault(run, _Gathered(run)).take(time, said)
-    return {run: known.state() for run, known in gathered.items()}
-
-
-class _Gathered:
-    """Facts of one run, taken one after the other."""
-
-    def __init__(self, run: str) -> None:
-        self._run = run
-        self._values: dict[str, Any] = {"name": run.rpartition("/")[0]}
-        self._plans: dict[int, TrialPlan] = {}
-        self._begun: dict[tuple[int, int], float] = {}
-        self._ended: dict[tuple[int, int], tuple[str, float]] = {}
-        self._turn = 0
-
-    def take(self, time: float, said: Mapping[str, Any]) -> None:
-        self._turn = max(self._turn, int(said.get("turn") or 0))
-        match said["event"]:
-            case "begin":
-                self._begin(time, said)
-            case "end":
-                self._values |= {"status": said["status"], "error": said.get("error", ""), "ended": time}
-            case "plan":
-                plan = TrialPlan.from_value(said)
-                self._plans.setdefault(plan.first, plan)
-            case "trial":
-                self._begun.setdefault((said["trial"], said["attempt"]), time)
-            case "trial-end":
-                self._ended[said["trial"], said["attempt"]] = (said["status"], time)
-
-    def _begin(self, time: float, said: Mapping[str, Any]) -> None:
-        if said.get("resumed"):
-            self._values["resumed"] = self._values.get("resumed", 0) + 1
-        else:
-            self._values |= {"begun": time, "metadata": said.get("metadata") or {}}
-        self._values |= {"status": RUNNING, "error": "", "ended": None, "owner": said.get("owner") or {}}
-
-    def state(self) -> RunState:
-        trials: dict[int, Attempts] = {}
-        for number, attempt in sorted({*self._begun, *self._ended}):
-            trials[number] = self._with(trials.get(number, Attempts()), number, attempt)
-        plans = tuple(plan for _, plan in sorted(self._plans.items()))
-        return RunState(self._run, **self._values, plans=plans, trials=trials, turn=self._turn)
-
-    def _with(self, before: Attempts, number: int, attempt: int) -> Attempts:
-        status, ended = self._ended.get((number, attempt), ("", 0.0))
-        done = status == DONE
-        began = self._begun.get((number, attempt), ended)
-        return Attempts(
-            attempt, attempt if done else before.counts, not status, ended - began if done else before.seconds
-        )
-
-
 def left_of(plan: TrialPlan, trials: Mapping[int, Attempts]) -> Iterator[tuple[int, int]]:
-    """The trials of a plan that are not done, in its order: their numbers, and which attempt is next."""
+    """The trials of a plan that are not done, in its order: the number of each, and its next attempt."""
     for number in plan.order:
         attempts = trials.get(number, Attempts())
         if attempts.counts is None:
@@ -246,7 +72,7 @@ def left_of(plan: TrialPlan, trials: Mapping[int, Attempts]) -> Iterator[tuple[i
 
 
 def difference(recorded: Sequence[Any], given: Sequence[Any]) -> str:
-    """Where conditions differ from those of the run that is to go on; "" where they do not."""
+    """How the given conditions differ from the recorded ones of a run that is resumed; "" where they are equal."""
     if len(recorded) != len(given):
         return f"it has {len(recorded)} trials, and {len(given)} were given"
     for place, (before, now) in enumerate(zip(recorded, given, strict=True), 1):
@@ -255,14 +81,17 @@ def difference(recorded: Sequence[Any], given: Sequence[Any]) -> str:
     return ""
 
 
-def seconds_left(took: Iterable[float | None], still: int) -> float | None:
-    """How long the trials that are left will take, by the mean of those that were done; None before there is one."""
+def seconds_left(took: Iterable[float | None], left: int) -> float | None:
+    """The estimated duration of the `left` remaining trials, from the mean duration of those that are done, in seconds;
+    None before one is done."""
     known = [seconds for seconds in took if seconds is not None]
-    return sum(known) / len(known) * still if known and still else (0.0 if not still else None)
+    if not left:
+        return 0.0
+    return sum(known) / len(known) * left if known else None
 
 
-def spoken(seconds: float) -> str:
-    """A duration for people: `4 s`, `1 min 20 s`, `2 h 5 min`."""
+def duration_text(seconds: float) -> str:
+    """A duration as text: `4 s`, `1 min 20 s`, `2 h 5 min`."""
     whole = round(seconds)
     minutes, rest = divmod(whole, 60)
     hours, minutes_rest = divmod(minutes, 60)

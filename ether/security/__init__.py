@@ -1,4 +1,4 @@
-"""Keys, certificates and permissions as values: nothing here is stored, and nothing is shown by accident."""
+"""Keys and credentials as values. No `repr` shows a secret; only `lab_key` touches a file."""
 
 from __future__ import annotations
 

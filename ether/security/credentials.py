@@ -1,4 +1,4 @@
-"""A user name and a password for the broker. The password is in no `repr`, hence in no log line or traceback."""
+"""A user name and a password for the broker. `repr` leaves the password out, so no log line or traceback shows it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _PASSWORD_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """As whom to connect. Two are equal where both parts are."""
+    """The user with whom a program connects to a broker."""
 
     username: str
     password: str = field(repr=False)
 
     @classmethod
     def random(cls) -> Credentials:
-        """Credentials that nobody can guess: 256 random bits of password, in characters safe for URLs and files."""
-        import secrets  # takes 6 ms to import (hashlib, hmac), and only one process of a session makes credentials
+        """New credentials with 256 random bits of password, in characters that are safe in URLs and files."""
+        import secrets  # takes 6 ms (hashlib, hmac), and only one process of a session makes credentials
 
         return cls(f"ether-{secrets.token_hex(4)}", secrets.token_urlsafe(_PASSWORD_BYTES))

@@ -1,11 +1,11 @@
-"""The lab key: what machines share that may join each other's sessions over the network.
+"""The lab key: the secret shared by the machines that may join each other's sessions over the network.
 
-32 hex digits in `ETHER_KEY`, or in the file `ether/key` of the user's configuration folder, made when a session first
-listens on the network. User and password of its broker follow from the key, so that every machine that holds the same
-key gets in and no other does.
+It is 32 hex digits, in `ETHER_KEY` or in the file `ether/key` of the user's configuration folder, which is made when a
+session first listens on the network. User and password of the session's broker are derived from the key, so that every
+machine with the same key gets in, and no other one.
 
-The trap: MQTT without TLS sends the password as it is. The key keeps strangers out of a network that can be trusted; it
-does not make a network trustworthy. What is sent is derived, so that the key itself never travels.
+The trap: MQTT without TLS sends the password unencrypted. The key keeps other users of a trusted network out; it does
+not protect against someone who reads the network. The password is derived, so the key itself is never sent.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ _PURPOSE = b"ether broker"
 
 @dataclass(frozen=True, slots=True)
 class LabKey:
-    """A key and where it came from: `source` is the file's path, or the name of the variable."""
+    """A key and its origin: `source` is the path of the file, or the name of the environment variable."""
 
     digits: str = field(repr=False)
     source: str
 
     def credentials(self) -> Credentials:
-        """As whom a machine with this key goes to the broker of another one."""
+        """The credentials with which a machine that has this key logs in to the broker of another one."""
         import hmac
 
         return Credentials(USERNAME, hmac.new(bytes.fromhex(self.digits), _PURPOSE, "sha256").hexdigest())
 
 
 def key_file(environment: Mapping[str, str]) -> str:
-    """Where the key is kept: the file to copy from machine to machine."""
+    """The path of the key's file, which users copy from machine to machine."""
     folder = environment.get("XDG_CONFIG_HOME") or os.path.join(_home(environment), ".config")
     return os.path.join(folder, "ether", "key")
 
 
 def load_key(environment: Mapping[str, str]) -> LabKey | None:
-    """The key of this user, None where there is none yet; raises `ConfigError` for one that cannot be used."""
+    """The key of this user; None where there is none yet. Raises `ConfigError` for a key that cannot be used."""
     if given := environment.get(VARIABLE):
         return LabKey(_checked(given, VARIABLE), VARIABLE)
     path = key_file(environment)
@@ -60,7 +60,7 @@ def load_key(environment: Mapping[str, str]) -> LabKey | None:
 
 
 def load_or_make_key(environment: Mapping[str, str]) -> LabKey:
-    """The key of this user, made now where there is none; raises `ConfigError`."""
+    """The key of this user, made now where there is none yet. Raises `ConfigError`."""
     known = load_key(environment)
     if known is not None:
         return known
@@ -68,7 +68,7 @@ def load_or_make_key(environment: Mapping[str, str]) -> LabKey:
     try:
         _write_new(path, os.urandom(_DIGITS // 2).hex())
     except FileExistsError:
-        pass  # another program of this user made it in the same moment: that one counts
+        pass  # another program of this user made a key at the same moment: that one is loaded below
     except OSError as error:
         raise ConfigError(f"the lab key cannot be written to {path}: {error.strerror or error}.") from error
     made = load_key(environment)
@@ -78,14 +78,15 @@ def load_or_make_key(environment: Mapping[str, str]) -> LabKey:
 
 
 def _write_new(path: str, digits: str) -> None:
-    """Whole or not at all: a half-written key would be one that nobody shares."""
+    """Write the file completely or not at all: programs would load a half-written key as another one. So the digits go
+    to a temporary file first, which then gets its final name; raises `FileExistsError` where that name exists."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     temporary = f"{path}.{os.urandom(4).hex()}"
     try:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(digits + "\n")
         if os.name == "posix":
-            os.link(temporary, path)  # unlike a rename it never replaces a key that is there
+            os.link(temporary, path)  # unlike a rename, it does not replace an existing key
         else:
             os.rename(temporary, path)
     finally:
@@ -102,7 +103,8 @@ def _read(path: str) -> str:
 
 
 def _checked(text: str, source: str) -> str:
-    """The digits; no message shows what was found instead, which may be a key with a typing error."""
+    """The digits of a key. The message of the error does not show the text: it may be a real key with one wrong
+    digit."""
     digits = text.strip().lower()
     if not re.fullmatch(f"[0-9a-f]{{{_DIGITS}}}", digits):
         raise ConfigError(f"{source} holds no lab key: expected {_DIGITS} hex digits (0-9, a-f).")

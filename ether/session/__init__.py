@@ -1,1 +1,1 @@
-"""Who is in a session, who leads it, and who has which name."""
+"""Sessions: members and their states, leadership, holders of names; how a session is found."""

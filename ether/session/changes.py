@@ -1,7 +1,8 @@
-"""Tells user code who joins, leaves, dies, hangs and comes back: on a thread of its own, in order.
+"""Calls the user's `ether.on_change` callbacks for instances that join, leave, die, hang or return: in order, on a
+thread of its own.
 
-The trap: presence is kept on the dispatch thread, where user code must never run: a callback that calls an instance
-would wait there for an answer that nobody can take in.
+The trap: the presence table changes on the dispatch thread, where user code must never run. A callback that calls an
+instance would block the very thread that has to receive the answer.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from ether.log import get_ether_logger
 from ether.protocol.presence import Announcement
-from ether.session.session import Session
+from ether.session.members import Members
 
 logger = get_ether_logger("Ether")
 
@@ -21,21 +22,21 @@ Callback = Callable[[dict[str, Any]], object]
 
 
 class Changes:
-    """The changes of one session, for any number of callbacks."""
+    """Passes the changes of one presence table on to any number of callbacks."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, members: Members) -> None:
         self._callbacks: list[Callback] = []
         self._changes: queue.SimpleQueue[Announcement | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ether-changes", daemon=True)
         self._thread.start()
-        session.watch(self._changes.put)
+        members.watch(self._changes.put)
 
     def add(self, callback: Callback) -> None:
-        """From now on it is told."""
+        """Call this callback with every change from now on."""
         self._callbacks.append(callback)
 
     def close(self) -> None:
-        """Tell no more; returns when the callback that runs has returned. Twice is fine."""
+        """Call no more callbacks; returns when the one that runs has returned. May be called twice."""
         self._changes.put(None)
         if self._thread is not threading.current_thread():
             self._thread.join()
@@ -44,7 +45,7 @@ class Changes:
         while (announcement := self._changes.get()) is not None:
             if announcement.kind != "instance":
                 continue
-            told = {
+            change = {
                 "name": announcement.name,
                 "state": announcement.state.value,
                 "error": announcement.error,
@@ -52,6 +53,6 @@ class Changes:
             }
             for callback in tuple(self._callbacks):
                 try:
-                    callback(dict(told))
-                except Exception:  # user code: its failure must not keep the next from being told
+                    callback(dict(change))
+                except Exception:  # user code: its failure must not stop the other callbacks
                     logger.exception("a callback of ether.on_change() failed")

@@ -1,4 +1,11 @@
-"""What a program does on the data plane: publish, and listen."""
+"""A program's access to its session by the user's own names: publish, subscribe, record, call, save, collect later.
+
+`Client` resolves names to MQTT topics and brings the parts together: the link publishes, `Session` knows the members,
+`CallClient` and `DurableCalls` make requests, the record writer saves. Promise: a message that is published or recorded
+inside a handler names the handled message as its parent.
+
+The trap: the first use of most calls opens the session, which may wait for the broker.
+"""
 
 from __future__ import annotations
 
@@ -39,19 +46,20 @@ if TYPE_CHECKING:
     from ether.recording.writer import RecordWriter
 
 _STATUS_ERRORS = (CallError, ValidationFailed, StoreFailed, ConfigError)
-"""What becomes a status of a save, instead of being raised."""
+"""Errors that `ether.save` returns as a status instead of raising them."""
 
 _REMEMBERED_TOPICS = 4096
 _UNCOLLECTED = 4096
-"""Calls begun to be collected later that are kept although nobody has collected them yet."""
+"""How many calls that were begun with `get_later` or `save_later` are held until they are collected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """A message as a program receives it.
 
-    `time` is in unix seconds at the source. `id`, `source`, `time` are None, and `parents` empty, where a stranger
-    sent it (a microcontroller, `mosquitto_pub`).
+    `time` is in unix seconds by the sender's clock; `parents` are the ids of the messages that caused it. Of a message
+    without Ether's headers (from a microcontroller, `mosquitto_pub`), `id`, `source` and `time` are None, and
+    `parents` is empty.
     """
 
     topic: str
@@ -63,9 +71,11 @@ class Message:
 
 
 class Subscription:
-    """Messages on a topic, from the moment it was made, in order. A context manager; iterating waits for ever.
+    """The messages on a topic, in order, from the moment of its construction. A context manager; iterating waits
+    without end for the next message.
 
-    What has not been read counts as unread for the sender, too: nothing is dropped, a full queue slows it down.
+    Nothing is dropped: messages that have not been read yet count as not received, so a full queue slows the sender
+    down.
     """
 
     def __init__(self, link: Link, topics: SessionTopics, topic: str, qos: int) -> None:
@@ -79,12 +89,13 @@ class Subscription:
         link.listen(self._filter, self._receive, now=self._take, qos=qos)
 
     def _take(self, inbound: Inbound) -> bool:
+        """On the transport's thread: spares the change to the dispatch thread, since it only enqueues."""
         self._arrived.put(inbound)
         return True
 
     def get(self, timeout_s: float | None = 10.0) -> Message:
-        """The next message. Raises `TimeoutError` after `timeout_s` seconds (None: never), `DecodeError` for one
-        that cannot be understood, `EOFError` once closed."""
+        """The next message. Raises `TimeoutError` after `timeout_s` seconds (None: wait without end), `DecodeError`
+        for a message that cannot be decoded, `EOFError` after `close()`."""
         deadline = None if timeout_s is None else Deadline(timeout_s)
         while True:
             try:
@@ -97,7 +108,7 @@ class Subscription:
                 message = message_from(self._topics, inbound)
             finally:
                 inbound.done()
-            if not self._seen.before(message.id):
+            if not self._seen.before(message.id):  # a retransmitted message may arrive twice
                 return message
 
     def __iter__(self) -> Iterator[Message]:
@@ -108,7 +119,7 @@ class Subscription:
                 return
 
     def close(self) -> None:
-        """Stop listening and let go of what was not read. Twice is fine."""
+        """Unsubscribe, and drop messages that were not read. May be called twice."""
         if self._closed:
             return
         self._closed = True
@@ -127,20 +138,20 @@ class Subscription:
 
 
 class Client:
-    """Publishing, listening and calling by the user's own names."""
+    """One program's access to its session."""
 
     def __init__(self, link: Link, topics: SessionTopics) -> None:
         self.link = link
         self.topics = topics
         self.session = Session(link, topics)
         self.record_writer: RecordWriter | None = None
-        """Brings what is to be saved to disk; None where that is nobody's wish (in a lab)."""
+        """Brings data to disk; None where nothing is recorded (in a `Lab`)."""
         self._later: dict[str, PendingCall] = {}
         self._resolved: dict[str, str] = {}
 
     def publish(self, value: object, topic: str, qos: int = 1, *, save: bool = False) -> Saved | None:
-        """Publish a value; a publish inside a handler names the handled message as its parent. What is saved, because
-        the session records it or by `save`, comes back as `Saved`."""
+        """Publish a value on a topic. Returns the receipt where the message is saved, because the session records the
+        topic or by `save`; otherwise None."""
         mqtt_topic = self._resolved.get(topic) or self._resolve(topic)
         writer = self.record_writer
         if writer is not None and (save or writer.wants(topic)):
@@ -151,13 +162,14 @@ class Client:
         return None
 
     def record(self, value: object, name: str) -> Saved:
-        """Bring a value to disk that goes to no topic; inside a handler the handled message is its parent."""
+        """Save a value under a name without publishing it; returns the receipt."""
         if self.record_writer is None:
             raise NotAllowedHere("ether.record()", "nothing is recorded in a lab")
         return self.record_writer.record("record", check_topic(name), value, context.parents(), {})
 
     def _resolve(self, topic: str) -> str:
-        """Checked once for each topic; a program that invents topics without end fills no memory."""
+        """The MQTT topic, checked once for each topic. A bounded number is remembered, since a program may make up
+        topics without end."""
         mqtt_topic = self.topics.data(check_topic(topic))
         if len(self._resolved) < _REMEMBERED_TOPICS:
             self._resolved[topic] = mqtt_topic
@@ -168,8 +180,8 @@ class Client:
     def begin(
         self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind, *, later: bool = False
     ) -> PendingCall:
-        """Send a request to an instance or to any of a class. Raises `NoResponder`, and `RequestTimeout` where the
-        broker did not let us ask in time."""
+        """Send a request to an instance, or to any ready instance of a class. Raises `NoResponder` where there is none,
+        `RequestTimeout` where the broker cannot be reached in time."""
         deadline = Deadline(timeout_s)
         try:
             opened_now = self.session.open(timeout_s)
@@ -182,7 +194,9 @@ class Client:
             try:
                 return self.session.calls.begin(service, method, params, left_s, kind, later=later)
             except NoResponder:
-                # Who was announced before now, by whomever, is known after this; then it may be about to come back.
+                # The instance may have been announced a moment ago. After the first refusal this program catches up
+                # with the broker and tries again; after the second, all announcements are known, and the only hope
+                # left is an instance that is being restarted.
                 known = asked_again or not self.session.hear_the_latest(deadline)
                 if known and not self.session.await_return(service, deadline):
                     raise
@@ -190,11 +204,11 @@ class Client:
                 left_s = deadline.left()
 
     def call(self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind) -> Any:
-        """Send a request and wait for its value; raises the truth about why there is none."""
+        """Send a request and wait for its value; otherwise raises the error that says why there is none."""
         return self.session.calls.wait(self.begin(service, method, params, timeout_s, kind))
 
     async def call_async(self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind) -> Any:
-        """The same, without blocking the event loop; cancelling the task cancels the call."""
+        """As `call`, without blocking the event loop; cancelling the task cancels the call."""
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -203,7 +217,7 @@ class Client:
         return pending.result()
 
     async def _settled(self, pending: PendingCall) -> None:
-        """Return when it is settled, or, for a save, at its deadline."""
+        """Return when the call is settled or has reached its deadline. Cancels the call when the task is cancelled."""
         import asyncio
 
         settled = asyncio.Event()
@@ -219,7 +233,7 @@ class Client:
     # -- saves
 
     def save(self, service: str, method: str, params: object, timeout_s: float) -> dict[str, Any]:
-        """Make a save and wait for its answer; a status, whatever becomes of it."""
+        """Call a method marked `@ether_save` and wait for its answer; always returns a status."""
         name, saves = f"{service}.{method}", self.session.saves
         if not saves.kept:
             return as_status(lambda: self.call(service, method, params, timeout_s, MarkKind.SAVE), name)
@@ -229,13 +243,13 @@ class Client:
             return error_status(error)
         try:
             self.session.calls.await_end(pending)
-        except BaseException:  # Ctrl-C: it goes on without us
+        except BaseException:  # Ctrl-C ends the wait, not the save, which is on disk
             saves.end_wait(pending)
             raise
         return self._status(pending, saves.end_wait(pending))
 
     async def save_async(self, service: str, method: str, params: object, timeout_s: float) -> dict[str, Any]:
-        """The same, without blocking the event loop; cancelling the task cancels the call."""
+        """As `save`, without blocking the event loop; cancelling the task cancels the call."""
         import asyncio
 
         saves, loop = self.session.saves, asyncio.get_running_loop()
@@ -250,6 +264,7 @@ class Client:
         return self._status(pending, await loop.run_in_executor(None, saves.end_wait, pending))
 
     def _status(self, pending: PendingCall, why_not_over: str | None) -> dict[str, Any]:
+        """The status of a save: its result, or `pending` with an id by which it is collected later."""
         if why_not_over is None:
             return as_status(pending.result, pending.call)
         call_id = pending.correlation.hex()
@@ -258,14 +273,16 @@ class Client:
         return pending_status(call_id, why_not_over)
 
     def keep_saves(self, where: Callable[[], Path], owner: str, *, own: bool) -> None:
-        """From now on saves survive this process, in a folder that `where` finds; those of processes that died are
-        delivered: of `owner`'s earlier lives, or, unless `own`, of everybody in this session."""
+        """Keep saves on disk from now on, in the folder that `where` returns, so that they survive this process. Saves
+        of processes that have died are delivered: those of earlier processes of `owner`, and unless `own`, those of
+        every program of this session."""
         self.session.saves.keep_in(where, owner)
         for pending in self.session.saves.take_over(own=own):
             self._later[pending.correlation.hex()] = pending
 
     def proxy(self, service: str, timeout_s: float, *, of_class: bool) -> Proxy:
-        """An object with the methods of a remote class, made of its announcement alone. Raises `NoResponder`."""
+        """A proxy with the methods of a remote instance (or class, with `of_class`), made from its announcement alone.
+        `timeout_s` bounds this call, and each call of the proxy. Raises `NoResponder`."""
         self.session.open(timeout_s)
         announcement = self.session.calls.described(service, of_class=of_class)
         about = announcement.about
@@ -286,10 +303,10 @@ class Client:
 
         return make_proxy(call, service, str(about.get("class")), str(about.get("doc", "")), described, state=state)
 
-    # -- calls that are collected later
+    # -- calls whose results are collected later
 
     def begin_later(self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind) -> str:
-        """Send a request; returns the id by which its answer is collected."""
+        """Send a request; returns the id by which its result is collected."""
         self._forget_the_uncollected()
         saves = self.session.saves
         if kind is MarkKind.SAVE and saves.kept:
@@ -301,33 +318,34 @@ class Client:
         return call_id
 
     def _forget_the_uncollected(self) -> None:
-        """A program that never collects fills no memory: past a limit the oldest that are over are let go."""
+        """Above the limit, drop calls that have ended and were not collected, so that a program that never collects
+        does not fill the memory."""
         for call_id in list(self._later) if len(self._later) >= _UNCOLLECTED else ():
             pending = self._later[call_id]
             if time.monotonic() >= pending.deadline:
-                self.session.calls.expire(pending)  # a save goes on, and counts until it is over
+                self.session.calls.expire(pending)  # a save is not settled by this: it goes on
             if pending.settled:
                 del self._later[call_id]
 
     def later(self, call_id: str) -> PendingCall:
-        """The call under way; raises `KeyError` for what was never begun here or was collected before."""
+        """The call with this id. Raises `KeyError` where it was never begun here, or was collected before."""
         try:
             return self._later[call_id]
         except KeyError:
             raise KeyError(f"no call {call_id!r} is under way here: it was collected before, or never begun") from None
 
     def cancel(self, call_id: str) -> None:
-        """Tell the method that its result is not wanted any more."""
+        """Cancel the call with this id: the method is told that its result is no longer wanted."""
         self._cancel(self.later(call_id))
 
     def _cancel(self, pending: PendingCall) -> None:
         (self.session.calls if pending.when_cut is None else self.session.saves).cancel(pending)
 
     def collect(self, call_id: str, timeout_s: float | None) -> Any:
-        """Wait for a call's value, by its own deadline or for `timeout_s` seconds, whichever is sooner; for that of a
-        save that is pending past its deadline `timeout_s` seconds. A save gives a status.
+        """Wait for a call's value until its own deadline or for `timeout_s` seconds, whichever comes first. A save
+        that is still pending after its deadline is awaited for `timeout_s` seconds. A save gives a status.
 
-        Raises `TimeoutError` where `timeout_s` was sooner: the call goes on and can be collected again.
+        Raises `TimeoutError` where `timeout_s` comes first: the call goes on, and can be collected later.
         """
         pending = self.later(call_id)
         until = pending.deadline if timeout_s is None else time.monotonic() + timeout_s
@@ -342,12 +360,12 @@ class Client:
     # -- messages
 
     def subscribe(self, topic: str, qos: int = 1) -> Subscription:
-        """Listen to a topic (wildcards allowed); returns when the broker has confirmed."""
+        """Subscribe to a topic (wildcards allowed); returns when the broker has confirmed the subscription."""
         return Subscription(self.link, self.topics, topic, qos)
 
 
 def message_from(topics: SessionTopics, inbound: Inbound) -> Message:
-    """Decode; raises `DecodeError`."""
+    """Decode a received message. Raises `DecodeError`."""
     unpacked = inbound.unpack()
     topic = topics.user_topic(inbound.delivery.topic)
     head = unpacked.headers
@@ -357,7 +375,7 @@ def message_from(topics: SessionTopics, inbound: Inbound) -> Message:
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-    """Call a function on an event loop's thread; nothing where the loop has been closed meanwhile."""
+    """Call a function on an event loop's thread; does nothing where the loop has been closed meanwhile."""
     try:
         loop.call_soon_threadsafe(function)
     except RuntimeError:
@@ -365,7 +383,7 @@ def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> N
 
 
 def as_status(call: Callable[[], Any], name: str) -> dict[str, Any]:
-    """What `ether.save` returns: a status, whatever the call does."""
+    """The status that `ether.save` returns for a call: of its result, or of its error."""
     try:
         result = call()
     except _STATUS_ERRORS as error:

@@ -1,12 +1,12 @@
-"""One name, one holder: what an instance does about others that announce themselves under its name.
+"""Fencing: how the holder of a name keeps it, and how it gives way to a successor.
 
-Who takes a name over says so to everybody (`control/fence`): from then on every process refuses what the earlier
-holder's process sends, and that process stops itself as soon as it hears of it. The announcement under the name is
-kept true by its holder: whoever writes over it with an earlier epoch (a dead predecessor's will, a ghost) is
-written over again.
+A process that takes a name over publishes a fence (`control/fence`). From then on, every process refuses messages of
+the earlier holder's process, and that process stops itself as soon as it receives the fence. The holder also defends
+the retained announcement under its name: where a message of an earlier epoch replaces it (the will of a dead
+predecessor, a stale entry), the holder publishes its own again.
 
-Two of the same epoch hold the name where neither could hear the other when it began: the broker had forgotten the one
-that was away. Then the one that has held it for longer goes on, and the other one stops itself.
+Two holders of the same epoch are possible where neither could receive the other's claim: one of them was disconnected,
+and the broker had forgotten it. Then the one that has held the name for longer goes on, and the other one stops itself.
 """
 
 from __future__ import annotations
@@ -27,25 +27,28 @@ FENCE = "fence"
 
 @dataclass(frozen=True, slots=True)
 class NameHold:
-    """Who holds a name: under which birth and epoch, since when (seconds of the epoch of Unix)."""
+    """The hold on a name: incarnation, epoch (the fencing token), and its beginning in unix seconds."""
 
     name: str
     incarnation: str
     epoch: int
     since: float
 
-    def yields_to(self, said: Announcement) -> bool:
-        """Whether another holder of the same epoch counts for more: it has held the name for longer."""
-        since = said.about.get("since")
-        if said.state not in HOLDS_ITS_NAME or said.epoch != self.epoch or not isinstance(since, (int, float)):
+    def yields_to(self, other: Announcement) -> bool:
+        """Whether this hold gives way to another holder of the same epoch, because that one has held the name for
+        longer. Where both began in the same moment, the incarnations decide, so that both sides agree."""
+        since = other.about.get("since")
+        if other.state not in HOLDS_ITS_NAME or other.epoch != self.epoch or not isinstance(since, (int, float)):
             return False
-        return said.incarnation != self.incarnation and (since, said.incarnation) < (self.since, self.incarnation)
+        return other.incarnation != self.incarnation and (since, other.incarnation) < (self.since, self.incarnation)
 
 
 class NameClaim:
-    """Holds one name for one birth. `on_fenced` is called on the transport's or the dispatch thread, once."""
+    """Keeps one name for one incarnation, until `release()` or until another holder takes it over."""
 
     def __init__(self, link: Link, topics: SessionTopics, hold: NameHold, on_fenced: Callable[[str], None]) -> None:
+        """`on_fenced` gets the reason when the name is lost; it is called once, on the transport's or the dispatch
+        thread."""
         self._link = link
         self._topic = topics.state(hold.name)
         self._hold = hold
@@ -55,12 +58,12 @@ class NameClaim:
         link.listen(self._topic, self._receive)
 
     def release(self) -> None:
-        """The name is given up."""
+        """Give up the name; defend it no more."""
         self._fenced = True
         self._link.unlisten(self._topic, self._receive)
 
     def hear_fence(self, value: object) -> None:
-        """Somebody took over a name, perhaps this one."""
+        """Take in a fence message: some process has taken over a name, perhaps this one."""
         match value:
             case {"name": str(name), "epoch": int(epoch), "nodes": list(nodes)}:
                 self._link.fence(node for node in nodes if isinstance(node, str))
@@ -69,14 +72,16 @@ class NameClaim:
 
     def _on_state(self, inbound: Inbound) -> None:
         value = inbound.take()
-        said = Announcement.from_value(value)
-        if said is None:
+        announced = Announcement.from_value(value)
+        if announced is None:  # cleared by another process, or not an announcement
             self._link.repeat(self._topic)
-        elif said.epoch > self._hold.epoch:
-            self._yield(f"a newer process holds it: {_where(said)}")
-        elif self._hold.yields_to(said):
-            self._yield(f"a process that was away has held it for longer: {_where(said)}")
-        elif said.incarnation != self._hold.incarnation or said.state is State.LOST:
+        elif announced.epoch > self._hold.epoch:
+            self._yield(f"a newer process holds it: {_where(announced)}")
+        elif self._hold.yields_to(announced):
+            self._yield(f"a process that was away has held it for longer: {_where(announced)}")
+        elif announced.incarnation != self._hold.incarnation or announced.state is State.LOST:
+            # A predecessor's will or announcement, or our own will: the broker noticed the end of an earlier
+            # connection.
             self._link.repeat(self._topic)
 
     def _yield(self, why: str) -> None:
@@ -86,11 +91,11 @@ class NameClaim:
             self._on_fenced(why)
 
 
-def _where(said: Announcement) -> str:
-    return f"{said.about.get('host', 'an unknown host')}, pid {said.about.get('pid', 'unknown')}"
+def _where(holder: Announcement) -> str:
+    return f"{holder.about.get('host', 'an unknown host')}, pid {holder.about.get('pid', 'unknown')}"
 
 
 def fence_of(announcement: Announcement, epoch: int) -> dict[str, object]:
-    """The message that fences the process which announced itself so."""
+    """The message that fences the process of an announcement; `epoch` is that of its successor."""
     node = announcement.about.get("node")
     return {"name": announcement.name, "epoch": epoch, "nodes": [node] if isinstance(node, str) else []}

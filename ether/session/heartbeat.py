@@ -1,15 +1,13 @@
-"""Sends a process's signs of life, from a thread that user code cannot block by waiting.
+"""Sends a process's heartbeats, from a thread of its own, so that user code that waits cannot delay them.
 
-The trap: a sign that waited for room behind the user's own messages would say that the process is hung when it is
-only busy sending. So signs go around the queue, and are dropped where the connection takes nothing.
+The trap: a heartbeat that waited in the send queue behind the user's messages would make a busy sender look hung. So
+heartbeats bypass the queue, and are dropped while the connection takes nothing.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from ether.connection.link import Link
 from ether.errors import EtherError
@@ -17,12 +15,12 @@ from ether.protocol.failure_detector import INTERVAL_S, Heartbeat
 
 
 class HeartbeatSender:
-    """Beats from `start()` to `stop()`."""
+    """Sends heartbeats from `start()` to `stop()`."""
 
     def __init__(
         self, link: Link, topic: str, heartbeat: Callable[[int], Heartbeat], interval_s: float = INTERVAL_S
     ) -> None:
-        """`heartbeat` makes the sign of a number; it must not wait for anything."""
+        """`heartbeat` makes the heartbeat with a given number; it must not block."""
         self._link = link
         self._topic = topic
         self._heartbeat = heartbeat
@@ -32,15 +30,15 @@ class HeartbeatSender:
         self._thread = threading.Thread(target=self._run, name=f"ether-heart-{link.source}", daemon=True)
 
     def start(self) -> None:
-        """The first sign is sent at once."""
+        """Begin; the first heartbeat is sent at once."""
         self._thread.start()
 
     def hurry(self) -> None:
-        """Send the next sign now."""
+        """Send the next heartbeat now."""
         self._due.set()
 
     def stop(self) -> None:
-        """Send no more. Twice is fine."""
+        """Send no more. May be called twice."""
         self._stopped = True
         self._due.set()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
@@ -54,15 +52,6 @@ class HeartbeatSender:
             try:
                 self._link.beat(self._topic, self._heartbeat(number).to_value())
             except EtherError:
-                pass  # no connection, or no room: the next one will do
+                pass  # no connection, or no room: the next heartbeat serves as well
             if not self._stopped:
                 self._due.wait(self._interval_s)
-
-
-def rss_mb() -> float | None:
-    """This process's resident memory in MB; None where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
-        return round(pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20), 1)
-    except (OSError, IndexError, ValueError):
-        return None

@@ -1,12 +1,15 @@
-"""Leadership a session: its entry in the broker's directory and its record on this machine.
+"""Leadership of a session: the leader's entry in the broker's directory, and its record on this machine.
 
-One program leads. The entry is kept true by it: whoever clears it or writes over it (the will of a connection that is
-long replaced, a program that began the session anew while the leader was cut off) is written over again. Where two
-lead, which nobody can exclude while they cannot hear each other, both see it as soon as they can, and both draw the
-same conclusion: the one that has led for longer goes on, the other one steps back and is a guest from then on. Nothing
-of either is stopped, except what has a name that the other one holds, too.
+One program leads a session. It keeps the session's entry correct: when a message clears or replaces the entry (the will
+of a connection that was replaced long ago, a program that started the session again while the leader was disconnected),
+the leader publishes its own again.
 
-The trap: the will of the one that stepped back still clears the entry when it dies. So the leader defends it.
+Two programs may lead at the same time while they cannot reach each other. As soon as they can, both see it and draw
+the same conclusion: the one that has led for longer goes on, and the other one steps back and is a guest from then on.
+Their instances go on, except those whose names exist on both sides.
+
+The trap: the will of the program that stepped back still clears the entry when that program dies. So the leader defends
+the entry for as long as it leads.
 """
 
 from __future__ import annotations
@@ -31,11 +34,11 @@ Entry = Mapping[str, Any]
 
 
 class Leadership:
-    """The hold that one program has on its session's entry, from `begin()` to `close()` or until it steps back."""
+    """One program's leadership, from `begin()` until `close()` or until it steps back."""
 
     def __init__(self, link: Link, topics: SessionTopics, entry: Entry, on_step_back: Callable[[Entry], None]) -> None:
-        """`entry` has the `since` and the `run` by which two leaders are told apart; `on_step_back` is called with the
-        other one's entry, on a thread of its own, once."""
+        """`entry` has `since` and `run`, by which two leaders are compared. `on_step_back` is called once, on a thread
+        of its own, with the entry of the other leader."""
         self._link = link
         self._topics = topics
         self._entry = entry
@@ -46,21 +49,22 @@ class Leadership:
         self._turn = threading.Lock()
         self._ended = False
         self.leads = True
-        """Until it steps back."""
+        """False after this program has stepped back."""
 
     def begin(self, folder: str, url: str) -> None:
-        """Say so on the broker, and in the private folder for programs of this machine."""
+        """Publish the session's entry on the broker, and write its record into the private folder, for programs of this
+        machine. `url` is the broker's, with credentials."""
         self._folder = folder
         self._link.announce(self._topics.session_info, dict(self._entry))
         os.makedirs(folder, mode=0o700, exist_ok=True)
         write_record(folder, SessionRecord.of_this_process(self._topics.session, url, self._entry["since"]))
 
     def defend(self) -> None:
-        """From now on keep it true, or step back; not before the program can do so."""
+        """From now on, defend the entry or step back. Called when the program has started up so far that it can."""
         self._link.listen(self._topics.session_info, self._receive)
 
     def close(self) -> None:
-        """Nothing is defended any more; waits for a step back that has begun. Twice is fine."""
+        """Defend the entry no more; waits for a step back that has begun. May be called twice."""
         with self._turn:
             self._ended = True
             thread = self._thread
@@ -99,8 +103,8 @@ class Leadership:
 
 
 def precedes(entry: Entry, own: Entry) -> bool:
-    """Whether another leader's entry counts for more than ours: it leads for longer. An entry that does not say since
-    when counts for less."""
+    """Whether another leader's entry precedes this program's own: it has led for longer. Where both began in the same
+    moment, the run ids decide. An entry without a valid time does not precede."""
     since, run = entry.get("since"), entry.get("run")
     if not isinstance(since, (int, float)) or not isinstance(run, str):
         return False
@@ -108,7 +112,7 @@ def precedes(entry: Entry, own: Entry) -> bool:
 
 
 def clear(link: Link, topics: Iterable[str], timeout_s: float) -> None:
-    """Withdraw announcements, as far as the broker is there."""
+    """Withdraw retained messages; where the broker cannot be reached, only log it."""
     try:
         for topic in topics:
             link.withdraw(topic, timeout_s)
@@ -117,7 +121,7 @@ def clear(link: Link, topics: Iterable[str], timeout_s: float) -> None:
 
 
 def appear_as_guest(link: Link, topics: SessionTopics, program: str, since: float) -> None:
-    """Announce a program that takes part and does not lead; `since` in seconds of the epoch."""
+    """Announce a program that takes part and does not lead; `since` in unix seconds."""
     about = {"kind": "program", "host": socket.gethostname(), "pid": os.getpid(), "since": since}
     announcement = Announcement(program, State.READY, new_incarnation(), about=about)
     link.announce(topics.state(program), announcement.to_value())

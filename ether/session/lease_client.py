@@ -1,8 +1,10 @@
-"""An instance for oneself, for a while: the tenant's side of `ether.lease`.
+"""The holder's side of `ether.lease`: exclusive use of an instance for a while.
 
-A thread says every second that the tenant lives, and learns whether it still is the tenant: the instance may have been
-started again, or have heard nothing for too long. Promise: a lease that ended by itself is never left without an
-error: what was done under it may be mixed with what others did.
+A thread renews the lease every `RENEW_S` seconds, and learns from each answer whether the lease is still held: it ends
+by itself when the instance is restarted, or receives no renewal for too long.
+
+Promise: leaving the block of a lease that has ended by itself raises an error, because calls of other programs may have
+come between those of the holder.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ _JOIN_S = 5.0
 
 
 class InstanceLease:
-    """A context manager. `name` is the instance's, `reason` is shown to whoever is refused."""
+    """A context manager. Made by `ether.lease()`."""
 
     def __init__(self, client: Client, name: str, reason: str, timeout_s: float, facts: Mapping[str, Any]) -> None:
+        """`name` is the instance's; `reason` is shown to callers that are refused meanwhile; `timeout_s` bounds the
+        wait for the lease; `facts` identify the holder's process."""
         self.name, self.reason = name, reason
         self._client, self._timeout_s, self._facts = client, timeout_s, dict(facts)
         self._token = os.urandom(8).hex()
@@ -38,11 +42,11 @@ class InstanceLease:
 
     @property
     def held(self) -> bool:
-        """Whether the instance is one's own now, as far as is known."""
+        """Whether the lease is held now, as far as this program knows."""
         return self._thread is not None and not self._over.is_set() and not self._ended
 
     def check(self) -> None:
-        """Raises `LeaseEnded` where it has ended by itself."""
+        """Raise `LeaseEnded` if the lease has ended by itself."""
         if self._ended:
             raise LeaseEnded(self.name, self._ended)
 
@@ -51,7 +55,7 @@ class InstanceLease:
         session.open(self._timeout_s)
         if self._thread is not None:
             raise NotAllowedHere("ether.lease()", "this lease was taken before; each `with` needs its own")
-        here = session.calls.here.get(self.name)
+        here = session.calls.local_instances.get(self.name)
         if here is not None and here.worker.on_this_thread:
             raise NotAllowedHere("ether.lease()", f"this is a handler of {self.name!r} itself")
         if session.announcement(self.name) is None and here is None:
@@ -61,7 +65,7 @@ class InstanceLease:
             raise NoResponder(f"a lease of {self.name}", f"there is no instance {self.name!r}", names)
         try:
             self._ask("take", self._timeout_s, reason=self.reason, facts=self._facts)
-        except BaseException:
+        except BaseException:  # the instance may have granted it although its answer did not come in time
             self._give_back()
             raise
         self._thread = threading.Thread(target=self._renew, name=f"ether-lease-{self.name}", daemon=True)
@@ -85,15 +89,15 @@ class InstanceLease:
             logger.info("the lease of %s is not given back, and will end by itself: %s", self.name, error)
 
     def _ask(self, do: str, timeout_s: float, **more: Any) -> dict[str, Any]:
-        asked = {"do": do, "token": self._token, **more}
-        told = self._client.session.calls.lease(self.name, asked, timeout_s)
-        return told if isinstance(told, dict) else {}
+        request = {"do": do, "token": self._token, **more}
+        answer = self._client.session.calls.lease(self.name, request, timeout_s)
+        return answer if isinstance(answer, dict) else {}
 
     def _renew(self) -> None:
         while not self._over.wait(RENEW_S):
             try:
                 held = self._ask("renew", _ASK_S).get("held") is True
-            except EtherError as error:  # the broker or the instance is away: what that means is seen later
+            except EtherError as error:  # the broker or the instance is away: the next answer decides
                 logger.debug("the lease of %s is not renewed: %s", self.name, error)
                 continue
             if not held:

@@ -1,7 +1,8 @@
-"""The members of a session as one program knows them: the presence table, and waiting for it to change.
+"""The members of a session as one program knows them: its presence table, and waiting for changes of it.
 
-The trap: announcements come in on the dispatch thread, and everybody else waits on other threads. Whatever changes the
-table wakes all of them, and tells the watchers while the lock is held: a watcher only enqueues.
+Promise: the lists that `announcements()` and `members()` return are consistent snapshots, taken without a lock. The
+trap: announcements arrive on the dispatch thread, while other threads wait. Every change of the table wakes all
+waiting threads, and calls the watchers while the lock is held. So a watcher must only enqueue.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from ether.wire.topics import SessionTopics
 logger = get_ether_logger("Ether")
 
 Event = Callable[[Announcement], object]
-"""Told of every change in the presence table, on the dispatch thread: it must only enqueue."""
+"""Called with every change of the presence table, mostly on the dispatch thread, under the lock: it must only
+enqueue."""
 
 _NOBODY_ANSWERS = (State.LOST, State.ERROR, State.FAILED, State.RESTARTING, State.STOPPED)
 
 
 class Members(ABC):
-    """Who is there, in which state, as far as this program has heard."""
+    """The members of the session and their states, as far as this program has received their announcements."""
 
     def __init__(self, link: Link, topics: SessionTopics) -> None:
         self.link = link
@@ -38,40 +40,48 @@ class Members(ABC):
         self._watchers: list[Event] = []
         self._changed = threading.Condition()
         self._known: list[Announcement] = []
+        """The members of the table. Replaced as a whole, never changed, so that it can be read without the lock."""
         self._nested: list[Nested] = []
 
     @abstractmethod
     def _lose(self, name: str, why: str) -> None:
-        """Nobody answers under this name any more: whoever waits for it is told; under the lock."""
+        """No process answers under this name any more: end the waiting for its answers. Called under the lock."""
+
+    # -- the table now
 
     def ready(self) -> frozenset[str]:
         """The names of the instances that are ready."""
         with self._changed:
             return self._presence.ready()
 
+    def settled(self) -> frozenset[str]:
+        """The names of the members that are ready, or whose start has failed."""
+        with self._changed:
+            return frozenset(m.name for m in self._presence.members() if m.state in (*TAKES_PART, State.ERROR))
+
     def announcements(self) -> list[Announcement]:
-        """What is known of everybody, programs included, by name."""
+        """The latest announcements of all members, programs included, sorted by name."""
         return sorted(self._known, key=lambda member: member.name)
 
-    def watch(self, event: Event) -> None:
-        """Call `event` with every announcement that changes the table, on the dispatch thread."""
-        self._watchers.append(event)
-
     def announcement(self, name: str) -> Announcement | None:
-        """What is known of an instance."""
+        """The latest announcement of a member; None for an unknown name."""
         with self._changed:
             return self._presence.get(name)
 
     def members(self, service: str) -> list[Announcement]:
-        """What is known of the instance of this name, or of those of the class of this name."""
+        """The latest announcements of the instance with this name, or of all instances of the class with this name."""
         return [member for member in self._known if service in (member.name, member.about.get("class"))]
+
+    # -- waiting
 
     def wait_ready(
         self, names: Iterable[str], deadline: Deadline, ended: Callable[[], Mapping[str, str]]
     ) -> dict[str, str]:
-        """Wait until every instance is ready; returns why others are not, empty when all are.
+        """Wait until every instance is ready or has failed. Returns the reason for each that is not ready; empty when
+        all are.
 
-        `ended` says which of their processes have ended without a word; call `wake()` when that may have changed.
+        `ended` returns the instances whose processes have ended without an announcement, with the reasons; call
+        `wake()` when that changes.
         """
         names = list(names)
 
@@ -88,7 +98,8 @@ class Members(ABC):
     def wait_any(
         self, names: Iterable[str], deadline: Deadline, ended: Callable[[], Mapping[str, str]]
     ) -> dict[str, str]:
-        """Wait until one of these is ready, or will not be; returns why those that will not are not."""
+        """Wait until one instance is ready, or one has failed. Returns the reason for each that has failed; for each
+        that is not ready where the time is over."""
         names = list(names)
 
         def failed() -> list[str]:
@@ -101,31 +112,13 @@ class Members(ABC):
             over = ended()
             return {name: self._why_not(name, over.get(name), deadline.timeout_s) for name in late}
 
-    def _has_error(self, name: str) -> bool:
-        known = self._presence.get(name)
-        return known is not None and known.state is State.ERROR
-
-    def await_return(self, service: str, deadline: Deadline) -> bool:
-        """Where everybody of a name or class is away and at least one of them comes back: wait until one is ready, or
-        nobody comes any more. False where that is so already, or when the time is over."""
-        with self._changed:
-            if not self._coming_back(service):
-                return False
-            self._changed.wait_for(lambda: not self._coming_back(service), deadline.left())
-            return any(member.state in TAKES_PART for member in self.members(service))
-
-    def _coming_back(self, service: str) -> bool:
-        members = self.members(service)
-        return any(member.returns for member in members) and all(m.state not in TAKES_PART for m in members)
-
-    def wake(self) -> None:
-        """Something outside of the session changed that a waiter looks at."""
-        with self._changed:
-            self._notify()
-
     def _is_settled(self, name: str) -> bool:
         known = self._presence.get(name)
         return known is not None and known.state in (*TAKES_PART, State.ERROR)
+
+    def _has_error(self, name: str) -> bool:
+        known = self._presence.get(name)
+        return known is not None and known.state is State.ERROR
 
     def _why_not(self, name: str, ended: str | None, waited_s: float) -> str:
         known = self._presence.get(name)
@@ -136,19 +129,51 @@ class Members(ABC):
         state = known.state.value if known else "not heard of"
         return f"not ready within {waited_s:g} s (state: {state})"
 
+    def await_return(self, service: str, deadline: Deadline) -> bool:
+        """Wait for a restart: where no instance of a name or class is ready, but at least one is about to be
+        restarted, wait until one is ready, or none is about to be any more. Returns whether one is ready after a wait;
+        False at once where there is nothing to wait for."""
+        with self._changed:
+            if not self._coming_back(service):
+                return False
+            self._changed.wait_for(lambda: not self._coming_back(service), deadline.left())
+            return any(member.state in TAKES_PART for member in self.members(service))
+
+    def _coming_back(self, service: str) -> bool:
+        members = self.members(service)
+        return any(member.returns for member in members) and all(m.state not in TAKES_PART for m in members)
+
+    def await_change(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until a condition on this table holds; it is checked after every change. Returns whether it holds."""
+        with self._changed:
+            return self._changed.wait_for(condition, timeout_s)
+
+    def wake(self) -> None:
+        """Make waiting threads check their conditions again, after a change outside of the table."""
+        with self._changed:
+            self._notify()
+
+    # -- names
+
     def holder(self, name: str) -> Announcement | None:
-        """Who holds a name, as far as is known; None where it is free."""
+        """The announcement of the process that holds a name, as far as is known; None where the name is free."""
         with self._changed:
             known = self._presence.get(name)
         return known if known is not None and known.state in HOLDS_ITS_NAME else None
 
     def next_epoch(self, name: str) -> int:
-        """For the next birth under a name."""
+        """The epoch for the next incarnation under a name."""
         with self._changed:
             return self._presence.next_epoch(name)
 
+    # -- changes
+
+    def watch(self, event: Event) -> None:
+        """Call `event` with every announcement that changes the table, on the dispatch thread."""
+        self._watchers.append(event)
+
     def say(self, announcement: Announcement) -> None:
-        """Announce something of an instance in its stead; it counts here at once."""
+        """Publish an announcement in place of the instance itself. It is in this program's table at once."""
         with self._changed:
             self._note(announcement)
             self._known = self._presence.members()
@@ -156,15 +181,20 @@ class Members(ABC):
         self.link.announce(self.topics.state(announcement.name), announcement.to_value())
 
     def lost(self, name: str, incarnation: str, why: str) -> None:
-        """An instance's process ended: told by whoever started it, sooner than the broker would."""
+        """The process of an incarnation has ended. The program that started it reports this sooner than the broker
+        does."""
         with self._changed:
             known = self._presence.get(name)
             if known is None:
                 self._lose(name, why)
-            elif known.incarnation == incarnation and known.state is not State.ERROR:  # which says why, and better
+            elif known.incarnation == incarnation and known.state is not State.ERROR:  # an error has the better reason
                 self._note(replace(known, state=State.LOST, error=why))
                 self._known = self._presence.members()
             self._notify()
+
+    def forget(self, name: str) -> None:
+        """Remove a member that is gone, and of which the broker holds no announcement either."""
+        self._take(name, None)
 
     def _on_state(self, inbound: Inbound) -> None:
         try:
@@ -189,45 +219,36 @@ class Members(ABC):
             self._notify()
 
     def _forget(self, name: str) -> None:
+        """The announcement was cleared: the member has left, or the reaper has removed it."""
         known = self._presence.get(name)
         self._lose(name, "left")
         self._presence.forget(name)
         if known is not None and known.state is not State.LOST:
-            self._tell(replace(known, state=State.STOPPED, error=""))
+            self._call_watchers(replace(known, state=State.STOPPED, error=""))
 
     def _note(self, announcement: Announcement) -> None:
+        """Apply an announcement to the table, and pass on what follows from it. Under the lock."""
         name, before = announcement.name, self._presence.get(announcement.name)
         if not self._presence.apply(announcement):
             return
         self._claims.release(name)
-        planned = announcement.state is State.RESTARTING and not announcement.error  # it finishes what it has begun
+        # A planned restart, which has no error, lets the instance finish its calls first, so their answers still come.
+        planned = announcement.state is State.RESTARTING and not announcement.error
         if announcement.state in _NOBODY_ANSWERS and not planned:
             self._lose(name, announcement.error or "its connection broke")
         elif before is not None and before.incarnation != announcement.incarnation:
             self._lose(name, "another process has taken its place")
         if before is None or (before.incarnation, before.state) != (announcement.incarnation, announcement.state):
-            self._tell(announcement)
+            self._call_watchers(announcement)
 
-    def _tell(self, announcement: Announcement) -> None:
+    def _call_watchers(self, announcement: Announcement) -> None:
         for watcher in self._watchers:
             watcher(announcement)
 
     def _notify(self) -> None:
-        """Wake everybody who waits; under the lock."""
+        """Wake all waiting threads. Called under the lock."""
         self._changed.notify_all()
+        # A worker that waits inside of a handler waits on a queue of its own, so that it can serve nested jobs
+        # meanwhile.
         for nested in self._nested:
             nested.put(None)
-
-    def settled(self) -> frozenset[str]:
-        """The names of those who are ready, or whose start has failed."""
-        with self._changed:
-            return frozenset(m.name for m in self._presence.members() if m.state in (*TAKES_PART, State.ERROR))
-
-    def forget(self, name: str) -> None:
-        """Somebody is not there any more, and the broker holds nothing of it either."""
-        self._take(name, None)
-
-    def await_change(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait until something is so that follows from what is known of the others."""
-        with self._changed:
-            return self._changed.wait_for(condition, timeout_s)

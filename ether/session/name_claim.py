@@ -1,7 +1,8 @@
-"""One name, one holder: becoming the holder of a name in a session.
+"""Claims a name in a session, so that each name has one holder; and makes names for sessions and programs without one.
 
-Promise: of all who want a name at the same time one gets it; everybody else gets `NameTaken`, which says where the
-holder lives. Programs that keep a name (agents) and instances share the names.
+Promise: of several processes that claim a name at the same time, one gets it; every other one gets `NameTaken`, which
+says where the holder runs. Instances and programs with a name of their own (agents) share one set of names. How the
+holder keeps its name afterwards is in `ether.session.fencing`.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from ether.system.processes import is_running, running_script
 
 
 def new_session_name() -> str:
-    """A name for a session whose configuration gives none: when it began, and random bits."""
+    """A name for a session whose configuration gives none: the time of its beginning, and random bits."""
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
 
 
 def program_name() -> str:
-    """For a program that joins and holds no name: what it is, and random bits, for two may be of the same script."""
+    """A name for a program that joins a session: its script, and random bits, since one script may run twice."""
     script = running_script()
     stem = os.path.splitext(os.path.basename(script))[0] if script else "program"
-    kept = "".join(character if character.isalnum() or character in "-_." else "-" for character in stem)
-    return f"{kept[:40] or 'program'}-{os.urandom(3).hex()}"
+    allowed = "".join(character if character.isalnum() or character in "-_." else "-" for character in stem)
+    return f"{allowed[:40] or 'program'}-{os.urandom(3).hex()}"
 
 
 def take_name(
@@ -40,14 +41,19 @@ def take_name(
     yields: Callable[[Announcement], bool] = lambda holder: False,
     kind: str = "instance",
 ) -> tuple[str, int]:
-    """Become the holder: the birth and epoch to announce under. `yields` says whether a holder that is there gives way;
-    what it still sends is heard by nobody then. Raises `NameTaken`."""
+    """Become the holder of a name. Returns the incarnation and the epoch under which to announce it.
+
+    `yields` tells whether the present holder, if there is one, has to give way; then every process refuses what it
+    still sends. `kind` names the claimant in the error. Raises `NameTaken`."""
     holder = session.holder(name)
-    if holder is not None and not (yields(holder) or is_dead_here(holder)):
+    if holder is not None and not (yields(holder) or _has_died(holder)):
         raise taken(holder)
+    # Every claimant publishes its claim and waits until the broker has delivered it back. All claimants receive all
+    # claims in the same order, so all agree on the first one.
     incarnation = new_incarnation()
     if not session.claim(name, incarnation, deadline.left()):
         raise NameTaken(kind, name, responds=False)
+    # Another process may have claimed and announced the name before this claim was sent.
     winner = session.holder(name)
     if winner is not None and (holder is None or winner.incarnation != holder.incarnation):
         raise taken(winner)
@@ -58,7 +64,7 @@ def take_name(
 
 
 def taken(holder: Announcement) -> NameTaken:
-    """The error that names a holder."""
+    """The error for a name that this holder has."""
     about = holder.about
     since, pid = about.get("since"), about.get("pid")
     return NameTaken(
@@ -71,8 +77,8 @@ def taken(holder: Announcement) -> NameTaken:
     )
 
 
-def is_dead_here(holder: Announcement) -> bool:
-    """A holder on this machine whose process is gone has left a ghost."""
+def _has_died(holder: Announcement) -> bool:
+    """Whether the holder ran on this machine and its process is gone, so that only its announcement is left."""
     pid, began = holder.about.get("pid"), holder.about.get("pid_started")
     same_host = holder.about.get("host") == socket.gethostname()
     return same_host and isinstance(pid, int) and not is_running(pid, began if isinstance(began, str) else None)

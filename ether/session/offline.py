@@ -1,8 +1,13 @@
-"""Says since when an agent is offline, and its instances with it.
+"""What stays known of members that cannot be reached: notes on offline agents, and a snapshot where the broker is away.
 
-A broker that notices a death publishes what was left with it when the connection was made, and that cannot say when it
-will be needed. So the program that leads the session writes the time beside it: whoever looks later reads "offline
-since". The trap: an instance that died while its agent lives is not offline, but about to be started again.
+Two directions. An *agent* loses its connection: `OfflineNotes`, in the program that leads the session, adds the time to
+the announcements of the agent and its instances. The broker cannot, because it publishes a will that was written when
+the connection was made. A *program* loses the broker: `LastKnownFile` writes what the program knew to a file, so that
+`ether ps` on the same machine can show it (`read_last_known`).
+
+Promises: both work on threads of their own, and begin with the first loss; the file vanishes with the outage or with
+its program, and a file of a dead program is never shown. The trap: an instance that died while its agent lives is not
+offline, but about to be restarted.
 """
 
 from __future__ import annotations
@@ -27,8 +32,11 @@ from ether.system.processes import this_place
 logger = get_ether_logger("Ether")
 
 
+# -- agents that are offline
+
+
 class OfflineNotes:
-    """Watches the agents of one session, on a thread of its own that begins with the first death."""
+    """Adds the time to the announcements of agents that are lost, and of their instances. For the leading program."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -37,7 +45,7 @@ class OfflineNotes:
         session.watch(self._on_announcement)
 
     def close(self) -> None:
-        """Note no more. Twice is fine."""
+        """Add no more notes. May be called twice."""
         if self._thread is not None:
             self._deaths.put(None)
             self._thread.join()
@@ -61,19 +69,22 @@ class OfflineNotes:
                 logger.warning("could not tell since when agent %s is offline: %s", death[0], error)
 
     def _note(self, agent: str, when: float) -> None:
-        """The deaths of an agent and of its instances are told one by one, in any order."""
+        """Announce an agent and its instances as offline. The broker reports their deaths one by one and in any order,
+        so each report is a reason to look at all of them; nothing happens before the agent itself is lost."""
         known = self._session.announcement(agent)
         if known is None or known.state is not State.LOST:
             return
         for member in self._session.announcements():
             if agent in (agent_of(member), member.about.get("keeper")) and _is_away(member):
                 self._session.say(_offline(member, when))
+                # This program published the announcement in the member's place. The link must not repeat it after a
+                # reconnect, when the member may have announced itself again.
                 self._session.link.leave_to_others(self._session.topics.state(member.name))
                 logger.warning("%s is offline", member.name)
 
 
 def agent_of(announcement: Announcement) -> str | None:
-    """The agent's own name, or that of the agent that keeps an instance; None for anybody else."""
+    """The name of an agent, or of the agent that supervises an instance; None for all other members."""
     if announcement.kind == "agent":
         return announcement.name
     machine = announcement.about.get("machine")
@@ -81,7 +92,8 @@ def agent_of(announcement: Announcement) -> str | None:
 
 
 def _is_away(member: Announcement) -> bool:
-    """Of one that was being started only its agent could tell the fate: the broker holds no last word of it."""
+    """Whether a member of a lost agent counts as lost, too, and is not marked yet. An instance that was starting had
+    left no will with the broker yet, and only its agent could report its end."""
     lost = member.state is State.LOST and "offline_since" not in member.about
     return lost or member.state in (State.STARTING, State.RESTARTING)
 
@@ -93,15 +105,19 @@ def _offline(member: Announcement, when: float) -> Announcement:
     )
 
 
+# -- a program that has lost the broker
+
 FILE_NAME = "last_known.json"
 _LONGEST_BYTES = 4_000_000
 _LONGEST_ERROR = 2_000
 _FACTS = ("kind", "class", "class_path", "host", "pid", "since", "epoch", "version", "machine", "offline_since")
+"""The facts of an announcement that are written to the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class LastKnown:
-    """What one program knew. `since` (unix seconds): when it lost the broker, whose address is `broker`."""
+    """The snapshot of one program: the members that it knew when it lost the broker, at `since` (unix seconds).
+    `broker` is the broker's address."""
 
     session: str
     program: str
@@ -112,7 +128,7 @@ class LastKnown:
 
 
 class LastKnownFile:
-    """Keeps the file of one program, on a thread of its own that begins with the first loss."""
+    """Writes the snapshot of one program when it loses the broker, and removes it when the broker is back."""
 
     def __init__(self, session: Session, program: str, broker: str, folder: str) -> None:
         """`broker` is an address without a password; `folder` is the program's private one."""
@@ -125,10 +141,10 @@ class LastKnownFile:
         self._thread: threading.Thread | None = None
         self._turn = threading.Lock()
         self._closed = False
-        session.link.on_connection.append(self._note)
+        session.link.on_connection.append(self._on_connection)
 
     def close(self) -> None:
-        """Remove it, and write no more. Twice is fine."""
+        """Remove the file, and write no more. May be called twice."""
         with self._turn:
             self._closed = True  # the connection may be lost meanwhile, on another thread
             thread, self._thread = self._thread, None
@@ -136,7 +152,7 @@ class LastKnownFile:
             self._connected.put(None)
             thread.join()
 
-    def _note(self, up: bool) -> None:
+    def _on_connection(self, up: bool) -> None:
         """On the dispatch thread."""
         self._connected.put(up)
         with self._turn:
@@ -166,12 +182,12 @@ class LastKnownFile:
         with contextlib.suppress(OSError):
             os.unlink(self._path)
         with contextlib.suppress(OSError):
-            os.rmdir(self._folder)  # where nothing else is in it
+            os.rmdir(self._folder)  # fails where the folder has other files
 
 
 def read_last_known(environment: Mapping[str, str], session: str | None = None) -> list[LastKnown]:
-    """Of every program of this user on this machine that is cut off now, the latest loss first; of one session where
-    that is named. Never raises."""
+    """The snapshots of all programs of this user on this machine that have lost their broker now, the latest loss
+    first; with `session`, of that session alone. Never raises."""
     try:
         folders = own_folders(environment)
     except (OSError, BrokerFailed) as error:
@@ -186,7 +202,7 @@ def _read(folder: str) -> LastKnown | None:
     try:
         match read_private(path, longest_bytes=_LONGEST_BYTES):
             case {"record": record, "program": str(program), "members": list(members)}:
-                who = SessionRecord.from_value(record)
+                writer = SessionRecord.from_value(record)
             case _:
                 raise ValueError("not what was known last")
     except FileNotFoundError:
@@ -194,14 +210,14 @@ def _read(folder: str) -> LastKnown | None:
     except (OSError, ValueError) as error:
         logger.debug("%s cannot be read: %s", path, error)
         return None
-    fate = fate_of(who, this_place())
+    fate = fate_of(writer, this_place())
     if fate == "is over":
         with contextlib.suppress(OSError):
             os.unlink(path)
     if fate != "runs":
         return None
     known = tuple(member for value in members if (member := Announcement.from_value(value)) is not None)
-    return LastKnown(who.session, program, who.pid, who.url, who.since, known)
+    return LastKnown(writer.session, program, writer.pid, writer.url, writer.since, known)
 
 
 def _shortened(member: Announcement) -> dict[str, Any]:

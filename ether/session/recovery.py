@@ -1,13 +1,14 @@
-"""Sessions that a broker has forgotten and that are about to be back on it.
+"""Recovery after a restart of the broker: waits for sessions that the broker has forgotten and that are about to
+return.
 
-A broker that was started again knows nothing. Its members come back one by one, each within `RETURN_S`, and announce
-themselves anew; until the program that leads the session has done so, the directory does not show it. Whoever looked in
-that moment would begin a second session of the same name.
+A broker that was restarted knows nothing. The members of its sessions reconnect one by one, each within `RETURN_S`, and
+announce themselves again. Until the program that leads a session has done so, the broker's directory does not show the
+session, and a program that looks in that moment would start a second session of the same name.
 
-Promise: nobody waits who has no reason to. A reason is a session's record on this machine whose program lives, or
-instances on the broker which live and whose keeper is not there. The wait ends as soon as every such session is back,
-or its instances have died with their keeper. The trap: a session of another machine that has left no trace on the
-broker yet cannot be waited for; which of two leads is settled when they meet (`ether.session.leadership`).
+Promise: a program waits only for a reason. A reason is a record of a session on this machine whose program lives, or
+living instances on the broker whose supervisor is not there. The wait ends as soon as every such session is back, or
+its instances have died with their supervisor. The trap: a session of another machine that has left no trace on the
+broker yet cannot be awaited; if there are two sessions afterwards, `ether.session.leadership` settles which one leads.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ether.log import get_ether_logger
 from ether.protocol.presence import Announcement
 from ether.session.discovery.directory import SessionInfo, note_entry
 from ether.session.discovery.local_sessions import SessionRecord
-from ether.session.stale_rules import find_orphans, keepers_among
+from ether.session.stale_rules import find_orphans, supervisors_among
 from ether.transport import open_transport
 from ether.transport.base import Delivery, Transport
 from ether.transport.endpoint import Endpoint
@@ -31,21 +32,21 @@ from ether.wire.topics import ROOT
 logger = get_ether_logger("Ether")
 
 RETURN_S = 3.0
-"""By then whoever lives is back, once the broker is."""
+"""Every living process has reconnected and announced itself this long after the broker is back."""
 
 _ASK_S = 2.0
 _ECHO = f"{ROOT}$returning/"
 
 
 def recorded_at(endpoint: Endpoint, session: str | None, records: Sequence[SessionRecord]) -> frozenset[str]:
-    """The sessions of this machine that say of themselves that they are on this broker; `session` narrows them down."""
-    there = (record for record in records if session in (None, record.session))
-    return frozenset(record.session for record in there if Endpoint.from_url(record.url).address == endpoint.address)
+    """The sessions of this machine that are on this broker by their records; with `session`, that one alone."""
+    wanted = (record for record in records if session in (None, record.session))
+    return frozenset(record.session for record in wanted if Endpoint.from_url(record.url).address == endpoint.address)
 
 
 def sessions_returning(endpoint: Endpoint, session: str | None, recorded: Collection[str]) -> list[SessionInfo]:
-    """The sessions that have come back to the broker, after a wait for those that are expected there: the `recorded`
-    ones, and those of living instances without a keeper. Raises `TransportError`s."""
+    """The sessions that are on the broker, after a wait for the expected ones: those in `recorded`, and those of living
+    instances without a supervisor. With `session`, that one alone. Raises `TransportError`s."""
     transport = open_transport(endpoint, client_id="returning")
     try:
         transport.connect(_ASK_S)
@@ -55,7 +56,7 @@ def sessions_returning(endpoint: Endpoint, session: str | None, recorded: Collec
 
 
 class _Watch:
-    """One look at a broker's sessions and their members, kept up to date while it lasts."""
+    """The sessions of a broker and their members, followed over one connection."""
 
     def __init__(self, transport: Transport, session: str | None, recorded: Collection[str]) -> None:
         self._transport = transport
@@ -64,7 +65,7 @@ class _Watch:
         self._found: dict[str, SessionInfo] = {}
         self._members: dict[str, dict[str, Announcement]] = {}
         self._echo = f"{_ECHO}{os.urandom(8).hex()}"
-        self._told = False
+        self._wait_logged = False
 
     def until_back(self) -> list[SessionInfo]:
         which = self._session or "+"
@@ -81,15 +82,16 @@ class _Watch:
         return sorted(self._found.values(), key=lambda info: info.session)
 
     def _awaited(self) -> bool:
-        """Whether somebody is expected and not back; said once."""
+        """Whether an expected session is not back yet; the first time, log which."""
         expected = self._recorded | {name for name, members in self._members.items() if _runs_on(members.values())}
         away = sorted(expected - self._found.keys())
-        if away and not self._told:
-            self._told = True
+        if away and not self._wait_logged:
+            self._wait_logged = True
             logger.info("waiting for %s, which the broker has forgotten, to come back...", ", ".join(away))
         return bool(away)
 
     def _note(self, item: Delivery) -> None:
+        """Take in a retained or live message: a session's entry, or an announcement of a member."""
         session, _, place = item.topic[len(ROOT) :].partition("/")
         if place == "session":
             note_entry(item, self._found)
@@ -103,7 +105,7 @@ class _Watch:
 
 
 def _read(item: Delivery) -> Announcement | None:
-    """None for a member that has left, and for what is no announcement."""
+    """The announcement in a message; None where it was cleared, or is not valid."""
     try:
         return Announcement.from_value(unpack(item.payload, item.properties).value) if item.payload else None
     except DecodeError:
@@ -111,5 +113,5 @@ def _read(item: Delivery) -> Announcement | None:
 
 
 def _runs_on(members: Collection[Announcement]) -> bool:
-    """Whether instances live whose keeper is neither there nor said to be dead with them."""
-    return bool(find_orphans(members, keepers_among(members), "", ()).dying)
+    """Whether instances live whose supervisor is not there: the session's leader, which has not come back yet."""
+    return bool(find_orphans(members, supervisors_among(members), "", ()).dying)

@@ -1,7 +1,8 @@
-"""A session as one of its programs sees it: who is there, and the lifecycle of all of them.
+"""A session as one of its programs sees it: its members, claims of names, and requests to many instances at once.
 
-Every question to the instances goes out once, on the control plane, to those that are ready; each answers on this
-program's own reply topic. One that dies meanwhile is not waited for.
+A request to several instances (sync, drain, save_all, …) is one message on the control plane. Each instance answers on
+this program's own reply topic, and a `Barrier` collects the answers. Promise: an instance that dies meanwhile is not
+awaited. The trap: "known" means received by this program; only `catch_up` makes sure that nothing is on its way.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from typing import Any
 
 from ether.calls.client import CallClient
 from ether.calls.durable import DurableCalls
+from ether.calls.host import LocalCallee
 from ether.connection import causes as context
 from ether.connection.deadline import Deadline
-from ether.connection.link import Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.connection.worker import next_job
 from ether.errors import EtherError, NoResponder, PayloadError, SyncError, TransportError
-from ether.instance.hosted import HostedInstance
 from ether.log import get_ether_logger
 from ether.protocol.barrier import Answer, Barrier, Quiescence
 from ether.protocol.presence import TAKES_PART, Announcement
@@ -31,18 +32,19 @@ from ether.wire.topics import SessionTopics
 logger = get_ether_logger("Ether")
 
 CLAIM = "claim"
-"""The control verb by which a name is asked for: `{"name", "birth"}`."""
+"""The control verb that claims a name: `{"name", "birth"}`."""
 
 KEEP = "keep"
-"""The control verb by which programs are asked to start, stop and restart what they keep: `{"instances": [program],
-"do": "restart", "name": "camera1"}`."""
+"""The control verb that asks programs to start, stop or restart instances that they supervise: `{"instances":
+[program], "do": "restart", "name": "camera1"}`."""
 
 _ECHO = b"echo "
+"""Prefix of the correlation of this program's messages to itself."""
 _ECHO_PATIENCE_S = 0.5
 
 
 class NeverAtRest(EtherError, TimeoutError):
-    """The instances were still publishing or handling messages; `timeout_s` in seconds."""
+    """The instances were still publishing or handling messages after `timeout_s` seconds. A `TimeoutError`."""
 
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
@@ -50,7 +52,7 @@ class NeverAtRest(EtherError, TimeoutError):
 
 
 class Session(Members):
-    """One program's view of its session, and its voice in it."""
+    """One program's view of its session, and its requests to the other members."""
 
     def __init__(self, link: Link, topics: SessionTopics) -> None:
         super().__init__(link, topics)
@@ -64,13 +66,13 @@ class Session(Members):
         self.saves = DurableCalls(self)
 
     def close(self) -> None:
-        """Nobody will answer any more. What was saved and is not answered stays for the next run."""
+        """End all calls. Durable calls without an answer stay on disk for the next run."""
         self.saves.close()
         self.calls.close()
 
     def open(self, timeout_s: float) -> bool:
-        """Listen to announcements and answers; returns when all that was announced before is known. Twice is fine:
-        false where it was open already."""
+        """Subscribe to announcements and answers; returns when all earlier announcements are known. May be called
+        again: returns False where the session was open already."""
         with self._opening:
             if self._opened:
                 return False
@@ -78,13 +80,13 @@ class Session(Members):
             self._opened = self._listening = True
             return True
 
-    def close_in(self, here: dict[str, HostedInstance]) -> None:
-        """There is nobody but these, in this process: nothing is asked of the broker (in a lab)."""
+    def close_in(self, local_instances: dict[str, LocalCallee]) -> None:
+        """Make `local_instances`, of this process, the only members, so that no call needs the broker. For `Lab`."""
         self._opened = True
         self.calls = CallClient(
-            self.link, self.topics, self._reply_topic, lambda: [i.announcement() for i in here.values()]
+            self.link, self.topics, self._reply_topic, lambda: [i.announcement() for i in local_instances.values()]
         )
-        self.calls.here = here
+        self.calls.local_instances = local_instances
 
     def _open(self, timeout_s: float) -> None:
         self.link.listen(self._reply_topic, self._on_reply, now=self._take_reply, timeout_s=timeout_s)
@@ -95,17 +97,21 @@ class Session(Members):
         self.catch_up(timeout_s)
 
     def catch_up(self, timeout_s: float, *, while_online: bool = False) -> None:
-        """Return when everything is known that the broker took before now: when a message to ourselves comes back,
-        whatever was on its way to us has come before it. `while_online`: not through an outage."""
+        """Return when everything is known that the broker has accepted before now. Raises `TransportError` after
+        `timeout_s` seconds; with `while_online` also when the connection is lost.
+
+        The program sends a message to itself. The broker delivers to one client in order, so when this echo comes back,
+        all that was on its way has come before it."""
         echo = _ECHO + os.urandom(8)
         with self._changed:
             self._echoes.add(echo)
         deadline = Deadline(timeout_s)
         came_back = False
-        while not came_back and not deadline.passed:  # asked again, in case the broker died with the first one
+        while not came_back and not deadline.passed:  # sent again, in case the broker died with the first echo
             if while_online and self.link.offline_since is not None:
                 break
-            self.link.publish(self._reply_topic, None, correlation=echo, timeout_s=deadline.left())
+            extra = ExtraHeaders(correlation=echo)
+            self.link.publish(self._reply_topic, None, extra=extra, timeout_s=deadline.left())
             with self._changed:
                 patience = min(_ECHO_PATIENCE_S, deadline.left())
                 came_back = self._changed.wait_for(lambda: echo not in self._echoes, patience)
@@ -115,7 +121,7 @@ class Session(Members):
             raise TransportError(f"the broker did not deliver a message to ourselves within {timeout_s:g} s")
 
     def hear_the_latest(self, deadline: Deadline) -> bool:
-        """Catch up, where there is a broker that answers; false where there is none."""
+        """Catch up within half a second. Returns False where no broker answers, or the session is not open."""
         if not self._listening:
             return False
         try:
@@ -127,8 +133,8 @@ class Session(Members):
     # -- presence
 
     def info(self, timeout_s: float) -> dict[str, Any]:
-        """What is retained about the session itself; empty where it is led by nobody any more. While there is no
-        connection, at once, what was known of it last."""
+        """The retained entry of the session; empty where no program leads it any more. Without a connection, the last
+        known entry, at once."""
         try:
             if self.link.offline_since is None:
                 self.catch_up(timeout_s, while_online=True)
@@ -144,14 +150,15 @@ class Session(Members):
     # -- names
 
     def claim(self, name: str, incarnation: str, timeout_s: float) -> bool:
-        """Ask everybody for a name; True where nobody asked before. All who claim hear it in the same order."""
+        """Claim a name; returns whether this claim came first. All claimants receive the claims in the same order,
+        that of the broker, and this one returns when its own claim has come back."""
         self.link.publish(self.topics.control(CLAIM), {"name": name, "birth": incarnation}, timeout_s=timeout_s)
         self.catch_up(timeout_s)
         with self._changed:
             return self._claims.holder(name, time.monotonic()) == incarnation
 
     def fence(self, holder: Announcement, epoch: int, timeout_s: float) -> None:
-        """Take a name over: from now on nothing that its earlier holder sends is heard, and it stops itself."""
+        """Take over a name: from now on every process refuses messages of its earlier holder, which stops itself."""
         self.link.publish(self.topics.control(FENCE), fence_of(holder, epoch), timeout_s=timeout_s)
 
     def _on_fence(self, inbound: Inbound) -> bool:
@@ -173,12 +180,13 @@ class Session(Members):
             barrier.lose(name, why)
         self.calls.lose(name, why)
 
-    # -- questions
+    # -- requests to several instances
 
     def ask(
         self, verb: str, participants: Iterable[str], timeout_s: float, more: Mapping[str, Any] | None = None
     ) -> Barrier:
-        """Ask instances to do something, and wait for their answers, deaths, or the end of the time."""
+        """Send a request to instances, and wait until each has answered or died, for at most `timeout_s` seconds.
+        `more` are the request's other fields."""
         participants = list(participants)
         token = os.urandom(8)
         barrier = Barrier(participants)
@@ -188,11 +196,13 @@ class Session(Members):
             self.link.publish(
                 self.topics.control(verb),
                 {"instances": participants, **(more or {})},
-                reply_to=self._reply_topic,
-                correlation=token,
-                expiry_s=timeout_s,
-                trace=context.current().trace,
                 parents=context.parents(),
+                extra=ExtraHeaders(
+                    reply_to=self._reply_topic,
+                    correlation=token,
+                    expiry_s=timeout_s,
+                    trace=context.current().trace,
+                ),
             )
             self._wait_for(barrier, Deadline(timeout_s))
         finally:
@@ -202,6 +212,8 @@ class Session(Members):
 
     def _wait_for(self, barrier: Barrier, deadline: Deadline) -> None:
         cause = context.current()
+        # A handler that asks several instances, its own among them, would wait for itself: its worker is busy here. So
+        # a worker that waits serves the jobs of the same trace meanwhile.
         if cause.worker is None or cause.trace is None or not cause.worker.on_this_thread:
             with self._changed:
                 self._changed.wait_for(lambda: barrier.complete, deadline.left())
@@ -219,27 +231,30 @@ class Session(Members):
     def sync(self, topic: str, arguments: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         """Run every method that is marked for a sync topic, on all ready instances at the same time.
 
-        Returns what each instance's method returned (a dict by method where it has several), raises `SyncError`, or
-        `NoResponder` where nobody has such a method.
+        Returns the result of each instance's method by instance name; a dict by method name where an instance has
+        several such methods. Raises `NoResponder` where no ready instance has one, `SyncError` where a method fails or
+        an instance dies or does not answer.
         """
         with self._changed:
             ready = [member for member in self._known if member.state in TAKES_PART]
         participants = [member.name for member in ready if topic in _sync_topics(member)]
         if not participants:
-            there = sorted({known for member in ready for known in _sync_topics(member)})
-            raise NoResponder(f"sync {topic!r}", "no ready instance has a method marked ether_sync for it", there)
+            marked = sorted({known for member in ready for known in _sync_topics(member)})
+            raise NoResponder(f"sync {topic!r}", "no ready instance has a method marked ether_sync for it", marked)
         barrier = self.ask("sync", participants, timeout_s, {"topic": topic, "arguments": dict(arguments)})
         results = {name: _sole(answer.results) for name, answer in barrier.answers.items() if not answer.failed}
         if len(results) < len(participants):
-            failed = {name: "; ".join(said.failed.values()) for name, said in barrier.answers.items() if said.failed}
+            failed = {name: "; ".join(each.failed.values()) for name, each in barrier.answers.items() if each.failed}
             missing = dict.fromkeys(barrier.missing, f"did not answer within {timeout_s:g} s")
             raise SyncError(topic, results, failed, barrier.lost, missing)
         return results
 
     def drain(self, participants: Iterable[str], timeout_s: float) -> Barrier:
-        """Wait until no message is in flight or being handled; returns the last wave.
+        """Wait until no message is under way or being handled. Returns the answers of the last round.
 
-        Raises `NeverAtRest` where messages go on causing messages, or a source goes on publishing.
+        Each round asks every instance for the numbers of messages that it has sent and received. Two rounds with the
+        same numbers mean rest. Raises `NeverAtRest` where messages go on causing messages, or a source goes on
+        publishing.
         """
         participants = list(participants)
         deadline = Deadline(timeout_s)
@@ -250,12 +265,16 @@ class Session(Members):
             if deadline.passed:
                 raise NeverAtRest(timeout_s)
             barrier = self.ask("drain", participants, deadline.left())
-        if barrier is not first and deadline.passed and barrier.missing:  # the time ran out, not their patience
+        if (
+            barrier is not first and deadline.passed and barrier.missing
+        ):  # this time limit ended the last round, not an instance
             raise NeverAtRest(timeout_s)
         return barrier
 
     def _take_reply(self, inbound: Inbound) -> bool:
-        """A plain answer to a call, on the transport's thread: wake whoever waits for it."""
+        """On the transport's thread: hand a plain answer directly to the call that waits for it. Returns False for all
+        other messages, which go to the dispatch thread: echoes, answers to requests of `ask`, and reports on a
+        call's progress, which have a schema."""
         headers = inbound.headers()
         if headers is None or headers.schema is not None:
             return False
@@ -271,19 +290,19 @@ class Session(Members):
             self.calls.receive(inbound)
             return
         try:
-            said = Answer.from_value(inbound.unpack().value)
+            answer = Answer.from_value(inbound.unpack().value)
         except PayloadError as error:
             logger.warning("an answer cannot be read: %s", error)
             return
         finally:
             inbound.done()
         with self._changed:
-            if correlation in self._questions and said is not None:
-                self._questions[correlation].answer(*said)
+            if correlation in self._questions and answer is not None:
+                self._questions[correlation].answer(*answer)
             self._notify()
 
     def _on_echo(self, echo: bytes, inbound: Inbound) -> None:
-        """One that was asked for twice comes back twice: the second one answers nothing, and is nobody's forgery."""
+        """An echo that was sent twice comes back twice; the second one is simply ignored."""
         inbound.done()
         with self._changed:
             self._echoes.discard(echo)
@@ -291,7 +310,7 @@ class Session(Members):
 
 
 def _value_of(inbound: Inbound) -> object:
-    """A short message's value, None where it cannot be read; it is done with."""
+    """The value of a short message, None where it cannot be read. Marks the message as handled."""
     try:
         return inbound.unpack().value
     except PayloadError:
@@ -307,4 +326,5 @@ def _sync_topics(announcement: Announcement) -> set[str]:
 
 
 def _sole(results: Mapping[str, Any]) -> Any:
+    """The result of the only method; all results by method name where there are several."""
     return next(iter(results.values())) if len(results) == 1 else dict(results)

@@ -1,1 +1,1 @@
-"""What a class offers: its marks, its methods and how payloads become arguments. No I/O, nothing stored."""
+"""What a class offers: its marks, its methods, and how payloads become arguments. Pure: no I/O, no state."""

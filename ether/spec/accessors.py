@@ -1,8 +1,8 @@
-"""Properties of a driver as functions: a reader without arguments, a setter with one, `value`.
+"""Properties of a driver as functions: a reader without arguments, and a setter with one, `value`.
 
-Promise: the property itself decides what reading and setting do; nothing is kept here. Hints come from the property's
-own functions, or from the class's annotations. The trap: an attribute that is only made in `__init__` is seen on the
-object alone, so existence is checked when the object is there.
+Promise: the property itself decides what reading and setting do; no value is stored here. Hints come from the
+property's own functions, or from the class's annotations. The trap: an attribute that `__init__` creates is visible on
+the object alone, so `check_property` needs the object.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ether.spec.wrapping import SETTER, PropertySpec
 
 
 def readable(cls: type, name: str) -> Callable[[object], Callable[[], Any]]:
-    """Makes the reader of an object's property."""
+    """A function that makes the reader of an object's property."""
     hint = _hint(cls, name)
 
     def of(obj: object) -> Callable[[], Any]:
@@ -27,14 +27,14 @@ def readable(cls: type, name: str) -> Callable[[object], Callable[[], Any]]:
             return getattr(obj, name)
 
         read.__annotations__ = {} if hint is Any else {"return": hint}
-        _name(read, name, cls, name)
+        _rename(read, name, cls, name)
         return read
 
     return of
 
 
 def settable(cls: type, name: str) -> Callable[[object], Callable[[Any], None]]:
-    """Makes the setter of an object's property."""
+    """A function that makes the setter of an object's property."""
     hint = _hint(cls, name)
 
     def of(obj: object) -> Callable[[Any], None]:
@@ -42,14 +42,19 @@ def settable(cls: type, name: str) -> Callable[[object], Callable[[Any], None]]:
             setattr(obj, name, value)
 
         write.__annotations__ = {"return": None} if hint is Any else {"value": hint, "return": None}
-        _name(write, SETTER + name, cls, name)
+        _rename(write, SETTER + name, cls, name)
         return write
 
     return of
 
 
 def check_property(cls: type, wanted: PropertySpec, obj: object) -> None:
-    """Raises `MarkError` where the object has no such property, or none that can be set."""
+    """Raises `MarkError` where the registry's property does not exist, is a method, or lacks the access that is wanted.
+
+    The class is looked at with `getattr_static`, because reading the attribute would run a property's getter, which may
+    talk to the device. A name counts as present where the class has it (whatever its kind), where the object has it in
+    its `__dict__`, or where the class has `__getattr__`, which may answer for any name.
+    """
     static = inspect.getattr_static(cls, wanted.name, None)
     where = f"the registry names the property {wanted.name!r} of {cls.__module__}.{cls.__qualname__}"
     if callable(static) or isinstance(static, (staticmethod, classmethod)):
@@ -65,7 +70,7 @@ def check_property(cls: type, wanted: PropertySpec, obj: object) -> None:
             raise MarkError(f"{where} as readable, but it can only be set")
 
 
-def _name(function: Callable[..., Any], name: str, cls: type, attribute: str) -> None:
+def _rename(function: Callable[..., Any], name: str, cls: type, attribute: str) -> None:
     function.__name__, function.__qualname__ = name, f"{cls.__qualname__}.{name}"
     function.__module__ = cls.__module__
     static = inspect.getattr_static(cls, attribute, None)
@@ -78,5 +83,5 @@ def _hint(cls: type, name: str) -> Any:
         return resolved_hints(static.fget).get("return", Any) if static.fget is not None else Any
     try:
         return typing.get_type_hints(cls, include_extras=True).get(name, Any)
-    except Exception:  # noqa: BLE001  hints are expressions of the user's; without one, nothing is checked
+    except Exception:  # noqa: BLE001  a hint is an expression of the user's; without one, nothing is checked
         return Any

@@ -1,11 +1,11 @@
 """From a payload to the arguments of a method, by the method's own type hints.
 
-A dict maps to arguments by name: extra keys are ignored, `**kwargs` receives the rest. Anything else goes to the
-sole parameter (or the sole one without a default), or to the one named `root`. A sole parameter whose name is not
-among the dict's keys receives the whole dict where its hint can take one (a model, a dataclass, a mapping) or
-where it has no hint, so that `ether.pub(Reading(...))` arrives as the model. An empty message (None) leaves defaults
-alone. Values are validated by pydantic, leniently ("42" fits an int), so a model-typed parameter receives the model,
-and an annotated array (see `ether.spec.array_hints`) also takes lists of numbers.
+A dict maps to arguments by name: extra keys are ignored, `**kwargs` receives the rest. Any other payload goes to one
+parameter: the one named `root`, else the only one, else the only one without a default. That parameter receives a dict
+as a whole, too, where its name is not among the dict's keys and its hint accepts a mapping (a model, a dataclass, a
+dict) or is missing: so `ether.pub(Reading(...))` arrives as the model. An empty message (None) leaves the defaults
+unchanged. Values are validated by pydantic, leniently ("42" fits an int), so a model-typed parameter receives the
+model, and an annotated array (see `ether.spec.array_hints`) also accepts lists of numbers.
 
 The trap: hints are resolved when a class is hosted, not at the first message, so a wrong one is a start-up error.
 """
@@ -34,7 +34,7 @@ _BY_NAME = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
 
 class _Shortener(reprlib.Repr):
     def repr_ndarray(self, value: Any, level: int) -> str:
-        """An array by what it is: its numbers are many, and rarely the point."""
+        """An array by its dtype and shape: its numbers are too many for a message."""
         return f"an array of {value.dtype} with shape {value.shape}"
 
 
@@ -62,11 +62,11 @@ class _Parameter:
 
 
 class Arguments:
-    """The parameters of one method, ready to take payloads."""
+    """The parameters of one method, prepared once (when the class is hosted) and bound to every payload."""
 
     def __init__(self, method: Callable[..., Any], name: str, limits: Mapping[str, Limit] | None = None) -> None:
         """`method` is bound (or a function without `self`). Raises `MarkError` for hints that do not resolve, and for
-        limits of what is no argument."""
+        limits of an argument that the method does not have."""
         self.name = name
         parameters = inspect.signature(method).parameters.values()
         hints = _hints(method, name)
@@ -78,7 +78,12 @@ class Arguments:
         self._check_limits_apply(limits or {})
 
     def bind(self, payload: object) -> tuple[list[Any], dict[str, Any]]:
-        """Positional and named arguments for a payload; raises `ValidationFailed` that names each wrong one."""
+        """Positional and named arguments for a payload; raises `ValidationFailed` that names each wrong one.
+
+        `values` starts as the payload by name; each parameter takes its own out of it, validated. What is left are the
+        keys that no parameter has: `**kwargs` receives them, or they are ignored. A missing optional parameter is not
+        passed, so that Python fills in the default; only a positional-only one must be, to keep the order. Limits are
+        checked last, on validated values, and only when every value is valid."""
         if not self._parameters and not self._takes_rest:
             return [], {}
         values = self._by_name(payload)
@@ -89,7 +94,7 @@ class Arguments:
             if parameter.name not in values:
                 if parameter.required:
                     problems.append(ArgumentProblem(parameter.name, "nothing", "a value is required"))
-                elif parameter.positional_only:  # keeps its place before the others
+                elif parameter.positional_only:  # keeps the places of the ones behind it
                     positional.append(parameter.default)
                 continue
             value = values.pop(parameter.name)
@@ -108,17 +113,17 @@ class Arguments:
         return positional, named
 
     def check_within(self, given: Mapping[str, Any]) -> None:
-        """Raises `ValidationFailed` for arguments by name, defaults included, that are outside of their limits."""
+        """Raises `ValidationFailed` where an argument, given by name or left to its default, is outside its limits."""
         if problems := list(self._beyond([], given, {})):
             raise ValidationFailed(self.name, problems)
 
     def _beyond(
         self, positional: list[Any], named: Mapping[str, Any], rest: Mapping[str, Any]
     ) -> Iterator[ArgumentProblem]:
-        """What is outside of its limits. A default counts as well: the device would be told it."""
-        first = [p.name for p in self._parameters if p.positional_only]
+        """The arguments outside their limits. A default is checked, too: it reaches the device like any other value."""
+        names = [p.name for p in self._parameters if p.positional_only]
         defaults = {p.name: p.default for p in self._parameters if not p.required and p.default is not None}
-        given = {**defaults, **dict(zip(first, positional, strict=False)), **rest, **named}
+        given = {**defaults, **dict(zip(names, positional, strict=False)), **rest, **named}
         for argument, limit in self._limits.items():
             if argument in given and not limit.accepts(given[argument]):
                 yield limit.problem(argument, shown(given[argument]))
@@ -131,6 +136,10 @@ class Arguments:
                 raise MarkError(f"the registry limits {argument!r} of {self.name}, which has no such argument.{hint}")
 
     def _by_name(self, payload: object) -> dict[str, Any]:
+        """The payload as values by name, in this order: a mapping that is not meant for one parameter; nothing for an
+        empty message; one value for the parameter that takes whole payloads. Otherwise `ValidationFailed`."""
+        # `type(payload) is dict` first: `isinstance` with the abstract class is slower, and nearly every payload is a
+        # dict
         if (type(payload) is dict or isinstance(payload, Mapping)) and not self._takes_whole(payload):
             return {key: value for key, value in payload.items() if isinstance(key, str)}
         if payload is None and not (self._whole and self._whole.required):
@@ -142,13 +151,15 @@ class Arguments:
         raise ValidationFailed(self.name, [ArgumentProblem("payload", shown(payload), accepted)])
 
     def _takes_whole(self, payload: Mapping[Any, Any]) -> bool:
+        """Whether one parameter receives this mapping as a whole, instead of its values by name."""
         whole = self._whole
         if whole is None or not whole.takes_mapping or whole.name in payload or self._takes_rest:
             return False
-        # What names nothing but other arguments (or nothing at all) leaves this one's default alone.
+        # For an optional one: a mapping whose keys are all other arguments, or an empty one, is meant by name.
         return whole.required or not self._names.issuperset(payload)
 
     def _parameter_for_whole_payload(self) -> _Parameter | None:
+        """The parameter named `root`, else the only one, else the only one without a default; None for no such one."""
         required = [p for p in self._parameters if p.required]
         for candidates in ([p for p in self._parameters if p.name == "root"], self._parameters, required):
             if len(candidates) == 1:
@@ -162,7 +173,7 @@ def check_needs_nothing(method: Callable[..., Any], name: str) -> None:
         inspect.signature(method).bind()
     except TypeError as error:
         raise MarkError(f"{name} cannot be called at set times: {error}. Give its parameters defaults.") from None
-    except ValueError:  # some methods written in C do not say
+    except ValueError:  # some methods written in C have no signature
         return
 
 
@@ -218,7 +229,7 @@ def _validated(
 
 
 def problems_of(error: ValidationError, name: str) -> list[ArgumentProblem]:
-    """What pydantic found wrong, each with its place inside of what is called `name`."""
+    """Pydantic's errors, each with its place inside the argument (or the result) called `name`."""
     return [
         ArgumentProblem(".".join([name, *map(str, detail["loc"])]), shown(detail["input"]), detail["msg"])
         for detail in error.errors(include_url=False, include_context=False, include_input=True)

@@ -2,13 +2,16 @@
 
     def fit(self, points: Annotated[np.ndarray, ArraySpec("float64", (None, 3))]) -> NDArray[np.float64]: ...
 
-Promises: an array that fits is passed as it is, without a copy; another dtype is cast only where NumPy calls that
-safe; a list (all that a stranger can send) is converted where no number changes its value. Decimal fractions are
-the one exception, because hardly any has a binary form: they are rounded to the dtype's precision, but never to
-infinity or zero.
+Promises: an array that fits is passed as it is, without a copy; another dtype is cast only where NumPy calls the cast
+safe; a list (the only form that a program without Ether can send) is converted where no number changes its value.
+Decimal fractions are the one exception, because hardly any has an exact binary form: they are rounded to the dtype's
+precision, but never to infinity or zero.
 
-The trap: NumPy is optional and slow to import, so this module never does. A hint that names an array means that the
-class's own module has imported it already.
+The trap: NumPy is optional and slow to import, so this module never imports it. A hint that names an array means that
+the class's own module has imported NumPy already.
+
+In this order: `ArraySpec`, what a user writes; how a hint is recognised; Python's integers in place of NumPy's;
+`_ArrayCheck`, the check itself; `_ScalarSpec`, the same for one number.
 """
 
 from __future__ import annotations
@@ -30,9 +33,9 @@ if TYPE_CHECKING:
 _NUMBERS = "biufc"
 _INEXACT = "fc"
 _EXACT_UP_TO = 2**53
-"""From here on a float64 skips integers."""
+"""Up to this size float64 holds every integer; beyond it, float64 skips some."""
 
-# Abstract dtypes: what numbers of another dtype become. None: nothing, it has to be one already.
+# For each abstract dtype, the dtype to which others are converted; None: an array of another dtype is refused.
 _ABSTRACT = {
     "number": None,
     "flexible": None,
@@ -49,11 +52,11 @@ PLAIN = frozenset((int, float, str, bool, bytes, type(None)))
 """Types whose values hold no NumPy integer."""
 _COLLECTIONS = (list, tuple, set, frozenset)
 _WALK_DEPTH = 32
-"""Deeper than users nest; a list that contains itself is pydantic's to refuse."""
+"""Deeper than users nest. A list that contains itself ends the walk here, and is refused by pydantic."""
 
 
 def _loaded_numpy() -> Any:
-    """NumPy where this process has it already (and completely: another thread may be importing it), else None."""
+    """NumPy where this process has imported it, completely (another thread may be importing it now); else None."""
     numpy = sys.modules.get("numpy")
     return numpy if hasattr(numpy, "generic") and hasattr(numpy, "ndarray") else None
 
@@ -62,8 +65,9 @@ def _loaded_numpy() -> Any:
 class ArraySpec:
     """What an annotated array must be: `Annotated[np.ndarray, ArraySpec(dtype="float64", shape=(None, 3))]`.
 
-    `dtype` is anything that `np.dtype` takes, or an abstract one such as `np.floating`; None is any. In `shape`, None
-    is any size, and a leading `...` any number of dimensions before the others; a `shape` of None is any shape.
+    `dtype` is anything that `np.dtype` accepts, or an abstract one such as `np.floating`; None accepts every dtype. In
+    `shape`, None stands for any size, and a leading `...` for any number of dimensions before the others; a `shape` of
+    None accepts every shape. Raises `MarkError` for a shape that is not a tuple of sizes.
     """
 
     dtype: Any = None
@@ -79,7 +83,7 @@ class ArraySpec:
             if not (size is None or (size is ... and place == 0) or (type(size) is int and size >= 0)):
                 raise MarkError(f"ArraySpec: {size!r} in shape {self.shape!r} is no size, None, or a leading '...'")
 
-    # -- what pydantic asks
+    # -- the methods that pydantic calls
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
         from pydantic_core import core_schema
@@ -104,7 +108,8 @@ class ArraySpec:
         return of_members
 
     def _on_members(self, source: Any, numpy: Any) -> Any:
-        """`np.ndarray | None` with this spec on the array; raises `MarkError` where nothing is an array."""
+        """For `Annotated[np.ndarray | None, spec]` the union with the spec on the array; raises `MarkError` where no
+        member is an array."""
         members = typing.get_args(source) if typing.get_origin(source) in (typing.Union, types.UnionType) else ()
         arrays = [_array_type(numpy, member) for member in members]
         if not any(arrays):
@@ -114,7 +119,7 @@ class ArraySpec:
 
 
 def numpy_hint(hint: Any) -> Any:
-    """`np.ndarray`, `NDArray[np.float64]` and `np.float64` as pydantic can check them; None for other hints."""
+    """`np.ndarray`, `NDArray[np.float64]` or `np.float64` in the form that pydantic can check; None for other hints."""
     numpy = _loaded_numpy()
     if numpy is None:
         return None
@@ -127,7 +132,7 @@ def numpy_hint(hint: Any) -> Any:
 
 
 def _array_type(numpy: Any, hint: Any) -> Any:
-    """`np.ndarray`, or `np.ndarray[shape, dtype]`, also where an alias such as `NDArray[…]` says so; else None."""
+    """`np.ndarray`, or `np.ndarray[shape, dtype]`, with aliases such as `NDArray[…]` resolved; None for other hints."""
     if numpy is None:
         return None
     alias = typing.get_origin(hint) or hint
@@ -138,15 +143,18 @@ def _array_type(numpy: Any, hint: Any) -> Any:
 
 
 def plain_integers(value: Any) -> Any:
-    """The value with NumPy's integers as Python's, also inside of lists, tuples, sets and dicts.
+    """The value with NumPy's integers replaced by Python's, also inside lists, tuples, sets and dicts.
 
-    Pydantic reads a NumPy integer through a float, and so changes every large one (a time in nanoseconds).
+    Pydantic converts a NumPy integer through a float, which changes every large one (such as a time in nanoseconds).
     """
     numpy = _loaded_numpy()
     return value if numpy is None else _with_plain_integers(value, numpy.integer, _WALK_DEPTH)
 
 
 def _with_plain_integers(value: Any, integer: Any, depth: int) -> Any:
+    """How: a collection whose items are all of a `PLAIN` type is returned as it is, without a copy; one pass over the
+    types in C is far cheaper than a rebuilt list, and most collections are of this kind. Only exact types are walked
+    (`type(value)`, not `isinstance`): a subclass might not survive being rebuilt from its items."""
     kind = type(value)
     if kind in PLAIN or depth == 0:
         return value
@@ -161,13 +169,14 @@ def _with_plain_integers(value: Any, integer: Any, depth: int) -> Any:
         if PLAIN.issuperset(map(type, value)):
             return value
         return kind([_with_plain_integers(item, integer, depth - 1) for item in value])
-    # A time difference is an integer to NumPy, too, and would lose its unit.
+    # NumPy counts timedelta64 among the integers (kind "m"), but as an int it would lose its unit.
     return int(value) if isinstance(value, integer) and value.dtype.kind in "iu" else value
 
 
 class TakesArrays:
-    """Beside a hint such as `list[int]`: an array given there becomes a list of Python's own numbers first, for the
-    reason that `plain_integers` has. Only in pydantic's second, lenient round: `list[int] | np.ndarray` keeps it."""
+    """Beside a hint such as `list[int]`: converts an array to a list of Python's numbers before pydantic reads it, for
+    the reason in `plain_integers`. Pydantic tries the members of a union strictly first and leniently afterwards; the
+    conversion is in the lenient round alone, so that `list[int] | np.ndarray` leaves an array an array."""
 
     __slots__ = ()
 
@@ -187,7 +196,7 @@ def _as_list(value: Any) -> Any:
 
 
 def _completed(spec: ArraySpec, source: Any) -> ArraySpec:
-    """The spec, with what it leaves open taken from `NDArray[np.float64]` or `np.ndarray[shape, dtype]`."""
+    """The spec, its open dtype and shape filled in from `NDArray[np.float64]` or `np.ndarray[shape, dtype]`."""
     arguments = typing.get_args(source)
     if len(arguments) != 2:
         return spec
@@ -198,7 +207,7 @@ def _completed(spec: ArraySpec, source: Any) -> ArraySpec:
 
 
 def _shape_of(hint: Any) -> tuple[int | None, ...] | None:
-    """`tuple[int, Literal[3]]` as a shape; None for `tuple[Any, ...]` and whatever is no tuple of sizes."""
+    """`tuple[int, Literal[3]]` as the shape `(None, 3)`; None for `tuple[Any, ...]` and every other hint."""
     sizes = typing.get_args(hint)
     if typing.get_origin(hint) is not tuple or Ellipsis in sizes:
         return None
@@ -211,7 +220,9 @@ def _size_of(hint: Any) -> int | None:
 
 
 class _ArrayCheck:
-    """A spec made ready once, when a class is hosted. Raises `MarkError` for a dtype that NumPy does not know."""
+    """Checks values against a spec; made once, when a class is hosted. Raises `MarkError` for a dtype that NumPy does
+    not know. `_fits` says whether a dtype is accepted; `_target` is the dtype to which others are converted, or
+    None."""
 
     def __init__(self, numpy: Any, spec: ArraySpec) -> None:
         self._numpy = numpy
@@ -219,7 +230,7 @@ class _ArrayCheck:
         self._fits, self._target, self._dtype_text = _dtype_rule(numpy, spec.dtype)
 
     def lenient(self, value: Any) -> Any:
-        """The array of a value: itself, safely cast, or of a list."""
+        """The value as an array: itself, safely cast, or made of a list."""
         if isinstance(value, self._numpy.ndarray):
             array = self._cast(value)
         elif isinstance(value, (list, tuple)):
@@ -231,13 +242,17 @@ class _ArrayCheck:
         return array
 
     def strict(self, value: Any) -> Any:
-        """The very array. Pydantic asks so first where a union offers a choice, so that a list stays a list."""
+        """The value itself where it is an array that fits. Pydantic calls this first for each member of a union, so
+        that in `list[int] | np.ndarray` a list stays a list."""
         if not isinstance(value, self._numpy.ndarray) or not self._fits(value.dtype):
             raise self._refusal()
         return self.lenient(value)
 
     def from_list(self, values: Any) -> Any:
-        """An array (of any shape) with the numbers of nested lists, none of them changed."""
+        """An array, of any shape, with the numbers of nested lists, none of them changed.
+
+        NumPy first chooses a dtype itself (`natural`). That choice may already have rounded large integers, which is
+        checked before the conversion to the wanted dtype, and the conversion is checked for itself."""
         try:
             natural = self._numpy.asarray(values)
         except (ValueError, TypeError, OverflowError) as error:
@@ -251,7 +266,11 @@ class _ArrayCheck:
         return array
 
     def json_schema(self) -> dict[str, Any]:
-        """The nested lists that are accepted, and beside it dtype and shape; empty where everything is."""
+        """The JSON Schema of the nested lists that are accepted, with `dtype` and `shape` beside it for readers who
+        know arrays; empty where every value is accepted.
+
+        It is built from the inside: the last dimension's items are numbers, and each size before it wraps the schema in
+        one more array. With `...` or an open shape the depth is unknown, and only the outermost array is described."""
         if self._dtype_text is None and self._shape is None:
             return {}
         leaf = _JSON_TYPES.get(self._target.kind) if self._target is not None else None
@@ -275,7 +294,12 @@ class _ArrayCheck:
         raise self._refusal(f"{array.dtype} cannot be cast to it safely")
 
     def _converted(self, natural: Any) -> Any:
-        """The array in the dtype that is wanted; None where a number would change."""
+        """The array in the wanted dtype; None where a number would change.
+
+        In this order: a dtype that fits is kept; text becomes wider text; other kinds than numbers are refused, and
+        complex numbers where real ones are wanted. Then the numbers are converted and compared with what they were:
+        fractions to the precision of the wanted dtype, everything else exactly. A relative tolerance without an
+        absolute one (`atol=0`) is what refuses numbers that would become zero or infinity."""
         if self._fits(natural.dtype):
             return natural
         if self._is_text(natural.dtype) and self._numpy.can_cast(natural.dtype, self._target, "safe"):
@@ -290,11 +314,11 @@ class _ArrayCheck:
                 precision = self._numpy.finfo(self._target).eps
                 same = self._numpy.allclose(array, natural, rtol=precision, atol=0, equal_nan=True)
             else:
-                same = array.tolist() == natural.tolist()  # Python compares an integer with a float exactly
+                same = array.tolist() == natural.tolist()  # unlike NumPy, Python compares int and float exactly
         return array if same else None
 
     def _is_text(self, dtype: Any) -> bool:
-        """Whether it is text, and text is wanted."""
+        """Whether the dtype is text, and text is wanted."""
         return self._target is not None and self._target.kind == dtype.kind == "U"
 
     def _has_shape(self, shape: tuple[int, ...]) -> bool:
@@ -317,7 +341,11 @@ class _ArrayCheck:
 
 
 def _dtype_rule(numpy: Any, dtype: Any) -> tuple[Callable[[Any], bool], Any, str | None]:
-    """Whether a dtype fits, the dtype to convert others to (None where none is), and the name for a sentence."""
+    """For the `dtype` of a spec: a function that says whether a dtype fits, the dtype to which others are converted
+    (None for none), and the name of the rule in messages (None where every dtype fits).
+
+    Four cases: no dtype given; an abstract one (`np.floating`), which a whole family fits; text without a length, which
+    text of any length fits; and a concrete one, which fits only itself."""
     if dtype is None or dtype is Any or dtype is numpy.generic:
         return (lambda given: True), None, None
     if isinstance(dtype, type) and issubclass(dtype, numpy.generic) and dtype.__name__ in _ABSTRACT:
@@ -337,7 +365,9 @@ def _dtype_rule(numpy: Any, dtype: Any) -> tuple[Callable[[Any], bool], Any, str
 
 
 def _keeps_large_integers(numpy: Any, values: Any, natural: Any) -> bool:
-    """Integers beside fractions become floats, which a large integer does not survive."""
+    """Whether NumPy's own choice of a dtype (`natural`) left every number as it was. Integers beside fractions become
+    float64, which rounds large ones; as an array of objects the given numbers are compared exactly. NaN counts as kept.
+    """
     if natural.dtype.kind != "f" or not natural.size or not (numpy.abs(natural) >= _EXACT_UP_TO).any():
         return True
     given = numpy.asarray(values, dtype=object)
@@ -350,7 +380,7 @@ def _shape_text(shape: tuple[Any, ...] | None) -> str:
 
 
 class _ScalarSpec:
-    """`np.float64` and its like as a hint: a Python number becomes one where its value is kept."""
+    """`np.float64` and other scalar types as a hint: a Python number is converted where its value stays the same."""
 
     __slots__ = ("_check", "_kind")
 
@@ -376,6 +406,6 @@ class _ScalarSpec:
             if isinstance(value, (bool, int, float, complex, str)):
                 return self._check.from_list([value])[0]
         except PydanticCustomError:
-            pass  # the sentence below says more about one number
+            pass  # the message below fits one number better
         text = f"Input should be a {self._kind.__name__}, or a number that it can hold"
         raise PydanticCustomError("scalar", "{text}", {"text": text})

@@ -1,11 +1,11 @@
-"""Methods described by plain data: what an announcement says, and all that a proxy is made of.
+"""Methods described by plain data: a part of each announcement, and the only source of a proxy.
 
-Promises: any method can be described, whatever stands in its hints and defaults; what JSON or pydantic cannot express
-is text, or left out. What arrives from others is checked as a whole: `from_value` gives a description whose signature
-Python accepts, or None.
+Promises: every method can be described, whatever its hints and defaults are; what JSON or pydantic cannot express
+becomes text, or is left out. A description that was received is checked as a whole: `from_value` returns one whose
+signature Python accepts, or None.
 
-The trap: announcements are retained and sent to everyone, so they stay small: a definition that a schema uses once is
-written in its place, a long default is shortened, and the titles that pydantic makes of names are left out.
+The trap: announcements are retained and sent to every member, so they stay small: a definition that a schema uses once
+is written in its place, a long default is shortened, and the titles that pydantic makes of names are left out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MAX_ANNOTATION_CHARACTERS = 400
 _MAX_SCHEMA_CHARACTERS = 16_384
 
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
-"""In the text of an object: says nothing, and differs from process to process."""
+"""The address in an object's text: without meaning, and different in each process."""
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -46,7 +46,7 @@ _VARIADIC = tuple(_KIND_NAMES[kind] for kind in _ANY_NUMBER)
 
 
 class SourceText(str):
-    """Text that stands for what was written in the source: a signature shows it without quotes."""
+    """Text as it was written in the source; `inspect.Signature` shows it without quotes."""
 
     __slots__ = ()
 
@@ -68,7 +68,7 @@ class ParameterDescription:
     schema: dict[str, Any] | None = None
 
     def to_value(self) -> dict[str, Any]:
-        """As plain JSON data; what goes without saying is left out."""
+        """As plain JSON data; values that are the default are left out."""
         value: dict[str, Any] = {"name": self.name}
         if self.kind != _USUAL_KIND:
             value["kind"] = self.kind
@@ -86,10 +86,10 @@ class ParameterDescription:
 
     @classmethod
     def from_value(cls, value: object) -> ParameterDescription | None:
-        """As it was received; None for what is not one."""
+        """From data as it was received; None where that is no valid description."""
         if not isinstance(value, dict):
             return None
-        said = cls(
+        found = cls(
             name=value.get("name", ""),
             kind=value.get("kind", _USUAL_KIND),
             required=value.get("required", False),
@@ -98,7 +98,7 @@ class ParameterDescription:
             annotation=value.get("annotation", ""),
             schema=value.get("schema"),
         )
-        return said if said._is_sound() else None
+        return found if found._is_sound() else None
 
     def _is_sound(self) -> bool:
         texts = (self.name, self.kind, self.annotation)
@@ -113,7 +113,7 @@ class ParameterDescription:
         )
 
     def to_parameter(self) -> inspect.Parameter:
-        """As Python describes it; raises `ValueError` for a name that is none."""
+        """As a parameter of `inspect`; raises `ValueError` for a name that is not an identifier."""
         empty = inspect.Parameter.empty
         default = SourceText(self.default) if self.default_is_text else self.default
         return inspect.Parameter(
@@ -126,8 +126,8 @@ class ParameterDescription:
 
 @dataclass(frozen=True, slots=True)
 class MethodDescription:
-    """One method. `signature` as written, without `self`; `doc` the whole docstring; `returns` a JSON Schema, and
-    `returns_annotation` the hint's text."""
+    """One method. `signature` is the text as written, without `self`; `doc` the whole docstring; `returns` the JSON
+    Schema of the result, and `returns_annotation` the text of its hint."""
 
     signature: str
     doc: str = ""
@@ -153,14 +153,15 @@ class MethodDescription:
 
     @classmethod
     def from_value(cls, value: object) -> MethodDescription | None:
-        """As it was received; None for what is not one (anybody can publish there). Unknown keys are ignored."""
+        """From data as it was received; None where that is no valid description, as any program can publish there.
+        Unknown keys are ignored."""
         if not isinstance(value, dict):
             return None
         listed = value.get("parameters", [])
         if not isinstance(listed, list):
             return None
         parameters = [ParameterDescription.from_value(item) for item in listed]
-        said = cls(
+        found = cls(
             signature=value.get("signature", ""),
             doc=value.get("doc", ""),
             parameters=tuple(parameter for parameter in parameters if parameter is not None),
@@ -168,7 +169,7 @@ class MethodDescription:
             returns_annotation=value.get("returns_annotation", ""),
             is_async=value.get("async", False),
         )
-        return said if len(said.parameters) == len(parameters) and said._is_sound() else None
+        return found if len(found.parameters) == len(parameters) and found._is_sound() else None
 
     def _is_sound(self) -> bool:
         return (
@@ -181,12 +182,12 @@ class MethodDescription:
     def _has_signature(self) -> bool:
         try:
             self.to_signature()
-        except ValueError:  # names that are none, twice the same, or parameters in an impossible order
+        except ValueError:  # a name that is no identifier or stands twice, or an impossible order of kinds
             return False
         return True
 
     def to_signature(self) -> inspect.Signature:
-        """As Python describes it. Annotations, and defaults that JSON cannot carry, are text."""
+        """As a signature of `inspect`. Annotations, and defaults that JSON cannot carry, are text."""
         return inspect.Signature(
             [parameter.to_parameter() for parameter in self.parameters],
             return_annotation=SourceText(self.returns_annotation)
@@ -196,7 +197,7 @@ class MethodDescription:
 
 
 def describe_method(cls: type, name: str) -> MethodDescription:
-    """The description of a class's method; raises `AttributeError` where there is none of that name."""
+    """The description of a class's method; raises `AttributeError` where the class has no such attribute."""
     method = getattr(cls, name)
     return describe_function(method, _signature_without_self(cls, name, method), cls.__module__)
 
@@ -218,15 +219,16 @@ def describe_function(method: Callable[..., Any], signature: inspect.Signature, 
 def describe_spec(cls: type, spec: MethodSpec) -> MethodDescription:
     """The description of a marked method or property, with its limits and units."""
     if spec.accessor is None:
-        said = describe_method(cls, spec.name)
+        described = describe_method(cls, spec.name)
     else:
         function = spec.accessor(None)
-        said = describe_function(function, inspect.signature(function), cls.__module__)
+        described = describe_function(function, inspect.signature(function), cls.__module__)
     parameters = tuple(
-        replace(p, schema=spec.limits[p.name].schema(p.schema)) if p.name in spec.limits else p for p in said.parameters
+        replace(p, schema=spec.limits[p.name].schema(p.schema)) if p.name in spec.limits else p
+        for p in described.parameters
     )
-    returns = spec.result.schema(said.returns) if spec.result.unit else said.returns
-    return replace(said, parameters=parameters, returns=returns)
+    returns = spec.result.schema(described.returns) if spec.result.unit else described.returns
+    return replace(described, parameters=parameters, returns=returns)
 
 
 def _signature_without_self(cls: type, name: str, method: Callable[..., Any]) -> inspect.Signature:
@@ -257,7 +259,7 @@ def _parameter(parameter: inspect.Parameter, hint: Any, module: str) -> Paramete
 
 
 def _default(value: object) -> tuple[Any, bool]:
-    """A default as JSON can carry it, else its text; and whether it is text."""
+    """A default that JSON can carry, or its text; and whether it is the text."""
     if _is_json(value) and len(repr(value)) <= _MAX_DEFAULT_CHARACTERS:
         return value, False
     text = f"{type(value).__qualname__}.{value.name}" if isinstance(value, enum.Enum) else shown(value)
@@ -265,7 +267,9 @@ def _default(value: object) -> tuple[Any, bool]:
 
 
 def _is_json(value: object, depth: int = 8) -> bool:
-    """Whether JSON brings back the very value, of the very type."""
+    """Whether JSON returns the same value of the same type. Exact types (`type(value) is`), because a subclass, such as
+    an enum of int or a bool for an int, comes back as its base. NaN, infinities and what nests deeper than `depth` do
+    not."""
     if value is None or type(value) in (bool, int, str):
         return True
     if type(value) is float:
@@ -295,15 +299,15 @@ def _shortened(text: str, limit: int) -> str:
 
 
 def schema_of(hint: Any, mode: JsonSchemaMode = "validation") -> dict[str, Any] | None:
-    """The JSON Schema of a hint, None where there is none or where it says nothing. `mode` is `validation` for
-    what is accepted, `serialization` for what comes out."""
+    """The JSON Schema of a hint; None where it has none, or an empty one. `mode` is `validation` for accepted values,
+    `serialization` for returned ones."""
     if (plain := json_schema_of(hint)) is not None:
         return plain
     try:
         adapter = adapter_of(hint)
         schema = adapter and _inlined(adapter.json_schema(mode=mode, schema_generator=_generator()))
         text = json.dumps(schema, allow_nan=False)
-    except Exception:  # noqa: BLE001  the user's own types take part; one without a schema is described by its text
+    except Exception:  # noqa: BLE001  code of the user's types runs here; a type without a schema is described by its text
         return None
     return schema or None if len(text) <= _MAX_SCHEMA_CHARACTERS else None
 
@@ -313,7 +317,7 @@ def _generator() -> type[GenerateJsonSchema]:
     from pydantic.json_schema import GenerateJsonSchema
 
     class Generator(GenerateJsonSchema):
-        """Without a title for every field, and silent about what a schema cannot say."""
+        """Leaves out the titles of fields, and gives an empty schema to a type that has none, without a warning."""
 
         ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012  so declared there
 
@@ -321,13 +325,14 @@ def _generator() -> type[GenerateJsonSchema]:
             return False
 
         def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:
-            return {}  # an array inside of a dataclass, say: the other fields are described
+            return {}  # so that the other fields are described, as of a dataclass with an array
 
     return Generator
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with every definition that is used once in the place where it is used."""
+    """The schema in which each definition that is used once stands in the place of its use; the others stay in
+    `$defs`."""
     definitions = schema.pop("$defs", {})
     used = [name for part in (schema, definitions) for name in _references(part)]
     once = {name: body for name, body in definitions.items() if used.count(name) == 1}

@@ -1,11 +1,11 @@
-"""Type hints as Ether uses them: resolved, made fit for pydantic, and turned into a validator.
+"""Type hints as Ether uses them: resolved, prepared for pydantic, and turned into a validator.
 
-`prepared` replaces what pydantic cannot check or would check harmfully: a function or module that stands where a
-type belongs (`np.array`) and a protocol without run-time checks say nothing, an array gets its `ArraySpec`, and an
-`Iterable[int]` is left alone, because pydantic would hand over an iterator that can be read only once.
+`prepared` replaces the hints that pydantic cannot check, or would check harmfully: a function or module where a type
+belongs (`np.array`) and a protocol without run-time checks become `Any`; an array gets its `ArraySpec`; `Iterable[int]`
+becomes `Any`, because pydantic would pass on an iterator that can be read only once.
 
-The trap: resolving and building run code of the user's modules, which may raise anything. Nothing here swallows
-that silently: `adapter_of` raises `MarkError`, and `resolved_hints` leaves out what it could not resolve.
+The trap: resolving hints and building validators runs code of the user's modules, which may raise any exception.
+`adapter_of` raises `MarkError` then, and `resolved_hints` leaves out the hints that do not resolve.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Extra = Literal["ignore", "allow"]
 
-_NO_TYPES = (
+_NOT_A_TYPE = (
     types.FunctionType,
     types.BuiltinFunctionType,
     types.MethodType,
@@ -40,14 +40,14 @@ _ONE_PASS = (collections.abc.Iterable, collections.abc.Iterator, collections.abc
 _AWAITABLE = (collections.abc.Awaitable, collections.abc.Coroutine)
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.MutableSequence)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
-_SAY_NOTHING = (Any, inspect.Parameter.empty, typing.NoReturn, typing.Never)
+_UNCHECKED = (Any, inspect.Parameter.empty, typing.NoReturn, typing.Never)
 
 
 def resolved_hints(method: Callable[..., Any]) -> dict[str, Any]:
     """The hints of a method, `return` included, without those that do not resolve."""
     try:
         return typing.get_type_hints(method, include_extras=True)
-    except Exception:  # noqa: BLE001  a hint is an expression of the user's; one by one, the others still resolve
+    except Exception:  # noqa: BLE001  a hint is an expression of the user's; resolved one by one, the others still do
         function = inspect.unwrap(getattr(method, "__func__", method))
         annotations = getattr(function, "__annotations__", {})
         names = getattr(function, "__globals__", {})
@@ -63,14 +63,14 @@ def _resolved(name: str, written: object, names: dict[str, Any]) -> list[Any]:
 
 
 def result_hint(method: Callable[..., Any]) -> Any:
-    """What a method's result is said to be; `Any` where nothing (that resolves) is said."""
+    """The return hint of a method, for a coroutine that of its result; `Any` where there is none that resolves."""
     hint = resolved_hints(method).get("return", Any)
     return typing.get_args(hint)[-1] if typing.get_origin(hint) in _AWAITABLE else hint
 
 
 def validator_of(hint: Any, *, extra: Extra = "ignore") -> Callable[[Any], Any] | None:
-    """A function that gives a value as the hint says it or raises pydantic's `ValidationError`; None where there is
-    nothing to check. Raises `MarkError` where pydantic has none."""
+    """A function that converts a value to the hint's type or raises pydantic's `ValidationError`; None where the hint
+    asks for nothing. Raises `MarkError` for a hint that pydantic cannot validate."""
     plain = core_schema_of(hint)
     if plain is not None:
         from pydantic_core import SchemaValidator
@@ -81,9 +81,8 @@ def validator_of(hint: Any, *, extra: Extra = "ignore") -> Callable[[Any], Any] 
 
 
 def adapter_of(hint: Any, *, extra: Extra = "ignore") -> TypeAdapter[Any] | None:
-    """A validator for a hint, None where there is nothing to check; raises `MarkError` where pydantic has none.
-
-    `extra` is what becomes of keys that a typed dict does not name.
+    """Pydantic's adapter for a hint; None where the hint asks for nothing. Raises `MarkError` for a hint that pydantic
+    cannot validate. `extra` says what happens to keys that a typed dict does not name.
     """
     fit = prepared(hint)
     if fit is Any:
@@ -98,20 +97,22 @@ def _built(hint: Any, extra: Extra) -> TypeAdapter[Any]:
     from pydantic import ConfigDict, PydanticUserError, TypeAdapter
 
     config = ConfigDict(arbitrary_types_allowed=True, extra=extra)
+    # A dataclass, typed dict or model brings a configuration of its own, and pydantic refuses a second one; wrapped in
+    # `Any` with `_Inside`, it is a part of something that takes ours.
     try:
         adapter = TypeAdapter[Any](hint, config=config)
     except PydanticUserError as error:
         if error.code != "type-adapter-config-unused":
             raise
         adapter = TypeAdapter[Any](typing.Annotated[Any, _Inside(hint)], config=config)
-    if not adapter.pydantic_complete:  # else a name that does not resolve would be found at the first message
+    if not adapter.pydantic_complete:  # so that a name that does not resolve raises now, not at the first message
         adapter.rebuild(raise_errors=True)
     return adapter
 
 
 class _Inside:
-    """A dataclass or typed dict as a part of something. On its own pydantic refuses it a configuration, and
-    without one refuses a field of a type that it does not know, such as an array."""
+    """A dataclass or typed dict as a part of another type. On its own, pydantic accepts no configuration for it; and
+    without our configuration it refuses a field of an unknown type, such as an array."""
 
     __slots__ = ("_hint",)
 
@@ -124,8 +125,8 @@ class _Inside:
 
 
 def prepared(hint: Any) -> Any:
-    """The hint as pydantic shall see it; `Any` where it says nothing. What needs no change comes back itself."""
-    if _says_nothing(hint):
+    """The hint as pydantic gets it, `Any` where it checks nothing. A hint that needs no change is returned as it is."""
+    if _is_unchecked(hint):
         return Any
     array = numpy_hint(hint)
     if array is not None:
@@ -144,8 +145,8 @@ def prepared(hint: Any) -> Any:
     return hint
 
 
-def _says_nothing(hint: Any) -> bool:
-    if any(hint is nothing for nothing in _SAY_NOTHING) or isinstance(hint, _NO_TYPES):
+def _is_unchecked(hint: Any) -> bool:
+    if any(hint is nothing for nothing in _UNCHECKED) or isinstance(hint, _NOT_A_TYPE):
         return True
     return getattr(hint, "_is_protocol", False) is True and not getattr(hint, "_is_runtime_protocol", False)
 

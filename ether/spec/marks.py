@@ -1,7 +1,7 @@
 """Marks: what a decorator (or the registry) says about one method.
 
-A mark is a value. Decorators leave it on the function, the registry keeps it beside the class; nothing else about
-a class ever changes, so that it works the same without Ether.
+A mark is a value. A decorator stores it in an attribute of the function, the registry keeps it beside the class;
+nothing else about a class changes, so that it works the same without Ether.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ class MarkKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One mark. `topic` None stands for the default, `ClassName.method`; only PUB, SUB and SYNC have one. `save`: what
-    is published is brought to disk, too. `concurrency` is how many messages or calls the method takes at the same time;
-    more than 1 frees it from the instance's worker. `every`: the method is called by itself, whenever that is due
-    (`ether.config.when`); for PUB and EVERY."""
+    """One mark.
+
+    `topic`: None stands for the default, `ClassName.method`; only PUB, SUB and SYNC have a topic. `save`: published
+    values are recorded durably, too. `concurrency`: how many messages or calls the method takes at the same time; with
+    more than 1 it runs outside the instance's worker. `every`: when Ether calls the method by itself, as written for
+    `ether.config.when`; only PUB and EVERY have it."""
 
     kind: MarkKind
     topic: str | None = None
@@ -73,13 +75,13 @@ def mark_from_options(decorator: str, options: Mapping[str, Any]) -> Mark:
 
 
 def marks_of(function: object) -> tuple[Mark, ...]:
-    """The marks that decorators left on a function, in the order in which they are read from top to bottom."""
+    """The marks that decorators stored on a function, in the order of the source: the topmost decorator first."""
     marks: tuple[Mark, ...] = getattr(underlying(function), ATTRIBUTE, ())
     return marks
 
 
 def add_mark(function: Callable[..., Any], mark: Mark) -> None:
-    """Leave a mark on a function. Raises `MarkError` for what is not a function or method."""
+    """Store a mark on a function, before those that it has. Raises `MarkError` for any other object."""
     target = underlying(function)
     if isinstance(target, (type, str, property)) or not callable(target):
         raise MarkError(f"@{mark.kind.value} marks methods; {function!r} is a {type(function).__name__}")

@@ -1,8 +1,8 @@
-"""What a class offers, read from the class and the registry without touching either.
+"""What a class offers, read from the class and the registry without changing either.
 
-Inherited decorated methods count; a method that a subclass defines anew carries the marks of its new definition.
-Where the registry names a decorator for a method, its entry takes the place of the code's marks of that kind, so
-that a lab can re-route a class without editing it.
+Inherited decorated methods count; an overridden method has the marks of its new definition alone. Where the registry
+names a decorator for a method, its entry replaces the code's marks of that kind, so that a lab can re-route a class
+without editing it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ Overlay = Mapping[str, tuple[Mark, ...]]
 class MethodSpec:
     """One marked method: its name, and its marks with every topic filled in.
 
-    `limits` are those of its arguments. `accessor` makes the function of an object where a property of the class stands
-    in the place of a method; `reads`: it reads one; `result` is the unit of what it returns, and between what.
+    `limits` are those of its arguments, by name. For a property of the class, `accessor` makes the function of an
+    object, and `reads` says whether that function reads the property or sets it. `result` has the unit of the value
+    that it returns.
     """
 
     name: str
@@ -40,7 +41,7 @@ class MethodSpec:
     result: Limit = NO_LIMIT
 
     def function_of(self, obj: object) -> Callable[..., Any]:
-        """What is called, bound to an object."""
+        """The function to call, bound to an object."""
         function: Callable[..., Any] = getattr(obj, self.name) if self.accessor is None else self.accessor(obj)
         return function
 
@@ -55,7 +56,7 @@ class MethodSpec:
 
     @property
     def times(self) -> tuple[str, ...]:
-        """When it is called by itself, as its marks say."""
+        """When Ether calls it by itself, as written in its marks; empty for a method that is not scheduled."""
         return tuple(dict.fromkeys(mark.every for mark in self.marks if mark.every))
 
     def topics(self, kind: MarkKind) -> tuple[str, ...]:
@@ -84,12 +85,12 @@ def class_path_of(cls: type) -> str:
 
 
 def describe(cls: type, overlay: Overlay | None = None) -> ClassSpec:
-    """The spec of a class; `overlay` is what the registry says about its decorators. Raises `MarkError`."""
+    """The spec of a class; `overlay` has the registry's marks of its methods. Raises `MarkError`."""
     return describe_wrapped(cls, Wrapping(marks=overlay or {}))
 
 
 def describe_wrapped(cls: type, wrapping: Wrapping) -> ClassSpec:
-    """The spec of a class, with everything that the registry says about it. Raises `MarkError`."""
+    """The spec of a class, with the whole registry entry of it. Raises `MarkError`."""
     _check_methods_exist(cls, [*wrapping.marks, *wrapping.limits])
     methods = [
         MethodSpec(name, marks, wrapping.limits.get(name, {}))

@@ -1,8 +1,8 @@
-"""The hints that most methods have (`int`, `str`, `dict[str, float]`, `float | None`), without loading pydantic.
+"""The usual hints (`int`, `str`, `dict[str, float]`, `float | None`) without loading pydantic.
 
-Promise: a validator and a JSON Schema that are exactly those which pydantic would build, by pydantic's own core. What
-it saves: an instance is ready 0.1 s sooner and is 6 MB smaller. A hint that is not among them gives None, and then
-pydantic is asked.
+Promise: validator and JSON Schema are exactly those that pydantic would build; the validator is pydantic's own core.
+This saves 0.1 s until an instance is ready, and 6 MB of memory. For every other hint the result is None, and the caller
+asks pydantic.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CORE_SCHEMAS: dict[type, CoreSchema] = {
 
 
 def core_schema_of(hint: Any) -> CoreSchema | None:
-    """What pydantic's core needs to validate the hint."""
+    """The schema with which pydantic's core validates the hint; None for a hint that is not a usual one."""
     if isinstance(hint, type) and hint in _CORE_SCHEMAS:
         return _CORE_SCHEMAS[hint]
     if (inner := _optional(hint)) is not None:
@@ -48,7 +48,7 @@ def core_schema_of(hint: Any) -> CoreSchema | None:
 
 
 def json_schema_of(hint: Any) -> dict[str, Any] | None:
-    """The hint's JSON Schema."""
+    """The hint's JSON Schema; None for a hint that is not a usual one."""
     if isinstance(hint, type) and hint in _JSON_SCHEMAS:
         return dict(_JSON_SCHEMAS[hint])
     if (inner := _optional(hint)) is not None:

@@ -1,11 +1,11 @@
-"""What a method returned, checked against its return hint.
+"""Checks what a method returned against its return hint.
 
-Promises: leniently, as for arguments (an int fits a float); what is an instance of its model or dataclass already
-comes back as it is; keys that a typed dict does not name are kept. A hint that is missing, `Any`, or that nothing can
-check, checks nothing: a hint on a result promises something to the caller, and is no reason to refuse the class.
+Promises: lenient, as for arguments (an int fits a float); an instance of the hinted model or dataclass is returned
+unchanged; keys that a typed dict does not name are kept. A hint that is missing, `Any`, or impossible to check accepts
+every value: a return hint is a promise to the caller, and no reason to refuse the class.
 
-The trap: `-> None` on a method that does return something is a hint nobody updated. What it returned is passed
-through, because throwing away a measurement would be worse.
+The trap: `-> None` on a method that returns a value is a hint that was not updated. The value is passed on, because
+losing a measurement would be worse.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ether.spec.hints import result_hint, validator_of
 
 
 class Results:
-    """The results of one method."""
+    """Checks the results of one method."""
 
     def __init__(self, method: Callable[..., Any], name: str) -> None:
         """`method` may be bound, a plain function or `async`; `name` is for the sentence of an error."""
@@ -28,7 +28,7 @@ class Results:
         self._validate = _validator(result_hint(method))
 
     def check(self, value: Any) -> Any:
-        """The value as the hint says it (3 becomes 3.0); raises `ResultInvalid` that names each wrong place."""
+        """The value converted to its hint (3 becomes 3.0); raises `ResultInvalid` that names each wrong place."""
         if self._validate is None:
             return value
         try:

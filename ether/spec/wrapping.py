@@ -1,8 +1,9 @@
-"""What the registry says of a driver beyond decorators, as values: limits, properties, and what is called when.
+"""The registry's entry of a class, as values: marks, limits, properties, and calls at connect, at stop and in the safe
+state.
 
-Promise: a value outside of its limits is refused before anything of the class runs, with the name, what was given, what
-would be accepted and the unit. The trap: limits hold for what comes from outside (calls, messages, a safe state's own
-list). What the class's own code calls by itself is its own affair.
+Promise: a value outside its limits is refused before any code of the class runs; the error names the argument, the
+value given, the accepted range and its unit. The trap: limits hold for values from outside (calls, messages, the calls
+of a safe state). Calls that the class's own code makes are not checked.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SETTER = "set_"
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What a number may be, both ends included; None for no end. `unit` is for people."""
+    """The range of a number, both ends included; None for no end. `unit` is for people, and is not converted."""
 
     low: float | None = None
     high: float | None = None
@@ -36,11 +37,11 @@ class Limit:
 
     @property
     def bounds(self) -> bool:
-        """Whether there is anything to check."""
+        """Whether the range has an end."""
         return self.low is not None or self.high is not None
 
     def accepts(self, value: object) -> bool:
-        """Whether a number, or every number of a list or an array, is within."""
+        """Whether a number, or every number of a list or an array, is in the range. NaN, booleans and texts are not."""
         if hasattr(value, "tolist"):
             value = value.tolist()
         if isinstance(value, (list, tuple)):
@@ -48,11 +49,11 @@ class Limit:
         if type(value) is bool or not isinstance(value, numbers.Real):
             return False
         number = float(value)
-        above = self.low is None or number >= self.low
-        return above and (self.high is None or number <= self.high) and number == number
+        is_above = self.low is None or number >= self.low
+        return is_above and (self.high is None or number <= self.high) and number == number  # NaN differs from itself
 
     def problem(self, argument: str, shown: str) -> ArgumentProblem:
-        """What to say of a value that is not accepted."""
+        """The problem with a value that is not accepted; `shown` is the value as text."""
         return ArgumentProblem(argument, shown, f"a number {self.text}")
 
     @property
@@ -67,10 +68,10 @@ class Limit:
         return f"{words} {self.unit}".rstrip()
 
     def schema(self, schema: Mapping[str, Any] | None) -> dict[str, Any]:
-        """A JSON Schema that also says this."""
-        said = {"minimum": self.low, "maximum": self.high, "unit": self.unit or None}
+        """A JSON Schema with this range and unit added."""
+        added = {"minimum": self.low, "maximum": self.high, "unit": self.unit or None}
         base = dict(schema or ({"type": "number"} if self.bounds else {}))
-        return base | {key: value for key, value in said.items() if value is not None}
+        return base | {key: value for key, value in added.items() if value is not None}
 
 
 NO_LIMIT = Limit()
@@ -91,7 +92,11 @@ class PlannedCall:
 
 @dataclass(frozen=True, slots=True)
 class SafeState:
-    """What is called when whoever controls the device, the broker or the network is gone for longer than `after_s`."""
+    """What an instance calls when the device's controller, the broker or the network is gone for longer than `after_s`.
+
+    `watch`: other instances whose loss counts, too. `allow`: methods that run even in the safe state. `force`: call
+    from another thread where the worker hangs. `at_stop`: call at an orderly stop, too.
+    """
 
     after_s: float
     calls: tuple[PlannedCall, ...]
@@ -115,7 +120,7 @@ class SafeState:
 
 @dataclass(frozen=True, slots=True)
 class Care:
-    """What is called when."""
+    """The calls that an instance makes of its own device: once connected, before its process ends, when safe."""
 
     on_connect: tuple[PlannedCall, ...] = ()
     on_stop: tuple[PlannedCall, ...] = ()
@@ -132,7 +137,7 @@ class Care:
         )
 
     def over(self, other: Care) -> Care:
-        """This, and what the other says where this says nothing."""
+        """This, completed by the other where this is empty."""
         return Care(
             self.on_connect or other.on_connect, self.on_stop or other.on_stop, self.safe_state or other.safe_state
         )
@@ -142,7 +147,7 @@ NO_CARE = Care()
 
 
 def planned(calls: Any) -> tuple[PlannedCall, ...]:
-    """Calls as the registry writes them."""
+    """The calls of a registry's list."""
     return tuple(PlannedCall(c["method"], tuple(c.get("args", ())), dict(c.get("kwargs", {}))) for c in calls)
 
 
@@ -170,7 +175,7 @@ class PropertySpec:
 
 @dataclass(frozen=True, slots=True)
 class Wrapping:
-    """Everything that the registry says of one class."""
+    """The registry's entry of one class: by method name its marks and its limits, its properties, its calls."""
 
     marks: Mapping[str, tuple[Mark, ...]] = field(default_factory=dict)
     limits: Mapping[str, Mapping[str, Limit]] = field(default_factory=dict)
@@ -178,7 +183,7 @@ class Wrapping:
     care: Care = field(default_factory=Care)
 
     def over(self, other: Wrapping) -> Wrapping:
-        """This, and what the other says of things that this does not mention."""
+        """This, completed by the other's entries for names that this does not have."""
         return replace(
             self,
             marks={**other.marks, **self.marks},

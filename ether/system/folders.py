@@ -1,10 +1,15 @@
-"""Where this user keeps what outlives a session: logs, saves that are not answered yet, journals.
+"""The folders of this user: those of running sessions, and those for what outlives a session.
 
-`$XDG_STATE_HOME/ether`, or `~/.local/state/ether`; on Windows `%LOCALAPPDATA%\\ether`. Whoever keeps something asks
-here, so that everybody looks in the same place. What belongs to one session is in `sessions/<session>/`.
+    private folder    one for each running session, named `ether-…`, in the user's runtime folder ($XDG_RUNTIME_DIR) or
+                      where temporary files go: sockets, settings, the record by which other programs find the session
+    state folder      `$XDG_STATE_HOME/ether`, or `~/.local/state/ether`; on Windows `%LOCALAPPDATA%\\ether`: logs,
+                      outboxes, unanswered calls, journals. The files of one session are in `sessions/<session>/`
 
-The trap: sessions without a name of their own get a new one each time, and nobody comes back for what they leave.
-`remove_old` takes that away.
+Every module that stores something asks here, so that all look in the same place. Only names are made; the folders are
+made by the module that writes the first file.
+
+The trap: a session without a name of its own gets a new one each time, and no later session comes back for its files.
+`remove_old` removes them.
 """
 
 from __future__ import annotations
@@ -21,13 +26,15 @@ from pathlib import Path
 from ether.errors import BrokerFailed, ConfigError
 
 PREFIX = "ether-"
-"""What the name of every session's private folder begins with."""
+"""The beginning of the name of every session's private folder."""
+
+KEPT_DAYS = 90.0
+"""After so long without a change a session's files are removed; nothing in them is of use for that long."""
+
+_NAME_MAX_BYTES = 180
 
 
-def private_folder() -> str:
-    """A name for a folder of this session alone, in the user's runtime folder or where temporary files go. Nothing is
-    made yet."""
-    return os.path.join(runtime_folder(), f"{PREFIX}{os.urandom(6).hex()}")
+# -- running sessions
 
 
 def runtime_folder(environment: Mapping[str, str] | None = None) -> str:
@@ -41,14 +48,16 @@ def runtime_folder(environment: Mapping[str, str] | None = None) -> str:
         raise BrokerFailed(f"there is no folder for temporary files: {error}") from error
 
 
-KEPT_DAYS = 90.0
-"""Longer than anything in a session's folder counts."""
+def private_folder() -> str:
+    """An unguessable path for the private folder of a new session."""
+    return os.path.join(runtime_folder(), f"{PREFIX}{os.urandom(6).hex()}")
 
-_NAME_MAX_BYTES = 180
+
+# -- what outlives a session
 
 
 def state_folder() -> Path:
-    """This user's; nothing is made. Raises `ConfigError` where the user has no home."""
+    """The state folder of this user. Raises `ConfigError` where the user has no home."""
     given = os.environ.get("XDG_STATE_HOME") or (os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else None)
     if given and os.path.isabs(given):
         return Path(given, "ether")
@@ -59,27 +68,27 @@ def state_folder() -> Path:
 
 
 def session_folder(session: str) -> Path:
-    """What this user keeps of a session. Raises `ConfigError`."""
+    """The stored files of a session. Raises `ConfigError`."""
     return state_folder() / "sessions" / file_name(session)
 
 
 def calls_folder(session: str) -> Path:
-    """Where the programs and instances of a session keep the saves that are not answered yet."""
+    """Durable calls of a session's programs and instances that are not answered yet."""
     return session_folder(session) / "calls"
 
 
 def outbox_folder(session: str) -> Path:
-    """Where the outboxes of a session's processes on this machine are: what no recorder has acknowledged yet."""
+    """The outboxes of a session's processes on this machine: entries that no recorder has acknowledged yet."""
     return session_folder(session) / "outbox"
 
 
 def journal_path(session: str, instance: str) -> Path:
-    """What an instance has begun and finished of the saves that it was asked for."""
+    """An instance's journal: the durable calls to it that it has begun and finished."""
     return session_folder(session) / "journals" / f"{file_name(instance)}.db"
 
 
 def file_name(name: str) -> str:
-    """A name of a session or an instance as every file system takes it."""
+    """The name of a session or an instance in a form that every file system takes; different for different names."""
     plain = "".join(c if c.isalnum() or c in "-_. " else f"%{ord(c):02x}" for c in name)
     if len(plain.encode()) > _NAME_MAX_BYTES:
         digest = blake2b(name.encode(), digest_size=8).hexdigest()
@@ -88,7 +97,7 @@ def file_name(name: str) -> str:
 
 
 def remove_old(now: float | None = None) -> None:
-    """Take away what sessions left of which nothing was written for 90 days. Raises `OSError` and `ConfigError`."""
+    """Remove the files of sessions that wrote nothing for `KEPT_DAYS`. Raises `OSError` and `ConfigError`."""
     long_ago = (time.time() if now is None else now) - KEPT_DAYS * 86_400
     sessions = state_folder() / "sessions"
     for folder in sessions.iterdir() if sessions.is_dir() else ():

@@ -1,13 +1,13 @@
-"""Lines as journald likes them: the level in front as `<4>`, the time left to the journal.
+"""Log lines in the form of journald: the level in front as `<4>`, without the time, which the journal adds.
 
     2025-01-16 11:28:42.765 - cam:51475 - WARNING - no light        becomes        <4>cam:51475: no light
 
-so that `journalctl -p warning` finds it, and no line carries two times. It works on the finished lines of this
-process's standard output and error, hence for what instances print, too: their lines pass through here.
+so that `journalctl -p warning` finds it, and no line carries two times. The finished lines of this process's standard
+output and error are converted, including the output of instances, which passes through these streams.
 
-Promise: nothing changes where the streams do not lead to the journal. Lines that follow a record (a traceback) have
-its level. The trap: `JOURNAL_STREAM` is inherited by children whose output goes elsewhere, so the stream itself is
-compared.
+Promise: nothing changes where the streams do not lead to the journal. Lines that follow a record (a traceback) get its
+level. The trap: children inherit `JOURNAL_STREAM` although their output may go elsewhere, so the stream itself is
+compared with it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[.,]\d{3} - (?P<who>.{1,200
 _LEVELS = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 """syslog's numbers (sd-daemon(3))."""
 
-_PRINTED, _SAID = 6, 5
-"""The level of lines that are no records: of standard output, of standard error."""
+_OUT_LEVEL, _ERR_LEVEL = 6, 5
+"""The level of lines that are no log records, on standard output and on standard error."""
 
 
 class JournalLines:
-    """Turns one line after another. Remembers the level of the last record for the lines that follow it."""
+    """Converts one line after another. Remembers the level of the last record for the lines that follow it."""
 
     def __init__(self, level: int) -> None:
         self._level = level
 
-    def turned(self, line: str) -> str:
+    def converted(self, line: str) -> str:
         """The line for the journal; `line` has no newline."""
         found = _RECORD.match(line)
         if found is None or found["level"] not in _LEVELS:
@@ -45,29 +45,29 @@ class JournalLines:
 
 
 class JournalStream(io.TextIOBase):
-    """Stands in for a text stream that leads to the journal; writes whole lines."""
+    """Replaces a text stream that leads to the journal; writes whole lines."""
 
     def __init__(self, stream: TextIO, level: int) -> None:
         super().__init__()
         self._stream, self._lines = stream, JournalLines(level)
-        self._begun = ""
+        self._incomplete = ""
         self._lock = threading.Lock()
 
     def write(self, text: str) -> int:
-        """Pass on what is complete."""
+        """Pass on the complete lines."""
         with self._lock:
-            *whole, self._begun = (self._begun + text).split("\n")
+            *whole, self._incomplete = (self._incomplete + text).split("\n")
             if whole:
-                self._stream.write("".join(f"{self._lines.turned(line)}\n" for line in whole))
+                self._stream.write("".join(f"{self._lines.converted(line)}\n" for line in whole))
                 self._stream.flush()
         return len(text)
 
     def flush(self) -> None:
-        """Nothing waits but a line that is not complete."""
+        """Does nothing: only an incomplete line is ever held back."""
 
     def finish(self) -> None:
-        """Pass on a last line without an end."""
-        if self._begun:
+        """Pass on an incomplete last line."""
+        if self._incomplete:
             self.write("\n")
 
     def writable(self) -> bool:
@@ -78,7 +78,7 @@ class JournalStream(io.TextIOBase):
 
     @property
     def buffer(self) -> BinaryIO:
-        """For those who write bytes: past us, as they are."""
+        """The underlying binary stream: bytes are written unchanged."""
         return self._stream.buffer
 
 
@@ -87,19 +87,19 @@ def write_for_journal(environ: Mapping[str, str]) -> bool:
 
     To be called early in the main of a service. Twice is fine.
     """
-    sys.stdout, out = _adopted(sys.stdout, _PRINTED, environ)
-    sys.stderr, err = _adopted(sys.stderr, _SAID, environ)
+    sys.stdout, out = _wrapped(sys.stdout, _OUT_LEVEL, environ)
+    sys.stderr, err = _wrapped(sys.stderr, _ERR_LEVEL, environ)
     return out or err
 
 
-def _adopted(stream: TextIO, level: int, environ: Mapping[str, str]) -> tuple[TextIO, bool]:
+def _wrapped(stream: TextIO, level: int, environ: Mapping[str, str]) -> tuple[TextIO, bool]:
     if isinstance(stream, JournalStream):
         return stream, True
     if not _leads_to_journal(stream, environ.get("JOURNAL_STREAM", "")):
         return stream, False
-    turned = JournalStream(stream, level)
-    atexit.register(turned.finish)
-    return turned, True  # type: ignore[return-value]  # a TextIO in all that is used of it
+    wrapped = JournalStream(stream, level)
+    atexit.register(wrapped.finish)
+    return wrapped, True  # type: ignore[return-value]  # it has every part of TextIO that is used
 
 
 def _leads_to_journal(stream: TextIO | None, said: str) -> bool:

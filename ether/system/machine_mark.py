@@ -1,4 +1,7 @@
-"""Which machine this is, as a mark in the reply topics of its programs: who shares a clock with whom."""
+"""A mark of this machine in the reply topics of its programs, by which a callee knows that the caller shares its clock.
+
+The trap: the mark is compared by programs of different versions of Ether, so its form stays.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,18 @@ from functools import cache
 
 
 def reply_client(source: str) -> str:
-    """An unguessable name for a program's reply topic that also says on which machine it runs."""
+    """An unguessable name for a program's reply topic, with the mark of this machine in it."""
     return f"{source}-{_mark()}-{os.urandom(8).hex()}"
 
 
 def is_of_this_machine(reply_topic: str | None) -> bool:
-    """True for a reply topic of a program on this machine."""
+    """Whether a reply topic is that of a program on this machine."""
     return reply_topic is not None and f"-{_mark()}-" in reply_topic
 
 
 @cache
 def _mark() -> str:
-    """The same for every program of one boot of one machine."""
+    """Eight hexadecimal digits, the same for every program of one boot of one machine."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             seed = file.read()

@@ -1,7 +1,7 @@
-"""Small JSON files that only their owner may read: records of sessions, remembered brokers.
+"""Small JSON files that only their owner may read: records of sessions, known brokers.
 
-Promise: a reader sees the old content or the new one, never half of it; a file that somebody else owns or may write to
-is not read. The trap: check the opened file, not its path, which may be exchanged in between.
+Promise: a reader sees the old content or the new one, never half of it; a file that another user owns or may write to
+is not read. The trap: the opened file is checked, not its path, which may be replaced between the two.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ LONGEST_BYTES = 262_144
 
 
 class NotPrivate(OSError):
-    """The file belongs to somebody else, or others may write to it."""
+    """The file belongs to another user, or other users may write to it."""
 
 
 def write_private(path: str, value: object) -> None:
-    """Replace the file at once by `value` as JSON, mode 0600. Raises `OSError`."""
+    """Replace the file atomically by `value` as JSON, mode 0600. Raises `OSError`."""
     temporary = f"{path}.{os.urandom(4).hex()}"
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -31,7 +31,8 @@ def write_private(path: str, value: object) -> None:
 
 
 def read_private(path: str, longest_bytes: int = LONGEST_BYTES) -> object:
-    """What the file holds. Raises `OSError`, `NotPrivate` among them, and `ValueError` for what is not JSON."""
+    """The value in the file. Raises `OSError` (`NotPrivate` is one), and `ValueError` where it is not JSON or too
+    long."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     with open(descriptor, "rb") as file:
         _refuse_foreign(os.fstat(descriptor), path)
@@ -45,7 +46,7 @@ def read_private(path: str, longest_bytes: int = LONGEST_BYTES) -> object:
 
 
 def is_own(status: os.stat_result) -> bool:
-    """Whether only this user can have written there. Always true where there are no such owners (Windows)."""
+    """Whether only this user can have written there. Always true on Windows, where files have no such owner."""
     if not hasattr(os, "geteuid"):
         return True
     return status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o022
@@ -60,4 +61,4 @@ def _remove(path: str) -> None:
     try:
         os.unlink(path)
     except OSError:
-        pass  # it never came to be
+        pass  # it was not created

@@ -1,6 +1,9 @@
-"""Whose run it is: recorded with its beginning, so that whoever finds it without an end knows whether it still goes on.
+"""Which process owns something: the facts that name a process for every reader, and whether that process has ended.
 
-The trap: a process id says something only where it was given out (see `ether.system.processes.ProcessPlace`).
+A run's beginning and the description of an object of a program carry these facts, so that a reader of a run without an
+end, or of an announcement, knows whether the program still runs.
+
+The trap: a process id means something only where it was given out (see `ether.system.processes.ProcessPlace`).
 """
 
 from __future__ import annotations
@@ -9,12 +12,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ether.runs.trial_rules import ABORTED, RUNNING, RunState
 from ether.system.processes import birth_of, is_running, this_place
 
 
 def owner_facts(program: str, session_run: str) -> dict[str, Any]:
-    """Of this program."""
+    """The facts of this process, which runs `program` in a session's run."""
     place, pid = this_place(), os.getpid()
     return {
         "program": program, "session_run": session_run, "pid": pid, "pid_began": birth_of(pid), **place._asdict()
@@ -22,8 +24,8 @@ def owner_facts(program: str, session_run: str) -> dict[str, Any]:
 
 
 def is_dead_here(owner: Mapping[str, Any]) -> bool | None:
-    """Whether the program has ended; None where it does not run on this machine, or in another container of it. A
-    machine that was started anew since has none of its processes any more."""
+    """Whether the process of these facts has ended. None where that cannot be seen: it runs on another machine, or in
+    another container of this one. A process of an earlier boot of this machine has ended."""
     here, pid = this_place(), owner.get("pid")
     if owner.get("host") != here.host or not isinstance(pid, int):
         return None
@@ -33,8 +35,3 @@ def is_dead_here(owner: Mapping[str, Any]) -> bool | None:
         return None
     began = owner.get("pid_began")
     return not is_running(pid, began if isinstance(began, str) else None)
-
-
-def status_now(state: RunState) -> str:
-    """How a run stands: aborted, too, where it has no end and its program has ended; the next run records that."""
-    return ABORTED if state.status == RUNNING and is_dead_here(state.owner) else state.status

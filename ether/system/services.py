@@ -1,11 +1,11 @@
-"""Ether's services: written for systemd, started, looked at, taken away.
+"""Ether's services under systemd: planned, installed, inspected, removed.
 
     ether service install instance sensor --file lab.yaml --serial      plan(...) and install(...)
 
-Promise: a plan says everything before anything is done, on any machine, systemd or not. `install` writes whole files,
-and only where the plan said; `remove` deletes only files that carry our mark, and stops nothing but the one service.
-The trap: a service in the system's scope runs as another user in another folder, so every path is made absolute, and
-what it must read in somebody's home is named to systemd.
+Promise: a plan says everything before anything is done, on any machine, with systemd or without. `install` writes whole
+files, and only those of the plan; `remove` deletes only files that carry our mark, and stops only that one service.
+The trap: a service in the system's scope runs as another user in another folder. So every path is made absolute, and
+the folders in a user's home that it must read are named to systemd.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from ether.errors import ServiceFailed
-from ether.system.units import DEFAULT_USER, KINDS, MARK, TEMPLATE, Kind, Scope, Service, rendered
+from ether.system.units import DEFAULT_USER, KINDS, MARK, TEMPLATE, Kind, Scope, Service, render
 
 COMMAND_S = 330.0
-"""systemctl waits until a service says that it is ready, at the longest for its `TimeoutStartSec`."""
+"""systemctl waits until a service says that it is ready, for its `TimeoutStartSec` (300 s) at most."""
 
 _PRIVATE, _PUBLIC = 0o600, 0o644
 _SHOWN = ("Id", "LoadState", "ActiveState", "SubState", "StatusText", "MainPID", "NRestarts", "Result",
@@ -59,7 +58,7 @@ class Places:
 
 
 class File(NamedTuple):
-    """A file to write. `keep`: not where there is one already, because a person has written into it."""
+    """A file to write. With `keep` an existing file stays, because a person has written into it."""
 
     text: str
     mode: int = _PUBLIC
@@ -68,7 +67,7 @@ class File(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """What an installation does: files, then commands."""
+    """What an installation does: write the files, then run the commands."""
 
     service: Service
     folder: Path
@@ -84,8 +83,8 @@ class ServicePlan:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """What systemd says of one service. `active` and `sub` are its words; `since` is its date, empty while it is not
-    active; `says` is what the service itself said last."""
+    """What systemd says of one service. `active` and `sub` are systemd's words; `since` is its date, empty while the
+    service is not active; `says` is the last status line of the service itself."""
 
     unit: str
     load: str
@@ -99,7 +98,7 @@ class ServiceStatus:
 
     @property
     def ready(self) -> bool:
-        """It runs and has said that it is ready."""
+        """Whether it runs and has said that it is ready."""
         return self.active == "active"
 
 
@@ -122,7 +121,8 @@ class Machine:
         return ("systemctl", "--user") if self.scope == "user" else ("systemctl",)
 
     def run(self, command: Sequence[str], *, codes: Iterable[int] = (0,)) -> str:
-        """What the command prints; raises `ServiceFailed` where it is missing or ends with another code."""
+        """Run a command and return what it prints; raises `ServiceFailed` where there is no such program, or where it
+        ends with another exit code."""
         shown = " ".join(command)
         environ = {**self.environ, "LC_ALL": "C.UTF-8", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"}
         try:
@@ -146,7 +146,7 @@ class Machine:
         return done.stdout
 
     def follow(self, command: Sequence[str]) -> int:
-        """Run it in this terminal; returns its exit code, 0 for Ctrl-C."""
+        """Run a command in this terminal; returns its exit code, 0 for Ctrl-C."""
         environ = {**self.environ, "SYSTEMD_PAGER": ""}
         with subprocess.Popen([self.find(command[0]), *command[1:]], env=environ) as process:
             try:
@@ -156,7 +156,7 @@ class Machine:
                 return 0
 
     def version(self) -> int:
-        """systemd's version, 0 where it is not known: then nothing newer than its oldest is used."""
+        """systemd's version; 0 where it is not known, and then no setting of a newer version is used."""
         try:
             found = re.match(r"systemd (\d+)", self.run(["systemctl", "--version"]))
         except ServiceFailed:
@@ -174,34 +174,20 @@ class Machine:
         return found
 
 
-def plan(
-    kind: Kind,
-    scope: Scope = "system",
-    *,
-    python: str = sys.executable,
-    serial: bool = False,
-    file: Path | None = None,
-    name: str | None = None,
-    user: str | None = None,
-    writes: Sequence[Path] = (),
-    machine: Machine | None = None,
-) -> ServicePlan:
-    """Everything that `install` would do; nothing is changed. Raises `ServiceFailed` for what cannot be a service."""
-    machine = machine or Machine.here(scope)
-    file = None if file is None else Path(os.path.abspath(file))
-    service = Service(
-        kind,
-        scope,
-        os.path.abspath(python),
-        serial,
-        file,
-        name,
-        user,
-        reads=_folders_of(python),
-        writes=tuple(Path(os.path.abspath(folder)) for folder in writes),
+def plan(wanted: Service, machine: Machine | None = None) -> ServicePlan:
+    """Everything that `install` would do for a service; nothing is changed. Its paths are made absolute, and the
+    folders that it reads and the version of systemd are filled in. Raises `ServiceFailed` where it cannot be one."""
+    machine = machine or Machine.here(wanted.scope)
+    user = wanted.user
+    service = replace(
+        wanted,
+        python=os.path.abspath(wanted.python),
+        file=None if wanted.file is None else Path(os.path.abspath(wanted.file)),
+        reads=_folders_of(wanted.python),
+        writes=tuple(Path(os.path.abspath(folder)) for folder in wanted.writes),
         systemd=machine.version(),
     )
-    units = {machine.places.units / path: File(text) for path, text in rendered(service).items()}
+    units = {machine.places.units / path: File(text) for path, text in render(service).items()}
     others = {machine.places.environment: File(_ENVIRONMENT, _PRIVATE, keep=True)}
     sysusers = machine.places.sysusers if user is None else None
     if sysusers is not None:
@@ -210,7 +196,8 @@ def plan(
 
 
 def install(planned: ServicePlan, machine: Machine | None = None) -> ServiceStatus:
-    """Write the files, start the service, wait until it is ready. Again is fine: it then runs with the new files."""
+    """Write the files, start the service, wait until it is ready. An installed service is restarted with the new
+    files."""
     machine = machine or Machine.here(planned.service.scope)
     _check_file(planned.service)
     machine.find("systemctl")
@@ -224,11 +211,11 @@ def install(planned: ServicePlan, machine: Machine | None = None) -> ServiceStat
 
 def status(unit: str | None, machine: Machine) -> list[ServiceStatus]:
     """One service, or all of Ether's that systemd knows in this scope."""
-    units = [unit] if unit is not None else _known(machine)
+    units = [unit] if unit is not None else _installed(machine)
     if not units:
         return []
     said = machine.run([*machine.systemctl, "show", f"--property={','.join(_SHOWN)}", *units])
-    return [_understood(block) for block in said.strip().split("\n\n") if block]
+    return [_parsed(block) for block in said.strip().split("\n\n") if block]
 
 
 def logs(
@@ -236,7 +223,7 @@ def logs(
 ) -> int:
     """Show the journal of a service, or of all, in this terminal; returns journalctl's exit code."""
     units = [unit] if unit is not None else ["ether-*"]
-    # A user's units are found in the whole journal, too: one's own journal exists only where it is kept on disk.
+    # `--user-unit` searches the whole journal: a journal of each user exists only where journals are kept on disk.
     option = "--user-unit" if machine.scope == "user" else "--unit"
     command = ["journalctl", *(f"{option}={each}" for each in units), "--output=short-iso"]
     command += ["--follow"] if follow else ["--no-pager"]
@@ -246,7 +233,7 @@ def logs(
 
 
 def remove(kind: Kind, name: str | None, machine: Machine) -> list[Path]:
-    """Stop the service, and delete what was written for it; returns the files. The environment file stays."""
+    """Stop the service, and delete the files written for it; returns them. The environment file stays."""
     service = Service(kind, machine.scope, name=name)
     machine.find("systemctl")
     ours = _files_of(service, machine.places.units)
@@ -267,7 +254,7 @@ def remove(kind: Kind, name: str | None, machine: Machine) -> list[Path]:
 
 
 def unit_of(kind: str, name: str | None) -> str:
-    """The unit of a kind and an instance's name; raises `ServiceFailed` for what is none."""
+    """The unit of a kind and an instance's name; raises `ServiceFailed` for an unknown kind."""
     known = next((each for each in KINDS if each == kind), None)
     if known is None:
         raise ServiceFailed(f"there is no service {kind!r}; there are: {', '.join(KINDS)}.")
@@ -277,7 +264,7 @@ def unit_of(kind: str, name: str | None) -> str:
 def _commands(service: Service, machine: Machine, sysusers: Path | None) -> list[list[str]]:
     systemctl = list(machine.systemctl)
     first = [["systemd-sysusers", str(sysusers)]] if sysusers is not None else []
-    # Without it the services of a user end when the user logs out.
+    # Without lingering the services of a user end when the user logs out.
     first += [["loginctl", "enable-linger"]] if service.scope == "user" else []
     return [
         *first,
@@ -288,9 +275,9 @@ def _commands(service: Service, machine: Machine, sysusers: Path | None) -> list
 
 
 def _folders_of(python: str) -> tuple[Path, ...]:
-    """What a service must be able to read to run this Python with this Ether, wherever it is installed."""
+    """The folders that a service must be able to read to run this Python with this Ether."""
     interpreter = Path(os.path.abspath(python))
-    behind = Path(os.path.realpath(python))  # a virtual environment's python is a link to the one that it is made of
+    behind = Path(os.path.realpath(python))  # in a virtual environment, python is a link to another folder's python
     ether = Path(__file__).resolve().parents[2]
     return tuple(dict.fromkeys([interpreter.parents[1], behind.parents[1], ether]))
 
@@ -318,7 +305,7 @@ def _write(path: Path, file: File) -> None:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode)
         with open(descriptor, "w", encoding="utf-8") as opened:
             opened.write(file.text)
-        os.chmod(temporary, file.mode)  # whatever the umask left of it
+        os.chmod(temporary, file.mode)  # `open` has applied the umask
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -326,25 +313,26 @@ def _write(path: Path, file: File) -> None:
 
 
 def _files_of(service: Service, units: Path) -> list[Path]:
-    """The files that carry our mark: its drop-ins, and its unit where no other instance needs it."""
+    """The files of a service that carry our mark: its drop-ins, and its unit unless another instance uses it."""
     own = sorted((units / f"{service.unit}.d").glob("*.conf"))
     candidates = [*own, *([] if _is_shared(service, units) else [units / service.unit_file])]
     return [path for path in candidates if path.is_file() and path.read_text(errors="replace").startswith(MARK)]
 
 
 def _is_shared(service: Service, units: Path) -> bool:
+    """Whether another instance uses the same template unit."""
     prefix = TEMPLATE.removesuffix(".service")
     others = {folder.name for folder in units.glob(f"{prefix}?*.service.d")} - {f"{service.unit}.d"}
     return service.kind == "instance" and bool(others)
 
 
-def _known(machine: Machine) -> list[str]:
+def _installed(machine: Machine) -> list[str]:
     patterns = ["ether-broker.service", "ether-agent.service", "ether-instance@*.service"]
     said = machine.run([*machine.systemctl, "list-units", "--all", "--plain", "--no-legend", "--full", *patterns])
     return [line.split()[0] for line in said.splitlines() if line.strip()]
 
 
-def _understood(block: str) -> ServiceStatus:
+def _parsed(block: str) -> ServiceStatus:
     said = dict(line.partition("=")[::2] for line in block.splitlines())
     number = {key: int(said[key]) if said.get(key, "").isdecimal() else 0 for key in ("MainPID", "NRestarts")}
     return ServiceStatus(

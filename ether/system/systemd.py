@@ -1,13 +1,13 @@
-"""What a service tells systemd: ready, what it is doing, that it stops, and that its work still moves.
+"""Messages of a service to systemd: it is ready, its status, it stops, and its worker still makes progress.
 
-The protocol is one datagram of `NAME=value` lines to the Unix socket that `NOTIFY_SOCKET` names (sd_notify(3)). There
-is no library to install for it, and nothing here needs Linux to be imported.
+The protocol is one datagram of `NAME=value` lines to the Unix socket that `NOTIFY_SOCKET` names (sd_notify(3)). It
+needs no library, and this module can be imported on every system.
 
-Promise: nothing here raises because systemd is away, and no call takes longer than `SEND_S`. Without systemd there is
-no `Notifier`, and a `Watchdog` of none does nothing.
-The traps: a user's own child process that inherited `NOTIFY_SOCKET` could call the service ready, so the variables are
-taken out of the environment. And a watchdog that a thread feeds come what may guards nothing: it must ask whether the
-*work* moves.
+Promise: nothing here raises because systemd does not answer, and no call takes longer than `SEND_S`. Without systemd
+there is no `Notifier`, and a `Watchdog` without a notifier does nothing.
+The traps: a user's own child process that inherits `NOTIFY_SOCKET` could report the service as ready, so the variables
+are removed from the environment. And a watchdog that a thread feeds unconditionally guards nothing: the thread must ask
+whether the *worker* makes progress.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ether.log import get_ether_logger
 logger = get_ether_logger("Ether")
 
 SEND_S = 2.0
-"""How long one message may take. systemd reads within milliseconds, unless the machine starts just now."""
+"""How long one message may take. systemd reads within milliseconds, except while the machine boots."""
 
 PINGS_EACH_PERIOD = 2
 """sd_watchdog_enabled(3) asks for a ping at half of the period."""
@@ -33,7 +33,7 @@ LONGEST_STATUS = 500
 
 
 class Notifier:
-    """The way to the systemd that started this process. Every method returns whether the message was handed over."""
+    """Sends to the systemd that started this process. Every method returns whether the message was handed over."""
 
     def __init__(self, address: str, watchdog_s: float | None = None) -> None:
         """`address` is a path, or `@name` for an abstract socket; `watchdog_s` is the period that systemd expects."""
@@ -42,7 +42,8 @@ class Notifier:
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str]) -> Notifier | None:
-        """The notifier that systemd's variables describe, None where it did not start this process. Removes them."""
+        """The notifier that systemd's variables describe; None where systemd did not start this process. Removes the
+        variables."""
         address = environ.pop("NOTIFY_SOCKET", "")
         period_us = environ.pop("WATCHDOG_USEC", "")
         whose = environ.pop("WATCHDOG_PID", "")
@@ -54,7 +55,7 @@ class Notifier:
         return cls(address, _seconds(period_us) if whose in ("", str(os.getpid())) else None)
 
     def ready(self, status: str = "") -> bool:
-        """The service does its work from now on."""
+        """The service is ready."""
         return self._send("READY=1", *_status_lines(status))
 
     def status(self, text: str) -> bool:
@@ -70,11 +71,11 @@ class Notifier:
         return self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def watchdog(self) -> bool:
-        """The work moves. `Watchdog` says it in time."""
+        """Feed the watchdog. `Watchdog` does so in time."""
         return self._send("WATCHDOG=1")
 
     def _send(self, *lines: str) -> bool:
-        # A socket for each message: one that was kept would outlive a restart of systemd, and leak into forks.
+        # A socket for each message: an open one would be stale after a restart of systemd, and leak into forks.
         if not lines:
             return True
         try:
@@ -88,11 +89,11 @@ class Notifier:
 
 
 class Watchdog:
-    """Feeds systemd's watchdog for as long as `alive()` is true, twice in each period, on a thread of its own.
+    """Feeds systemd's watchdog as long as `alive()` is true, twice in each period, on a thread of its own.
 
-    `alive` must answer at once, from any thread: is the worker waiting for work, or moving through it? When it says no,
-    or raises, the pings stop; after a period without them systemd ends the process and starts it again. A process
-    whose interpreter is stuck in C code does not get here at all, which comes to the same.
+    `alive` must answer at once, from any thread: is the worker idle, or making progress? When it says no, or raises,
+    the pings stop; after a period without a ping systemd kills the process and restarts it. In a process that is stuck
+    in C code with the interpreter's lock this thread does not run, and the pings stop, too.
     """
 
     def __init__(self, notifier: Notifier | None, alive: Callable[[], bool]) -> None:
@@ -102,7 +103,7 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def start(self) -> Watchdog:
-        """Begin; nothing where systemd expects no pings."""
+        """Begin; does nothing where systemd expects no pings."""
         if self._notifier is not None and self._notifier.watchdog_s is not None and self._thread is None:
             arguments = (self._notifier, self._notifier.watchdog_s / PINGS_EACH_PERIOD)
             self._thread = threading.Thread(target=self._run, args=arguments, name="ether-watchdog", daemon=True)
@@ -110,7 +111,7 @@ class Watchdog:
         return self
 
     def close(self) -> None:
-        """End. Twice is fine. What follows must be quick, or be announced by `stopping()`."""
+        """End. Twice is fine. The process must end soon after, or announce by `stopping()` that it is ending."""
         self._closed.set()
         if self._thread is not None:
             self._thread.join(2 * SEND_S)
@@ -132,18 +133,18 @@ class Watchdog:
         if alive:
             notifier.watchdog()
         if alive != self._was_alive:
-            self._say(notifier, alive)
+            self._report(notifier, alive)
         self._was_alive = alive
 
     def _is_alive(self) -> bool:
         try:
             return self._alive()
-        except Exception:  # a question that fails is no sign of life, and must not end the thread
+        except Exception:  # an `alive()` that raises counts as no, and must not end the thread
             if self._was_alive:
                 logger.exception("cannot tell whether the work still moves")
             return False
 
-    def _say(self, notifier: Notifier, alive: bool) -> None:
+    def _report(self, notifier: Notifier, alive: bool) -> None:
         if alive:
             logger.warning("the work moves again: systemd's watchdog is fed")
             notifier.status("moves again")
@@ -154,12 +155,12 @@ class Watchdog:
 
 
 def _seconds(period_us: str) -> float | None:
-    """The period, None for what is none: systemd writes a positive number, others may have written the variable."""
+    """The period; None for anything but a positive number: the variable may not be systemd's."""
     seconds = int(period_us) / 1e6 if period_us.isascii() and period_us.isdecimal() else 0.0
     return max(seconds, SHORTEST_PERIOD_S) if seconds > 0 else None
 
 
 def _status_lines(text: str) -> tuple[str, ...]:
-    """One assignment: a newline in the text would begin another one."""
+    """One assignment on one line: a newline in the text would begin another assignment."""
     line = " ".join(text.split())[:LONGEST_STATUS]
     return (f"STATUS={line}",) if line else ()

@@ -1,13 +1,13 @@
-"""The texts of the systemd units: what they run, when they start again, and what they may not do.
+"""The texts of the systemd units: what they run, when they are restarted, and what they may not do.
 
-Pure: settings in, texts out; nothing is read from this machine. `ether.system.services` installs them, and `systemd/`
-holds them as they come out by default.
+Pure: settings in, texts out; nothing is read from this machine. `ether.system.services` installs the units, and the
+folder `systemd/` holds them with default settings.
 
-Promises: a service is ready when it says so and is started again for ever (`StartLimitIntervalSec=0`), more and more
-slowly where systemd knows how (254 and later); everything is forbidden that an instrument does not need.
-The traps: a setting that a version of systemd does not know is a warning at best. A user's systemd cannot make most
-of the walls, and refuses to start a service that asks for them; it gets those that need no privilege. And a percent
-sign, a dollar or a space in a path means something in a unit: every path goes through `_word` or `_line`.
+Promises: a service counts as ready when it says so; it is restarted for ever (`StartLimitIntervalSec=0`), with growing
+pauses where systemd can do that (254 and later); it is forbidden everything that an instrument does not need.
+The traps: a setting that a version of systemd does not know is a warning at best. A user's systemd cannot set up most
+of the sandbox, and refuses to start a service that asks for it; such a service gets the part that needs no privilege.
+And a percent sign, a dollar or a space in a path has a meaning in a unit: every path goes through `_word` or `_line`.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ FIRST_WITH_STEPS = 254
 TEMPLATE = "ether-instance@.service"
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.-]{0,63}")
 _CLOSED_PLACES = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
-"""What `ProtectHome` and `PrivateTmp` hide."""
+"""The folders that `ProtectHome` and `PrivateTmp` hide."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service: what runs, as whom, and what it may touch.
+    """One service: what runs, as which user, and what it may touch.
 
-    `file` and `name` are of an instance: its YAML (default: `ether.yaml` in systemd's folder for configurations) and
-    its name there. `user` is of the system scope. `reads` are folders that it must be able to read wherever they are:
-    those of the interpreter and of Ether; that of the YAML is added. `writes` are folders for its data, beside the one
-    that it has in the system's state folder. `systemd` is the version that the units are for.
+    An instance has a `file`, its YAML (default: `ether.yaml` in systemd's folder for configurations), and a `name`, its
+    name there. `user` is for the system scope. `reads` are folders that it must be able to read wherever they are:
+    those of the interpreter and of Ether; the folder of the YAML is added. `writes` are folders for its data, beside
+    the one that it has in the system's state folder. `systemd` is the version for which the units are written.
     """
 
     kind: Kind
@@ -71,7 +71,7 @@ class Service:
 
     @property
     def unit(self) -> str:
-        """What systemctl calls it."""
+        """Its name for systemctl."""
         return f"ether-instance@{self.name}.service" if self.name is not None else f"ether-{self.kind}.service"
 
     @property
@@ -80,21 +80,7 @@ class Service:
         return TEMPLATE if self.kind == "instance" else self.unit
 
 
-def render(
-    kind: Kind,
-    scope: Scope,
-    *,
-    python: str,
-    serial: bool = False,
-    file: Path | None = None,
-    name: str | None = None,
-    user: str | None = None,
-) -> dict[Path, str]:
-    """The unit and its drop-ins: paths below systemd's folder for units, and texts."""
-    return rendered(Service(kind, scope, python, serial, file, name, user))
-
-
-def rendered(service: Service) -> dict[Path, str]:
+def render(service: Service) -> dict[Path, str]:
     """The unit and its drop-ins: paths below systemd's folder for units, and texts."""
     files = {Path(service.unit_file): _text(_unit_lines(service))}
     drop_ins = Path(f"{service.unit}.d")
@@ -123,12 +109,12 @@ def _unit_lines(service: Service) -> list[str]:
         "Type=notify",
         "NotifyAccess=main",
         f"ExecStart={_command(service)}",
-        *_surroundings(service),
+        *_environment(service),
         "",
-        *_LIFE,
+        *_LIFECYCLE,
         *(["RestartSteps=6", "RestartMaxDelaySec=60"] if service.systemd >= FIRST_WITH_STEPS else []),
         "",
-        *(_walls(service) if service.scope == "system" else _USER_WALLS),
+        *(_sandbox(service) if service.scope == "system" else _USER_SANDBOX),
         "",
         "[Install]",
         f"WantedBy={'multi-user' if service.scope == 'system' else 'default'}.target",
@@ -141,7 +127,7 @@ _DESCRIPTIONS: dict[Kind, str] = {
     "instance": "Ether instance %i",
 }
 
-_LIFE = [
+_LIFECYCLE = [
     "# For ever: a network that comes and goes must not end it for good.",
     "Restart=always",
     "RestartSec=5",
@@ -157,7 +143,7 @@ _LIFE = [
 
 
 def _order(service: Service) -> list[str]:
-    """What starts before it, where that is on this machine at all. Nothing is required: what is missing comes later."""
+    """The services that start before it, if they are on this machine. None is required: Ether waits for each."""
     before = {"broker": [], "agent": ["ether-broker.service"], "instance": ["ether-broker.service"]}[service.kind]
     if service.scope == "user":  # a user's systemd knows nothing of the machine's network
         return [f"After={' '.join(before)}"] if before else []
@@ -173,7 +159,7 @@ def _command(service: Service) -> str:
     return f"{_program(service.python)} -P -X faulthandler -m {arguments}"
 
 
-def _surroundings(service: Service) -> list[str]:
+def _environment(service: Service) -> list[str]:
     lines = ["EnvironmentFile=-%E/ether/environment"]
     if service.kind == "instance":
         lines += ["Environment=ETHER_FILE=%E/ether/ether.yaml", "WorkingDirectory=-%E/ether"]
@@ -207,7 +193,7 @@ def _instance_lines(service: Service) -> list[str]:
     ]
 
 
-_CALL_WALLS = [
+_CALL_LIMITS = [
     "NoNewPrivileges=yes",
     "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
     "RestrictNamespaces=yes",
@@ -221,9 +207,9 @@ _CALL_WALLS = [
     "UMask=0077",
 ]
 
-_USER_WALLS = ["# What a user's systemd can do without privileges.", *_CALL_WALLS]
+_USER_SANDBOX = ["# What a user's systemd can do without privileges.", *_CALL_LIMITS]
 
-_SYSTEM_WALLS = [
+_SYSTEM_SANDBOX = [
     "CapabilityBoundingSet=",
     "AmbientCapabilities=",
     "PrivateDevices=yes",
@@ -241,7 +227,7 @@ _SYSTEM_WALLS = [
     "ProtectKernelTunables=yes",
 ]
 
-_BROKER_WALLS = [
+_BROKER_SANDBOX = [
     "ProcSubset=pid",
     "# It listens: private networks only. Others: `systemctl edit ether-broker`, IPAddressAllow=…",
     "IPAddressDeny=any",
@@ -249,13 +235,13 @@ _BROKER_WALLS = [
 ]
 
 
-def _walls(service: Service) -> list[str]:
+def _sandbox(service: Service) -> list[str]:
     home = _home(service.reads) or ["ProtectHome=yes"]
-    return [*_CALL_WALLS, *_SYSTEM_WALLS, *home, *(_BROKER_WALLS if service.kind == "broker" else [])]
+    return [*_CALL_LIMITS, *_SYSTEM_SANDBOX, *home, *(_BROKER_SANDBOX if service.kind == "broker" else [])]
 
 
 def _home(folders: Iterable[Path]) -> list[str]:
-    """Homes stay hidden, but for these folders where they lie there."""
+    """Hide homes, except for those of these folders that lie in one."""
     inside = [folder for folder in dict.fromkeys(folders) if _is_closed(folder)]
     if not inside:
         return []
@@ -302,21 +288,21 @@ def _user(name: str | None) -> str:
 
 
 def _line(text: str) -> str:
-    """A value that goes to the end of the line."""
+    """A value that extends to the end of its line."""
     if not text.isprintable() or text != text.strip() or text.endswith("\\"):
         raise ServiceFailed(f"{text!r} cannot stand in a systemd unit: it has invisible characters, or ends in one.")
     return text.replace("%", "%%")
 
 
 def _program(path: str) -> str:
-    """The first word of a command. In it a dollar is a dollar, but quotes and backslashes are refused by systemd."""
+    """The first word of a command: systemd expands no dollar in it, but refuses quotes and backslashes."""
     if any(character in path for character in "\"'\\"):
         raise ServiceFailed(f"{path!r} cannot be started by systemd: its path holds a quote or a backslash.")
     return _word(path)
 
 
 def _word(text: str, *, colons: bool = False) -> str:
-    """One word of a line, in quotes where it needs them. In bind mounts a colon begins the target."""
+    """One word of a line, in quotes where it needs them. `colons` escapes them: in bind mounts the target follows."""
     plain = _line(text)
     quoted = plain.replace("\\", "\\\\").replace('"', '\\"')
     if colons:

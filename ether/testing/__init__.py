@@ -1,4 +1,4 @@
-"""For the tests of Ether's users: a whole pipeline in one process, in milliseconds, without a broker.
+"""For tests of your own classes: a whole pipeline in one process, in milliseconds, without a broker.
 
     from ether.testing import Lab
 
@@ -7,7 +7,7 @@
             lab.pub({"data": 21}, topic="data")
             assert lab.values("result") == [42]
 
-With pytest the fixture `ether_lab` does the same and closes the lab after the test.
+With pytest, the fixture `ether_lab` makes labs and closes them after the test.
 """
 
 from ether.testing.lab import Lab, LabNeverRests

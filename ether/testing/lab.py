@@ -1,11 +1,12 @@
-"""A session in one process, over a broker in memory, run by hand: nothing happens between two calls of a test.
+"""A session in one process, over a broker in memory, driven step by step: nothing happens between two calls of a test.
 
-The parts are the real ones (links, envelopes, instances, workers); only the threads are missing. Each call delivers
-messages and runs handlers, in a fixed order, until nothing is left to do, so a test is deterministic and needs no
-waiting. A handler that fails raises in the test, with its own traceback, unless the lab is told to collect failures.
+The parts are the real ones (links, envelopes, instances, workers); only the threads are missing. Each call of the lab
+delivers messages and runs handlers, in a fixed order, until nothing is left to do. So a test is deterministic and
+needs no waiting. The exception of a handler is raised in the test, with its own traceback, unless the lab collects
+failures.
 
-The trap: objects live in the test's process. State in their modules is shared, and a handler that blocks for ever
-blocks the test.
+The trap: objects live in the test's process. State in their modules is shared between tests, and a handler that never
+returns blocks the test.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from ether import ether
+from ether.calls.host import LocalCallee
 from ether.config import EtherConfig, load_config
 from ether.connection.assembly import Registry, describe_with_registry, new_incarnation
 from ether.connection.link import Inbound, Link
@@ -38,7 +40,8 @@ _SHORTEST_STEP_S = 1e-6
 
 
 class LabNeverRests(EtherError, RuntimeError):
-    """Messages keep causing messages: `handled` of them were handled and there are still more."""
+    """Messages go on causing messages: `handled` of them were handled, and there are still more. `topic` is the last
+    one's. A `RuntimeError`."""
 
     def __init__(self, handled: int, topic: str) -> None:
         self.handled, self.topic = handled, topic
@@ -56,7 +59,8 @@ class _Member:
 
 
 class Lab:
-    """Instances in this process. A context manager; `lab["name"]` is the user's own object."""
+    """A session in this process, with instances of your classes. A context manager; `lab["name"]` is your own
+    object."""
 
     def __init__(
         self,
@@ -66,8 +70,11 @@ class Lab:
         collect_failures: bool = False,
         limit: int = _DEFAULT_LIMIT,
     ) -> None:
-        """`config` as for `ether.tap()`; `objects` are hosted as they are, by name. With `collect_failures` a failed
-        handler is kept in `failures` instead of raised. `limit`: messages that one call may cause."""
+        """`config` is as for `ether.tap()`; its autorun instances are made here. `objects` are your own objects, by
+        instance name. With `collect_failures`, exceptions of handlers are added to `failures` instead of being raised.
+        `limit` is the number of messages that one call may cause.
+
+        Raises `ConfigError`, and whatever the constructors raise."""
         self.failures: list[BaseException] = []
         self._collect = collect_failures
         self._limit = limit
@@ -75,7 +82,7 @@ class Lab:
         self._messages: list[Message] = []
         self._members: dict[str, _Member] = {}
         self._began, self._now = False, time.time()
-        self._here: dict[str, HostedInstance] = {}
+        self._instances: dict[str, LocalCallee] = {}
         described = load_config(config)
         self._topics = SessionTopics(described.session or "lab")
         self._registry = registry_marks(registry_options(described))
@@ -91,16 +98,18 @@ class Lab:
     # -- what a test does
 
     def start(self) -> None:
-        """Publish to `start`, and let everything happen that follows."""
+        """Publish on the topic `start`, and handle everything that follows from it."""
         self.pub(None, topic="start")
 
     def pub(self, data: object = None, topic: str = "general", *, qos: int = 1) -> None:
-        """Publish as `ether.pub` does, and let everything happen that follows."""
+        """Publish as `ether.pub` does, and handle everything that follows from it. Raises a handler's exception, unless
+        failures are collected, and `LabNeverRests`."""
         self._client.publish(data, topic, qos)
         self.settle()
 
     def settle(self) -> None:
-        """Deliver and handle until nothing is left; for objects that publish from the test or from own threads."""
+        """Deliver and handle messages until none is left. Needed only where the test or a thread publishes by itself.
+        Raises as `pub`."""
         handled = 0
         while moved := self._deliver() + self._work():
             handled += moved
@@ -110,8 +119,9 @@ class Lab:
             raise self.failures.pop(0)
 
     def advance(self, seconds: float) -> None:
-        """Let this much time pass for everything that is called at set times (`ether_every`), without waiting: each
-        tick is run, and what follows from it happens, before the next. The first one begins with the first ticks."""
+        """Let time pass, in seconds and without waiting, for all methods that are called at set times (`ether_every`).
+        Each tick runs, and everything that follows from it is handled, before the next one. The first call of `advance`
+        begins with the first tick of every period. Raises as `pub`."""
         end = self._now + seconds
         for member in self._members.values():
             if not self._began:
@@ -127,24 +137,24 @@ class Lab:
         self._now = end
 
     def save_all(self) -> dict[str, list[str]]:
-        """Run every `ether_save_all`; the names of the methods that ran, by instance."""
+        """Run every method marked `ether_save_all`. Returns the names of the methods that ran, by instance name."""
         return self._lifecycle(MarkKind.SAVE_ALL)
 
     def cleanup(self) -> dict[str, list[str]]:
-        """Run every `ether_cleanup`; the names of the methods that ran, by instance."""
+        """Run every method marked `ether_cleanup`. Returns the names of the methods that ran, by instance name."""
         return self._lifecycle(MarkKind.CLEANUP)
 
     # -- what a test looks at
 
     def __getitem__(self, name: str) -> Any:
-        """The user's object."""
+        """The object of an instance. Raises `KeyError`."""
         return self._members[name].instance.object
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
 
     def messages(self, topic: str | None = None) -> list[Message]:
-        """Everything that was published so far (on one topic), in order."""
+        """All messages that were published so far, in order; with `topic`, those on that topic."""
         return [message for message in self._messages if topic in (None, message.topic)]
 
     def values(self, topic: str) -> list[Any]:
@@ -154,14 +164,16 @@ class Lab:
     # -- ends
 
     def shutdown(self) -> None:
-        """Drain, save_all, cleanup, `ether_shutdown`, as a real session ends; then close."""
+        """End as a real session does: handle what is left, run the methods marked `ether_save_all`, `ether_cleanup` and
+        `ether_shutdown`, then close."""
         self.settle()
         for kind in (MarkKind.SAVE_ALL, MarkKind.CLEANUP, MarkKind.SHUTDOWN):
             self._lifecycle(kind)
         self.close()
 
     def close(self) -> None:
-        """Let go of everything: objects are as they were. Runs no user code. Twice is fine."""
+        """Close the lab without running any of its objects' methods; the objects are as they were before. May be called
+        twice."""
         ether.adopt(None)
         for member in self._members.values():
             member.instance.close()
@@ -195,13 +207,13 @@ class Lab:
         instance = HostedInstance(name, obj, spec, link, self._topics, worker, new_incarnation())
         instance.on_failure = self.failures.append
         self._members[name] = _Member(instance, link, worker, self._make_client(link))
-        self._here[name] = instance
+        self._instances[name] = instance
         instance.subscribe()
 
     def _make_client(self, link: Link) -> Client:
-        """A client whose calls find the members of the lab, all in this process."""
+        """A client whose calls reach the instances of the lab directly, in this process."""
         client = Client(link, self._topics)
-        client.session.close_in(self._here)
+        client.session.close_in(self._instances)
         return client
 
     def _open_link(self, name: str) -> Link:
@@ -214,6 +226,7 @@ class Lab:
         inbound.done()
 
     def _deliver(self) -> int:
+        """Route all messages that the broker has for this lab's links; returns their number."""
         links = [self._link, *(member.link for member in self._members.values())]
         return sum(self._drain(link) for link in links)
 
@@ -225,9 +238,10 @@ class Lab:
         return moved
 
     def _work(self) -> int:
+        """Run the jobs of all workers; returns their number."""
         done = 0
         for member in self._members.values():
-            ether.adopt(member.client)  # what a handler publishes by `ether.pub` comes from its instance
+            ether.adopt(member.client)  # `ether.pub` inside of a handler publishes as its instance
             done += member.worker.run_pending()
         ether.adopt(self._client)
         return done

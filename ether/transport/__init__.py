@@ -1,6 +1,6 @@
-"""Bytes to a broker and back. `open_transport` is the way in; `base` says what a transport promises.
+"""Bytes to a broker and back. `open_transport` makes a transport; `base` says what one promises.
 
-Importing this costs no engine: paho is loaded by the first `open_transport()`.
+Importing this loads no engine: paho is loaded by the first `open_transport()`.
 """
 
 from __future__ import annotations
@@ -45,13 +45,12 @@ def open_transport(
 ) -> Transport:
     """A transport to the broker at `endpoint`, not connected yet.
 
-    `client_id` is a name for people; random bits are added. `will` may be a function of the version that is
-    tried, because what 3.1.1 cannot carry beside a message has to stand inside it. `protocol` None tries MQTT
-    5, then 3.1.1. `keepalive_s`: silence in seconds after which both sides look whether the other still
-    lives. `max_packet_bytes`: the broker's limit where it announces none (3.1.1); default MQTT's own,
-    268,435,455.
+    `client_id` is a name for people; random bits are added. `will` may be a function of the version that is tried,
+    because what 3.1.1 cannot carry beside a message has to stand inside it. `protocol` None tries MQTT 5, then 3.1.1.
+    `keepalive_s`: seconds of silence after which each side checks whether the other is alive. `max_packet_bytes`: the
+    broker's limit where it announces none (3.1.1); by default MQTT's own, 268,435,455.
     """
-    from ether.transport.connection import NetworkTransport
+    from ether.transport.connection import NetworkTransport  # late: it loads paho
 
     return NetworkTransport(
         endpoint,

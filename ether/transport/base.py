@@ -1,19 +1,19 @@
-"""What a connection to a broker promises, whichever engine keeps it.
+"""What a connection to a broker promises, whichever engine provides it.
 
-A `Transport` moves bytes: topics, bodies and (MQTT 5) packed property sections. It knows nothing of Ether's
-messages. Whatever arrives, messages and changes of the connection alike, is put into one queue, in order, and
-the owner takes it out with `receive()` on a thread of its own; `offer_to()` lets it take messages earlier, by
-only enqueueing them. So no user code ever runs on an engine's network thread, where an exception would kill it
-silently and waiting would never end.
+A `Transport` moves bytes: topics, bodies and (MQTT 5) packed property sections. It knows nothing of Ether's messages.
+Messages and changes of the connection are put into one queue, in the order of their arrival, and the owner takes them
+out with `receive()` on a thread of its own. With `offer_to()` it can take messages earlier, by only enqueueing them. So
+no user code runs on an engine's network thread, where an exception would end the thread silently and a wait for an
+answer would never end.
 
 Promises, checked for every engine by one contract suite:
 - `connect()` returns connected, or raises; `subscribe()` returns when the broker has confirmed.
 - After a lost connection the transport reconnects by itself with capped, jittered back-off, restores every
-  subscription, waits for the confirmations, and only then reports `ConnectionUp`. A confirmation that does
-  not come means that the connection is deaf: it is dropped and made anew.
+  subscription, waits for the confirmations, and only then reports `ConnectionUp`. A confirmation that does not come
+  means that the connection is deaf: it is dropped, and another one is made.
 - A QoS 1 message that `publish()` accepted is sent again after a reconnect until the broker acknowledges it,
   for as long as this process lives. It may then arrive twice; it is never dropped silently.
-- Queues are bounded in both directions: `publish()` blocks for room, then raises; an owner that falls behind
+- Queues are bounded in both directions: `publish()` waits for room, then raises. An owner that falls behind
   (`consumed()`) delays the acknowledgements of QoS 1 messages, so that the broker holds the rest back.
 """
 
@@ -35,7 +35,7 @@ class ProtocolVersion(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """What the broker publishes for us when we vanish. QoS 1, retained or not."""
+    """The message that the broker publishes when this connection breaks. QoS 1, retained or not."""
 
     topic: str
     payload: bytes
@@ -47,7 +47,7 @@ class Delivery(NamedTuple):
     """A message as it came from the broker.
 
     `properties` is the MQTT 5 property section without its length prefix (see `ether.wire.head`), empty
-    over 3.1.1. `retained` is true only for a message that the broker had kept from before the subscription.
+    over 3.1.1. `retained` is true only for a message that the broker had stored before the subscription.
     """
 
     topic: str
@@ -70,25 +70,25 @@ class ConnectionDown:
 
 
 class Receipt(ABC):
-    """The fate of one publish."""
+    """The outcome of one publish."""
 
     __slots__ = ()
 
     @property
     @abstractmethod
     def done(self) -> bool:
-        """True once the broker has acknowledged (QoS 1), or the bytes left this process's hands (QoS 0)."""
+        """True once the broker has acknowledged (QoS 1), or the bytes were written to the socket (QoS 0)."""
 
     @property
     @abstractmethod
     def no_subscribers(self) -> bool:
-        """True where the broker acknowledged and said that nobody subscribes (MQTT 5 reason code 0x10)."""
+        """True where the broker acknowledged and said that the topic has no subscriber (MQTT 5 reason code 0x10)."""
 
     @abstractmethod
     def when_done(self, callback: Callable[[], object]) -> None:
-        """Call `callback` once the fate is known, whatever it is; at once where it is known already. One
-        callback for each receipt. It runs on the network thread or the calling one, with no lock held: it may
-        only note something and must neither block nor raise."""
+        """Call `callback` once the outcome is known, good or bad; at once where it is known already. One callback for
+        each receipt. It runs on the network thread or the calling one, with no lock held, and must return at once
+        without raising."""
 
     @abstractmethod
     def wait(self, timeout_s: float) -> None:
@@ -121,8 +121,8 @@ class Transport(ABC):
 
     @abstractmethod
     def close(self, timeout_s: float = 1.0) -> None:
-        """Wait up to `timeout_s` for outstanding acknowledgements, say DISCONNECT (so that no will is sent),
-        end every thread. Wakes `receive()`. Twice is fine."""
+        """Wait up to `timeout_s` for outstanding acknowledgements, send DISCONNECT (so that no will is published), end
+        every thread. Wakes `receive()`. May be called twice."""
 
     @abstractmethod
     def publish(
@@ -135,10 +135,9 @@ class Transport(ABC):
         properties: bytes = b"",
         timeout_s: float = 10.0,
     ) -> Receipt:
-        """Hand a message over. Returns when it is accepted into the bounded outgoing queue, and raises
-        `PublishTimeout` if there is no room for `timeout_s` seconds, `PayloadTooLarge`, `TransportClosed`,
-        and `UnsupportedFeature` for properties over 3.1.1. While disconnected QoS 1 waits in the queue and
-        QoS 0 is dropped and counted in `dropped`."""
+        """Accept a message into the bounded outgoing queue. Raises `PublishTimeout` if there is no room for
+        `timeout_s` seconds, `PayloadTooLarge`, `TransportClosed`, and `UnsupportedFeature` for properties over 3.1.1.
+        While disconnected, QoS 1 waits in the queue, and QoS 0 is dropped and counted in `dropped`."""
 
     @abstractmethod
     def subscribe(self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0) -> None:
@@ -151,24 +150,23 @@ class Transport(ABC):
 
     @abstractmethod
     def receive(self, timeout_s: float | None = None) -> Delivery | ConnectionUp | ConnectionDown | None:
-        """The next thing that arrived, in order. None after `timeout_s` seconds without one (0: do not wait;
-        None: wait for ever), or, once everything was taken out, when the transport was closed."""
+        """The next item that arrived, in order. None after `timeout_s` seconds without one (0: do not wait; None: wait
+        for ever), and, once everything was taken out, when the transport was closed."""
 
     @abstractmethod
     def offer_to(self, sink: Callable[[Delivery], bool]) -> None:
-        """From now on offer each delivery to `sink` first, on the network thread; what it takes (True) does not come
-        out of `receive()`. This saves a change of threads, which is most of what a small message costs.
+        """Offer each delivery to `sink` first, on the network thread; one that it takes (True) does not come out of
+        `receive()`. This saves a change of threads, which is most of what a small message costs.
 
-        The sink may only enqueue: it must not wait, publish, or run anybody's code. An engine without a network thread
+        The sink may only enqueue: it must not wait, publish, or run user code. An engine without a network thread
         ignores it. Set it before subscribing, or earlier deliveries may be overtaken.
         """
 
     @abstractmethod
     def consumed(self, delivery: Delivery) -> None:
-        """The owner has finished with a delivery that `receive()` gave it. Until then it counts as unread:
-        unread messages are what delays the acknowledgements, wherever in this process they are queued. Every
-        delivery has to be consumed, once, by any thread; too many that never are, and the broker sends no
-        more."""
+        """The owner has finished with a delivery. Until then it counts as unread, wherever in this process it is
+        queued, and unread messages delay the acknowledgements. Every delivery has to be consumed once, on any thread;
+        too many that never are, and the broker stops sending."""
 
     @property
     @abstractmethod

@@ -1,18 +1,16 @@
-"""A transport over a network: connects, reconnects, restores, and promises what `Transport` promises.
+"""A transport over a network: connects, reconnects, restores subscriptions, and keeps what `Transport` promises.
 
-It decides; a wire (`ether.transport.mqtt`) moves bytes. One thread, the network thread, lives from
-`connect()` to `close()` and serves one wire after the other. It only enqueues: nothing of a user ever runs on
-it.
+This module decides; a wire (`ether.transport.mqtt`) moves bytes and is one connection. One thread, the network thread,
+lives from `connect()` to `close()` and serves one wire after the other. It only enqueues: no user code runs on it.
 
-The trap: an exception on the network thread must neither end it nor be swallowed while the connection
-pretends to be alive. There is one place where every exception is caught, `_guarded`; it logs it and drops the
-connection, and the reconnect mends what can be mended.
+The trap: an exception on the network thread must not end the thread, and must not be swallowed while the connection
+looks alive. Every exception is caught in one place, `_guarded`, which logs it and drops the connection; what can be
+restored is restored by the reconnect.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,6 +25,7 @@ from ether.errors import (
     TransportClosed,
     TransportError,
 )
+from ether.system.backoff import Backoff
 from ether.transport.base import (
     ConnectionDown,
     ConnectionUp,
@@ -48,10 +47,10 @@ from ether.transport.subscriptions import Subscriptions
 
 WillSource = Will | Callable[[ProtocolVersion], Will] | None
 
-# A healed network must have everybody back within 3 s: a TCP connect that was begun in the cut (its second
-# SYN leaves after 1 s) may last 2 s and is followed by one pause.
+# 3 s after a network works again every process must be connected: a TCP connect that was begun before (its second SYN
+# leaves after 1 s) may last 2 s, and is followed by one pause.
 RECONNECT_FIRST_S, RECONNECT_CAP_S, RECONNECT_ATTEMPT_S = 0.1, 1.0, 2.0
-STABLE_S = 1.0  # after a connection that was lost sooner, the pauses go on growing
+STABLE_S = 1.0  # a connection that held for less does not reset the pauses
 SUBACK_S = 4.0  # measured: 60 clients at once on two cores, 200 retained messages each, within 0.16 s
 FAREWELL_S = 0.25  # how long a clean close waits for the broker to have read it
 JOIN_S = 1.0
@@ -62,8 +61,8 @@ logger = logging.getLogger("Ether.transport")
 
 
 def unguessable(name: str) -> str:
-    """A client id from a name for people and 64 random bits: who knows another's id can take over its
-    session."""
+    """A client id of a readable name and 64 random bits. Unguessable, because a client that connects with another
+    client's id takes over its session."""
     readable = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)
     return f"{readable[: MAX_CLIENT_ID - 17]}-{secrets.token_hex(8)}"
 
@@ -85,15 +84,15 @@ class NetworkTransport(Transport):
         self._max_packet_bytes = self._own_limit
         self._candidates = [SIBLINGS[protocol]] if protocol else list(SIBLINGS.values())
         self._version: Version | None = None
-        self._inbox, self._outbox, self._subscriptions = ReceiveQueue(), SendQueue(), Subscriptions()
+        self._receive_queue, self._send_queue, self._subscriptions = ReceiveQueue(), SendQueue(), Subscriptions()
         self._waker = Waker()
         self._wire: MqttWire | None = None
         self._thread: Thread | None = None
         self._up, self._up_since = False, 0.0
-        self._pause_s = RECONNECT_FIRST_S
+        self._backoff = Backoff(RECONNECT_FIRST_S, RECONNECT_CAP_S, jitter=0.5)
         self._closing = Event()
         self._closed = Event()
-        self._lifecycle = Lock()  # who connects, who closes
+        self._lifecycle = Lock()  # held by connect() and by close()
         self._farewell_deadline = 0.0
         self._complained = ""
 
@@ -101,7 +100,7 @@ class NetworkTransport(Transport):
 
     @property
     def client_id(self) -> str:
-        """As the broker knows us."""
+        """The client id that the broker knows."""
         return self._client_id
 
     @property
@@ -124,7 +123,7 @@ class NetworkTransport(Transport):
 
     @property
     def dropped(self) -> int:
-        return self._outbox.dropped + self._inbox.dropped
+        return self._send_queue.dropped + self._receive_queue.dropped
 
     # connecting
 
@@ -151,7 +150,7 @@ class NetworkTransport(Transport):
             raise
 
     def _open_any(self, deadline: float) -> MqttWire:
-        """The first version that the broker accepts; remembered for reconnects."""
+        """A connection in the first version that the broker accepts, which is remembered for reconnects."""
         refusal = ""
         for version in self._candidates:
             try:
@@ -166,19 +165,19 @@ class NetworkTransport(Transport):
     def _open(self, version: Version, deadline: float) -> MqttWire:
         will = self._will(version.version) if callable(self._will) else self._will
         wire = MqttWire(
-            self._endpoint, self._client_id, version, will, outbox=self._outbox, owner=self, waker=self._waker
+            self._endpoint, self._client_id, version, will, send_queue=self._send_queue, owner=self, waker=self._waker
         )
-        self._inbox.begin_acks(partial(_acknowledge, wire))
+        self._receive_queue.begin_acks(partial(_acknowledge, wire))
         try:
             wire.open(deadline, self._keepalive_s, self._closing.is_set)
         except BaseException:
-            self._inbox.end_acks()
+            self._receive_queue.end_acks()
             wire.shut()
             raise
         return wire
 
     def _restore(self, wire: MqttWire, deadline: float) -> None:
-        """Ask for every subscription again and await the answer, which a deaf connection never gives."""
+        """Subscribe to everything again and wait for the answer, which a deaf connection never gives."""
         packet_id = self._subscriptions.begin(wire)
         try:
             wire.pump(lambda: not self._subscriptions.outstanding(packet_id) or self._closing.is_set(), deadline)
@@ -193,7 +192,7 @@ class NetworkTransport(Transport):
         refused = self._subscriptions.end_restore(wire)
         if refused:
             logger.error("%s no longer grants %s", self._endpoint.address, ", ".join(refused))
-        self._outbox.attach(wire, wire.wire_window, self._max_packet_bytes)
+        self._send_queue.attach(wire, wire.wire_window, self._max_packet_bytes)
         self._complained = ""
         self._up_since = monotonic()
         self._up = True
@@ -201,6 +200,7 @@ class NetworkTransport(Transport):
     # the network thread
 
     def _run(self, wire: MqttWire | None) -> None:
+        """The network thread: serve a connection until it is lost, then the next one, until `close()`."""
         while wire is not None:
             loss = self._guarded(partial(wire.pump, self._closing.is_set))
             if loss is None:
@@ -208,11 +208,11 @@ class NetworkTransport(Transport):
             self._take_down(wire)
             if loss is None:
                 return
-            self._inbox.put(ConnectionDown(str(loss)))
+            self._receive_queue.put(ConnectionDown(str(loss)))
             wire = self._reopen(loss)
 
     def _guarded(self, work: Callable[[], None]) -> ConnectionLost | None:
-        """Run `work`; what ended the connection, None where nothing did."""
+        """Run `work`; returns what ended the connection, None where it ended as it should."""
         try:
             work()
         except ConnectionLost as loss:
@@ -222,7 +222,7 @@ class NetworkTransport(Transport):
         except (TransportError, VersionRefused, OSError) as error:
             self._complain(error)
             return ConnectionLost(str(error))
-        except Exception:  # the one seam of the network thread, see the module's docstring
+        except Exception:  # the only broad except of the network thread, see the module's docstring
             logger.exception("a fault in Ether's own network code; reconnecting")
             return ConnectionLost("a fault in Ether's own network code, see the log")
         return None
@@ -230,19 +230,18 @@ class NetworkTransport(Transport):
     def _take_down(self, wire: MqttWire) -> None:
         self._up = False
         self._wire = None
-        self._outbox.detach()
-        self._inbox.end_acks()
+        self._send_queue.detach()
+        self._receive_queue.end_acks()
         self._subscriptions.end()
         wire.shut()
 
     def _reopen(self, loss: ConnectionLost) -> MqttWire | None:
-        """Try until it works, or None once closed."""
+        """Connect again, as often as it takes; None once the transport is closed."""
         if monotonic() - self._up_since > STABLE_S:
-            self._pause_s = RECONNECT_FIRST_S
+            self._backoff.reset()
         if loss.taken_over:
-            self._pause_s = RECONNECT_CAP_S
-        while not self._closing.wait(self._pause_s * random.uniform(0.5, 1.0)):
-            self._pause_s = min(self._pause_s * 2, RECONNECT_CAP_S)
+            self._backoff.skip_to_longest()  # two clients with one id would push each other out all the time
+        while not self._closing.wait(self._backoff.next_s()):
             if self._guarded(self._reopen_once) is None and self._wire is not None:
                 return self._wire
         return None
@@ -255,29 +254,29 @@ class NetworkTransport(Transport):
         except BaseException:
             self._take_down(wire)
             raise
-        self._inbox.put(ConnectionUp())
+        self._receive_queue.put(ConnectionUp())
 
     def _complain(self, error: Exception) -> None:
-        """Log why reconnecting fails: each reason once in a row; a refusal is a warning, silence is
-        expected."""
+        """Log why reconnecting fails, the same kind of reason once in a row. A refusal is a warning; that a broker does
+        not answer is expected."""
         if self._complained != type(error).__name__ and not self._closing.is_set():
             self._complained = type(error).__name__
             level = logging.WARNING if isinstance(error, NotAuthorized | VersionRefused) else logging.INFO
             logger.log(level, "still trying to reconnect: %s", error)
 
     def on_batch(self, batch: PacketBatch) -> None:
-        """What one read brought (called by the wire)."""
+        """Called by the wire with what one read brought."""
         if batch.acknowledged:
-            self._outbox.acknowledged(batch.acknowledged)
+            self._send_queue.acknowledged(batch.acknowledged)
         if batch.deliveries or batch.to_acknowledge:
-            self._inbox.put_deliveries(batch.deliveries, batch.to_acknowledge)
+            self._receive_queue.put_deliveries(batch.deliveries, batch.to_acknowledge)
 
     def on_suback(self, packet_id: int, reasons: Sequence[int]) -> None:
-        """Called by the wire."""
+        """Called by the wire with the answer to a SUBSCRIBE."""
         self._subscriptions.on_suback(packet_id, reasons)
 
     def on_unsuback(self, packet_id: int) -> None:
-        """Called by the wire."""
+        """Called by the wire with the answer to an UNSUBSCRIBE."""
         self._subscriptions.on_unsuback(packet_id)
 
     # using
@@ -297,8 +296,8 @@ class NetworkTransport(Transport):
             raise PayloadTooLarge(topic, size, self._max_packet_bytes)
         head = publish_head(name, qos=qos, retain=retain, tail_bytes=tail_bytes)
         if qos:
-            return self._outbox.publish(topic, head, section, payload, timeout_s)
-        return self._outbox.publish_unconfirmed(topic, head, section, payload, timeout_s)
+            return self._send_queue.publish(topic, head, section, payload, timeout_s)
+        return self._send_queue.publish_unconfirmed(topic, head, section, payload, timeout_s)
 
     def subscribe(self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0) -> None:
         self._check_usable(topic_filters, qos)
@@ -336,26 +335,26 @@ class NetworkTransport(Transport):
         _ = self._chosen
 
     def receive(self, timeout_s: float | None = None) -> Delivery | ConnectionUp | ConnectionDown | None:
-        return self._inbox.get(timeout_s)
+        return self._receive_queue.get(timeout_s)
 
     def offer_to(self, sink: Callable[[Delivery], bool]) -> None:
-        self._inbox.sink = sink
+        self._receive_queue.sink = sink
 
     def consumed(self, delivery: Delivery) -> None:
-        self._inbox.consumed(delivery)
+        self._receive_queue.consumed(delivery)
 
     # closing
 
     def close(self, timeout_s: float = 1.0) -> None:
         deadline = monotonic() + timeout_s
-        self._outbox.close()
+        self._send_queue.close()
         if self._up and not self._closing.is_set():
-            self._outbox.drain(timeout_s)
+            self._send_queue.drain(timeout_s)
         self._farewell_deadline = max(self._farewell_deadline, deadline, monotonic() + 0.05)
         self._closing.set()
         self._subscriptions.close()
         self._waker.wake()
-        with self._lifecycle:  # also waits for a connect() that is going on, which was woken
+        with self._lifecycle:  # waits for a connect() that is going on; the waker has just ended its wait
             if not self._closed.is_set():
                 self._finish()
 
@@ -365,10 +364,10 @@ class NetworkTransport(Transport):
             thread.join(JOIN_S)
             if thread.is_alive():
                 logger.warning("the network thread has not ended yet (a name is being resolved)")
-        unsettled = self._outbox.give_up()
+        unsettled = self._send_queue.give_up()
         if unsettled:
             logger.warning("closed with %d messages that the broker had not acknowledged", unsettled)
-        self._inbox.close()
+        self._receive_queue.close()
         if thread is None or not thread.is_alive():
             self._waker.close()
         self._closed.set()

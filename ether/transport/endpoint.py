@@ -1,8 +1,7 @@
-"""Where a broker is, as a value: written as a URL by people, passed as JSON between processes.
+"""The address of a broker as a value: written as a URL by people, passed as JSON between processes.
 
-An `Endpoint` may carry a password. It shows it nowhere: not in `repr`, not in `address`; only `to_dict()`
-holds it, because a child process needs it. The trap: a dict from `to_dict()` belongs in a pipe or a private
-file, not in a log.
+An `Endpoint` may hold a password. Neither `repr` nor `address` shows it; only `to_dict()` contains it, because a child
+process needs it. The trap: a dict from `to_dict()` belongs in a pipe or a private file, not in a log.
 """
 
 from __future__ import annotations
@@ -58,14 +57,14 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """For people: a URL without user and password."""
+        """A URL without user and password, for people."""
         if self.kind == "unix":
             return f"unix://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{_SCHEMES[self.kind]}://{host}:{self.port}{self.path}"
 
     def to_dict(self) -> dict[str, str | int | None]:
-        """Everything, the password included, as JSON can carry it."""
+        """All fields, the password included, in a form that JSON can carry."""
         return {
             "kind": self.kind,
             "host": self.host,
@@ -77,7 +76,7 @@ class Endpoint:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Endpoint:
-        """The reverse of `to_dict()`; raises `ConfigError` for keys or values that cannot be."""
+        """The inverse of `to_dict()`; raises `ConfigError` for keys or values that are not valid."""
         try:
             return cls(**values)  # type: ignore[arg-type]
         except TypeError:

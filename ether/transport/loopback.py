@@ -1,10 +1,10 @@
 """A broker in memory, and the transport to it: the semantics of MQTT without sockets, processes or threads.
 
-A publish is delivered into every receiver's queue before `publish()` returns, in publish order, so a test
-over loopback is deterministic and takes microseconds. `LoopbackBroker.stop()` and `start()` play the outage
-of a broker that keeps nothing, which is what Ether's embedded brokers are; `LoopbackTransport.abandon()`
-plays a client's sudden death. The trap: restoring is orderly here (first all subscriptions, then everything
-that waited); between real processes a message can still precede somebody's subscription.
+A publish is delivered into every receiver's queue before `publish()` returns, in publish order, so a test over loopback
+is deterministic and takes microseconds. `LoopbackBroker.stop()` and `start()` simulate the outage of a broker that
+stores nothing, as Ether's embedded brokers do; `LoopbackTransport.abandon()` simulates a client's sudden death. The
+trap: restoring is orderly here (first all subscriptions, then all waiting messages); between real processes a message
+can still precede another process's subscription.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ether.transport.send_queue import MAX_BYTES, MAX_COUNT, Settled
 
 
 class LoopbackBroker:
-    """Where loopback transports meet. One lock orders everything; it may be used from many threads."""
+    """The broker of loopback transports. One lock orders everything; it may be used from many threads."""
 
     def __init__(
         self, *, version: ProtocolVersion = ProtocolVersion.V5, max_packet_bytes: int = MAX_PACKET_BYTES
@@ -51,7 +51,7 @@ class LoopbackBroker:
         self._retained: dict[str, Delivery] = {}
 
     def stop(self) -> None:
-        """Go away as by kill -9: no wills, and nothing that was retained survives."""
+        """Stop as by kill -9: no wills are published, and retained messages are lost."""
         with self.lock:
             if not self.running:
                 return
@@ -61,7 +61,7 @@ class LoopbackBroker:
                 client.on_outage()
 
     def start(self) -> None:
-        """Be there again: every client restores its subscriptions, then sends what waited, in order."""
+        """Start again: every client restores its subscriptions, then sends what waited, in order."""
         with self.lock:
             if self.running:
                 return
@@ -80,13 +80,13 @@ class LoopbackBroker:
             self._clients[client] = None
 
     def leave(self, client: LoopbackTransport, will: Will | None) -> None:
-        """A client goes, with a will where it died."""
+        """A client leaves; `will` is published where it died."""
         with self.lock:
             if self._clients.pop(client, 1) is None and will is not None and self.running:
                 self.route(Delivery(will.topic, will.payload, 1, will.retain, will.properties))
 
     def route(self, message: Delivery) -> int:
-        """Deliver to every subscriber; how many there were. `message.retained` means: to be retained."""
+        """Deliver to every subscriber; returns how many there were. `message.retained` means: to be retained."""
         with self.lock:
             if message.retained:
                 self._retain(message)
@@ -99,14 +99,14 @@ class LoopbackBroker:
             self._retained[message.topic] = message
 
     def replay(self, client: LoopbackTransport, topic_filter: str, qos: int) -> None:
-        """Deliver what is retained for a new subscription."""
+        """Deliver the retained messages to a new subscription."""
         for message in self._retained.values():
             if matches(topic_filter, message.topic):
                 client.take(message, qos, retained=True)
 
 
 class _Receipt(Receipt):
-    """Settled when the broker took the message; waits where there was no broker."""
+    """A receipt that is settled when the broker takes the message, which waits while the broker is stopped."""
 
     def __init__(self, topic: str, changed: Condition) -> None:
         self._topic, self._changed = topic, changed
@@ -130,7 +130,7 @@ class _Receipt(Receipt):
         callback()
 
     def settle(self, outcome: int | Exception) -> None:
-        """Set the fate: the number of receivers, or what went wrong."""
+        """Set the outcome: the number of receivers, or the error."""
         if isinstance(outcome, int):
             self.receivers = outcome
         else:
@@ -196,7 +196,7 @@ class LoopbackTransport(Transport):
             self._end(will=None)
 
     def abandon(self) -> None:
-        """Die without a word, as a killed process does: the broker publishes the will."""
+        """Vanish without DISCONNECT, as a killed process does: the broker publishes the will."""
         self._end(will=self._will)
 
     def _end(self, will: Will | None) -> None:
@@ -296,7 +296,7 @@ class LoopbackTransport(Transport):
             return self._items.popleft() if self._items else None
 
     def offer_to(self, sink: Callable[[Delivery], bool]) -> None:
-        """There is no network thread: everything comes out of `receive()`."""
+        """Ignored, as there is no network thread: everything comes out of `receive()`."""
 
     def consumed(self, delivery: Delivery) -> None:
         with self._changed:
@@ -306,11 +306,11 @@ class LoopbackTransport(Transport):
     # what the broker calls, with its lock held
 
     def granted(self, topic: str) -> int | None:
-        """The QoS at which this client hears `topic`; None where it does not."""
+        """The QoS of this client's subscription to `topic`; None where it has none."""
         return max((qos for name, qos in self._filters.items() if matches(name, topic)), default=None)
 
     def take(self, message: Delivery, qos: int, *, retained: bool) -> bool:
-        """A message for this client. The broker holds QoS 1 for it without bound; QoS 0 has one."""
+        """Enqueue a message for this client. QoS 1 is held without bound; QoS 0 beyond a bound is dropped."""
         qos = min(message.qos, qos)
         if not qos and (self._count >= HARD_COUNT or self._bytes >= HARD_BYTES):
             self._dropped += 1
@@ -322,17 +322,17 @@ class LoopbackTransport(Transport):
         return True
 
     def on_outage(self) -> None:
-        """The broker is gone."""
+        """The broker was stopped."""
         self._state = "down"
         self._items.append(ConnectionDown("the loopback broker was stopped"))
         self._changed.notify_all()
 
     def on_return(self) -> None:
-        """The broker is there again, and remembers nothing."""
+        """The broker was started again; it has lost everything."""
         self._state = "connected"
 
     def on_restored(self) -> None:
-        """Everybody's subscriptions are back."""
+        """The subscriptions of all clients are restored."""
         self._items.append(ConnectionUp())
         while self._unsent:
             message, receipt = self._unsent.popleft()

@@ -1,13 +1,13 @@
-"""One connection to a broker, kept by paho, with the hot path made short.
+"""One connection to a broker, kept by paho, with a shorter way for the frequent packets.
 
-paho stays in charge of CONNECT, CONNACK, SUBSCRIBE, keep-alive and DISCONNECT. This subclass replaces how
-bytes move: a packet is written by the thread that has it, under the outbox's lock, and the network thread is
-woken only when the socket is full; reads are 64 KiB, with every packet in them handled in one go and PUBLISH
-and PUBACK never becoming paho objects. What that gains, and which private names it relies on:
-docs/decisions/0005-paho-tuned.md; a test fails when one of them vanishes.
+paho remains responsible for CONNECT, CONNACK, SUBSCRIBE, keep-alive and DISCONNECT. This subclass replaces how bytes
+move. A packet is written by the thread that has it, under the send queue's lock; the network thread is woken only when
+the socket is full. Reads are 64 KiB; all packets in one read are handled together, and PUBLISH and PUBACK never become
+paho objects. What that gains, and which private names of paho it relies on: docs/decisions/0005-paho-tuned.md. A test
+fails when one of those names vanishes.
 
-The trap: paho's methods may close its socket on the network thread while a publisher is writing. Everything
-that writes or closes therefore holds the outbox's lock.
+The trap: paho's methods may close its socket on the network thread while a publisher is writing. Everything that writes
+or closes therefore holds the send queue's lock. Names of this class begin with `wire` where paho could have the same.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ from ether.errors import BrokerUnreachable, NotAuthorized
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.transport.mqtt_versions import Version
+from ether.transport.opening import open_socket
 from ether.transport.packets import LARGE_BYTES, MalformedFrame, PacketBatch, PacketReader
 from ether.transport.send_queue import LinkDown, Publication, SendQueue
-from ether.transport.sockets import ByteStream, Waker, open_socket, wait_on
+from ether.transport.sockets import ByteStream, Waker, wait_on
 
 READ_BYTES = 65_536  # recv(262144) costs mmap, mremap and munmap for each call
 TICK_S = 0.5  # how often keep-alive is looked at
 SILENCE_S = 2.0
-"""Of the other machine, before the connection is given up. TCP alone repeats what was lost after 0.2, 0.6, 1.4, 3.0 and
-6.2 s: measured after a cut of 3.5 s, the broker's next attempt came 2.7 s after it was over. A new connection is there
-within 1.3 s. It has to be less than 3.0 - 0.5 s, as a sign of life is sent every 0.5 s."""
+"""How long the other machine may acknowledge nothing before the connection is given up. TCP alone repeats a lost packet
+after 0.2, 0.6, 1.4, 3.0 and 6.2 s: measured after a cut of 3.5 s, the broker's next attempt came 2.7 s after its end. A
+new connection takes 1.3 s at most. The value must be below 3.0 - 0.5 s, as a heartbeat is sent every 0.5 s."""
 
 ACK_DELAY_S = 0.001  # how long a few acknowledgements wait for a packet to travel with
 _ACKS_AT_ONCE = 32  # bytes of acknowledgements (8 of them) that do not wait: a broker may allow few messages under way
@@ -51,7 +52,7 @@ logger = logging.getLogger("Ether.transport")
 
 
 class ConnectionLost(Exception):
-    """The connection is over; `taken_over` where another client came with our id."""
+    """The connection is over; `taken_over` where another client connected with the same client id."""
 
     def __init__(self, reason: str, *, taken_over: bool = False) -> None:
         super().__init__(reason)
@@ -59,19 +60,19 @@ class ConnectionLost(Exception):
 
 
 class VersionRefused(Exception):
-    """The broker does not speak this version, or ended the connection instead of saying so."""
+    """The broker does not speak this version of MQTT, or closed the connection instead of saying so."""
 
 
 class Owner(Protocol):
-    """Who gets what a connection brings, on the network thread."""
+    """Receives what a connection brings, on the network thread."""
 
     def on_batch(self, batch: PacketBatch) -> None: ...
     def on_suback(self, packet_id: int, reasons: Sequence[int]) -> None: ...
     def on_unsuback(self, packet_id: int) -> None: ...
 
 
-class _Nobody:
-    """The owner of a connection that is being left."""
+class _NoOwner:
+    """The owner of a connection that is being closed: everything that still arrives is ignored."""
 
     def on_batch(self, batch: PacketBatch) -> None: ...
     def on_suback(self, packet_id: int, reasons: Sequence[int]) -> None: ...
@@ -83,7 +84,7 @@ class MqttWire(Client):
 
     def __init__(
         self, endpoint: Endpoint, client_id: str, version: Version, will: Will | None, *,
-        outbox: SendQueue, owner: Owner, waker: Waker,
+        send_queue: SendQueue, owner: Owner, waker: Waker,
     ) -> None:  # fmt: skip
         super().__init__(
             CallbackAPIVersion.VERSION2,
@@ -94,8 +95,8 @@ class MqttWire(Client):
         self.wire_version = version
         self.wire_window, self.wire_max_packet_bytes = 1, 0
         self._wire_endpoint, self._wire_waker = endpoint, waker
-        self._wire_outbox, self._wire_owner = outbox, owner
-        self._wire_lock = outbox.lock
+        self._wire_send_queue, self._wire_owner = send_queue, owner
+        self._wire_lock = send_queue.lock
         self._wire_reader = PacketReader(version.split_properties)
         self._wire_acks = b""
         self._wire_thread = 0
@@ -119,7 +120,13 @@ class MqttWire(Client):
 
     def open(self, deadline: float, keepalive_s: int, stopped: Callable[[], bool]) -> None:
         """Connect and wait for the CONNACK. Raises `VersionRefused`, `NotAuthorized`, `BrokerUnreachable`, or
-        `InterruptedError` once `stopped()`."""
+        `InterruptedError` once `stopped()`.
+
+        `connect()` is paho's: it opens the socket through `_create_socket_connection` and queues the CONNECT. `pump`
+        then moves bytes on this thread until paho has called `_wire_on_connect`. What is left is to translate each way
+        to fail. Some older brokers answer the CONNECT of MQTT 5 by closing the connection without a single byte, so
+        that case means another version, not an unreachable broker.
+        """
         self._wire_deadline, self._wire_stopped = deadline, stopped
         address = self._wire_endpoint.address
         host = self._wire_endpoint.host or self._wire_endpoint.path
@@ -134,16 +141,17 @@ class MqttWire(Client):
         except OSError as error:
             raise BrokerUnreachable(address, error.strerror or str(error)) from error
         except ConnectionLost as error:
-            if self._wire_connack is None and not self._wire_heard:  # how some older brokers answer MQTT 5
+            if self._wire_connack is None and not self._wire_heard:
                 raise VersionRefused(str(error)) from error
             if self._wire_connack is None:
                 raise BrokerUnreachable(address, str(error)) from error
-            self._wire_lost = error  # lost in the same moment: the next pump() says so
+            self._wire_lost = error  # lost just after the CONNACK: the next pump() raises it
         if stopped():
             raise InterruptedError("closed while connecting")
         self._wire_judge(address)
 
     def _wire_judge(self, address: str) -> None:
+        """Accept the broker's CONNACK, or raise why it refuses."""
         assert self._wire_connack is not None
         reason, properties = self._wire_connack
         if reason.value == _UNSUPPORTED_VERSION:
@@ -160,7 +168,7 @@ class MqttWire(Client):
             raise ConnectionLost("the socket is closed")
         return cast(ByteStream, self._sock)
 
-    def _create_socket_connection(self) -> Any:  # a `ByteStream`, of every kind: paho is told of plain TCP
+    def _create_socket_connection(self) -> Any:  # a `ByteStream` of any kind, which paho treats as plain TCP
         remaining, waker, stopped = self._wire_deadline - monotonic(), self._wire_waker, self._wire_stopped
         return open_socket(self._wire_endpoint, remaining, waker, stopped, give_up_s=min(SILENCE_S, self._keepalive))
 
@@ -172,11 +180,11 @@ class MqttWire(Client):
         self._wire_connack = reason, properties
 
     def _wire_on_subscribe(self, _c: Client, _u: Any, mid: int, reasons: list[ReasonCode], _p: Any) -> None:
-        self._wire_outbox.release_id(mid)
+        self._wire_send_queue.release_id(mid)
         self._wire_owner.on_suback(mid, [reason.value for reason in reasons])
 
     def _wire_on_unsubscribe(self, _c: Client, _u: Any, mid: int, _r: Any, _p: Any) -> None:
-        self._wire_outbox.release_id(mid)
+        self._wire_send_queue.release_id(mid)
         self._wire_owner.on_unsuback(mid)
 
     def _wire_on_disconnect(self, _c: Client, _u: Any, flags: Any, reason: ReasonCode, _p: Any) -> None:
@@ -191,8 +199,14 @@ class MqttWire(Client):
     # the network thread
 
     def pump(self, done: Callable[[], bool], deadline: float | None = None) -> None:
-        """Move bytes until `done()`. Raises `ConnectionLost`, or `TimeoutError` at `deadline` (monotonic
-        seconds)."""
+        """Move bytes until `done()`. Raises `ConnectionLost`, or `TimeoutError` at `deadline` (monotonic seconds).
+
+        The loop waits for the first of four things: bytes to read, room to write (only while something is left over),
+        a wake-up by another thread, or the time for keep-alive or acknowledgements. The order of what follows a wait
+        matters: publications that publishers left go out first, then acknowledgements that found no packet to travel
+        with; reading comes last, because its callbacks may wake other threads, which then compete for the interpreter
+        lock.
+        """
         next_tick = monotonic()
         self._wire_thread = get_ident()
         while not done():
@@ -203,25 +217,26 @@ class MqttWire(Client):
                 raise TimeoutError
             if now >= next_tick:
                 next_tick = now + TICK_S
-                self.loop_misc()
+                self.loop_misc()  # paho's keep-alive, which may end the connection
                 continue
             wait_s = (next_tick if deadline is None else min(next_tick, deadline)) - now
-            if self._wire_acks and wait_s > ACK_DELAY_S:
+            if self._wire_acks and wait_s > ACK_DELAY_S:  # held back by `acknowledge`
                 wait_s = ACK_DELAY_S
             readable, writable = self._wire_wait.wait(wait_s, writing=bool(self._wire_backlog))
-            if self._wire_outbox.left:
-                self._wire_outbox.send_left()
+            if self._wire_send_queue.left:
+                self._wire_send_queue.send_left()
             if self._wire_acks and not readable:
                 with self._wire_lock:
                     self._wire_send_acks_locked()
             if writable:
                 with self._wire_lock:
                     self._wire_flush_locked()
-                self._wire_outbox.run_callbacks()
+                self._wire_send_queue.run_callbacks()
             if readable:
                 self._wire_read()
 
     def _wire_read(self) -> None:
+        """Read once, and deliver every packet that is complete."""
         sock = self._sock
         if sock is None:
             return
@@ -247,8 +262,7 @@ class MqttWire(Client):
             self._wire_hand_to_paho(first, body)
 
     def _wire_hand_to_paho(self, first: int, body: bytes) -> None:
-        """Everything but PUBLISH and PUBACK is paho's business; this is how its own reader leaves a
-        packet."""
+        """Let paho handle a packet other than PUBLISH and PUBACK, in the form in which its own reader leaves one."""
         try:
             if first == _CONNACK:
                 body = self.wire_version.readable_connack(body)
@@ -263,7 +277,7 @@ class MqttWire(Client):
     # writing, by any thread
 
     def _mid_generate(self) -> int:
-        return self._wire_outbox.reserve_id()
+        return self._wire_send_queue.reserve_id()
 
     def _packet_queue(self, command: int, packet: bytes | bytearray, *_: Any, **__: Any) -> MQTTErrorCode:
         with self._wire_lock:
@@ -276,8 +290,9 @@ class MqttWire(Client):
     def acknowledge(self, acks: bytes) -> None:
         """Send acknowledgements; on a lost connection they are void.
 
-        From the network thread a few of them wait a moment. It has just woken the reader, who would wait for the
-        interpreter lock meanwhile (50 µs of each call); and often an answer follows at once and takes them along.
+        A few of them from the network thread wait up to `ACK_DELAY_S`. The network thread has just woken a reader, and
+        a write now would keep the interpreter lock from it (50 µs of each call). Often the reader's answer follows at
+        once and takes the acknowledgements along.
         """
         with self._wire_lock:
             self._wire_acks += acks
@@ -299,6 +314,7 @@ class MqttWire(Client):
         return bool(self._wire_backlog)
 
     def send_locked(self, data: bytes, owner: Publication | None = None) -> bool:
+        # Waiting acknowledgements travel in front of any small packet, in the same write.
         if self._wire_acks and owner is None and len(data) < LARGE_BYTES:
             data = self._wire_acks + data
             self._wire_acks = b""
@@ -336,7 +352,7 @@ class MqttWire(Client):
                     return
                 self._wire_backlog.popleft()
                 if owner is not None:
-                    self._wire_outbox.written_locked(owner)
+                    self._wire_send_queue.written_locked(owner)
         except LinkDown:
             pass  # pump() raises what fail() noted
 
@@ -353,22 +369,21 @@ class MqttWire(Client):
     # the end
 
     def fail(self, reason: str, *, taken_over: bool = False) -> None:
-        """Give the connection up, from any thread: `pump()` raises `ConnectionLost(reason)`. The first reason
-        counts."""
+        """Give the connection up, on any thread: `pump()` raises `ConnectionLost(reason)`. The first reason counts."""
         if self._wire_lost is None:
             self._wire_lost = ConnectionLost(reason, taken_over=taken_over)
             self._wire_waker.wake()
 
     def _sock_close(self) -> None:
         if self._sock is not None:
-            with self._wire_lock:  # not while somebody writes: its file descriptor may be another's a moment later
+            with self._wire_lock:  # not during a write: the system may give its file descriptor to another socket
                 super()._sock_close()
 
     def farewell(self, deadline: float) -> None:
-        """Write what is left and DISCONNECT, and wait until the broker has read it (it closes), at most until
-        `deadline`: closing with unread bytes would reset the connection, and the broker would publish the
+        """Write what is left and a DISCONNECT, and wait at most until `deadline` for the broker to close, which shows
+        that it has read them. Closing with unread bytes would reset the connection, and the broker would publish the
         will."""
-        self._wire_owner = _Nobody()  # no acknowledgement may follow the DISCONNECT
+        self._wire_owner = _NoOwner()  # no acknowledgement may follow the DISCONNECT
         try:
             self.pump(lambda: not self._wire_backlog, deadline)
             self.disconnect()
@@ -379,11 +394,11 @@ class MqttWire(Client):
             pass
 
     def shut(self) -> None:
-        """Close the socket; what was unwritten at QoS 0 is lost, and its receipts say so."""
+        """Close the socket. QoS 0 messages that were not written are lost, and their receipts say so."""
         self._sock_close()
         with self._wire_lock:
             backlog, self._wire_backlog = self._wire_backlog, deque()
             for _, owner in backlog:
                 if owner is not None:
-                    self._wire_outbox.lost_locked(owner)
-        self._wire_outbox.run_callbacks()
+                    self._wire_send_queue.lost_locked(owner)
+        self._wire_send_queue.run_callbacks()

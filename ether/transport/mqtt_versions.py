@@ -1,9 +1,9 @@
 """MQTT 5 and MQTT 3.1.1: two siblings, one of them chosen once for each connection.
 
-Everything in which the two differ for a transport stands here and nowhere else: how paho is told, where
-properties stand in a packet, what the broker announces. Properties pass as packed bytes, never as paho's
-objects: one of those costs 17 % of a call. The trap: what 3.1.1 cannot carry raises `UnsupportedFeature`; it
-is never silently left out.
+Everything in which the two differ for a transport stands here and nowhere else: the arguments for paho, the place of
+properties in a packet, the limits that the broker announces. Properties pass as packed bytes, never as paho's objects,
+one of which costs 17 % of a call. The trap: what 3.1.1 cannot carry raises `UnsupportedFeature`; it is never silently
+left out.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PackedProperties(Properties):
 
 
 class Version(ABC):
-    """What one protocol version does in its own way."""
+    """The parts of a transport that depend on the version of MQTT."""
 
     version: ClassVar[ProtocolVersion]
     client_arguments: ClassVar[Mapping[str, Any]]
@@ -71,12 +71,12 @@ class Version(ABC):
         """The properties of a PUBLISH whose variable header goes on at `at`, and where its payload starts."""
 
     def readable_connack(self, body: bytes) -> bytes:
-        """A CONNACK that paho can read, too."""
+        """The CONNACK, changed where paho could not read it."""
         return body
 
     @abstractmethod
     def limits(self, connack: Properties | None) -> tuple[int, int]:
-        """What the broker grants: messages under way, and bytes in one packet."""
+        """The broker's limits: messages under way, and bytes in one packet."""
 
 
 class V5(Version):

@@ -1,7 +1,7 @@
 """MQTT's rules for topics and topic filters.
 
-Checked on this side, because brokers answer a bad name by closing the connection (or, worse, by silence), and
-then nobody learns which name it was. Raises `InvalidName` with the rule.
+They are checked on this side, because a broker answers a bad name by closing the connection (or, worse, not at all),
+which does not tell which name it was. Raises `InvalidName` with the rule.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""PUBLISH and PUBACK, the two packets that every message pays for, as bytes. No I/O, no engine.
+"""PUBLISH and PUBACK, the two packets that every message needs, as bytes. No I/O, no engine.
 
-`PacketReader` takes what a socket gave and answers with everything complete in it, so that one wake-up
-handles all packets of one read. Other packets are handed on unread: the engine knows them. The trap: a packet
-that declares more bytes than it has is never guessed at; it raises `MalformedFrame`, and the connection must be
-dropped, because from there on nobody knows where the next packet begins.
+`PacketReader` takes the bytes of one read and returns every packet that is complete, so that one wake-up handles all of
+them. Other packets are passed on unread, because the engine handles them. The trap: after a packet that contradicts its
+own lengths it is unknown where the next one begins. Such a packet raises `MalformedFrame`, and the connection must be
+dropped.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def publish_head(topic: bytes, *, qos: int, retain: bool, tail_bytes: int) -> by
 
 
 def marked_duplicate(head: bytes) -> bytes:
-    """The same head, saying that the message was sent before."""
+    """The same head with the flag that the message was sent before."""
     return bytes((head[0] | 8,)) + head[1:]
 
 
@@ -90,8 +90,8 @@ def pubacks(packet_ids: list[bytes]) -> bytes:
 
 @dataclass(slots=True)
 class PacketBatch:
-    """What one read brought: messages, the ids to acknowledge, acknowledgements of ours, and other
-    packets."""
+    """The content of one read: messages, the packet ids to acknowledge, acknowledgements of this side's messages, and
+    other packets."""
 
     deliveries: list[Delivery] = field(default_factory=list)
     to_acknowledge: list[bytes] = field(default_factory=list)
@@ -100,7 +100,7 @@ class PacketBatch:
 
 
 class PacketReader:
-    """Cuts a stream of bytes into packets. `split_properties(body, at)` answers (properties, start of the
+    """Cuts a stream of bytes into packets. `split_properties(body, at, stop)` returns (properties, start of the
     payload)."""
 
     def __init__(self, split_properties: Callable[[bytes | bytearray, int, int], tuple[bytes, int]]) -> None:
@@ -110,7 +110,7 @@ class PacketReader:
         self._large_first = self._large_filled = 0
 
     def space(self) -> memoryview | None:
-        """Where the next bytes must be read into, while a large packet is under way; else None."""
+        """The buffer for the next bytes, while a large packet is under way; else None."""
         return memoryview(self._large)[self._large_filled :] if self._large else None
 
     def filled(self, count: int) -> PacketBatch:
@@ -123,7 +123,8 @@ class PacketReader:
         return batch
 
     def feed(self, data: bytes) -> PacketBatch:
-        """Everything complete in `data` and what was left over before."""
+        """Every packet that is complete with `data`. The rest is kept for the next call; of a large packet, it goes
+        into a buffer of the packet's size, so that its bytes are copied once (`space`, `filled`)."""
         batch = PacketBatch()
         if self._rest:
             data = self._rest + data
@@ -155,7 +156,7 @@ class PacketReader:
         return batch
 
     def _begin_large(self, first: int, length: int, begun: bytes) -> None:
-        if first & 0xF0 != _PUBLISH:  # nothing else is large: no room for what cannot be right
+        if first & 0xF0 != _PUBLISH:  # no other packet is large: no memory for a length that cannot be right
             raise MalformedFrame(f"a packet of type {first >> 4} that declares {length:,} bytes")
         self._large = bytearray(length)
         self._large[: len(begun)] = begun

@@ -1,12 +1,13 @@
 """What has arrived and is not consumed yet: one bounded queue, and the decision when to acknowledge.
 
-QoS 1: acknowledgements go out at once while the queue is short. Above the high-water mark they are withheld,
-so the broker's in-flight window fills and it keeps the rest; below the low-water mark they are sent. The
-queue therefore never holds more than the high-water mark plus one window. QoS 0 has no such brake: beyond a
-hard bound it is dropped, counted, and logged once for each burst.
+QoS 1: acknowledgements go out at once while the queue is short. Above the high-water mark they are withheld: the
+broker's in-flight window fills, and the broker holds the rest back. Below the low-water mark they are sent. The queue
+therefore never holds more than the high-water mark plus one window. QoS 0 has no such brake: beyond a hard bound it is
+dropped, counted, and logged once for each burst.
 
-The trap: the reader and the network thread decide about acknowledgements at the same time. Both first write
-down what they did, then look at what the other did, so that withheld acknowledgements cannot be forgotten.
+The trap: the reader and the network thread decide about acknowledgements at the same time. Each of them first records
+its own change (the count, or `_holding`), then looks at the other's. So at least one of the two sees both changes, and
+withheld acknowledgements cannot be forgotten.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class ReceiveQueue:
         return item
 
     def consumed(self, delivery: Delivery) -> None:
-        """A message that was got is done with, and makes room."""
+        """The owner has finished with a message, which makes room for another."""
         with self._counting:
             self._count -= 1
             self._bytes -= len(delivery.payload)
@@ -66,12 +67,17 @@ class ReceiveQueue:
     # the network thread's side
 
     def put(self, item: ConnectionUp | ConnectionDown) -> None:
-        """Something about the connection; never dropped."""
+        """Enqueue a change of the connection; never dropped."""
         self._items.put(item)
 
     def put_deliveries(self, deliveries: list[Delivery], packet_ids: list[bytes]) -> None:
-        """Messages, in order, and what is to be acknowledged of them, now or when the reader has caught up. QoS 0
-        beyond the hard bound is dropped."""
+        """Enqueue messages, in order, and acknowledge the QoS 1 ones among them (`packet_ids`), now or when the reader
+        has caught up. QoS 0 beyond the hard bound is dropped.
+
+        The order of the three steps matters. Counting comes first, so that the decision about acknowledgements sees
+        these messages. Acknowledging comes before the messages are handed out: handing out wakes the readers, and
+        whatever this thread does after that competes with them for the interpreter lock.
+        """
         size = sum([len(delivery.payload) for delivery in deliveries])
         with self._counting:
             if self._count >= HARD_COUNT or self._bytes >= HARD_BYTES:
@@ -83,13 +89,13 @@ class ReceiveQueue:
             self._bytes += size
         if packet_ids:
             self._acknowledge(packet_ids)
-        # Last of all: it wakes the readers, and what this thread did after it they would have to wait for.
         sink = self.sink
         for delivery in deliveries:
             if sink is None or not sink(delivery):
                 self._items.put(delivery)
 
     def _without_qos0(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """The QoS 1 messages; the others count as dropped."""
         kept = [delivery for delivery in deliveries if delivery.qos]
         self.dropped += len(deliveries) - len(kept)
         if not self._dropping and len(kept) < len(deliveries):
@@ -108,14 +114,14 @@ class ReceiveQueue:
     # acknowledgements
 
     def begin_acks(self, send: Callable[[list[bytes]], None]) -> None:
-        """A new connection; what an earlier one had withheld is void (the broker sends those messages
-        again)."""
+        """A new connection begins. Acknowledgements withheld on an earlier one are void: the broker sends those
+        messages again."""
         with self._ack_lock:
             self._withheld.clear()
             self._holding, self._send_acks = False, send
 
     def end_acks(self) -> None:
-        """The connection is lost: nothing can be acknowledged any more."""
+        """The connection was lost: no acknowledgement can be sent on it any more."""
         with self._ack_lock:
             self._withheld.clear()
             self._holding, self._send_acks = False, None
@@ -125,7 +131,8 @@ class ReceiveQueue:
             self._withheld += packet_ids
             if not self._holding:
                 self._holding = self._long
-            if self._holding and self._short:  # the reader emptied the queue just now and saw no one holding
+            # The reader may have emptied the queue just now, and read `_holding` before it was set here.
+            if self._holding and self._short:
                 self._holding = False
             if not self._holding:
                 self._flush()
@@ -141,5 +148,5 @@ class ReceiveQueue:
             self._send_acks(packet_ids)
 
     def close(self) -> None:
-        """Nothing more will arrive: wakes every reader."""
+        """End the queue: every reader gets None once it is empty."""
         self._items.put(None)

@@ -1,18 +1,17 @@
 """What was published and is not settled yet: order, packet ids, the broker's window, and a bound.
 
-QoS 1: a message stays here from `publish()` until the broker's acknowledgement, across reconnects; after each
-one everything unacknowledged is sent again, in order. At most `window` of them are under way at a time. QoS
-0: a message is here only while the socket does not take it. Count and bytes of both are bounded; a publisher
-waits for room.
+QoS 1: a message stays here from `publish()` until the broker's acknowledgement, across reconnects. After each of them
+everything unacknowledged is sent again, in order. At most `window` messages are under way at a time. QoS 0: a message
+is here only while the socket does not take it. Count and bytes of both are bounded; a publisher waits for room.
 
-A publisher writes by itself, which saves a change of threads. In a burst, when several messages are under way
-already, it leaves that to the network thread: what has come until that one gets its turn goes out in one write, and
-whoever reads it gets it in one read. With three processes that stream through each other on two cores this makes a
-fifth of the throughput, because each write also gives the interpreter's lock away.
+A publisher writes to the socket itself, which saves a change of threads. In a burst, when several messages are under
+way already, it leaves the writing to the network thread. Everything that was published until that thread runs goes out
+in one write and arrives in one read. With three processes that stream through each other on two cores this makes a
+fifth of the throughput, because each write also gives the interpreter lock away (docs/decisions/0028-bursts.md).
 
-One lock guards all of it and the writing to the socket too, so that packets of two threads can neither
-interleave nor overtake each other. Nobody ever blocks on the network while holding it. The trap: methods
-whose name ends in `_locked` must be called with the lock held, all others without.
+One lock guards all of this and the writing to the socket, so that packets of two threads can neither interleave nor
+overtake each other. No thread blocks on the network while it holds the lock. The trap: methods whose name ends in
+`_locked` must be called with the lock held, all others without.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ MAX_COUNT, LOW_COUNT = 10_000, 7_500
 MAX_BYTES, LOW_BYTES = 64 << 20, 48 << 20
 
 _BURST = 4
-"""So many messages under way, not acknowledged yet, are a burst; one call after the other, or one message, never is."""
+"""This many unacknowledged messages are a burst. Single messages, and calls one after the other, never reach it."""
 
 _NO_SUBSCRIBERS, _FIRST_FAILURE = 0x10, 0x80
 _REASONS = {
@@ -56,8 +55,8 @@ class SendLink(Protocol):
     """The writing half of a connection."""
 
     def send_locked(self, data: bytes, owner: Publication | None = None) -> bool:
-        """Write, or keep what the socket does not take now. True where everything was written; raises
-        `LinkDown`."""
+        """Write, or keep what the socket does not take now. True where everything was written; raises `LinkDown`.
+        `owner` is told by `written_locked` or `lost_locked` what became of its bytes."""
 
     def wake_locked(self) -> None:
         """Have the network thread call `SendQueue.send_left()` as soon as it gets its turn."""
@@ -68,7 +67,7 @@ class SendLink(Protocol):
 
 
 class Settled(Receipt):
-    """A publish whose fate is known at once."""
+    """The receipt of a publish whose outcome is known at once."""
 
     __slots__ = ("_error",)
 
@@ -95,7 +94,7 @@ SENT = Settled()
 
 
 class Publication(Receipt):
-    """A message on its way."""
+    """A message on its way, and its receipt."""
 
     __slots__ = ("_event", "_lock", "_outcome", "callback", "head", "payload", "section", "size", "topic")
 
@@ -137,12 +136,12 @@ class Publication(Receipt):
             return self._event
 
     def settle_locked(self, outcome: int | Exception) -> None:
-        """Set the fate: the broker's reason code, or what went wrong."""
+        """Set the outcome: the broker's reason code, or the error."""
         if isinstance(outcome, int) and outcome >= _FIRST_FAILURE:
             reason = _REASONS.get(outcome, f"reason code 0x{outcome:02x}")
             outcome = TransportError(f"the broker refused the message to {self.topic!r}: {reason}")
         self._outcome = outcome
-        self.section = self.payload = b""  # whoever keeps the receipt does not keep the message
+        self.section = self.payload = b""  # a caller that keeps the receipt does not keep the message in memory
         if self._event is not None:
             self._event.set()
 
@@ -165,12 +164,12 @@ class SendQueue:
         self._due: list[Callable[[], object]] = []  # callbacks of settled receipts
         self._closed = False
         self.left = False
-        """True while messages are left to the network thread."""
+        """True while publishers have left messages to the network thread."""
 
     # publishers
 
     def publish(self, topic: str, head: bytes, section: bytes, payload: bytes, timeout_s: float) -> Receipt:
-        """Accept a QoS 1 message; the receipt is settled by the broker."""
+        """Accept a QoS 1 message; the broker settles the receipt."""
         publication = Publication(self.lock, topic, head, section, payload)
         with self.lock:
             self._await_room_locked(publication.topic, publication.size, timeout_s)
@@ -187,15 +186,14 @@ class SendQueue:
         return publication
 
     def publish_unconfirmed(self, topic: str, head: bytes, tail: bytes, payload: bytes, timeout_s: float) -> Receipt:
-        """Write a QoS 0 message, or keep it while the socket is full; dropped where there is no
-        connection."""
+        """Write a QoS 0 message, or keep it while the socket is full; it is dropped where there is no connection."""
         with self.lock:
             if self._closed or (self._link is not None and self._link.congested):
                 self._await_room_locked(topic, len(payload), timeout_s)
             link = self._link
             if link is None:
                 return self._drop_locked(topic)
-            if self.left:  # what came before goes before
+            if self.left:  # earlier messages leave first
                 self._fill_locked(link)
             try:
                 if len(payload) < LARGE_BYTES:
@@ -231,15 +229,15 @@ class SendQueue:
         self._sleepers -= 1
 
     def _tell_locked(self) -> None:
-        """Wake publishers in bunches: one wake-up for each acknowledgement would cost two thread switches
-        each."""
+        """Wake waiting publishers, but only once there is much room: a wake-up for each acknowledgement would cost two
+        changes of threads each."""
         if self._sleepers and self._count <= LOW_COUNT and (self._bytes <= LOW_BYTES or not self._count):
             self._changed.notify_all()
 
     # the connection
 
     def attach(self, link: SendLink, window: int, max_packet_bytes: int) -> None:
-        """A connection is up: send everything unacknowledged again, in order, then the rest."""
+        """A connection is up: send everything unacknowledged again, in order, then what waited."""
         with self.lock:
             for publication in self._inflight.values():
                 publication.head = marked_duplicate(publication.head)
@@ -261,7 +259,7 @@ class SendQueue:
         self._settled_locked(publication, error)
 
     def detach(self) -> None:
-        """The connection is lost: QoS 1 waits, QoS 0 is dropped from now on."""
+        """The connection was lost: from now on QoS 1 waits, and QoS 0 is dropped."""
         with self.lock:
             self._link = None
             self._reserved.clear()
@@ -280,7 +278,7 @@ class SendQueue:
         self.run_callbacks()
 
     def send_left(self) -> None:
-        """By the network thread: write what publishers have left to it."""
+        """Write what publishers have left; called by the network thread."""
         with self.lock:
             if self._link is not None:
                 self._fill_locked(self._link)
@@ -293,8 +291,7 @@ class SendQueue:
             self._due.append(publication.callback)
 
     def run_callbacks(self) -> None:
-        """Run what is due, without the lock. The network thread does so after everything that may settle a
-        receipt."""
+        """Call the callbacks of settled receipts, without the lock. Called after everything that may settle one."""
         while self._due:
             with self.lock:
                 due, self._due = self._due, []
@@ -302,7 +299,13 @@ class SendQueue:
                 callback()
 
     def _fill_locked(self, link: SendLink) -> None:
-        """Send what the window allows; small packets together, because each write costs a system call."""
+        """Send waiting messages as far as the window allows.
+
+        Small packets are collected and written together, because each write costs a system call and gives the
+        interpreter lock away; a bundle ends after 64 packets. A large payload (`LARGE_BYTES`) is written by itself,
+        after the bundle before it, so that it is not copied. A message counts as in flight before its bytes are
+        written: where the connection breaks in between, `attach` sends it again.
+        """
         self.left = False
         small: list[bytes] = []
         try:
@@ -314,7 +317,7 @@ class SendQueue:
                 if len(publication.payload) < LARGE_BYTES:
                     small.append(start + publication.payload)
                     if len(small) < 64 and self._waiting:
-                        continue
+                        continue  # the bundle grows; where the window ends the loop, it is written below
                 if small:
                     link.send_locked(b"".join(small) if len(small) > 1 else small[0])
                     small.clear()
@@ -324,9 +327,10 @@ class SendQueue:
             if small:
                 link.send_locked(b"".join(small))
         except LinkDown:
-            pass  # the network thread notices by itself; what is in flight is sent again by attach()
+            pass  # the network thread notices the loss itself
 
     def _next_id_locked(self) -> int:
+        """The next packet id, from 1 to 65,535 and round again, that is not in use."""
         while True:
             self._last_id = self._last_id % 65535 + 1
             if self._last_id not in self._inflight and self._last_id not in self._reserved:
@@ -345,8 +349,8 @@ class SendQueue:
             self._reserved.discard(packet_id)
 
     def _keep_locked(self, link: SendLink, topic: str, payload_bytes: int) -> Publication:
-        """The receipt of a message that the socket did not take; an empty packet with an owner marks its
-        end."""
+        """The receipt of a QoS 0 message that the socket did not take whole. The connection keeps the rest of its
+        bytes; an empty packet behind them, whose owner is the receipt, tells when they are written."""
         publication = Publication(self.lock, topic, b"", b"", b"")
         publication.size += payload_bytes
         self._count += 1
@@ -355,7 +359,7 @@ class SendQueue:
         return publication
 
     def written_locked(self, publication: Publication) -> None:
-        """A QoS 0 message that had to wait has left this process's hands."""
+        """A QoS 0 message that had to wait was written to the socket."""
         self._settled_locked(publication, 0)
         self._tell_locked()
 
@@ -368,14 +372,13 @@ class SendQueue:
     # the end
 
     def close(self) -> None:
-        """Accept nothing more."""
+        """Accept no more messages."""
         with self.lock:
             self._closed = True
             self._changed.notify_all()
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until everything is settled and the socket took it; False when time or the connection ran
-        out."""
+        """Wait until everything is settled; False where the time or the connection ended before."""
         deadline = monotonic() + timeout_s
         with self.lock:
             while self._count and self._link is not None:
@@ -386,7 +389,7 @@ class SendQueue:
             return not self._count
 
     def give_up(self) -> int:
-        """Settle everything left as closed; how many that were."""
+        """Settle everything that is left with `TransportClosed`; returns how many messages that were."""
         with self.lock:
             unsettled = [*self._inflight.values(), *self._waiting]
             self._inflight.clear()

@@ -1,8 +1,9 @@
-"""Which filters are wanted, which are confirmed, and who waits for a confirmation.
+"""Which topic filters are wanted, which are confirmed, and which callers wait for a confirmation.
 
-A filter is remembered from `subscribe()` on and asked for again on every connection; so a request that a
-connection lost is answered by the next one, and the caller who waits need not know. The trap: the broker may
-answer before the caller has written down what it asked; both therefore happen under one lock.
+A filter is remembered from `subscribe()` on and subscribed to again on every connection. So a request that was lost
+with its connection is answered on the next one, and the waiting caller does not notice. The trap: the broker may answer
+before the asking thread has recorded the packet id of its request. Therefore asking and taking an answer happen under
+one lock.
 """
 
 from __future__ import annotations
@@ -24,15 +25,14 @@ _REASONS = {
 
 
 class Asker(Protocol):
-    """The part of a connection that asks; each returns the packet id."""
+    """The part of a connection that subscribes; each method returns the packet id of the request."""
 
     def ask_subscribe(self, filters: Sequence[tuple[str, int]]) -> int: ...
     def ask_unsubscribe(self, filters: Sequence[str]) -> int: ...
 
 
 class SubscribeRequest:
-    """One call of `subscribe()` or `unsubscribe()` that waits; `refused` maps filters to reasons once it is
-    answered."""
+    """One waiting call of `subscribe()` or `unsubscribe()`. Once it is answered, `refused` maps filters to reasons."""
 
     def __init__(self, filters: Sequence[str]) -> None:
         self.filters = tuple(filters)
@@ -55,16 +55,20 @@ class Subscriptions:
         self._wanted: dict[str, int] = {}
         self._confirmed: set[str] = set()
         self._asker: Asker | None = None
-        self._open: dict[SubscribeRequest, int | None] = {}  # subscribe requests and the packet that carries each
+        self._open: dict[SubscribeRequest, int | None] = {}
+        """Each unanswered subscribe request, with the id of the packet that carries it; None where it is not sent."""
         self._leaving: dict[int, SubscribeRequest] = {}
+        """Each unanswered unsubscribe request, by its packet id."""
         self._asked: dict[int, tuple[str, ...]] = {}
+        """The filters in each SUBSCRIBE packet that is not answered."""
         self._revoked: list[str] = []
+        """Filters that were confirmed once and that the latest answer refuses."""
         self._closed = False
 
     # callers
 
     def ask(self, filters: Sequence[str], qos: int) -> SubscribeRequest:
-        """Want these filters; the request is answered by this connection or a later one."""
+        """Subscribe to these filters; the request is answered on this connection or a later one."""
         request = SubscribeRequest(filters)
         with self._lock:
             for topic_filter in request.filters:
@@ -90,7 +94,7 @@ class Subscriptions:
                     self._wanted.pop(topic_filter, None)
 
     def ask_to_leave(self, filters: Sequence[str]) -> SubscribeRequest:
-        """Want these filters no more; answered at once where there is no connection to tell."""
+        """Unsubscribe from these filters; the request is answered at once where there is no connection."""
         request = SubscribeRequest(filters)
         with self._lock:
             for topic_filter in request.filters:
@@ -105,8 +109,8 @@ class Subscriptions:
     # the network thread
 
     def begin(self, asker: Asker) -> int | None:
-        """A new connection: ask for everything wanted. The packet id to await, None where nothing is
-        wanted."""
+        """A new connection: subscribe to every wanted filter. Returns the packet id to wait for; None where there is no
+        filter."""
         with self._lock:
             self._asked.clear()
             self._revoked = []
@@ -123,9 +127,8 @@ class Subscriptions:
         return packet_id in self._asked
 
     def end_restore(self, asker: Asker) -> list[str]:
-        """Everything of `begin()` is answered: from now on requests go out at once, first those that came
-        meanwhile. Returns the filters that had been confirmed on an earlier connection and are refused
-        now."""
+        """The packet of `begin()` is answered. From now on requests are sent at once, first those that came meanwhile.
+        Returns the filters that had been confirmed on an earlier connection and are refused now."""
         with self._lock:
             self._asker = asker
             for request, packet_id in self._open.items():
@@ -134,7 +137,7 @@ class Subscriptions:
             return self._revoked
 
     def on_suback(self, packet_id: int, reasons: Sequence[int]) -> None:
-        """The broker's answer, in the order of the filters that were asked for."""
+        """The broker's answer: a reason code for each filter of the request, in its order."""
         with self._lock:
             asked = self._asked.pop(packet_id, ())
             answer = dict(zip(asked, reasons, strict=False))
@@ -146,15 +149,15 @@ class Subscriptions:
                 request.answer(answer)
 
     def on_unsuback(self, packet_id: int) -> None:
-        """The broker has forgotten the filters."""
+        """The broker has confirmed the end of subscriptions."""
         with self._lock:
             request = self._leaving.pop(packet_id, None)
             if request is not None:
                 request.answered.set()
 
     def end(self) -> None:
-        """The connection is lost. A broker forgets our filters with it, so whoever wanted to leave has
-        left."""
+        """The connection was lost. The broker forgets this client's filters with it, so every unsubscribe request is
+        fulfilled."""
         with self._lock:
             self._asker = None
             self._asked.clear()
@@ -165,7 +168,7 @@ class Subscriptions:
             self._leaving.clear()
 
     def close(self) -> None:
-        """Wake everyone who waits; their requests stay unanswered."""
+        """Wake every waiting caller; the requests count as answered, with nothing refused or granted."""
         with self._lock:
             self._closed = True
             for request in [*self._open, *self._leaving.values()]:

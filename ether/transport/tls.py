@@ -1,13 +1,13 @@
 """TLS over a connected socket, for two threads that use it at the same time.
 
-The network thread reads while others write. One OpenSSL connection must not be used by two threads at once, so each
-call takes the socket's own lock, and none of them blocks. Towards its users a `TlsSocket` is a non-blocking TCP socket:
-what would have to wait raises `BlockingIOError`.
+The network thread reads while others write. Two threads must not use one OpenSSL connection at once, so each call takes
+the socket's own lock, and none of them blocks. To its users a `TlsSocket` is a non-blocking TCP socket: a call that
+would have to wait raises `BlockingIOError`.
 
-The traps: OpenSSL may hold decrypted bytes that no poll sees, hence `PendingWait`; and a write that had to wait must be
-repeated with the same bytes, which whoever keeps the unwritten rest in order does anyway.
+The traps. OpenSSL may hold decrypted bytes that no poll sees, hence `PendingWait`. And a write that had to wait must be
+repeated with the same bytes; a user that keeps the unwritten rest in order does that anyway.
 
-Trusted is what the system trusts; `SSL_CERT_FILE` names an authority of one's own.
+Certificates are checked against the system's authorities; `SSL_CERT_FILE` names another one.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from typing import Any
 
 from ether.transport.sockets import SocketWait, Waker
 
-_AT_ONCE = (
-    65_536  # bytes for which the lock is held: a write of 32 MiB would keep the reader out, and with it keep-alive
-)
+_AT_ONCE = 65_536
+"""Bytes per write of OpenSSL: one of 32 MiB would keep the reader from the lock for long, and with it keep-alive."""
 _WAITS = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -34,7 +33,7 @@ class TlsSocket(ssl.SSLSocket):
     guard: Lock
 
     def send(self, data: Any, flags: int = 0) -> int:
-        """Write what can be written now; how many bytes that were."""
+        """Write as much as can be written now; returns how many bytes that were."""
         view, written = memoryview(data), 0
         with self.guard:
             while written < len(view):
@@ -63,35 +62,35 @@ class TlsSocket(ssl.SSLSocket):
                 raise BlockingIOError from None
 
     def pending(self) -> int:
-        """How many decrypted bytes wait here."""
+        """The number of decrypted bytes that wait to be read."""
         with self.guard:
             return super().pending()
 
     def waiting_with(self, waker: Waker) -> PendingWait:
-        """What waits for it."""
+        """The wait for this socket."""
         return PendingWait(self, waker)
 
     def shutdown(self, how: int) -> None:
-        """Say that nothing more follows. Reading goes on until the other side has closed."""
+        """Tell the other side that nothing more follows. Reading goes on until it has closed."""
         with self.guard, suppress(OSError, ValueError):
             self.unwrap()
 
 
 class PendingWait:
-    """As `SocketWait`; bytes that are decrypted already count as readable."""
+    """Like `SocketWait`; bytes that are decrypted already count as readable."""
 
     def __init__(self, sock: TlsSocket, waker: Waker) -> None:
         self._sock, self._wait = sock, SocketWait(sock, waker)
 
     def wait(self, timeout_s: float, *, writing: bool) -> tuple[bool, bool]:
-        """Up to `timeout_s` seconds; whether it can be read, and (asked only if `writing`) written."""
+        """Wait up to `timeout_s` seconds. Returns whether the socket can be read, and (only if `writing`) written."""
         if not self._sock.pending():
             return self._wait.wait(timeout_s, writing=writing)
         return True, self._wait.wait(0, writing=writing)[1]
 
 
 def secured(sock: socket.socket, host: str, deadline: float, waker: Waker, stopped: Callable[[], bool]) -> TlsSocket:
-    """The connection over TLS, its certificate checked; `sock` is its own from now on. Raises `OSError`, or
+    """A TLS connection over `sock`, which belongs to it from now on; the certificate is checked. Raises `OSError`, or
     `InterruptedError` when woken and `stopped()`."""
     context = ssl.create_default_context()
     context.sslsocket_class = TlsSocket

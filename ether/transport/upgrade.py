@@ -1,10 +1,10 @@
 """The handshake that turns a connection to a web server into a WebSocket for MQTT.
 
-Promise: whatever answers (a login page, a redirect, an error of a proxy, a server that speaks no HTTP) ends in one
-sentence that says what came, and never later than the deadline. Request and check of the answer are those of the
-`websockets` package. User and password are not part of it: they go to the broker, in CONNECT.
+Promise: every wrong answer (a login page, a redirect, an error of a proxy, a server that speaks no HTTP) ends in one
+sentence that says what was received, and not later than the deadline. The `websockets` package makes the request and
+checks the answer. User and password are not part of the handshake: they go to the broker, in CONNECT.
 
-The trap: the first frames may come together with the answer; they belong to the WebSocket.
+The trap: the first frames may arrive together with the answer; they belong to the WebSocket.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _END = b"\r\n\r\n"
 def upgraded(
     stream: ByteStream, endpoint: Endpoint, deadline: float, waker: Waker, stopped: Callable[[], bool]
 ) -> WebSocket:
-    """The connection as a WebSocket; `stream` is its own from now on. Raises `OSError` (`NotAuthorized` is one), or
+    """A WebSocket over `stream`, which belongs to it from now on. Raises `OSError` (`NotAuthorized` is one), or
     `InterruptedError` when woken and `stopped()`."""
     try:
         protocol = _request(endpoint)
@@ -56,7 +56,7 @@ def _request(endpoint: Endpoint) -> ClientProtocol:
 
 
 def _answer(stream: ByteStream, deadline: float, waker: Waker, stopped: Callable[[], bool]) -> tuple[bytes, bytes]:
-    """The head of the answer, and what follows it."""
+    """The head of the answer, and the bytes behind it."""
     wait, head = wait_on(stream, waker), b""
     while _END not in head:
         if len(head) > _LONGEST_HEAD or not b"HTTP/".startswith(head[:5]):

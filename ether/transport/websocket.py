@@ -1,13 +1,13 @@
 """A WebSocket as a stream of bytes: MQTT's packets in binary frames (RFC 6455), over TCP or TLS.
 
-Towards its users a `WebSocket` is a non-blocking socket: what would have to wait raises `BlockingIOError`. The network
-thread reads while others write; whatever is written, answers to pings included, is written under the socket's own lock.
-Payload is handed on as it arrives, not frame by frame: a large message on a slow line is a sign of life from its first
-bytes on, and no length that a server claims costs memory.
+To its users a `WebSocket` is a non-blocking socket: a call that would have to wait raises `BlockingIOError`. The
+network thread reads while others write. Everything is written under the socket's own lock, answers to pings included.
+Payload is handed on as it arrives, not frame by frame: a large message on a slow line shows from its first bytes on
+that the connection lives, and a length that a server claims takes no memory.
 
-The traps: a frame of which a part was written must be finished before another begins, so a write that had to wait must
-be repeated with the same bytes (as with TLS), and the rest of an answer to a ping waits for room by itself, hence
-`WebSocketWait`.
+The traps. A frame of which a part was written must be finished before another begins, so a write that had to wait must
+be repeated with the same bytes (as with TLS). And the rest of an answer to a ping waits for room without any caller,
+hence `WebSocketWait`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from websockets.frames import OP_BINARY, OP_CLOSE, OP_CONT, OP_PING, OP_PONG, OP
 from ether.transport.packets import MalformedFrame
 from ether.transport.sockets import ByteStream, Waker, wait_on
 
-_FRAME_BYTES = 65_536  # the largest frame that is sent: brokers need not collect more, and pongs wait for no more
+_FRAME_BYTES = 65_536  # the largest frame that is sent: a broker collects no more, and a pong waits for no more
 _LARGEST_CONTROL = 125
 # mosquitto 2.0 writes 4 KiB of a message over a WebSocket, and the next 4 KiB when anything wakes it, or after 100 ms
 # (its issue 1390, open). Measured: 64 KiB in 1.5 s without a nudge, in 1.4 ms with one; 32 MiB in 0.8 s.
@@ -33,9 +33,10 @@ logger = logging.getLogger("Ether.transport")
 
 
 class FrameReader:
-    """Takes the payload out of a stream of a server's frames, however it is cut. `controls` collects pings and Close.
+    """Takes the payload out of a stream of a server's frames, however the stream is cut into reads.
 
-    `left` is how many bytes of payload of the begun frame are still to come.
+    `controls` collects pings and Close. `left` is the number of payload bytes of the begun frame that are still to
+    come.
     """
 
     def __init__(self) -> None:
@@ -45,7 +46,7 @@ class FrameReader:
         self._fragmented = False
 
     def feed(self, data: bytes) -> bytes:
-        """The payload in `data`, never more than that is long. What follows a Close is ignored."""
+        """The payload in `data`, never longer than `data`. Bytes behind a Close are ignored."""
         if self._rest:
             data = self._rest + data
         pieces: list[bytes] = []
@@ -64,7 +65,8 @@ class FrameReader:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _frame(self, data: bytes, at: int) -> int:
-        """Where to go on, after the head of a data frame or after a whole control frame; -1 where bytes are missing."""
+        """Read the frame at `at`. Returns the position behind the head of a data frame, or behind a whole control
+        frame; -1 where bytes are missing."""
         if len(data) - at < 2:
             return -1
         first, length = data[at], data[at + 1]
@@ -107,16 +109,16 @@ class WebSocket:
     def __init__(self, stream: ByteStream, early: bytes = b"") -> None:
         self._stream, self._early = stream, early
         self._reader = FrameReader()
-        self._guard = Lock()  # over everything that is written
+        self._guard = Lock()  # held for everything that is written
         self._unsent = memoryview(b"")  # the rest of a frame that has begun
-        self._unsent_payload = 0  # bytes of the caller's that this frame carries
+        self._unsent_payload = 0  # the number of the caller's bytes in that frame
         self._answer = b""  # the frame that follows it: a pong, or Close
         self._ended = self._said_close = False
 
     # reading, by the network thread
 
     def recv(self, count: int) -> bytes:
-        """What has arrived of MQTT; empty where the connection is over. At most `count` bytes."""
+        """MQTT's bytes that have arrived, at most `count`; empty where the connection is over."""
         if self._ended:
             return b""
         data, self._early = self._early[:count], self._early[count:]
@@ -127,7 +129,7 @@ class WebSocket:
         raise BlockingIOError
 
     def recv_into(self, buffer: Any) -> int:
-        """The same, into a buffer; without a copy where a frame has more to come."""
+        """The same, into a buffer; without a copy while a frame has more payload to come."""
         view, left = memoryview(buffer), self._reader.left
         if self._early or self._ended or not left:
             payload = self.recv(len(view))
@@ -140,7 +142,7 @@ class WebSocket:
         return count
 
     def _nudge(self, count: int) -> None:
-        """Make mosquitto go on with a large message: an unasked-for pong, which nobody answers."""
+        """Make mosquitto go on with a large message, by a pong that no ping asked for and that gets no answer."""
         if count >= _PART_OF_MORE_BYTES:
             self._reply(OP_PONG, b"")
 
@@ -172,7 +174,7 @@ class WebSocket:
     # writing, by any thread
 
     def send(self, data: Any) -> int:
-        """Write what can be written now; how many bytes of `data` that were."""
+        """Write as much as can be written now; returns how many bytes of `data` that were."""
         view = memoryview(data)
         with self._guard:
             written = self._finish_frame_locked()
@@ -189,7 +191,8 @@ class WebSocket:
         return written
 
     def _finish_frame_locked(self) -> int:
-        """Finish the frame that has begun; how many bytes of the caller's that were, all of which come again."""
+        """Finish the frame that has begun. Returns how many of the caller's bytes it carries: they come again at the
+        beginning of `data`, because an unfinished write is repeated."""
         self._flush_locked()
         if self._unsent:
             raise BlockingIOError
@@ -209,19 +212,19 @@ class WebSocket:
     # waiting and ending
 
     def fileno(self) -> int:
-        """The system's number of the connection."""
+        """The file descriptor of the connection."""
         return self._stream.fileno()
 
     def setblocking(self, _flag: bool) -> None:
-        """It never blocks."""
+        """Ignored: a WebSocket never blocks."""
 
     def waiting_with(self, waker: Waker) -> WebSocketWait:
-        """What waits for it."""
+        """The wait for this socket."""
         return WebSocketWait(self, self._stream, waker)
 
     @property
     def readable(self) -> bool:
-        """Whether `recv` has an answer that the system knows nothing of."""
+        """Whether `recv` has bytes, or the end, that the system does not see."""
         return bool(self._early) or self._ended
 
     @property
@@ -230,28 +233,28 @@ class WebSocket:
         return bool(self._unsent or self._answer)
 
     def flush(self) -> None:
-        """Write what waits for room."""
+        """Write the frames that wait for room."""
         with self._guard:
             self._flush_locked()
 
     def shutdown(self, _how: int) -> None:
-        """Say that nothing more follows. Reading goes on until the other side has closed. TCP stays open: some proxies
-        take its half as the end of both, and drop what is under way."""
+        """Tell the other side that nothing more follows. Reading goes on until it has closed. TCP stays open: some
+        proxies take the end of one direction for the end of both, and drop what is under way."""
         self._reply(OP_CLOSE, _NORMAL_CLOSURE)
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._stream.close()
 
 
 class WebSocketWait:
-    """As `SocketWait`; finishes begun frames by the way."""
+    """Like `SocketWait`; also finishes frames that wait for room."""
 
     def __init__(self, sock: WebSocket, stream: ByteStream, waker: Waker) -> None:
         self._sock, self._wait = sock, wait_on(stream, waker)
 
     def wait(self, timeout_s: float, *, writing: bool) -> tuple[bool, bool]:
-        """Up to `timeout_s` seconds; whether it can be read, and (asked only if `writing`) written."""
+        """Wait up to `timeout_s` seconds. Returns whether the socket can be read, and (only if `writing`) written."""
         unsent, known = self._sock.unsent, self._sock.readable
         readable, writable = self._wait.wait(0 if known else timeout_s, writing=writing or unsent)
         if writable and unsent:

@@ -1,10 +1,10 @@
 """What a message is: topics, values, arrays, headers. Pure: no I/O, no threads, no clock.
 
-Promises: a value that can be sent arrives equal, with its headers, over either version of MQTT; whatever else
-arrives is a value or an `EtherError`, never another exception, a hang or an allocation that its size does not
-explain.
+Promises: a value that can be sent arrives equal, with its headers, over either version of MQTT. Any other bytes that
+arrive give a value or an `EtherError`, never another exception, an endless loop, or more memory than their size
+explains.
 
-The trap: strangers are welcome on every data topic, so nothing that arrives may be trusted because it parses.
+The trap: foreign clients may publish on every data topic. A message is not to be trusted because it can be parsed.
 """
 
 from __future__ import annotations

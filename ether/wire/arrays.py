@@ -1,12 +1,16 @@
-"""NumPy arrays as bytes beside JSON, and back: any dtype without Python objects, any shape, C or Fortran
-order.
+"""NumPy arrays as bytes beside JSON, and back: any dtype without Python objects, any shape, C or Fortran order.
 
-Promises: what arrives has the same dtype, shape, order and bits, and is an ordinary writable array of its
-own. A description that arrives is checked before NumPy sees it; no pickle, no eval, no objects, no allocation
-larger than the bytes that came.
+An array travels as its memory, contiguous, and a description in JSON: dtype, shape and order. A simple dtype is its
+NumPy text (`<f8`). A compound one is a dict: an element that is itself an array has `base` and `shape`, a record has
+`names`, `formats` and `offsets` of its fields, and a long double has `extended` and the number of its mantissa's bits.
+The first half of this module writes that form (`pack_array`), the second reads it (`unpack_array`).
 
-The trap: NumPy is optional and slow to import. Only this module imports it, inside functions: sending an
-array means that NumPy is loaded already, and receiving one is the moment to load it.
+Promises: an array arrives with the same dtype, shape, order and bits, as an ordinary writable array that owns its
+memory. A description is checked before NumPy gets it: no pickle, no eval, no Python objects, no allocation larger than
+the bytes that arrived.
+
+The trap: NumPy is optional and slow to import. Only this module of the wire imports it, inside functions: in a process
+that sends an array it is loaded already, and a process that receives one loads it then.
 """
 
 from __future__ import annotations
@@ -24,16 +28,16 @@ if TYPE_CHECKING:
 MAX_DTYPE_DEPTH = 16
 MAX_FIELDS = 4096
 MAX_EMPTY_ELEMENTS = 1 << 20
-"""Elements that have no bytes (dtype `V0`) cost nothing to declare, so their number has a limit of its
-own."""
+"""The most elements without bytes (dtype `V0`) in one array. Their number is not limited by the message's size."""
 
-# Compiled when the first array arrives: that costs more than all the rest of the import.
+# Compiled when the first array arrives, because compiling takes longer than the rest of this module's import. Simple
+# dtypes: byte order, kind and size, with a unit for dates and durations.
 _SIMPLE = r"[<>|][biufcSUV][0-9]{1,9}|[<>][mM]8(\[[0-9]{0,9}(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?"
 _KINDS = "biufcmMSUV"
 
 
 def problem_of(array: Any) -> str | None:
-    """Why an array or NumPy scalar cannot travel; None if it can."""
+    """Why an array or NumPy scalar cannot be sent; None if it can."""
     import numpy as np
 
     if isinstance(array, np.ndarray):
@@ -49,6 +53,12 @@ def problem_of(array: Any) -> str | None:
 
 
 def _dtype_problem(dtype: np.dtype[Any], depth: int) -> str | None:
+    """Why arrays of a dtype cannot be sent; None if they can.
+
+    The function follows the nesting of a dtype: an array as element (`subdtype`) has one inner dtype, a record
+    (`names`) has one for each field. What remains is a simple dtype. It must be one of NumPy's own, which its text
+    alone describes completely: `np.dtype(dtype.str)` must give it back. A dtype of a user's extension does not.
+    """
     import numpy as np
 
     if dtype.hasobject or dtype.kind == "O":
@@ -61,6 +71,7 @@ def _dtype_problem(dtype: np.dtype[Any], depth: int) -> str | None:
         assert dtype.fields is not None
         if len(dtype.names) > MAX_FIELDS:
             return f"a dtype of more than {MAX_FIELDS:,} fields"
+        # A field is (dtype, offset) or (dtype, offset, title); a title may be any Python object.
         if not all(isinstance(title, str) for field in dtype.fields.values() for title in field[2:]):
             return "a dtype whose fields have titles that are not text"
         found = (_dtype_problem(dtype[name], depth + 1) for name in dtype.names)
@@ -71,15 +82,14 @@ def _dtype_problem(dtype: np.dtype[Any], depth: int) -> str | None:
 
 
 def python_number(scalar: Any) -> bool | int | float | complex | None:
-    """The Python number that equals a NumPy scalar; None where there is none (long double, dates,
-    records)."""
+    """The Python number that equals a NumPy scalar; None where there is none (long double, dates, records)."""
     plain = scalar.item() if scalar.dtype.kind in "biufc" else None
     return plain if type(plain) in (bool, int, float, complex) else None
 
 
 def pack_array(array: Any) -> tuple[dict[str, object], bytes | memoryview]:
-    """What a reader needs to know of an array without `problem_of()`, and its bytes: a view where that is
-    possible."""
+    """The description of an array and its bytes, which are a view of its memory where that is contiguous. The array
+    must have no `problem_of()`."""
     import numpy as np
 
     array = np.asarray(array)
@@ -101,6 +111,7 @@ def _as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _describe(dtype: np.dtype[Any]) -> object:
+    """The description of a dtype in JSON, see the module's docstring; the inverse of `_build`."""
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         return {"base": _describe(base), "shape": list(shape)}
@@ -112,6 +123,8 @@ def _describe(dtype: np.dtype[Any]) -> object:
 
 
 def _describe_fields(dtype: np.dtype[Any]) -> dict[str, object]:
+    """The description of a record. Offsets and item size are given explicitly, because a record may have padding, and
+    its fields may overlap. `titles` and `aligned` are left out where the dtype has none."""
     assert dtype.names is not None
     assert dtype.fields is not None
     entries = [dtype.fields[name] for name in dtype.names]
@@ -134,15 +147,18 @@ def _is_extended(dtype: np.dtype[Any]) -> bool:
 
 
 def _mantissa_bits(dtype: np.dtype[Any]) -> int:
-    """Which kind of long double this is: x86 and ARM keep different formats in the same 16 bytes."""
+    """The bits of a long double's mantissa, which tell its format: x86 and ARM have different ones of 16 bytes."""
     import numpy as np
 
     return int(np.finfo(dtype).nmant)
 
 
 def unpack_array(facts: dict[str, Any], data: memoryview, *, scalar: bool) -> object:
-    """The array, or NumPy scalar, of a description and bytes that arrived; `DecodeError` where they do not
-    fit."""
+    """The array, or NumPy scalar, of a description and bytes that arrived; `DecodeError` where they do not fit.
+
+    The order of the steps keeps a hostile description harmless: the dtype is built from checked parts, then the size is
+    compared with the bytes that arrived, and only then memory is allocated.
+    """
     try:
         import numpy as np
     except ImportError as error:
@@ -156,7 +172,8 @@ def unpack_array(facts: dict[str, Any], data: memoryview, *, scalar: bool) -> ob
     _check_size(dtype, shape, len(data))
     try:
         array: NDArray[Any] = np.empty(shape, dtype, order)
-        # NumPy would make part of a dtype into part of the shape, or stretch an element that has no bytes.
+        # NumPy turns the inner shape of a dtype into part of the array's shape, and gives elements without bytes a
+        # size.
         if array.shape != shape or array.dtype.itemsize != dtype.itemsize:
             raise DecodeError("NumPy has no arrays of the dtype that arrived")
         if len(data):
@@ -182,8 +199,8 @@ def _shape(value: object) -> tuple[int, ...]:
 
 
 def _check_size(dtype: np.dtype[Any], shape: tuple[int, ...], length: int) -> None:
-    # Python's ints do not overflow. Zeros are left out first: NumPy refuses to multiply the others past
-    # 2**63.
+    # Python's integers do not overflow. Sizes of zero are left out of the first product, because NumPy multiplies the
+    # other sizes even then, and fails beyond 2**63.
     elements = prod(size for size in shape if size)
     if max(dtype.itemsize, 1) * elements >= 1 << 62:
         raise DecodeError("an array's shape is larger than any memory")
@@ -195,7 +212,7 @@ def _check_size(dtype: np.dtype[Any], shape: tuple[int, ...], length: int) -> No
 
 
 def _build(described: object, depth: int) -> np.dtype[Any]:
-    """The dtype of a description; every dtype that is made here has no objects."""
+    """The dtype of a description. No dtype that is made here contains Python objects, as `_SIMPLE` has no kind `O`."""
     import numpy as np
 
     if depth > MAX_DTYPE_DEPTH:
@@ -241,6 +258,12 @@ def _build_extended(described: dict[str, Any]) -> np.dtype[Any]:
 
 
 def _build_fields(described: dict[str, Any], depth: int) -> np.dtype[Any]:
+    """The dtype of a record.
+
+    First the four columns (names, formats, offsets, and titles where there are any) must be lists of one length; then
+    the values of each column are checked. NumPy itself checks the rest: unique names, and fields that lie within
+    `itemsize`.
+    """
     import numpy as np
 
     names, formats, offsets = described.get("names"), described.get("formats"), described.get("offsets")
@@ -268,10 +291,10 @@ def _build_fields(described: dict[str, Any], depth: int) -> np.dtype[Any]:
 
 
 def _check_elements(array: NDArray[Any]) -> None:
-    """Refuse bytes that NumPy would take and choke on later: characters beyond Unicode, truths beyond true.
+    """Refuse bytes that NumPy accepts and fails on later: characters beyond Unicode, truth values other than 0 and 1.
 
-    Not inside records: their fields may overlap, and looking at each could take a time that the size of the
-    message does not explain. There a wrong character raises where it is read.
+    Fields of records are not checked. They may overlap, so that checking each of them could take more time than the
+    message's size explains. There a wrong character raises an error where it is read.
     """
     import numpy as np
 

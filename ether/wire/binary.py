@@ -10,10 +10,10 @@
 The head is {"_ether": headers (3.1.1 only), "body": the value with null where parts belong, "parts":
 [{"path": …, "kind": …, "length": bytes, …}]}. Offsets follow from the lengths, so parts cannot overlap.
 
-Promises: parts are placed by path, so nothing that a user sends can be mistaken for a place-holder; a body
-that does not fit this layout to the last byte is a `DecodeError`.
+Promises: parts are placed by path, so no value of a user can be mistaken for a place-holder. A body that does not fit
+this layout to the last byte is a `DecodeError`.
 
-The trap: everything here was written by somebody else. Check a number before using it.
+The trap: every number in a body comes from another process. Check it before using it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _ALIGNMENT = 8
 
 
 def join(body: bytes, parts: Sequence[BodyPart], headers: bytes = b"") -> bytes:
-    """The bytes of a binary body. `body` is the value's JSON text, `headers` the JSON text of Ether's
-    headers, or empty where they travel as properties."""
+    """The bytes of a binary body. `body` is the value's JSON text; `headers` is the JSON text of Ether's headers, empty
+    where they travel as properties."""
     listed = dumps([{"path": p.path, "kind": p.kind, "length": len(p.data), **p.facts} for p in parts])
     own = b'"_ether":' + headers + b"," if headers else b""
     head = b"{" + own + b'"body":' + body + b',"parts":' + listed + b"}"
@@ -50,7 +50,7 @@ def join(body: bytes, parts: Sequence[BodyPart], headers: bytes = b"") -> bytes:
 
 
 def split(payload: bytes) -> tuple[object, object]:
-    """The value of a binary body, and what its head holds under `_ether` (None where nothing);
+    """The value of a binary body, and the headers in its head under `_ether` (None where it has none); raises
     `DecodeError`."""
     head, at = _read_head(payload)
     parts = head.get("parts")
@@ -70,7 +70,7 @@ def split(payload: bytes) -> tuple[object, object]:
 
 
 def read_headers(payload: bytes) -> object:
-    """What the head holds under `_ether`, whatever is wrong with the parts."""
+    """The headers in the head under `_ether`, also where the parts are damaged."""
     return _read_head(payload)[0].get("_ether")
 
 
@@ -117,7 +117,7 @@ _DOUBLE, _DOUBLES = Struct("<d"), Struct("<dd")
 
 
 def _place(value: list[object], path: object, part: object) -> None:
-    """Put a part where `path` leads; there must be a null."""
+    """Put a part at the end of `path`, where the value must hold a null."""
     if type(path) is not list:
         raise DecodeError("a part of a binary body has no path")
     container: Any = value

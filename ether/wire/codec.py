@@ -1,14 +1,13 @@
 """Values to bodies and back, with the content type that says which form a body has.
 
-JSON first; a binary body (see `ether.wire.binary`) only where JSON cannot carry the value; bytes alone as
-they are.
+A value is sent as JSON; as a binary body (see `ether.wire.binary`) only where JSON cannot carry it; bytes alone are
+sent as they are.
 
-Promises: `decode(*encode(value))` is the value, up to the documented conversions. Whatever a stranger sends,
+Promises: `decode(*encode(value))` is the value, up to the documented conversions. Whatever a foreign client sends,
 `decode` returns a value or raises `DecodeError`.
 
-The trap: a body without a content type is read by its looks, so a stranger's `42` is a number and `ON` is
-text. Who sends raw bytes that might look like text says so with a content type, or over MQTT 5 as
-`application/octet-stream`.
+The trap: the form of a body without a content type is guessed, so a foreign `42` is a number and `ON` is text. A client
+that sends raw bytes which might look like text must declare them by the content type `application/octet-stream`.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ class Body(NamedTuple):
 
 
 def encode(value: object) -> Body:
-    """The body that carries a value; raises `EncodeError`. A `Body` is one already."""
+    """The body of a value; raises `EncodeError`. A value that is a `Body` is returned as it is."""
     if value is None:
         return Body(b"", None)
-    if type(value) is Body:  # from a recording: it goes out as it is
+    if type(value) is Body:  # a recorded message, which is sent unchanged
         return value
     if isinstance(value, bytes | bytearray | memoryview):
         return Body(bytes(value), OCTETS)
@@ -49,13 +48,12 @@ def encode(value: object) -> Body:
 
 
 def decode(payload: bytes, content_type: str | None) -> object:
-    """The value that a body carries; raises `DecodeError`. Content types that nobody here knows give
-    bytes."""
+    """The value of a body; raises `DecodeError`. A body of unknown content type gives bytes."""
     return read(payload, content_type)[0]
 
 
 def read(payload: bytes, content_type: str | None) -> tuple[object, object]:
-    """The value, and what a binary body's head holds under `_ether` (None where nothing)."""
+    """The value of a body, and the headers that a binary body's head holds under `_ether` (None where it has none)."""
     if content_type is None:
         return binary.split(payload) if payload.startswith(binary.MAGIC) else (_guess(payload), None)
     if content_type == JSON:  # the common case, before any taking apart
@@ -76,7 +74,7 @@ def _text(payload: bytes) -> str:
 
 
 def _guess(payload: bytes) -> object:
-    """The value of a body that does not say what it is."""
+    """The value of a body without a content type."""
     if not payload:
         return None
     try:
@@ -86,8 +84,8 @@ def _guess(payload: bytes) -> object:
     try:
         return loads(text, strict=False)
     except DecodeError as error:
-        # Text like `ON` is welcome; what begins like JSON, or holds a number too long to read, was meant as
-        # JSON.
+        # Text like `ON` is a value. A text that begins like JSON, or is a number too long to read, was meant as JSON
+        # and is an error.
         if text.lstrip()[:1] in ("{", "[", '"') or not isinstance(error.__cause__, json.JSONDecodeError):
             raise
         return text

@@ -1,15 +1,16 @@
-"""What a source gives to a recorder: entries, numbered without a hole, and batches of them.
+"""What a source gives to a recorder: entries, numbered without a hole, and batches of them; and the facts that a
+recorder knows about an outbox.
 
-An entry is one thing to be kept: a message, a recorded value, a call, what is needed to explain them. Its number is
-that of its outbox, from 1; `(outbox, number)` names it for ever, whoever sends it and however often, so that a recorder
-keeps each once and sees what is missing.
+An entry is one thing to be recorded: a message, a value, a call, or what explains them. An outbox numbers its entries
+from 1. `(outbox, number)` identifies an entry for ever, whichever process sends it and however often, so that a
+recorder stores each entry once and sees which are missing.
 
-Entries that come together are packed together, as a block. Promises: `unpack_batch(pack_batch(b))` is the batch;
-whatever else arrives is a `DecodeError`. A block's bytes are the same on the disk of its source and on the wire, so
-that sending it again costs no packing.
+On the wire and on disk. Entries that come together are packed together, as a block, by columns. A batch is an opening
+and any number of blocks. Promises: `unpack_batch(pack_batch(b))` is the batch, and any other bytes are a `DecodeError`.
+A block has the same bytes on the disk of its source and on the wire, so that sending it again costs no packing.
 
-The trap: an entry's payload is a body (see `ether.wire.codec`) and goes with its content type. Entries of a process
-that died are sent by another one: who sends a batch says nothing of who made its entries.
+The traps. An entry's payload is a body (see `ether.wire.codec`) and must stay together with its content type. And the
+entries of a process that died are sent by another one: the sender of a batch is not the source of its entries.
 """
 
 from __future__ import annotations
@@ -23,38 +24,8 @@ from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_args
 from ether.errors import DecodeError
 from ether.wire.json_text import dumps, loads
 
-NOT_HERE = "not for this recorder"
-"""Why a gap is none: its entries went to another recorder."""
-
-
-class GapFact(NamedTuple):
-    """Numbers that an outbox has given up, as its gap entry says it."""
-
-    first: int
-    last: int
-    why: str
-    topics: Mapping[str, object]
-    """From each topic to the first and last `seq` that are lost, and how many."""
-    since: float
-    """Unix seconds when they were given up."""
-
-
-class OutboxFacts(NamedTuple):
-    """What is known of one outbox."""
-
-    outbox: str
-    source: str
-    highest: int
-    """The highest number that is on the disk, with everything before it."""
-    head: int
-    """The highest number that the source has given out, as far as is known."""
-    gaps: tuple[GapFact, ...] = ()
-    last_time: float = 0.0
-    """Unix seconds when something last came from it, 0 where that is not known."""
-
-
 Kind = Literal["data", "record", "call", "log", "state", "run", "context", "artifact", "gap"]
-"""What an entry is.
+"""The kinds of entries.
 
 data      a message on a data topic; `topic` is the user's name of it
 record    a value given to `ether.record()`; `topic` is its name
@@ -78,18 +49,20 @@ _INT, _TEXT = frozenset({int}), frozenset({str})
 _COLUMN_TYPES = (
     _INT, _TEXT, _TEXT, _TEXT, _INT, frozenset({list}), _TEXT, frozenset({str, type(None)}), frozenset({dict}), _INT,
 )  # fmt: skip
-"""Of what a block's columns may consist, in the order of `Entry` without its time, the payloads' sizes last: asked of
-each column as a whole, because this is done for all that is recorded. The times follow as doubles."""
+"""The types of values in each of a block's columns: the fields of `Entry` in their order, without time and payload,
+then the payloads' sizes. A column is checked as a whole, because this runs for everything that is recorded. The times
+are not in the JSON; they follow it as doubles."""
 _TIME_BYTES = 8
 _T = TypeVar("_T")
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class Entry(NamedTuple):
-    """One thing to be kept."""
+    """One thing to be recorded."""
 
     number: int
-    """Of its outbox, from 1, without a hole. 0 for what no outbox has numbered (a stranger's message, a log record)."""
+    """The number that its outbox gave it, from 1, without a hole; 0 where no outbox did (foreign messages, log
+    records)."""
     kind: Kind
     topic: str
     id: str
@@ -99,13 +72,13 @@ class Entry(NamedTuple):
     time: float
     """Unix seconds by the source's clock."""
     parents: tuple[str, ...]
-    """Ids of the messages that led to it."""
+    """Ids of the messages that led to this one."""
     context: str
     """The SHA-256 of the context that explains it, "" where there is none."""
     content_type: str | None
     payload: bytes
     more: Mapping[str, object] = _NOTHING
-    """What else is known, as JSON: `run`, `trial`, `heard` (ids that its instance had last received), `replay_of` …"""
+    """Everything else, as JSON: `run`, `trial`, `heard` (the ids that its instance had last received), `replay_of` …"""
 
 
 class Batch(NamedTuple):
@@ -116,15 +89,45 @@ class Batch(NamedTuple):
     source: str
     """The instance or program whose outbox it is."""
     head: int
-    """The highest number that the outbox had given out when this was sent."""
+    """The highest number that the outbox had given when the batch was sent."""
     entries: tuple[Entry, ...]
     base: int = 0
-    """The outbox has nothing up to this number any more: a recorder has acknowledged it. One that knows nothing of this
-    outbox begins behind it."""
+    """A recorder has acknowledged everything up to this number, and the outbox has deleted it. A recorder that does not
+    know this outbox begins behind it."""
+
+
+NOT_HERE = "not for this recorder"
+"""The reason of a gap that loses nothing: its entries went to another recorder."""
+
+
+class GapFact(NamedTuple):
+    """Numbers that an outbox has given up, as its gap entry reports them."""
+
+    first: int
+    last: int
+    why: str
+    topics: Mapping[str, object]
+    """From each topic to the first and last `seq` that are lost, and how many."""
+    since: float
+    """Unix seconds when they were given up."""
+
+
+class OutboxFacts(NamedTuple):
+    """What a recorder knows about one outbox."""
+
+    outbox: str
+    source: str
+    highest: int
+    """The highest number that is on the recorder's disk together with all numbers before it."""
+    head: int
+    """The highest number that the outbox has given, as far as the recorder knows."""
+    gaps: tuple[GapFact, ...] = ()
+    last_time: float = 0.0
+    """Unix seconds when the last entry came from it; 0 where that is unknown."""
 
 
 def first_of(entry: Entry) -> int:
-    """The first number that an entry stands for: a gap's first, any other's own."""
+    """The first number that an entry stands for: the first of a gap, the own number of any other entry."""
     first = entry.more.get("first") if entry.kind == "gap" else None
     return first if isinstance(first, int) else entry.number
 
@@ -135,25 +138,29 @@ def pack_entry(entry: Entry) -> bytes:
 
 
 def pack_entries(entries: Sequence[Entry]) -> bytes:
-    """The bytes of a block: entries that follow one another, at least one. They are written by columns: what they have
-    in common is said once, and one call of the encoder takes a tenth of what hundreds take."""
+    """The bytes of a block of entries that follow one another, at least one.
+
+    A block is written by columns: all numbers, all kinds, all topics, and so on. A column of equal values is written as
+    one value, and a column of consecutive numbers as the first one. One call of the JSON encoder for all entries takes
+    a tenth of the time of a call for each.
+    """
     number, kind, topic, entry_id, seq, time, parents, context, content_type, payload, more = zip(*entries, strict=True)
     sizes = tuple(map(len, payload))
     columns = (
         _counted(number), _alike(kind), _alike(topic), entry_id, _counted(seq), _alike(parents), _alike(context),
-        _alike(content_type), [dict(told) for told in _alike(more)], _alike(sizes),
+        _alike(content_type), [dict(each) for each in _alike(more)], _alike(sizes),
     )  # fmt: skip
     head, times = dumps(columns), struct.pack(f">{len(time)}d", *time)
     return b"".join((_HEAD.pack(len(head), len(times) + sum(sizes)), head, times, *payload))
 
 
 def _alike(column: tuple[_T, ...]) -> tuple[_T, ...]:
-    """A column, or its first value where all are the same."""
+    """A column, or only its first value where all are equal; the inverse of `_spread`."""
     return column[:1] if column.count(column[0]) == len(column) else column
 
 
 def _counted(column: tuple[int, ...]) -> tuple[int, ...]:
-    """A column, or its first number where the others count on from it."""
+    """A column, or only its first number where the others count on from it; the inverse of `_count_on`."""
     first = column[0]
     return column[:1] if column == tuple(range(first, first + len(column))) else column
 
@@ -167,7 +174,7 @@ def unpack_entries(packed: bytes) -> list[Entry]:
 
 
 def pack_batch(outbox: str, source: str, head: int, blocks: Iterable[bytes], base: int = 0) -> bytes:
-    """A batch's bytes, of blocks of entries that are packed already."""
+    """The bytes of a batch, made of packed blocks."""
     opening = dumps([outbox, source, head, base])
     return b"".join((MAGIC, _HEAD.pack(len(opening), 0), opening, *blocks))
 
@@ -190,7 +197,7 @@ def unpack_batch(packed: bytes) -> Batch:
 
 
 def _head_at(packed: bytes, at: int) -> tuple[object, int]:
-    """The JSON that begins there, and where its payload begins."""
+    """The JSON that begins at `at` behind its two lengths, and the position of the payload behind it."""
     if at + _HEAD.size > len(packed):
         raise DecodeError("a batch ends in the middle of an entry")
     head_bytes, payload_bytes = _HEAD.unpack_from(packed, at)
@@ -205,6 +212,8 @@ def _head_at(packed: bytes, at: int) -> tuple[object, int]:
 
 
 def _block_at(packed: bytes, at: int) -> tuple[list[Entry], int]:
+    """The entries of the block that begins at `at`, and the position behind it. Whatever the columns claim, no more
+    memory is taken than the number of ids and the block's own bytes explain."""
     columns, begin = _head_at(packed, at)
     (payload_bytes,) = _LENGTH.unpack_from(packed, at + 4)
     if not _are_columns(columns):
@@ -228,13 +237,14 @@ def _block_at(packed: bytes, at: int) -> tuple[list[Entry], int]:
     return list(map(Entry._make, entries)), end
 
 
-def _are_columns(told: object) -> TypeGuard[list[list[Any]]]:
-    """Whether these are a block's columns, each of values of its type; how long each is remains to be seen."""
-    if type(told) is not list or len(told) != len(_COLUMN_TYPES) or {*map(type, told)} != {list}:
+def _are_columns(decoded: object) -> TypeGuard[list[list[Any]]]:
+    """Whether these are the columns of a block, each with values of its type. Their lengths are checked by
+    `_spread`."""
+    if type(decoded) is not list or len(decoded) != len(_COLUMN_TYPES) or {*map(type, decoded)} != {list}:
         return False
-    if not all(allowed.issuperset(map(type, column)) for allowed, column in zip(_COLUMN_TYPES, told, strict=True)):
+    if not all(allowed.issuperset(map(type, column)) for allowed, column in zip(_COLUMN_TYPES, decoded, strict=True)):
         return False
-    _, kinds, _, ids, *_, parents, _, _, _, sizes = told
+    _, kinds, _, ids, *_, parents, _, _, _, sizes = decoded
     return (
         bool(ids and sizes)
         and min(sizes) >= 0
@@ -244,6 +254,7 @@ def _are_columns(told: object) -> TypeGuard[list[list[Any]]]:
 
 
 def _spread(column: list[_T], count: int) -> list[_T]:
+    """A column of `count` values, from one that may hold a single value for all."""
     if len(column) == count:
         return column
     if len(column) == 1:
@@ -252,4 +263,5 @@ def _spread(column: list[_T], count: int) -> list[_T]:
 
 
 def _count_on(column: list[int], count: int) -> Sequence[int]:
+    """A column of `count` numbers, from one that may hold only the first."""
     return range(column[0], column[0] + count) if len(column) == 1 else _spread(column, count)

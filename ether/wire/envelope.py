@@ -1,15 +1,14 @@
 """A message: a value and its headers, as the two versions of MQTT carry them.
 
-Over MQTT 5 the body is what the user sent, and the headers are properties. Over 3.1.1, which has no
-properties, they stand in the body under the key `_ether`, or in the head of a binary body. Which one packs is
-chosen once for a connection; `unpack()` understands both, whatever the connection, because a broker passes
-messages between clients of both versions.
+Over MQTT 5 the body is the user's value, and the headers are properties. Over 3.1.1, which has no properties, the
+headers stand in the body under the key `_ether`, or in the head of a binary body. The envelope that packs is chosen
+once for a connection. `unpack()` reads both forms on any connection, because a broker passes messages between clients
+of both versions.
 
-Promises: both carry the same values and headers. A message without Ether's headers is a stranger's and
-welcome.
+Promises: both forms carry the same values and headers. A message without Ether's headers is foreign, and is accepted.
 
-The trap: over MQTT 5 anyone can see who sent a message, but the body alone does not say; whoever stores
-bodies must store the properties beside them.
+The trap: over MQTT 5 the body alone does not tell the sender. A program that stores bodies must store the properties
+with them.
 """
 
 from __future__ import annotations
@@ -48,13 +47,13 @@ _ROOT = "root"
 _MARK = b'"_ether":'
 _SOURCE = b"\x26\x00\x06source"
 _TAIL = 4096
-"""Ether's headers stand at the end of a JSON body and at the beginning of a binary one."""
+"""Bytes that are searched for headers: at the end of a JSON body, at the beginning of a binary one."""
 _NO_PROPERTIES = Properties()
 
 
 class Packed(NamedTuple):
-    """A message's bytes. `properties` is an MQTT 5 property section without its length, empty over 3.1.1; `text` is
-    there the value's JSON alone, empty where the body is binary."""
+    """The bytes of a message. `properties` is an MQTT 5 property section without its length, empty over 3.1.1. `text`
+    is the JSON of the value alone, over 3.1.1, and empty where the body is binary."""
 
     payload: bytes
     properties: bytes
@@ -62,15 +61,15 @@ class Packed(NamedTuple):
 
 
 class Unpacked(NamedTuple):
-    """A message that arrived. `headers` is None for a stranger's."""
+    """A message that arrived. `headers` is None for a foreign one."""
 
     value: object
     headers: Headers | None
 
 
 class Envelope(ABC):
-    """How one version of MQTT carries messages. A value may be a `Body`, which is one that was packed before: over
-    MQTT 5 its bytes go out as they are, over 3.1.1 its value does."""
+    """How one version of MQTT carries messages. A value may be a `Body`, one that was packed before: MQTT 5 sends its
+    bytes unchanged, 3.1.1 packs its value again."""
 
     __slots__ = ()
 
@@ -92,12 +91,12 @@ class EnvelopeV5(Envelope):
         """The bytes of a message; raises `EncodeError`."""
         body = encode(value)
         content_type = _CONTENT_TYPES.get(body.content_type)
-        if content_type is None:  # a stranger's, in a recording
+        if content_type is None:  # of a foreign message in a recording
             content_type = pack_text(b"\x03", body.content_type or "")
         return Packed(body.payload, pack_headers(headers, content_type))
 
     def body(self, packed: Packed, value: object) -> Body:
-        """It is what was sent."""
+        """The payload itself, with its content type."""
         if value is None:
             return Body(b"", None)
         if isinstance(value, Body):
@@ -128,14 +127,15 @@ class EnvelopeV311(Envelope):
             return Packed(binary.join(text, parts, dumps(fields)), b"")
         whole = text
         if text[:1] != b"{":
-            # Not an object: it is put into one, and the headers say so, because `root` is anybody's key.
+            # A value that is not an object is put into one, under `root`. The headers say so, because a user's object
+            # may have that key, too.
             fields[_ROOT] = True
             whole = b'{"root":' + text + b"}"
         comma = b"," if len(whole) > 2 else b""
         return Packed(b"".join((whole[:-1], comma, _MARK, dumps(fields), b"}")), b"", text)
 
     def body(self, packed: Packed, value: object) -> Body:
-        """It was made on the way, but for what is binary or came packed."""
+        """The JSON text that `pack` made on the way; a binary value, or one that was packed before, is encoded anew."""
         if value is None or isinstance(value, Body) or not packed.text:
             return encode(value)
         return Body(packed.text, JSON)
@@ -144,8 +144,8 @@ class EnvelopeV311(Envelope):
 def unpack(payload: bytes, properties: bytes) -> Unpacked:
     """The message in an MQTT publish, whichever version its sender speaks; raises `DecodeError`.
 
-    Headers among the properties count before headers in the body. A body's `_ether` that is not what Ether
-    writes is refused: the key is reserved.
+    Headers among the properties outrank headers in the body. A body whose `_ether` is not what Ether writes is refused,
+    because the key is reserved.
     """
     known = unpack_properties(properties) if properties else _NO_PROPERTIES
     headers = headers_from_properties(known) if known.user else None
@@ -171,16 +171,16 @@ def _unwrap(value: dict[str, object], fields: object) -> object:
 
 
 def looks_like_ethers(payload: bytes, properties: bytes) -> bool:
-    """Whether a message most likely carries Ether's headers, told without reading it: for whoever has no use for
-    those."""
+    """Whether a message most likely carries Ether's headers, without decoding it. For passive capture, which records
+    foreign messages only."""
     if _SOURCE in properties:
         return True
     return _MARK in payload[-_TAIL:] or (payload.startswith(binary.MAGIC) and b'"source":' in payload[:_TAIL])
 
 
 def unpack_headers(payload: bytes, properties: bytes) -> Headers | None:
-    """What can be known of a message that `unpack()` refused, for reports: its headers, or None. Never
-    raises."""
+    """The headers of a message, without its value; None where it has none. Never raises. For large messages, and for
+    reports of messages that `unpack()` refused."""
     try:
         known = unpack_properties(properties)
     except DecodeError:
@@ -195,6 +195,6 @@ def _headers_in(payload: bytes) -> Headers | None:
     if payload.startswith(binary.MAGIC):
         return headers_from_fields(binary.read_headers(payload))
     text = payload.decode("utf-8", "replace")
-    # The last one: Ether writes its key at the end, behind whatever the user's text may contain.
+    # The last occurrence, because Ether writes its key at the end, and the user's text may contain the same characters.
     mark = text.rfind(_MARK.decode())
     return None if mark < 0 else headers_from_fields(read_object_at(text, mark + len(_MARK)))

@@ -1,12 +1,13 @@
-"""What Ether says about a message, beside its value: who sent it, when, the how-manieth, because of what.
+"""The head of a message: what Ether says about it beside its value (sender, time, number, causes).
 
-`Headers` have two forms on the wire with the same fields: MQTT 5 properties, and over 3.1.1 a JSON object
-under the key `_ether`. Promises: what one form carries the other carries too, and headers that were read from
-one can be written to the other.
+From top to bottom: message ids; which text MQTT carries; `Headers`, the fields as a value; the MQTT 5 property section
+as bytes; and the two forms that headers have on the wire. Over MQTT 5 they are properties, over 3.1.1 a JSON object
+under the key `_ether`. Promises: both forms carry the same fields, and headers that were read from one form can be
+written in the other. Whatever arrives is checked; what breaks MQTT's rules or Ether's is a `DecodeError`.
 
-The trap: anybody may publish user properties named `id` or `time`. Only the four that Ether always writes
-(id, source, seq, time), all present and all well formed, make a message Ether's own; otherwise it is a
-stranger's.
+The traps. Anybody may publish user properties named `id` or `time`: only a message with all four fields that Ether
+always writes (id, source, seq, time), each well formed, is Ether's own. Any other one is foreign. And these functions
+run for each message: they are written for speed where that costs a reader little.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from typing import NamedTuple, NoReturn
 
 from ether.errors import DecodeError, EncodeError
 
+# -- message ids: UUIDs of version 7, made of the time, a running number, and the process that made them
+
 _NODE_BITS = 48
-# The 26 bits between the time and the node: 12 of `rand_a` and the first 14 of `rand_b`.
 _COUNTER_BITS = 26
+"""The bits between time and node: the 12 of `rand_a` and the first 14 of `rand_b` (RFC 9562)."""
 
 
 class MessageIds:
-    """A source of ids. `seed`: any int, of which the lowest 48 bits are used."""
+    """Makes the message ids of one process. `seed`: any int, of which the lowest 48 bits, the node, end each id."""
 
     __slots__ = ("_latest_ms", "_node", "_numbers")
 
@@ -36,15 +39,15 @@ class MessageIds:
 
     @property
     def node(self) -> str:
-        """What all of these ids end with, and no other process's: see `node_of`."""
+        """The end of all of these ids, which tells this process from all others: see `node_of`."""
         return self._node
 
     def next(self, unix_ms: int) -> str:
         """The next id, at `unix_ms` milliseconds since 1970."""
         if unix_ms > self._latest_ms:
             self._latest_ms = unix_ms
-        # The running number is added to, not put beside, the time: after 2**26 ids the time field runs one
-        # millisecond ahead instead of the counter starting again, so the sum can only grow.
+        # The running number is added to the time, shifted by the number's width, not written beside it. After 2**26
+        # ids the sum carries into the time, which then runs one millisecond ahead. So ids can only grow.
         n = (self._latest_ms << _COUNTER_BITS) + next(self._numbers)
         return "%08x-%04x-7%03x-%04x-%s" % (  # noqa: UP031 (the fastest way to write it)
             n >> 42 & 0xFFFFFFFF,
@@ -56,7 +59,7 @@ class MessageIds:
 
 
 def node_of(message_id: str) -> str:
-    """Which process made an id. For ids that some process of ours made; of any other text, its end."""
+    """The node of the process that made an id; only of ids that `MessageIds` made."""
     return message_id[-12:]
 
 
@@ -71,7 +74,9 @@ def unix_ms_of(message_id: str) -> int:
         raise DecodeError(f"{message_id[:80]!r} is not a message id: it must be a UUID of version 7") from error
 
 
-# Compiled when first needed: most text is printable.
+# -- text that MQTT carries
+
+# Compiled when first needed, because most text is printable: control characters, surrogates and non-characters.
 _HARMFUL = (
     "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
     + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
@@ -87,21 +92,20 @@ def is_mqtt_text(text: str) -> bool:
 TEXT_MAX_CHARS = 16_000
 """The longest text in a header: as UTF-8 it fits into an MQTT property, whatever the characters."""
 
+# -- the fields
+
 REPLAY = "ether/replay"
 """The schema of a message that repeats a recorded one, whose id is its first parent."""
 
-_ALWAYS = frozenset(("id", "source", "seq", "time"))
-_SEQ_MAX = (1 << 63) - 1
-
 
 class Headers(NamedTuple):
-    """The headers of one message. (A tuple, as it is made for each message, and a frozen dataclass takes three times
-    as long to make.)"""
+    """The headers of one message. (A tuple, because one is made for each message, and a frozen dataclass takes three
+    times as long to make.)"""
 
     id: str
-    """UUID of version 7, see `ether.wire.head`."""
+    """UUID of version 7, see `MessageIds`."""
     source: str
-    """Who sent it: an instance, or a program that joined."""
+    """The sender: an instance, or a program that joined."""
     seq: int
     """Number of this message among those of its source on its topic, from 1."""
     time: float
@@ -117,8 +121,7 @@ class Headers(NamedTuple):
     correlation: bytes | None = None
     """Which request an answer belongs to (MQTT 5 Correlation Data)."""
     expiry_s: float | None = None
-    """Seconds that were left when it was sent. MQTT 5 Message Expiry carries it rounded up, for the
-    broker."""
+    """Seconds that were left when it was sent. MQTT 5 Message Expiry carries it rounded up, for the broker."""
     error: str | None = None
     """An answer that is an error: its kind."""
 
@@ -134,175 +137,11 @@ class Headers(NamedTuple):
         return parts[1] if len(parts) == 4 else None
 
 
-def pack_headers(headers: Headers, content_type: bytes) -> bytes:
-    """The MQTT 5 property section: `content_type` (packed) and the headers; `EncodeError` where one does not
-    fit."""
-    packed = [
-        content_type,
-        pack_text(b"\x26\x00\x02id", _fit(headers.id)),
-        pack_text(b"\x26\x00\x06source", _fit(headers.source)),
-        pack_text(b"\x26\x00\x03seq", str(headers.seq)),
-        pack_text(b"\x26\x00\x04time", repr(float(headers.time))),
-    ]
-    if headers.parents:
-        packed.extend([pack_text(b"\x26\x00\x06parent", _fit(parent)) for parent in headers.parents])
-    if headers.schema is not None:
-        packed.append(pack_text(b"\x26\x00\x06schema", _fit(headers.schema)))
-    if headers.traceparent is not None:
-        packed.append(pack_text(b"\x26\x00\x0btraceparent", _fit(headers.traceparent)))
-    if headers.error is not None:
-        packed.append(pack_text(b"\x26\x00\x05error", _fit(headers.error)))
-    if headers.reply_to is not None:
-        packed.append(pack_text(b"\x08", _fit(headers.reply_to)))
-    if headers.correlation is not None:
-        packed.append(pack_correlation(headers.correlation))
-    if headers.expiry_s is not None:
-        packed.append(_pack_deadline(headers.expiry_s))
-    return b"".join(packed)
+_OPTIONAL_FROM = Headers._fields.index("schema")
+_NO_OPTIONAL = (None,) * (len(Headers._fields) - _OPTIONAL_FROM)
 
 
-def _pack_deadline(expiry_s: float) -> bytes:
-    # At least one second: a broker may drop what has none left, and the exact value lets the receiver judge.
-    whole = min(max(1, ceil(_fit_expiry(expiry_s))), MAX_EXPIRY_S)
-    return pack_text(pack_expiry(whole) + b"\x26\x00\x06expiry", repr(float(expiry_s)))
-
-
-def fields_of(headers: Headers) -> dict[str, object]:
-    """The headers as the JSON object that 3.1.1 carries, without those that are not set; `EncodeError` as
-    above."""
-    fields: dict[str, object] = {
-        "id": _fit(headers.id),
-        "source": _fit(headers.source),
-        "seq": headers.seq,
-        "time": headers.time,
-    }
-    if headers.parents:
-        fields["parents"] = [_fit(parent) for parent in headers.parents]
-    if headers.schema is not None:
-        fields["schema"] = _fit(headers.schema)
-    if headers.traceparent is not None:
-        fields["traceparent"] = _fit(headers.traceparent)
-    if headers.error is not None:
-        fields["error"] = _fit(headers.error)
-    if headers.reply_to is not None:
-        fields["reply_to"] = _fit(headers.reply_to)
-    if headers.correlation is not None:
-        fields["correlation"] = headers.correlation.hex()
-    if headers.expiry_s is not None:
-        fields["expiry_s"] = _fit_expiry(headers.expiry_s)
-    return fields
-
-
-def _fit(text: str) -> str:
-    if not _is_text(text):
-        problem = f"{text[:80]!r} is not 1 to {TEXT_MAX_CHARS:,} characters, none of them a control character"
-        raise EncodeError("the message's headers", problem)
-    return text
-
-
-def _fit_expiry(expiry_s: float) -> float:
-    if not (isfinite(expiry_s) and expiry_s >= 0):
-        raise EncodeError("the message's headers", f"{expiry_s!r} s cannot be the time that is left")
-    return expiry_s
-
-
-def headers_from_properties(properties: Properties) -> Headers | None:
-    """The headers that a property section carries; None where it is not Ether's."""
-    user = dict(properties.user)
-    if not user.keys() >= _ALWAYS:
-        return None
-    expiry_s = user.get("expiry", properties.message_expiry_s)
-    try:
-        return _headers(
-            user["id"],
-            user["source"],
-            int(user["seq"]),
-            float(user["time"]),
-            tuple([value for name, value in properties.user if name == "parent"]),
-            user.get("schema"),
-            user.get("traceparent"),
-            properties.response_topic,
-            properties.correlation_data,
-            None if expiry_s is None else float(expiry_s),
-            user.get("error"),
-        )
-    except ValueError:
-        return None
-
-
-def headers_from_fields(fields: object) -> Headers:
-    """The headers of a JSON object that stood under `_ether`; `DecodeError` where they are not well formed.
-    Fields that are not known are ignored, so that later versions may add some."""
-    if not isinstance(fields, dict) or not fields.keys() >= _ALWAYS:
-        raise DecodeError("the key '_ether' is reserved for Ether's headers, and here it holds something else")
-    correlation, parents = fields.get("correlation"), fields.get("parents", [])
-    expiry_s = fields.get("expiry_s")
-    try:
-        return _headers(
-            fields["id"],
-            fields["source"],
-            fields["seq"],
-            _number(fields["time"]),
-            tuple(parents) if type(parents) is list else _wrong("parents"),
-            fields.get("schema"),
-            fields.get("traceparent"),
-            fields.get("reply_to"),
-            None if correlation is None else bytes.fromhex(correlation),
-            None if expiry_s is None else _number(expiry_s),
-            fields.get("error"),
-        )
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DecodeError(f"Ether's headers under '_ether' are damaged: {error}") from error
-
-
-def _number(value: object) -> float:
-    return float(value) if type(value) is float or type(value) is int else _wrong("number")
-
-
-def _headers(
-    message_id: str,
-    source: str,
-    seq: int,
-    time: float,
-    parents: tuple[str, ...],
-    schema: str | None,
-    traceparent: str | None,
-    reply_to: str | None,
-    correlation: bytes | None,
-    expiry_s: float | None,
-    error: str | None,
-) -> Headers:
-    """Headers whose every field is what it should be; raises `ValueError`. Positional: this runs per
-    message."""
-    if not (_is_text(message_id) and _is_text(source)):
-        _wrong("id or source")
-    if type(seq) is not int or not 0 <= seq <= _SEQ_MAX or not isfinite(time):
-        _wrong("seq or time")
-    if parents and not all(map(_is_text, parents)):
-        _wrong("parents")
-    for text in (schema, traceparent, error):
-        if text is not None and not _is_text(text):
-            _wrong("schema, traceparent or error")
-    if reply_to is not None and not _is_topic(reply_to):
-        _wrong("reply_to")
-    if correlation is not None and len(correlation) > 0xFFFF:
-        _wrong("correlation")
-    if expiry_s is not None and not (isfinite(expiry_s) and expiry_s >= 0):
-        _wrong("expiry")
-    return Headers(message_id, source, seq, time, parents, schema, traceparent, reply_to, correlation, expiry_s, error)
-
-
-def _is_text(text: object) -> bool:
-    return type(text) is str and 0 < len(text) <= TEXT_MAX_CHARS and (text.isprintable() or is_mqtt_text(text))
-
-
-def _is_topic(text: str) -> bool:
-    return _is_text(text) and text[0] != "$" and "+" not in text and "#" not in text
-
-
-def _wrong(field: str) -> NoReturn:
-    raise ValueError(f"{field} cannot be what it says")
-
+# -- the property section of MQTT 5
 
 CONTENT_TYPE, RESPONSE_TOPIC, CORRELATION_DATA = 0x03, 0x08, 0x09
 MESSAGE_EXPIRY, USER_PROPERTY = 0x02, 0x26
@@ -321,8 +160,8 @@ _SUBSCRIPTION_ID = 0x0B  # a variable byte integer, the only property that may r
 
 @dataclass(frozen=True, slots=True)
 class Properties:
-    """What Ether reads of a property section. `message_expiry_s` is in whole seconds; `user` keeps order and
-    repeats."""
+    """The part of a property section that Ether reads. `message_expiry_s` is in whole seconds. `user` holds the user
+    properties in their order, with names that repeat."""
 
     content_type: str | None = None
     response_topic: str | None = None
@@ -376,15 +215,16 @@ def pack_text(prefix: bytes, text: str) -> bytes:
 
 
 def unpack_properties(section: bytes) -> Properties:
-    """What a property section says; `DecodeError` where it breaks MQTT's rules."""
+    """The content of a property section; `DecodeError` where it breaks MQTT's rules."""
     known: dict[int, bytes] = {}
     user: list[tuple[str, str]] = []
     at, end = 0, len(section)
+    # A value that claims more bytes than there are ends in an IndexError where its length is read, or behind `end`.
     try:
         while at < end:
             identifier = section[at]
             at += 1
-            if identifier == USER_PROPERTY:
+            if identifier == USER_PROPERTY:  # in line, without calls: each message of Ether's has four or more
                 middle = at + 2 + (section[at] << 8 | section[at + 1])
                 name = section[at + 2 : middle].decode()
                 at = middle + 2 + (section[middle] << 8 | section[middle + 1])
@@ -407,7 +247,7 @@ def unpack_properties(section: bytes) -> Properties:
 
 
 def _value(section: bytes, identifier: int, at: int) -> tuple[int, int]:
-    """Where the value of a property begins and ends."""
+    """Where the value of a property other than a user property begins and ends."""
     if identifier in _LENGTH_PREFIXED:
         return at + 2, at + 2 + (section[at] << 8 | section[at + 1])
     size = _FIXED_SIZES.get(identifier)
@@ -416,7 +256,7 @@ def _value(section: bytes, identifier: int, at: int) -> tuple[int, int]:
     if identifier != _SUBSCRIPTION_ID:
         raise DecodeError(f"MQTT has no property 0x{identifier:02x}")
     end = at
-    while section[end] & 0x80:
+    while section[end] & 0x80:  # the top bit of each byte of such a number says that another byte follows
         end += 1
     if end - at > 3:
         raise DecodeError("a number in MQTT properties is longer than 4 bytes")
@@ -440,3 +280,188 @@ def _properties(known: dict[int, bytes], user: tuple[tuple[str, str], ...]) -> P
         None if expiry is None else int.from_bytes(expiry, "big"),
         user,
     )
+
+
+# -- headers as MQTT 5 properties
+
+_ALWAYS = frozenset(("id", "source", "seq", "time"))
+"""The fields of every message of Ether's, in both forms."""
+
+
+def pack_headers(headers: Headers, content_type: bytes) -> bytes:
+    """The MQTT 5 property section: `content_type` (packed already) and the headers; `EncodeError` where one does not
+    fit. The constant prefixes are the property's identifier and, for user properties, the packed name."""
+    packed = [
+        content_type,
+        pack_text(b"\x26\x00\x02id", _fit(headers.id)),
+        pack_text(b"\x26\x00\x06source", _fit(headers.source)),
+        pack_text(b"\x26\x00\x03seq", str(headers.seq)),
+        pack_text(b"\x26\x00\x04time", repr(float(headers.time))),
+    ]
+    if headers.parents:
+        packed.extend([pack_text(b"\x26\x00\x06parent", _fit(parent)) for parent in headers.parents])
+    if headers.schema is not None:
+        packed.append(pack_text(b"\x26\x00\x06schema", _fit(headers.schema)))
+    if headers.traceparent is not None:
+        packed.append(pack_text(b"\x26\x00\x0btraceparent", _fit(headers.traceparent)))
+    if headers.error is not None:
+        packed.append(pack_text(b"\x26\x00\x05error", _fit(headers.error)))
+    if headers.reply_to is not None:
+        packed.append(pack_text(b"\x08", _fit(headers.reply_to)))
+    if headers.correlation is not None:
+        packed.append(pack_correlation(headers.correlation))
+    if headers.expiry_s is not None:
+        packed.append(_pack_deadline(headers.expiry_s))
+    return b"".join(packed)
+
+
+def _pack_deadline(expiry_s: float) -> bytes:
+    # At least one second, as a broker may drop a message that has none left. The exact value beside it is for the
+    # receiver.
+    whole = min(max(1, ceil(_fit_expiry(expiry_s))), MAX_EXPIRY_S)
+    return pack_text(pack_expiry(whole) + b"\x26\x00\x06expiry", repr(float(expiry_s)))
+
+
+def headers_from_properties(properties: Properties) -> Headers | None:
+    """The headers that a property section carries; None where the message is foreign."""
+    user = dict(properties.user)
+    if not user.keys() >= _ALWAYS:
+        return None
+    expiry_s = user.get("expiry", properties.message_expiry_s)
+    try:
+        return _checked(
+            Headers(
+                user["id"],
+                user["source"],
+                int(user["seq"]),
+                float(user["time"]),
+                tuple([value for name, value in properties.user if name == "parent"]),
+                user.get("schema"),
+                user.get("traceparent"),
+                properties.response_topic,
+                properties.correlation_data,
+                None if expiry_s is None else float(expiry_s),
+                user.get("error"),
+            )
+        )
+    except ValueError:
+        return None
+
+
+# -- headers as JSON, for MQTT 3.1.1
+
+
+def fields_of(headers: Headers) -> dict[str, object]:
+    """The headers as the JSON object that 3.1.1 carries, without those that are not set; `EncodeError` where one does
+    not fit."""
+    fields: dict[str, object] = {
+        "id": _fit(headers.id),
+        "source": _fit(headers.source),
+        "seq": headers.seq,
+        "time": headers.time,
+    }
+    if headers.parents:
+        fields["parents"] = [_fit(parent) for parent in headers.parents]
+    if headers.schema is not None:
+        fields["schema"] = _fit(headers.schema)
+    if headers.traceparent is not None:
+        fields["traceparent"] = _fit(headers.traceparent)
+    if headers.error is not None:
+        fields["error"] = _fit(headers.error)
+    if headers.reply_to is not None:
+        fields["reply_to"] = _fit(headers.reply_to)
+    if headers.correlation is not None:
+        fields["correlation"] = headers.correlation.hex()
+    if headers.expiry_s is not None:
+        fields["expiry_s"] = _fit_expiry(headers.expiry_s)
+    return fields
+
+
+def headers_from_fields(fields: object) -> Headers:
+    """The headers in a JSON object that stood under `_ether`; `DecodeError` where they are not well formed. Unknown
+    fields are ignored, so that later versions may add some."""
+    if not isinstance(fields, dict) or not fields.keys() >= _ALWAYS:
+        raise DecodeError("the key '_ether' is reserved for Ether's headers, and here it holds something else")
+    correlation, parents = fields.get("correlation"), fields.get("parents", [])
+    expiry_s = fields.get("expiry_s")
+    try:
+        return _checked(
+            Headers(
+                fields["id"],
+                fields["source"],
+                fields["seq"],
+                _number(fields["time"]),
+                tuple(parents) if type(parents) is list else _wrong("parents"),
+                fields.get("schema"),
+                fields.get("traceparent"),
+                fields.get("reply_to"),
+                None if correlation is None else bytes.fromhex(correlation),
+                None if expiry_s is None else _number(expiry_s),
+                fields.get("error"),
+            )
+        )
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DecodeError(f"Ether's headers under '_ether' are damaged: {error}") from error
+
+
+def _number(value: object) -> float:
+    return float(value) if type(value) is float or type(value) is int else _wrong("number")
+
+
+# -- checks
+
+_SEQ_MAX = (1 << 63) - 1
+
+
+def _fit(text: str) -> str:
+    """The text of a header, if both forms can carry it; else `EncodeError`."""
+    if not _is_text(text):
+        problem = f"{text[:80]!r} is not 1 to {TEXT_MAX_CHARS:,} characters, none of them a control character"
+        raise EncodeError("the message's headers", problem)
+    return text
+
+
+def _fit_expiry(expiry_s: float) -> float:
+    if not (isfinite(expiry_s) and expiry_s >= 0):
+        raise EncodeError("the message's headers", f"{expiry_s!r} s cannot be the time that is left")
+    return expiry_s
+
+
+def _checked(headers: Headers) -> Headers:
+    """The same headers, if each field is what it should be; raises `ValueError`. Runs for each message that arrives,
+    therefore the optional fields, which most messages lack, are compared as one slice first."""
+    if not (_is_text(headers.id) and _is_text(headers.source)):
+        _wrong("id or source")
+    seq = headers.seq
+    if type(seq) is not int or not 0 <= seq <= _SEQ_MAX or not isfinite(headers.time):
+        _wrong("seq or time")
+    if headers.parents and not all(map(_is_text, headers.parents)):
+        _wrong("parents")
+    if headers[_OPTIONAL_FROM:] != _NO_OPTIONAL:
+        _check_optional(headers)
+    return headers
+
+
+def _check_optional(headers: Headers) -> None:
+    """Check the fields that a message may lack; raises `ValueError`."""
+    for text in (headers.schema, headers.traceparent, headers.error):
+        if text is not None and not _is_text(text):
+            _wrong("schema, traceparent or error")
+    if headers.reply_to is not None and not _is_topic(headers.reply_to):
+        _wrong("reply_to")
+    if headers.correlation is not None and len(headers.correlation) > 0xFFFF:
+        _wrong("correlation")
+    if headers.expiry_s is not None and not (isfinite(headers.expiry_s) and headers.expiry_s >= 0):
+        _wrong("expiry")
+
+
+def _is_text(text: object) -> bool:
+    return type(text) is str and 0 < len(text) <= TEXT_MAX_CHARS and (text.isprintable() or is_mqtt_text(text))
+
+
+def _is_topic(text: str) -> bool:
+    return _is_text(text) and text[0] != "$" and "+" not in text and "#" not in text
+
+
+def _wrong(field: str) -> NoReturn:
+    raise ValueError(f"{field} cannot be what it says")

@@ -1,11 +1,10 @@
 """JSON as Ether writes and reads it: strict, UTF-8, never deeper than a limit.
 
-Promises: `dumps()` writes no NaN or Infinity; `loads()` raises `DecodeError` and nothing else for whatever it
-is given, in time proportional to its length.
+Promises: `dumps()` writes no NaN or Infinity. `loads()` takes time proportional to the text's length, and raises
+nothing but `DecodeError`.
 
-The trap: Python's parser recurses, and a short body of brackets makes it raise RecursionError; or, where a
-program raised the recursion limit, overflows the C stack and kills the process. So the depth is measured
-before parsing.
+The trap: Python's parser recurses. A short body of brackets makes it raise RecursionError or, where a program has
+raised the recursion limit, overflows the C stack and kills the process. So the depth is measured before parsing.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ _STEPS = bytes.maketrans(_BRACKETS, b"\x01\xff\x01\xff")  # as signed bytes: one
 
 
 def _writer(*, ensure_ascii: bool) -> Callable[[object], str]:
-    """A compact JSON encoder. Python's own makes a new inner one for each value, which takes longer than a small
-    value's text; here it is made once, where this Python has it."""
+    """A compact JSON encoder. `json.JSONEncoder.encode` makes a new C encoder for each value, which takes longer than
+    encoding a small value; here it is made once, where this Python has one."""
     encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, allow_nan=False, check_circular=False, separators=(",", ":"))
     make: Callable[..., Any] | None = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
@@ -46,8 +45,7 @@ _ascii = _writer(ensure_ascii=True)
 
 
 def dumps(value: object) -> bytes:
-    """Compact JSON of plain values (see `ether.wire.values`); `ValueError` for NaN, infinity and over-long
-    ints."""
+    """Compact JSON of plain values (see `ether.wire.values`); `ValueError` for NaN, infinity and over-long ints."""
     try:
         return _utf8(value).encode()
     except UnicodeEncodeError:  # lone surrogates, as in undecodable file names, travel as \udcXX
@@ -85,7 +83,8 @@ def _read(decoder: json.JSONDecoder, text: str) -> object:
         value, end = scan(text, 0)
     except StopIteration:
         end = -1
-    # What Ether sends has no space around it; for anything else the decoder knows what it is, or what is wrong.
+    # Ether sends no space around a value. In any other case the whole decoder runs, which accepts space and explains
+    # errors.
     return value if end == len(text) else decoder.decode(text)
 
 
@@ -101,8 +100,9 @@ def read_object_at(text: str, start: int) -> object:
 def _check_depth(text: str) -> None:
     if text.count("[") + text.count("{") <= READ_MAX_DEPTH:
         return
-    # Without strings: first the escapes, so that every quote left begins or ends one; then every second
-    # piece.
+    # Brackets inside strings do not count. Without the escapes every remaining quote begins or ends a string, so every
+    # second piece between quotes lies outside of strings. Mapped to +1 and -1, the running sum of the brackets is the
+    # depth.
     bare = text.replace("\\\\", "").replace('\\"', "")
     outside = "".join(bare.split('"')[::2]).encode("utf-8", "surrogatepass")
     steps = outside.translate(_STEPS, _NOT_BRACKETS)

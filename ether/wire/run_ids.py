@@ -1,7 +1,8 @@
-"""How runs are told apart: `name/N` is the Nth run of that name in a ledger; a session's own run begins with
-`sim-` where its devices were simulated.
+"""The ids of runs: `name/N` is the Nth run of that name in a ledger. The id of a session's own run begins with `sim-`
+where its devices were simulated.
 
-The trap: a name may hold anything that a name may (see `ether.config.names`), but no slash; so the last slash counts.
+The trap: a name may hold every character that `ether.config.names` allows, digits included, but no slash; therefore the
+last slash separates.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def is_run_id(text: str) -> bool:
 
 
 def run_number(run: str) -> int:
-    """The how-manieth run of its name."""
+    """The number of a run among those of its name, from 1."""
     return int(run.rpartition("/")[2])
 
 

@@ -1,12 +1,12 @@
-"""Names and topics: what may be called what, and where in the broker's tree it stands.
+"""Names and topics: which names are valid, and where each topic stands in the broker's tree.
 
-Promises: a name that passed its check can be published to and subscribed to on every broker that Ether
-supports, without the broker closing the connection over it. `SessionTopics` only joins strings: it stands on
-the path of every message and trusts that its arguments were checked once, when they entered the program.
+Promises: a name that passed its check can be published to and subscribed to on every broker that Ether supports,
+without the broker closing the connection because of it. `SessionTopics` only joins strings: it is used for every
+message, and trusts that its arguments were checked once, when they entered the program.
 
 The trap: a user's topic and an MQTT topic are different things, and both are `str`. User topics (`data`,
-`mqtt:plant/temp`) are what users write; MQTT topics (`ether/1/bench/data/data`, `plant/temp`) are what a
-broker sees. `SessionTopics.data()` and `SessionTopics.user_topic()` are the only ways from one to the other.
+`mqtt:plant/temp`) are what users write; MQTT topics (`ether/1/bench/data/data`, `plant/temp`) are what a broker sees.
+`SessionTopics.data()` and `SessionTopics.user_topic()` are the only ways from one to the other.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from ether.errors import InvalidName
 from ether.wire.head import is_mqtt_text
 
 ROOT = "ether/1/"
-"""Every topic of every session begins so; the number is the version of the wire format."""
+"""The beginning of every topic of every session; the number is the version of the wire format."""
 
 OUTSIDE = "mqtt:"
-"""What a user's topic begins with to address a topic outside of Ether's root."""
+"""The beginning of a user's topic that names a topic outside Ether's root."""
 
 TOPIC_MAX_BYTES = 1024
 TOPIC_MAX_LEVELS = 64
 MQTT_MAX_BYTES = 65_535
-# Mosquitto closes the connection of whoever uses a topic with more levels.
+# Mosquitto closes the connection of a client that uses a topic with more levels.
 MQTT_MAX_LEVELS = 200
 
 
 def check_session_name(name: str) -> str:
-    """The name itself, if a session may be called so; raises `InvalidName`."""
+    """The name itself, if it is a valid name of a session; raises `InvalidName`."""
     return check_name("session", name)
 
 
 def check_instance_name(name: str) -> str:
-    """The name itself, if an instance may be called so; raises `InvalidName`."""
+    """The name itself, if it is a valid name of an instance; raises `InvalidName`."""
     return check_name("instance", name)
 
 
@@ -122,8 +122,8 @@ def _check_wildcards(topic_filter: str, levels: list[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SessionTopics:
-    """The MQTT topics of one session. Raises `InvalidName` for the session's name; what its methods are given
-    must have been checked before. `"+"` in place of a name makes a filter: `state("+")`."""
+    """The MQTT topics of one session. Raises `InvalidName` for the session's name; the arguments of its methods must
+    have been checked before. `"+"` in place of a name makes a filter: `state("+")`."""
 
     session: str
     _prefix: str = field(init=False, repr=False, compare=False)
@@ -143,7 +143,7 @@ class SessionTopics:
 
     @property
     def run(self) -> str:
-        """Retained: which named run goes on, and which of its trials."""
+        """Retained: which named run is going on, and which of its trials."""
         return self._prefix + "run"
 
     def state(self, instance: str) -> str:
@@ -171,15 +171,15 @@ class SessionTopics:
         return f"{self._prefix}log/{instance}"
 
     def heartbeat(self, instance: str) -> str:
-        """An instance's signs of life; not retained."""
+        """An instance's heartbeats; not retained."""
         return f"{self._state}{instance}/pulse"
 
     def health(self, agent: str) -> str:
-        """Retained: how an agent's machine is."""
+        """Retained: the health of an agent's machine."""
         return f"{self._state}{agent}/health"
 
     def instance_of_heartbeat(self, mqtt_topic: str) -> str:
-        """Whose sign of life this topic carries."""
+        """The instance whose heartbeats this topic carries."""
         return mqtt_topic.removeprefix(self._state).removesuffix("/pulse")
 
     def record(self, recorder: str) -> str:
@@ -187,11 +187,11 @@ class SessionTopics:
         return f"{self._prefix}record/{recorder}"
 
     def recorder(self, name: str) -> str:
-        """Retained: which recorder there is, in which life, and what it wants."""
+        """Retained: the description of a recorder, its incarnation, and which topics it records."""
         return f"{self._prefix}record/{name}/about"
 
     def recorder_of(self, mqtt_topic: str) -> str:
-        """Whose description this topic carries."""
+        """The recorder whose description this topic carries."""
         return mqtt_topic.removeprefix(f"{self._prefix}record/").removesuffix("/about")
 
     def ack(self, outbox: str) -> str:
@@ -213,13 +213,13 @@ class SessionTopics:
         return OUTSIDE + mqtt_topic
 
     def instance_of_state(self, mqtt_topic: str) -> str | None:
-        """Whose announcement this topic carries; None where it carries none."""
+        """The instance whose announcement this topic carries; None where it carries none."""
         instance = mqtt_topic.removeprefix(self._state)
         return None if instance == mqtt_topic or not instance or "/" in instance else instance
 
 
 def is_data(mqtt_topic: str) -> bool:
-    """True for a topic, or filter, of the data plane: what users publish, inside a session or outside of all."""
+    """True for a topic, or filter, of the data plane: of users' messages, inside a session or outside Ether's root."""
     return not mqtt_topic.startswith(ROOT) or mqtt_topic.split("/")[3:4] == ["data"]
 
 

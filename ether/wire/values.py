@@ -1,12 +1,11 @@
-"""From a user's value to what can travel: JSON text, and beside it the parts that JSON cannot carry.
+"""From a user's value to its form on the wire: JSON text, and beside it the parts that JSON cannot carry.
 
-Promises: everything that the documentation lists is carried; anything else is an `EncodeError` that names the
-place inside the value, never a silent `str()`. A value that refers to itself or nests too deep is refused,
-too.
+Promises: everything that the documentation lists is carried. Anything else is an `EncodeError` that names the place
+inside the value, never a silent `str()`. A value that contains itself or nests too deep is refused, too.
 
-The trap: two ways lead through here. Most messages are dicts of text and numbers; `_is_plain()` recognises
-them at C speed and they go to the JSON encoder as they are. Only the others are walked, converted and copied.
-Both must agree on what is valid.
+The trap: there are two ways through this module. Most messages are dicts of text and numbers; `_is_plain()` recognises
+them at C speed, and they go to the JSON encoder unchanged. Only the others are walked, converted and copied. Both ways
+must agree on what is valid.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from ether.wire.json_text import MAX_DEPTH, dumps
 RESERVED_KEY = "_ether"
 
 MAX_INT_DIGITS = 4300
-"""Python itself refuses to read longer ones, because that takes time that grows with the square."""
+"""Python refuses to read longer integers, because the time for that grows with the square of the length."""
 
 _TOO_LONG = 10**MAX_INT_DIGITS
 
@@ -39,8 +38,8 @@ Path = tuple[Key, ...]
 
 @dataclass(frozen=True, slots=True)
 class BodyPart:
-    """A piece of a value that JSON cannot carry. `path` leads to its place, which holds a null in the JSON
-    text; `facts` is what a reader needs beside the bytes."""
+    """A piece of a value that JSON cannot carry. `path` leads to its place, which holds a null in the JSON text.
+    `facts` is the description that a reader needs beside the bytes."""
 
     path: Path
     kind: str
@@ -56,7 +55,7 @@ def flatten(value: object) -> tuple[bytes, list[BodyPart]]:
             return dumps(value), []
     except EncodeError:
         raise
-    except ValueError:  # a number that JSON has no form for; the walk will see where it stands
+    except ValueError:  # a number that JSON cannot write; the walk finds its place
         pass
     except RecursionError as error:
         raise EncodeError("", _TOO_DEEP) from error
@@ -83,8 +82,8 @@ def _check_reserved(value: object) -> None:
 
 
 def _is_plain(value: object, depth: int) -> bool:
-    """True if the JSON encoder can be given this value as it is (except for numbers that JSON has no form
-    for)."""
+    """True if the JSON encoder can take this value unchanged, except for numbers that JSON cannot write. The types of
+    all items of a container are compared in one call, which runs in C."""
     items: Iterable[object]
     if type(value) is dict:
         if not _TEXT.issuperset(map(type, value)):
@@ -100,7 +99,7 @@ def _is_plain(value: object, depth: int) -> bool:
 
 
 class _Walk:
-    """One pass over one value, which remembers where it stands."""
+    """One pass over one value, which tracks the path to its present place."""
 
     def __init__(self) -> None:
         self.parts: list[BodyPart] = []
@@ -129,7 +128,7 @@ class _Walk:
         )
 
     def refuse(self, problem: str) -> EncodeError:
-        """The error for where the walk stands."""
+        """The error for the present place."""
         return EncodeError(path_text(self._path), problem)
 
     def _inside(self, container: object, convert: Callable[[], object]) -> object:
@@ -182,13 +181,13 @@ class _Walk:
         return converted
 
     def integer(self, value: int) -> int:
-        """Any int that a receiver can read."""
+        """An int; refused where no receiver can read it."""
         if not -_TOO_LONG < value < _TOO_LONG:
             raise self.refuse(f"an integer of more than {MAX_INT_DIGITS} digits; send it as text in another base")
         return int.__index__(value)
 
     def number(self, value: float) -> float | None:
-        """A float; what is not finite becomes a part, its bits kept."""
+        """A float; one that is not finite becomes a part with the same bits."""
         exact = float.__float__(value)
         if isfinite(exact):
             return exact
@@ -196,7 +195,7 @@ class _Walk:
         return None
 
     def part(self, kind: str, facts: dict[str, object], data: bytes | memoryview) -> None:
-        """Note a part at the place where the walk stands; None is what stands there in the JSON."""
+        """Add a part at the present place, where the JSON has a null."""
         self.parts.append(BodyPart(tuple(self._path), kind, facts, data))
 
     def scalar(self, value: object) -> object:
@@ -226,9 +225,9 @@ def _pack_complex(walk: _Walk, value: complex) -> None:
     walk.part("complex", {}, pack("<dd", value.real, value.imag))
 
 
-# By type where Python itself has the type, else by name: a value's type exists, so its module is loaded
-# already, and nothing needs to be imported only to ask. The first base that stands here decides:
-# numpy.float64 is a NumPy number before it is a float, an IntEnum an int before it is an enum.
+# By type for Python's own types, else by name, so that no module is imported only for a comparison. The first class of
+# a value's method resolution order that stands here decides: numpy.float64 is a NumPy number before it is a float, an
+# IntEnum an int before it is an enum.
 _BY_TYPE: dict[type, Callable[[_Walk, Any], object]] = {
     str: lambda _, value: str.__str__(value),
     bool: lambda _, value: value,
@@ -260,7 +259,7 @@ _BY_NAME: dict[tuple[str, str], Callable[[_Walk, Any], object]] = {
 
 
 def path_text(path: Iterable[Key]) -> str:
-    """A path as people write it: `images[3].mask`."""
+    """A path in the form that people write: `images[3].mask`."""
     text = ""
     for key in path:
         if isinstance(key, int):

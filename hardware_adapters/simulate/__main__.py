@@ -1,9 +1,9 @@
 """A simulated lab as a process of its own: `python -m hardware_adapters.simulate`.
 
-Its first line of standard input is JSON: `file` (a YAML file) or `description` (what stands in one), `folder` for its
-ports, `import_path` for models of the user's, `twins` (the file that other processes' adapters read). It answers with
-one line, `{"event": "ready", "twins": [...]}` or `{"event": "failed", "problem": "..."}`, and lives until its standard
-input ends: whoever started it takes it along.
+Its first line of standard input is JSON: `file` (a YAML file) or `description` (the contents of one), `folder` for its
+ports, `import_path` for the user's models, `twins` (the file that other processes' adapters read). It answers with one
+line, `{"event": "ready", "twins": [...]}` or `{"event": "failed", "problem": "..."}`, and lives until its standard
+input ends, thus no longer than the process that started it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The time of a simulated lab: as fast as the wall, faster, or only as far as it is told.
+"""The time of a simulated lab: as fast as real time, faster, or advanced by hand.
 
 `ScaledClock(100)` lets an hour pass in 36 s; `ManualClock` stands still until `advance()`, so that a test is exact.
 Times are seconds since the clock was made.
@@ -19,14 +19,14 @@ class Clock(Protocol):
         """Seconds of the lab."""
 
     def wall_s(self, duration_s: float) -> float:
-        """How long the wall's clock takes for this duration; never longer than a poll where that is not known."""
+        """How long to wait in real time for this duration of the lab; a poll's length where it is not known."""
 
     def on_advance(self, callback: Callable[[], None]) -> None:
-        """Call it when time has jumped."""
+        """Register a callback for jumps of the time."""
 
 
 class ScaledClock:
-    """Runs `speed` times as fast as the wall's."""
+    """Runs `speed` times as fast as real time."""
 
     def __init__(self, speed: float = 1.0) -> None:
         if speed <= 0:
@@ -46,7 +46,7 @@ class ScaledClock:
 
 
 class ManualClock:
-    """Stands still until it is told. A delay of the lab that began ends with the `advance()` that reaches its end."""
+    """Stands still until `advance()`. A running delay of the lab ends with the `advance()` that reaches its end."""
 
     _POLL_S = 0.5
 
@@ -60,7 +60,7 @@ class ManualClock:
             return self._now
 
     def advance(self, duration_s: float) -> None:
-        """Let this time pass; what is due happens."""
+        """Let this time pass; the callbacks carry out what is due."""
         if duration_s < 0:
             raise ValueError(f"time does not run backwards: {duration_s}")
         with self._guard:

@@ -1,4 +1,4 @@
-"""What the YAML of a simulated lab may say, and what is wrong with it where something is.
+"""The YAML of a simulated lab: its keys, and their checks.
 
     seed: 7
     instruments:
@@ -16,8 +16,8 @@
     faults:
       - {instrument: thermometer, fault: disconnect, at_s: 60, for_s: 2}
 
-`model: my_lab.Oven` names a Python class (a `SimulatedInstrument`) instead of properties. Text is text: `POW {}` stands
-for the number's place. Unknown keys are errors.
+`model: my_lab.Oven` names a Python class (a `SimulatedInstrument`) instead of properties. In a command,
+`{}` is the place of the number (`POW {}`). Unknown keys are errors.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from hardware_adapters.simulate.world import Wire
 
 
 class LabError(ValueError):
-    """A description of a simulated lab that cannot be used; says the file and the place in it, which `path` keeps."""
+    """The description of a simulated lab cannot be used. Names the file and the place in it, which `path` keeps."""
 
     def __init__(self, problem: str, path: tuple[str | int, ...] = ()) -> None:
         self.path = path
@@ -63,7 +63,7 @@ class PropertyPart(_Part):
 
 
 class StreamPart(_Part):
-    """What it says unasked: see `Stream`."""
+    """The unsolicited messages of an instrument: see `Stream`."""
 
     every_s: float = Field(gt=0)
     property: str
@@ -100,7 +100,7 @@ class InstrumentPart(_Part):
     stream: StreamPart | None = None
 
     def instrument(self, name: str) -> SimulatedInstrument:
-        """The instrument. Raises ValueError for a model that is not there."""
+        """The instrument. Raises ValueError for a model that cannot be imported."""
         if self.model is not None:
             return _model(self.model)(name, self.idn, **self.kwargs)
         properties = [Property(key, **part.model_dump()) for key, part in self.properties.items()]
@@ -151,7 +151,7 @@ class LabDescription(_Part):
 
 
 def read_description(source: str | Path | Mapping[str, Any]) -> LabDescription:
-    """A description from a YAML file or a dict. Raises LabError with the place, what was found, and what is valid."""
+    """A description from a YAML file or a dict. Raises LabError with the place, the value found, and the valid ones."""
     where = "the description" if isinstance(source, Mapping) else str(source)
     try:
         data = source if isinstance(source, Mapping) else yaml.safe_load(Path(source).read_text("utf-8"))
@@ -160,20 +160,20 @@ def read_description(source: str | Path | Mapping[str, Any]) -> LabDescription:
         raise LabError(f"{where}: {'; '.join(_problems(error))}", error.errors()[0]["loc"]) from error
     except (OSError, yaml.YAMLError) as error:
         raise LabError(f"{where} cannot be read: {error}") from error
-    strangers = {fault.instrument for fault in description.faults} - set(description.instruments)
-    if strangers:
+    unknown = {fault.instrument for fault in description.faults} - set(description.instruments)
+    if unknown:
         known = ", ".join(description.instruments)
-        raise LabError(f"{where}: faults: there is no instrument {min(strangers)!r}; there are: {known}", ("faults",))
+        raise LabError(f"{where}: faults: there is no instrument {min(unknown)!r}; there are: {known}", ("faults",))
     return description
 
 
 def _problems(error: ValidationError) -> list[str]:
-    told = []
+    found = []
     for problem in error.errors():
         place = ".".join(map(str, problem["loc"])) or "the top"
         valid = f" (valid: {', '.join(FAULTS)})" if place.endswith(".fault") else ""
-        told.append(f"{place}: {problem['msg']}, found {problem['input']!r}{valid}")
-    return told
+        found.append(f"{place}: {problem['msg']}, found {problem['input']!r}{valid}")
+    return found
 
 
 def _model(path: str) -> type[SimulatedInstrument]:

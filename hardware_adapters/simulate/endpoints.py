@@ -1,8 +1,9 @@
-"""Where a simulated instrument can be reached: a real pty, or a TCP port (`socket://`) where there are no ptys.
+"""The ports of simulated instruments: a real pty, or a TCP port (`socket://`) where there are no ptys.
 
-A pty stands behind a link with a name that stays, as `/dev/serial/by-id` has them. `unplug()` closes the pty under
-its reader's hands and takes the link away, as the operating system does with a pulled adapter. A thread serves each
-endpoint that is plugged in.
+A pty is reached by a link whose name stays the same, as those of `/dev/serial/by-id`. `unplug()` closes the pty while
+its reader has it open, and removes the link, as the operating system does with a pulled adapter. A thread serves each
+endpoint that is plugged in: it waits for bytes, for the next message that is due, or for a byte in its wake-up
+socket.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hardware_adapters.simulate.instrument import SimulatedInstrument
 
 _READ_BYTES = 65536
 _JOIN_S = 5.0
-_CATCH_UP = 1000
+_CATCH_UP = 1000  # unsolicited messages that are made up for after a jump of the time, at most
 
 
 class SimulatedEndpoint(Protocol):
@@ -29,68 +30,68 @@ class SimulatedEndpoint(Protocol):
 
     @property
     def port(self) -> str:
-        """How it is opened with `SerialPort`."""
+        """The name with which `SerialPort` opens it."""
 
     def plug(self, instrument: SimulatedInstrument) -> None:
-        """Plug an instrument in; what was there is unplugged before."""
+        """Plug an instrument in; another one is unplugged before."""
 
     def unplug(self) -> None:
-        """Pull it out; harmless where nothing is plugged in."""
+        """Unplug the instrument; harmless where nothing is plugged in."""
 
     def tick(self) -> None:
-        """Time has jumped: look what is due."""
+        """The lab's time has jumped: send what is due."""
 
 
 class Dialogue:
-    """Speaks for an instrument: bytes in, bytes out when they are due. No I/O."""
+    """The exchange with one instrument: bytes in, bytes out when they are due. No I/O."""
 
     def __init__(self, instrument: SimulatedInstrument) -> None:
         self._instrument, self._framer = instrument, Framer(instrument.framing)
-        self._due: deque[tuple[float, bytes]] = deque()
+        self._pending: deque[tuple[float, bytes]] = deque()
         self._every_s = instrument.stream_every_s
         self._next = instrument.clock.now() + (self._every_s or 0.0)
 
-    def hear(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
         """Bytes from the reader."""
         instrument, now = self._instrument, self._instrument.clock.now()
         for message in self._framer.feed(data):
             answer = instrument.handle(message)
             if answer is not None:
                 sent = instrument.faults.distorted(instrument.framing.encode(answer), now)
-                self._due.append((now + instrument.faults.delay_s(now), sent))
+                self._pending.append((now + instrument.faults.delay_s(now), sent))
 
-    def say(self) -> bytes:
-        """Bytes that are due now."""
-        said, now = b"", self._instrument.clock.now()
-        said += self._unasked(now)
-        while self._due and self._due[0][0] <= now:
-            said += self._due.popleft()[1]
-        return said
+    def due(self) -> bytes:
+        """The bytes that are due now."""
+        now = self._instrument.clock.now()
+        sent = self._unsolicited(now)
+        while self._pending and self._pending[0][0] <= now:
+            sent += self._pending.popleft()[1]
+        return sent
 
     def wait_s(self) -> float | None:
-        """How long until something is due, by the wall's clock; None: nothing is."""
+        """How long until the next bytes are due, in real time; None where nothing is planned."""
         clock = self._instrument.clock
-        times = [self._due[0][0]] if self._due else []
+        times = [self._pending[0][0]] if self._pending else []
         times += [self._next] if self._every_s else []
         return clock.wall_s(min(times) - clock.now()) if times else None
 
-    def _unasked(self, now: float) -> bytes:
-        """What the instrument has said by itself up to now; after a long pause, not all of it."""
-        said, instrument = b"", self._instrument
+    def _unsolicited(self, now: float) -> bytes:
+        """The unsolicited messages up to now; after a long pause, only the last `_CATCH_UP`."""
+        sent, instrument = b"", self._instrument
         if not self._every_s:
-            return said
+            return sent
         self._next = max(self._next, now - _CATCH_UP * self._every_s)
         while self._next <= now:
             self._next += self._every_s
             message = instrument.unasked()
             if message is not None:
                 payload = message.encode() if isinstance(message, str) else message
-                said += instrument.faults.distorted(instrument.framing.encode(payload), now)
-        return said
+                sent += instrument.faults.distorted(instrument.framing.encode(payload), now)
+        return sent
 
 
 class _Served:
-    """A thread that carries bytes between file descriptors and an instrument, until it is told to stop."""
+    """A thread that carries bytes between file descriptors and an instrument, until `stop()`."""
 
     def __init__(self, name: str, instrument: SimulatedInstrument) -> None:
         self._dialogue = Dialogue(instrument)
@@ -124,8 +125,8 @@ class _Served:
                         self._woken.recv(_READ_BYTES)
                 else:
                     self._ready(key.fd)
-            if said := self._dialogue.say():
-                self._send(said)
+            if sent := self._dialogue.due():
+                self._send(sent)
 
     def _ready(self, descriptor: int) -> None:
         raise NotImplementedError
@@ -135,7 +136,8 @@ class _Served:
 
 
 class _ServedPty(_Served):
-    """The instrument's side of a pty. It keeps the reader's side open too, else each close would hang the pty up."""
+    """The instrument's side of a pty. It keeps the reader's side open, too: else the pty would end when a reader
+    closes it."""
 
     def __init__(self, name: str, instrument: SimulatedInstrument) -> None:
         import pty
@@ -156,10 +158,10 @@ class _ServedPty(_Served):
 
     def _ready(self, descriptor: int) -> None:
         with contextlib.suppress(BlockingIOError):
-            self._dialogue.hear(os.read(descriptor, _READ_BYTES))
+            self._dialogue.receive(os.read(descriptor, _READ_BYTES))
 
     def _send(self, data: bytes) -> None:
-        """What nobody reads is lost, as in the buffer of a real line."""
+        """Send; bytes beyond the pty's buffer are lost and counted, as on a real line without flow control."""
         try:
             self.overrun += len(data) - os.write(self._master, data)
         except BlockingIOError:
@@ -167,7 +169,7 @@ class _ServedPty(_Served):
 
 
 class PtyEndpoint:
-    """A pty behind a link (POSIX)."""
+    """A pty reached by a link (POSIX)."""
 
     def __init__(self, link: Path) -> None:
         self._link, self._guard = link, threading.RLock()
@@ -202,7 +204,7 @@ class PtyEndpoint:
 
 
 class _ServedSocket(_Served):
-    """A TCP server for one reader at a time; a second one takes the first one's place."""
+    """A TCP server for one reader at a time; a second reader replaces the first."""
 
     def __init__(self, name: str, instrument: SimulatedInstrument, number: int) -> None:
         super().__init__(name, instrument)
@@ -231,7 +233,7 @@ class _ServedSocket(_Served):
         except OSError:
             data = b""
         if data:
-            self._dialogue.hear(data)
+            self._dialogue.receive(data)
         else:
             self._hang_up()
 

@@ -1,18 +1,18 @@
-"""What can go wrong between an instrument and its reader, by name, at a given time, for a given while.
+"""Faults between an instrument and its reader: by name, from a given time on, for a given duration.
 
 | fault | what happens |
 | --- | --- |
 | `noise` | numbers scatter by `amount` (standard deviation) |
-| `drift` | numbers run away by `amount` per second |
+| `drift` | numbers drift by `amount` per second |
 | `delay` | answers come `amount` seconds later |
 | `silence` | no answer |
 | `garbage` | `amount` random bytes before each answer |
 | `partial` | answers break off in the middle |
 | `damage` | one byte of each answer is changed |
-| `wrong_device` | it says that it is another one |
+| `wrong_device` | `*IDN?` is answered as by another device |
 | `disconnect` | unplugged, and plugged in again at the end of the fault |
 
-The random numbers come from the lab's seed: the same lab fails alike each time.
+The random numbers follow from the lab's seed: the same lab fails in the same way each time.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ class Fault:
 
     @property
     def strength(self) -> float:
-        """Its amount, or the usual one."""
+        """The fault's amount, or the default of its kind."""
         return _DEFAULT_AMOUNT.get(self.name, 0.0) if self.amount is None else self.amount
 
     @property
     def ends_s(self) -> float:
-        """When it is over."""
+        """When the fault ends (seconds of the lab)."""
         return float("inf") if self.for_s is None else self.at_s + self.for_s
 
     def is_on(self, now: float) -> bool:
-        """Whether it acts at this time."""
+        """Whether the fault acts at this time."""
         return self.at_s <= now < self.ends_s
 
 
@@ -64,11 +64,11 @@ class Faults:
         self.random = random.Random(seed)
 
     def add(self, fault: Fault) -> None:
-        """One more."""
+        """Add a fault."""
         self._faults = (*self._faults, fault)
 
     def clear(self) -> None:
-        """No more faults, from now on."""
+        """Remove all faults."""
         self._faults = ()
 
     def on(self, name: FaultName, now: float) -> Fault | None:
@@ -81,7 +81,7 @@ class Faults:
         return min(times, default=None)
 
     def measured(self, value: float, now: float) -> float:
-        """A number as it is read, with noise and drift."""
+        """A number as the reader gets it, with noise and drift."""
         if noise := self.on("noise", now):
             value += self.random.gauss(0.0, noise.strength)
         if drift := self.on("drift", now):
@@ -89,12 +89,12 @@ class Faults:
         return value
 
     def delay_s(self, now: float) -> float:
-        """How much later an answer comes."""
+        """How many seconds an answer is delayed."""
         delay = self.on("delay", now)
         return delay.strength if delay else 0.0
 
     def distorted(self, message: bytes, now: float) -> bytes:
-        """What of a message arrives."""
+        """The bytes of a message that arrive."""
         if self.on("silence", now):
             return b""
         if self.on("partial", now):

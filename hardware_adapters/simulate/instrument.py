@@ -1,13 +1,13 @@
 """Simulated instruments: as small Python models, or described by properties and dialogues.
 
-A model is a class with `answer(command)`; what it returns is sent back, None sends nothing:
+A model is a class with `answer(command)`; its result is sent back, None sends nothing:
 
     class Valve(SimulatedInstrument):
         def answer(self, command):
             return {"OPEN": "ok", "STATE?": "open"}.get(command)
 
-Every instrument answers the common SCPI commands (`*IDN?`, `*OPC?`, `*ESR?`, `*STB?`, `*CLS`, `*RST`, `SYST:ERR?`) by
-itself, and keeps an error queue: an unknown command is -113, a value out of range -222.
+The base class answers the common SCPI commands (`*IDN?`, `*OPC?`, `*ESR?`, `*STB?`, `*CLS`, `*RST`, `SYST:ERR?`), and
+keeps an error queue: an unknown command is -113, a value out of range -222.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _QUEUE_LIMIT = 20
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """A number of an instrument: how it is asked for (`TEMP?`) and set (`TEMP {}`), its limits, its form, its noise."""
+    """A number of an instrument: its commands (`get` is `TEMP?`, `set` is `TEMP {}`), limits, format and noise."""
 
     name: str
     get: str | None = None
@@ -49,7 +49,7 @@ class Property:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What an instrument says unasked: every so many seconds, a property in a form (`W={}`)."""
+    """Unsolicited messages of an instrument: every `every_s` seconds a property, formatted by `form` (`W={}`)."""
 
     every_s: float
     property: str
@@ -69,22 +69,22 @@ class SimulatedInstrument:
         self.received: list[str] = []
 
     def place(self, world: World, clock: Clock, faults: Faults) -> None:
-        """Put it into a lab. For `SimulatedLab`."""
+        """Put the instrument into a lab. For `SimulatedLab`."""
         self.world, self.clock, self.faults = world, clock, faults
 
     def answer(self, command: str) -> str | bytes | None:
-        """What it answers; None: nothing. Raises LookupError for a command that it does not know."""
+        """The answer to a command; None for no answer. Raises LookupError for an unknown command."""
         raise LookupError(command)
 
     def unasked(self) -> str | bytes | None:
-        """What it says by itself, each `stream_every_s` seconds; None: nothing this time."""
+        """The unsolicited message, called every `stream_every_s` seconds; None for none this time."""
         return None
 
     def reset(self) -> None:
-        """What `*RST` and power-up do."""
+        """The effect of `*RST` and of power-up."""
 
     def powered(self) -> None:
-        """It was plugged in: settings are lost, as those of most instruments are."""
+        """The instrument was plugged in: its settings are lost, as with most instruments."""
         self._events = _POWER_ON
         self._errors.clear()
         self.reset()
@@ -98,12 +98,12 @@ class SimulatedInstrument:
         self.world.set(name, value, self.clock.now())
 
     def fail(self, error: tuple[int, str]) -> None:
-        """An entry in the error queue."""
+        """Add an entry to the error queue, and set its bit of the standard events."""
         self._errors.append(error)
         self._events |= _COMMAND_ERROR if -200 < error[0] <= -100 else _EXECUTION_ERROR
 
     def handle(self, message: bytes) -> bytes | None:
-        """The answer to a message, None where there is none."""
+        """The answer to a message; None where there is none."""
         command = message.decode("ascii", "replace").strip()
         self.received.append(command)
         try:
@@ -114,6 +114,7 @@ class SimulatedInstrument:
         return found.encode() if isinstance(found, str) else found
 
     def _common(self, command: str) -> str | None:
+        """The commands that IEEE 488.2 and SCPI demand of every instrument."""
         match command:
             case "*IDN?":
                 wrong = self.faults.on("wrong_device", self.clock.now())
@@ -121,7 +122,7 @@ class SimulatedInstrument:
             case "*OPC?":
                 return "1"
             case "*ESR?":
-                events, self._events = self._events, 0
+                events, self._events = self._events, 0  # reading clears the register
                 return str(events)
             case "*STB?":
                 return str((_ERROR_QUEUE if self._errors else 0) | (_EVENT_SUMMARY if self._events else 0))
@@ -164,7 +165,7 @@ class DescribedInstrument(SimulatedInstrument):
             world.add(f"{self.name}.{prop.name}", prop.value)
 
     def reset(self) -> None:
-        """Settings go back to their first values; what is only measured stays what it is."""
+        """Settings return to their first values; properties that are only measured stay."""
         for prop in self.properties:
             if prop.set:
                 self.change(f"{self.name}.{prop.name}", prop.value)
@@ -187,7 +188,7 @@ class DescribedInstrument(SimulatedInstrument):
         return self._stream.form.format(self.reading(streamed[0])) if self._stream and streamed else None
 
     def reading(self, prop: Property) -> str:
-        """A property as it is read now."""
+        """A property as it is read now, with drift, noise and faults, formatted."""
         now = self.clock.now()
         value = self.lab(f"{self.name}.{prop.name}") + prop.drift_per_s * now
         value += self.faults.random.gauss(0.0, prop.noise) if prop.noise else 0.0
@@ -206,5 +207,6 @@ class DescribedInstrument(SimulatedInstrument):
 
 
 def _pattern(form: str) -> re.Pattern[str]:
+    """A pattern for a command with a number in place of `{}`."""
     before, _, after = form.partition("{}")
     return re.compile(re.escape(before) + r"\s*(.+?)\s*" + re.escape(after))

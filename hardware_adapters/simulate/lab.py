@@ -1,12 +1,13 @@
-"""A simulated lab: instruments wired to one another, each behind a port that an adapter can open.
+"""A simulated lab: instruments wired to one another, each at a port that an adapter can open.
 
     with SimulatedLab("bench.yaml") as lab:
         heater = SerialPort(lab.port("heater"))
         lab.unplug("heater"); lab.plug("heater")
         lab.fault("thermometer", "garbage", for_s=5)
 
-Ports are real ptys where the system has them and TCP ports elsewhere, and for whatever VISA reaches over a network.
-`twin_kwargs` maps what a class is given for the real bench to the same for the simulated one, so that no code changes.
+Ports are real ptys where the system has them, and TCP ports elsewhere and for resources that VISA reaches over a
+network. `twin_kwargs` replaces the real ports in a class's arguments by those of the simulated lab, so that no code
+changes.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ _JOIN_S = 5.0
 class SimulatedLab:
     """The lab that a YAML file or a dict describes. Use it as a context, or call `start()` and `close()`.
 
-    `clock` is its time (by default `speed` times the wall's). Raises LabError for a description that cannot be used.
+    `clock` is its time (by default `speed` times real time). Raises LabError for a description that cannot be used.
     """
 
     def __init__(
         self, description: str | Path | Mapping[str, Any], *, clock: Clock | None = None, folder: Path | None = None
     ) -> None:
-        """`folder` is where its ports appear, and the caller's to remove; left out, one of its own."""
+        """`folder` is where the ports appear; the caller removes it. By default the lab has a folder of its own."""
         self.description: LabDescription = read_description(description)
         self.clock: Clock = clock or ScaledClock(self.description.speed)
         self.world = World(self.description.wires())
@@ -57,8 +58,8 @@ class SimulatedLab:
         self._own_folder: tempfile.TemporaryDirectory[str] | None = None
         self._folder = folder
         self._endpoints: dict[str, SimulatedEndpoint] = {}
-        self._at: dict[str, str] = {}  # which instrument is plugged in at whose place
-        self._pulled: dict[str, str] = {}  # by a fault, and where it goes back to
+        self._at: dict[str, str] = {}  # instrument: the place (named after an instrument) where it is plugged in
+        self._pulled: dict[str, str] = {}  # instruments that a fault has unplugged, with their places
         self._bench: VisaBench | None = None
         self._guard = threading.RLock()
         self._changed, self._closing = threading.Event(), False
@@ -110,11 +111,11 @@ class SimulatedLab:
         self.close()
 
     def port(self, name: str) -> str:
-        """How `SerialPort` opens the place of this instrument. Raises KeyError for a name that is not there."""
+        """The name with which `SerialPort` opens the place of this instrument. Raises KeyError for an unknown name."""
         return self._endpoint_of(name).port
 
     def resource(self, name: str) -> str:
-        """How `VisaInstrument` opens it, with pyvisa-py: over TCP, or the pty as a serial resource."""
+        """The name with which `VisaInstrument` opens it, by pyvisa-py: over TCP, or the pty as a serial resource."""
         endpoint = self._endpoint_of(name)
         if isinstance(endpoint, SocketEndpoint):
             return f"TCPIP::127.0.0.1::{endpoint.number}::SOCKET@py"
@@ -123,8 +124,9 @@ class SimulatedLab:
     def visa_resource(self, name: str, resource: str) -> str:
         """Put this instrument into pyvisa-sim, too, under a VISA name (`GPIB0::8::INSTR`); returns it with its library.
 
-        It reaches programs of this process only, and is never unplugged; its other faults act.
+        Only code of this process can open that name. It is never unplugged; the other faults act.
         """
+        # late, because pyvisa is optional
         from hardware_adapters.simulate.visa_bench import VisaBench
 
         if self._bench is None:
@@ -133,14 +135,14 @@ class SimulatedLab:
         return self._bench.add(resource, self.instruments[name])
 
     def unplug(self, name: str) -> None:
-        """Pull the plug of this instrument, wherever it is."""
+        """Unplug this instrument, at whatever place it is."""
         with self._guard:
             place = self._at.pop(name, None)
             if place is not None:
                 self._endpoint_of(place).unplug()
 
     def plug(self, name: str, place: str | None = None) -> None:
-        """Plug it in again: at its own place, or at that of another instrument (which must be unplugged)."""
+        """Plug the instrument in: at its own place, or at that of another instrument, which must be unplugged."""
         with self._guard:
             self.unplug(name)
             place = place or name
@@ -162,7 +164,7 @@ class SimulatedLab:
     def fault(
         self, name: str, fault: FaultName, *, for_s: float | None = None, amount: float | None = None, in_s: float = 0.0
     ) -> None:
-        """Begin a fault of this instrument, now or `in_s` seconds of the lab later."""
+        """Begin a fault of this instrument, now or `in_s` seconds (of the lab) later."""
         self._faults[name].add(Fault(fault, self.clock.now() + in_s, for_s, amount))
         self._changed.set()
 
@@ -176,7 +178,7 @@ class SimulatedLab:
         return self.world.value(quantity, self.clock.now())
 
     def twins(self) -> Twins:
-        """The twins of this lab, for adapters of this process and of others."""
+        """The simulated devices of this lab, for adapters of this process and of others."""
         parts = self.description.instruments.items()
         return Twins(
             [
@@ -219,13 +221,13 @@ class SimulatedLab:
         return self._endpoints[name]
 
     def _tick(self) -> None:
-        """The lab's time has jumped."""
+        """Called when the lab's time has jumped."""
         self._follow_faults()
         for endpoint in self._endpoints.values():
             endpoint.tick()
 
     def _run(self) -> None:
-        """Pull and plug when a `disconnect` begins and ends."""
+        """The lab's thread: unplugs and plugs when a `disconnect` begins and ends."""
         while not self._closing:
             now = self.clock.now()
             times = [time for faults in self._faults.values() if (time := faults.next_change(now)) is not None]

@@ -1,7 +1,7 @@
-"""Instruments of a simulated lab inside pyvisa-sim: GPIB and USB names that any VISA program of this process can open.
+"""Instruments of a simulated lab inside pyvisa-sim: GPIB and USB names that any VISA code of this process can open.
 
-pyvisa-sim's own devices are read from a file and know nothing of each other. Here its library gets devices that speak
-for the lab's instruments, with their wires and faults.
+pyvisa-sim's own devices are read from a file and do not influence each other. Here its library gets devices that
+answer for the lab's instruments, with their wires and faults.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _EMPTY = 'spec: "1.0"\ndevices: {}\nresources: {}\n'
 
 
 class LiveDevice:
-    """What pyvisa-sim asks of a device: bytes in, and bytes out one at a time with the mark of the last."""
+    """A device as pyvisa-sim needs it: bytes in, and bytes out one at a time, the last of a message marked."""
 
     def __init__(self, instrument: SimulatedInstrument) -> None:
         self.resource_name: str | None = None
@@ -26,12 +26,12 @@ class LiveDevice:
 
     def write(self, data: bytes) -> None:
         """Bytes from the program."""
-        self._dialogue.hear(data)
+        self._dialogue.receive(data)
 
     def read(self) -> tuple[bytes, bool]:
         """The next byte, and whether it is the last of a message; no byte where nothing is due."""
-        if said := self._dialogue.say():
-            self._answers.append(bytearray(said))
+        if sent := self._dialogue.due():
+            self._answers.append(bytearray(sent))
         if not self._answers:
             return b"", False
         answer = self._answers[0]
@@ -43,7 +43,7 @@ class LiveDevice:
 
 
 class VisaBench:
-    """A library of pyvisa-sim of its own, described by an (empty) file in `folder`."""
+    """A pyvisa-sim library for one lab, described by an (empty) file in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         file = folder / "visa-bench.yaml"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import queue
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +251,11 @@ def test_the_lab_leaves_nothing_behind(bench: Path) -> None:
     assert not folder.exists()
     if before:
         assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_a_simulated_lab_needs_no_pyvisa() -> None:
+    code = """import sys; sys.modules["pyvisa"] = None
+from hardware_adapters.simulate import SimulatedLab
+print(SimulatedLab({"instruments": {"valve": {}}}).instruments["valve"].identity)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "ETHER,Simulated,valve,1\n"

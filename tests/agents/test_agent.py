@@ -20,7 +20,6 @@ from ether import Ether
 from ether.agents.allowed import ClassNotAllowed, Roots, read_roots, roots_of
 from ether.errors import ConfigError, StartFailed
 from ether.protocol.clock_offset import OffsetEstimator
-from ether.system.health import hottest_c, read_health
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
@@ -509,19 +508,6 @@ def retained_health(ether: Ether, agent: str) -> dict[str, Any]:
             if value["clock_ahead_s"] is not None:
                 return value
     raise AssertionError(f"never told about its clock, but {value}")
-
-
-def test_a_machine_tells_what_it_can(tmp_path: Path) -> None:
-    health = read_health(str(tmp_path / "not" / "yet"))
-    assert health.disk_mb is not None
-    assert health.disk_total_mb is not None
-    assert 0 < health.disk_mb <= health.disk_total_mb
-    assert health.clock_ahead_s is None
-    for n, text in enumerate(("48312", "51000", "-274000", "rubbish")):
-        (tmp_path / f"thermal_zone{n}").mkdir()
-        (tmp_path / f"thermal_zone{n}" / "temp").write_text(text)
-    assert hottest_c(tmp_path) == 51.0
-    assert hottest_c(tmp_path / "none") is None
 
 
 def test_of_the_answers_about_the_clock_the_quickest_counts() -> None:

@@ -235,7 +235,7 @@ def test_no_settings_file_is_exit_code_2(folder: Path) -> None:
 @POSIX
 def test_no_mosquitto_is_exit_code_3(folder: Path) -> None:
     script = (
-        "import sys; from broker import __main__ as main, mosquitto_engine\n"
+        "import sys; from broker import __main__ as main; from broker.engines import mosquitto_engine\n"
         "mosquitto_engine._USUAL_PLACES = ()\n"
         "sys.exit(main.main(sys.argv[1:]))"
     )

@@ -1,4 +1,4 @@
-"""The broker's pure parts: settings, topics, the outbox, the password file."""
+"""The broker's pure parts: settings, topics, the queue, the password file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import base64
 import hashlib
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from running_brokers import write_settings
 
 from broker import settings as settings_module
-from broker.core import client_queue as outbox_module
+from broker.core import client_queue as queue_module
 from broker.core.client_queue import WINDOW, ClientQueue
 from broker.core.exchange import Exchange
 from broker.engines.amqtt_engine import require_tested
@@ -102,6 +104,16 @@ def test_every_failure_has_its_documented_code() -> None:
     assert codes == set(ExitCode) - {ExitCode.OK}
 
 
+def test_a_missing_amqtt_is_a_failure_of_its_own() -> None:
+    code = """import sys; sys.modules["amqtt"] = None
+from broker.engines import amqtt_engine
+from broker.failures import EngineMissing
+try: amqtt_engine._load()
+except EngineMissing as error: print(int(error.code))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "3\n"
+
+
 @pytest.mark.parametrize("version", ["0.11.4", "0.12.0", "0.13.0", "1.0.0", "1.1.0rc1"])
 def test_an_amqtt_that_was_never_tested_is_refused(version: str) -> None:
     from broker.engines.amqtt_broker import is_tested
@@ -144,7 +156,7 @@ def test_wildcards(text: str, topic: str, heard: bool) -> None:
     assert matches(text.split("/"), topic.split("/")) is heard
     subscriptions: SubscriptionTable[str] = SubscriptionTable()
     subscriptions.add(text, "client", 1)
-    assert (subscriptions.heard_by(topic.encode()) == [("client", 1)]) is heard
+    assert (subscriptions.subscribers_of(topic.encode()) == [("client", 1)]) is heard
 
 
 @pytest.mark.parametrize("text", ["", "a#", "a/#/b", "+a", "a/b+", "$share/group/a", "a\x00b"])
@@ -154,59 +166,59 @@ def test_filters_that_are_not_granted(text: str) -> None:
 
 def test_a_changed_subscription_is_noticed_by_what_was_looked_up() -> None:
     subscriptions: SubscriptionTable[str] = SubscriptionTable()
-    assert subscriptions.heard_by(b"a") == []
+    assert subscriptions.subscribers_of(b"a") == []
     subscriptions.add("a", "one", 0)
     subscriptions.add("+", "one", 1)
-    assert subscriptions.heard_by(b"a") == [("one", 1)]
+    assert subscriptions.subscribers_of(b"a") == [("one", 1)]
     subscriptions.remove("+", "one")
-    assert subscriptions.heard_by(b"a") == [("one", 0)]
+    assert subscriptions.subscribers_of(b"a") == [("one", 0)]
     subscriptions.remove("a", "one")
     subscriptions.remove("never/there", "one")
-    assert subscriptions.heard_by(b"a") == []
+    assert subscriptions.subscribers_of(b"a") == []
 
 
-def drained(outbox: ClientQueue) -> bytes:
+def drained(queue: ClientQueue) -> bytes:
     data = b""
-    while batch := outbox.batch():
+    while batch := queue.batch():
         data += batch
     return data
 
 
-def test_the_outbox_counts_to_zero_again() -> None:
-    outbox, rng = ClientQueue(), random.Random(7)
+def test_the_queue_counts_to_zero_again() -> None:
+    queue, rng = ClientQueue(), random.Random(7)
     waiting = 0
     for _ in range(2_000):
         if rng.random() < 0.5:
-            assert outbox.put(PublishPacket(b"t", b"x" * rng.randrange(300), 1))
+            assert queue.put(PublishPacket(b"t", b"x" * rng.randrange(300), 1))
             waiting += 1
         else:
-            assert outbox.put_frame(b"x" * rng.randrange(1, 300))
+            assert queue.put_frame(b"x" * rng.randrange(1, 300))
     acknowledged = 0
     while waiting:
-        drained(outbox)
+        drained(queue)
         acknowledged += 1
-        outbox.acknowledged((acknowledged - 1) % 65_535 + 1)
+        queue.acknowledged((acknowledged - 1) % 65_535 + 1)
         waiting -= 1
-    assert drained(outbox) == b""
-    assert outbox.bytes == 0
+    assert drained(queue) == b""
+    assert queue.bytes == 0
 
 
 def test_a_large_frame_leaves_in_pieces_and_in_order() -> None:
-    outbox, large = ClientQueue(), os.urandom(1_500_000)
+    queue, large = ClientQueue(), os.urandom(1_500_000)
     for frame in (b"before", large, b"after"):
-        outbox.put_frame(frame)
+        queue.put_frame(frame)
     batches = []
-    while batch := outbox.batch():
+    while batch := queue.batch():
         batches.append(bytes(batch))
     assert b"".join(batches) == b"before" + large + b"after"
-    assert max(map(len, batches)) <= outbox_module.PIECE_BYTES
+    assert max(map(len, batches)) <= queue_module.PIECE_BYTES
 
 
 def test_one_message_alone_is_never_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "LIMIT_BYTES", 1_000)
-    outbox = ClientQueue()
-    assert outbox.put(PublishPacket(b"t", b"x" * 5_000, 1))
-    assert not outbox.put(PublishPacket(b"t", b"x", 1))
+    monkeypatch.setattr(queue_module, "LIMIT_BYTES", 1_000)
+    queue = ClientQueue()
+    assert queue.put(PublishPacket(b"t", b"x" * 5_000, 1))
+    assert not queue.put(PublishPacket(b"t", b"x", 1))
 
 
 class Listener:
@@ -223,7 +235,7 @@ class Listener:
 
 
 def test_a_client_that_is_away_too_long_loses_its_session_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "LIMIT_BYTES", 10_000)
+    monkeypatch.setattr(queue_module, "LIMIT_BYTES", 10_000)
     warnings: list[str] = []
     exchange = Exchange(warnings.append)
     session, present = exchange.open("away", False, None, Listener())
@@ -238,15 +250,15 @@ def test_a_client_that_is_away_too_long_loses_its_session_loudly(monkeypatch: py
 
 
 def test_the_window_wraps_around_the_packet_numbers() -> None:
-    outbox = ClientQueue()
+    queue = ClientQueue()
     for number in range(1, 70_000):
-        outbox.put(PublishPacket(b"t", b"", 1))
-        drained(outbox)
-        outbox.acknowledged((number - 1) % 65_535 + 1)
-    assert outbox.bytes == 0
+        queue.put(PublishPacket(b"t", b"", 1))
+        drained(queue)
+        queue.acknowledged((number - 1) % 65_535 + 1)
+    assert queue.bytes == 0
     for _ in range(WINDOW + 5):
-        outbox.put(PublishPacket(b"t", b"", 1))
-    assert drained(outbox).count(b"\x00\x01t") == WINDOW
+        queue.put(PublishPacket(b"t", b"", 1))
+    assert drained(queue).count(b"\x00\x01t") == WINDOW
 
 
 def test_random_bytes_are_malformed_or_mean_something() -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from ether.calls.durable_journal import CallJournal, JournaledResult, JournalEntry, new_call_id
-from ether.calls.durable_outbox import CallOutbox, SavedCall, files_in
+from ether.calls.durable_journal import CallJournal
+from ether.calls.durable_outbox import CallOutbox, files_in
+from ether.calls.durable_records import JournaledResult, JournalEntry, SavedCall, new_call_id
 from ether.errors import StoreFailed
 from ether.wire.codec import Body, decode, encode
 
@@ -38,7 +39,8 @@ def outbox(tmp_path: Path) -> Iterator[CallOutbox]:
 DYING = """
 import os, sys
 from pathlib import Path
-from ether.calls.durable_outbox import CallOutbox, SavedCall
+from ether.calls.durable_outbox import CallOutbox
+from ether.calls.durable_records import SavedCall
 from ether.wire.codec import encode
 outbox = CallOutbox(Path(sys.argv[1]), sys.argv[2])
 for number in map(int, sys.argv[4:]):
@@ -185,7 +187,8 @@ def test_what_is_promised_is_fsynced_and_what_is_not_costs_nothing(tmp_path: Pat
     code = """
 import os, sys
 from pathlib import Path
-from ether.calls.durable_outbox import CallOutbox, SavedCall
+from ether.calls.durable_outbox import CallOutbox
+from ether.calls.durable_records import SavedCall
 from ether.wire.codec import encode
 outbox = CallOutbox(Path(sys.argv[1]), "main")
 def add(number):

@@ -16,7 +16,7 @@ from programs import running, write
 from running_brokers import engines, mosquitto_missing
 
 from ether import Ether
-from ether.calls.lease_rules import LAST_S, LeaseHolder, LeaseTable
+from ether.calls.lease_rules import LEASE_TIMEOUT_S, LeaseHolder, LeaseTable
 from ether.errors import (
     EtherError,
     InstanceLeased,
@@ -218,7 +218,7 @@ def test_it_ends_with_its_holder(ether: Ether, engine: str, tmp_path: Path, monk
             ether.get("camera", "snap")
         os.kill(program.process.pid, signal.SIGKILL)
         program.process.wait(10)
-        assert snap_when_free(ether, 10) < LAST_S  # its process is looked at: nobody waits for its silence
+        assert snap_when_free(ether, 10) < LEASE_TIMEOUT_S  # its process is looked at: nobody waits for its silence
 
 
 def test_who_is_stopped_for_too_long_is_told(ether: Ether, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +229,7 @@ def test_who_is_stopped_for_too_long_is_told(ether: Ether, tmp_path: Path, monke
     with running(tmp_path, "holder.py") as program:
         program.wait_for("it is mine")
         os.kill(program.process.pid, signal.SIGSTOP)
-        assert snap_when_free(ether, 3 * LAST_S) > LAST_S / 2
+        assert snap_when_free(ether, 3 * LEASE_TIMEOUT_S) > LEASE_TIMEOUT_S / 2
         os.kill(program.process.pid, signal.SIGCONT)
         assert "LeaseEnded" in program.finish().err
 
@@ -282,7 +282,7 @@ def test_in_a_lab() -> None:
 
 
 def test_ps_shows_who_has_it(ether: Ether) -> None:
-    from ether.cli.lab.members import member_rows
+    from ether.cli.lab.ps import member_rows
 
     ether.tap(LAB)
     with ether.lease("camera", reason="calibration"):
@@ -293,24 +293,24 @@ def test_ps_shows_who_has_it(ether: Ether) -> None:
     assert rows["neighbour"]["lease"] is None
 
 
-def test_tenancy() -> None:
-    def tenant(key: str) -> LeaseHolder:
+def test_the_lease_table() -> None:
+    def holder(key: str) -> LeaseHolder:
         return LeaseHolder(key, "main", "here", 1, "", 0.0)
 
-    tenancy = LeaseTable()
-    assert tenancy.take(tenant("a"), "1", 0.0) is None
-    assert tenancy.take(tenant("a"), "2", 0.0) is None
-    assert tenancy.take(tenant("b"), "3", 0.0) == tenant("a")
-    assert not tenancy.renew("b", "3", 1.0)
-    assert not tenancy.renew("a", "never taken", 1.0)
-    assert tenancy.renew("a", "1", 1.0)
-    assert not tenancy.is_late(1.0 + LAST_S)
-    assert tenancy.is_late(1.1 + LAST_S)
-    tenancy.spare(5.0)
-    assert not tenancy.is_late(5.0)
-    assert not tenancy.release("b", "1")
-    assert not tenancy.release("a", "1")
-    assert tenancy.release("a", "2")
-    assert tenancy.take(tenant("b"), "3", 6.0) is None
-    assert tenancy.end() == tenant("b")
-    assert not tenancy.renew("b", "3", 6.0)
+    table = LeaseTable()
+    assert table.take(holder("a"), "1", 0.0) is None
+    assert table.take(holder("a"), "2", 0.0) is None
+    assert table.take(holder("b"), "3", 0.0) == holder("a")
+    assert not table.renew("b", "3", 1.0)
+    assert not table.renew("a", "never taken", 1.0)
+    assert table.renew("a", "1", 1.0)
+    assert not table.is_late(1.0 + LEASE_TIMEOUT_S)
+    assert table.is_late(1.1 + LEASE_TIMEOUT_S)
+    table.extend(5.0)
+    assert not table.is_late(5.0)
+    assert not table.release("b", "1")
+    assert not table.release("a", "1")
+    assert table.release("a", "2")
+    assert table.take(holder("b"), "3", 6.0) is None
+    assert table.end() == holder("b")
+    assert not table.renew("b", "3", 6.0)

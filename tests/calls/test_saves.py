@@ -265,9 +265,9 @@ def test_saves_wait_for_the_broker(ether: Ether, engine: str, ledger: Path) -> N
 def kept_by(ether: Ether) -> int:
     """How many calls this program keeps."""
     assert ether._client is not None
-    resender = ether._client.session.saves._resender
-    assert resender is not None
-    return len(resender.outbox())
+    retry = ether._client.session.saves._retry
+    assert retry is not None
+    return len(retry.outbox())
 
 
 PROGRAM = """

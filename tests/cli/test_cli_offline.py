@@ -64,6 +64,35 @@ def test_only_the_command_that_was_asked_for_is_imported() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_the_log_of_the_past_is_read_without_a_connection(tmp_path: Path) -> None:
+    code = (
+        "import sys; from ether.cli.main import main; main(['logs', '-s', 'over'])\n"
+        "print([n for n in sys.modules if n in %r])"
+    )
+    heavy = ["paho", "ether.launch.guest", "ether.session.session", "ether.session.discovery.search"]
+    done = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_shell_completes_a_line_with_that_commands_module_alone(shell: str) -> None:
+    line = (
+        {"COMP_WORDS": "ether ps --js", "COMP_CWORD": "2"}
+        if shell == "bash"
+        else {"_TYPER_COMPLETE_ARGS": "ether ps --js"}
+    )
+    code = (
+        "import atexit, sys; atexit.register(lambda: print([n for n in sys.modules if n.startswith('ether.cli.')]))\n"
+        "from ether.cli.main import main; main([])"
+    )
+    environment = {**os.environ, "_ETHER_COMPLETE": f"complete_{shell}", **line}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "--json" in done.stdout
+    loaded = done.stdout.splitlines()[-1]
+    assert "'ether.cli.lab.ps'" in loaded
+    assert "'ether.cli.data.data'" not in loaded
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

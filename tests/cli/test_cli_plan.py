@@ -15,7 +15,7 @@ from command_line import Done, ether
 
 from ether.cli.main import main
 from ether.config import load_config
-from ether.runs.plan.call_rules import Member, PlanFault
+from ether.runs.plan.call_rules import PlanFault, PlannedInstance
 from ether.runs.plan.plan_rules import conditions_at, run_faults, trial_count
 
 PARTS = '''
@@ -353,7 +353,7 @@ def test_the_disk_is_the_one_of_the_ledger(bench: Path) -> None:
 def test_nothing_is_said_of_topics_where_a_class_cannot_be_looked_at() -> None:
     config = load_config({"plan": {"r": {"trials": 2, "suspend_while": {"door": 1}, "syncs": ["x"]}}})
     place = ("plan", "r")
-    unknown = {"a": Member("a", ("instances", "a"))}
+    unknown = {"a": PlannedInstance("a", ("instances", "a"))}
     assert run_faults(config.plan["r"], place, unknown, None) == []
     assert [type(fault) for fault in run_faults(config.plan["r"], place, {}, None)] == [PlanFault, PlanFault]
 

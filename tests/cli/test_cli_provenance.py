@@ -82,7 +82,7 @@ def test_why_as_json_and_by_row_and_by_the_beginning_of_an_id(bench: Path) -> No
 @needs_git
 @pytest.mark.parametrize(("name", "library"), [("t.csv", "csv"), ("t.parquet", "pyarrow"), ("t.h5", "h5py")])
 def test_why_of_a_row_of_an_exported_table(bench: Path, tmp_path: Path, name: str, library: str) -> None:
-    pytest.importorskip(library)
+    pytest.importorskip(library, reason=f"{library} is not installed: pip install -e '.[ci]'")
     table = tmp_path / name
     done = ether(bench, "export", str(bench / "ledger"), "--topic", "summary", "--to", str(table))
     assert done.code == 0, done.err

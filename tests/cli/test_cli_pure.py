@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, get_origin
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +18,7 @@ from ether.cli.exits import CommandMistake, Exit, exit_code_of, sentence_of
 from ether.cli.lab.flow import as_mermaid, as_text, flow_of
 from ether.cli.lab.rates import Meter, shown_bytes
 from ether.cli.make.schema import config_schema
+from ether.cli.options import OptionGroup, with_flat_options
 from ether.cli.output import ago, colours, print_table, to_json
 from ether.errors import BrokerUnreachable, ConfigError, NoResponder, RequestTimeout, remote_error
 from ether.protocol.presence import Announcement, State
@@ -292,3 +296,32 @@ def test_the_schema_knows_the_short_spellings() -> None:
     assert "class_path" in instance["required"]
     assert instance["additionalProperties"] is False
     assert "string" in alternatives(schema["properties"]["broker"])
+
+
+# -- option groups
+
+
+@dataclass(frozen=True)
+class Place(OptionGroup):
+    host: Annotated[str, typer.Argument(metavar="HOST")]
+    port: Annotated[int, typer.Option("--port")] = 1883
+
+
+def test_a_group_of_options_is_flat_for_typer_and_one_value_for_the_command() -> None:
+    def command(name: str, place: Place, *, loud: bool = False) -> tuple[object, ...]:
+        return name, place, loud
+
+    flat = with_flat_options(command)
+    parameters = inspect.signature(flat).parameters
+    assert list(parameters) == ["name", "host", "port", "loud"]
+    assert parameters["host"].default is inspect.Parameter.empty
+    assert parameters["port"].default == 1883
+    assert get_origin(flat.__annotations__["port"]) is Annotated
+    assert flat(name="n", host="h", port=1, loud=True) == ("n", Place("h", 1), True)
+
+
+def test_a_command_without_groups_stays_as_it_is() -> None:
+    def command(name: str = "") -> None: ...
+
+    assert with_flat_options(command) is command
+    assert with_flat_options(with_flat_options(command)) is command

@@ -8,11 +8,11 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from command_line import Bench, Done, bench, make_lab
 from command_line import ether as ether_process
 from ledgers import BEGAN, Source, make_ledger
+from optional import library
 
 from ether.cli.main import main
 from ether.ledger.places import default_folder, leave_pointer
@@ -105,6 +105,7 @@ def test_data_of_trials(ether: Ether) -> None:
 
 @pytest.mark.usefixtures("trialled")
 def test_trials_are_exported_and_the_file_says_which(ether: Ether, tmp_path: Path) -> None:
+    pq = library("pyarrow.parquet")
     done = ether("export", "tried", "--run", "dose", "--trial", "2", "--to", "two.parquet")
     assert done.code == 0, done
     table = pq.read_table(tmp_path / "two.parquet")
@@ -190,6 +191,8 @@ def test_verify(ether: Ether, tmp_path: Path, folder: Path) -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_export(ether: Ether, tmp_path: Path) -> None:
+    pq = library("pyarrow.parquet")
+    library("h5py")
     done = ether("export", "past", "--topic", "room", "--to", "room.parquet", "--where", "celsius > 70")
     assert done.out == "9 records with 7 columns are in room.parquet\n"
     table = pq.read_table(tmp_path / "room.parquet")

@@ -1,4 +1,4 @@
-"""Names cost no pydantic, and a configuration given as a dict costs no YAML."""
+"""Names and broker URLs cost no pydantic, and a configuration given as a dict costs no YAML."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
     [
         ("import ether.config, ether.config.names", ["pydantic", "yaml"]),
         ("from ether.config import load_config; load_config({})", ["yaml"]),
+        ("from ether.config.broker_url import broker_address; broker_address('mqtt://host')", ["pydantic"]),
         ("import ether.log, ether.utils", ["pydantic", "yaml", "sysconfig"]),
         ("import ether.security", ["secrets", "hmac"]),
     ],

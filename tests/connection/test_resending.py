@@ -74,13 +74,13 @@ class Bench:
 
 def connected_again(link: Link) -> threading.Event:
     """Set when the link has come up again; the next time, not now."""
-    again, came_up = threading.Event(), link.resending.came_up  # type: ignore[union-attr]
+    again, came_up = threading.Event(), link.retransmitter.came_up  # type: ignore[union-attr]
 
     def noticed() -> None:
         came_up()
         again.set()
 
-    link.resending.came_up = noticed  # type: ignore[union-attr, method-assign]
+    link.retransmitter.came_up = noticed  # type: ignore[union-attr, method-assign]
     return again
 
 
@@ -111,8 +111,8 @@ def test_holes_in_the_middle_are_filled_in_order(bench: Bench) -> None:
         bench.publish(301, 301)
         assert numbers(everything, 301) == list(range(1, 302))
     assert bench.proxy.count(Fate.ACKNOWLEDGE_AND_DROP) > 30
-    assert bench.receiver.resending is not None
-    assert bench.receiver.resending.missed == 0
+    assert bench.receiver.retransmitter is not None
+    assert bench.receiver.retransmitter.missed == 0
 
 
 def test_headers_are_those_of_the_first_time(bench: Bench) -> None:
@@ -185,15 +185,15 @@ def test_losses_at_qos_0_are_not_made_good_and_not_reported(bench: Bench, caplog
         bench.proxy.apply(CALM)
         bench.publish(11, 11)
         assert numbers(subscription, 2) == [10, 11]
-    assert bench.receiver.resending is not None
-    assert bench.receiver.resending.missed == 0
+    assert bench.receiver.retransmitter is not None
+    assert bench.receiver.retransmitter.missed == 0
     assert "missed" not in caplog.text
 
 
 def test_what_is_older_than_the_sender_keeps_is_reported_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    assert bench.sender.resending is not None
-    bench.sender.resending._history = RetransmitBuffer(count=10)
-    bench.sender.resending._notes.clear()
+    assert bench.sender.retransmitter is not None
+    bench.sender.retransmitter._retransmit_buffer = RetransmitBuffer(count=10)
+    bench.sender.retransmitter._notes.clear()
     with closing(bench.subscribe("a")) as subscription, caplog.at_level(logging.WARNING, "Ether"):
         bench.publish(1, 1)
         assert numbers(subscription, 1) == [1]
@@ -205,14 +205,14 @@ def test_what_is_older_than_the_sender_keeps_is_reported_once(bench: Bench, capl
     assert gap_reports(bench.receiver, caplog) == [
         "receiver missed messages of sender on 'a', number 2 to 40: its sender keeps no more than its latest messages"
     ]
-    assert bench.receiver.resending is not None
-    assert bench.receiver.resending.missed == 39
+    assert bench.receiver.retransmitter is not None
+    assert bench.receiver.retransmitter.missed == 39
 
 
 def gap_reports(link: Link, caplog: pytest.LogCaptureFixture) -> list[str]:
     """What was reported when the link's own thread has done all its work."""
     done = threading.Event()
-    link.resending._do(done.set)  # type: ignore[union-attr]
+    link.retransmitter._do(done.set)  # type: ignore[union-attr]
     assert done.wait(5)
     return [record.getMessage() for record in caplog.records if "missed messages" in record.getMessage()]
 
@@ -224,8 +224,8 @@ def test_a_sender_that_is_gone_leaves_a_report_and_no_wait_without_end(
     with closing(bench.subscribe("a")) as subscription, caplog.at_level(logging.WARNING, "Ether"):
         bench.publish(1, 1)
         assert numbers(subscription, 1) == [1]
-        assert bench.sender.resending is not None
-        bench.sender.resending._answer = lambda ask: None  # type: ignore[method-assign]  # as one that has died
+        assert bench.sender.retransmitter is not None
+        bench.sender.retransmitter._answer = lambda ask: None  # type: ignore[method-assign]  # as one that has died
         bench.lose(2, 4)
         bench.proxy.apply(CALM)
         bench.publish(5, 6)
@@ -248,8 +248,8 @@ def test_a_question_or_answer_that_gets_lost_is_asked_again(bench: Bench, direct
         assert bench.proxy.wait_for(lambda: bench.proxy.count(Fate.ACKNOWLEDGE_AND_DROP) > lost, 10)
         bench.proxy.apply(CALM)
         assert numbers(subscription, 5) == [2, 3, 4, 5, 6]
-    assert bench.receiver.resending is not None
-    assert bench.receiver.resending.missed == 0
+    assert bench.receiver.retransmitter is not None
+    assert bench.receiver.retransmitter.missed == 0
 
 
 def test_what_a_fenced_sender_sends_again_is_refused(bench: Bench) -> None:

@@ -79,7 +79,7 @@ def _assert_recorded(rows: list[list[str]]) -> None:
 
 def test_its_plan_is_sound(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, parts: None) -> None:
     monkeypatch.chdir(EXAMPLE)
-    assert main(["plan", "lab.yaml", "--program", "run.py"]) == 0
+    assert main(["plan", "lab.yaml"]) == 0
     assert "lab.yaml: fine: 1 run of 2 instances" in capsys.readouterr().out
 
 

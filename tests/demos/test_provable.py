@@ -13,7 +13,7 @@ import pytest
 from programs import running, write
 from running_brokers import engines, mosquitto_missing
 
-from ether.ledger.reader import LedgerReader
+from ether.ledger.reader import LedgerReader, RecordFilter
 
 PIPELINE = Path(__file__).resolve().parents[2] / "examples" / "dual_processors"
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -147,7 +147,7 @@ def test_calls_are_recorded_and_are_what_led_to_a_value(tmp_path: Path, engine: 
         done = program.finish()
         assert done.code == 0, done.err
     with LedgerReader.open(folder) as reader:
-        calls = list(reader.records(kinds=("call",)))
+        calls = list(reader.records(RecordFilter(kinds=("call",))))
         assert [(call.topic, call.more["caller"]) for call in calls] == [
             ("scale.weigh", "main"), ("scale.tare", "main"), ("scale.tare", "main"),
         ]  # fmt: skip
@@ -156,7 +156,7 @@ def test_calls_are_recorded_and_are_what_led_to_a_value(tmp_path: Path, engine: 
         assert tared == {"params": {"to": 1}, "result": None}
         assert refused["params"] == {"to": -1}
         assert (refused["error"]["class"], refused["error"]["message"]) == ("ValueError", "less than nothing")
-        [weight] = reader.records(topic="weight")
+        [weight] = reader.records(RecordFilter(topic="weight"))
         assert weight.parents == (calls[0].id,)
     told = ether(tmp_path, "why", "weight", "--last", "--ledger", str(folder))
     assert "scale.weigh" in told

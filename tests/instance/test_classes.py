@@ -7,12 +7,23 @@ from pathlib import Path
 
 import pytest
 
+from ether.agents.allowed import roots_of
+from ether.config import EtherInstanceConfig
 from ether.errors import ConfigError
 from ether.instance.class_loading import find_class
+from ether.launch.recording_setup import is_recorder
 
 
 def test_a_class_is_found() -> None:
     assert find_class("collections.OrderedDict", None) is OrderedDict
+
+
+@pytest.mark.parametrize("former", ["ether.process.recorder.Recorder", "ether.recording.recorder.Recorder"])
+def test_a_former_class_path_of_the_recorder_is_understood(former: str) -> None:
+    recorder = find_class("ether.recorder.Recorder", None)
+    assert find_class(former, None) is recorder
+    assert is_recorder("archive", EtherInstanceConfig(class_path=former))
+    roots_of(["ether"]).check(former)
 
 
 def test_a_nested_class_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,7 +171,7 @@ def test_devices_are_found_where_users_keep_them(lab: SimulatedLab) -> None:
 
 
 def test_ps_shows_it(lab: SimulatedLab, tmp_path: Path) -> None:
-    from ether.cli.lab.members import member_rows
+    from ether.cli.lab.ps import member_rows
 
     with Ether() as ether:
         config = {"instances": {"heater": {"class_path": "twin_parts.Heater", "args": [lab.port("heater")]}}}

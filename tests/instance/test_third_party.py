@@ -11,8 +11,8 @@ import pytest
 from ether import Ether
 from ether.errors import ValidationFailed
 
-pytest.importorskip("pymeasure", reason="pymeasure is not installed: pip install -e '.[test]'")
-pytest.importorskip("simple_pid", reason="simple-pid is not installed: pip install -e '.[test]'")
+pytest.importorskip("pymeasure", reason="pymeasure is not installed: pip install -e '.[drivers]'")
+pytest.importorskip("simple_pid", reason="simple-pid is not installed: pip install -e '.[drivers]'")
 pytest.importorskip("pyvisa_sim", reason="pyvisa-sim is not installed: pip install -e '.[test]'")
 
 BENCH = """

@@ -10,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ledger_parts import NOW, OTHER, OUTBOX, batch, content, entry, gap, message_id, run_of, stored
 
 from ether.errors import LedgerDamaged, LedgerFailed, LedgerLocked, SchemaTooNew
 from ether.ledger import schema as ledger_schema
-from ether.ledger.reader import LedgerReader
+from ether.ledger.reader import LedgerReader, RecordFilter
 from ether.ledger.verify import verify
 from ether.ledger.writer import LedgerWriter
 from ether.recording.completeness_rules import prove
@@ -128,7 +129,7 @@ def test_contexts_and_artifacts_are_kept_once(writer: LedgerWriter, reader: Ledg
     assert reader.context(context.id) == {"class": "Camera"}
     assert reader.artifact(large.id) == large.payload
     assert reader.artifact("0" * 64) is None
-    assert [record.payload for record in reader.records(kinds=["context"])] == [context.payload] * 2
+    assert [record.payload for record in reader.records(RecordFilter(kinds=["context"]))] == [context.payload] * 2
     assert [path.name for path in writer.folder.glob("objects/*/*")] == [large.id]
 
 
@@ -181,8 +182,11 @@ def test_records_are_found(writer: LedgerWriter, reader: LedgerReader) -> None:
     )
     writer.append_loose([("stranger", entry(0, topic="mqtt:plant/temp", entry_id="s"))], NOW)
 
-    def numbers(**asked: object) -> list[int]:
-        return [record.number for record in reader.records(**asked)]  # type: ignore[arg-type]
+    def numbers(
+        *, after_row: int = 0, newest_first: bool = False, limit: int | None = None, **wanted: Any
+    ) -> list[int]:
+        found = reader.records(RecordFilter(**wanted), after_row=after_row, newest_first=newest_first, limit=limit)
+        return [record.number for record in found]
 
     assert numbers(topic="camera/+") == list(range(1, 1201))
     assert numbers(topic="camera/frame", after_row=1198) == [1199, 1200]
@@ -191,8 +195,8 @@ def test_records_are_found(writer: LedgerWriter, reader: LedgerReader) -> None:
     assert numbers(run="r7") == [1201]
     assert numbers(source="pump") == [1]
     assert numbers(topic="mqtt:plant/#") == [0]
-    assert [record.topic for record in reader.records(topic="#", after_row=1200)] == ["area", "pump/flow"]
-    assert [record.row for record in reader.records(kinds=(), limit=0)] == []
+    assert [record.topic for record in reader.records(RecordFilter(topic="#"), after_row=1200)] == ["area", "pump/flow"]
+    assert [record.row for record in reader.records(RecordFilter(kinds=()), limit=0)] == []
     found = reader.record(message_id(7))
     assert found is not None
     assert found.number == 7
@@ -210,13 +214,15 @@ def test_records_are_found(writer: LedgerWriter, reader: LedgerReader) -> None:
 
 def test_many_topics_are_found_as_few_are(writer: LedgerWriter, reader: LedgerReader) -> None:
     writer.append([batch(*(entry(n, topic=f"sample/{n % 90}/mass") for n in range(1, 901)))], NOW)
-    assert [record.number for record in reader.records(topic="sample/+/mass")] == list(range(1, 901))
-    assert [record.number for record in reader.records(topic="sample/+/mass", newest_first=True, limit=3)] == [
+    assert [record.number for record in reader.records(RecordFilter(topic="sample/+/mass"))] == list(range(1, 901))
+    assert [
+        record.number for record in reader.records(RecordFilter(topic="sample/+/mass"), newest_first=True, limit=3)
+    ] == [
         900,
         899,
         898,
     ]
-    assert [record.number for record in reader.records(topic="sample/7/+")] == list(range(7, 901, 90))
+    assert [record.number for record in reader.records(RecordFilter(topic="sample/7/+"))] == list(range(7, 901, 90))
     summary = reader.topics()[0]
     assert (summary.topic, summary.count, summary.first, summary.last) == ("sample/0/mass", 10, NOW + 90, NOW + 900)
 

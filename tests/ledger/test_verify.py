@@ -14,7 +14,7 @@ import pytest
 from ledger_parts import NOW, OTHER, OUTBOX, batch, content, entry, gap, message_id, run_of, stored
 
 from ether.errors import LedgerDamaged, LedgerError, LedgerFailed
-from ether.ledger.reader import LedgerReader
+from ether.ledger.reader import LedgerReader, RecordFilter
 from ether.ledger.rows import COLUMNS, checksum_of
 from ether.ledger.verify import verify
 from ether.ledger.verify_records import VerifyReport
@@ -201,11 +201,9 @@ class TestEdits:
 
     def test_what_is_known_of_an_outbox(self, killed: Path) -> None:
         edit(killed, f"UPDATE outboxes SET head = 1 WHERE outbox = '{OTHER}'")
-        assert told(verify(killed)) == [
-            f"damage: ledger.db, outbox {OTHER}: what is said of it is not what was written"
-        ]
+        assert told(verify(killed)) == [f"damage: ledger.db, outbox {OTHER}: its state is not what was written"]
         edit(killed, f"DELETE FROM outboxes WHERE outbox = '{OTHER}'")
-        assert told(verify(killed)) == [f"damage: ledger.db, outbox {OTHER}: nothing is said of it any more"]
+        assert told(verify(killed)) == [f"damage: ledger.db, outbox {OTHER}: its state is missing"]
 
     def test_the_parents(self, killed: Path) -> None:
         edit(killed, "DELETE FROM parents WHERE row = 5")
@@ -341,8 +339,8 @@ def test_every_flipped_bit_of_a_killed_writers_ledger_is_found_or_changes_nothin
         report = verify(killed)
         if not report.findings:
             with LedgerReader.open(killed) as reader:
-                again = [str(record) for record in reader.records(kinds=())]
-                assert all(len(record.payload) == record.size for record in reader.records(kinds=()))
+                again = [str(record) for record in reader.records(RecordFilter(kinds=()))]
+                assert all(len(record.payload) == record.size for record in reader.records(RecordFilter(kinds=())))
             assert again == said, f"bit {bit} of {name} was not found"
         found += bool(report.findings)
         flip(path, bit)

@@ -105,16 +105,16 @@ def test_what_was_cut_is_said_at_most_once_a_second_and_all_of_it() -> None:
     assert cuts.wait_s(0.0) is None
     cuts.note(Band.DEBUG, 3)
     assert cuts.wait_s(0.0) == 0
-    assert cuts.to_say(0.0) == {Band.DEBUG: 3}
+    assert cuts.take_report(0.0) == {Band.DEBUG: 3}
     assert cuts.wait_s(0.0) is None
     cuts.note(Band.INFO)
     assert cuts.wait_s(0.25) == 0.75
     assert cuts.wait_s(7.0) == 0
-    said = cuts.to_say(1.0)
-    cuts.unsay(said)
+    said = cuts.take_report(1.0)
+    cuts.take_back(said)
     cuts.note(Band.INFO)
-    assert cuts.to_say(2.0) == {Band.INFO: 2}
-    assert cuts.in_all == {Band.DEBUG: 3, Band.INFO: 2, Band.WARNING: 0, Band.ERROR: 0}
+    assert cuts.take_report(2.0) == {Band.INFO: 2}
+    assert cuts.total == {Band.DEBUG: 3, Band.INFO: 2, Band.WARNING: 0, Band.ERROR: 0}
 
 
 def test_the_sentence() -> None:

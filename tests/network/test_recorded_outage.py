@@ -13,7 +13,7 @@ from journal import Journal
 from namespaces import namespaces_missing, running_network
 from running_brokers import mosquitto_missing
 
-from ether.ledger.reader import LedgerReader
+from ether.ledger.reader import LedgerReader, RecordFilter
 from ether.ledger.verify import verify
 from ether.recording.completeness_rules import prove
 
@@ -54,7 +54,7 @@ def test_what_a_sensor_says_while_it_is_cut_off_is_recorded_in_order(tmp_path: P
     assert published > (CUT_S + 1) * HERTZ * 0.5, "it did not wait for the link"
     assert memory_kb < MEMORY_KB
     with LedgerReader.open(tmp_path / "ledger") as reader:
-        values = [it.value["n"] for it in reader.records(topic="sensor")]  # type: ignore[index,call-overload]
+        values = [it.value["n"] for it in reader.records(RecordFilter(topic="sensor"))]  # type: ignore[index,call-overload]
 
         proof = prove(reader.outboxes(), reader.duplicates())
     assert values == list(range(1, published + 1))

@@ -23,7 +23,7 @@ from pathlib import Path
 from ledger_parts import NOW, OTHER, OUTBOX, batch, content, entry
 
 from ether.errors import LedgerError
-from ether.ledger import schema as ledger_schema
+from ether.ledger import sqlite as ledger_sqlite
 from ether.ledger.writer import LedgerWriter
 
 PARTS = 4
@@ -73,10 +73,10 @@ def often_copied(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA synchronous = {os.environ.get('LEDGER_LIFE_SYNC', 'FULL')}")
 
 
-make_durable = ledger_schema._make_durable
+make_durable = ledger_sqlite._make_durable
 
 if __name__ == "__main__":
-    ledger_schema._make_durable = often_copied
+    ledger_sqlite._make_durable = often_copied
     if len(sys.argv) > 2:
         live(Path(sys.argv[1]), int(sys.argv[2]))
     else:

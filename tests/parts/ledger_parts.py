@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from ether.ledger.reader import LedgerReader, StoredRecord
+from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 from ether.wire.entries import Batch, Entry, Kind
 
 OUTBOX = "ab" * 8
@@ -55,4 +55,4 @@ def run_of(first: int, last: int) -> Batch:
 def stored(folder: Path) -> list[StoredRecord]:
     """Everything that is in a ledger."""
     with LedgerReader.open(folder) as reader:
-        return list(reader.records(kinds=()))
+        return list(reader.records(RecordFilter(kinds=())))

@@ -8,7 +8,7 @@ import pytest
 from lineage_lab import Writer, write_pipeline
 
 from ether.errors import NotRecorded
-from ether.ledger.reader import LedgerReader
+from ether.ledger.reader import LedgerReader, RecordFilter
 from ether.provenance.lineage import LOOP, NOT_FOLLOWED, NOT_RECORDED, SHOWN, Tree, find, why
 
 
@@ -130,7 +130,7 @@ def reader(tmp_path: Path) -> LedgerReader:  # type: ignore[misc]
 
 
 def test_records_are_found_by_row_by_id_and_as_the_last_of_a_topic(reader: LedgerReader) -> None:
-    wanted = next(record for record in reader.records(topic="square", newest_first=True))
+    wanted = next(record for record in reader.records(RecordFilter(topic="square"), newest_first=True))
     assert find(reader, "square", last=True) == wanted
     assert (
         find(reader, str(wanted.row)) == find(reader, f"row {wanted.row}") == find(reader, f"#{wanted.row}") == wanted

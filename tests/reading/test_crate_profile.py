@@ -22,7 +22,7 @@ from ether.reading.export import crate as export_crate
 
 needs_validator = pytest.mark.skipif(
     not (importlib.util.find_spec("rocrate_validator") and importlib.util.find_spec("rocrate")),
-    reason="the validator of RO-Crates is not installed: pip install -e '.[test]'",
+    reason="the validator of RO-Crates is not installed: pip install -e '.[ci]'",
 )
 
 _JUDGE = """

@@ -14,7 +14,7 @@ from git_bench import PARTS, ask_context
 from lineage_lab import Writer, write_pipeline
 
 from ether.errors import ExportFailed
-from ether.ledger.reader import LedgerReader
+from ether.ledger.reader import LedgerReader, RecordFilter
 from ether.provenance.context import configuration_facts
 from ether.reading.export import crate as export_crate
 from ether.wire.codec import OCTETS
@@ -55,7 +55,9 @@ def library() -> Any:
 def written(ledger: Path, folder: Path, run: str | None = None, **options: Any) -> Any:
     rocrate = library()
     with LedgerReader.open(ledger) as reader:
-        export_crate.write(reader, folder, lambda: reader.records(kinds=export_crate.KINDS, run=run), **options)
+        export_crate.write(
+            reader, folder, lambda: reader.records(RecordFilter(kinds=export_crate.KINDS, run=run)), **options
+        )
     return rocrate.ROCrate(str(folder))
 
 
@@ -112,7 +114,7 @@ def test_without_the_library_the_error_names_the_extra(ledger: Path, tmp_path: P
     code = (
         "import sys; sys.modules['rocrate'] = None\n"
         "from pathlib import Path; from ether.errors import MissingExtra\n"
-        "from ether.store import export_crate; from ether.ledger.reader import LedgerReader\n"
+        "from ether.reading.export import crate as export_crate; from ether.ledger.reader import LedgerReader\n"
         "with LedgerReader.open(Path(sys.argv[1])) as reader:\n"
         "    try: export_crate.write(reader, Path(sys.argv[2]))\n"
         "    except MissingExtra as error: print(error)\n"

@@ -10,12 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from ledgers import BEGAN, Source, make_ledger
+from optional import library
 
 from ether.errors import ExportFailed, ExportUnwritable
 from ether.ledger.writer import LedgerWriter
@@ -44,7 +42,10 @@ def data(tmp_path: Path) -> Data:
 
 def exported(data: Data, path: Path, chunk: int = 2) -> Exported:
     """In pieces of two, so that each file is written in three."""
-    write = {"parquet": to_parquet, "csv": to_csv, "hdf5": to_hdf5}[form_of(path)]
+    form = form_of(path)
+    if form != "csv":
+        library({"parquet": "pyarrow", "hdf5": "h5py"}[form])
+    write = {"parquet": to_parquet, "csv": to_csv, "hdf5": to_hdf5}[form]
     return write(data, path, chunk=chunk)
 
 
@@ -56,6 +57,7 @@ def same(found: Any, wanted: Any) -> bool:
 
 
 def test_parquet(data: Data, tmp_path: Path) -> None:
+    pq = library("pyarrow.parquet")
     done = exported(data, tmp_path / "x.parquet")
     assert (done.records, done.form, done.beside) == (5, "parquet", ())
     table = pq.read_table(done.path)
@@ -70,6 +72,11 @@ def test_parquet(data: Data, tmp_path: Path) -> None:
     assert [json.loads(cell) for cell in cells["mixed"][:3]] == [1, {}, [1, "a"]]
     assert same(value_of(cells["odd"][3]), np.zeros((1, 1)))
     assert value_of(cells["odd"][4]) == "text"
+
+
+def test_a_parquet_file_is_read_by_pandas(data: Data, tmp_path: Path) -> None:
+    pd = library("pandas")
+    done = exported(data, tmp_path / "x.parquet")
     frame = pd.read_parquet(done.path)
     assert frame["time"].tolist() == data.to_pandas()["time"].tolist()
 
@@ -93,10 +100,15 @@ def test_csv(data: Data, tmp_path: Path) -> None:
     assert (told["session"], told["records"], told["columns"]["image"]) == (
         "bench", 5, {"kind": "array", "dtype": "<u2", "shape": [2, 3]},
     )  # fmt: skip
-    assert pd.read_csv(done.path)["f"].tolist()[0] == 0.1
+
+
+def test_a_csv_file_is_read_by_pandas(data: Data, tmp_path: Path) -> None:
+    pd = library("pandas")
+    assert pd.read_csv(exported(data, tmp_path / "x.csv").path)["f"].tolist()[0] == 0.1
 
 
 def test_hdf5(data: Data, tmp_path: Path) -> None:
+    h5py = library("h5py")
     done = exported(data, tmp_path / "x.h5")
     with h5py.File(done.path) as file:
         assert json.loads(file.attrs["ether"])["session"] == "bench"
@@ -157,11 +169,14 @@ def test_what_is_recorded_meanwhile_waits_for_the_next_export(
     with monkeypatch.context() as patch:
         patch.setattr(Data, "chunks", growing)
         done = exported(data, tmp_path / "x.parquet")
+    pq = library("pyarrow.parquet")
     assert pq.read_table(done.path).num_rows == done.records == 5
     assert exported(data, tmp_path / "x.parquet").records == 6
 
 
 def test_every_form_has_a_writer_and_the_name_of_a_file_chooses_it(data: Data, tmp_path: Path) -> None:
+    library("pyarrow")
+    library("h5py")
     for form in ("parquet", "csv", "hdf5"):
         assert export(data, tmp_path / "any.name", form).form == form
     for home in EXPORTS.values():

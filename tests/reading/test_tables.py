@@ -9,16 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import pytest
 from ledgers import BEGAN, Source, make_ledger
+from optional import library
 
 from ether.reading.columns import Form, flatten
 from ether.reading.data import Data, Query
 from ether.wire.codec import decode
 
 IMAGE = np.arange(6, dtype="<u2").reshape(2, 3)
+
+
+@pytest.fixture
+def libraries() -> None:
+    """For a test that makes tables of more than one kind."""
+    library("pandas")
+    library("pyarrow")
 
 
 def data_of(folder: Path, *values: Any) -> Data:
@@ -28,7 +34,7 @@ def data_of(folder: Path, *values: Any) -> Data:
     return Data(make_ledger(folder, [source]), Query(said={"topic": "x"}))
 
 
-def column(folder: Path, *values: Any) -> tuple[Form, pd.Series, list[Any], np.ndarray]:
+def column(folder: Path, *values: Any) -> tuple[Form, Any, list[Any], np.ndarray]:
     """One column three ways."""
     data = data_of(folder, *values)
     return (
@@ -40,6 +46,8 @@ def column(folder: Path, *values: Any) -> tuple[Form, pd.Series, list[Any], np.n
 
 
 def test_keys_become_columns(tmp_path: Path) -> None:
+    pd = library("pandas")
+    library("pyarrow")
     data = data_of(tmp_path, {"celsius": 21.5, "stage": {"x": 1, "y": 2}, "on": True}, {"celsius": 22.5, "note": "hot"})
     frame = data.to_pandas()
     assert list(frame.columns) == [
@@ -80,6 +88,7 @@ def test_names_that_clash_lose_nothing() -> None:
     assert flatten([1]) == {"value": [1]}
 
 
+@pytest.mark.usefixtures("libraries")
 @pytest.mark.parametrize(
     ("values", "kind", "dtype"),
     [
@@ -119,6 +128,7 @@ def test_each_column_has_the_narrowest_type_that_holds_it(
         assert [read(cell) for cell in arrow] == values
 
 
+@pytest.mark.usefixtures("libraries")
 def test_empty_cells(tmp_path: Path) -> None:
     data = data_of(tmp_path, {"i": 1, "f": 0.5, "b": True, "t": "x", "big": 2**60 + 1}, {"other": None})
     frame = data.to_pandas()
@@ -132,6 +142,8 @@ def test_empty_cells(tmp_path: Path) -> None:
 
 
 def test_arrays_of_one_shape_are_stacked(tmp_path: Path) -> None:
+    pa = library("pyarrow")
+    library("pandas")
     data = data_of(tmp_path, {"image": IMAGE}, {"image": IMAGE + 1})
     stacked = data.to_numpy()["image"]
     assert (stacked.shape, stacked.dtype) == ((2, 2, 3), np.dtype("<u2"))
@@ -146,12 +158,15 @@ def test_arrays_of_one_shape_are_stacked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["<f8", ">f8", "<f2", "<i1", "|b1", "<u8"])
 def test_arrays_keep_their_numbers_in_arrow(tmp_path: Path, dtype: str) -> None:
+    library("pyarrow")
     array = np.array([[0, 1], [1, 0]]).astype(dtype)
     column = data_of(tmp_path, array, array).to_arrow()["value"]
     np.testing.assert_array_equal(np.array(column.to_pylist()[1]).reshape(2, 2), array)
 
 
 def test_arrays_that_differ(tmp_path: Path) -> None:
+    pa = library("pyarrow")
+    library("pandas")
     vectors = data_of(tmp_path / "1", np.arange(3.0), np.arange(5.0), [1.0, 2.0])
     assert vectors.to_arrow().schema.field("value").type == pa.list_(pa.float64())
     assert vectors.to_arrow()["value"].to_pylist()[1:] == [[0, 1, 2, 3, 4], [1, 2]]
@@ -162,6 +177,7 @@ def test_arrays_that_differ(tmp_path: Path) -> None:
     assert mixed.to_pandas()["value"][2] == 5
 
 
+@pytest.mark.usefixtures("libraries")
 def test_tables_say_where_they_come_from(tmp_path: Path) -> None:
     data = data_of(tmp_path, 1)
     wanted = data.metadata()
@@ -171,6 +187,7 @@ def test_tables_say_where_they_come_from(tmp_path: Path) -> None:
     assert json.loads(data.to_arrow().schema.metadata[b"ether"]) == wanted
 
 
+@pytest.mark.usefixtures("libraries")
 def test_tables_of_nothing_have_the_columns_that_all_have(tmp_path: Path) -> None:
     data = Data(data_of(tmp_path, 1).folder, Query(topic="nothing"))
     names = ["time", "topic", "source", "id", "run"]

@@ -21,14 +21,14 @@ from running_brokers import RunningBroker, engines, mosquitto_missing, running_b
 from ether import Ether
 from ether.errors import NotAllowedHere, NotSaved, StartFailed
 from ether.ledger.places import default_folder
-from ether.ledger.reader import LedgerReader, StoredRecord
+from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 from ether.ledger.verify import verify
 from ether.system.folders import outbox_folder
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
 SAVING = {"class_path": "saving_parts.Saving"}
-RECORDER = "ether.recording.recorder.Recorder"
+RECORDER = "ether.recorder.Recorder"
 
 
 @pytest.fixture(params=ENGINES)
@@ -45,7 +45,7 @@ def ether() -> Iterator[Ether]:
 
 def records_of(folder: Path, *kinds: str) -> list[StoredRecord]:
     with LedgerReader.open(folder) as reader:
-        return list(reader.records(kinds=kinds or ("data", "record")))
+        return list(reader.records(RecordFilter(kinds=kinds or ("data", "record"))))
 
 
 def pid_of(ether: Ether, name: str) -> int:

@@ -22,7 +22,7 @@ from programs import Program, running, write
 from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker, soon
 
 from ether import Ether
-from ether.ledger.reader import LedgerReader, StoredRecord
+from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 from ether.ledger.verify import verify
 from ether.session.discovery.directory import sessions_at
 from ether.system.folders import outbox_folder
@@ -158,7 +158,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
 
 def records_of(folder: Path) -> list[StoredRecord]:
     with LedgerReader.open(folder) as reader:
-        return list(reader.records(kinds=()))
+        return list(reader.records(RecordFilter(kinds=())))
 
 
 def test_what_was_called_saved_is_on_disk_once(bench: Bench, chance: random.Random, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from running_brokers import soon
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
 from ether.errors import LedgerFull, NotSaved, OutboxFull, PayloadTooLarge, TransportClosed
-from ether.ledger.reader import LedgerReader, StoredRecord
+from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 from ether.recording.completeness_rules import prove
 from ether.recording.outbox_file import OutboxFile
 from ether.recording.passive_capture import disjoint
@@ -60,7 +60,7 @@ class Rig:
 
     def records(self, name: str = "recorder", *kinds: str) -> list[StoredRecord]:
         with LedgerReader.open(self.folder / name) as reader:
-            return list(reader.records(kinds=kinds or ("data", "record")))
+            return list(reader.records(RecordFilter(kinds=kinds or ("data", "record"))))
 
     def waiting(self) -> list[Path]:
         return list((self.folder / "outbox").glob("*.outbox"))
@@ -177,7 +177,7 @@ def test_at_the_limit_the_oldest_or_the_newest_is_given_up_and_named(
         given_up.wait(5)
     assert refused.value.lost
     assert not given_up.done
-    assert soon(lambda: record_writer._waiting_bytes <= 130_000, 5), "bounded"
+    assert soon(lambda: record_writer._queue.waiting_bytes <= 130_000, 5), "bounded"
     rig.recorder()
     assert record_writer.flush(Deadline(10)) == 0
     there = {it.value["n"] for it in rig.records()}  # type: ignore[index,call-overload]
@@ -227,7 +227,7 @@ def test_memory_is_bounded_where_the_disk_of_the_outbox_takes_nothing(
         kept = fill(record_writer, pause_s=0.02)
         with pytest.raises(NotSaved, match="the outbox was full"):
             kept[0].wait(5)
-        assert soon(lambda: record_writer._waiting_bytes <= 100_000, 5)
+        assert soon(lambda: record_writer._queue.waiting_bytes <= 100_000, 5)
     rig.recorder()
     assert record_writer.flush(Deadline(10)) == 0
     assert {n for n, saved in enumerate(kept) if saved.done} == {it.value["n"] for it in rig.records()}  # type: ignore[index,call-overload]
@@ -344,7 +344,7 @@ def test_one_recorder_in_trouble_is_no_trouble_where_another_writes(rig: Rig, mo
 def test_what_was_overheard_waits_for_the_disk_and_what_does_not_fit_is_named(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ether.recording.recorder._OVERHEARD_MOST", 10)
+    monkeypatch.setattr("ether.recording.recorder._CAPTURED_MOST", 10)
     recorder = rig.recorder()
     stranger = LoopbackTransport(rig.broker, "stranger")
     stranger.connect(1)

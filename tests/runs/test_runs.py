@@ -25,8 +25,8 @@ from ether.errors import (
     SyncError,
     TrialDisturbed,
 )
+from ether.protocol.run_record import RunState
 from ether.runs.run import Run
-from ether.runs.trial_rules import RunState
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]

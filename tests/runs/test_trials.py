@@ -9,18 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ether.protocol.run_record import Attempts, RunState, TrialPlan, replay
 from ether.runs.trial_rules import (
-    Attempts,
-    RunState,
-    TrialPlan,
     conditions_of,
     difference,
+    duration_text,
     grid_of,
     left_of,
     make_plan,
-    replay,
     seconds_left,
-    spoken,
 )
 from ether.wire.run_ids import is_run_id, latest, next_id
 
@@ -145,4 +142,4 @@ def test_differences_and_times_are_told() -> None:
     assert seconds_left([1.0, None, 3.0], 5) == 10.0
     assert seconds_left([], 5) is None
     assert seconds_left([], 0) == 0.0
-    assert [spoken(s) for s in (3.6, 80, 7500)] == ["4 s", "1 min 20 s", "2 h 5 min"]
+    assert [duration_text(s) for s in (3.6, 80, 7500)] == ["4 s", "1 min 20 s", "2 h 5 min"]

@@ -468,12 +468,12 @@ def test_what_discovery_does_not_import() -> None:
 
 
 def test_the_plan() -> None:
-    wish = discovery.Wish.of(None, None, {"ETHER_MDNS": "0", "ETHER_SESSION": "x"}, None)
+    wish = discovery.SearchTarget.of(None, None, {"ETHER_MDNS": "0", "ETHER_SESSION": "x"}, None)
     assert (wish.session, wish.broker, wish.mdns_s) == ("x", None, 0.0)
-    assert discovery.plan(wish) == [discovery.look_here, discovery.look_around, discovery.look_back]
-    named = discovery.Wish.of("y", "::1", {"ETHER_SESSION": "x"}, 0.5)
+    assert discovery.search_order(wish) == [discovery.look_here, discovery.look_around, discovery.look_back]
+    named = discovery.SearchTarget.of("y", "::1", {"ETHER_SESSION": "x"}, 0.5)
     assert (named.session, named.broker, named.mdns_s) == ("y", "mqtt://[::1]", 0.5)
-    assert discovery.plan(named) == [discovery.look_at_named]
+    assert discovery.search_order(named) == [discovery.look_at_named]
 
 
 def test_the_key_of_nobody(environment: dict[str, str]) -> None:

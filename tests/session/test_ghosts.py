@@ -7,7 +7,7 @@ import pytest
 
 from ether.protocol.failure_detector import FailureDetector, Limits
 from ether.protocol.presence import Announcement, PresenceTable, State
-from ether.session.stale_rules import find_orphans, keepers_among
+from ether.session.stale_rules import find_orphans, supervisors_among
 
 
 def instance(name: str, state: State, keeper: str | None = None) -> Announcement:
@@ -19,8 +19,8 @@ def program(name: str, kind: str = "program", state: State = State.READY) -> Ann
 
 
 def orphans_of(*members: Announcement, kept: tuple[str, ...] = (), leader: str = "main") -> tuple[set[str], set[str]]:
-    found = find_orphans(members, keepers_among(members) | {leader}, "me", kept)
-    return {member.name for member in found.dying}, {member.name for member in found.ghosts}
+    found = find_orphans(members, supervisors_among(members) | {leader}, "me", kept)
+    return {member.name for member in found.dying}, {member.name for member in found.stale}
 
 
 @pytest.mark.parametrize("state", list(State))

@@ -45,13 +45,13 @@ sys.stderr.write("no end")
     ],
 )
 def test_a_line(line: str, turned: str) -> None:
-    assert JournalLines(5).turned(line) == turned
+    assert JournalLines(5).converted(line) == turned
 
 
 def test_what_follows_a_record_has_its_level() -> None:
     lines = JournalLines(5)
     said = [f"{STAMP} - cam:1 - ERROR - it failed", "Traceback", "  File", f"{STAMP} - cam:1 - INFO - on", "and on"]
-    assert [lines.turned(line)[:3] for line in said] == ["<3>", "<3>", "<3>", "<6>", "<6>"]
+    assert [lines.converted(line)[:3] for line in said] == ["<3>", "<3>", "<3>", "<6>", "<6>"]
 
 
 def test_streams_that_lead_elsewhere_stay_as_they_are() -> None:

@@ -20,7 +20,7 @@ import pytest
 from ether.errors import ServiceFailed
 from ether.system import services
 from ether.system.services import Machine, Places
-from ether.system.units import FIRST_WITH_STEPS, MARK, Kind, Scope, Service, render, rendered
+from ether.system.units import FIRST_WITH_STEPS, MARK, Kind, Scope, Service, render
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "systemd"
@@ -49,7 +49,7 @@ no_systemd = pytest.mark.skipif(
 
 def analyze(folder: Path, service: Service, *words: str) -> subprocess.CompletedProcess[str]:
     """systemd-analyze over the files of a service, written as `install` would."""
-    for path, text in rendered(service).items():
+    for path, text in render(service).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
     if service.unit != service.unit_file:  # the tool takes drop-ins of an instance only where the instance is a file
@@ -118,15 +118,15 @@ def test_systemd_reads_a_path_as_it_was_meant(folder: str, tmp_path: Path) -> No
 @no_systemd
 def test_newer_settings_only_where_they_are_known(tmp_path: Path) -> None:
     old, new = Service("agent", systemd=FIRST_WITH_STEPS - 1), Service("agent", systemd=FIRST_WITH_STEPS)
-    assert "RestartSteps" not in rendered(old)[Path("ether-agent.service")]
-    assert "RestartSteps" in rendered(new)[Path("ether-agent.service")]
+    assert "RestartSteps" not in render(old)[Path("ether-agent.service")]
+    assert "RestartSteps" in render(new)[Path("ether-agent.service")]
     here = Service("agent", python=sys.executable, systemd=systemd_version())
     assert analyze(tmp_path, here, "verify").stderr == ""
 
 
 @pytest.mark.parametrize("service", VARIANTS + USERS_OWN, ids=str)
 def test_every_service_is_ready_when_it_says_so_and_never_given_up(service: Service) -> None:
-    lines = rendered(service)[Path(service.unit_file)].splitlines()
+    lines = render(service)[Path(service.unit_file)].splitlines()
     for line in ("Type=notify", "Restart=always", "StartLimitIntervalSec=0", "WatchdogSec=30", "NoNewPrivileges=yes"):
         assert line in lines
     assert lines.index("StartLimitIntervalSec=0") < lines.index("[Service]")
@@ -135,7 +135,7 @@ def test_every_service_is_ready_when_it_says_so_and_never_given_up(service: Serv
 
 def test_a_users_service_asks_for_nothing_that_needs_privileges() -> None:
     for service in USERS_OWN:
-        for text in rendered(service).values():
+        for text in render(service).values():
             keys = {line.partition("=")[0] for line in text.splitlines()}
             assert not {
                 key for key in keys if key.startswith(("Private", "Protect", "Capability", "Bind", "IPAddress"))
@@ -144,7 +144,7 @@ def test_a_users_service_asks_for_nothing_that_needs_privileges() -> None:
 
 
 def test_serial_ports_are_opened_by_a_drop_in_of_one_instance() -> None:
-    files = render("instance", "system", python="/usr/bin/python3", serial=True, name="pump")
+    files = render(Service("instance", serial=True, name="pump"))
     assert "PrivateDevices=yes" in files[Path("ether-instance@.service")]
     serial = files[Path("ether-instance@pump.service.d/20-serial.conf")]
     assert "PrivateDevices=no" in serial
@@ -153,10 +153,10 @@ def test_serial_ports_are_opened_by_a_drop_in_of_one_instance() -> None:
 
 def test_homes_are_hidden_but_for_what_is_needed() -> None:
     service = Service("agent", reads=(Path("/home/pi/venv"), Path("/opt/x")))
-    text = rendered(service)[Path("ether-agent.service")]
+    text = render(service)[Path("ether-agent.service")]
     assert "ProtectHome=tmpfs\nBindReadOnlyPaths=/home/pi/venv\n" in text
     assert "/opt/x" not in text
-    assert "ProtectHome=yes" in rendered(Service("agent"))[Path("ether-agent.service")]
+    assert "ProtectHome=yes" in render(Service("agent"))[Path("ether-agent.service")]
 
 
 @pytest.mark.parametrize(
@@ -176,10 +176,10 @@ def test_homes_are_hidden_but_for_what_is_needed() -> None:
 )
 def test_what_cannot_be_a_service(kind: Kind, scope: Scope, more: dict[str, object], says: str) -> None:
     with pytest.raises(ServiceFailed, match=says):
-        render(kind, scope, **{"python": "/usr/bin/python3", **more})  # type: ignore[arg-type]
+        render(Service(kind, scope, **more))  # type: ignore[arg-type]
 
 
-def test_the_examples_are_what_is_rendered() -> None:
+def test_the_examples_are_what_is_render() -> None:
     written = {path: (EXAMPLES / path).read_text() for path in examples()}
     assert written == examples(), f"run: PYTHONPATH=.:tests python {Path(__file__).relative_to(ROOT)}"
     there = {path.relative_to(EXAMPLES) for path in EXAMPLES.rglob("*") if path.suffix in (".service", ".conf")}
@@ -195,9 +195,9 @@ def examples() -> dict[Path, str]:
             Service("agent", scope, EXAMPLE_PYTHON),
             Service("instance", scope, EXAMPLE_PYTHON, name="sensor", file=Path("/srv/lab/lab.yaml")),
         ):
-            found |= {Path(scope) / path: text for path, text in rendered(service).items()}
+            found |= {Path(scope) / path: text for path, text in render(service).items()}
     serial = Service("instance", "system", EXAMPLE_PYTHON, serial=True, name="pump", file=Path("/srv/lab/lab.yaml"))
-    return found | {Path("system") / path: text for path, text in rendered(serial).items()}
+    return found | {Path("system") / path: text for path, text in render(serial).items()}
 
 
 TOOL = """#!/bin/sh
@@ -262,7 +262,8 @@ class Bench:
         return said
 
     def plan(self, name: str = "sensor", **more: object) -> services.ServicePlan:
-        plan = services.plan("instance", self.machine.scope, name=name, file=self.yaml, machine=self.machine, **more)  # type: ignore[arg-type]
+        wanted = Service("instance", self.machine.scope, sys.executable, name=name, file=self.yaml, **more)  # type: ignore[arg-type]
+        plan = services.plan(wanted, self.machine)
         self.called()
         return plan
 
@@ -291,7 +292,7 @@ def test_a_dry_run_changes_nothing_and_says_everything(bench: Bench) -> None:
 
 def test_a_dry_run_where_there_is_no_systemd(bench: Bench) -> None:
     bare = Machine("system", bench.places, {"PATH": str(bench.folder / "nothing")})
-    planned = services.plan("agent", machine=bare)
+    planned = services.plan(Service("agent", python=sys.executable), bare)
     assert "ether-agent.service" in str(planned)
     with pytest.raises(ServiceFailed, match="there is no systemctl here: services need systemd"):
         services.install(planned, bare)

@@ -325,7 +325,7 @@ def test_reader_that_sleeps_loses_nothing(backend: Backend, topic: str) -> None:
 
 def queued(transport: Transport) -> int:
     """How many messages a network transport has in memory."""
-    return transport._inbox._items.qsize()  # type: ignore[attr-defined]
+    return transport._receive_queue._items.qsize()  # type: ignore[attr-defined]
 
 
 def test_receive_waits_no_longer_than_told(backend: Backend, topic: str) -> None:

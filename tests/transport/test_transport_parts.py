@@ -379,3 +379,12 @@ def test_importing_loads_no_engine() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", probe], check=True)
+
+
+def test_an_endpoint_from_a_dict_loads_no_parser_of_urls() -> None:
+    probe = (
+        "import sys\nfrom ether.transport import Endpoint\n"
+        "Endpoint.from_dict({'kind': 'unix', 'path': '/p'})\n"
+        "assert 'ether.config.broker_url' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", probe], check=True)

@@ -1,33 +1,21 @@
-"""`ether data`: what was recorded, as a table or as JSON lines; which ledgers and topics there are."""
+"""`ether data`: recorded values as a table or as JSON lines; the topics of a ledger; the list of ledgers."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ether.cli.arguments import shown_value
-from ether.cli.data.recorded import (
-    Instance,
-    Ledger,
-    Run,
-    Since,
-    Topic,
-    Trials,
-    Until,
-    Where,
-    asked,
-    ledger_folder,
-    shown_time,
-)
+from ether.cli.data.recorded import RecordQuery, ledger_folder, shown_time
 from ether.cli.options import Json
 from ether.cli.output import ago, print_json, print_table, remark, to_json
-
-if TYPE_CHECKING:
-    from ether.reading.data import Data, Record
+from ether.ledger.places import list_ledgers
+from ether.ledger.reader import LedgerReader
+from ether.reading.data import Data, Record
 
 _SHOWN = 50
 _VALUE_CHARS = 100
@@ -39,14 +27,7 @@ Kinds = Annotated[
 
 
 def data(
-    ledger: Ledger = None,
-    topic: Topic = None,
-    run: Run = None,
-    trial: Trials = None,
-    instance: Instance = None,
-    since: Since = None,
-    until: Until = None,
-    where: Where = None,
+    query: RecordQuery,
     kind: Kinds = None,
     lines: Annotated[
         int | None, typer.Option("--lines", "-n", min=1, help="The last so many; else 50, with --json all.")
@@ -59,10 +40,10 @@ def data(
     if ledgers:
         _show_ledgers(as_json=json)
     elif topics:
-        show_topics(topic_rows(ledger), as_json=json)
+        show_topics(topic_rows(query.ledger), as_json=json)
     else:
         kinds = tuple(kind or ("data", "record"))
-        found = asked(ledger, topic, run, instance, since, until, where, kinds, trial)
+        found = query.records(kinds)
         if json:
             for record in _last(found, lines):
                 print_json(record_to_json(record), lines=True)
@@ -106,18 +87,16 @@ def _shown_trial(record: Record) -> str:
 def record_to_json(record: Record) -> dict[str, Any]:
     """A record as one line of JSON."""
     facts = ("time", "topic", "source", "id", "run", "kind", "row")
-    told = {name: getattr(record, name) for name in facts}
-    told |= {"parents": list(record.parents), "value": to_json(record.value)}
+    line = {name: getattr(record, name) for name in facts}
+    line |= {"parents": list(record.parents), "value": to_json(record.value)}
     for name in ("trial", "attempt", "replay_of", "problem"):
         if getattr(record, name) is not None:
-            told[name] = getattr(record, name)
-    return told
+            line[name] = getattr(record, name)
+    return line
 
 
 def topic_rows(ledger: str | None) -> list[dict[str, Any]]:
     """What a ledger has on each topic. Raises `NoLedger`, `SeveralLedgers`, `LedgerError`."""
-    from ether.ledger.reader import LedgerReader
-
     with LedgerReader.open(ledger_folder(ledger)) as reader:
         return [asdict(summary) for summary in reader.topics()]
 
@@ -136,8 +115,6 @@ def show_topics(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 
 
 def _show_ledgers(*, as_json: bool) -> None:
-    from ether.ledger.places import list_ledgers
-
     rows = [
         {"session": place.session, "folder": str(place.folder), "written": place.written}
         for place in list_ledgers(os.environ)

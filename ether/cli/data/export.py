@@ -1,19 +1,18 @@
-"""`ether export`: what was recorded, as one file that other programs read."""
+"""`ether export`: recorded values as one file that other programs read."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ether.cli.data.recorded import Instance, Ledger, Run, Since, Topic, Trials, Until, Where, asked
+from ether.cli.data.recorded import RecordQuery
 from ether.cli.exits import CommandMistake, Exit
 from ether.cli.options import Json
 from ether.cli.output import print_json, print_line
-
-if TYPE_CHECKING:
-    from ether.reading.export.tables import Exported
+from ether.reading.export import exports
+from ether.reading.export.tables import Exported
 
 Target = Annotated[Path, typer.Option("--to", "-o", metavar="FILE", help="Where to: .parquet, .csv, .h5.")]
 Format = Annotated[
@@ -23,25 +22,15 @@ Format = Annotated[
 
 def export(
     to: Target,
-    ledger: Ledger = None,
-    topic: Topic = None,
-    run: Run = None,
-    trial: Trials = None,
-    instance: Instance = None,
-    since: Since = None,
-    until: Until = None,
-    where: Where = None,
+    query: RecordQuery,
     form: Format = None,
     json: Json = False,
 ) -> int:
     """Write records to one file, with where they come from in it (CSV: in a .json file beside it)."""
-    from ether.reading.export import exports
-
     if form is not None and form not in exports.EXPORTS:
         raise CommandMistake(f"found --format {form}; there are {', '.join(exports.EXPORTS)}")
     form = form or exports.form_of(to)
-    chosen = asked(ledger, topic, run, instance, since, until, where, trials=trial)
-    done = exports.export(chosen, to, form)
+    done = exports.export(query.records(), to, form)
     if json:
         print_json(_facts(done))
     else:

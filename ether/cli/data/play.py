@@ -1,50 +1,39 @@
-"""`ether play`: recorded messages, published again into a running session."""
+"""`ether play`: publishes recorded messages again, into a running session."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ether.cli.data.recorded import Instance, Ledger, Run, Since, Topic, Trials, Until, Where, asked
+from ether.cli.data.recorded import RecordQuery
 from ether.cli.exits import Exit
 from ether.cli.lab.joined import joined
-from ether.cli.options import BrokerUrl, Json, SessionName
+from ether.cli.options import Json, Where
 from ether.cli.output import print_json, print_line, remark
-
-if TYPE_CHECKING:
-    from ether.runs.replay import Played
+from ether.launch.recording_setup import saving
+from ether.runs.pacing_rules import speed_of
+from ether.runs.replay import Played, Player
 
 
 def play(
-    ledger: Ledger = None,
-    topic: Topic = None,
-    run: Run = None,
-    trial: Trials = None,
-    instance: Instance = None,
-    since: Since = None,
-    until: Until = None,
-    where: Where = None,
+    query: RecordQuery,
     speed: Annotated[
         str, typer.Option("--speed", metavar="FACTOR", help="10: ten times as fast; max: without pauses.")
     ] = "1",
     as_topic: Annotated[
         str | None, typer.Option("--as", metavar="TOPIC", help="Publish on this topic instead of the recorded ones.")
     ] = None,
-    session: SessionName = None,
-    broker: BrokerUrl = None,
+    *,
+    where: Where,
     json: Json = False,
 ) -> int:
     """Publish recorded messages again into the session that runs, in the recorded rhythm, marked as a replay."""
-    from ether.launch.recording_setup import saving
-    from ether.runs.pacing_rules import speed_of
-    from ether.runs.replay import Player
-
     factor = speed_of(speed)
-    data = asked(ledger, topic, run, instance, since, until, where, ("data",), trial)
+    data = query.records(("data",))
     described = {"ledger": str(data.folder), **data.query.said, "speed": speed, "as": as_topic or ""}
-    with joined(session, broker) as client, saving(client, described):
+    with joined(where) as client, saving(client, described):
         player = Player(client, data, factor, as_topic)
         remark(f"playing {data.folder} into session {client.topics.session}")
         try:

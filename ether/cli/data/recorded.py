@@ -1,22 +1,23 @@
-"""What the commands that look back have in common: which ledger, which records."""
+"""What the commands that read a ledger share: which ledger, which records of it, how a time is shown."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ether.cli.arguments import parse_since
 from ether.cli.exits import CommandMistake
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ether.reading.data import Data
-    from ether.reading.run_facts import WhichTrials
+from ether.cli.options import OptionGroup
+from ether.ledger.places import find_ledger
+from ether.reading.data import Data
+from ether.reading.query import DataRequest, ask
+from ether.reading.run_facts import WhichTrials, of_run
 
 Ledger = Annotated[
     str | None,
@@ -37,70 +38,54 @@ Since = Annotated[
     str | None, typer.Option("--since", metavar="WHEN", help="From then on: 10m, 2h, 1d ago, or a date and time.")
 ]
 Until = Annotated[str | None, typer.Option("--until", metavar="WHEN", help="Up to then.")]
-Where = Annotated[
+Conditions = Annotated[
     list[str] | None, typer.Option("--where", "-w", metavar="CONDITION", help="'celsius > 21'; may be repeated.")
 ]
 
 
-def asked(
-    ledger: str | None,
-    topic: str | None,
-    run: str | None,
-    instance: str | None,
-    since: str | None,
-    until: str | None,
-    where: Sequence[str] | None,
-    kinds: Sequence[str] = ("data", "record"),
-    trials: Sequence[str] | None = None,
-) -> Data:
-    """The records that were asked for. Raises `NoLedger`, `SeveralLedgers`, `QueryMistake`, `InvalidName`."""
-    from ether.reading.query import ask
-    from ether.reading.run_facts import of_run
+@dataclass(frozen=True)
+class RecordQuery(OptionGroup):
+    """Which records are wanted; None selects everything."""
 
-    now = time.time()
-    chosen = _trials(trials)
-    data = ask(
-        ledger,
-        topic,
-        run,
-        instance=instance,
-        since=_moment(since, now),
-        until=_moment(until, now),
-        where=list(where) if where else None,
-        kinds=kinds,
-        now=now,
-        environment=os.environ,
-    )
-    return of_run(data, chosen)
+    ledger: Ledger = None
+    topic: Topic = None
+    run: Run = None
+    trial: Trials = None
+    instance: Instance = None
+    since: Since = None
+    until: Until = None
+    where: Conditions = None
+
+    def records(self, kinds: Sequence[str] = ("data", "record")) -> Data:
+        """The records of these kinds. Raises `NoLedger`, `SeveralLedgers`, `QueryMistake`, `InvalidName`."""
+        now = time.time()
+        trials = _trials(self.trial)
+        request = DataRequest(
+            self.topic,
+            self.run,
+            self.instance,
+            _moment(self.since, now),
+            _moment(self.until, now),
+            list(self.where) if self.where else None,
+            kinds,
+        )
+        return of_run(ask(request, self.ledger, now=now, environment=os.environ), trials)
 
 
-def _trials(given: Sequence[str] | None) -> WhichTrials | None:
+def _trials(words: Sequence[str] | None) -> WhichTrials | None:
     """`all`, or the numbers of trials."""
-    if not given:
+    if not words:
         return None
-    if list(given) == ["all"]:
+    if list(words) == ["all"]:
         return "all"
-    for text in given:
-        if not text.isdecimal():
-            raise CommandMistake(f"found --trial {text}; expected the number of a trial, or all, once")
-    return [int(text) for text in given]
-
-
-def ledger_folder(ledger: str | None) -> Path:
-    """Where it is. Raises `NoLedger`, `SeveralLedgers`."""
-    from ether.ledger.places import find_ledger
-
-    return find_ledger(ledger, os.environ)
-
-
-def shown_time(seconds: float) -> str:
-    """A moment in local time, to the millisecond."""
-    whole = int(seconds // 1)
-    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(whole))}.{int((seconds - whole) * 1000):03d}"
+    for word in words:
+        if not word.isdecimal():
+            raise CommandMistake(f"found --trial {word}; expected the number of a trial, or all, once")
+    return [int(word) for word in words]
 
 
 def _moment(text: str | None, now: float) -> float | str | None:
-    """As `ether logs` reads it; what that cannot read may be in the words of `ether.data()`."""
+    """A time as `ether logs` reads it; a text with a leading minus (`-1h`) as it is, which `ether.data()` reads."""
     if text is None:
         return None
     try:
@@ -109,3 +94,14 @@ def _moment(text: str | None, now: float) -> float | str | None:
         if not text.strip().startswith("-"):
             raise
         return text
+
+
+def ledger_folder(ledger: str | None) -> Path:
+    """The folder of a ledger. Raises `NoLedger`, `SeveralLedgers`."""
+    return find_ledger(ledger, os.environ)
+
+
+def shown_time(seconds: float) -> str:
+    """A unix time as local date and time, to the millisecond."""
+    whole = int(seconds // 1)
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(whole))}.{int((seconds - whole) * 1000):03d}"

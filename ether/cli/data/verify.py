@@ -1,4 +1,4 @@
-"""`ether verify`: whether a ledger is what was written, and where it is not."""
+"""`ether verify`: whether a ledger still holds what its writer wrote, and where it differs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from ether.cli.data.recorded import Ledger, ledger_folder
 from ether.cli.exits import Exit
 from ether.cli.options import Json
 from ether.cli.output import print_json, print_line
+from ether.ledger.verify import verify as verify_ledger
 
 
 def verify(ledger: Ledger = None, json: Json = False) -> int:
     """Check every byte of a ledger against what its writer noted; code 1 where something was changed or is gone."""
-    from ether.ledger.verify import verify as look
-
-    report = look(ledger_folder(ledger))
+    report = verify_ledger(ledger_folder(ledger))
     if json:
         findings = [asdict(finding) for finding in report.findings]
         facts = {"ledger": str(report.folder), "records": report.records, "sealed": report.sealed}

@@ -1,33 +1,35 @@
-"""`ether why`: the tree from a value back to what began it, with the code and the settings of each step.
+"""`ether why`: the tree from a value back to the messages that caused it, with the code and settings of each step.
 
-Nothing is asked of anybody: it reads the ledger, which may be a copy on a machine without a network.
+It reads the ledger alone: no session, no broker, no network. A copy of the ledger on another machine will do.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ether.cli.options import Json, LedgerFolder, SessionName
-from ether.cli.output import harmless, print_json, print_line, remark
-
-if TYPE_CHECKING:
-    from ether.ledger.reader import StoredRecord
-    from ether.provenance.lineage import LineageLog, LineageStep, Tree
-    from ether.provenance.origins import KeptText, Origin
-    from ether.reading.export.table_row import TableRow
+from ether.cli.options import Json, RecordedSession
+from ether.cli.output import harmless, print_json, print_line, remark, to_json
+from ether.errors import DecodeError, LedgerDamaged
+from ether.ledger.places import find_ledger, is_ledger
+from ether.ledger.reader import LedgerReader, StoredRecord
+from ether.provenance.lineage import LineageLog, LineageStep, Tree, find
+from ether.provenance.lineage import why as tree_of
+from ether.provenance.origins import KeptText, Origin, is_simulated, kept_texts, origin_of
+from ether.reading.export.table_row import TableRow, table_row
 
 _VALUE_WIDTH = 100
 _DEEPEST_DRAWN = 30
 _LINES = 60
-"""Lines of one text that are shown unless all are asked for."""
+"""The lines that are shown of one text without `--full`."""
 
 
 def why(
@@ -36,48 +38,37 @@ def why(
         typer.Argument(metavar="WHAT", help="An id (8 characters do), a row, a table's FILE:ROW, or a topic."),
     ],
     last: Annotated[bool, typer.Option("--last", help="WHAT is a topic: explain the newest value on it.")] = False,
-    session: SessionName = None,
-    ledger: LedgerFolder = None,
+    *,
+    recorded: RecordedSession,
     steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Follow at most so many records.")] = 1000,
     code: Annotated[bool, typer.Option("--code", help="Show the source files that were kept, too.")] = False,
     full: Annotated[bool, typer.Option("--full", help=f"Show all of each text, not its first {_LINES} lines.")] = False,
     as_json: Json = False,
 ) -> None:
     """Where a recorded value came from: the messages that led to it, back to the first, with code and settings."""
-    from ether.ledger.places import find_ledger
-    from ether.ledger.reader import LedgerReader
-    from ether.provenance.lineage import find
-    from ether.provenance.lineage import why as explain
-    from ether.provenance.origins import kept_texts
-    from ether.reading.export.table_row import table_row
-
     table = None if last else table_row(what)
-    named = ledger if ledger is not None else session
+    named = recorded.ledger_or_session
     folder = find_ledger(named, os.environ) if table is None or named else _ledger_of(table)
     with LedgerReader.open(folder) as reader:
-        tree = explain(reader, find(reader, what if table is None else table.id, last=last), most_steps=steps)
+        tree = tree_of(reader, find(reader, what if table is None else table.id, last=last), most_steps=steps)
         texts = kept_texts(reader, filter(None, tree.contexts.values()), sources=code)
         if as_json:
             print_json(_as_json(tree, texts))
             return
-        for line in (*_warned(tree), *_drawn(tree), *_explained(tree), *_told(texts, None if full else _LINES)):
+        for line in (*_warned(tree), *_drawn(tree), *_explained(tree), *_text_lines(texts, None if full else _LINES)):
             print_line(harmless(line))
     if tree.is_cut:
         remark(f"the tree goes on: --steps {steps * 10} follows more than {steps} records")
 
 
 def _ledger_of(table: TableRow) -> Path:
-    """The ledger that a table was exported from; where it is not there any more, the session's."""
-    from ether.ledger.places import find_ledger, is_ledger
-
+    """The ledger that a table was exported from; where that folder is gone, the ledger of the table's session."""
     if table.ledger is not None and is_ledger(Path(table.ledger)):
         return Path(table.ledger)
     return find_ledger(table.session, os.environ)
 
 
 def _warned(tree: Tree) -> Iterator[str]:
-    from ether.provenance.origins import is_simulated
-
     if any(context is not None and is_simulated(context) for context in tree.contexts.values()):
         yield "SIMULATED: no hardware was used; these values come from a simulated lab"
         yield ""
@@ -98,7 +89,12 @@ def _drawn(tree: Tree) -> Iterator[str]:
 
 
 def _with_siblings(steps: Sequence[LineageStep]) -> list[list[bool]]:
-    """For each step and each depth down to its own: whether another cause of the same record comes after it."""
+    """For each step and each depth down to its own: whether a sibling at that depth comes after it, so that the branch
+    goes on.
+
+    How: the steps are in depth-first order. Read from the end, `later[d]` says whether a step at depth d was seen since
+    the last step at a smaller depth; a step sets its own depth and clears the deeper ones, which belong to its own
+    children."""
     found: list[list[bool]] = []
     later = [False] * (_DEEPEST_DRAWN + 1)
     for step in reversed(steps):
@@ -144,17 +140,11 @@ def _name(record: StoredRecord) -> str:
 
 
 def _value_text(record: StoredRecord) -> str:
-    import json
-
-    from ether.cli.output import to_json
-
     text = json.dumps(to_json(_value_of(record)), ensure_ascii=False)
     return text if len(text) <= _VALUE_WIDTH else f"{text[:_VALUE_WIDTH]}… ({record.size:,} bytes)"
 
 
 def _value_of(record: StoredRecord) -> object:
-    from ether.errors import DecodeError, LedgerDamaged
-
     try:
         return record.value
     except (DecodeError, LedgerDamaged) as error:
@@ -170,12 +160,10 @@ def _log_text(log: LineageLog) -> str:
     return f"{log.level} {log.message}" + (f"\n{log.exception}" if log.exception else "")
 
 
-# -- what explains it
+# -- the contexts: code, arguments and settings of each step
 
 
 def _explained(tree: Tree) -> Iterator[str]:
-    from ether.provenance.origins import origin_of
-
     for number, (sha256, context) in enumerate(tree.contexts.items()):
         yield ""
         if context is None:
@@ -199,7 +187,7 @@ def _origin_lines(mark: str, origin: Origin) -> Iterator[str]:
         yield f"    clock      {origin.clock_offset_s:+.6f} s from the session's"
 
 
-def _told(texts: Sequence[KeptText], most_lines: int | None) -> Iterator[str]:
+def _text_lines(texts: Sequence[KeptText], most_lines: int | None) -> Iterator[str]:
     for kept in texts:
         yield ""
         yield f"{kept.kind}: {kept.name}  {kept.sha256[:10]}"
@@ -210,7 +198,7 @@ def _told(texts: Sequence[KeptText], most_lines: int | None) -> Iterator[str]:
             yield f"    … {len(lines) - len(shown)} more lines: --full shows them"
 
 
-# -- for programs
+# -- as JSON
 
 
 def _as_json(tree: Tree, texts: Sequence[KeptText]) -> dict[str, Any]:
@@ -226,12 +214,12 @@ def _as_json(tree: Tree, texts: Sequence[KeptText]) -> dict[str, Any]:
 
 
 def _step_json(step: LineageStep) -> dict[str, Any]:
-    told: dict[str, Any] = {"id": step.id, "depth": step.depth, "of": step.of, "how": step.how, "note": step.note}
+    facts: dict[str, Any] = {"id": step.id, "depth": step.depth, "of": step.of, "how": step.how, "note": step.note}
     record = step.record
     if record is None or step.note:
-        return told
+        return facts
     return {
-        **told, "row": record.row, "kind": record.kind, "topic": record.topic, "source": record.source,
+        **facts, "row": record.row, "kind": record.kind, "topic": record.topic, "source": record.source,
         "seq": record.seq, "time": record.time, "received": record.received, "run": record.run,
         "parents": list(record.parents), "context": record.context, "replay_of": step.replay_of,
         "value": _value_of(record), "logs": [dataclasses.asdict(log) for log in step.logs],

@@ -1,7 +1,8 @@
-"""`ether up -d`: a session without a terminal.
+"""`ether up`: as `ether run`; with `-d` a session without a terminal.
 
-It is `ether run --json` as a process of its own, in a session of the operating system of its own, with its output in a
-file. Its first line of JSON says that it is ready, or why not; then nobody reads it any more.
+With `-d` it starts `ether run --json` as a process of its own, in an operating-system session of its own, with standard
+error in a file. The first line of JSON on that process's standard output says that the session is ready, or why not;
+after that line nobody reads its standard output.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from typing import IO, Annotated, Any
 
 import typer
 
+from ether.cli.config_file import ConfigFile, chosen_file
 from ether.cli.exits import CommandMistake, Exit
 from ether.cli.lab.run import Sim, Start, run
-from ether.cli.make.files import ConfigFile, chosen_file
-from ether.cli.options import BrokerUrl, Json, SessionName, Timeout
+from ether.cli.options import Json, Timeout, Where
 from ether.cli.output import print_json, print_line, remark
+from ether.config import load_config
+from ether.logs.session_file import log_path
+from ether.session.name_claim import new_session_name
 
 _GRACE_S = 20.0
-"""Beyond its own time-out: for a process that starts, and one that cleans up after a failed start."""
+"""Added to the time-out of the start: the interpreter has to start, and a failed start has to be cleaned up."""
 
 _TAIL_BYTES = 4000
 
@@ -31,8 +35,8 @@ _TAIL_BYTES = 4000
 def up(
     file: ConfigFile = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is ready, and let it run.")] = False,
-    session: SessionName = None,
-    broker: BrokerUrl = None,
+    *,
+    where: Where,
     start: Start = False,
     sim: Sim = False,
     timeout: Timeout = 30.0,
@@ -40,33 +44,26 @@ def up(
 ) -> int:
     """Start a configuration; with -d without this terminal: it goes on running until `ether down`."""
     if not detach:
-        return run(file, session, broker, start, sim, timeout, json)
-    from ether.config import load_config
-    from ether.session.name_claim import new_session_name
-
+        return run(file, where=where, start=start, sim=sim, timeout=timeout, json=json)
     path = chosen_file(file, Path.cwd())
-    name = session or load_config(path).session or new_session_name()
+    name = where.session or load_config(path).session or new_session_name()
     command = [sys.executable, "-m", "ether.cli.main", "run", path, "--session", name, "--timeout", str(timeout)]
-    command += ["--json", *(["--broker", broker] if broker else []), *(["--start"] if start else [])]
+    command += ["--json", *(["--broker", where.broker] if where.broker else []), *(["--start"] if start else [])]
     command += ["--sim"] if sim else []
     output = _output_file(name)
-    began, code = _start(command, output, timeout + _GRACE_S)
-    if began.get("event") != "ready":
-        return _say_why_not(name, began, code, output, as_json=json)
+    event, code = _start(command, output, timeout + _GRACE_S)
+    if event.get("event") != "ready":
+        return _say_why_not(name, event, code, output, as_json=json)
     if json:
-        print_json(
-            {"session": began["session"], "pid": began["pid"], "instances": began["instances"], "output": output}
-        )
+        print_json({**{key: event[key] for key in ("session", "pid", "instances")}, "output": output})
     else:
         print_line(
-            f"session {name} runs (pid {began['pid']}); its output goes to {output}, ether down -s {name} ends it"
+            f"session {name} runs (pid {event['pid']}); its output goes to {output}, ether down -s {name} ends it"
         )
     return Exit.OK
 
 
 def _output_file(session: str) -> Path:
-    from ether.logs.session_file import log_path
-
     path = log_path(session).with_suffix(".out")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -77,7 +74,7 @@ def _output_file(session: str) -> Path:
 
 
 def _start(command: list[str], output: Path, timeout_s: float) -> tuple[dict[str, Any], int | None]:
-    """Returns the process's first event, empty where there was none, and its exit code, None while it runs."""
+    """Returns the first event of the process (empty where there was none) and its exit code (None while it runs)."""
     with open(output, "ab") as file:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file, **_without_a_terminal()
@@ -87,16 +84,16 @@ def _start(command: list[str], output: Path, timeout_s: float) -> tuple[dict[str
     if event is None:
         process.terminate()
     if event is not None and event.get("event") == "ready":
-        process.returncode = 0  # it is nobody's child from now on: nothing is left to be waited for
+        process.returncode = 0  # it outlives this command, which never waits for it: Popen must not warn of that
         code = None
     else:
         code = _end(process)
-    process.stdout.close()  # after its end: the thread that reads would keep us from closing
+    process.stdout.close()  # only now: closing waits while the reading thread is in `readline`
     return event or {}, code
 
 
 def _event(line: bytes | None) -> dict[str, Any] | None:
-    """None where none came in time, empty where the process ended without a word."""
+    """The event in a line of JSON: None where no line came in time, empty where the process ended without one."""
     if line is None:
         return None
     try:
@@ -121,7 +118,7 @@ def _without_a_terminal() -> dict[str, Any]:
 
 
 def _first_line(stream: IO[bytes], timeout_s: float) -> bytes | None:
-    """None where none came in time."""
+    """The first line of the stream, empty at its end; None where none came in time."""
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=lambda: lines.put(stream.readline()), name="ether-up", daemon=True).start()
     try:

@@ -1,7 +1,7 @@
-"""Who publishes to whom, told from what the instances announce. Pure.
+"""The graph of publishers and subscribers, made from the announcements of the instances. Pure.
 
-The trap: it shows what classes are marked for. What a program publishes by `ether.pub()` stands in no announcement,
-so a topic without a publisher here may well have one.
+The trap: announcements contain the topics of marked methods alone. A program that calls `ether.pub()` announces no
+topic, so a topic without a publisher here may still have one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ether.wire.topics import matches
 
 
 class Edge(NamedTuple):
-    """One publisher, the topic, one subscriber."""
+    """One publisher, a topic, and one subscriber."""
 
     publisher: str
     topic: str
@@ -24,7 +24,8 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """The graph. `unheard` are topics that nobody subscribes to, `unfed` those that no method publishes."""
+    """The graph. `unheard` has each publisher with a topic that no method subscribes to; `unfed` each subscribed topic
+    that no method publishes, with its subscriber."""
 
     names: tuple[str, ...] = ()
     edges: tuple[Edge, ...] = ()
@@ -43,33 +44,40 @@ class Flow:
 
 
 def flow_of(announcements: Iterable[Announcement]) -> Flow:
-    """The graph of everybody who announced methods with topics."""
+    """The graph of the members that announced methods with topics.
+
+    A published topic is a plain one; a subscription may have wildcards, so it is a pattern. Each published topic is
+    matched with each pattern: a match is an edge. Published topics without an edge are unheard, patterns that match no
+    published topic are unfed. `dict.fromkeys` drops repetitions and keeps the order, which is by name, so the result is
+    the same for every order of announcements."""
     members = sorted(announcements, key=lambda member: member.name)
     published = [(member.name, topic) for member in members for topic in topics_of(member, "publishes")]
-    heard = [(member.name, topic) for member in members for topic in topics_of(member, "subscribes")]
+    subscribed = [(member.name, pattern) for member in members for pattern in topics_of(member, "subscribes")]
     edges = tuple(
         Edge(publisher, topic, subscriber)
         for publisher, topic in published
-        for subscriber, pattern in heard
+        for subscriber, pattern in subscribed
         if matches(pattern, topic)
     )
-    fed = {(edge.publisher, edge.topic) for edge in edges}
-    unfed = tuple(
-        (pattern, subscriber) for subscriber, pattern in heard if not any(matches(pattern, t) for _, t in published)
-    )
-    shown = {name for name, _ in (*published, *heard)}
+    with_subscriber = {(edge.publisher, edge.topic) for edge in edges}
+    unfed = [
+        (pattern, subscriber)
+        for subscriber, pattern in subscribed
+        if not any(matches(pattern, topic) for _, topic in published)
+    ]
+    with_topics = {name for name, _ in (*published, *subscribed)}
     return Flow(
-        tuple(member.name for member in members if member.name in shown or member.kind == "instance"),
+        tuple(member.name for member in members if member.name in with_topics or member.kind == "instance"),
         tuple(dict.fromkeys(edges)),
-        tuple(pair for pair in dict.fromkeys(published) if pair not in fed),
+        tuple(pair for pair in dict.fromkeys(published) if pair not in with_subscriber),
         tuple(dict.fromkeys(unfed)),
         {member.name: str(member.about.get("class", "")) for member in members},
     )
 
 
 def topics_of(member: Announcement, key: str) -> Iterator[str]:
-    """The topics that a member's methods publish or subscribe to (`key`), each once. Skips what is misshapen:
-    anybody can announce."""
+    """The topics in a member's methods under `key` (`publishes` or `subscribes`), each once. Values of the wrong type
+    are skipped, because any program can publish an announcement."""
     methods = member.about.get("methods")
     seen: set[str] = set()
     for method in methods.values() if isinstance(methods, dict) else ():
@@ -81,11 +89,11 @@ def topics_of(member: Announcement, key: str) -> Iterator[str]:
 
 
 def as_text(flow: Flow) -> str:
-    """Each publisher with its topics, and who hears them."""
+    """The graph as lines: each publisher, its topics, and the subscribers of each topic."""
     lines = []
     for name in flow.names:
         lines.append(f"{name}  ({flow.classes[name]})" if flow.classes.get(name) else name)
-        topics = dict.fromkeys([*(e.topic for e in flow.edges if e.publisher == name), *_loose(flow, name)])
+        topics = dict.fromkeys([*(e.topic for e in flow.edges if e.publisher == name), *_unheard(flow, name)])
         for topic in topics:
             to = [edge.subscriber for edge in flow.edges if edge.publisher == name and edge.topic == topic]
             lines.append(f"  {topic} -> {', '.join(to) or '(nobody)'}")
@@ -93,12 +101,12 @@ def as_text(flow: Flow) -> str:
     return "\n".join(lines)
 
 
-def _loose(flow: Flow, name: str) -> list[str]:
+def _unheard(flow: Flow, name: str) -> list[str]:
     return [topic for publisher, topic in flow.unheard if publisher == name]
 
 
 def as_mermaid(flow: Flow) -> str:
-    """A Mermaid flowchart; topics without a counterpart are rounded nodes of their own."""
+    """The graph as a Mermaid flowchart; an unheard or unfed topic is a rounded node of its own."""
     ids = {name: f"n{index}" for index, name in enumerate(flow.names)}
     lines = ["flowchart LR", *(f'    {ids[name]}["{_label(name)}"]' for name in flow.names)]
     lines += [f'    {ids[e.publisher]} -->|"{_label(e.topic)}"| {ids[e.subscriber]}' for e in flow.edges]
@@ -111,5 +119,5 @@ def as_mermaid(flow: Flow) -> str:
 
 
 def _label(text: str) -> str:
-    """Mermaid takes entities, and ends a label at a quotation mark."""
+    """A label in Mermaid's syntax: it ends at a quotation mark, and special characters are written as entities."""
     return text.replace("#", "#35;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")

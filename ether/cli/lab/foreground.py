@@ -1,12 +1,13 @@
-"""One session in the foreground, from its start to its end: what `ether run` and `ether instance` have in common.
+"""One session in the foreground, from its start to its end: what `ether run` and `ether instance` share.
 
-The trap: an instance that ended may be about to be started again. So all must have been over at two looks in a row
-before the run counts as over.
+The trap: an instance that has ended may be about to be restarted. So the session counts as over only when two looks in
+a row find every instance ended.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,28 +15,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ether.cli.exits import Exit, sentence_of
+from ether.cli.lab.startup import startup_for
+from ether.cli.lab.stop_requests import StopRequests
+from ether.cli.options import Where
 from ether.cli.output import remark, to_json
 from ether.errors import LifecycleFailed
 
 if TYPE_CHECKING:
     from ether import Ether
-    from ether.cli.lab.stop_requests import StopRequests
     from ether.config import EtherConfig
 
 _LOOK_S = 0.5
-"""How often is looked whether all instances have ended."""
+"""The interval between two looks whether all instances have ended."""
 
 _OVER = ("stopped", "failed", "lost", "error")
 
 
 def make_importable(path: str) -> None:
-    """The classes lie beside the configuration, or where one stands."""
+    """Put the folder of the configuration and the current folder on `sys.path`: the classes lie in one of them."""
     places = dict.fromkeys([str(Path(path).resolve().parent), os.getcwd()])
     sys.path[:0] = [place for place in places if place not in sys.path]
 
 
 class ForegroundEvents:
-    """What `--json` writes: one event a line. Nobody may be reading any more."""
+    """What `--json` writes: one event a line. A reader that has gone away is no error."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -43,13 +46,11 @@ class ForegroundEvents:
     def say(self, event: str, **facts: Any) -> None:
         if self._stream is None:
             return
-        import json
-
         try:
             self._stream.write(json.dumps(to_json({"event": event, **facts})) + "\n")
             self._stream.flush()
         except (OSError, ValueError):
-            self._stream = None  # as after `ether up -d` has returned
+            self._stream = None  # `ether up -d` reads the first event and returns
 
 
 @contextlib.contextmanager
@@ -72,11 +73,9 @@ class Foreground:
         self.on_ready: Callable[[], object] = lambda: None
         self.on_stop: Callable[[], object] = lambda: None
 
-    def run(self, session: str | None, broker: str | None, timeout_s: float, *, start: bool) -> int:
-        from ether.cli.lab.stop_requests import StopRequests
-
+    def run(self, where: Where, timeout_s: float, *, start: bool) -> int:
         with StopRequests() as requests:
-            self._start(session, broker, timeout_s)
+            self._start(where, timeout_s)
             requests.collect()
             self._ether.on_shutdown_asked(requests.ask)
             self._say_ready()
@@ -88,12 +87,12 @@ class Foreground:
             requests.interrupt()
             return self._stop(code)
 
-    def _start(self, session: str | None, broker: str | None, timeout_s: float) -> None:
-        from ether.cli.lab.startup import startup_for
-
+    def _start(self, where: Where, timeout_s: float) -> None:
         with startup_for(self._names) as startup:
             self._ether.watch_start(startup.take)
-            self._ether.tap(self._config, session=session, broker=broker, sim=self._sim, timeout_s=timeout_s)
+            self._ether.tap(
+                self._config, session=where.session, broker=where.broker, sim=self._sim, timeout_s=timeout_s
+            )
 
     def _say_ready(self) -> None:
         name = self._ether.session_id
@@ -103,7 +102,7 @@ class Foreground:
         remark(f"session {name} is ready.{how} Ctrl-C stops it in order, a second one at once.")
 
     def _wait(self, requests: StopRequests) -> Exit:
-        """Until somebody asks for the end, or nothing is left that could do anything."""
+        """Until the end is asked for, or every instance has ended by itself."""
         were_over = False
         while not requests.wait(_LOOK_S):
             members = {member["name"]: member for member in self._ether.instances()}
@@ -133,7 +132,8 @@ class Foreground:
 
 
 def _is_over(member: Mapping[str, Any] | None) -> bool:
-    """It has ended, and nobody starts it again. One that was taken away from outside is not looked at."""
+    """Whether an instance has ended for good. A supervised one that is `lost` is about to be restarted; one without an
+    announcement (None) was removed by a command, which keeps the session running."""
     if member is None or member["state"] not in _OVER:
         return False
     return not (member["state"] == "lost" and member.get("supervised"))

@@ -1,7 +1,7 @@
-"""The signs of life of a session's instances, as `ether ps` and `ether top` show them.
+"""The heartbeats of a session's instances, as `ether ps`, `ether top` and `ether doctor` use them.
 
-They arrive twice a second from each instance; rates are differences over the last `WINDOW_S`. The trap: counters begin
-anew with each birth, so a difference counts only within one.
+Each instance sends two a second; rates are differences of its counters over the last `WINDOW_S`. The trap: the counters
+start at zero in each incarnation, so a difference is taken only between heartbeats of the same one.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ether.protocol.failure_detector import Heartbeat
 from ether.session.client import Client
 
 WINDOW_S = 2.2
-"""Four intervals, and a little for one that comes late."""
+"""Four intervals, and a little for a heartbeat that comes late."""
 
 
 class ShownHeartbeat(NamedTuple):
-    """A pulse: when it arrived (seconds of the monotonic clock), and how long it took, in seconds, by the clocks of
-    the two machines; None where it carries no time."""
+    """A heartbeat, its arrival (`at`, seconds of the monotonic clock), and how long it was on its way (`lag_s`, by the
+    clocks of the two machines; None where it carries no time)."""
 
     heartbeat: Heartbeat
     at: float
@@ -31,7 +31,7 @@ class ShownHeartbeat(NamedTuple):
 
 
 class Activity(NamedTuple):
-    """What an instance does: messages a second, and the share of one core, over the window."""
+    """What an instance does, over the window: messages a second in and out, and the share of one core (1.0 is all)."""
 
     handled_hz: float
     published_hz: float
@@ -39,7 +39,10 @@ class Activity(NamedTuple):
 
 
 class Heartbeats:
-    """The newest pulses of every instance. Use from one thread; closing it ends the subscription."""
+    """The heartbeats in the window, of every instance. Not locked: for one thread. Closing it ends the subscription.
+
+    The dispatch thread only puts messages into a queue; decoding happens in `collect`, on the thread that uses this.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -49,13 +52,13 @@ class Heartbeats:
         client.link.listen(self._filter, self._enqueue, qos=0)
 
     def close(self) -> None:
-        """Listen no more."""
+        """End the subscription, and acknowledge the messages that are still queued."""
         self._client.link.unlisten(self._filter, self._enqueue)
         while self._take_one(0.0):
             pass
 
     def collect(self, timeout_s: float, enough: Collection[str] | None = None) -> None:
-        """Take what arrives for `timeout_s` seconds; returns sooner when each of `enough` has been heard of."""
+        """Take what arrives for `timeout_s` seconds; returns sooner when all of `enough` have sent a heartbeat."""
         until = time.monotonic() + timeout_s
         while (left := until - time.monotonic()) > 0:
             if enough is not None and self._beats.keys() >= set(enough):
@@ -63,17 +66,17 @@ class Heartbeats:
             self._take_one(left)
 
     def beat(self, name: str) -> ShownHeartbeat | None:
-        """The newest pulse of an instance."""
+        """The newest heartbeat of an instance; None where there is none."""
         beats = self._beats.get(name)
         return beats[-1] if beats else None
 
     def least_lag_s(self, name: str) -> float | None:
-        """How long its quickest pulse in the window took, by the clocks of the two machines."""
+        """The shortest time on the way of its heartbeats in the window, by the clocks of the two machines."""
         lags = [beat.lag_s for beat in self._beats.get(name, ()) if beat.lag_s is not None]
         return min(lags, default=None)
 
     def activity(self, name: str) -> Activity | None:
-        """What it did within the window; None where there are not two pulses of one birth in it."""
+        """What it did within the window; None where it sent fewer than two heartbeats of one incarnation."""
         beats = self._beats.get(name)
         if not beats or beats[-1].at <= beats[0].at:
             return None
@@ -100,7 +103,7 @@ class Heartbeats:
         try:
             unpacked = inbound.unpack()
         except PayloadError:
-            return  # anybody can publish there
+            return  # any program can publish on this topic
         finally:
             inbound.done()
         heartbeat = Heartbeat.from_value(unpacked.value)
@@ -114,7 +117,7 @@ class Heartbeats:
 
 
 def busy_text(heartbeat: Heartbeat | None) -> str | None:
-    """`expose 40 s`, `idle`; None where nothing is known."""
+    """The method that runs and for how long (`expose 40 s`), or `idle`; None where no heartbeat is known."""
     if heartbeat is None:
         return None
     return f"{heartbeat.busy} {heartbeat.busy_s:.0f} s" if heartbeat.busy else "idle"

@@ -1,6 +1,7 @@
 """`ether instance FILE NAME`: one instance of a configuration, in the foreground, as a service runs it.
 
-Under systemd it says when it is ready, and is vouched for as long as the instance is not hung.
+Under systemd it sends `READY=1` when the instance is ready, and feeds systemd's watchdog as long as the instance is not
+hung.
 """
 
 from __future__ import annotations
@@ -8,37 +9,31 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from ether import Ether
 from ether.cli.exits import CommandMistake
 from ether.cli.lab.foreground import Foreground, events_to_stdout, make_importable
-from ether.cli.options import BrokerUrl, Json, SessionName, Timeout
-
-if TYPE_CHECKING:
-    from ether import Ether
-    from ether.config import EtherConfig
+from ether.cli.options import Json, Timeout, Where
+from ether.config import EtherConfig, changed, load_config
+from ether.system.systemd import Notifier, Watchdog
 
 
 def instance(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML file.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="The instance in it that is to run here.")],
-    session: SessionName = None,
-    broker: BrokerUrl = None,
+    where: Where,
     timeout: Timeout = 30.0,
     json: Json = False,
 ) -> int:
     """Run one instance of a configuration here, in the session that is found, until Ctrl-C."""
-    from ether import Ether
-    from ether.config import load_config
-    from ether.system.systemd import Notifier, Watchdog
-
     config = _only(load_config(file), name)
     make_importable(str(Path(file)))
     notifier = Notifier.from_environment(os.environ)
     ether = Ether()
-    watchdog = Watchdog(notifier, lambda: _is_alive(ether, name))  # started when ready, not before
+    watchdog = Watchdog(notifier, lambda: _is_alive(ether, name))  # started by `tell_ready`
     with events_to_stdout(json) as events, closing(watchdog):
         foreground = Foreground(ether, config, events)
 
@@ -52,13 +47,11 @@ def instance(
                 notifier.stopping()
 
         foreground.on_ready, foreground.on_stop = tell_ready, tell_stop
-        return foreground.run(session, broker, timeout, start=False)
+        return foreground.run(where, timeout, start=False)
 
 
 def _only(config: EtherConfig, name: str) -> EtherConfig:
-    """The configuration with that instance alone."""
-    from ether.config import changed
-
+    """The configuration with this instance alone, started with the session, on this machine, after no other."""
     described = config.named_instances()
     if name not in described:
         raise CommandMistake(f"there is no instance {name!r} in this file; there are: {', '.join(described) or 'none'}")

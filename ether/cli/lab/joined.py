@@ -1,5 +1,9 @@
-"""A command's way into a running session: found as `ether.tap()` finds it, joined as any program joins, left at the
-end."""
+"""A command's way into a running session: found as `ether.tap()` finds it, joined as any program joins, and left at the
+end.
+
+Two late imports on purpose: `ether logs -s NAME` reads a file and joins nothing, and the connection and the discovery
+are most of what a command would import (tests/cli/test_cli_offline.py).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ether.cli.exits import NoSession
+from ether.cli.options import Where
 from ether.log import get_ether_logger, install_console
 
 if TYPE_CHECKING:
@@ -16,36 +21,32 @@ if TYPE_CHECKING:
     from ether.session.discovery.search import FoundSession
 
 JOIN_TIMEOUT_S = 10.0
+TOOL = "ether-cli-"
+"""What the name of every command in a session begins with."""
 
 
 @contextmanager
-def joined(
-    session: str | None, broker: str | None, timeout_s: float = JOIN_TIMEOUT_S, *, log_level: str = "WARNING"
-) -> Iterator[Guest]:
+def joined(where: Where, timeout_s: float = JOIN_TIMEOUT_S, *, log_level: str = "WARNING") -> Iterator[Guest]:
     """A client in the session that was named, or in the only one there is; raises `NoSession`, `SeveralSessions`,
     and what connecting raises. What Ether itself logs meanwhile is shown from `log_level` up."""
     from ether.launch.guest import join
 
     install_console()
     get_ether_logger(log_level=log_level)
-    with join(found_session(session, broker), _name(), timeout_s=timeout_s) as client:
+    with join(found_session(where), _name(), timeout_s=timeout_s) as client:
         yield client
 
 
-def found_session(session: str | None, broker: str | None) -> FoundSession:
-    """Where it is; raises `NoSession`."""
+def found_session(where: Where) -> FoundSession:
+    """The session and its address; raises `NoSession`."""
     from ether.session.discovery.search import find
 
-    found = find(session=session, broker=broker, environment=os.environ)
+    found = find(session=where.session, broker=where.broker, environment=os.environ)
     if found is None:
-        raise NoSession(session or os.environ.get("ETHER_SESSION"))
+        raise NoSession(where.session or os.environ.get("ETHER_SESSION"))
     return found
 
 
 def _name() -> str:
-    """Of one's own, so that any number of commands may be in a session."""
+    """A name of this process alone, so that any number of commands may be in a session."""
     return f"{TOOL}{os.getpid()}-{os.urandom(3).hex()}"
-
-
-TOOL = "ether-cli-"
-"""What the name of every command in a session begins with."""

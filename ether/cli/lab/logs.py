@@ -1,7 +1,7 @@
-"""`ether logs`: the records of every instance, past and coming, and the levels from which they are made.
+"""`ether logs`: the log records of every instance, past and new, and the levels of its loggers.
 
-Past records are read from the session's file on the machine of its launcher; `-f` listens to what comes, wherever this
-runs.
+Past records are read from the session's log file, which the launcher's machine has; `-f` listens to new records from
+any machine. The trap: without `-f` nothing is joined, so the modules of session and discovery are not imported.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,18 +18,21 @@ import typer
 from ether.cli.arguments import parse_pairs, parse_since
 from ether.cli.exits import CommandMistake, Exit
 from ether.cli.lab.joined import found_session, joined
-from ether.cli.options import BrokerUrl, Json, SessionName
+from ether.cli.options import Json, Where
 from ether.cli.output import colours, print_json, print_line, remark
+from ether.errors import PayloadError
+from ether.logs.levels import VERB
+from ether.logs.lines import LogLine, level_number
+from ether.logs.session_file import read_back
 
 if TYPE_CHECKING:
     from ether.connection.link import Inbound
-    from ether.logs.lines import LogLine
     from ether.session.client import Client
 
 _COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "31", "DEBUG": "2"}
 _SET_TIMEOUT_S = 5.0
 
-Show = Callable[["LogLine"], None]
+Show = Callable[[LogLine], None]
 
 
 def logs(
@@ -50,23 +54,21 @@ def logs(
             "--set", metavar="NAME=LEVEL", help="Change the level of an instance; NAME:LOGGER=LEVEL of a logger."
         ),
     ] = None,
-    session: SessionName = None,
-    broker: BrokerUrl = None,
+    *,
+    where: Where,
     json: Json = False,
 ) -> int:
     """Show the log of all instances of a session, on whichever machine they run; or change their levels."""
-    from ether.logs.lines import level_number
-
     if set_level:
-        return _set_levels(parse_pairs(set_level, "NAME=LEVEL, such as cam=debug"), session, broker, as_json=json)
+        return _set_levels(parse_pairs(set_level, "NAME=LEVEL, such as cam=debug"), where, as_json=json)
     chosen = _Chosen(instance or [], level_number(level))
     show = _show_json if json else _show_line
     begin = None if since is None else parse_since(since, time.time())
     if not follow:
-        _show_past(_session_name(session, broker), begin, lines, chosen, show)
+        _show_past(_session_name(where), begin, lines, chosen, show)
         return Exit.OK
-    with joined(session, broker) as client:
-        arrived = _listen(client)  # before the past is read, so that nothing falls between
+    with joined(where) as client:
+        arrived = _listen(client)  # before the file is read, so that no record is missed in between
         try:
             last = _show_past(client.topics.session, begin, lines, chosen, show)
             _follow(client, arrived, chosen, show, last)
@@ -76,28 +78,24 @@ def logs(
 
 
 class _Chosen:
-    """Which records are wanted."""
+    """The records to show: of these instances (all where there are none), from this level up."""
 
     def __init__(self, instances: Iterable[str], level: int) -> None:
         self.instances = frozenset(instances)
         self.level = level
 
-    def wants(self, line: LogLine) -> bool:
+    def includes(self, line: LogLine) -> bool:
         return line.level_number >= self.level and (not self.instances or line.instance in self.instances)
 
 
-def _session_name(session: str | None, broker: str | None) -> str:
-    """A session that is over has a log, too, if it is named."""
-    return session or found_session(None, broker).name
+def _session_name(where: Where) -> str:
+    """The name that was given, without a search: a session that has ended has a log, too."""
+    return where.session or found_session(where).name
 
 
 def _show_past(session: str, begin: float | None, lines: int, chosen: _Chosen, show: Show) -> float:
     """Returns the time of the last record that was shown."""
-    from collections import deque
-
-    from ether.logs.session_file import read_back
-
-    found = (line for line in read_back(session, since=begin) if chosen.wants(line))
+    found = (line for line in read_back(session, since=begin) if chosen.includes(line))
     shown = deque(found, maxlen=lines) if begin is None else found
     last = 0.0
     for line in shown:
@@ -113,9 +111,6 @@ def _listen(client: Client) -> queue.SimpleQueue[Inbound]:
 
 
 def _follow(client: Client, arrived: queue.SimpleQueue[Inbound], chosen: _Chosen, show: Show, last: float) -> None:
-    from ether.errors import PayloadError
-    from ether.logs.lines import LogLine
-
     prefix = client.topics.log("")
     remark(f"listening to the log of session {client.topics.session}")
     while True:
@@ -127,7 +122,7 @@ def _follow(client: Client, arrived: queue.SimpleQueue[Inbound], chosen: _Chosen
         finally:
             inbound.done()
         line = LogLine.from_value(value, inbound.delivery.topic.removeprefix(prefix))
-        if line is not None and chosen.wants(line) and line.time > last:
+        if line is not None and chosen.includes(line) and line.time > last:
             show(line)
 
 
@@ -142,8 +137,8 @@ def _show_json(line: LogLine) -> None:
     print_json({key: getattr(line, key) for key in facts}, lines=True)
 
 
-def _set_levels(wanted: dict[str, str], session: str | None, broker: str | None, *, as_json: bool) -> int:
-    with joined(session, broker) as client:
+def _set_levels(wanted: dict[str, str], where: Where, *, as_json: bool) -> int:
+    with joined(where) as client:
         results = {target: _set_one(client, target, level) for target, level in wanted.items()}
     if as_json:
         print_json(results)
@@ -158,8 +153,6 @@ def _set_levels(wanted: dict[str, str], session: str | None, broker: str | None,
 
 
 def _set_one(client: Client, target: str, level: str) -> dict[str, Any]:
-    from ether.logs.levels import VERB
-
     name, _, logger = target.partition(":")
     if client.session.announcement(name) is None:
         there = ", ".join(member.name for member in client.session.announcements() if member.kind == "instance")

@@ -1,6 +1,6 @@
-"""How often, and how much: rates over the last seconds of a stream. Pure; `now` is an argument in seconds.
+"""Message and byte rates over the last seconds of a stream. Pure; `now` is an argument in seconds.
 
-Memory is bounded by `_LONGEST` messages: of a faster stream the rate is taken over the newest of them.
+Memory is bounded: at most `_LONGEST` messages are kept, so for a faster stream the rate covers less than the window.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class TopicRate(NamedTuple):
 
 
 class Meter:
-    """Feed it messages; ask it for the rate. Not locked."""
+    """Measures the rate of a stream: `take` for each message, `rate` for the result. Not locked."""
 
     def __init__(self, window_s: float, now: float) -> None:
         self._window_s = window_s
@@ -60,13 +60,13 @@ class Meter:
         )
 
     def _seen_s(self, now: float, times: list[float]) -> float:
-        """How much time the messages that are kept stand for."""
+        """The seconds that the kept messages cover: the window, or less at the begin and where the memory is full."""
         since = times[0] if len(times) == _LONGEST else max(self._began, now - self._window_s)
         return max(now - since, 1e-6)
 
 
 def shown_bytes(count: float) -> str:
-    """With a unit: 999 B, 1.5 kB, 2.0 MB."""
+    """A number of bytes with its unit: 999 B, 1.5 kB, 2.0 MB."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             break

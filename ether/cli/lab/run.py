@@ -1,6 +1,6 @@
 """`ether run`: a session in the foreground.
 
-It stays until Ctrl-C, until `ether down` asks it to end, or until every instance has ended by itself.
+It runs until Ctrl-C, until `ether down` asks it to end, or until every instance has ended by itself.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from typing import Annotated
 
 import typer
 
+from ether import Ether
+from ether.cli.config_file import ConfigFile, chosen_file
 from ether.cli.exits import exit_code_of, sentence_of
 from ether.cli.lab.foreground import Foreground, events_to_stdout, make_importable
-from ether.cli.make.files import ConfigFile, chosen_file
-from ether.cli.options import BrokerUrl, Json, SessionName, Timeout
+from ether.cli.options import Json, Timeout, Where
+from ether.config import load_config
 from ether.errors import EtherError
 
 Start = Annotated[bool, typer.Option("--start", help="Publish the topic `start` as soon as everything is ready.")]
@@ -24,8 +26,8 @@ Sim = Annotated[
 
 def run(
     file: ConfigFile = None,
-    session: SessionName = None,
-    broker: BrokerUrl = None,
+    *,
+    where: Where,
     start: Start = False,
     sim: Sim = False,
     timeout: Timeout = 30.0,
@@ -36,15 +38,12 @@ def run(
     Ctrl-C drains the work in flight and stops everything in order; a second Ctrl-C kills at once. With --json standard
     output has one event a line, and everything else goes to standard error.
     """
-    from ether import Ether
-    from ether.config import load_config
-
     path = chosen_file(file, Path.cwd())
     config = load_config(path)
     make_importable(path)
     with events_to_stdout(json) as events:
         try:
-            return Foreground(Ether(), config, events, sim=sim).run(session, broker, timeout, start=start)
+            return Foreground(Ether(), config, events, sim=sim).run(where, timeout, start=start)
         except EtherError as error:
             events.say("failed", error=sentence_of(error), code=exit_code_of(error))
             raise

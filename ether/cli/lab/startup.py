@@ -1,6 +1,7 @@
-"""Shows how instances come up: in a terminal a table that is drawn over and over, elsewhere a line for each change.
+"""Shows how instances come up: in a terminal a live table, elsewhere a line for each change.
 
-Promise: `take` only notes what it is told, so it may be called on the dispatch thread.
+Promise: `take` only notes a state and returns, so it may be called on the dispatch thread. rich is imported only where
+the table is drawn.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _SHOWN = 20
-"""Of more instances only those that are not ready are listed."""
+"""With more instances than this only those that are not ready are listed."""
 
 _COLOURS = {State.READY: "green", State.STARTING: "cyan"}
 
 
 class Startup:
-    """A context manager around the start. `names` are those that are waited for."""
+    """A context manager around the start; shows nothing. `names` are the instances that the start waits for."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
@@ -50,7 +51,7 @@ class Startup:
 
 
 class StartupLines(Startup):
-    """A line for each instance that has come to a state to speak of."""
+    """Writes a line when an instance leaves the state `starting`, on a thread of its own: standard error may block."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(names)
@@ -112,7 +113,7 @@ class StartupTable(Startup):
 
 
 def startup_for(names: Sequence[str]) -> Startup:
-    """As standard error can show it."""
+    """The form that standard error can show."""
     if not names:
         return Startup(names)
     return StartupTable(names) if sys.stderr.isatty() and colours(sys.stderr) else StartupLines(names)

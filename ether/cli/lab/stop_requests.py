@@ -1,8 +1,8 @@
 """Ctrl-C, SIGTERM and SIGHUP while a session runs in the foreground.
 
-The first asks for the end; from then on one more raises `KeyboardInterrupt` in the main thread, and further ones are
-ignored while everything is being killed. The trap: a signal handler runs between two instructions of the main thread,
-which may hold any lock; so it puts into a `SimpleQueue`, which is made for that, and touches nothing else.
+The first signal asks for the end in order. The second raises `KeyboardInterrupt` in the main thread, which kills what
+is left; further signals are ignored meanwhile. The trap: a signal handler runs between two instructions of the main
+thread, which may hold any lock. So the handler only puts into a `SimpleQueue`, whose `put` is reentrant.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 
 
 class StopRequests:
-    """A context manager, for the main thread."""
+    """A context manager for the main thread: installs the handlers, and restores the former ones."""
 
     def __init__(self) -> None:
         self._asked: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -24,7 +24,7 @@ class StopRequests:
         self._before: dict[Any, Any] = {}
 
     def collect(self) -> None:
-        """From now on the next signal is kept for `wait`."""
+        """From now on a signal ends `wait`."""
         self._raises = False
 
     def interrupt(self) -> None:
@@ -32,11 +32,11 @@ class StopRequests:
         self._raises = True
 
     def ask(self) -> None:
-        """The same as a first signal, from any thread: somebody else wants the end."""
+        """The same as a first signal, from any thread: another program asked for the end."""
         self._asked.put(0)
 
     def wait(self, timeout_s: float) -> bool:
-        """True where the end was asked for; waits for it for `timeout_s` seconds."""
+        """Wait at most `timeout_s` seconds for the end to be asked for; True where it was."""
         try:
             self._asked.get(timeout=timeout_s)
         except queue.Empty:

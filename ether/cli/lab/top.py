@@ -1,5 +1,9 @@
-"""`ether top`: a live table of a session. Rates are taken over the last two seconds of an instance's pulses, which come
-twice a second; `LAG` is how long its newest pulse was on its way, by the clocks of the two machines."""
+"""`ether top`: a live table of a session.
+
+Rates are taken over the last two seconds of an instance's heartbeats, which come twice a second. `LAG` is how long the
+newest heartbeat was on its way, by the clocks of the two machines, which may differ. rich is imported only where the
+table is drawn: `--once` and `--json` do without.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ether.cli.exits import CommandMistake, Exit
+from ether.cli.lab.heartbeats import Heartbeats, busy_text
 from ether.cli.lab.joined import TOOL, joined
-from ether.cli.options import BrokerUrl, Json, SessionName
+from ether.cli.options import Json, Where
 from ether.cli.output import colours, print_json, print_table
+from ether.protocol.presence import Announcement
+from ether.session.client import Client
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from ether.cli.lab.heartbeats import Heartbeats
-    from ether.protocol.presence import Announcement
-    from ether.session.client import Client
 
 _FIRST_LOOK_S = 2.2
-"""Four pulses of everybody."""
+"""Four heartbeats of every instance."""
 
 _COLUMNS = {
     "name": "NAME", "state": "STATE", "busy": "BUSY", "handled_hz": "IN/S", "published_hz": "OUT/S", "lag_ms": "LAG MS",
@@ -34,17 +38,15 @@ _STATE_STYLES = {"ready": "green", "starting": "cyan", "restarting": "yellow", "
 def top(
     once: Annotated[bool, typer.Option("--once", help="Print the table once, for scripts.")] = False,
     interval: Annotated[float, typer.Option("--interval", "-i", metavar="SECONDS", min=0.2, help="How often.")] = 1.0,
-    session: SessionName = None,
-    broker: BrokerUrl = None,
+    *,
+    where: Where,
     json: Json = False,
 ) -> int:
     """Show what every instance does, live until Ctrl-C: state, messages in and out a second, how late its signs of
     life come, messages waiting, CPU (100 % is one core), memory, machine."""
-    from ether.cli.lab.heartbeats import Heartbeats
-
     if not once and not json and not sys.stdout.isatty():
         raise CommandMistake("ether top draws in a terminal; for a script take --once or --json")
-    with joined(session, broker) as client:
+    with joined(where) as client:
         heartbeats = Heartbeats(client)
         try:
             if once or json:
@@ -73,9 +75,7 @@ def _rows(client: Client, heartbeats: Heartbeats) -> list[dict[str, Any]]:
 
 
 def row_of(member: Announcement, heartbeats: Heartbeats) -> dict[str, Any]:
-    """One instance, as the table shows it; None for what is not known."""
-    from ether.cli.lab.heartbeats import busy_text
-
+    """One instance as a row of the table; None for each value that is not known."""
     beat, activity = heartbeats.beat(member.name), heartbeats.activity(member.name)
     heartbeat = beat.heartbeat if beat else None
     return {
@@ -93,7 +93,7 @@ def row_of(member: Announcement, heartbeats: Heartbeats) -> dict[str, Any]:
 
 
 def machines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the instances of each machine take together."""
+    """For each machine the sum over its instances: their number, CPU and memory."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[str(row["host"] or "unknown")].append(row)
@@ -140,7 +140,7 @@ def _picture(client: Client, rows: list[dict[str, Any]], height: int) -> Group:
 
 
 def _most_active(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that are not well first, then by CPU."""
+    """The rows in the order of interest: first the instances that are not ready, then those that take the most CPU."""
     return sorted(rows, key=lambda row: (row["state"] == "ready", -(row["cpu_percent"] or 0.0), row["name"]))
 
 

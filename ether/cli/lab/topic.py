@@ -1,6 +1,7 @@
-"""`ether topic list|echo|hz|bw|pub`: what passes on topics.
+"""`ether topic list|echo|hz|bw|pub`: watches topics, and publishes to one.
 
-Watching is done at QoS 0, so that a slow terminal never slows a sender down; what it misses then is missing here only.
+Watching subscribes at QoS 0, so that a slow terminal never slows a sender down: messages that are lost on the way to
+this command are lost here only.
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ether.cli.arguments import parse_params, shown_value
 from ether.cli.exits import CommandMistake, Exit
-from ether.cli.lab.call import Words, _read
+from ether.cli.lab.call import Words, read_file
+from ether.cli.lab.flow import topics_of
 from ether.cli.lab.joined import joined
 from ether.cli.lab.rates import Meter, TopicRate, shown_bytes
-from ether.cli.options import BrokerUrl, Json, SessionName
+from ether.cli.options import Json, Where
 from ether.cli.output import print_json, print_line, print_table, remark, to_json
+from ether.connection.link import Inbound
+from ether.errors import DecodeError
+from ether.session.client import Client, Message, Subscription
 from ether.wire.topics import check_topic_filter
-
-if TYPE_CHECKING:
-    from ether.connection.link import Inbound
-    from ether.session.client import Client, Message, Subscription
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
@@ -40,18 +41,17 @@ Window = Annotated[float, typer.Option("--window", "-w", metavar="SECONDS", min=
 _REPORT_S = 1.0
 
 Seen = tuple[str, int, float]
-"""MQTT topic, bytes, when it arrived."""
+"""A message that arrived: its MQTT topic, its size in bytes, and the time in seconds of the monotonic clock."""
 
 
 @app.command("list")
 def list_topics(
-    session: SessionName = None,
-    broker: BrokerUrl = None,
+    where: Where,
     watch: Annotated[float, typer.Option("--for", metavar="SECONDS", min=0.0, help="How long to look.")] = 1.0,
     json: Json = False,
 ) -> None:
     """Show the topics that classes are marked with, and what passes within a second."""
-    with joined(session, broker) as client:
+    with joined(where) as client:
         meters = _watched(client, watch)
         rows = _topic_rows(client, meters)
     if json:
@@ -76,8 +76,6 @@ def _watched(client: Client, seconds: float) -> dict[str, Meter]:
 
 
 def _topic_rows(client: Client, meters: dict[str, Meter]) -> list[dict[str, Any]]:
-    from ether.cli.lab.flow import topics_of
-
     now = time.monotonic()
     rows: dict[str, dict[str, Any]] = {}
     members = client.session.announcements()
@@ -96,7 +94,8 @@ def _topic_rows(client: Client, meters: dict[str, Meter]) -> list[dict[str, Any]
 
 @contextmanager
 def _passing(client: Client, topic: str) -> Iterator[Callable[[float], Seen | None]]:
-    """What passes on a topic, undecoded: a function that waits for the next, None when the time is over."""
+    """Listens to a topic without decoding. Yields a function that waits for the next message, None when none comes in
+    time."""
     arrived: queue.SimpleQueue[Seen] = queue.SimpleQueue()
     wanted = client.topics.data_filter(check_topic_filter(topic))
 
@@ -121,14 +120,13 @@ def _passing(client: Client, topic: str) -> Iterator[Callable[[float], Seen | No
 @app.command()
 def echo(
     topic: Topic,
-    session: SessionName = None,
-    broker: BrokerUrl = None,
+    where: Where,
     count: Count = None,
     timeout: Patience = None,
     json: Json = False,
 ) -> int:
     """Print every message on a topic until Ctrl-C. With --json one object a line: topic, value, time, source, id."""
-    with joined(session, broker) as client, client.subscribe(topic, qos=0) as messages:
+    with joined(where) as client, client.subscribe(topic, qos=0) as messages:
         remark(f"listening to {topic!r}")
         try:
             return _echo(messages, topic, count, timeout, as_json=json)
@@ -137,8 +135,6 @@ def echo(
 
 
 def _echo(messages: Subscription, topic: str, count: int | None, timeout_s: float | None, *, as_json: bool) -> Exit:
-    from ether.errors import DecodeError
-
     left = count
     while left is None or left > 0:
         try:
@@ -166,38 +162,35 @@ def _show_message(message: Message, *, as_json: bool) -> None:
 @app.command()
 def hz(
     topic: Topic,
-    session: SessionName = None,
-    broker: BrokerUrl = None,
+    where: Where,
     window: Window = 10.0,
     count: Count = None,
     json: Json = False,
 ) -> int:
     """Print how often messages come, every second until Ctrl-C (or --count reports)."""
-    return _report(topic, session, broker, window, count, _hz_json if json else _hz_line)
+    return _report(topic, where, window, count, _hz_json if json else _hz_line)
 
 
 @app.command()
 def bw(
     topic: Topic,
-    session: SessionName = None,
-    broker: BrokerUrl = None,
+    where: Where,
     window: Window = 10.0,
     count: Count = None,
     json: Json = False,
 ) -> int:
     """Print how many bytes pass, every second until Ctrl-C (or --count reports)."""
-    return _report(topic, session, broker, window, count, _bw_json if json else _bw_line)
+    return _report(topic, where, window, count, _bw_json if json else _bw_line)
 
 
 def _report(
     topic: str,
-    session: str | None,
-    broker: str | None,
+    where: Where,
     window_s: float,
     count: int | None,
     say: Callable[[str, TopicRate, int], None],
 ) -> int:
-    with joined(session, broker) as client, _passing(client, topic) as take:
+    with joined(where) as client, _passing(client, topic) as take:
         remark(f"listening to {topic!r}")
         begin = time.monotonic()
         meter, said = Meter(window_s, begin), 0
@@ -242,8 +235,8 @@ _bw_json = _hz_json
 def pub(
     topic: Annotated[str, typer.Argument(metavar="TOPIC")],
     message: Words = None,
-    session: SessionName = None,
-    broker: BrokerUrl = None,
+    *,
+    where: Where,
     rate: Annotated[
         float | None, typer.Option("--rate", "-r", metavar="HZ", min=0.001, help="Again and again.")
     ] = None,
@@ -253,8 +246,8 @@ def pub(
     """Publish a message: one value (JSON or text), or key=value pairs as a JSON object; nothing is an empty message."""
     if count is not None and rate is None:
         raise CommandMistake("--count goes with --rate")
-    value = parse_params(message or [], (), _read)
-    with joined(session, broker) as client:
+    value = parse_params(message or [], (), read_file)
+    with joined(where) as client:
         sent = _publish(client, topic, value, rate, count)
         client.link.flush(10.0)
     if json:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ether.cli.options import BrokerUrl, SessionName
+from ether.agents.daemon import Agent
+from ether.cli.options import Where
 
 
 def agent(
@@ -21,10 +22,8 @@ def agent(
         str | None,
         typer.Option("--allow-file", help="A file with one root on each line; default: ~/.config/ether/allowed."),
     ] = None,
-    session: SessionName = None,
-    broker: BrokerUrl = None,
+    *,
+    where: Where,
 ) -> int:
     """Run instances here for sessions elsewhere, until SIGTERM or Ctrl-C."""
-    from ether.agents.daemon import Agent
-
-    return Agent(name, allow=allow or (), allow_file=allow_file, session=session, broker=broker).run()
+    return Agent(name, allow=allow or (), allow_file=allow_file, session=where.session, broker=where.broker).run()

@@ -1,4 +1,4 @@
-"""What `ether doctor` looks at on this machine. Each check is by itself, changes nothing, and says what to do."""
+"""What `ether doctor` looks at on this machine. Each check is independent, changes nothing, and says what to do."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ether.errors import EtherError
+from ether.logs.session_file import log_folder
+from ether.system.folders import runtime_folder
 from ether.version import VERSION
 
 _LEAST_FREE_BYTES = 1_000_000_000
@@ -62,17 +65,18 @@ def _engines() -> Iterator[Check]:
 
 
 def mosquitto_program() -> str | None:
-    """Where it is looked for is where the embedded broker looks (docs/brokers.md)."""
+    """The path of mosquitto, searched where the embedded broker searches it (docs/brokers.md); None where it is not
+    installed."""
     return shutil.which("mosquitto", path=os.pathsep.join([os.environ.get("PATH", os.defpath), *_MOSQUITTO_FOLDERS]))
 
 
 def _mosquitto_version(program: str) -> str:
-    said = _said([program, "-h"])
+    said = _output_of([program, "-h"])
     return next((line for line in said.splitlines() if line.startswith("mosquitto version")), "of an unknown version")
 
 
-def _said(command: list[str]) -> str:
-    """What a program prints; nothing where it cannot be run or hangs."""
+def _output_of(command: list[str]) -> str:
+    """What a program prints; empty where it cannot be run or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_S, errors="replace", check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -95,9 +99,6 @@ def _library(name: str, distribution: str, *, needed: bool, without: str = "") -
 
 
 def _runtime_folder() -> Check:
-    from ether.errors import EtherError
-    from ether.system.folders import runtime_folder
-
     try:
         folder = runtime_folder()
     except EtherError as error:
@@ -108,9 +109,6 @@ def _runtime_folder() -> Check:
 
 
 def _disks() -> Iterator[Check]:
-    from ether.errors import EtherError
-    from ether.logs.session_file import log_folder
-
     try:
         logs = log_folder()
     except EtherError as error:
@@ -139,7 +137,7 @@ def _ports() -> Iterator[Check]:
 
 
 def _firewall() -> Iterator[Check]:
-    """Rules can only be read by root; that there is a firewall can be seen."""
+    """Only root can read the rules of a firewall; whether one is active, every user can see."""
     names = [name for name, there in _firewalls() if there]
     if names:
         hint = "for other machines in a session allow TCP 1883 (MQTT) and UDP 5353 (mDNS) in"
@@ -152,7 +150,7 @@ def _firewalls() -> Iterator[tuple[str, bool]]:
     if sys.platform == "win32":
         yield "Windows Defender Firewall", True
     elif sys.platform == "darwin":
-        said = _said(["/usr/libexec/ApplicationFirewall/socketfilterfw", "--getglobalstate"])
+        said = _output_of(["/usr/libexec/ApplicationFirewall/socketfilterfw", "--getglobalstate"])
         yield "macOS application firewall", "enabled" in said.lower()
     else:
         yield "ufw", "ENABLED=yes" in _text_of("/etc/ufw/ufw.conf")
@@ -191,7 +189,7 @@ def _group_of(path: Path) -> str:
 def _clock() -> Iterator[Check]:
     if sys.platform != "linux":
         return
-    said = _said(["timedatectl", "show", "-p", "NTPSynchronized", "--value"]).strip()
+    said = _output_of(["timedatectl", "show", "-p", "NTPSynchronized", "--value"]).strip()
     if said in ("yes", "no"):
         hint = "" if said == "yes" else "times of several machines cannot be compared: timedatectl set-ntp true"
         yield Check("clock", "ok" if said == "yes" else "warn", f"set by the network: {said}", hint)

@@ -1,31 +1,32 @@
-"""`ether doctor`: looks for what is wrong, on this machine, on the way to a session, and in it."""
+"""`ether doctor`: looks for faults on this machine, on the way to a session, and in the session."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from ether import Ether
 from ether.cli.exits import Exit, NoSession, sentence_of
 from ether.cli.lab.joined import joined
 from ether.cli.machines.checks import Check, machine_checks, mosquitto_program, shown
-from ether.cli.options import BrokerUrl, Json, SessionName
+from ether.cli.machines.probe import session_checks
+from ether.cli.options import Json, Where
 from ether.cli.output import print_json, print_line, print_table, remark
 from ether.errors import EtherError
-
-if TYPE_CHECKING:
-    from ether.session.discovery.search import SearchStep
+from ether.log import uninstall_console
+from ether.session.discovery.search import SearchStep, explore
 
 _COLUMNS = {"status": "", "name": "WHAT", "detail": "FOUND"}
 
 
-def doctor(session: SessionName = None, broker: BrokerUrl = None, json: Json = False) -> int:
+def doctor(where: Where, json: Json = False) -> int:
     """Check this machine, look for sessions in every place, and measure one: the one that runs, or one that is started
     for this and ends with it. Exit code 1 where something is wrong."""
     if sys.stderr.isatty():
         remark("looking; this takes a few seconds")
-    checks = [*machine_checks(), *_discovery(session, broker), *_session(session, broker)]
+    checks = [*machine_checks(), *_discovery(where), *_session(where)]
     failed = [check for check in checks if check.status == "fail"]
     if json:
         print_json({"ok": not failed, "checks": [check.to_value() for check in checks]})
@@ -37,11 +38,9 @@ def doctor(session: SessionName = None, broker: BrokerUrl = None, json: Json = F
     return Exit.FAILED if failed else Exit.OK
 
 
-def _discovery(session: str | None, broker: str | None) -> Iterator[Check]:
-    from ether.session.discovery.search import explore
-
+def _discovery(where: Where) -> Iterator[Check]:
     try:
-        for step in explore(session=session, broker=broker, environment=os.environ):
+        for step in explore(session=where.session, broker=where.broker, environment=os.environ):
             yield _step_check(step)
     except EtherError as error:
         yield Check("discovery", "fail", sentence_of(error))
@@ -54,14 +53,12 @@ def _step_check(step: SearchStep) -> Check:
     return Check(f"discovery: {step.name}", "warn" if refused else "ok", detail, refused)
 
 
-def _session(session: str | None, broker: str | None) -> Iterator[Check]:
-    from ether.cli.machines.probe import session_checks
-
+def _session(where: Where) -> Iterator[Check]:
     try:
-        with joined(session, broker) as client:
+        with joined(where) as client:
             yield from session_checks(client)
     except NoSession as error:
-        if session is not None or broker is not None:
+        if where != Where():
             yield Check("session", "fail", sentence_of(error))
         else:
             yield Check("session", "ok", "none runs; the broker is tried by one of our own")
@@ -71,18 +68,12 @@ def _session(session: str | None, broker: str | None) -> Iterator[Check]:
 
 
 def _own_session() -> Iterator[Check]:
-    import logging
-
-    from ether import Ether
-    from ether.cli.machines.probe import session_checks
-    from ether.log import uninstall_console
-
-    uninstall_console()  # which would restore its own level
+    uninstall_console()  # first: it restores the level that the logger had before
     logging.getLogger("Ether").setLevel(logging.WARNING)
     own = Ether()
     engine = "amqtt" if mosquitto_program() is None else "mosquitto"
     try:
-        with own.tap({"broker": {"engine": engine}}), joined(own.session_id, None) as client:
+        with own.tap({"broker": {"engine": engine}}), joined(Where(own.session_id)) as client:
             yield from session_checks(client)
     except EtherError as error:
         yield Check("broker", "fail", sentence_of(error), "a session cannot be started on this machine")

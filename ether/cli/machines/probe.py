@@ -1,4 +1,4 @@
-"""What `ether doctor` measures in a session: the broker, by messages to ourselves; the members, by their pulses."""
+"""What `ether doctor` measures in a session: the broker by messages to itself, the members by their heartbeats."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ import queue
 import statistics
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from ether.cli.lab.heartbeats import Heartbeats
 from ether.cli.lab.joined import TOOL
 from ether.cli.lab.rates import shown_bytes
 from ether.cli.machines.checks import Check
 from ether.cli.output import ago
-from ether.errors import EtherError
+from ether.config.broker_url import url_without_credentials
+from ether.connection.link import Inbound
+from ether.errors import ConfigError, EtherError, TransportError
+from ether.protocol.presence import Announcement
+from ether.session.client import Client
+from ether.transport.endpoint import Endpoint
+from ether.transport.opening import open_socket
+from ether.transport.sockets import Waker
 from ether.version import VERSION
-
-if TYPE_CHECKING:
-    from ether.connection.link import Inbound
-    from ether.protocol.presence import Announcement
-    from ether.session.client import Client
 
 _ECHOES = 20
 _ECHO_S = 5.0
 _LARGEST_PROBE_BYTES = 16 << 20
 _SLOW_S = 0.05
-_PULSES_S = 1.7
+_HEARTBEATS_S = 1.7
 _CLOCK_TOLERANCE_S = 0.25
 
 
 def session_checks(client: Client) -> Iterator[Check]:
-    """The broker, then everybody in the session."""
+    """The leader and the broker, then each member of the session."""
     info = client.session.info(_ECHO_S)
     engine, since = info.get("engine", "unknown"), ago(info.get("since"))
     where = f"led by pid {info.get('pid')} on {info.get('host')} since {since}, ether {info.get('version')}"
@@ -44,12 +45,7 @@ def session_checks(client: Client) -> Iterator[Check]:
 
 
 def _websocket_check(url: str) -> Check:
-    """Whether a WebSocket opens there, as for a machine behind a firewall. Nobody logs in."""
-    from ether.config.broker_url import url_without_credentials
-    from ether.errors import ConfigError
-    from ether.transport.endpoint import Endpoint
-    from ether.transport.sockets import Waker, open_socket
-
+    """Whether a WebSocket opens at this URL, which a machine behind a firewall would use. It does not log in."""
     waker = Waker()
     waker.open()
     try:
@@ -81,7 +77,7 @@ def _echo_checks(client: Client) -> Iterator[Check]:
 
 
 def _limit(client: Client, echo: _Echo) -> Check:
-    """The broker says what it takes; whether that is so is tried up to 16 MiB."""
+    """The largest packet that the broker says it accepts, tried with a message of half that size, at most 16 MiB."""
     limit = client.link.transport.max_packet_bytes
     size = min(limit // 2, _LARGEST_PROBE_BYTES)
     took = echo.send(bytes(size))
@@ -92,7 +88,7 @@ def _limit(client: Client, echo: _Echo) -> Check:
 
 
 class _Echo:
-    """Messages to ourselves."""
+    """Publishes messages to a topic that only this command listens to, and times their return."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -106,9 +102,7 @@ class _Echo:
         inbound.done()
 
     def send(self, payload: bytes) -> float:
-        """Seconds until it is back; raises `TransportError`."""
-        from ether.errors import TransportError
-
+        """The seconds until the message is back; raises `TransportError` where it is not within `_ECHO_S`."""
         began = time.perf_counter()
         self._client.link.publish(self._topic, payload)
         try:
@@ -123,7 +117,7 @@ class _Echo:
 def _member_checks(client: Client) -> Iterator[Check]:
     heartbeats = Heartbeats(client)
     try:
-        heartbeats.collect(_PULSES_S)
+        heartbeats.collect(_HEARTBEATS_S)
         for member in client.session.announcements():
             if not member.name.startswith(TOOL):
                 yield _member_check(member)
@@ -150,7 +144,8 @@ def _last_line(text: str) -> str:
 
 
 def _clock_check(member: Announcement, heartbeats: Heartbeats) -> Iterator[Check]:
-    """A pulse that arrives before it was sent, or long after, tells of clocks that differ."""
+    """The lag of a heartbeat is its way plus the difference of the two clocks. The least lag in the window is nearest
+    to the difference: a negative one, or one far above any network's delay, shows clocks that differ."""
     lag_s = heartbeats.least_lag_s(member.name)
     if lag_s is not None and abs(lag_s) > _CLOCK_TOLERANCE_S:
         detail = f"{abs(lag_s):.2f} s {'behind' if lag_s > 0 else 'ahead of'} this machine's, give or take the way"

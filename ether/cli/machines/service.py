@@ -1,20 +1,20 @@
-"""`ether service install|status|logs|remove`: what shall run after a reboot (docs/services.md)."""
+"""`ether service install|status|logs|remove`: services that start with the machine (docs/services.md)."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ether.cli.exits import CommandMistake, Exit
 from ether.cli.options import Json
 from ether.cli.output import print_json, print_line, print_table
-
-if TYPE_CHECKING:
-    from ether.system.services import Machine
-    from ether.system.units import Kind
+from ether.system import services
+from ether.system.services import Machine, ServicePlan, unit_of
+from ether.system.units import KINDS, Kind, Service
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
@@ -39,19 +39,11 @@ def install(
     json: Json = False,
 ) -> int:
     """Write the unit, start it, and wait until it is ready."""
-    from ether.system import services
-
     machine = _machine(user)
-    planned = services.plan(
-        _kind(kind),
-        machine.scope,
-        serial=serial,
-        file=file,
-        name=name,
-        user=as_user,
-        writes=writes or (),
-        machine=machine,
+    wanted = Service(
+        _kind(kind), machine.scope, sys.executable, serial, file, name, as_user, writes=tuple(writes or ())
     )
+    planned = services.plan(wanted, machine)
     if dry_run:
         _show_plan(planned, as_json=json)
         return Exit.OK
@@ -63,10 +55,7 @@ def install(
     return Exit.OK if said.ready else Exit.FAILED
 
 
-def _show_plan(planned: object, *, as_json: bool) -> None:
-    from ether.system.services import ServicePlan
-
-    assert isinstance(planned, ServicePlan)
+def _show_plan(planned: ServicePlan, *, as_json: bool) -> None:
     if as_json:
         files = {str(path): file.text for path, file in planned.files.items()}
         print_json({"files": files, "commands": [list(command) for command in planned.commands]})
@@ -77,8 +66,6 @@ def _show_plan(planned: object, *, as_json: bool) -> None:
 @app.command()
 def status(kind: MaybeKind = None, name: Name = None, user: User = False, json: Json = False) -> None:
     """Show one service, or all of Ether's."""
-    from ether.system import services
-
     rows = [asdict(said) for said in services.status(_unit(kind, name), _machine(user))]
     if json:
         print_json(rows)
@@ -96,16 +83,12 @@ def logs(
     user: User = False,
 ) -> int:
     """Show the journal of one service, or of all."""
-    from ether.system import services
-
     return services.logs(_unit(kind, name), _machine(user), follow=follow, since=since, lines=lines)
 
 
 @app.command()
 def remove(kind: KindName, name: Name = None, user: User = False, json: Json = False) -> None:
     """Stop a service, and delete what was written for it."""
-    from ether.system import services
-
     removed = [str(path) for path in services.remove(_kind(kind), name, _machine(user))]
     if json:
         print_json({"removed": removed})
@@ -114,8 +97,6 @@ def remove(kind: KindName, name: Name = None, user: User = False, json: Json = F
 
 
 def _kind(kind: str) -> Kind:
-    from ether.system.units import KINDS
-
     for known in KINDS:
         if kind == known:
             return known
@@ -123,12 +104,8 @@ def _kind(kind: str) -> Kind:
 
 
 def _unit(kind: str | None, name: str | None) -> str | None:
-    from ether.system.services import unit_of
-
     return None if kind is None else unit_of(_kind(kind), name)
 
 
 def _machine(user: bool) -> Machine:
-    from ether.system.services import Machine
-
     return Machine.here("user" if user else "system")

@@ -1,21 +1,23 @@
-"""`ether plan`: what is wrong with an experiment, how long it takes and what it writes, before anything moves."""
+"""`ether plan`: checks an experiment before anything moves: its faults, its duration, and the bytes that it writes."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from ether.cli.config_file import ConfigFile, chosen_file
 from ether.cli.exits import Exit
 from ether.cli.lab.foreground import make_importable
-from ether.cli.make.files import ConfigFile, chosen_file
 from ether.cli.options import Json
 from ether.cli.output import print_json, print_line, print_table, remark
-
-if TYPE_CHECKING:
-    from ether.runs.plan.report import PlanFinding, PlannedRun, PlanReport
+from ether.config import load_config
+from ether.errors import ConfigError
+from ether.runs.plan.estimate_rules import size_text
+from ether.runs.plan.report import PlanFinding, PlannedRun, PlanReport, plan_report
+from ether.runs.trial_rules import duration_text
 
 RunName = Annotated[str | None, typer.Option("--run", metavar="NAME", help="Of this run alone.")]
 PastLedger = Annotated[
@@ -24,29 +26,19 @@ PastLedger = Annotated[
 ]
 
 
-Programs = Annotated[
-    list[str] | None,
-    typer.Option("--program", "-p", metavar="FILE", help="A program to read, not to run, too; may be repeated."),
-]
-
-
 def plan(
     file: ConfigFile = None,
-    program: Programs = None,
     run: RunName = None,
     ledger: PastLedger = None,
     sim: Annotated[bool, typer.Option("--sim", help="As it will run with --sim: no ports are needed.")] = False,
     json: Json = False,
 ) -> int:
-    """Check instances, planned runs and programs against the classes, the clock and the disk. Classes are imported;
+    """Check instances and planned runs against the classes, the clock and the disk. Classes are imported;
     nothing is built, started or moved. Ends with 1 where something is wrong."""
-    from ether.config import load_config
-    from ether.runs.plan.report import plan_report
-
     path = chosen_file(file, Path.cwd())
     config = load_config(path)
     make_importable(path)
-    report = plan_report(config, run, ledger, os.environ, program or (), simulated=sim)
+    report = plan_report(config, run, ledger, os.environ, simulated=sim)
     if json:
         print_json(_to_json(path, report))
     else:
@@ -60,7 +52,7 @@ def _show(path: str, report: PlanReport) -> None:
     for note in report.unseen:
         remark(f"not looked at: {note}")
     for finding in report.findings:
-        print_line(_told(path, finding))
+        print_line(_sentence(path, finding))
     count, of = len(report.findings), len(report.instances)
     instances = f"{of} instance{'s' if of != 1 else ''}"
     if count:
@@ -69,12 +61,10 @@ def _show(path: str, report: PlanReport) -> None:
         print_line(f"{path}: fine: {len(report.runs)} run{'s' if len(report.runs) != 1 else ''} of {instances}")
 
 
-def _told(path: str, finding: PlanFinding) -> str:
-    from ether.errors import ConfigError
-
+def _sentence(path: str, finding: PlanFinding) -> str:
     fault = finding.fault
-    said = fault.text.replace("\n", " ")
-    return str(ConfigError(said, file=finding.file or path, line=finding.line, path=dotted(fault.place)))
+    text = fault.text.replace("\n", " ")
+    return str(ConfigError(text, file=path, line=finding.line, path=dotted(fault.place)))
 
 
 def dotted(place: tuple[str | int, ...]) -> str:
@@ -83,26 +73,23 @@ def dotted(place: tuple[str | int, ...]) -> str:
 
 
 def _row(run: PlannedRun) -> dict[str, object]:
-    from ether.runs.plan.estimate_rules import spoken_bytes
-    from ether.runs.trial_rules import spoken
-
     found = run.estimate
-    size = "not known" if found.bytes is None else f"{spoken_bytes(found.bytes)}"
+    size = "not known" if found.bytes is None else f"{size_text(found.bytes)}"
     if found.unknown and found.bytes is not None:
         size += f" without {', '.join(found.unknown)}"
-    time = "not known" if found.seconds is None else spoken(found.seconds)
+    time = "not known" if found.seconds is None else duration_text(found.seconds)
     return {
         "run": run.name, "trials": found.trials, "time": time,
-        "from": found.based_on, "data": size, "free": spoken_bytes(run.free_bytes),
+        "from": found.based_on, "data": size, "free": size_text(run.free_bytes),
     }  # fmt: skip
 
 
 def _to_json(path: str, report: PlanReport) -> dict[str, Any]:
     faults = [
         {
-            "file": finding.file or path, "line": finding.line, "path": dotted(finding.fault.place),
+            "file": path, "line": finding.line, "path": dotted(finding.fault.place),
             "found": finding.fault.found, "valid": finding.fault.valid, "nearest": finding.fault.nearest,
-            "text": _told(path, finding),
+            "text": _sentence(path, finding),
         }
         for finding in report.findings
     ]  # fmt: skip

@@ -1,16 +1,18 @@
-"""`ether runs`: the named runs of a ledger: how they stand, how many of their trials are done, how long they took."""
+"""`ether runs`: the named runs of a ledger: the status of each, how many of its trials are done, how long it took."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ether.cli.data.recorded import Ledger, ledger_folder, shown_time
 from ether.cli.options import Json
 from ether.cli.output import print_json, print_table
-
-if TYPE_CHECKING:
-    from ether.runs.trial_rules import RunState
+from ether.ledger.reader import LedgerReader
+from ether.protocol.run_record import RunState
+from ether.reading.run_facts import runs_in, status_now
+from ether.runs.trial_rules import duration_text
+from ether.wire.run_ids import is_simulated_run
 
 
 def runs(ledger: Ledger = None, json: Json = False) -> None:
@@ -27,18 +29,12 @@ def runs(ledger: Ledger = None, json: Json = False) -> None:
 
 
 def run_rows(ledger: str | None) -> list[dict[str, Any]]:
-    """What there is of each named run. Raises `NoLedger`, `SeveralLedgers`, `LedgerError`."""
-    from ether.ledger.reader import LedgerReader
-    from ether.reading.run_facts import runs_in
-
+    """A row for each named run. Raises `NoLedger`, `SeveralLedgers`, `LedgerError`."""
     with LedgerReader.open(ledger_folder(ledger)) as reader:
         return [_row(state, time.time()) for state in runs_in(reader).values()]
 
 
 def _row(state: RunState, now: float) -> dict[str, Any]:
-    from ether.system.process_owner import status_now
-    from ether.wire.run_ids import is_simulated_run
-
     status = status_now(state)
     end = state.ended if state.ended is not None else now if status == "running" else None
     return {
@@ -51,11 +47,9 @@ def _row(state: RunState, now: float) -> dict[str, Any]:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, object]:
-    from ether.runs.trial_rules import spoken
-
     took = row["duration_s"]
     return {
         **row, "status": f"{row['status']} (simulated)" if row["simulated"] else row["status"],
         "done": f"{row['trials_done']} of {row['trials']}", "repeated": ", ".join(map(str, row["repeated"])),
-        "begun": shown_time(row["begun"])[:19], "took": "" if took is None else spoken(took),
+        "begun": shown_time(row["begun"])[:19], "took": "" if took is None else duration_text(took),
     }  # fmt: skip

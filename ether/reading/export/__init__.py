@@ -1,1 +1,1 @@
-"""Records as files for other programs, one module for each format."""
+"""Exports: records as files for other programs."""

@@ -1,17 +1,18 @@
-"""Records of a ledger as an RO-Crate: a folder that says what is in it, for archives and people without Ether.
+"""Records of a ledger as an RO-Crate: a folder that describes its own content, for archives and for readers without
+Ether.
 
-    ro-crate-metadata.json   what all of it is (RO-Crate 1.1, profile Process Run Crate 0.5)
-    records.jsonl            each record in one line: value, id, parents, source, times, context
+    ro-crate-metadata.json   the description (RO-Crate 1.1, profile Process Run Crate 0.5)
+    records.jsonl            one record in each line: value, id, parents, source, times, context
     payloads/SHA256          bodies that are no JSON: arrays, images
-    contexts/SHA256.json     who made values: class, arguments, code, machine
-    artifacts/SHA256-NAME    what contexts refer to: sources, changes, settings, packages
+    contexts/SHA256.json     contexts: class, arguments, code and machine of an instance
+    artifacts/SHA256-NAME    the artifacts of contexts: sources, changes, settings, packages
     provenance.json          W3C PROV-JSON
 
-Each instance is an action whose instrument is its code (class, commit), whose objects are its settings and whose result
-are the records. Every file has its size and SHA-256.
+Each context is an action: its instrument is the instance's code (class, commit), its objects are the settings and
+sources, its result are the records. Every file has its size and SHA-256 in the description.
 
-Promise: the folder is there as a whole or not at all. The trap: a licence is for its owner to give; without one the
-crate says that none was given, and an archive will ask.
+Promise: the folder appears completely or not at all. The trap: only the owner of the data can give a licence; without
+one the crate says that none was given, and an archive will ask for it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from ether.errors import ExportFailed, LedgerDamaged, MissingExtra, PayloadError
-from ether.ledger.reader import LedgerReader, StoredRecord
+from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 from ether.provenance.origins import Origin, origin_of
 from ether.reading.export import prov as export_prov
 
@@ -47,7 +48,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(slots=True)
 class _Use:
-    """A context, and from when to when it explained records."""
+    """A context that records refer to: their number, and the times of the first and the last of them."""
 
     context: Mapping[str, Any]
     first: float
@@ -57,22 +58,26 @@ class _Use:
 
 @dataclass(slots=True)
 class _Parts:
-    """What is in the folder: path to what it is called; contexts and artifacts by their hash."""
+    """The content of the folder."""
 
     names: dict[str, str] = field(default_factory=dict)
+    """By path of a file its name for people."""
     uses: dict[str, _Use] = field(default_factory=dict)
+    """By hash of a context."""
     artifacts: dict[str, str] = field(default_factory=dict)
+    """By hash of an artifact the path of its file."""
     count: int = 0
+    """How many records there are."""
 
 
 def write(
     reader: LedgerReader, folder: Path, records: Callable[[], Iterable[StoredRecord]] | None = None, *,
     name: str | None = None, license_text: str = NO_LICENSE,
 ) -> int:  # fmt: skip
-    """Write the crate to a folder that is not there yet, and return how many records are in it.
+    """Write the crate to a folder that must not exist yet, and return how many records are in it.
 
-    `records` gives them, each time that it is called; without it they are all of the ledger's. `license_text` is the
-    URL of a licence, or a sentence. Raises `ExportFailed`, `MissingExtra`, `OSError`.
+    `records` returns them; it is called twice. None means all records of the ledger. `license_text` is the URL of a
+    licence, or a sentence. Raises `ExportFailed`, `MissingExtra`, `OSError`.
     """
     _check_library()
     if folder.exists():
@@ -80,7 +85,7 @@ def write(
     part = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.part")
     try:
         part.mkdir(parents=True)
-        parts = _write_files(reader, part, records or (lambda: reader.records(kinds=KINDS)))
+        parts = _write_files(reader, part, records or (lambda: reader.records(RecordFilter(kinds=KINDS))))
         if parts.count == 0:
             raise ExportFailed(f"nothing was recorded that fits, so {folder} is not written")
         _describe(part, parts, name or f"{reader.session}: all that was recorded", license_text)
@@ -117,7 +122,7 @@ def _write_files(reader: LedgerReader, part: Path, records: Callable[[], Iterabl
 
 
 def _line(record: StoredRecord, part: Path, parts: _Parts) -> dict[str, Any]:
-    told = {
+    line = {
         "row": record.row, "kind": record.kind, "topic": record.topic, "id": record.id, "source": record.source,
         "seq": record.seq, "time": record.time, "received": record.received, "run": record.run,
         "parents": list(record.parents), "context": record.context, "content_type": record.content_type,
@@ -126,13 +131,13 @@ def _line(record: StoredRecord, part: Path, parts: _Parts) -> dict[str, Any]:
     try:
         payload = record.payload
     except LedgerDamaged as error:
-        return {**told, "problem": str(error)}
+        return {**line, "problem": str(error)}
     try:
         value = record.value
         json.dumps(value, allow_nan=False)
-        return {**told, "value": value}
+        return {**line, "value": value}
     except (PayloadError, TypeError, ValueError):
-        return {**told, "payload": _write_payload(payload, part, parts)}
+        return {**line, "payload": _write_payload(payload, part, parts)}
 
 
 def _write_payload(payload: bytes, part: Path, parts: _Parts) -> str:
@@ -143,6 +148,7 @@ def _write_payload(payload: bytes, part: Path, parts: _Parts) -> str:
 
 
 def _note_context(reader: LedgerReader, record: StoredRecord, parts: _Parts) -> None:
+    """Count the record for its context. Records come in the order of the ledger, whose times may go back."""
     use = parts.uses.get(record.context)
     if use is None:
         context = reader.context(record.context) if record.context else None
@@ -156,12 +162,12 @@ def _write_context(reader: LedgerReader, part: Path, parts: _Parts, sha256: str,
     path = f"contexts/{sha256}.json"
     _write(part / path, reader.artifact(sha256) or b"")
     parts.names[path] = f"what explains {context.get('instance', '')}"
-    for kept, name in export_prov.artifacts_of(context).items():
-        content = reader.artifact(kept)
-        if content is not None and kept not in parts.artifacts:
-            parts.artifacts[kept] = f"artifacts/{kept[:16]}-{_UNSAFE.sub('_', name)[-80:]}"
-            _write(part / parts.artifacts[kept], content)
-            parts.names[parts.artifacts[kept]] = name
+    for artifact, name in export_prov.artifacts_of(context).items():
+        content = reader.artifact(artifact)
+        if content is not None and artifact not in parts.artifacts:
+            parts.artifacts[artifact] = f"artifacts/{artifact[:16]}-{_UNSAFE.sub('_', name)[-80:]}"
+            _write(part / parts.artifacts[artifact], content)
+            parts.names[parts.artifacts[artifact]] = name
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -169,7 +175,7 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-# -- what they are
+# -- the description
 
 
 def _describe(part: Path, parts: _Parts, title: str, license_text: str) -> None:
@@ -195,7 +201,7 @@ def _describe(part: Path, parts: _Parts, title: str, license_text: str) -> None:
 
 
 def _license(crate: Any, text: str) -> Any:
-    """A URL becomes a thing that the crate describes; a sentence stays one."""
+    """A URL becomes an entity of the crate, as the profile wants; a sentence stays text."""
     from rocrate.model import ContextEntity
 
     if not text.startswith(("http://", "https://")):
@@ -214,12 +220,13 @@ def _digest(path: Path) -> str:
 
 
 def _add_action(crate: Any, files: Mapping[str, Any], parts: _Parts, sha256: str, use: _Use) -> None:
-    """What an instance did, as an action."""
+    """Add the work of an instance as an action."""
     from rocrate.model import ContextEntity
 
     origin = origin_of(use.context)
     tool = crate.add(ContextEntity(crate, f"#code-{sha256}", properties=_tool(origin)))
-    used = [files[path] for kept, path in parts.artifacts.items() if kept in export_prov.artifacts_of(use.context)]
+    own = export_prov.artifacts_of(use.context)
+    used = [files[path] for artifact, path in parts.artifacts.items() if artifact in own]
     crate.add_action(
         tool, f"#made-{sha256}", object=[files[f"contexts/{sha256}.json"], *used], result=files[RECORDS],
         properties={
@@ -231,12 +238,12 @@ def _add_action(crate: Any, files: Mapping[str, Any], parts: _Parts, sha256: str
 
 
 def _tool(origin: Origin) -> dict[str, Any]:
-    told: dict[str, Any] = {"@type": "SoftwareApplication", "name": origin.class_path}
+    properties: dict[str, Any] = {"@type": "SoftwareApplication", "name": origin.class_path}
     if origin.revision.commit is not None:
-        told["softwareVersion"] = origin.revision.commit + (" with changes" if origin.revision.dirty else "")
+        properties["softwareVersion"] = origin.revision.commit + (" with changes" if origin.revision.dirty else "")
     if origin.revision.remote:
-        told["codeRepository"] = origin.revision.remote
-    return told
+        properties["codeRepository"] = origin.revision.remote
+    return properties
 
 
 def _time(unix_s: float) -> str:

@@ -1,6 +1,7 @@
-"""Which forms what was recorded can be exported in, by name. One more form is one more line in `EXPORTS`.
+"""The formats of exports, by name. A new format is a new line in `EXPORTS`.
 
-Promise: only the module of the form that was asked for is imported.
+Promise: only the module of the wanted format is imported. The trap: so the modules stand in `EXPORTS` as text, and a
+wrong name is found when the format is used; a test loads them all.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from ether.reading.data import Data
 from ether.reading.export.tables import Exported
 
 Export = Callable[[Data, Path], Exported]
-"""Writes what a query chose of a ledger (`data.folder`, `data.query`) to a path, whole or not at all. Raises
-`ExportFailed`, `ExportUnwritable`, `MissingExtra`."""
+"""Writes the records of a `Data` to a path, completely or not at all. Raises `ExportFailed`, `ExportUnwritable`,
+`MissingExtra`."""
 
 EXPORTS: Mapping[str, str] = {
     "parquet": "ether.reading.export.tables:to_parquet",
@@ -24,7 +25,7 @@ EXPORTS: Mapping[str, str] = {
     "prov": "ether.reading.export.provenance:to_prov",
     "crate": "ether.reading.export.provenance:to_crate",
 }
-"""From each form's name to where its `Export` is."""
+"""By name of a format, the module and function of its `Export`."""
 
 SUFFIXES: Mapping[str, str] = {
     ".parquet": "parquet",
@@ -33,17 +34,17 @@ SUFFIXES: Mapping[str, str] = {
     ".h5": "hdf5",
     ".hdf5": "hdf5",
 }
-"""Which form a file's ending means, where none is named."""
+"""By suffix of a file, the format that it means where none is named."""
 
 
 def export(data: Data, path: Path, form: str | None = None) -> Exported:
-    """Write the records; `form` is a name in `EXPORTS`, left out the one that the file's ending means. Raises
+    """Write the records; `form` is a name in `EXPORTS`, None means the format of the file's suffix. Raises
     `ExportFailed`, `ExportUnwritable`, `MissingExtra`."""
     return _load(form or form_of(path))(data, path)
 
 
 def form_of(path: Path) -> str:
-    """The form that a file's ending means; raises `ExportFailed`."""
+    """The format that a file's suffix means; raises `ExportFailed`."""
     found = SUFFIXES.get(path.suffix.lower())
     if found is None:
         raise ExportFailed(f"cannot tell a form from the name {path.name!r}; give it one of {', '.join(SUFFIXES)}")

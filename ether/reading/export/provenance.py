@@ -1,12 +1,13 @@
-"""PROV-JSON and RO-Crates as forms of `ether export`: what a query chose, with where it came from.
+"""Export of a query's records with their provenance, as PROV-JSON or as an RO-Crate.
 
-A query that names values (`where`) is taken at its word; any other also chooses the calls and the logs of its topics,
-run, instance and time, because they belong to what happened.
+A query with a condition on values (`where`) gives exactly the values that fit. Any other query also gives the calls and
+the log records of its topics, run, instance and time, because they belong to what happened.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ether.errors import ExportFailed
@@ -28,29 +29,22 @@ def to_prov(data: Data, path: Path) -> Exported:
 def to_crate(data: Data, path: Path) -> Exported:
     """Write an RO-Crate to a folder that is not there yet; raises `ExportFailed`, `MissingExtra`, `OSError`."""
     with LedgerReader.open(data.folder) as reader:
-        title = (
-            f"{reader.session}: {', '.join(f'{key} {value}' for key, value in data.query.said.items()) or 'everything'}"
-        )
+        words = ", ".join(f"{key} {value}" for key, value in data.query.said.items())
+        title = f"{reader.session}: {words or 'everything'}"
         count = export_crate.write(reader, path, lambda: chosen(reader, data), name=title)
     return Exported(path, "crate", count, ())
 
 
 def chosen(reader: LedgerReader, data: Data) -> Iterator[StoredRecord]:
-    """The records of a query."""
+    """The stored records of a query, in the order of the ledger (with `where`: in the order of time)."""
     query = data.query
     if query.where is not None:
         for record in data:
             if (stored := reader.by_row(record.row)) is not None:
                 yield stored
         return
-    for stored in reader.records(
-        kinds=export_prov.KINDS,
-        topic=query.topic,
-        source=query.instance,
-        run=query.run,
-        since=query.since,
-        until=query.until,
-    ):
+    wanted = replace(query.filter_of(query.instance), kinds=export_prov.KINDS)
+    for stored in reader.records(wanted):
         if query.upto_row is not None and stored.row > query.upto_row:
             return
         yield stored

@@ -1,8 +1,8 @@
-"""Recorded values as one file that other programs read: Parquet, CSV, HDF5, with its metadata in it or beside it.
+"""Export of recorded values as a table: Parquet, CSV or HDF5, with metadata in the file or beside it.
 
-Promises: the file is there whole or not at all, and an older one of that name stays until then. Ledgers of any size
-pass through in pieces: they are read twice, once for what columns there are, once for what stands in them, and both
-times hold the same records, whatever a recorder adds meanwhile.
+Promises: the file appears completely or not at all, and an older file of that name stays until then. Ledgers of any
+size are written in chunks: they are read twice, first for the columns, then for the cells. Both times the records are
+the same, whatever a recorder appends meanwhile.
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ from pathlib import Path
 from typing import Any
 
 from ether.errors import EtherError, ExportFailed, ExportUnwritable
+from ether.ledger.durable import replace_file
 from ether.reading.columns import FIXED, Columns, Form
 from ether.reading.data import Data
 from ether.reading.tables.csv import READING, SIDECAR, write_csv
 
 CHUNK = 5000
-"""Records that are in memory at the same time."""
+"""Records that are in memory at one time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written."""
+    """The result of an export."""
 
     path: Path
     form: str
     records: int
     columns: tuple[str, ...]
     beside: tuple[Path, ...] = ()
-    """Files that belong to it."""
+    """Further files that belong to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """What a writer is given."""
+    """The table that a writer of a format gets."""
 
     data: Data
     columns: Columns
@@ -55,7 +56,7 @@ class _Table:
 
 
 def to_parquet(data: Data, path: Path, *, chunk: int = CHUNK) -> Exported:
-    """One Parquet file. Raises `ExportFailed`, `ExportUnwritable`, `MissingExtra`, as the others."""
+    """Write one Parquet file. Raises `ExportFailed`, `ExportUnwritable`, `MissingExtra`."""
     from ether.reading.tables.arrow import write_parquet
 
     table = _table_of(data, path, chunk)
@@ -65,7 +66,7 @@ def to_parquet(data: Data, path: Path, *, chunk: int = CHUNK) -> Exported:
 
 
 def to_hdf5(data: Data, path: Path, *, chunk: int = CHUNK) -> Exported:
-    """One HDF5 file."""
+    """Write one HDF5 file. Raises as `to_parquet` does."""
     from ether.reading.tables.hdf5 import write_hdf5
 
     table = _table_of(data, path, chunk)
@@ -75,15 +76,15 @@ def to_hdf5(data: Data, path: Path, *, chunk: int = CHUNK) -> Exported:
 
 
 def to_csv(data: Data, path: Path, *, chunk: int = CHUNK) -> Exported:
-    """One CSV file, and a JSON file beside it that says what is in it."""
+    """Write one CSV file, and beside it a JSON file that describes it. Raises `ExportFailed`, `ExportUnwritable`."""
     table = _table_of(data, path, chunk)
     beside = path.with_name(path.name + SIDECAR)
-    described = {name: _described(name, form) for name, form in table.forms.items()}
-    told = {**table.metadata, "records": table.columns.rows, "columns": described, "reading": READING}
+    columns = {name: _described(name, form) for name, form in table.forms.items()}
+    description = {**table.metadata, "records": table.columns.rows, "columns": columns, "reading": READING}
     with replacing(beside) as part_beside, replacing(path) as part:
         with part.open("w", encoding="utf-8", newline="", errors="surrogatepass") as file:
             write_csv(file, table.forms, (row for rows in table.chunks() for row in rows))
-        part_beside.write_text(json.dumps(told, ensure_ascii=False, indent=2) + "\n", "utf-8")
+        part_beside.write_text(json.dumps(description, ensure_ascii=False, indent=2) + "\n", "utf-8")
     return table.exported(path, "csv", beside)
 
 
@@ -101,14 +102,12 @@ def _described(name: str, form: Form) -> dict[str, object]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write to that takes the place of `path` at the end of the block, and is gone where the block fails.
-    Raises `ExportUnwritable`."""
+    """A new file for the block to write. It replaces `path` at the end of the block, and is deleted where the block
+    fails. Raises `ExportUnwritable`."""
     part = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     try:
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        replace_file(part, path)
     except BaseException as error:
         part.unlink(missing_ok=True)
         if isinstance(error, OSError) and not isinstance(error, EtherError):

@@ -1,9 +1,9 @@
-"""Records as an Arrow table. Owner of pyarrow.
+"""Records as an Arrow table, and as a Parquet file, which is made of Arrow tables. Owner of pyarrow.
 
-The schema's metadata has under `ether` what `Data.metadata()` says, as JSON; each field's has its `Form`. Arrays of one
-shape are fixed-size lists of all their elements in C order (`shape` and `dtype` are in the form), lists are lists,
-complex numbers are structs of `real` and `imag`. What fits none of Arrow's types is JSON text (`json`) or a body as it
-travels on the wire (`body`), which `ether.wire.decode(cell, "application/vnd.ether.binary")` reads.
+The schema's metadata has `Data.metadata()` as JSON under the key `ether`; each field's metadata has its `Form` there.
+Arrays of one shape are fixed-size lists of all their elements in C order (`shape` and `dtype` are in the form), lists
+are lists, complex numbers are structs of `real` and `imag`. Cells that fit none of Arrow's types are JSON text (`json`)
+or a body as it travels on the wire (`body`), which `ether.wire.decode(cell, "application/vnd.ether.binary")` reads.
 """
 
 from __future__ import annotations
@@ -21,33 +21,35 @@ from ether.reading.tables.numpy import body_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ether.reading.data import Data
-
 METADATA_KEY = b"ether"
 _NO_COLUMNS: Mapping[str, Form] = dict.fromkeys(FIXED, Form("text"))
+"""Of a table without rows."""
 _TYPES = {"bool": "bool_", "int": "int64", "uint": "uint64", "float": "float64", "text": "string", "bytes": "binary",
           "json": "string", "body": "binary", "empty": "null"}  # fmt: skip
+"""The name of Arrow's type for each kind of column that needs no parameters."""
 
 
-def table_of(data: Data) -> pa.Table:
-    """See `Data.to_arrow`."""
-    held = data.held()
-    columns, rows = held.rows()
-    return arrow_rows(rows, schema_of(columns.forms(), held.metadata(), "to_arrow()"))
-
-
-def schema_of(forms: Mapping[str, Form], metadata: Mapping[str, Any], what: str) -> pa.Schema:
-    """The Arrow schema of these columns; raises `MissingExtra`, in which `what` is what was asked for."""
+def check_library(what: str) -> None:
+    """Raise `MissingExtra` where pyarrow is not installed; `what` is the user's request."""
     try:
-        import pyarrow as pa
+        import pyarrow  # noqa: F401
     except ImportError as error:
         raise MissingExtra(what, "pyarrow", "parquet") from error
+
+
+# -- a table
+
+
+def schema_of(forms: Mapping[str, Form], metadata: Mapping[str, Any]) -> pa.Schema:
+    """The Arrow schema of these columns."""
+    import pyarrow as pa
+
     fields = [_field(name, form) for name, form in (forms or _NO_COLUMNS).items()]
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(metadata, ensure_ascii=False).encode()})
 
 
 def arrow_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows as a table of this schema, whose fields say what their cells are."""
+    """Rows as a table of a schema from `schema_of`."""
     import pyarrow as pa
 
     arrays = []
@@ -59,9 +61,9 @@ def arrow_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table
 
 
 def form_in(field: pa.Field) -> Form:
-    """The form that a field of our own carries."""
-    said = json.loads(field.metadata[METADATA_KEY])
-    return Form(said["kind"], said.get("dtype", ""), tuple(said.get("shape", ())))
+    """The form in the metadata of a field from `schema_of`."""
+    value = json.loads(field.metadata[METADATA_KEY])
+    return Form(value["kind"], value.get("dtype", ""), tuple(value.get("shape", ())))
 
 
 def _field(name: str, form: Form) -> pa.Field:
@@ -85,15 +87,16 @@ def _type(name: str, form: Form) -> pa.DataType:
 
 
 def _element_type(dtype: str) -> pa.DataType:
+    """Arrow's type for a NumPy type such as `<f8`: its letter gives the family, its bytes the width in bits."""
     import pyarrow as pa
 
-    kinds = {"b": "bool_", "i": "int", "u": "uint", "f": "float"}
+    families = {"b": "bool_", "i": "int", "u": "uint", "f": "float"}
     bits = "" if dtype[1] == "b" else str(8 * int(dtype[2:]))
-    return getattr(pa, f"{kinds[dtype[1]]}{bits}")()
+    return getattr(pa, f"{families[dtype[1]]}{bits}")()
 
 
 def _cell(cell: Any, name: str, form: Form) -> Any:
-    """As Arrow takes it."""
+    """The cell as `pa.array` takes it."""
     if name == "time":
         return round(cell * 1_000_000) * 1000
     if cell is None:
@@ -104,18 +107,22 @@ def _cell(cell: Any, name: str, form: Form) -> Any:
         return body_of(cell)
     if form.kind == "complex":
         return {"real": cell.real, "imag": cell.imag}
-    if form.kind in ("array", "list") and is_array(cell):
+    if form.kind in ("array", "list") and is_array(cell):  # flat, in this machine's byte order
         return cell.astype(cell.dtype.newbyteorder("=")).reshape(-1)
     return cell
+
+
+# -- a Parquet file
 
 
 def write_parquet(
     path: Path, forms: Mapping[str, Form], chunks: Iterable[Sequence[Mapping[str, Any]]], metadata: Mapping[str, Any]
 ) -> None:
-    """Write the file. Raises `MissingExtra`."""
-    schema = schema_of(forms, metadata, "a Parquet file")
+    """Write the file, one group of rows for each chunk. Raises `MissingExtra`."""
+    check_library("a Parquet file")
     import pyarrow.parquet as pq
 
+    schema = schema_of(forms, metadata)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for chunk in chunks:
             writer.write_table(arrow_rows(chunk, schema))
@@ -124,12 +131,11 @@ def write_parquet(
 def id_in_parquet(path: Path, row: int) -> tuple[str | None, int, Mapping[str, Any]]:
     """A row's id, None where there is no such row; how many rows there are; the file's metadata. Raises `MissingExtra`,
     `OSError`, and `LookupError` where it has no ids."""
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtra("a Parquet file", "pyarrow", "parquet") from error
+    check_library("a Parquet file")
+    import pyarrow.parquet as pq
+
     with pq.ParquetFile(path) as file:
-        told = json.loads((file.schema_arrow.metadata or {}).get(b"ether", b"{}"))
+        metadata = json.loads((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"{}"))
         rows = file.metadata.num_rows
         ids = file.read(columns=["id"]).column("id")
-        return (ids[row - 1].as_py() if 0 < row <= rows else None), rows, told
+        return (ids[row - 1].as_py() if 0 < row <= rows else None), rows, metadata

@@ -1,10 +1,10 @@
-"""Records as CSV, with a JSON file beside it that says what the columns hold. Needs no library.
+"""Records as CSV, with a JSON file beside it that describes the columns (see `READING`). Needs no library.
 
-RFC 4180, UTF-8. An empty cell is nothing, an empty text is `""`, which is why the writing is done here: the standard
-library's writer of Python 3.11 writes both alike. Times are ISO 8601 in UTC with microseconds; numbers are written so
-that they are read back exactly; bytes and bodies are base64; arrays, lists and whatever else JSON carries are JSON.
+RFC 4180, UTF-8. An empty cell is nothing, and an empty text is `""`. The standard library's writer of Python 3.11
+writes both alike, which is why the lines are made here. Times are ISO 8601 in UTC with microseconds; numbers are
+written so that they are read back exactly; bytes and bodies are base64; arrays, lists and other JSON values are JSON.
 
-The trap: spreadsheets round, and take texts for dates. The file is right; look at what opened it.
+The trap: spreadsheets round numbers, and turn texts into dates, when they open the file; the file itself is right.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ether.reading.columns import Form, json_text
 from ether.reading.tables.numpy import body_of
 
 SIDECAR = ".json"
+"""What is added to the table's name for the name of the file beside it."""
 _QUOTED = frozenset(',"\r\n')
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
@@ -31,16 +32,18 @@ READING = {
     "json": "JSON",
     "body": "base64 of a body as it travels on the wire, application/vnd.ether.binary",
 }
-"""How cells are to be read, for the file beside."""
+"""How each form of cell is to be read; it stands in the file beside the table."""
 
 
 def write_csv(file: TextIO, forms: Mapping[str, Form], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write the heading and the rows. The file must leave line ends as they are."""
+    """Write the heading and the rows. The file must be open with `newline=""`: lines end with CR LF."""
     file.write(",".join(map(_quoted, forms)) + "\r\n")
     file.writelines(",".join(_cell(row.get(name), name, form) for name, form in forms.items()) + "\r\n" for row in rows)
 
 
 def _cell(cell: Any, name: str, form: Form) -> str:
+    """One cell as text. The column's form decides, and not the cell's own type, so that a column is written in one way
+    throughout: an integer in a column of floats is `1.0`."""
     if cell is None:
         return ""
     if name == "time":
@@ -52,7 +55,7 @@ def _cell(cell: Any, name: str, form: Form) -> str:
         case "bool":
             return "true" if cell else "false"
         case "bytes":
-            return base64.b64encode(cell).decode() or '""'
+            return base64.b64encode(cell).decode() or '""'  # no bytes are not an empty cell
         case "body":
             return base64.b64encode(body_of(cell)).decode()
         case "array" | "list" | "json":
@@ -64,6 +67,7 @@ def _cell(cell: Any, name: str, form: Form) -> str:
 
 
 def _quoted(text: str) -> str:
+    """The text, in quotes where it needs them: also where it is empty, or has spaces that a reader might strip."""
     if text and text == text.strip() and _QUOTED.isdisjoint(text):
         return text
     doubled = text.replace('"', '""')

@@ -1,11 +1,11 @@
-"""Records as an HDF5 file, in pieces. Owner of h5py.
+"""Records as an HDF5 file, written chunk by chunk. Owner of h5py.
 
-One dataset for each column, all of the same length, growing chunk by chunk; what the table is and where it comes from
-stands in attributes (`ether` of the file, and of each dataset: JSON). Arrays of one shape are stacked. HDF5 has no
-empty cell: a column with some is filled with NaN, 0, False or nothing, and `missing/<column>` says by truth values
-which ones these are. Times are integers, nanoseconds since 1970 in UTC.
+There is one dataset for each column, all of the same length. Attributes named `ether` (JSON) describe the table, on the
+file, and each column, on its dataset. Arrays of one shape are stacked. HDF5 has no empty cell: such a cell is filled
+with NaN, 0, False or an empty value, and the dataset `missing/<column>` has True for it. Times are integers,
+nanoseconds since 1970 in UTC.
 
-The trap: in HDF5 a `/` begins a group. In the names of datasets `/`, `%` and NUL are written as in URLs; the attribute
+The trap: in HDF5 a `/` begins a group. In the names of datasets `/`, `%` and NUL are escaped as in URLs; the attribute
 `column` has the name itself.
 """
 
@@ -28,13 +28,14 @@ _NUMBERS = {"bool": "?", "int": "<i8", "uint": "<u8", "float": "<f8", "complex":
 _CHUNK_BYTES = 1 << 20
 _ESCAPES = {"/": "%2F", "%": "%25", "\0": "%00"}
 MISSING = "missing"
+"""The group of the datasets that mark empty cells."""
 
 
 def write_hdf5(
     path: Path, forms: Mapping[str, Form], chunks: Iterable[Sequence[Mapping[str, Any]]], metadata: Mapping[str, Any],
     full: frozenset[str],
 ) -> None:  # fmt: skip
-    """Write the file; `full` are the columns without empty cells. Raises `MissingExtra`."""
+    """Write the file; `full` are the columns without empty cells, which need no marks. Raises `MissingExtra`."""
     try:
         import h5py
     except ImportError as error:
@@ -81,7 +82,8 @@ class _ColumnFile:
         begin = len(self._values)
         self._values.resize(begin + len(cells), axis=0)
         if self._form.kind in ("list", "bytes", "body"):
-            for at, cell in enumerate(cells, begin):  # h5py would make one array of several of the same length
+            # One by one: of several items of one length h5py would make a two-dimensional array.
+            for at, cell in enumerate(cells, begin):
                 self._values[at] = self._item(cell)
         else:
             self._values[begin:] = self._packed(cells)
@@ -90,6 +92,7 @@ class _ColumnFile:
             self._missing[begin:] = np.array([cell is None for cell in cells], bool)
 
     def _packed(self, cells: Sequence[Any]) -> np.ndarray[Any, Any]:
+        """The cells of a chunk as one array with the dataset's type; empty cells get a filler."""
         import numpy as np
 
         form = self._form
@@ -105,6 +108,7 @@ class _ColumnFile:
         return np.array(["" if cell is None else text(cell) for cell in cells], object)
 
     def _item(self, cell: Any) -> np.ndarray[Any, Any]:
+        """One cell of variable length: numbers of a list, or bytes."""
         import numpy as np
 
         if self._form.kind == "list":
@@ -115,6 +119,7 @@ class _ColumnFile:
 
 
 def _made(file: h5py.File, name: str, dtype: Any, shape: tuple[int, ...]) -> h5py.Dataset:
+    """A new dataset that can grow, in compressed chunks of about a mebibyte."""
     import numpy as np
 
     element = np.dtype(dtype).itemsize
@@ -142,5 +147,6 @@ def _dtype(name: str, form: Form) -> Any:
 
 
 def _dataset_name(column: str) -> str:
+    """A name that HDF5 takes: it has no dataset without a name, `.` means the group itself, and `missing` is taken."""
     name = "".join(_ESCAPES.get(char, char) for char in column)
     return {"": "%", ".": "%2E", MISSING: "%6Dissing"}.get(name, name)

@@ -1,8 +1,11 @@
-"""Records as a structured NumPy array, and columns as NumPy arrays for other tables. Owner of NumPy beside
-`ether.wire.arrays`: tables are made of arrays, and nothing that publishes or receives loads this module.
+"""Columns of records as NumPy arrays: a structured array for users, plain arrays for the other tables; and the binary
+body of a cell that no column type holds (`body_of`), which needs no NumPy.
 
-The trap: NumPy has no empty cell. A column with some becomes float with NaN where that loses nothing, else Python
-objects with None.
+Owner of NumPy beside `ether.wire.arrays`: tables are made of arrays, and no process that publishes or receives loads
+this module.
+
+The trap: NumPy has no empty cell. A column of numbers with empty cells becomes float with NaN where that loses nothing;
+otherwise it becomes an array of Python objects with None.
 """
 
 from __future__ import annotations
@@ -19,33 +22,42 @@ from ether.wire.values import flatten
 if TYPE_CHECKING:
     import numpy as np
 
-    from ether.reading.data import Data
+DTYPES: Mapping[str, str] = {"bool": "?", "int": "<i8", "uint": "<u8", "float": "<f8", "complex": "<c16"}
+"""NumPy's type for each kind of number columns."""
+
+_EXACT = 2**53
+"""Up to here every integer is a float, too."""
+
+# -- cells of the form `body`
 
 
 def body_of(cell: object) -> bytes:
-    """Any value that can be sent, as a binary body: also one that JSON could carry, so that a column has one form."""
+    """Any value that can be sent, as a binary body. Values that JSON could carry are binary, too, so that all cells of
+    a column have one form."""
     return join(*flatten(cell))
 
 
 def value_of(body: bytes) -> object:
-    """The value again."""
+    """The inverse of `body_of`."""
     return decode(body, CONTENT_TYPE)
 
 
-DTYPES: Mapping[str, str] = {"bool": "?", "int": "<i8", "uint": "<u8", "float": "<f8", "complex": "<c16"}
-"""Of columns of numbers."""
-_EXACT = 2**53
+# -- arrays
 
 
-def structured_array_of(data: Data) -> np.ndarray[Any, Any]:
-    """See `Data.to_numpy`."""
+def check_library() -> None:
+    """Raise `MissingExtra` where NumPy is not installed."""
     try:
-        import numpy as np
+        import numpy  # noqa: F401
     except ImportError as error:
         raise MissingExtra("to_numpy()", "numpy", "numpy") from error
-    held = data.held()
-    columns, rows = held.rows()
-    fields = {name: column_array(rows, name, form) for name, form in columns.forms().items()}
+
+
+def structured_array_of(rows: Sequence[Mapping[str, Any]], forms: Mapping[str, Form]) -> np.ndarray[Any, Any]:
+    """A structured array of shape `(rows,)` with one field for each column in `forms`."""
+    import numpy as np
+
+    fields = {name: column_array(rows, name, form) for name, form in forms.items()}
     if not rows:
         fields = {name: times_of([]) if name == "time" else np.empty(0, object) for name in FIXED}
     table = np.empty(len(rows), np.dtype([(name, array.dtype, array.shape[1:]) for name, array in fields.items()]))
@@ -55,7 +67,7 @@ def structured_array_of(data: Data) -> np.ndarray[Any, Any]:
 
 
 def column_array(rows: Sequence[Mapping[str, Any]], name: str, form: Form) -> np.ndarray[Any, Any]:
-    """A column of rows as an array whose first dimension is theirs."""
+    """A column as an array of shape `(rows, …)`; arrays of one shape are stacked."""
     import numpy as np
 
     cells: list[Any] = [row.get(name) for row in rows]
@@ -72,7 +84,8 @@ def column_array(rows: Sequence[Mapping[str, Any]], name: str, form: Form) -> np
 
 
 def objects_of(cells: Sequence[Any]) -> np.ndarray[Any, Any]:
-    """An array of the cells as they are, whatever they are."""
+    """A one-dimensional array of Python objects. It is filled cell by cell: given lists of one length, `np.array` would
+    make a two-dimensional array of them."""
     import numpy as np
 
     array = np.empty(len(cells), object)
@@ -82,7 +95,7 @@ def objects_of(cells: Sequence[Any]) -> np.ndarray[Any, Any]:
 
 
 def times_of(times: Sequence[Any]) -> np.ndarray[Any, Any]:
-    """Unix seconds as datetime64[ns]. Sources give microseconds; below that a float has no more to say."""
+    """Unix seconds as datetime64[ns]. Sources give microseconds; a float of today's seconds holds nothing finer."""
     import numpy as np
 
     return np.array([round(time * 1_000_000) for time in times], "<i8").view("<M8[us]").astype("<M8[ns]")

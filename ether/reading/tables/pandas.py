@@ -1,7 +1,10 @@
 """Records as a pandas table. Owner of pandas.
 
-Numbers without empty cells have NumPy's types; integers and truth values with empty cells have pandas' nullable ones
-(`Int64`, `boolean`), because a float would round them. Everything else is a column of Python objects, as it was sent.
+A column of numbers without empty cells has a NumPy type. A column of integers or truth values with empty cells has one
+of pandas' nullable types (`Int64`, `boolean`), because a float would round large integers. Every other column is made
+of Python objects, as they were sent.
+
+The trap: this module has the name of the library that it imports; inside of it, `pandas` is the library.
 """
 
 from __future__ import annotations
@@ -16,22 +19,24 @@ from ether.reading.tables.numpy import DTYPES, objects_of, times_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ether.reading.data import Data
-
 _NULLABLE: Mapping[str, str] = {"int": "Int64", "uint": "UInt64", "bool": "boolean", "float": "float64"}
 
 
-def frame_of(data: Data) -> pd.DataFrame:
-    """See `Data.to_pandas`."""
+def check_library() -> None:
+    """Raise `MissingExtra` where pandas is not installed."""
     try:
-        import pandas as pd
+        import pandas  # noqa: F401
     except ImportError as error:
         raise MissingExtra("to_pandas()", "pandas", "pandas") from error
-    held = data.held()
-    columns, rows = held.rows()
-    forms = columns.forms() or dict.fromkeys(FIXED, Form("text"))
-    frame = pd.DataFrame({name: _series(rows, name, form) for name, form in forms.items()})
-    frame.attrs["ether"] = held.metadata()
+
+
+def frame_of(rows: Sequence[Mapping[str, Any]], forms: Mapping[str, Form], metadata: Mapping[str, Any]) -> pd.DataFrame:
+    """A table of these rows; `forms` are its columns, and `metadata` goes to `attrs["ether"]`."""
+    import pandas as pd
+
+    columns = forms or dict.fromkeys(FIXED, Form("text"))
+    frame = pd.DataFrame({name: _series(rows, name, form) for name, form in columns.items()})
+    frame.attrs["ether"] = metadata
     return frame
 
 

@@ -1,13 +1,13 @@
-"""Where a class path leads, found by looking and not by importing.
+"""Finds the file that defines a class, by reading source files, without importing any of them.
 
-`lab.cameras.Basler` may be a class that `lab/cameras.py` defines, or one that it imports from elsewhere; and
-`lab.cameras.subprocess.Popen` leads out of a file that only says `import subprocess`. Who decides whether a class may
-run has to know that before any of its code has run.
+`lab.cameras.Basler` may be a class that `lab/cameras.py` defines, or one that it imports from another file; and
+`lab.cameras.subprocess.Popen` leads to a library, through a file that only says `import subprocess`. An agent decides
+whether a class may run by the files that it comes from, so it has to know them before any of their code has run.
 
-Promise: `places_of` returns every file on the way to the class statement, and that one itself, or raises
-`SourceUnclear`; no module of the class path, and no package around it, is imported. The trap: what is bound in any
-other way than by a class statement or a `from … import …` (an assignment, a function, a star) is unclear, and never
-guessed at.
+Promise: `places_of` returns the file of the class statement and every file on the way to it, or raises
+`SourceUnclear`; no module of the class path, and no package around it, is imported. The trap: a name that is bound in
+any other way than by a class statement or a `from … import …` (by an assignment, a function, a star import) is
+unclear. It is refused, never guessed.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from importlib.machinery import ModuleSpec, PathFinder
 from ether.errors import EtherError
 
 _MOST_STEPS = 10
-"""Imports that are followed from file to file."""
+"""How many imports are followed from file to file, before a circle is assumed."""
 
 
 class SourceUnclear(EtherError, LookupError):
-    """It cannot be told where a class is defined."""
+    """The file that defines a class cannot be determined. A `LookupError`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePlace:
-    """A file that names the class: as `class_path`; `file` with every link resolved."""
+    """A file that defines or imports the class, under the name `class_path`; symbolic links in `file` are resolved."""
 
     class_path: str
     file: str
@@ -47,8 +47,9 @@ class _Module:
 
 
 def places_of(class_path: str, more_places: Sequence[str]) -> list[SourcePlace]:
-    """Where the class is defined, and where it is imported on the way there; all of them where a file chooses between
-    several (`try … except ImportError`). `more_places` are looked at behind the import path. Raises `SourceUnclear`."""
+    """The file that defines the class, and the files that import it on the way there. Where a file chooses between
+    several sources (`try … except ImportError`), those of each. `more_places` are folders that are searched after the
+    import path. Raises `SourceUnclear`."""
     importlib.invalidate_caches()
     return _places(class_path, more_places, _MOST_STEPS)
 
@@ -79,7 +80,7 @@ def _places(class_path: str, more_places: Sequence[str], steps: int) -> list[Sou
 
 
 def _module_of(parts: list[str], more_places: Sequence[str]) -> tuple[_Module, list[str]]:
-    """The deepest module of a class path, as an import would find it, and the names that are left."""
+    """The deepest module of a class path, as an import would find it, and the rest of the path: names of classes."""
     spec: ModuleSpec | None = None
     places: list[str] | None = None
     length = 0
@@ -100,7 +101,7 @@ def _module_of(parts: list[str], more_places: Sequence[str]) -> tuple[_Module, l
 
 
 def _spec(name: str, places: list[str] | None, more_places: Sequence[str]) -> ModuleSpec | None:
-    """As `importlib.util.find_spec`, which however would import the packages around it."""
+    """As `importlib.util.find_spec`, which would import the packages around the module."""
     for finder in sys.meta_path:
         find = getattr(finder, "find_spec", None)
         if find is None:
@@ -112,17 +113,19 @@ def _spec(name: str, places: list[str] | None, more_places: Sequence[str]) -> Mo
 
 
 def _places_in(spec: ModuleSpec, around: list[str] | None, more_places: Sequence[str]) -> list[str] | None:
-    """Where the modules of a package are; None for what is none."""
+    """The folders that contain a package's modules; None for a module that is no package."""
     if spec.submodule_search_locations is None:
         return None
     if spec.origin is not None:
         return list(spec.submodule_search_locations)
-    tail = spec.name.rpartition(".")[2]  # without __init__.py: asking it would look up the package around it, not there
+    # A namespace package, without __init__.py. To iterate over its search locations would make Python look up the
+    # parent package in `sys.modules`, where it is not, because nothing was imported. So the folders are found here.
+    tail = spec.name.rpartition(".")[2]
     folders = [os.path.join(place, tail) for place in around or [*sys.path, *more_places]]
     return [folder for folder in folders if os.path.isdir(folder)]
 
 
-# -- what its file says
+# -- the statements of a file
 
 
 def _statements(module: _Module) -> list[ast.stmt]:
@@ -134,8 +137,10 @@ def _statements(module: _Module) -> list[ast.stmt]:
 
 
 def _bindings(statements: Sequence[ast.stmt], name: str) -> Iterator[ast.ClassDef | str | ast.stmt]:
-    """Whatever gives the name a meaning at the top of a file: a class statement, the full name that it is imported from
-    (with its leading dots), or another statement."""
+    """Every statement at the top level of a file that binds the name. Yields a class statement as itself, a `from`
+    import as its source (`.basler:Basler`, with the leading dots), any other binding as the statement that makes it.
+
+    All bindings are yielded, not the last one alone: which of them takes effect is decided when the file runs."""
     for statement in statements:
         match statement:
             case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
@@ -155,6 +160,8 @@ def _bindings(statements: Sequence[ast.stmt], name: str) -> Iterator[ast.ClassDe
 
 
 def _bindings_in(statement: ast.stmt, name: str) -> Iterator[ast.ClassDef | str | ast.stmt]:
+    """The bindings that any other statement makes: by itself (an assignment, `for`, `with`, `except … as`, a match
+    pattern, `:=`) or in the blocks below it (`if`, `try`, …)."""
     inner = [child for child in ast.iter_child_nodes(statement) if isinstance(child, ast.stmt)]
     for part in ast.iter_child_nodes(statement):
         if isinstance(part, (ast.ExceptHandler, ast.match_case)):
@@ -173,7 +180,7 @@ def _binds(part: ast.AST, name: str) -> bool:
 
 
 def _absolute(binding: str, module: _Module) -> str:
-    """`.basler:Basler` in the package `lab.cameras` is `lab.cameras.basler.Basler`."""
+    """The absolute name: `.basler:Basler` in the package `lab.cameras` is `lab.cameras.basler.Basler`."""
     source, _, name = binding.partition(":")
     package = module.name if module.is_package else module.name.rpartition(".")[0]
     try:
@@ -184,7 +191,7 @@ def _absolute(binding: str, module: _Module) -> str:
 
 
 def _check_inner(statement: ast.ClassDef, names: Sequence[str], module: _Module) -> None:
-    """Of `Outer.Inner`, both have to be class statements."""
+    """Raise `SourceUnclear` unless each name of a path such as `Outer.Inner` is bound once, by a class statement."""
     for name in names[1:]:
         found = list(_bindings(statement.body, name))
         inner = found[0] if len(found) == 1 else None

@@ -1,7 +1,8 @@
-"""The instances of a configuration as `ether plan` sees them: their classes imported, looked at, and never built.
+"""The instances of a configuration for `ether plan`: their classes are imported and described, never instantiated.
 
-Promises: no object is made, so no port is opened and nothing moves; each class that cannot be looked at is one fault.
-The trap: to import a module runs its top level. What a module does there happens here, too, as with `ether run`.
+Promises: no object is made, so no port is opened and nothing moves; each class that cannot be imported is one fault.
+The trap: importing a module runs its top level. What a module does there happens in `ether plan`, too, as in `ether
+run`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ether.config import EtherConfig, EtherInstanceConfig
+from ether.config.yaml_source import read_yaml
 from ether.connection.assembly import describe_with_registry
 from ether.errors import ConfigError, MarkError
 from ether.instance.class_loading import find_class
 from ether.instance.registry import registry_marks, registry_options
-from ether.runs.plan.call_rules import Member, Place, PlanFault, nearest, own_call_faults, unbound
+from ether.runs.plan.call_rules import Place, PlanFault, PlannedInstance, nearest, own_call_faults, unbound
 from ether.runs.plan.plan_rules import watch_faults
 from ether.spec.arguments import Arguments
 from ether.spec.methods import ClassSpec
@@ -29,17 +31,18 @@ _CARE = ("on_connect", "on_stop", "safe_state")
 
 @dataclass(slots=True)
 class PlannedLab:
-    """The instances of a configuration, what is wrong with them, and what could not be looked at from here."""
+    """The instances of a configuration, their faults, and notes on what cannot be checked from this machine
+    (`unseen`)."""
 
     config: EtherConfig
-    members: dict[str, Member] = field(default_factory=dict)
+    instances: dict[str, PlannedInstance] = field(default_factory=dict)
     faults: list[PlanFault] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     simulated: bool = False
 
     @classmethod
     def of(cls, config: EtherConfig, *, simulated: bool = False) -> PlannedLab:
-        """Import every class, and look at it. Simulated devices need no ports."""
+        """Import and check every class. With `simulated`, device files need not exist."""
         lab = cls(config, simulated=simulated)
         for key, instance in config.instances.items():
             lab._take(instance.name_or(key), ("instances", key), instance)
@@ -48,7 +51,7 @@ class PlannedLab:
         return lab
 
     def _take(self, name: str, place: Place, instance: EtherInstanceConfig) -> None:
-        self.members[name] = Member(name, place)
+        self.instances[name] = PlannedInstance(name, place)
         if not instance.autorun:
             self.unseen.append(f"{name} is not started with the session (autorun: false)")
         if instance.host is None and not self.simulated:
@@ -57,10 +60,10 @@ class PlannedLab:
         if found is None:
             return
         spec = self._spec_of(found, place, instance)
-        self.members[name] = Member(name, place, found, spec)
+        self.instances[name] = PlannedInstance(name, place, found, spec)
         self.faults += _constructor_faults(found, instance, place)
         if spec is not None:
-            self.faults += self._care_faults(self.members[name], spec, instance)
+            self.faults += self._care_faults(self.instances[name], spec, instance)
 
     def _class_of(self, name: str, place: Place, instance: EtherInstanceConfig) -> type | None:
         try:
@@ -89,31 +92,36 @@ class PlannedLab:
             return None
         return spec
 
-    def _care_faults(self, member: Member, spec: ClassSpec, instance: EtherInstanceConfig) -> Iterator[PlanFault]:
-        """What the instance calls by itself. `ClassSpec` has it merged, so each is looked for where it was written."""
-        care, safe = spec.care, spec.care.safe_state
-        where = {part: self._written(part, member, instance) for part in _CARE}
-        yield from own_call_faults(member, care.on_connect, where["on_connect"])
-        yield from own_call_faults(member, care.on_stop, where["on_stop"])
-        if safe is not None:
-            yield from own_call_faults(member, safe.calls, (*where["safe_state"], "calls"))
+    def _care_faults(
+        self, planned: PlannedInstance, spec: ClassSpec, instance: EtherInstanceConfig
+    ) -> Iterator[PlanFault]:
+        """Faults of the calls that the instance makes by itself: `on_connect`, `on_stop`, `safe_state`.
 
-    def _written(self, part: str, member: Member, instance: EtherInstanceConfig) -> Place:
+        `ClassSpec` has merged those of the instance and of the registry; the fault's position is the one of the two
+        that wrote it."""
+        care, safe = spec.care, spec.care.safe_state
+        where = {part: self._written(part, planned, instance) for part in _CARE}
+        yield from own_call_faults(planned, care.on_connect, where["on_connect"])
+        yield from own_call_faults(planned, care.on_stop, where["on_stop"])
+        if safe is not None:
+            yield from own_call_faults(planned, safe.calls, (*where["safe_state"], "calls"))
+
+    def _written(self, part: str, planned: PlannedInstance, instance: EtherInstanceConfig) -> Place:
         own = bool(getattr(instance, part))
-        return (*member.place, part) if own else ("registry", instance.class_path, part)
+        return (*planned.place, part) if own else ("registry", instance.class_path, part)
 
     def _watch_faults(self, instance: EtherInstanceConfig, place: Place) -> Iterator[PlanFault]:
         entry = self.config.registry.get(instance.class_path)
         own = instance.safe_state
         safe, at = (own, place) if own else (entry.safe_state if entry else None, ("registry", instance.class_path))
         if safe is not None:
-            yield from watch_faults(safe.watch, (*at, "safe_state", "watch"), self.members)
+            yield from watch_faults(safe.watch, (*at, "safe_state", "watch"), self.instances)
 
 
 def _constructor_faults(cls: type, instance: EtherInstanceConfig, place: Place) -> Iterator[PlanFault]:
     try:
         signature = inspect.signature(cls)
-    except (ValueError, TypeError):  # some classes written in C do not say
+    except (ValueError, TypeError):  # some classes written in C have no signature
         return
     try:
         signature.bind(*instance.args, **instance.constructor_kwargs)
@@ -127,13 +135,12 @@ def _constructor_faults(cls: type, instance: EtherInstanceConfig, place: Place) 
 
 
 def _port_faults(instance: EtherInstanceConfig, place: Place) -> Iterator[PlanFault]:
-    """Device files that are not there. Other names of ports (COM3, a VISA resource) are only known to their driver."""
+    """Device files that do not exist. Only a driver can check other names of ports (COM3, a VISA resource)."""
     given: list[tuple[Place, Any]] = [((*place, "args", at), value) for at, value in enumerate(instance.args)]
     given += [((*place, "kwargs", name), value) for name, value in instance.kwargs.items()]
     for where, value in given:
         if os.name == "posix" and isinstance(value, str) and value.startswith("/dev/") and not os.path.exists(value):
-            there = _serial_ports()
-            yield PlanFault(where, f"the port {value}, which is not there", f"this machine has: {there}")
+            yield PlanFault(where, f"the port {value}, which is not there", f"this machine has: {_serial_ports()}")
 
 
 def _serial_ports() -> str:
@@ -143,10 +150,8 @@ def _serial_ports() -> str:
 
 
 def lines_of(faults: list[PlanFault], config: EtherConfig) -> Mapping[PlanFault, int | None]:
-    """In which line of the file each is written; None where there is no file."""
+    """The line of each fault in the configuration's file; None where the configuration has no file."""
     if config.written is None:
         return dict.fromkeys(faults)
-    from ether.config.yaml_source import read_yaml
-
     document = read_yaml(config.written.text.encode("utf-8", "surrogateescape"), config.written.file)
     return {fault: document.line_of(fault.place) for fault in faults}

@@ -1,7 +1,7 @@
-"""How long a planned run takes and how much it writes, from what past runs did and from what the plan states.
+"""Estimates the duration of a planned run, and the bytes that it records, from past runs and from the plan.
 
-Promises: pure. Where neither the past nor the plan says it, the answer is None, never a guess. Of past trials the
-median counts, so that one that was held up for a night changes nothing.
+Promises: pure. Where neither past runs nor the plan give a figure, the estimate is None, never a guess. The duration of
+a trial is the median of past trials, so that one that was held up for a night does not matter.
 """
 
 from __future__ import annotations
@@ -13,29 +13,32 @@ from statistics import median
 
 from ether.config.plan import PlannedData, RunPlan, size_bytes
 from ether.config.when import Period, duration_s, parse_when
+from ether.protocol.run_record import RunState
 from ether.runs.plan.call_rules import Place, PlanFault
-from ether.runs.trial_rules import RunState, spoken
+from ether.runs.trial_rules import duration_text
 
 _PAGE, _USABLE, _MOST_LOCAL, _LEAST_LOCAL, _OVERFLOW = 4096, 4088, 4061, 489, 4092
-"""A ledger is an SQLite file: how large its pages are, what rows have of one, and how much of a row that is too long
-for a page stays there (https://www.sqlite.org/fileformat2.html, "B-tree Pages")."""
+"""The layout of an SQLite file, in bytes, since a ledger is one (https://www.sqlite.org/fileformat2.html, "B-tree
+Pages"): the size of a page; the part of it for rows; the longest row that fits into a page as a whole; the least that
+stays there of a longer row; what an overflow page takes of its rest."""
 
 _ROW_BYTES, _INDEX_BYTES = 150, 100
-"""What a message takes beside its own bytes in its row (ids, names, checksums), and in the indexes."""
+"""Bytes of a record beside its payload: in its row (ids, names, checksums), and in the indexes."""
 
 _FILE_BYTES = 64 * 1024
-"""Larger ones are files of their own, in blocks of the disk."""
+"""A larger payload is a file of its own, which takes whole blocks of the disk."""
 
 SLOWER = 1.1
-"""Past trials that took this many times of what the plan states contradict it."""
+"""Past trials contradict the plan's `each` where their median is more than this many times as long."""
 
 _KEEP_FREE_BYTES = 1e9
-"""A disk that is fuller than this is one that other programs fail on."""
+"""With less free space than this, other programs begin to fail."""
 
 
 @dataclass(frozen=True, slots=True)
 class PastTopic:
-    """What past runs recorded on a topic: how many messages, over how many seconds and trials, how large."""
+    """What past trials recorded on a topic: number of messages, their mean size in bytes, the total duration of the
+    trials in seconds, the number of trials."""
 
     count: int
     size: float
@@ -45,7 +48,7 @@ class PastTopic:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What is known of earlier runs of a name."""
+    """What earlier runs of the same name show. `trial_s` are the durations of their finished trials, in seconds."""
 
     runs: int = 0
     trial_s: tuple[float, ...] = ()
@@ -54,7 +57,8 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run will take; None where that is not known. `unknown` are the topics whose size or rate nobody knows."""
+    """The estimate of a run; None where a figure is not known. `based_on` names the source of `seconds`; `unknown` are
+    the topics whose size or rate is not known, and `bytes` is without them."""
 
     trials: int
     seconds: float | None
@@ -64,16 +68,16 @@ class Estimate:
 
 
 def past_trials(runs: Iterable[RunState], name: str) -> tuple[int, tuple[float, ...]]:
-    """How many runs of that name there were, and how long their trials took."""
+    """The number of past runs of that name, and the durations of their finished trials in seconds."""
     same = [run for run in runs if run.name == name]
     return len(same), tuple(t.seconds for run in same for t in run.trials.values() if t.seconds is not None)
 
 
 def estimate(plan: RunPlan, trials: int, past: Past) -> Estimate:
-    """Of the whole run."""
+    """The estimate for a whole run of `trials` trials."""
     each, based_on = _trial_s(plan, past)
     seconds = None if each is None else each * trials
-    sizes = {topic: _topic_bytes(said, topic, trials, seconds, past) for topic, said in plan.data.items()}
+    sizes = {topic: _topic_bytes(expected, topic, trials, seconds, past) for topic, expected in plan.data.items()}
     unknown = tuple(topic for topic, size in sizes.items() if size is None)
     known = [size for size in sizes.values() if size is not None]
     return Estimate(trials, seconds, based_on, sum(known) if known or not unknown else None, unknown)
@@ -86,15 +90,20 @@ def _trial_s(plan: RunPlan, past: Past) -> tuple[float | None, str]:
     return (duration_s(plan.each), "as stated") if plan.each is not None else (None, "no past trials, nothing stated")
 
 
-def _topic_bytes(said: PlannedData, topic: str, trials: int, seconds: float | None, past: Past) -> float | None:
+def _topic_bytes(expected: PlannedData, topic: str, trials: int, seconds: float | None, past: Past) -> float | None:
     before = (past.topics or {}).get(topic)
-    size = size_bytes(said.size) if said.size is not None else before.size if before else None
-    count = _count(said, trials, seconds, before)
+    size = size_bytes(expected.size) if expected.size is not None else before.size if before else None
+    count = _count(expected, trials, seconds, before)
     return None if size is None or count is None else count * kept_bytes(size)
 
 
 def kept_bytes(size: float) -> float:
-    """What a message of that size takes in a ledger: small rows share a page, and what is left of it is empty."""
+    """The bytes of disk that a payload of `size` bytes takes in a ledger.
+
+    Small rows share a page, whose remainder stays empty: a row takes a page's share. A row above `_MOST_LOCAL` spills
+    into overflow pages; by SQLite's rule the part that stays is chosen so that the last overflow page is full where
+    possible.
+    """
     if size > _FILE_BYTES:
         return math.ceil(size / _PAGE) * _PAGE + _ROW_BYTES + _INDEX_BYTES
     row = math.ceil(size) + _ROW_BYTES
@@ -106,17 +115,18 @@ def kept_bytes(size: float) -> float:
     return overflow * _PAGE + _PAGE / (_USABLE // row) + _INDEX_BYTES
 
 
-def _count(said: PlannedData, trials: int, seconds: float | None, before: PastTopic | None) -> float | None:
-    if said.per_trial is not None:
-        return said.per_trial * trials
-    if said.every is not None:
-        when = parse_when(said.every)
+def _count(expected: PlannedData, trials: int, seconds: float | None, before: PastTopic | None) -> float | None:
+    """The number of messages on a topic: as planned for each trial, by the planned period, or as in past trials."""
+    if expected.per_trial is not None:
+        return expected.per_trial * trials
+    if expected.every is not None:
+        when = parse_when(expected.every)
         return None if seconds is None or not isinstance(when, Period) else seconds / when.seconds
     return before.count / before.trials * trials if before and before.trials else None
 
 
 def time_faults(plan: RunPlan, place: Place, found: Estimate, past: Past) -> list[PlanFault]:
-    """More time than is allowed, or than was stated."""
+    """The faults of a run that needs more time than `at_most`, or whose past trials took longer than `each`."""
     faults = []
     if past.trial_s and plan.each is not None and median(past.trial_s) > SLOWER * duration_s(plan.each):
         took = f"the {len(past.trial_s)} trials of past runs took {_precise(median(past.trial_s))} (median)"
@@ -128,15 +138,15 @@ def time_faults(plan: RunPlan, place: Place, found: Estimate, past: Past) -> lis
 
 
 def disk_faults(place: Place, found: Estimate, free_bytes: float, folder: str) -> list[PlanFault]:
-    """More data than the disk has room for; a GB stays free."""
+    """The fault of a run that records more data than the disk has room for; a GB is to stay free."""
     if found.bytes is None or found.bytes <= max(0.0, free_bytes - _KEEP_FREE_BYTES):
         return []
-    room = f"the disk of {folder} has {spoken_bytes(free_bytes)} free, of which 1 GB should stay free"
-    return [PlanFault((*place, "data"), f"{spoken_bytes(found.bytes)} of data", room)]
+    room = f"the disk of {folder} has {size_text(free_bytes)} free, of which 1 GB should stay free"
+    return [PlanFault((*place, "data"), f"{size_text(found.bytes)} of data", room)]
 
 
-def spoken_bytes(size: float) -> str:
-    """A size for people: `850 B`, `1.2 GB`."""
+def size_text(size: float) -> str:
+    """A size as text: `850 B`, `1.2 GB`."""
     for limit, unit, divisor in ((1e3, "B", 1.0), (1e6, "kB", 1e3), (1e9, "MB", 1e6), (1e12, "GB", 1e9)):
         if size < limit:
             return f"{size / divisor:.3g} {unit}"
@@ -144,4 +154,4 @@ def spoken_bytes(size: float) -> str:
 
 
 def _precise(seconds: float) -> str:
-    return spoken(seconds) if seconds >= 10 else f"{seconds:.2g} s"
+    return duration_text(seconds) if seconds >= 10 else f"{seconds:.2g} s"

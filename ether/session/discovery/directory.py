@@ -1,9 +1,9 @@
-"""The directory of a broker: which sessions it carries, read from what they have retained there.
+"""The session directory of a broker: the sessions that it carries, read from their retained entries.
 
-Promise: `sessions_at` returns when everything is known that the broker took before it was asked, without waiting for a
-time: a message to ourselves, sent after the broker has confirmed the subscription, comes back behind it. The traps: a
-program that was killed may leave its entry behind on a broker that outlives it; and anybody with the password can write
-there, so nothing in an entry is believed but its form.
+Promise: `sessions_at` returns when every entry is known that the broker had when it was asked, and waits no longer. It
+does so by an echo: a message to itself, sent after the broker has confirmed the subscription, arrives behind all
+entries. The traps: a killed program may leave its entry on a broker that outlives it; and anyone with the password can
+write an entry, so no value in it is trusted, only its types are checked.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ logger = get_ether_logger("Ether")
 
 DIRECTORY = f"{ROOT}+/session"
 MOST_SESSIONS = 1_000
+"""Further entries are ignored."""
 _ECHO = f"{ROOT}$directory/"
-"""No session can be called so: `$` is not for names."""
+"""A topic that belongs to no session: session names have no `$`."""
 
 _TYPES: Mapping[str, Any] = {"host": str, "pid": int, "since": (int, float), "version": str, "engine": str}
 
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """A session as it stands in the directory; `since` in seconds of the epoch. What an entry does not say is empty or
-    None."""
+    """A session as its entry describes it; `since` in unix seconds. Values that the entry lacks are empty or None."""
 
     session: str
     host: str = ""
@@ -48,18 +48,19 @@ class SessionInfo:
 
     @classmethod
     def from_value(cls, session: str, value: object) -> SessionInfo | None:
-        """The entry of that session, None for what is not one. The name is the topic's, whatever the entry says."""
+        """Read an entry; None where it is not a dict. The session's name is that of the topic, not that in the
+        entry."""
         if not isinstance(value, dict):
             return None
-        said = {key: value[key] for key, kind in _TYPES.items() if isinstance(value.get(key), kind)}
-        return cls(check_session_name(session), **said)
+        facts = {key: value[key] for key, kind in _TYPES.items() if isinstance(value.get(key), kind)}
+        return cls(check_session_name(session), **facts)
 
 
 def entry_of(
     session: str, program: str, since: float, endpoint: Endpoint, broker: Mapping[str, str], *, named: bool
 ) -> dict[str, object]:
-    """The entry of a session that this process leads; `broker`: its engine, and a second way in where there is one;
-    `named`: it will have the same name when it is started again."""
+    """The entry of a session that this process leads. `broker` are the broker's engine, and its second address where
+    it has one; `named` tells that the session has the same name when it is started again."""
     return {
         "session": session,
         "host": socket.gethostname(),
@@ -74,7 +75,7 @@ def entry_of(
 
 
 def sessions_at(endpoint: Endpoint, timeout_s: float) -> list[SessionInfo]:
-    """The sessions that the broker carries, by name. Raises `BrokerUnreachable`, `NotAuthorized`, and other
+    """The sessions that the broker carries, sorted by name. Raises `BrokerUnreachable`, `NotAuthorized`, and other
     `TransportError`s."""
     deadline = Deadline(timeout_s)
     transport = open_transport(endpoint, client_id="directory")
@@ -92,7 +93,7 @@ def sessions_at(endpoint: Endpoint, timeout_s: float) -> list[SessionInfo]:
 
 
 def _read(transport: Transport, echo: str, deadline: Deadline) -> dict[str, SessionInfo] | None:
-    """What comes before the echo; None where the time is over before."""
+    """The entries that arrive before the echo; None where the echo does not arrive in time."""
     found: dict[str, SessionInfo] = {}
     while not deadline.passed:
         item = transport.receive(deadline.left())
@@ -107,7 +108,7 @@ def _read(transport: Transport, echo: str, deadline: Deadline) -> dict[str, Sess
 
 
 def note_entry(item: Delivery, found: dict[str, SessionInfo]) -> None:
-    """Bring what is found up to date with one entry, or with its end."""
+    """Add the session of one message to `found`, or remove it where the message clears the entry."""
     session = item.topic[len(ROOT) :].partition("/")[0]
     try:
         info = SessionInfo.from_value(session, unpack(item.payload, item.properties).value) if item.payload else None
@@ -115,6 +116,6 @@ def note_entry(item: Delivery, found: dict[str, SessionInfo]) -> None:
         logger.debug("the entry of session %.80r cannot be read: %s", session, error)
         return
     if info is None:
-        found.pop(session, None)  # it has just left
+        found.pop(session, None)  # the session has just ended
     else:
         found[session] = info

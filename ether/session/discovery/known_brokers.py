@@ -1,11 +1,11 @@
-"""Brokers that this user has joined before: a small file in the user's state folder.
+"""The brokers that this user has joined before, in a small file in the user's state folder.
 
-For networks where multicast is blocked: an address that was given once is tried again. Newest first, at most `MOST`,
-mode 0600, because a URL may hold a password. What follows from the lab key is not written down; it is derived anew, so
-that a changed key is not defeated by an old password.
+For networks that block multicast: an address that was given once is tried again. The file has at most `MOST` brokers,
+newest first, and mode 0600, because a URL may contain a password. Credentials that follow from the lab key are not
+written; they are derived again at each use, so that no old password survives a change of the key.
 
-The trap: two programs may write at the same time; the later one wins, and what the other one remembered is lost until
-it is joined again.
+The trap: of two programs that write at the same time, the later one wins. The other one's broker is missing until it is
+joined again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ MOST = 20
 
 @dataclass(frozen=True, slots=True)
 class RememberedBroker:
-    """A broker and a session that was joined there. `by_key`: user and password follow from the lab key."""
+    """A broker and a session that was joined there. `by_key` tells that user and password follow from the lab key, and
+    are not in `url`."""
 
     url: str = field(repr=False)
     session: str
@@ -36,7 +37,7 @@ class RememberedBroker:
 
     @classmethod
     def from_value(cls, value: object) -> RememberedBroker | None:
-        """As it was read; None for what is none."""
+        """Read an item of the file; None where it is not valid."""
         if not isinstance(value, dict) or value.keys() != {"url", "session", "host", "by_key"}:
             return None
         known = cls(**value)
@@ -44,25 +45,26 @@ class RememberedBroker:
         return known if texts and isinstance(known.by_key, bool) else None
 
     def full_url(self, environment: Mapping[str, str]) -> str | None:
-        """The URL with its credentials; None where they follow from a key that is not here any more."""
+        """The URL with credentials; None where they follow from a lab key and there is none now. Raises `ConfigError`
+        for a key that cannot be read."""
         if not self.by_key:
             return self.url
         key = load_key(environment)
         if key is None:
             return None
-        who = key.credentials()
-        return url_with(self.url, who.username, who.password)
+        credentials = key.credentials()
+        return url_with(self.url, credentials.username, credentials.password)
 
 
 def state_file(environment: Mapping[str, str]) -> str:
-    """Where they are kept."""
+    """The path of the file."""
     home = environment.get("HOME") or os.path.expanduser("~")
     folder = environment.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
     return os.path.join(folder, "ether", "brokers.json")
 
 
 def read_remembered(environment: Mapping[str, str]) -> list[RememberedBroker]:
-    """Newest first. Never raises: what cannot be read is as good as forgotten."""
+    """The remembered brokers, newest first. Never raises: a file that cannot be read counts as empty."""
     path = state_file(environment)
     try:
         values = read_private(path)
@@ -76,7 +78,7 @@ def read_remembered(environment: Mapping[str, str]) -> list[RememberedBroker]:
 
 
 def remember_broker(url: str, session: str, host: str, environment: Mapping[str, str]) -> None:
-    """Put a broker first. Never raises: a state folder that cannot be written costs only this convenience."""
+    """Put a broker at the head of the file. Never raises: without a writable state folder, nothing is remembered."""
     new = _entry(url, session, host, environment)
     others = [known for known in read_remembered(environment) if (known.url, known.session) != (new.url, session)]
     path = state_file(environment)
@@ -93,6 +95,6 @@ def _entry(url: str, session: str, host: str, environment: Mapping[str, str]) ->
     except ConfigError:
         key = None
     address = broker_address(url)
-    who = key.credentials() if key is not None else None
-    by_key = who is not None and (address.username, address.password) == (who.username, who.password)
+    own = key.credentials() if key is not None else None
+    by_key = own is not None and (address.username, address.password) == (own.username, own.password)
     return RememberedBroker(url_without_credentials(url) if by_key else url, session, host, by_key)

@@ -1,10 +1,10 @@
-"""The record of a running session: how another program of this user on this machine joins it.
+"""The records of running sessions, by which other programs of this user on this machine join them.
 
-A file `session.json` in the session's private folder, so that it vanishes with it. Whoever reads the records looks
-whether each session's program still runs; what a killed one left behind is ignored, and its folder removed.
+A record is the file `session.json` in the session's private folder, so that it vanishes with the folder. A reader
+checks whether the program of each record still runs; it ignores the record of a dead program and removes its folder.
 
-The trap: a record holds the broker's password. It is readable by its owner alone, and a file of somebody else is not
-believed: it could lead a program to a stranger's broker.
+The trap: a record contains the broker's password. So only its owner can read it, and a file of another user is not
+trusted: it could lead a program to that user's broker.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ FILE_NAME = "session.json"
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """One running session. `url` is its broker's, with the credentials; `since` in seconds of the epoch; `pid_started`,
-    `boot` and `namespace` tell the program from another one that got the same `pid`."""
+    """One running session. `url` is its broker's, with credentials; `since` is in unix seconds; `pid_started`, `boot`
+    and `namespace` tell the program apart from a later one with the same `pid`."""
 
     session: str
     url: str = field(repr=False)
@@ -46,14 +46,14 @@ class SessionRecord:
 
     @classmethod
     def of_this_process(cls, session: str, url: str, since: float | None = None) -> SessionRecord:
-        """A session that this process leads, since now."""
+        """The record of a session that this process leads; without `since`, from now on."""
         place, pid = this_place(), os.getpid()
         began = time.time() if since is None else since
         return cls(session, url, place.host, pid, began, VERSION, birth_of(pid), place.boot, place.namespace)
 
     @classmethod
     def from_value(cls, value: object) -> SessionRecord:
-        """As it was read; raises `ValueError` for what is no record."""
+        """Read the content of a file; raises `ValueError` where it is not a valid record."""
         if not isinstance(value, dict) or not value.keys() <= {known.name for known in fields(cls)}:
             raise ValueError("not the keys of a record")
         if not all(isinstance(value.get(key), _TYPES[key]) for key in _TYPES) or isinstance(value["pid"], bool):
@@ -64,7 +64,7 @@ class SessionRecord:
 
     @property
     def place(self) -> ProcessPlace:
-        """Where `pid` is valid."""
+        """The machine, boot and container in which `pid` is valid."""
         return ProcessPlace(self.host, self.boot, self.namespace)
 
 
@@ -82,7 +82,8 @@ _TYPES: Mapping[str, Any] = {
 
 
 def write_record(folder: str | os.PathLike[str], record: SessionRecord) -> None:
-    """Let others find the session; `folder` is its private folder. Raises `BrokerFailed`."""
+    """Write the record, so that other programs find the session; `folder` is its private folder. Raises
+    `BrokerFailed`."""
     path = os.path.join(folder, FILE_NAME)
     try:
         write_private(path, asdict(record))
@@ -91,13 +92,13 @@ def write_record(folder: str | os.PathLike[str], record: SessionRecord) -> None:
 
 
 def remove_record(folder: str | os.PathLike[str]) -> None:
-    """Nobody finds the session here any more. Twice is fine."""
+    """Remove the record, so that no program finds the session. May be called twice."""
     with contextlib.suppress(OSError):
         os.unlink(os.path.join(folder, FILE_NAME))
 
 
 def read_records(environment: Mapping[str, str] | None = None) -> list[SessionRecord]:
-    """The sessions that this user runs on this machine, the oldest first. Folders of dead ones are removed. Never
+    """The sessions that this user runs on this machine, the oldest first. Removes the folders of dead ones. Never
     raises."""
     try:
         folders = own_folders(environment)
@@ -116,7 +117,7 @@ def own_folders(environment: Mapping[str, str] | None = None) -> list[str]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """A folder, not a link to one, that only this user can write to."""
+    """Whether the entry is a folder, not a link to one, that only this user can write to."""
     try:
         return entry.is_dir(follow_symlinks=False) and is_own(entry.stat(follow_symlinks=False))
     except OSError:
@@ -124,7 +125,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _living(folder: str, here: ProcessPlace) -> SessionRecord | None:
-    """The folder's record, if its session runs. No record is no reason to remove anything: it may be starting."""
+    """The folder's record, if its session runs. A folder without a record is left alone: its session may be
+    starting."""
     path = os.path.join(folder, FILE_NAME)
     try:
         record = SessionRecord.from_value(read_private(path))
@@ -142,9 +144,11 @@ def _living(folder: str, here: ProcessPlace) -> SessionRecord | None:
 
 
 def fate_of(record: SessionRecord, here: ProcessPlace) -> str:
-    """`runs`, `is over`, or `is elsewhere`: in another container or on another machine, whose processes cannot be seen
-    from here although the folder is shared."""
-    if record.place == here or (record.place[1:] == here[1:] and here.boot):  # a laptop's host name may change
+    """`runs`, `is over`, or `is elsewhere`: in another container or on another machine, whose processes this one
+    cannot see although they share the folder."""
+    # The boot id and the namespace are unique. Where they are equal, the machine is the same one; a laptop's host name
+    # may have changed since.
+    if record.place == here or (record.place[1:] == here[1:] and here.boot):
         return "runs" if is_running(record.pid, record.pid_started) else "is over"
     rebooted = record.host == here.host and record.boot != here.boot
     return "is over" if rebooted else "is elsewhere"

@@ -1,13 +1,13 @@
-"""Sessions on the local network, by multicast DNS: announce one, look for others. The only owner of zeroconf.
+"""Sessions on the local network, by multicast DNS: announces a session, browses for others. The only owner of zeroconf.
 
-A session is announced as a service `_ether._tcp.local.` whose TXT record holds session, version, host, and the user
-name that its broker wants; never a password. Everything here is optional: without the library, or without a network,
-`browse` raises `MdnsUnavailable` and `announce` says so in the log, and the session works all the same.
+A session is announced as a service `_ether._tcp.local.` whose TXT record has the session's name, version, host, and the
+user name that its broker wants; never a password. All of this is optional: without the library, or without a network,
+`browse` raises `MdnsUnavailable`, `announce` writes a line to the log, and the session works nevertheless.
 
-The traps: what is heard is anybody's word, and may be of a session that was killed, so it has to be tried before it is
-believed. A question that asks for a direct answer (zeroconf's default for the first one) is lost where several programs
-of a machine listen to port 5353, hence QM. And whoever has multicast a record repeats it a second later at the earliest
-(RFC 6762, section 6), hence `BROWSE_S`.
+The traps: anyone may announce anything, and an announcement may be that of a killed session, so its broker has to be
+asked before it counts. A question for a unicast answer (QU, zeroconf's default for the first question) is lost where
+several programs of a machine listen on port 5353, so questions are QM. And a responder repeats a multicast record after
+one second at the earliest (RFC 6762, section 6), so `BROWSE_S` is longer than that.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ logger = get_ether_logger("Ether")
 SERVICE = "_ether._tcp.local."
 MDNS_VARIABLE = "ETHER_MDNS"
 BROWSE_S = 2.0
+"""How long to browse by default."""
 SETTLE_S = 0.25
-"""After the first answer: others come within 120 ms (RFC 6762, section 6)."""
+"""How long to wait for more after the first answer: others come within 120 ms (RFC 6762, section 6)."""
 
 MOST_ANNOUNCED = 100
 _RESOLVE_MS = 300
@@ -49,7 +50,8 @@ class MdnsUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """A session that somebody announces; `addresses` are all that its machine may be reached at."""
+    """A session as it is announced; `addresses` are all addresses of its machine, `user` the user name that its broker
+    wants."""
 
     session: str
     host: str
@@ -60,21 +62,22 @@ class Announced:
 
 
 class MdnsAnnouncement:
-    """A session being announced, on a thread of its own, until `close()`."""
+    """Announces a session, on a thread of its own, until `close()`."""
 
     def __init__(self, service: ServiceInfo, interfaces: Sequence[str] | None) -> None:
         self._service, self._interfaces = service, interfaces
         self._closing = threading.Event()
-        self._said = threading.Event()
+        self._announced = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ether-mdns", daemon=True)
         self._thread.start()
 
     def wait_announced(self, timeout_s: float) -> bool:
-        """Whether it has been said to the network; nobody needs to wait for it."""
-        return self._said.wait(timeout_s)
+        """Wait until the announcement has been sent; returns whether it has. For tests: a session need not wait for
+        it."""
+        return self._announced.wait(timeout_s)
 
     def close(self) -> None:
-        """Take it back. Twice is fine."""
+        """Withdraw the announcement. May be called twice."""
         self._closing.set()
         self._thread.join(_CLOSE_S)
         if self._thread.is_alive():
@@ -84,14 +87,14 @@ class MdnsAnnouncement:
         try:
             with _opened(self._interfaces) as zeroconf:
                 zeroconf.register_service(self._service, cooperating_responders=True)  # its name is random: no probing
-                self._said.set()
+                self._announced.set()
                 self._closing.wait()
         except Exception as error:  # noqa: BLE001 (the seam to a library on a thread of its own: nothing depends on it)
             logger.warning("mDNS: this session is not announced on the network: %s", error or type(error).__name__)
 
 
 def browse_seconds(environment: Mapping[str, str]) -> float:
-    """How long to look, as the environment says it; 0 turns all of this off. Raises `ConfigError`."""
+    """How long to browse, in seconds: `ETHER_MDNS`, else `BROWSE_S`. 0 turns mDNS off. Raises `ConfigError`."""
     given = environment.get(MDNS_VARIABLE, "").strip()
     if not given:
         return BROWSE_S
@@ -114,8 +117,9 @@ def announce(
     host: str | None = None,
     interfaces: Sequence[str] | None = None,
 ) -> MdnsAnnouncement | None:
-    """Announce a session whose broker listens at these addresses of this machine; returns at once. None, with a line in
-    the log, where that is not possible. `interfaces` are addresses of this machine to speak through (default: all)."""
+    """Announce a session whose broker listens on `port` at these addresses of this machine; returns at once. None,
+    with a line in the log, where that is not possible. `interfaces` are addresses of this machine to send from
+    (default: all)."""
     texts = {"session": session, "version": version, "host": host or socket.gethostname(), "user": user}
     too_long = [key for key, text in texts.items() if len(f"{key}={text}".encode()) > _LONGEST_TXT]
     if too_long or not addresses:
@@ -135,7 +139,8 @@ def _service(texts: Mapping[str, str], port: int, addresses: Sequence[str]) -> S
     except ImportError as error:
         raise _not_installed() from error
     readable = re.sub(r"[^A-Za-z0-9-]+", "-", texts["session"])[:40]
-    label = f"{readable}-{os.urandom(4).hex()}"  # two sessions of one name are told apart, and no host name is claimed
+    # Unique, so that two sessions of one name coexist, and no host name is claimed.
+    label = f"{readable}-{os.urandom(4).hex()}"
     return ServiceInfo(
         SERVICE,
         f"{label}.{SERVICE}",
@@ -149,10 +154,11 @@ def _service(texts: Mapping[str, str], port: int, addresses: Sequence[str]) -> S
 def browse(
     timeout_s: float = BROWSE_S, *, session: str | None = None, interfaces: Sequence[str] | None = None
 ) -> list[Announced]:
-    """The sessions that are announced on the network, for at most `timeout_s` seconds; sooner where the one named is
-    heard, or where some were and no more come. Raises `MdnsUnavailable`."""
+    """The sessions that are announced on the network. Takes at most `timeout_s` seconds; less where the session with
+    the name `session` is found, or, without a name, where `SETTLE_S` have passed after the first one. Raises
+    `MdnsUnavailable`."""
     search = _Search(session)
-    # on a thread of its own: zeroconf would take a running event loop (a notebook's) for its own
+    # On a thread of its own, because zeroconf would use a running event loop (a notebook's) of this thread.
     thread = threading.Thread(target=search.run, args=(timeout_s, interfaces), name="ether-mdns-browse", daemon=True)
     thread.start()
     thread.join(timeout_s + _CLOSE_S)
@@ -162,17 +168,17 @@ def browse(
 
 
 class _Search:
-    """One look at the network."""
+    """One browsing of the network."""
 
     def __init__(self, wanted: str | None) -> None:
         self.failure: MdnsUnavailable | None = None
         self._wanted = wanted
-        self._heard: dict[str, Announced] = {}
+        self._found: dict[str, Announced] = {}
         self._changed = threading.Condition()
 
     def found(self) -> list[Announced]:
         with self._changed:
-            return sorted(self._heard.values(), key=lambda announced: (announced.session, announced.host))
+            return sorted(self._found.values(), key=lambda announced: (announced.session, announced.host))
 
     def run(self, timeout_s: float, interfaces: Sequence[str] | None) -> None:
         try:
@@ -190,30 +196,30 @@ class _Search:
         browser = ServiceBrowser(zeroconf, SERVICE, handlers=[self._on_change], question_type=DNSQuestionType.QM)
         try:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._heard), deadline.left())
+                self._changed.wait_for(lambda: bool(self._found), deadline.left())
                 settle_s = min(SETTLE_S, deadline.left()) if self._wanted is None else deadline.left()
-                self._changed.wait_for(self._named_was_heard, settle_s)
+                self._changed.wait_for(self._named_was_found, settle_s)
         finally:
             browser.cancel()
 
-    def _named_was_heard(self) -> bool:
-        return any(announced.session == self._wanted for announced in self._heard.values())
+    def _named_was_found(self) -> bool:
+        return any(announced.session == self._wanted for announced in self._found.values())
 
     def _on_change(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
         """On the browser's thread."""
         gone = state_change.name == "Removed"
         service = None if gone else zeroconf.get_service_info(service_type, name, _RESOLVE_MS)
-        announced = _understood(service) if service is not None else None
+        announced = _announced_by(service) if service is not None else None
         with self._changed:
             if announced is None:
-                self._heard.pop(name, None)
-            elif len(self._heard) < MOST_ANNOUNCED:
-                self._heard[name] = announced
+                self._found.pop(name, None)
+            elif len(self._found) < MOST_ANNOUNCED:
+                self._found[name] = announced
             self._changed.notify_all()
 
 
-def _understood(service: ServiceInfo) -> Announced | None:
-    """What a service says, None for what is not a session of ours."""
+def _announced_by(service: ServiceInfo) -> Announced | None:
+    """The announcement in a service record; None where it is not a valid one."""
     texts = {key: text or "" for key, text in service.decoded_properties.items()}
     addresses = tuple(service.parsed_addresses())
     try:
@@ -231,7 +237,7 @@ def _printable(text: str) -> str:
 
 
 def own_addresses() -> list[str]:
-    """The IPv4 addresses of this machine that others may reach; empty where it has none."""
+    """The IPv4 addresses of this machine, without those of the loopback interface."""
     try:
         import ifaddr  # comes with zeroconf
     except ImportError:

@@ -1,7 +1,8 @@
-"""`ether new`: a project that runs, small enough to be read in a minute and changed in the next."""
+"""`ether new`: a project that runs, small enough to read in a minute and to change in the next."""
 
 from __future__ import annotations
 
+import json as json_text
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ether.cli.exits import CommandMistake
+from ether.cli.make.schema import config_schema
 from ether.cli.options import Json
 from ether.cli.output import print_json, print_line
 
@@ -144,10 +146,6 @@ def new(
 
 
 def _files(name: str) -> dict[str, str]:
-    import json as json_text
-
-    from ether.cli.make.schema import config_schema
-
     return {
         "parts.py": _PARTS,
         "ether.yaml": _YAML,
@@ -158,10 +156,8 @@ def _files(name: str) -> dict[str, str]:
 
 
 def _make(folder: Path, files: dict[str, str]) -> None:
-    """Raises `FileExistsError` rather than touch what is there."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        pass  # made by hand for this
-    else:
+    """Raises `FileExistsError` rather than change an existing file. An empty folder may exist already."""
+    if not folder.is_dir() or any(folder.iterdir()):
         folder.mkdir(parents=True)
     for name, text in files.items():
         with open(folder / name, "x", encoding="utf-8") as file:

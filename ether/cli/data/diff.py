@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ether.cli.options import Json, LedgerFolder, SessionName
+from ether.cli.options import Json, RecordedSession
 from ether.cli.output import colours, harmless, print_json, print_line
-
-if TYPE_CHECKING:
-    from ether.provenance.compare_code import CodeDifference, Revision
-    from ether.provenance.compare_runs import Change, Differences, RunFacts
+from ether.ledger.places import find_ledger
+from ether.ledger.reader import LedgerReader
+from ether.provenance.compare_code import CodeDifference, Revision
+from ether.provenance.compare_runs import ABSENT, Change, Differences, RunFacts, compare
 
 _GROUPS = ("run", "instances", "code", "configuration", "arguments", "packages", "machines", "counts")
 _VALUE_WIDTH = 100
@@ -25,19 +25,14 @@ _RED, _GREEN, _END = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 def diff(
     run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="The run before.")],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The run after.")],
-    session: SessionName = None,
-    ledger: LedgerFolder = None,
+    recorded: RecordedSession,
     ledger_b: Annotated[
         str | None, typer.Option("--ledger-b", metavar="FOLDER", help="Where RUN_B is, if not in the same ledger.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """What differed between two runs: code by line, settings, arguments, packages, machines, instances, counts."""
-    from ether.ledger.places import find_ledger
-    from ether.ledger.reader import LedgerReader
-    from ether.provenance.compare_runs import compare
-
-    folder = find_ledger(ledger if ledger is not None else session, os.environ)
+    folder = find_ledger(recorded.ledger_or_session, os.environ)
     folder_b = folder if ledger_b is None else find_ledger(ledger_b, os.environ)
     with LedgerReader.open(folder) as reader_a, LedgerReader.open(folder_b) as reader_b:
         found = compare(reader_a, run_a, reader_b, run_b)
@@ -45,11 +40,11 @@ def diff(
         print_json(_as_json(found))
         return
     coloured = colours(sys.stdout)
-    for line in _told(found):
+    for line in _lines(found):
         print_line(_painted(harmless(line), coloured))
 
 
-def _told(found: Differences) -> Iterator[str]:
+def _lines(found: Differences) -> Iterator[str]:
     yield f"{_run_line(found.before)}  ->  {_run_line(found.after)}"
     if found.nothing:
         yield "nothing that was recorded of them differs"
@@ -71,8 +66,6 @@ def _change_lines(listed: Sequence[Change]) -> Iterator[str]:
 
 
 def _short(value: object) -> str:
-    from ether.provenance.compare_runs import ABSENT
-
     text = ABSENT if value is ABSENT or value == ABSENT else repr(value)
     return text if len(text) <= _VALUE_WIDTH else f"{text[:_VALUE_WIDTH]}…"
 

@@ -1,0 +1,70 @@
+"""What calls need of the instance that answers them.
+
+An instance lies above this room (`ether.instance.hosted`), so this room states its needs as Protocols. What a lease
+needs stands beside it (`ether.calls.lease_server.LeaseHost`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ether.calls.lease_server import LeaseHost, LeaseServer
+from ether.connection.causes import CallContext
+from ether.connection.worker import Job
+from ether.protocol.presence import Announcement
+from ether.spec.methods import ClassSpec
+
+
+class CallRecorder(Protocol):
+    """Brings served calls to disk."""
+
+    def wants(self, topic: str) -> bool:
+        """Whether the session records this topic, or the calls of this `instance.method`."""
+
+    def keep_call(
+        self, call: str, message_id: str | None, value: object, parents: tuple[str, ...], caller: str
+    ) -> None:
+        """Record a call. Raises `EtherError` and `ValueError`."""
+
+
+class CallHost(LeaseHost, Protocol):
+    """What answering a call needs of its instance."""
+
+    @property
+    def spec(self) -> ClassSpec:
+        """The class and its marked methods."""
+
+    @property
+    def lease_server(self) -> LeaseServer:
+        """Refuses calls while another program holds the lease."""
+
+    @property
+    def record_writer(self) -> CallRecorder | None:
+        """None where this instance records nothing."""
+
+    def status(self) -> dict[str, object]:
+        """What the instance is doing now."""
+
+    def cannot_call(self, method: str) -> str | None:
+        """Why a method cannot be called from outside; None where it can."""
+
+    def submit_call(self, method: str, job: Job, trace: str | None) -> None:
+        """Queue a call."""
+
+    def call(
+        self, method: str, payload: object, message_id: str | None, trace: str | None, call: CallContext | None
+    ) -> Any:
+        """Validate the payload and call the method; raises whatever goes wrong."""
+
+    def count_expired(self) -> None:
+        """A request was not run, because its deadline had passed."""
+
+
+class LocalCallee(CallHost, Protocol):
+    """An instance of this very process, which is called without the broker."""
+
+    def call_here(self, method: str, job: Job, trace: str | None) -> None:
+        """Run a call, or queue it where a job runs."""
+
+    def announcement(self) -> Announcement:
+        """What is announced of the instance while it is ready."""

@@ -1,0 +1,160 @@
+"""`ether ps`: the members of a session and the state of each.
+
+Two sources: the session itself, joined; or, where its broker cannot be reached, the snapshot that a program of this
+machine keeps while it is cut off. Both give rows with the same keys.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import Annotated, Any
+
+import typer
+
+from ether.cli.exits import NoSession
+from ether.cli.lab.heartbeats import Heartbeats, busy_text
+from ether.cli.lab.joined import JOIN_TIMEOUT_S, TOOL, joined
+from ether.cli.options import Json, Timeout, Where
+from ether.cli.output import ago, print_json, print_line, print_table, remark
+from ether.config.broker_url import complete_url
+from ether.errors import TransportError
+from ether.protocol.presence import TAKES_PART, Announcement
+from ether.session.client import Client
+from ether.session.offline import LastKnown, read_last_known
+from ether.system.processes import is_running
+from ether.transport.endpoint import Endpoint
+
+_HEARTBEAT_PATIENCE_S = 0.8
+"""A living instance sends a heartbeat every 0.5 s."""
+
+_COLUMNS = {
+    "name": "NAME", "state": "STATE", "class": "CLASS", "host": "HOST", "pid": "PID", "ago": "SINCE", "busy": "BUSY",
+}  # fmt: skip
+
+
+def ps(
+    where: Where,
+    errors: Annotated[bool, typer.Option("--errors", help="Show why instances failed, in full.")] = False,
+    timeout: Timeout = JOIN_TIMEOUT_S,
+    json: Json = False,
+) -> None:
+    """Show who is in the session: instances, programs and agents, and what each is doing. Where its broker cannot be
+    reached from here, what the programs of this machine knew last."""
+    known = None
+    try:
+        with joined(where, timeout) as client:
+            name, rows = client.topics.session, member_rows(client)
+            simulated = bool(client.session.info(timeout).get("simulated"))
+    except (TransportError, NoSession):
+        known = _last_known(where)
+        if known is None:
+            raise
+        name, rows = known.session, _last_known_rows(known)
+        simulated = any(member.about.get("simulated") for member in known.members)
+    if json:
+        offline_since = known.since if known else None
+        print_json({"session": name, "simulated": simulated, "offline_since": offline_since, "members": rows})
+        return
+    if simulated:
+        print_line(f"session {name} is SIMULATED: its devices are those of a simulated lab")
+    _show(name, rows, errors)
+    if known is not None:
+        program = f"{known.program} (pid {known.pid})"
+        remark(f"{_offline_since(known.since)}: {known.broker} cannot be reached; this is what {program} knew last")
+
+
+def _show(name: str, rows: list[dict[str, Any]], errors: bool) -> None:
+    shown = [
+        {**row, "ago": ago(row["since"]), "class": row["class"] or f"({row['kind']})", "state": _state(row)}
+        for row in rows
+    ]
+    columns = {**_COLUMNS, "lease": "LEASED BY"} if any(row["lease"] for row in rows) else _COLUMNS
+    print_table(shown, columns, nothing=f"nobody is in session {name}")
+    for row in rows:
+        if row["error"]:
+            print_line(f"\n{row['name']}: {row['error'] if errors else _last_line(row['error'])}")
+
+
+def _state(row: dict[str, Any]) -> str:
+    since = row["offline_since"]
+    return str(row["state"]) if since is None else _offline_since(since)
+
+
+def _offline_since(seconds: float) -> str:
+    """`offline since 2026-01-16 11:28:42`, in local time."""
+    return f"offline since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(seconds))}"
+
+
+def _last_line(text: str) -> str:
+    """The line of a traceback that says what went wrong."""
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+# -- from the session
+
+
+def member_rows(client: Client) -> list[dict[str, Any]]:
+    """A row for each member except commands such as this one, with the content of the member's newest heartbeat."""
+    heartbeats = Heartbeats(client)
+    try:
+        members = [member for member in client.session.announcements() if not member.name.startswith(TOOL)]
+        alive = [member.name for member in members if member.kind == "instance" and member.state in TAKES_PART]
+        heartbeats.collect(_HEARTBEAT_PATIENCE_S, alive)
+    finally:
+        heartbeats.close()
+    return [_row(member, heartbeats) for member in members]
+
+
+def _row(member: Announcement, heartbeats: Heartbeats) -> dict[str, Any]:
+    about, beat = member.about, heartbeats.beat(member.name)
+    row = _announced(member)
+    row["busy"] = busy_text(beat.heartbeat if beat else None)
+    row["lease"] = _lease_text(about.get("lease"))
+    row["queued"] = beat.heartbeat.queued if beat else None
+    row["offline_since"] = about.get("offline_since")
+    return row
+
+
+def _announced(member: Announcement) -> dict[str, Any]:
+    """The part of a row that stands in the member's announcement."""
+    facts = {key: member.about.get(key) for key in ("class", "class_path", "host", "pid", "since", "epoch", "version")}
+    return {"name": member.name, "kind": member.kind, "state": member.state.value, **facts, "error": member.error}
+
+
+def _lease_text(lease: object) -> str | None:
+    match lease:
+        case {"program": program, "host": host, "pid": pid, "reason": reason, "since": int(since) | float(since)}:
+            return f"{program} on {host} (pid {pid}), {ago(since)}" + (f": {reason}" if reason else "")
+    return None
+
+
+# -- from the snapshot of a program that is cut off
+
+
+def _last_known(where: Where) -> LastKnown | None:
+    """The snapshot of that session at that broker; None where no program of this machine is cut off from it. Of several
+    snapshots the one of the program that lost its broker last: `read_last_known` sorts them so."""
+    session, broker = where.session or os.environ.get("ETHER_SESSION"), where.broker or os.environ.get("ETHER_BROKER")
+    found = read_last_known(os.environ, session or None)
+    if broker:
+        address = Endpoint.from_url(complete_url(broker)).address
+        found = [known for known in found if known.broker == address]
+    return found[0] if found else None
+
+
+def _last_known_rows(known: LastKnown) -> list[dict[str, Any]]:
+    """A row for each member of a snapshot. `offline_since` is None for a member whose process runs on this machine."""
+    return [_last_known_row(member, known.since) for member in known.members if not member.name.startswith(TOOL)]
+
+
+def _last_known_row(member: Announcement, since: float) -> dict[str, Any]:
+    offline = None if _runs_here(member) else member.about.get("offline_since", since)
+    return {**_announced(member), "busy": None, "lease": None, "queued": None, "offline_since": offline}
+
+
+def _runs_here(member: Announcement) -> bool:
+    pid = member.about.get("pid")
+    return member.about.get("host") == socket.gethostname() and isinstance(pid, int) and is_running(pid, None)

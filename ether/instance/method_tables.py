@@ -1,0 +1,71 @@
+"""What an instance derives from its methods' marks once, at its start, so that a message costs one look-up each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ether.spec.accessors import check_property
+from ether.spec.arguments import Arguments
+from ether.spec.marks import Mark, MarkKind
+from ether.spec.methods import ClassSpec, MethodSpec
+from ether.spec.results import Results
+from ether.wire.topics import SessionTopics, check_topic, check_topic_filter
+
+TAKES_ARGUMENTS = (MarkKind.SUB, MarkKind.GET, MarkKind.SAVE, MarkKind.SYNC)
+"""The marks of methods that are called with a payload."""
+
+CALLED = (MarkKind.GET, MarkKind.SAVE)
+"""The marks of methods that other programs can call."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodTables:
+    """Tables by method name."""
+
+    originals: dict[str, Callable[..., Any]]
+    """The object's own methods, before publishing wrappers are put over them."""
+    arguments: dict[str, Arguments]
+    """Binds and validates payloads, for methods that take arguments."""
+    results: dict[str, Results]
+    """Checks return values, for methods that can be called."""
+    publications: dict[str, list[tuple[str, Mark]]]
+    """The MQTT topics to publish on, with their marks."""
+    subscriptions: dict[str, list[tuple[str, int]]]
+    """The MQTT topic filters to subscribe to, with their QoS."""
+
+
+def method_tables(obj: object, spec: ClassSpec, topics: SessionTopics) -> MethodTables:
+    """The tables of one object. Raises `MarkError` and `InvalidName`."""
+    for wanted in spec.properties:
+        check_property(type(obj), wanted, obj)
+    originals = {method.name: method.function_of(obj) for method in spec.methods}
+    return MethodTables(
+        originals=originals,
+        arguments={
+            method.name: Arguments(originals[method.name], f"{spec.name}.{method.name}", method.limits)
+            for method in spec.methods
+            if _has(method, TAKES_ARGUMENTS)
+        },
+        results={
+            method.name: Results(originals[method.name], f"{spec.name}.{method.name}")
+            for method in spec.methods
+            if _has(method, CALLED)
+        },
+        publications={
+            method.name: [(topics.data(check_topic(mark.topic or "")), mark) for mark in method.of_kind(MarkKind.PUB)]
+            for method in spec.methods
+        },
+        subscriptions={
+            method.name: [
+                (topics.data_filter(check_topic_filter(mark.topic or "")), mark.qos)
+                for mark in method.of_kind(MarkKind.SUB)
+            ]
+            for method in spec.methods
+        },
+    )
+
+
+def _has(method: MethodSpec, kinds: tuple[MarkKind, ...]) -> bool:
+    return any(mark.kind in kinds for mark in method.marks)
