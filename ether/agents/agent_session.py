@@ -39,6 +39,7 @@ from ether.session.fencing import NameClaim, NameHold
 from ether.session.name_claim import take_name, taken
 from ether.session.session import KEEP, Session
 from ether.system.backoff import Backoff
+from ether.system.clock import wall_time
 from ether.system.health import read_health
 from ether.system.processes import birth_of
 from ether.transport.base import Will
@@ -385,9 +386,9 @@ class AgentSession:
         leader, clock = self._leader.get("program"), self._clock
         if not isinstance(leader, str):
             return
-        asked = time.time()
+        asked = wall_time()
         barrier = self._session.ask(KEEP, [leader], CLOCK_TIMEOUT_S, {"do": "clock"})
-        answered = time.time()
+        answered = wall_time()
         answer = barrier.answers.get(leader)
         theirs = answer.results.get("time") if answer is not None else None
         if isinstance(theirs, (int, float)):

@@ -40,6 +40,7 @@ from ether.protocol.answers import SAVE_LATER
 from ether.protocol.presence import LIVES, TAKES_PART, Announcement, State
 from ether.spec.marks import MarkKind
 from ether.system.backoff import Backoff
+from ether.system.clock import wall_time
 from ether.wire.codec import Body, decode
 
 if TYPE_CHECKING:
@@ -339,7 +340,7 @@ class DurableRetry:
         with self._changed:
             call.put_off()
         try:
-            if call.saved.is_too_old(time.time()):
+            if call.saved.is_too_old(wall_time()):
                 raise NoResponder(call.pending.call, "it is too old, and given up")
             self._session.open(_QUEUE_TIMEOUT_S)
             if self._session.link.transport.connected and self._is_addressed(call):
@@ -347,7 +348,7 @@ class DurableRetry:
         except (PayloadError, Interrupted) as error:
             self._fail(call, error)
         except NoResponder as error:
-            given_up = call.saved.is_too_old(time.time())
+            given_up = call.saved.is_too_old(wall_time())
             if given_up or not (call.promised or self.may_come(call.saved.service)):
                 self._fail(call, error)
         except (TransportError, StoreFailed) as error:

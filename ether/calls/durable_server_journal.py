@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from ether.calls.durable_records import JOURNALED_DAYS, JournaledResult, JournalEntry, time_of
 from ether.ledger.sqlite import open_database, store_errors, transaction
+from ether.system.clock import wall_time
 from ether.wire.codec import Body
 
 MAX_CALLS = 1_000_000
@@ -44,7 +44,7 @@ class CallJournal:
         self,
         path: Path,
         *,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = wall_time,
         max_calls: int = MAX_CALLS,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:

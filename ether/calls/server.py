@@ -48,6 +48,7 @@ from ether.protocol.answers import (
 )
 from ether.protocol.one_way_delay import OneWayDelay
 from ether.protocol.request_table import Answered
+from ether.system.clock import wall_time
 from ether.system.machine_mark import is_of_this_machine
 from ether.wire.envelope import Headers
 from ether.wire.head import unpack_properties
@@ -250,7 +251,7 @@ class CallServer:
             return headers.expiry_s
         same_clock = is_of_this_machine(headers.reply_to)
         with self._lock:
-            spent = self._one_way_delay.seconds(headers.source, headers.time, time.time(), same_clock=same_clock)
+            spent = self._one_way_delay.seconds(headers.source, headers.time, wall_time(), same_clock=same_clock)
         return headers.expiry_s - spent
 
     def _responder(self, headers: _Head, inbound: Inbound, forget: Callable[[], None]) -> Respond:

@@ -17,6 +17,7 @@ from logging import Logger
 
 from ether.config.when import parse_when
 from ether.instance.schedule_rules import Schedule, schedule
+from ether.system.clock import wall_time
 
 Submit = Callable[[str, str, Callable[[bool], None]], None]
 """Queues a tick. Its arguments: the method, the schedule as its user wrote it, and a callback for the end of the tick,
@@ -53,7 +54,7 @@ class Ticker:
     def start(self) -> None:
         """Start the thread. The first tick of every period is due at once."""
         if self._times and self._thread is None:
-            self.begin(time.monotonic(), time.time())
+            self.begin(time.monotonic(), wall_time())
             self._thread = threading.Thread(target=self._run, name=f"ether-ticks-{self._name}", daemon=True)
             self._thread.start()
 
@@ -91,7 +92,7 @@ class Ticker:
     def _run(self) -> None:
         wait_s = 0.0
         while not self._stopped.wait(wait_s):
-            wait_s = self.step(time.monotonic(), time.time())
+            wait_s = self.step(time.monotonic(), wall_time())
 
     def _take(self, table: _Timetable, runs: bool, missed: int, now: float) -> None:
         """Hand over one tick, unless the previous one still waits or runs: then it counts as missed, too."""

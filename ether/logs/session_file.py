@@ -25,6 +25,7 @@ from ether.log import get_ether_logger
 from ether.logs.budget_rules import Cut, CutCount, LogQueue, band_of, cut_sentence
 from ether.logs.lines import LogLine, level_number, read_lines
 from ether.logs.rotating_file import RotatingFile, Unwritten, parts_of
+from ether.system.clock import wall_time
 from ether.system.folders import file_name, remove_old, state_folder
 from ether.wire.topics import SessionTopics, check_instance_name
 
@@ -92,7 +93,7 @@ class SessionLog:
         folder: Path | None = None,
         *,
         max_bytes: int = FILE_MAX_BYTES,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = wall_time,
     ) -> None:
         """Returns when the broker has confirmed the subscription; raises `SubscribeRefused` where it does not. Problems
         with files are not raised. The owner of `link` closes it after this object."""

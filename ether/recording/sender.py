@@ -26,6 +26,7 @@ from ether.recording.outbox_queue import BATCH_BYTES, FULL, OutboxQueue
 from ether.recording.receipt_rules import RecorderAbout
 from ether.recording.send_window_rules import SendWindow
 from ether.system.backoff import Backoff
+from ether.system.clock import wall_time
 from ether.wire.entries import Entry, pack_batch
 from ether.wire.topics import SessionTopics
 
@@ -209,7 +210,7 @@ class Sender:
         """Give up entries that are too old and, with the policy `drop-oldest`, the oldest ones above the limit. Returns
         the gap entries."""
         options, lost = self._queue.options, []
-        oldest_allowed = time.time() - options.max_age_s
+        oldest_allowed = wall_time() - options.max_age_s
         oldest = self._own.oldest()
         if oldest is not None and oldest.time < oldest_allowed:
             lost += self._give_up(lambda entry, _: entry.time < oldest_allowed, f"older than {options.max_age_s:g} s")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import queue
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +23,7 @@ from ether.errors import PayloadError
 from ether.logs.levels import VERB
 from ether.logs.lines import LogLine, level_number
 from ether.logs.session_file import read_back
+from ether.system.clock import wall_time
 
 if TYPE_CHECKING:
     from ether.connection.link import Inbound
@@ -63,7 +63,7 @@ def logs(
         return _set_levels(parse_pairs(set_level, "NAME=LEVEL, such as cam=debug"), where, as_json=json)
     chosen = _Chosen(instance or [], level_number(level))
     show = _show_json if json else _show_line
-    begin = None if since is None else parse_since(since, time.time())
+    begin = None if since is None else parse_since(since, wall_time())
     if not follow:
         _show_past(_session_name(where), begin, lines, chosen, show)
         return Exit.OK
