@@ -240,10 +240,15 @@ class Link:
         """Stop repeating an announcement, without clearing it: from now on another process makes it."""
         self._announcements.pop(topic, None)
 
-    def repeat(self, topic: str) -> None:
-        """Publish an announcement of this process again, after another process has overwritten it."""
-        if topic in self._announcements:
-            self.publish(topic, self._announcements[topic], retain=True, timeout_s=_ANNOUNCE_TIMEOUT_S)
+    def repeat(self, topic: str, facts: dict[str, object] | None = None) -> None:
+        """Publish an announcement of this process again, after another process has overwritten it; with `facts` in
+        place of those of the same names."""
+        value = self._announcements.get(topic)
+        if topic not in self._announcements:
+            return
+        if facts and isinstance(value, dict):
+            value = self._announcements[topic] = {**value, **facts}
+        self.publish(topic, value, retain=True, timeout_s=_ANNOUNCE_TIMEOUT_S)
 
     def withdraw(self, topic: str, timeout_s: float = 2.0) -> None:
         """Stop repeating an announcement, and clear it at the broker."""

@@ -19,7 +19,6 @@ from running_brokers import RunningBroker, engines, mosquitto_missing, running_b
 
 from ether import Ether
 from ether.errors import LifecycleFailed
-from ether.session.leadership import precedes
 from ether.session.recovery import RETURN_S, recorded_at, sessions_returning
 from ether.transport.endpoint import Endpoint
 
@@ -136,15 +135,6 @@ def test_whom_records_place_at_a_broker() -> None:
 
 
 # -- two that lead
-
-
-def test_the_longer_one_leads() -> None:
-    own = {"since": 10.0, "run": "b"}
-    assert precedes({"since": 9, "run": "z"}, own)
-    assert precedes({"since": 10.0, "run": "a"}, own)
-    assert not precedes({"since": 11.0, "run": "a"}, own)
-    assert not precedes({"run": "a"}, own)
-    assert not precedes({"since": 1.0}, own)
 
 
 def test_of_two_that_lead_the_later_one_steps_back(stack: ExitStack, folder: Path, broker: RunningBroker) -> None:
