@@ -41,7 +41,7 @@ def _row(state: RunState, now: float) -> dict[str, Any]:
         "run": state.id, "status": status, "simulated": is_simulated_run(str(state.owner.get("session_run", ""))),
         "error": state.error, "trials": state.planned,
         "trials_done": len(state.done), "repeated": state.repeated, "resumed": state.resumed, "begun": state.begun,
-        "ended": state.ended, "duration_s": None if end is None else end - state.begun,
+        "ended": state.ended, "duration_s": None if end is None or end < state.begun else end - state.begun,
         "metadata": dict(state.metadata), "owner": dict(state.owner),
     }  # fmt: skip
 
