@@ -233,7 +233,7 @@ def test_a_run_is_resumed_by_a_program_with_another_time(
     clock.set(second)
     with running(tmp_path, *start(tmp_path, broker, 10_000)) as program:
         program.wait_for("ready", 60)
-        some_time(program)
+        some_time(program, 2)
         (tmp_path / "trial-2").touch()
         (tmp_path / "trial-3").touch()
         program.wait_for("SAID ", 60)
