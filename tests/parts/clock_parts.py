@@ -13,7 +13,7 @@ class Camera:
     def __init__(self) -> None:
         self.pictures = 0
 
-    @ether_every("0.05s")
+    @ether_every("0.2s")
     def take(self) -> None:
         self.pictures += 1
 
