@@ -39,6 +39,7 @@ from ether.session.fencing import NameClaim, NameHold
 from ether.session.name_claim import take_name, taken
 from ether.session.session import KEEP, Session
 from ether.system.backoff import Backoff
+from ether.system.clock import uptime, wall_time
 from ether.system.health import read_health
 from ether.system.processes import birth_of
 from ether.transport.base import Will
@@ -173,6 +174,7 @@ class AgentSession:
             "pid": pid,
             "pid_started": birth_of(pid),
             "since": self._launch.since,
+            "held_s": round(uptime() - self._launch.began, 3),
             "version": VERSION,
             "epoch": self._epoch,
         }
@@ -187,7 +189,7 @@ class AgentSession:
         ready = Announcement(self.name, State.READY, self._incarnation, about=about)
         link.listen(self.topics.session_info, self._on_leader)
         link.announce(self.topics.state(self.name), ready.to_value())
-        hold = NameHold(self.name, self._incarnation, self._epoch, self._launch.since)
+        hold = NameHold(self.name, self._incarnation, self._epoch, self._launch.since, self._launch.began)
         self._name_claim = NameClaim(link, self.topics, hold, self._on_fenced)
         self._session.catch_up(deadline.left())
 
@@ -385,9 +387,9 @@ class AgentSession:
         leader, clock = self._leader.get("program"), self._clock
         if not isinstance(leader, str):
             return
-        asked = time.time()
+        asked = wall_time()
         barrier = self._session.ask(KEEP, [leader], CLOCK_TIMEOUT_S, {"do": "clock"})
-        answered = time.time()
+        answered = wall_time()
         answer = barrier.answers.get(leader)
         theirs = answer.results.get("time") if answer is not None else None
         if isinstance(theirs, (int, float)):

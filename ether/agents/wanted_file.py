@@ -25,6 +25,7 @@ from ether.errors import ConfigError, EtherError
 from ether.ledger.durable import make_folder, sync_folder, write_whole
 from ether.log import get_ether_logger
 from ether.security.lab_key import load_key
+from ether.system.clock import wall_time
 from ether.system.private_files import LONGEST_BYTES, read_private
 from ether.wire.topics import check_instance_name, check_session_name
 
@@ -95,7 +96,7 @@ class AgentFile:
 
     def set_aside(self, why: str) -> None:
         """Begin with an empty file; the old one is renamed."""
-        beside = f"{self.path}.{time.strftime('%Y%m%d-%H%M%S')}"
+        beside = f"{self.path}.{time.strftime('%Y%m%d-%H%M%S', time.localtime(wall_time()))}"
         try:
             os.replace(self.path, beside)
         except OSError as error:

@@ -62,14 +62,13 @@ class Reading(ABC):
 
         Raises `NoLedger`, `SeveralLedgers`, `QueryMistake`, `InvalidName`. Reading raises `LedgerError`.
         """
-        import time
-
         from ether.reading.query import DataRequest, ask
         from ether.reading.run_facts import of_run
+        from ether.system.clock import wall_time
 
         request = DataRequest(topic, run, instance, since, until, where, kinds)
         ledger = folder if folder is not None else session if session is not None else self.session_id
-        data = ask(request, ledger, now=time.time(), environment=os.environ)
+        data = ask(request, ledger, now=wall_time(), environment=os.environ)
         return of_run(data, trial)
 
     def play(

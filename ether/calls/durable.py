@@ -12,7 +12,6 @@ The trap: a call to an instance of this very process is made directly and not wr
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from ether.connection.deadline import Deadline
 from ether.errors import Cancelled, NoResponder, PayloadError, StoreFailed, TransportError
 from ether.protocol.answers import SAVE, SAVE_LATER
 from ether.spec.marks import MarkKind
+from ether.system.clock import wall_time
 from ether.wire.codec import encode
 
 
@@ -116,7 +116,7 @@ class DurableCalls:
         self, service: str, method: str, instance: str, timeout_s: float, schema: str, waited: bool
     ) -> DurableCall:
         assert self._retry is not None
-        now = time.time()
+        now = wall_time()
         call_id, journal = new_call_id(int(now * 1000)), self._retry.journal_of(instance) if instance else ""
         saved = SavedCall(call_id.hex(), service, method, instance, journal, now, self._session.link.source)
         pending = PendingCall(f"{service}.{method}", instance, MarkKind.SAVE, timeout_s, call_id)

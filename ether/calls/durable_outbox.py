@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import os
 import threading
+from heapq import merge
+from itertools import accumulate
 from pathlib import Path
 
 from ether.calls.durable_records import SavedCall
 from ether.errors import StoreFailed
 from ether.ledger.durable import sync_file, sync_folder
 from ether.ledger.sqlite import Connection, SqliteError, is_locked, open_database, store_errors, transaction
+from ether.system.clock import boot_id, uptime
 from ether.wire.codec import Body
 
 MAX_CALLS = 100_000
@@ -29,7 +32,8 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS calls (
     id TEXT PRIMARY KEY, service TEXT, method TEXT, instance TEXT, journal TEXT, made REAL, caller TEXT,
     content_type TEXT, payload BLOB
-)
+);
+CREATE TABLE IF NOT EXISTS ages (id TEXT PRIMARY KEY, age REAL, boot TEXT, uptime REAL)
 """
 _COLUMNS = "id, service, method, instance, journal, made, caller"
 _SUFFIX = ".calls"
@@ -46,6 +50,8 @@ class CallOutbox:
         self._path, self._database = _new_file(folder, owner)
         self._sizes: dict[str, int] = {}
         self._bytes = 0
+        self._noted: dict[str, float] = {}
+        """The calls whose age is in the file, with the age that they had when this process took them over."""
         self._writes: dict[str, int] = {}
         """For each call the number of its last write."""
         self._last_write = self._synced = 0
@@ -72,6 +78,16 @@ class CallOutbox:
             )
             self._note_write(call_id)
 
+    def note_age(self, call_id: str, age_s: float) -> None:
+        """Write down how long a call has waited, for the process that takes it over. It need not be durable."""
+        with self._lock, store_errors("keep a call in", self._path):
+            if call_id in self._sizes:
+                self._insert_age(call_id, age_s)
+
+    def age_s(self, call_id: str) -> float:
+        """How long a call that was taken over had waited by then, as far as earlier processes have noted it."""
+        return self._noted.get(call_id, 0.0)
+
     def body(self, call_id: str) -> Body | None:
         """The body of a call; None where the call has been removed."""
         with self._lock, store_errors("read a call from", self._path):
@@ -82,6 +98,8 @@ class CallOutbox:
         """Remove an answered call. Does nothing where the call is not in the file."""
         with self._lock, store_errors("take an answered call out of", self._path):
             self._database.execute("DELETE FROM calls WHERE id = ?", (call_id,))
+            if self._noted.pop(call_id, None) is not None:
+                self._database.execute("DELETE FROM ages WHERE id = ?", (call_id,))
             self._bytes -= self._sizes.pop(call_id, 0)
             self._writes.pop(call_id, None)
 
@@ -113,12 +131,9 @@ class CallOutbox:
 
         Returns the calls that are new here, the oldest first, and an error for each file that could not be taken over.
         """
-        taken: list[SavedCall] = []
         problems: list[StoreFailed] = []
-        for path in files_in(self._folder, owner):
-            if path != self._path:
-                taken += self._take_over(path, problems)
-        return sorted(taken, key=lambda call: call.made), problems
+        paths = [path for path in files_in(self._folder, owner) if path != self._path]
+        return _merged([self._take_over(path, problems) for path in paths]), problems
 
     def close(self) -> None:
         """Close the file. A file that still holds calls stays for the next run. A second call does nothing."""
@@ -139,6 +154,11 @@ class CallOutbox:
             self._note_write(call.call_id)
         return new
 
+    def _insert_age(self, call_id: str, age_s: float) -> None:
+        row = (call_id, age_s, boot_id(), uptime())
+        self._database.execute("INSERT OR REPLACE INTO ages VALUES (?, ?, ?, ?)", row)
+        self._noted[call_id] = age_s
+
     def _note_write(self, call_id: str) -> None:
         self._writes[call_id] = self._last_write + 1
         self._last_write += 1
@@ -158,6 +178,7 @@ class CallOutbox:
                 taken = self._copy(theirs)
                 self.sync()
                 theirs.execute("DELETE FROM calls")
+                theirs.execute("DELETE FROM ages")
             if os.name == "posix":
                 # Before `close` releases the lock: a process that waits for it then finds no file, or an empty one.
                 _unlink(path)
@@ -172,14 +193,31 @@ class CallOutbox:
 
     def _copy(self, theirs: Connection) -> list[SavedCall]:
         taken = []
+        noted = theirs.execute("SELECT id, age, boot, uptime FROM ages")
+        ages = {call_id: _grown(age_s, boot, at) for call_id, age_s, boot, at in noted}
         with self._lock, transaction(self._database):
             for *fields, content_type, payload in theirs.execute(
-                f"SELECT {_COLUMNS}, content_type, payload FROM calls"
+                f"SELECT {_COLUMNS}, content_type, payload FROM calls ORDER BY rowid"
             ):
                 call = SavedCall(*fields)
                 if self._insert(call, Body(payload, content_type)):
                     taken.append(call)
+                    if call.call_id in ages:
+                        self._insert_age(call.call_id, ages[call.call_id])
         return taken
+
+
+def _merged(files: list[list[SavedCall]]) -> list[SavedCall]:
+    """The calls of several files, the oldest first. Calls of one file stay in the order in which they were made, though
+    the clock may have been set back in between."""
+    timed = [zip(accumulate((call.made for call in calls), max), calls, strict=True) for calls in files]
+    return [call for _, call in merge(*timed, key=lambda pair: pair[0])]
+
+
+def _grown(age_s: float, boot: str, at: float) -> float:
+    """An age now that was noted when the uptime was `at`. After a restart of the machine nobody knows how long it was
+    off (its clock may have been wrong before, or now), so that time is not counted."""
+    return age_s + max(0.0, uptime() - at) if boot and boot == boot_id() else age_s
 
 
 def files_in(folder: Path, owner: str | None = None) -> list[Path]:

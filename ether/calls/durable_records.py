@@ -12,15 +12,12 @@ from typing import NamedTuple
 from ether.wire.codec import Body
 
 RESENT_DAYS = 30.0
-"""An unanswered call is sent again for this long. A journal remembers a call for twice as long (`JOURNALED_DAYS`)."""
+"""An unanswered call is sent again for this long, counted in days in which its caller's machine ran."""
 
-JOURNALED_DAYS = 60.0
-"""A journal forgets a call after this time, when no caller can send it again any more."""
+_NOTED_EVERY_S = 3600.0
 
 CALL_ID_BYTES = 16
 _TIME_BYTES = 6
-_CLOCK_IS_SET = 1.6e9
-"""Unix seconds. A call with an earlier time comes from a machine whose clock was not set yet: its age is unknown."""
 
 
 def new_call_id(unix_ms: int) -> bytes:
@@ -46,13 +43,35 @@ class SavedCall(NamedTuple):
     journal: str
     """The id of that instance's journal; "" where it is not known."""
     made: float
-    """Unix seconds."""
+    """Unix seconds, for people."""
     caller: str
     """The instance or program that made the call."""
 
+
+class Age:
+    """How long a call has waited, by a clock that nobody can set. `now`: seconds of a clock that runs on while this
+    process lives, also while the machine is asleep (`ether.system.clock.uptime`)."""
+
+    __slots__ = ("_noted", "_since")
+
+    def __init__(self, now: float, age_s: float = 0.0) -> None:
+        """`age_s`: what an earlier process has counted."""
+        self._since, self._noted = now - age_s, now
+
+    def seconds(self, now: float) -> float:
+        """The age."""
+        return now - self._since
+
     def is_too_old(self, now: float) -> bool:
-        """Whether the call is given up; `now` in Unix seconds."""
-        return self.made > _CLOCK_IS_SET and now - self.made > RESENT_DAYS * 86_400
+        """Whether the call is given up."""
+        return self.seconds(now) > RESENT_DAYS * 86_400
+
+    def is_to_be_noted(self, now: float) -> bool:
+        """Whether the age is due to be written down, for the process that goes on with the call. True once an hour."""
+        due = now - self._noted >= _NOTED_EVERY_S
+        if due:
+            self._noted = now
+        return due
 
 
 class JournalEntry(enum.Enum):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ether.calls.client import CallClient, PendingCall
-from ether.calls.durable_records import SavedCall
+from ether.calls.durable_records import Age, SavedCall
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
 from ether.errors import (
@@ -40,6 +40,7 @@ from ether.protocol.answers import SAVE_LATER
 from ether.protocol.presence import LIVES, TAKES_PART, Announcement, State
 from ether.spec.marks import MarkKind
 from ether.system.backoff import Backoff
+from ether.system.clock import uptime
 from ether.wire.codec import Body, decode
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class DurableCall:
 
     def __init__(self, saved: SavedCall, pending: PendingCall, schema: str, *, waited: bool, promised: bool) -> None:
         self.saved, self.pending, self.schema = saved, pending, schema
+        self.age = Age(uptime())
         self.waited = waited
         """A thread of the program waits for the answer, and removes the call from disk when it has come."""
         self.promised = promised
@@ -206,6 +208,7 @@ class DurableRetry:
         name = f"{saved.service}.{saved.method}"
         pending = PendingCall(name, saved.instance, MarkKind.SAVE, 0.0, bytes.fromhex(saved.call_id))
         call = DurableCall(saved, pending, SAVE_LATER, waited=False, promised=True)
+        call.age = Age(uptime(), self.outbox().age_s(saved.call_id))
         call.hurry()
         self.take_on(call)
         logger.info("%s, saved by %s and not answered yet, is sent again", name, saved.caller)
@@ -339,7 +342,8 @@ class DurableRetry:
         with self._changed:
             call.put_off()
         try:
-            if call.saved.is_too_old(time.time()):
+            self._look_at_age(call)
+            if call.age.is_too_old(uptime()):
                 raise NoResponder(call.pending.call, "it is too old, and given up")
             self._session.open(_QUEUE_TIMEOUT_S)
             if self._session.link.transport.connected and self._is_addressed(call):
@@ -347,11 +351,16 @@ class DurableRetry:
         except (PayloadError, Interrupted) as error:
             self._fail(call, error)
         except NoResponder as error:
-            given_up = call.saved.is_too_old(time.time())
+            given_up = call.age.is_too_old(uptime())
             if given_up or not (call.promised or self.may_come(call.saved.service)):
                 self._fail(call, error)
         except (TransportError, StoreFailed) as error:
             logger.info("%s could not be sent again: %s", call.pending.call, error)
+
+    def _look_at_age(self, call: DurableCall) -> None:
+        now = uptime()
+        if call.age.is_to_be_noted(now):
+            self.outbox().note_age(call.saved.call_id, call.age.seconds(now))
 
     def may_come(self, service: str) -> bool:
         """Whether every instance of this name or class is away, and at least one may come back."""

@@ -4,7 +4,8 @@
 crash, is therefore found either finished, and gets its stored answer, or begun and not finished. An unfinished call is
 not run again: nobody can know how far it came, and on a bench a second dose is worse than an error.
 
-Promises: the file is bounded by age, by the number of calls and by the bytes of answers. A call that the journal has
+Promises: the file is bounded by the number of calls and by the bytes of answers, not by age: the times in it are for
+people, and a clock that is set would make calls of a minute ago seem old, and be run again. A call that the journal has
 forgotten for lack of room is refused, not run again: a call's id contains the time at which it was made. Every journal
 has an id of its own. A caller that finds another journal id than the one it sent its call to knows that nobody can say
 whether the call was run.
@@ -16,12 +17,12 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ether.calls.durable_records import JOURNALED_DAYS, JournaledResult, JournalEntry, time_of
+from ether.calls.durable_records import JournaledResult, JournalEntry, time_of
 from ether.ledger.sqlite import open_database, store_errors, transaction
+from ether.system.clock import wall_time
 from ether.wire.codec import Body
 
 MAX_CALLS = 1_000_000
@@ -44,7 +45,7 @@ class CallJournal:
         self,
         path: Path,
         *,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = wall_time,
         max_calls: int = MAX_CALLS,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
@@ -119,8 +120,6 @@ class CallJournal:
     # -- bounds: each one is pruned to nine tenths, so that pruning is rare
 
     def _prune(self) -> None:
-        long_ago = self._now() - JOURNALED_DAYS * 86_400
-        self._database.execute("DELETE FROM calls WHERE coalesce(finished, begun) < ?", (long_ago,))
         count, answer_bytes = self._database.execute("SELECT count(*), sum(length(answer)) FROM calls").fetchone()
         if count > self._max_calls:
             self._forget_oldest(count - self._max_calls * 9 // 10)

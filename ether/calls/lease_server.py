@@ -22,6 +22,7 @@ from ether.calls.lease_rules import LeaseHolder, LeaseTable
 from ether.connection.link import Link
 from ether.connection.worker import Worker
 from ether.errors import EtherError, InstanceLeased
+from ether.system.clock import wall_time
 
 LEASE = "ether.lease"
 """Stands where a request names its method; a method's name cannot contain a dot."""
@@ -125,7 +126,7 @@ class LeaseServer:
         self, key: str, token: str, reason: str, facts: Mapping[str, Any], trace: str | None, granted: Granted
     ) -> None:
         program, host, pid = str(facts.get("program", "")), str(facts.get("host", "")), facts.get("pid")
-        asking = LeaseHolder(key, program, host, pid if isinstance(pid, int) else 0, reason, time.time(), facts)
+        asking = LeaseHolder(key, program, host, pid if isinstance(pid, int) else 0, reason, wall_time(), facts)
         with self._lock:
             self._end_where_dead()
             other = self._table.take(asking, token, time.monotonic())

@@ -48,6 +48,7 @@ from ether.protocol.answers import (
 )
 from ether.protocol.one_way_delay import OneWayDelay
 from ether.protocol.request_table import Answered
+from ether.system.clock import uptime, wall_time
 from ether.system.machine_mark import is_of_this_machine
 from ether.wire.envelope import Headers
 from ether.wire.head import unpack_properties
@@ -173,7 +174,7 @@ class CallServer:
         """The calls that are queued or running, by caller and correlation, so that they can be cancelled."""
         self._latest: dict[bytes, _Head] = {}
         """The latest request of each durable call that was sent again while it was queued or running."""
-        self._one_way_delay = OneWayDelay()
+        self._one_way_delay = OneWayDelay(wall_time(), uptime())
         self.expired = 0
         self.journal: InstanceJournal | None = None
         """Makes each durable call run once in all incarnations of this instance; None: once in this incarnation."""
@@ -250,7 +251,8 @@ class CallServer:
             return headers.expiry_s
         same_clock = is_of_this_machine(headers.reply_to)
         with self._lock:
-            spent = self._one_way_delay.seconds(headers.source, headers.time, time.time(), same_clock=same_clock)
+            now, steady = wall_time(), uptime()
+            spent = self._one_way_delay.seconds(headers.source, headers.time, now, steady, same_clock=same_clock)
         return headers.expiry_s - spent
 
     def _responder(self, headers: _Head, inbound: Inbound, forget: Callable[[], None]) -> Respond:

@@ -12,9 +12,10 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
+
+from ether.system.clock import wall_time
 
 _SHOWN_ELEMENTS = 1000
 """Arrays of more elements are described, not listed."""
@@ -125,7 +126,7 @@ def ago(since: object, now: float | None = None) -> str:
     """The age of a unix time: `12 s`, `5 min`, `3 h`, `2 d`; `-` for a value that is no time."""
     if not isinstance(since, (int, float)) or not math.isfinite(since):
         return "-"
-    seconds = max(0.0, (time.time() if now is None else now) - since)
+    seconds = max(0.0, (wall_time() if now is None else now) - since)
     for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
         if seconds < limit:
             return f"{seconds / size:.0f} {unit}"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from ether.connection.retransmit import Retransmitter
 from ether.errors import PayloadTooLarge, PublishTimeout, TransportError
 from ether.log import get_ether_logger
 from ether.protocol.routes import Routes
+from ether.system.clock import wall_time
 from ether.transport.base import ConnectionDown, ConnectionUp, Delivery, ProtocolVersion, Receipt, Transport
 from ether.transport.send_queue import Settled
 from ether.wire.codec import Body, encode
@@ -171,7 +171,7 @@ class Link:
 
         Sequence numbers are given in the order in which the messages leave; a value that cannot be sent uses none.
         """
-        now = time.time()
+        now = wall_time()
         # The lock is held until the transport has the message: numbers must leave in their order.
         with self._publish_lock:
             sequence = self._sequences.get(topic, 0) + 1
@@ -207,7 +207,7 @@ class Link:
         value is numbered in. Raises `EncodeError` and `PayloadTooLarge`."""
         body = encode(value)
         self._check_fits_batch(what, body.payload)
-        now = time.time()
+        now = wall_time()
         with self._publish_lock:
             sequence = self._sequences[what] = self._sequences.get(what, 0) + 1
             return Headers(self._ids.next(int(now * 1000)), self.source, sequence, now, parents), body
@@ -225,7 +225,7 @@ class Link:
         """Publish without `_publish_lock`, which a publisher of the user's may hold while it waits for room. The order
         of such messages is not guaranteed. Raises `TransportError`."""
         self._side_sequence += 1
-        now = time.time()
+        now = wall_time()
         headers = Headers(self._ids.next(int(now * 1000)), self.source, self._side_sequence, now)
         packed = self._envelope.pack(value, headers)
         self.transport.publish(topic, packed.payload, qos=qos, properties=packed.properties, timeout_s=timeout_s)
@@ -240,10 +240,15 @@ class Link:
         """Stop repeating an announcement, without clearing it: from now on another process makes it."""
         self._announcements.pop(topic, None)
 
-    def repeat(self, topic: str) -> None:
-        """Publish an announcement of this process again, after another process has overwritten it."""
-        if topic in self._announcements:
-            self.publish(topic, self._announcements[topic], retain=True, timeout_s=_ANNOUNCE_TIMEOUT_S)
+    def repeat(self, topic: str, facts: dict[str, object] | None = None) -> None:
+        """Publish an announcement of this process again, after another process has overwritten it; with `facts` in
+        place of those of the same names."""
+        value = self._announcements.get(topic)
+        if topic not in self._announcements:
+            return
+        if facts and isinstance(value, dict):
+            value = self._announcements[topic] = {**value, **facts}
+        self.publish(topic, value, retain=True, timeout_s=_ANNOUNCE_TIMEOUT_S)
 
     def withdraw(self, topic: str, timeout_s: float = 2.0) -> None:
         """Stop repeating an announcement, and clear it at the broker."""
@@ -298,7 +303,7 @@ class Link:
                 self._route(item)
             case ConnectionDown(reason):
                 logger.warning("%s lost its connection to the broker: %s. Trying again...", self.source, reason)
-                self.offline_since = self.offline_since or time.time()
+                self.offline_since = self.offline_since or wall_time()
                 if self.retransmitter is not None:
                     self.retransmitter.went_down()
                 self._tell_connection(False)

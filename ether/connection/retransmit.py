@@ -25,6 +25,7 @@ from ether.errors import PayloadTooLarge, TransportClosed, TransportError
 from ether.log import get_ether_logger
 from ether.protocol.reorder_buffer import Gap, ReorderBuffer, Sorted, Verdict
 from ether.protocol.retransmit_buffer import Ask, Resent, RetransmitBuffer, SentMessage, seconds_on_the_way
+from ether.system.clock import wall_time
 from ether.transport.base import Delivery, Transport
 from ether.wire.head import node_of
 from ether.wire.topics import MQTT_MAX_BYTES, MQTT_MAX_LEVELS, SessionTopics, is_data, matches
@@ -296,7 +297,7 @@ class Retransmitter:
     def _understand(self, value: Mapping[str, Any]) -> None:
         ask = Ask.from_value(value.get("ask"))
         if ask is not None:
-            took_s = seconds_on_the_way(value["ask"].get("at"), time.time())
+            took_s = seconds_on_the_way(value["ask"].get("at"), wall_time())
             self._do(partial(self._answer, ask.older(took_s)))
         match value:
             case {"node": str(node), "heads": dict(heads)} if node != self._node:
@@ -401,4 +402,4 @@ def _only_wake() -> None:
 
 def _asked_now(ask: Ask) -> dict[str, Any]:
     """A question as it is published; `at` in unix seconds."""
-    return {**ask.to_value(), "at": time.time()}
+    return {**ask.to_value(), "at": wall_time()}

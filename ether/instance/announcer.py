@@ -10,7 +10,6 @@ import inspect
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Mapping
 
 from ether.connection.link import Link
@@ -22,6 +21,7 @@ from ether.protocol.presence import Announcement, State
 from ether.spec.descriptions import describe_spec
 from ether.spec.marks import MarkKind
 from ether.spec.methods import MethodSpec
+from ether.system.clock import uptime, wall_time
 
 _WITH_TOPICS = ((MarkKind.SUB, "subscribes"), (MarkKind.PUB, "publishes"), (MarkKind.SYNC, "syncs"))
 
@@ -52,7 +52,7 @@ class Announcer:
         """`holding` is announced beside everything else: the instance's epoch, its supervisor. `changing` gives the
         facts that change while it runs: its safe state, its lease."""
         self._host, self._link, self._holding, self._changing = host, link, holding, changing
-        self.since = time.time()
+        self.since, self.began = wall_time(), uptime()
         self._turn = threading.Lock()
         self._shown = False
         self.devices = Devices(host.object, self.changed)
@@ -69,6 +69,7 @@ class Announcer:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "since": self.since,
+            "held_s": round(uptime() - self.began, 3),
             "node": self._link.node,
             "doc": inspect.cleandoc(cls.__doc__ or ""),
             "methods": {method.name: described(cls, method) for method in spec.methods},

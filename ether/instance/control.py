@@ -48,7 +48,7 @@ class Control:
     def listen(self) -> None:
         """Subscribe to the control plane and claim the name; returns when the broker has confirmed."""
         host = self._host
-        hold = NameHold(host.name, host.incarnation, self._epoch, self._announcer.since)
+        hold = NameHold(host.name, host.incarnation, self._epoch, self._announcer.since, self._announcer.began)
         self._name_claim = NameClaim(self._link, host.topics, hold, lambda why: self.on_fenced(why))
         self._link.listen(host.topics.control("+"), self._receive, now=self._take)
 

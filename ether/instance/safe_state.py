@@ -25,6 +25,7 @@ from ether.instance.silence_rules import SilenceTimers
 from ether.instance.ticker import Ticker
 from ether.protocol.failure_detector import INTERVAL_S
 from ether.spec.wrapping import SafeState
+from ether.system.clock import wall_time
 
 FORCE_GRACE_S = 0.5
 AGAIN_S = 1.0
@@ -127,7 +128,7 @@ class SafeStateGuard(NoGuard):
         if not self.why:
             own = self._host.name in gone
             what = "the broker or the way to it" if own else f"its controller ({', '.join(gone)})"
-            self.why, self._since = f"{what} is gone for {self._safe.after_s:g} s", time.time()
+            self.why, self._since = f"{what} is gone for {self._safe.after_s:g} s", wall_time()
             self._host.logger.error("%s: safe state: %s; %s", self._host.name, self.why, self._refused())
             self._make_calls(FORCE_GRACE_S)
             self._host.announce_changed()

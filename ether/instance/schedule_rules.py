@@ -4,6 +4,9 @@ Promises: the ticks of a period lie on a grid that does not drift, however late 
 not be taken in time is counted as missed and never made up for, so that a process which stood still for a minute does
 not fire sixty times.
 
+A point in time that the wall clock never showed, because it was set forward, was not missed: nobody was late. And a
+clock that was set back does not silence a calendar until the old time is reached again (`clock_set`).
+
 The trap: a period goes by the steady clock (which cannot be set), a point in time goes by the wall clock. Each schedule
 says which of the two `now` has to come from (`steady`).
 """
@@ -18,6 +21,12 @@ from ether.config.when import Cron, Once, Period, When
 
 LATE_S = 30.0
 """A point in time that is noticed later than this (the machine slept, the clock was set) counts as missed."""
+
+SMALL_STEP_S = 3 * 3600.0
+"""A wall clock that is set by no more than this was about right, as when clocks are changed for the summer."""
+
+_FREQUENT_S = 3600.0
+"""A calendar with ticks this close goes on by the new time at once when the clock is set back."""
 
 _DAYS_AHEAD = 366 * 8
 """How far ahead a calendar is searched: from one 29th of February to the next takes eight years across 2100."""
@@ -46,6 +55,9 @@ class Schedule(Protocol):
     def take(self, now: float) -> Tick | None:
         """Take the tick that is due now; None where none is due. Each tick is given once."""
 
+    def clock_set(self, before: float, now: float) -> bool:
+        """The wall clock was set: it would show `before` now, and shows `now`. Whether a tick is left out by that."""
+
 
 def schedule(when: When, steady_now: float, wall_now: float, zone: tzinfo | None = None) -> Schedule:
     """A schedule that begins now. A period's first tick is due at once. Without `zone`, the machine's zone counts."""
@@ -72,6 +84,9 @@ class _Periodic:
         missed, self._next = latest - self._next, latest + 1
         return Tick(True, missed)
 
+    def clock_set(self, before: float, now: float) -> bool:
+        return False
+
 
 class _OneShot:
     steady = False
@@ -87,6 +102,12 @@ class _OneShot:
             return None
         in_time, self._time = now - self._time <= LATE_S, None
         return Tick(in_time, int(not in_time))
+
+    def clock_set(self, before: float, now: float) -> bool:
+        left_out = self._time is not None and self._time < now - LATE_S
+        if left_out:
+            self._time = None
+        return left_out
 
 
 class _ByCalendar:
@@ -112,6 +133,24 @@ class _ByCalendar:
             self._next = next_time(self._cron, now, self._zone)
         in_time = now - latest <= LATE_S
         return Tick(in_time, passed - in_time)
+
+    def clock_set(self, before: float, now: float) -> bool:
+        """Go on by the new time. A rare tick that has been taken is not taken again where the clock was set back by a
+        few hours only; as in an hour that occurs twice."""
+        due = self._next
+        if now < before:
+            if before - now > SMALL_STEP_S or self._is_frequent(before):
+                self._next = next_time(self._cron, now, self._zone)
+            return False
+        if due is None or due > now:
+            return False
+        self._next = next_time(self._cron, max(before, now - LATE_S), self._zone)
+        return due != self._next and now - before <= SMALL_STEP_S
+
+    def _is_frequent(self, after: float) -> bool:
+        first = next_time(self._cron, after, self._zone)
+        second = None if first is None else next_time(self._cron, first, self._zone)
+        return first is not None and second is not None and second - first <= _FREQUENT_S
 
 
 def next_time(cron: Cron, after: float, zone: tzinfo | None = None) -> float | None:

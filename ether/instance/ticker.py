@@ -17,6 +17,7 @@ from logging import Logger
 
 from ether.config.when import parse_when
 from ether.instance.schedule_rules import Schedule, schedule
+from ether.system.clock import STEP_S, uptime, wall_time
 
 Submit = Callable[[str, str, Callable[[bool], None]], None]
 """Queues a tick. Its arguments: the method, the schedule as its user wrote it, and a callback for the end of the tick,
@@ -49,11 +50,13 @@ class Ticker:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._ahead = 0.0
+        """By how much the wall clock was ahead of the machine's uptime."""
 
     def start(self) -> None:
         """Start the thread. The first tick of every period is due at once."""
         if self._times and self._thread is None:
-            self.begin(time.monotonic(), time.time())
+            self.begin(time.monotonic(), wall_time(), uptime())
             self._thread = threading.Thread(target=self._run, name=f"ether-ticks-{self._name}", daemon=True)
             self._thread.start()
 
@@ -71,19 +74,23 @@ class Ticker:
             counts[table.method] += table.missed
         return counts
 
-    def begin(self, steady_now: float, wall_now: float) -> None:
-        """Begin all schedules at this time. Public for a lab, which calls `step` itself instead of `start`."""
+    def begin(self, steady_now: float, wall_now: float, uptime_now: float | None = None) -> None:
+        """Begin all schedules at this time. Public for a lab, which calls `step` itself instead of `start`.
+
+        `uptime_now` is what tells a clock that was set from a machine that was asleep; without it, the steady time."""
+        self._ahead = wall_now - (steady_now if uptime_now is None else uptime_now)
         self._tables = [
             _Timetable(method, when, schedule(parse_when(when), steady_now, wall_now)) for method, when in self._times
         ]
 
-    def step(self, steady_now: float, wall_now: float) -> float:
+    def step(self, steady_now: float, wall_now: float, uptime_now: float | None = None) -> float:
         """Hand over the ticks that are due; returns the seconds until the next one may be."""
+        self._look_at_clock(wall_now, steady_now if uptime_now is None else uptime_now)
         wait_s = _LONGEST_WAIT_S
         for table in self._tables:
             now = steady_now if table.schedule.steady else wall_now
             if (tick := table.schedule.take(now)) is not None:
-                self._take(table, tick.runs, tick.missed, now)
+                self._take(table, tick.runs, tick.missed, steady_now)
             if (due := table.schedule.due()) is not None:
                 wait_s = min(wait_s, max(0.0, due - now))
         return wait_s
@@ -91,7 +98,29 @@ class Ticker:
     def _run(self) -> None:
         wait_s = 0.0
         while not self._stopped.wait(wait_s):
-            wait_s = self.step(time.monotonic(), time.time())
+            wait_s = self.step(time.monotonic(), wall_time(), uptime())
+
+    def _look_at_clock(self, wall_now: float, uptime_now: float) -> None:
+        """Tell the schedules when the wall clock was set, and log it once, with the methods that are not run for it."""
+        before = uptime_now + self._ahead
+        set_by_s = wall_now - before
+        if abs(set_by_s) <= STEP_S:
+            return
+        self._ahead = wall_now - uptime_now
+        left_out = [table for table in self._tables if table.schedule.clock_set(before, wall_now)]
+        with self._lock:
+            for table in left_out:
+                table.missed += 1
+        if all(table.schedule.steady for table in self._tables):
+            return
+        names = ", ".join(f"{table.method} ({table.when})" for table in left_out)
+        self._logger.warning(
+            "%s: the clock of this machine was set %s by %.0f s%s",
+            self._name,
+            "forward" if set_by_s > 0 else "back",
+            abs(set_by_s),
+            f"; times that it never showed: {names}" if names else "",
+        )
 
     def _take(self, table: _Timetable, runs: bool, missed: int, now: float) -> None:
         """Hand over one tick, unless the previous one still waits or runs: then it counts as missed, too."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -19,6 +18,7 @@ from ether.errors import EtherError, PayloadError
 from ether.log import get_ether_logger
 from ether.protocol.barrier import Answer
 from ether.session.session import KEEP
+from ether.system.clock import wall_time
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
@@ -122,7 +122,7 @@ class ControlServer:
         name = str(asked.get("name", ""))
         match verb:
             case "clock":
-                return {"time": time.time()}
+                return {"time": wall_time()}
             case "shutdown" if self.on_shutdown is not None:
                 return {}  # `_answer` begins the shutdown, after it has answered
             case "shutdown":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from ether.connection.link import Link
 from ether.logs.shipping import LogShipper
 from ether.protocol.presence import Announcement, State
 from ether.session.client import Client
+from ether.system.clock import wall_time
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.wire.topics import SessionTopics, check_instance_name
@@ -30,7 +30,7 @@ class Guest(Client):
 
     def __init__(self, link: Link, topics: SessionTopics, incarnation: str) -> None:
         super().__init__(link, topics)
-        about = {"kind": "program", "host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+        about = {"kind": "program", "host": socket.gethostname(), "pid": os.getpid(), "since": wall_time()}
         self._announcement = Announcement(link.source, State.READY, incarnation, about=about)
         self._log: LogShipper | None = None
 

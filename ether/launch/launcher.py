@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -49,6 +48,7 @@ from ether.session.name_claim import program_name, take_name
 from ether.session.offline import LastKnownFile, OfflineNotes
 from ether.session.session import Session
 from ether.system import processes
+from ether.system.clock import uptime, wall_time
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.wire.topics import SessionTopics, check_instance_name
@@ -106,7 +106,7 @@ class Launch:
         to give them up. `sim`: the devices are simulated. Raises `ConfigError`."""
         self.config = config
         self.topics = SessionTopics(session)
-        self.since = time.time()
+        self.since, self.began = wall_time(), uptime()
         self._found = found
         self._takeover = takeover
         self._policies = policies or self._own_policies()
@@ -302,7 +302,7 @@ class Launch:
         self._own_group()  # its guard removes the folder, whatever becomes of this program
         url = given.url if isinstance(given, config_broker.ExternalBroker) else self.broker_url or ""
         entry |= {"run": self._recording.run} | self._simulation.entry
-        self._leadership = Leadership(link, self.topics, entry, self._step_back)
+        self._leadership = Leadership(link, self.topics, entry, self.began, self._step_back)
         self._leadership.begin(self._folder, url)
         if self._broker is not None:
             self._broker.announce(self.topics.session, os.environ)

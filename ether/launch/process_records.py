@@ -6,7 +6,6 @@ imported where it is used (`tests/launch/test_child_imports.py` weighs it).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from ether.connection.link import Link
 from ether.recording.writer import RecordWriter, SavingOptions
 from ether.session.session import KEEP
+from ether.system.clock import wall_time
 from ether.wire.entries import Entry
 from ether.wire.topics import SessionTopics
 
@@ -61,4 +61,4 @@ class ContextFacts:
             self.kwargs,
             self.registry,
         )
-        return list(make_context(facts, configuration=self.configuration).entries(time.time()))
+        return list(make_context(facts, configuration=self.configuration).entries(wall_time()))

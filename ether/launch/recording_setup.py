@@ -24,6 +24,7 @@ from ether.launch.simulated_lab import Simulation
 from ether.recording.writer import RecordWriter, SavingOptions, WhenFull
 from ether.session.client import Client
 from ether.spec.methods import class_path_of
+from ether.system.clock import wall_time
 from ether.system.folders import outbox_folder
 from ether.wire.entries import Entry
 from ether.wire.run_ids import SIMULATED
@@ -102,7 +103,7 @@ class RecordingSetup:
 
     def __init__(self, config: EtherConfig, session: str, simulation: Simulation) -> None:
         mark = SIMULATED if simulation.wanted else ""
-        self.run = f"{mark}{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
+        self.run = f"{mark}{time.strftime('%Y%m%d-%H%M%S', time.localtime(wall_time()))}-{os.urandom(3).hex()}"
         """The id of this run of the session: when it began, and random bits; it says whether it was simulated."""
         self.leader = LEADER
         """The program that starts a recorder where there is none."""
@@ -168,7 +169,7 @@ class RecordingSetup:
         from ether.provenance.context import artifact_entries
 
         def explain() -> list[Entry]:
-            artifacts = artifact_entries(self._configuration_facts().artifacts, time.time())
+            artifacts = artifact_entries(self._configuration_facts().artifacts, wall_time())
             path = class_path_of(cls) if cls is not None else "__main__"
             facts = ContextFacts(name, self.configuration(), incarnation, epoch, path, cls)
             return [*artifacts, *facts.entries()]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ether.errors import LedgerLocked
 from ether.ledger.sqlite import OperationalError, SqliteError, connect, is_locked
+from ether.system.clock import wall_time
 
 LOCK = "lock"
 WRITER = "writer"
@@ -68,7 +69,11 @@ def is_held(folder: Path) -> bool:
 
 
 def _this_writer() -> dict[str, object]:
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall_time())),
+    }
 
 
 def _holder(path: Path) -> str:

@@ -14,7 +14,6 @@ opened again, and its whole write-ahead log is copied and synced, before any num
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -29,6 +28,7 @@ from ether.ledger.rows import Intake, OriginCache, OutboxState, first_link, outb
 from ether.ledger.seal import seal, unseal
 from ether.ledger.sqlite import WAL, Connection, SqliteError, ledger_errors, open_ledger
 from ether.ledger.wal import tails
+from ether.system.clock import wall_time
 from ether.wire.entries import Batch, Entry
 
 logger = logging.getLogger("Ether.store")
@@ -239,7 +239,7 @@ class LedgerWriter:
         self._objects.forget()
         self._connection = connection = open_ledger(self.folder, write=True)
         if schema.version_of(connection) == 0:
-            created = f"{time.time():.6f}"
+            created = f"{wall_time():.6f}"
             schema.create(connection, {"session": self.session, "created": created})
         for version in schema.migrate(connection, self.folder):
             logger.warning("the ledger %s was brought from schema version %d to %d", self.folder, version, version + 1)
@@ -286,7 +286,7 @@ class LedgerWriter:
         why = f"{rows} rows that had been written were cut off or made unreadable"
         logger.error("the ledger %s is damaged after row %d: %s", self.folder, self._rows, why)
         more = {"first": self._rows + 1, "last": self._rows + rows, "why": why}
-        intake = self._intake(time.time(), careful=False)
+        intake = self._intake(wall_time(), careful=False)
         intake.take_loose("", Entry(0, "gap", "", "", 0, intake.received, (), "", None, b"", more))
         self._commit(intake)
         self._adopt(intake)

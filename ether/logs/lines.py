@@ -22,6 +22,9 @@ from ether.log import ROOT_NAME
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 
+_EARLIEST = 86_400.0
+"""The earliest time that every platform can show. A machine without a battery logs at earlier ones, until its clock is
+set."""
 _INDENT = "    "
 _NAME_MAX = 250
 _TEXT_MAX = 32_768
@@ -70,7 +73,7 @@ class LogLine:
             return None
         message_id = _text(value.get("message_id"))
         return cls(
-            float(time),
+            max(float(time), _EARLIEST),
             level[:_NAME_MAX].strip(),
             instance,
             "\n".join(text[:_TEXT_MAX] for text in texts if isinstance(text, str)),
@@ -152,8 +155,8 @@ def _level_number(level: str, given: Any) -> int:
 
 
 def _can_be_a_time(time: float) -> bool:
-    """From 1970 to 9998: every platform can show these."""
-    return 86_400 <= time < 253_300_000_000
+    """From 1970 to 9998."""
+    return 0 <= time < 253_300_000_000
 
 
 def _text(value: object) -> str | None:

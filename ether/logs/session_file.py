@@ -25,7 +25,9 @@ from ether.log import get_ether_logger
 from ether.logs.budget_rules import Cut, CutCount, LogQueue, band_of, cut_sentence
 from ether.logs.lines import LogLine, level_number, read_lines
 from ether.logs.rotating_file import RotatingFile, Unwritten, parts_of
+from ether.system.clock import wall_time
 from ether.system.folders import file_name, remove_old, state_folder
+from ether.system.old_files import still_old
 from ether.wire.topics import SessionTopics, check_instance_name
 
 FILE_MAX_BYTES = 10_000_000
@@ -92,7 +94,7 @@ class SessionLog:
         folder: Path | None = None,
         *,
         max_bytes: int = FILE_MAX_BYTES,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = wall_time,
     ) -> None:
         """Returns when the broker has confirmed the subscription; raises `SubscribeRefused` where it does not. Problems
         with files are not raised. The owner of `link` closes it after this object."""
@@ -259,7 +261,8 @@ def _is_wanted(line: LogLine, since: float | None, instance: str | None, least: 
 
 
 def _remove_old(folder: Path, own_session: str, now: float) -> None:
-    """Remove the logs of other sessions that are older than `KEPT_DAYS`, and all but the youngest `KEPT_SESSIONS`."""
+    """Remove the logs of other sessions that are certainly older than `KEPT_DAYS`, and all but the youngest
+    `KEPT_SESSIONS`."""
     ages: dict[str, float] = {}
     files: dict[str, list[Path]] = {}
     for path in folder.glob("*.log*") if folder.is_dir() else ():
@@ -269,7 +272,10 @@ def _remove_old(folder: Path, own_session: str, now: float) -> None:
         files.setdefault(name, []).append(path)
         ages[name] = min(ages.get(name, float("inf")), now - path.stat().st_mtime)
     ages.pop(file_name(own_session), None)
-    for place, name in enumerate(sorted(ages, key=lambda name: ages[name])):
-        if place >= KEPT_SESSIONS - 1 or ages[name] > KEPT_DAYS * 86_400:
-            for path in files[name]:
-                path.unlink(missing_ok=True)
+    goes = set(sorted(ages, key=lambda name: ages[name])[KEPT_SESSIONS - 1 :])
+    look_old = {name for name in ages if ages[name] > KEPT_DAYS * 86_400}
+    if folder.is_dir():
+        goes |= still_old(folder / "old-logs.json", look_old, now)
+    for name in goes:
+        for path in files[name]:
+            path.unlink(missing_ok=True)

@@ -32,6 +32,7 @@ from ether.errors import PublishTimeout, TransportClosed, TransportError
 from ether.log import ROOT_NAME, LibrariesFromWarning, UnseenHandler, get_ether_logger
 from ether.logs.budget_rules import Band, Cut, CutCount, LogBudget, LogQueue, Queued, band_of, cut_sentence
 from ether.logs.records import record_value, size_of
+from ether.system.clock import wall_time
 from ether.transport.base import Receipt
 from ether.wire.topics import SessionTopics
 
@@ -233,7 +234,7 @@ class LogShipper:
 
     def _report(self, cut: Cut) -> _Waiting:
         value = {
-            "time": time.time(),
+            "time": wall_time(),
             "level": "WARNING",
             "logger": logger.name,
             "instance": self.name,

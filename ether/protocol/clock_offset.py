@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 _SAMPLES = 8
+_DRIFT_S = 1.0
+"""Clocks that are left alone drift apart by less than this while the samples are collected."""
 
 
 class ClockOffset(NamedTuple):
@@ -30,9 +32,14 @@ class OffsetEstimator:
     _samples: deque[ClockOffset] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
 
     def note(self, asked: float, theirs: float, answered: float) -> None:
-        """Take one answer. It is ignored where this machine's clock was set back in between."""
-        if answered >= asked:
-            self._samples.append(ClockOffset((asked + answered) / 2 - theirs, (answered - asked) / 2))
+        """Take one answer. It is ignored where this machine's clock was set back in between. Earlier answers that it
+        contradicts are dropped: one of the clocks was set since."""
+        if answered < asked:
+            return
+        latest = ClockOffset((asked + answered) / 2 - theirs, (answered - asked) / 2)
+        if any(abs(latest.ahead_s - old.ahead_s) > latest.error_s + old.error_s + _DRIFT_S for old in self._samples):
+            self._samples.clear()
+        self._samples.append(latest)
 
     def offset(self) -> ClockOffset | None:
         """The best of the latest answers; None before the first."""

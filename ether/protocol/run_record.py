@@ -152,7 +152,7 @@ class _Gathered:
         self._values: dict[str, Any] = {"name": run.rpartition("/")[0]}
         self._plans: dict[int, TrialPlan] = {}
         self._begun: dict[tuple[int, int], float] = {}
-        self._ended: dict[tuple[int, int], tuple[str, float]] = {}
+        self._ended: dict[tuple[int, int], tuple[str, float, object]] = {}
         self._turn = 0
 
     def take(self, time: float, said: Mapping[str, Any]) -> None:
@@ -168,7 +168,7 @@ class _Gathered:
             case "trial":
                 self._begun.setdefault((said["trial"], said["attempt"]), time)
             case "trial-end":
-                self._ended[said["trial"], said["attempt"]] = (said["status"], time)
+                self._ended[said["trial"], said["attempt"]] = (said["status"], time, said.get("took_s"))
 
     def _begin(self, time: float, said: Mapping[str, Any]) -> None:
         if said.get("resumed"):
@@ -185,9 +185,10 @@ class _Gathered:
         return RunState(self._run, **self._values, plans=plans, trials=trials, turn=self._turn)
 
     def _with(self, before: Attempts, number: int, attempt: int) -> Attempts:
-        status, ended = self._ended.get((number, attempt), ("", 0.0))
-        done = status == DONE
+        status, ended, took = self._ended.get((number, attempt), ("", 0.0, None))
+        if status != DONE:
+            return Attempts(attempt, before.counts, not status, before.seconds)
+        # The times of the two facts are for people: the clock may have been set in between.
         began = self._begun.get((number, attempt), ended)
-        return Attempts(
-            attempt, attempt if done else before.counts, not status, ended - began if done else before.seconds
-        )
+        seconds = float(took) if isinstance(took, (int, float)) else max(0.0, ended - began)
+        return Attempts(attempt, attempt, False, seconds)

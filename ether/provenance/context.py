@@ -6,7 +6,7 @@ SHA-256. In the same way it refers to artifacts: sources, settings, the list of 
 
     about = configuration_facts(config.model_dump(mode="json"), yaml_text, "ether.yaml")     # once, in the main program
     context = make_context(InstanceFacts("camera", birth, 1, "lab.Camera", Camera), configuration=about.described)
-    for entry in unsent(context.entries(time.time()), sent): ...     # artifacts first; `sent` is a set of the process
+    for entry in unsent(context.entries(wall_time()), sent): ...     # artifacts first; `sent` is a set of the process
 
 Promises: the same facts make the same bytes; no environment variable of the process is in them; secrets are masked (see
 `ether.provenance.secrets`). `import ether` does not import this module, and no message waits for it. The trap: a

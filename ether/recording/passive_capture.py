@@ -8,7 +8,6 @@ they are decoded.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile, zip_longest
@@ -17,6 +16,7 @@ from ether.connection.link import Inbound, Link, TakeNow
 from ether.errors import PayloadError
 from ether.log import get_ether_logger
 from ether.recording.receipt_rules import wanted
+from ether.system.clock import wall_time
 from ether.wire.codec import encode
 from ether.wire.entries import Entry, Kind
 from ether.wire.envelope import looks_like_ethers
@@ -82,7 +82,7 @@ class PassiveCapture:
         if not looks_like_ethers(delivery.payload, delivery.properties):
             topic = self._topics.user_topic(delivery.topic)
             if wanted(self._filters, topic, matches):
-                self._put(FOREIGN, "data", topic, delivery.payload, (), time.time(), None)
+                self._put(FOREIGN, "data", topic, delivery.payload, (), wall_time(), None)
         inbound.done()
         return True
 
@@ -101,7 +101,7 @@ class PassiveCapture:
 
     def _keep_fact(self, kind: Kind, source: str, value: dict[str, object]) -> None:
         stated = value.get("time")
-        when = float(stated) if isinstance(stated, (int, float)) else time.time()
+        when = float(stated) if isinstance(stated, (int, float)) else wall_time()
         cause = value.get("message_id")
         if kind == "state":
             about = value.get("about")

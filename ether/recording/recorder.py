@@ -18,7 +18,6 @@ import os
 import queue
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -36,6 +35,7 @@ from ether.reading.run_facts import runs_in
 from ether.recording.completeness_rules import prove
 from ether.recording.passive_capture import PassiveCapture
 from ether.recording.receipt_rules import ALL, RecorderAbout
+from ether.system.clock import wall_time
 from ether.wire.entries import NOT_HERE, Batch, Entry, unpack_batch
 from ether.wire.topics import SessionTopics
 
@@ -190,7 +190,7 @@ class Recorder(Extension):
         if known >= batch.base:
             return batch
         more = {"first": known + 1, "last": batch.base, "why": NOT_HERE}
-        gap = Entry(batch.base, "gap", "", "", 0, time.time(), (), "", None, b"", more)
+        gap = Entry(batch.base, "gap", "", "", 0, wall_time(), (), "", None, b"", more)
         return batch._replace(entries=(gap, *batch.entries))
 
     def _keep(self, work: _Work) -> None:
@@ -211,7 +211,7 @@ class Recorder(Extension):
             self._acknowledge(outbox, number)
 
     def _written(self, work: _Work) -> dict[str, int]:
-        now = time.time()
+        now = wall_time()
         self._hold(work.loose)
         upto = self._writer.append(work.batches, now) if work.batches else {}
         lost = self._not_queued + self._overflowed

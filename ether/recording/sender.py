@@ -4,6 +4,9 @@ One round (`_step`) does everything, in this order: write new entries to the out
 of recorders and of the connection, look at ages and limits twice a second, send what each recorder's window lets
 through, drop what every recorder has, and report to the queue, which wakes threads that wait for a receipt.
 
+Entries age by the steady clock of the process, so setting the machine's clock loses none; and time in which the machine
+was asleep, when nothing could be sent, is no age. Outboxes of dead processes are sent whatever their age.
+
 Promise: the thread goes on whatever the disk, the broker and the recorders do. The trap: receipts and changes of the
 connection arrive on other threads, which only note them here and wake this one.
 """
@@ -19,6 +22,7 @@ from functools import partial
 from ether.connection.link import BATCH_OVERHEAD, Inbound, Link, TakeNow
 from ether.errors import EtherError, OutboxFailed, PayloadError, PayloadTooLarge, PublishTimeout, TransportError
 from ether.log import get_ether_logger
+from ether.recording.age_rules import WaitingTimes
 from ether.recording.entry_queue import EntryQueue
 from ether.recording.options import WhenFull
 from ether.recording.outbox_file import OutboxFile, adopt
@@ -53,6 +57,7 @@ class Sender:
         self.path = file.path
         self._own = OutboxQueue(file)
         self._outboxes = [self._own]
+        self._waiting_times = WaitingTimes(queue.options.max_age_s)
         self._acks: deque[Inbound] = deque()
         self._connection: deque[bool] = deque()
         self._next_look = self._next_adoption = self._next_asking = 0.0
@@ -123,7 +128,7 @@ class Sender:
         if is_look:
             self._next_look = now + _LOOK_S
             self._look_around(now)
-            lost = self._keep_within_limits()
+            lost = self._keep_within_limits(now)
         for outbox in list(self._outboxes):
             lost += self._send(outbox)
             self._forget(outbox, at_once=is_look)
@@ -205,14 +210,13 @@ class Sender:
 
     # -- limits
 
-    def _keep_within_limits(self) -> list[Entry]:
+    def _keep_within_limits(self, now: float) -> list[Entry]:
         """Give up entries that are too old and, with the policy `drop-oldest`, the oldest ones above the limit. Returns
         the gap entries."""
         options, lost = self._queue.options, []
-        oldest_allowed = time.time() - options.max_age_s
-        oldest = self._own.oldest()
-        if oldest is not None and oldest.time < oldest_allowed:
-            lost += self._give_up(lambda entry, _: entry.time < oldest_allowed, f"older than {options.max_age_s:g} s")
+        too_old = self._waiting_times.too_old(self._own.head, now)
+        if too_old > self._own.base and (oldest := self._own.oldest()) is not None and oldest.number <= too_old:
+            lost += self._give_up(lambda entry, _: entry.number <= too_old, f"older than {options.max_age_s:g} s")
         too_much = self._own.stored_bytes - options.max_bytes
         if too_much > 0 and options.when_full is WhenFull.DROP_OLDEST:
             room = int(too_much + _ROOM * options.max_bytes)

@@ -6,7 +6,8 @@ the retained announcement under its name: where a message of an earlier epoch re
 predecessor, a stale entry), the holder publishes its own again.
 
 Two holders of the same epoch are possible where neither could receive the other's claim: one of them was disconnected,
-and the broker had forgotten it. Then the one that has held the name for longer goes on, and the other one stops itself.
+and the broker had forgotten it. Then the one that has held the name for longer goes on, and the other one stops itself:
+see `ether.session.seniority_rules`, by which two leaders of a session are told apart, too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from ether.connection.link import Inbound, Link
 from ether.log import get_ether_logger
 from ether.protocol.presence import HOLDS_ITS_NAME, Announcement, State
+from ether.session.seniority_rules import Seniority
+from ether.system.clock import uptime
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
@@ -27,20 +30,19 @@ FENCE = "fence"
 
 @dataclass(frozen=True, slots=True)
 class NameHold:
-    """The hold on a name: incarnation, epoch (the fencing token), and its beginning in unix seconds."""
+    """The hold on a name: incarnation, epoch (the fencing token), and its beginning: `since` in unix seconds, `began`
+    by `ether.system.clock.uptime`."""
 
     name: str
     incarnation: str
     epoch: int
     since: float
+    began: float
 
-    def yields_to(self, other: Announcement) -> bool:
-        """Whether this hold gives way to another holder of the same epoch, because that one has held the name for
-        longer. Where both began in the same moment, the incarnations decide, so that both sides agree."""
-        since = other.about.get("since")
-        if other.state not in HOLDS_ITS_NAME or other.epoch != self.epoch or not isinstance(since, (int, float)):
-            return False
-        return other.incarnation != self.incarnation and (since, other.incarnation) < (self.since, self.incarnation)
+    def rivals(self, other: Announcement) -> bool:
+        """Whether another holder of the same epoch announces itself."""
+        lives = other.state in HOLDS_ITS_NAME and other.epoch == self.epoch
+        return lives and other.incarnation != self.incarnation
 
 
 class NameClaim:
@@ -53,6 +55,7 @@ class NameClaim:
         self._topic = topics.state(hold.name)
         self._hold = hold
         self._on_fenced = on_fenced
+        self._seniority = Seniority(hold.incarnation, hold.since, hold.began)
         self._fenced = False
         self._receive = self._on_state
         link.listen(self._topic, self._receive)
@@ -77,12 +80,14 @@ class NameClaim:
             self._link.repeat(self._topic)
         elif announced.epoch > self._hold.epoch:
             self._yield(f"a newer process holds it: {_where(announced)}")
-        elif self._hold.yields_to(announced):
+        elif self._hold.rivals(announced) and self._seniority.yields_to(
+            announced.incarnation, announced.about, uptime()
+        ):
             self._yield(f"a process that was away has held it for longer: {_where(announced)}")
         elif announced.incarnation != self._hold.incarnation or announced.state is State.LOST:
             # A predecessor's will or announcement, or our own will: the broker noticed the end of an earlier
-            # connection.
-            self._link.repeat(self._topic)
+            # connection. Or a rival that does not know yet how long we have held the name.
+            self._link.repeat(self._topic, self._seniority.facts(uptime()))
 
     def _yield(self, why: str) -> None:
         if not self._fenced:

@@ -6,7 +6,8 @@ the leader publishes its own again.
 
 Two programs may lead at the same time while they cannot reach each other. As soon as they can, both see it and draw
 the same conclusion: the one that has led for longer goes on, and the other one steps back and is a guest from then on.
-Their instances go on, except those whose names exist on both sides.
+How they find out without comparing their clocks is in `ether.session.seniority_rules`. Their instances go on, except
+those whose names exist on both sides.
 
 The trap: the will of the program that stepped back still clears the entry when that program dies. So the leader defends
 the entry for as long as it leads.
@@ -26,6 +27,8 @@ from ether.errors import EtherError
 from ether.log import get_ether_logger
 from ether.protocol.presence import Announcement, State
 from ether.session.discovery.local_sessions import SessionRecord, remove_record, write_record
+from ether.session.seniority_rules import Seniority
+from ether.system.clock import uptime
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
@@ -36,12 +39,16 @@ Entry = Mapping[str, Any]
 class Leadership:
     """One program's leadership, from `begin()` until `close()` or until it steps back."""
 
-    def __init__(self, link: Link, topics: SessionTopics, entry: Entry, on_step_back: Callable[[Entry], None]) -> None:
-        """`entry` has `since` and `run`, by which two leaders are compared. `on_step_back` is called once, on a thread
-        of its own, with the entry of the other leader."""
+    def __init__(
+        self, link: Link, topics: SessionTopics, entry: Entry, began: float, on_step_back: Callable[[Entry], None]
+    ) -> None:
+        """`entry` has `run`, by which two leaders are told apart, and `since` for people. `began`: since when this one
+        leads, by `ether.system.clock.uptime`. `on_step_back` is called once, on a thread of its own, with the entry of
+        the other leader."""
         self._link = link
         self._topics = topics
         self._entry = entry
+        self._seniority = Seniority(entry["run"], entry["since"], began)
         self._folder = ""
         self._on_step_back = on_step_back
         self._receive = self._on_entry
@@ -55,7 +62,7 @@ class Leadership:
         """Publish the session's entry on the broker, and write its record into the private folder, for programs of this
         machine. `url` is the broker's, with credentials."""
         self._folder = folder
-        self._link.announce(self._topics.session_info, dict(self._entry))
+        self._link.announce(self._topics.session_info, {**self._entry, **self._seniority.facts(uptime())})
         os.makedirs(folder, mode=0o700, exist_ok=True)
         write_record(folder, SessionRecord.of_this_process(self._topics.session, url, self._entry["since"]))
 
@@ -74,14 +81,16 @@ class Leadership:
     def _on_entry(self, inbound: Inbound) -> None:
         """On the dispatch thread."""
         value = inbound.take()
-        if self._ended or not self.leads or (isinstance(value, dict) and value.get("run") == self._entry["run"]):
+        rival = value if isinstance(value, dict) else {}
+        run = rival.get("run")
+        if self._ended or not self.leads or run == self._entry["run"]:
             return
-        if isinstance(value, dict) and precedes(value, self._entry):
+        if isinstance(run, str) and self._seniority.yields_to(run, rival, uptime()):
             self.leads = False
             self._link.leave_to_others(self._topics.session_info)
-            self._begin_to_step_back(value)
+            self._begin_to_step_back(rival)
         else:
-            self._link.repeat(self._topics.session_info)
+            self._link.repeat(self._topics.session_info, self._seniority.facts(uptime()))
 
     def _begin_to_step_back(self, entry: Entry) -> None:
         with self._turn:
@@ -100,15 +109,6 @@ class Leadership:
             self._on_step_back(entry)
         except EtherError as error:
             logger.error("this program could not become a guest of session %r: %s", self._topics.session, error)
-
-
-def precedes(entry: Entry, own: Entry) -> bool:
-    """Whether another leader's entry precedes this program's own: it has led for longer. Where both began in the same
-    moment, the run ids decide. An entry without a valid time does not precede."""
-    since, run = entry.get("since"), entry.get("run")
-    if not isinstance(since, (int, float)) or not isinstance(run, str):
-        return False
-    return (since, run) < (own["since"], own["run"])
 
 
 def clear(link: Link, topics: Iterable[str], timeout_s: float) -> None:

@@ -17,12 +17,13 @@ from ether.connection.deadline import Deadline
 from ether.errors import NameTaken
 from ether.protocol.presence import Announcement, State
 from ether.session.session import Session
+from ether.system.clock import wall_time
 from ether.system.processes import is_running, running_script
 
 
 def new_session_name() -> str:
     """A name for a session whose configuration gives none: the time of its beginning, and random bits."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(wall_time()))}-{os.urandom(3).hex()}"
 
 
 def program_name() -> str:

@@ -26,6 +26,7 @@ from ether.log import get_ether_logger
 from ether.protocol.presence import Announcement, State
 from ether.session.discovery.local_sessions import SessionRecord, fate_of, own_folders
 from ether.session.session import Session
+from ether.system.clock import wall_time
 from ether.system.private_files import read_private, write_private
 from ether.system.processes import this_place
 
@@ -56,7 +57,7 @@ class OfflineNotes:
         agent = agent_of(announcement)
         if announcement.state is not State.LOST or agent is None:
             return
-        self._deaths.put((agent, time.time()))
+        self._deaths.put((agent, wall_time()))
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="ether-offline", daemon=True)
             self._thread.start()

@@ -18,12 +18,13 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 
 from ether.errors import BrokerFailed, ConfigError
+from ether.system.clock import wall_time
+from ether.system.old_files import still_old
 
 PREFIX = "ether-"
 """The beginning of the name of every session's private folder."""
@@ -97,9 +98,15 @@ def file_name(name: str) -> str:
 
 
 def remove_old(now: float | None = None) -> None:
-    """Remove the files of sessions that wrote nothing for `KEPT_DAYS`. Raises `OSError` and `ConfigError`."""
-    long_ago = (time.time() if now is None else now) - KEPT_DAYS * 86_400
+    """Remove the files of sessions that certainly wrote nothing for `KEPT_DAYS`: see `ether.system.old_files`. Raises
+    `OSError` and `ConfigError`."""
+    now = wall_time() if now is None else now
+    long_ago = now - KEPT_DAYS * 86_400
     sessions = state_folder() / "sessions"
-    for folder in sessions.iterdir() if sessions.is_dir() else ():
-        if all(path.stat().st_mtime < long_ago for path in (folder, *folder.rglob("*"))):
-            shutil.rmtree(folder, ignore_errors=True)
+    look_old = {
+        folder.name
+        for folder in (sessions.iterdir() if sessions.is_dir() else ())
+        if all(path.stat().st_mtime < long_ago for path in (folder, *folder.rglob("*")))
+    }
+    for name in still_old(state_folder() / "old-sessions.json", look_old, now):
+        shutil.rmtree(sessions / name, ignore_errors=True)

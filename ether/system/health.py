@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+from ether.system.clock import wall_time
 
 Figure = TypeVar("Figure")
 
@@ -46,7 +47,7 @@ class Health:
 def read_health(folder: str, clock: tuple[float, float] | None = None) -> Health:
     """The machine as it is now. `folder` says which disk; it need not exist yet. `clock` is how many seconds this
     machine's clock is ahead of the leader's, and by how much that may be wrong."""
-    now = time.time()
+    now = wall_time()
     memory = _told(_memory_mb)
     disk = _disk_mb(folder)
     return Health(

@@ -12,7 +12,6 @@ returns blocks the test.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -32,6 +31,7 @@ from ether.protocol.barrier import Answer
 from ether.session.client import Client, Message, message_from
 from ether.spec.marks import MarkKind
 from ether.spec.methods import class_path_of
+from ether.system.clock import wall_time
 from ether.transport.loopback import LoopbackBroker, LoopbackTransport
 from ether.wire.topics import SessionTopics
 
@@ -81,7 +81,7 @@ class Lab:
         self._broker = LoopbackBroker()
         self._messages: list[Message] = []
         self._members: dict[str, _Member] = {}
-        self._began, self._now = False, time.time()
+        self._began, self._now = False, wall_time()
         self._instances: dict[str, LocalCallee] = {}
         described = load_config(config)
         self._topics = SessionTopics(described.session or "lab")

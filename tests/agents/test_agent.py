@@ -510,6 +510,16 @@ def retained_health(ether: Ether, agent: str) -> dict[str, Any]:
     raise AssertionError(f"never told about its clock, but {value}")
 
 
+def test_a_clock_that_was_set_is_known_at_the_next_answer() -> None:
+    clock = OffsetEstimator()
+    for n in range(8):
+        clock.note(100.0 + n, 100.0 + n, 100.02 + n)
+    clock.note(691_200.0, 108.0, 691_200.5)  # set ahead by 8 days, and this answer was slow
+    offset = clock.offset()
+    assert offset is not None
+    assert offset.ahead_s == pytest.approx(691_092.25)
+
+
 def test_of_the_answers_about_the_clock_the_quickest_counts() -> None:
     clock = OffsetEstimator()
     assert clock.offset() is None

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ether.calls.durable_outbox import CallOutbox, files_in
-from ether.calls.durable_records import JournaledResult, JournalEntry, SavedCall, new_call_id
+from ether.calls.durable_records import Age, JournaledResult, JournalEntry, SavedCall, new_call_id
 from ether.calls.durable_server_journal import CallJournal
 from ether.errors import StoreFailed
 from ether.wire.codec import Body, decode, encode
@@ -89,7 +89,7 @@ def test_a_call_is_there_until_it_is_answered(outbox: CallOutbox, tmp_path: Path
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 def test_the_calls_of_the_dead_are_taken_over_and_those_of_the_living_are_not(tmp_path: Path) -> None:
-    dead = process(tmp_path, "main", "die", 3, 1, 2)
+    dead = process(tmp_path, "main", "die", 1, 2, 3)
     dead.wait(10)
     living = process(tmp_path, "main", "live", 4)
     outbox = CallOutbox(tmp_path, "main")
@@ -175,10 +175,51 @@ def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
         CallOutbox(tmp_path / "file" / "calls", "main")
 
 
-def test_an_old_call_is_given_up_but_not_where_the_clock_was_not_set() -> None:
-    assert not call(1, NOW).is_too_old(NOW + 29 * DAY_S)
-    assert call(1, NOW).is_too_old(NOW + 31 * DAY_S)
-    assert not call(1, 12.0).is_too_old(NOW)
+def test_an_old_call_is_given_up() -> None:
+    age = Age(1000.0, 10 * DAY_S)
+    assert not age.is_too_old(1000.0 + 19 * DAY_S)
+    assert age.is_too_old(1000.0 + 21 * DAY_S)
+    assert [age.is_to_be_noted(1000.0 + hours * 3600) for hours in (0.5, 1.0, 1.5, 2.5)] == [False, True, False, True]
+
+
+def test_the_age_of_a_call_outlives_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same boot with the time in between, in another boot without it; by no clock that can be set."""
+    now, boot = [1000.0], ["a"]
+    monkeypatch.setattr("ether.calls.durable_outbox.uptime", lambda: now[0])
+    monkeypatch.setattr("ether.calls.durable_outbox.boot_id", lambda: boot[0])
+
+    def next_life() -> float:
+        nonlocal outbox
+        outbox.close()
+        outbox = CallOutbox(tmp_path, "main")
+        assert [each.call_id for each in outbox.take_over()[0]] == [call(1).call_id]
+        return outbox.age_s(call(1).call_id)
+
+    outbox = CallOutbox(tmp_path, "main")
+    outbox.add(call(1), encode(1))
+    assert next_life() == 0.0  # of a call that has just been made nothing is noted
+    outbox.note_age(call(1).call_id, 20.0)
+    now[0] += 5.0
+    assert next_life() == 25.0
+    boot[0], now[0] = "b", 3.0
+    assert next_life() == 25.0
+    now[0] += 4.0
+    assert next_life() == 29.0
+    outbox.remove(call(1).call_id)
+    assert outbox._database.execute("SELECT count(*) FROM ages").fetchone() == (0,)
+    outbox.close()
+
+
+def test_calls_of_one_process_stay_in_their_order_although_its_clock_was_set_back(tmp_path: Path) -> None:
+    made = {"a": [(1, NOW), (2, NOW - 3600), (3, NOW + 2)], "b": [(4, NOW - 1), (5, NOW + 1)]}
+    for owner, calls in made.items():
+        theirs = CallOutbox(tmp_path, owner)
+        for number, time_ in calls:
+            theirs.add(call(number, time_), encode(number))
+        theirs.close()
+    own = CallOutbox(tmp_path, "main")
+    assert [int(each.call_id, 16) for each in own.take_over()[0]] == [4, 1, 2, 5, 3]
+    own.close()
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
@@ -266,19 +307,21 @@ def test_begun_is_on_disk_before_the_method_runs(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_the_old_is_forgotten(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step_s", [8 * DAY_S, -8 * DAY_S, -NOW, 56 * 365 * DAY_S, -3600.0])
+def test_no_call_is_forgotten_because_the_clock_was_set(tmp_path: Path, step_s: float) -> None:
+    """A machine that booted in 1970 answers a call, then its clock is set right: the call must not run twice."""
     now = [NOW]
     journal = CallJournal(tmp_path / "doser.db", now=lambda: now[0])
-    old, young = new_call_id(1), new_call_id(2)
-    journal.begin(old)
-    journal.finish(old, encode(1), None)
-    now[0] += 30 * DAY_S
-    journal.begin(young)
-    now[0] += 31 * DAY_S
+    answered, begun = new_call_id(1), new_call_id(2)
+    journal.begin(answered)
+    journal.finish(answered, encode(1), None)
+    journal.begin(begun)
     journal.close()
+    now[0] += step_s
     journal = CallJournal(tmp_path / "doser.db", now=lambda: now[0])
-    assert journal.begin(young) is JournalEntry.INTERRUPTED
-    assert journal.begin(old) is JournalEntry.NEW  # nobody sends it any more: it would be twice as old as that
+    assert journal.begin(answered) == JournaledResult(encode(1), None, NOW)
+    assert journal.begin(begun) is JournalEntry.INTERRUPTED
+    assert journal.begin(new_call_id(3)) is JournalEntry.NEW
     journal.close()
 
 

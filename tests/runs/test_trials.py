@@ -99,6 +99,15 @@ def test_whatever_dies_when_no_trial_is_skipped_and_none_counts_twice(
     )
 
 
+@pytest.mark.parametrize("ended", [691_201.0, -691_201.0, 1.0])
+def test_a_trial_took_what_it_took_whatever_its_clock_did_meanwhile(ended: float) -> None:
+    facts = [fact(0, "begin"), fact(1, "trial", trial=1, attempt=1)]
+    by_clock = fact(int(ended), "trial-end", trial=1, attempt=1, status="done")
+    assert replay([*facts, by_clock])["dose/1"].trials[1].seconds == max(0.0, ended - 1.0)
+    measured = fact(int(ended), "trial-end", trial=1, attempt=1, status="done", took_s=0.25)
+    assert replay([*facts, measured])["dose/1"].trials[1].seconds == 0.25
+
+
 def test_the_end_of_a_dead_program_may_come_late() -> None:
     facts = [
         fact(0, "begin"), fact(0, "plan", **make_plan(1, [None], "given", None).to_value()),

@@ -18,6 +18,7 @@ from ether.ledger.places import find_ledger
 from ether.reading.data import Data
 from ether.reading.query import DataRequest, ask
 from ether.reading.run_facts import WhichTrials, of_run
+from ether.system.clock import wall_time
 
 Ledger = Annotated[
     str | None,
@@ -58,7 +59,7 @@ class RecordQuery(OptionGroup):
 
     def records(self, kinds: Sequence[str] = ("data", "record")) -> Data:
         """The records of these kinds. Raises `NoLedger`, `SeveralLedgers`, `QueryMistake`, `InvalidName`."""
-        now = time.time()
+        now = wall_time()
         trials = _trials(self.trial)
         request = DataRequest(
             self.topic,

@@ -16,6 +16,7 @@ from ether.connection.link import Inbound
 from ether.errors import PayloadError
 from ether.protocol.failure_detector import Heartbeat
 from ether.session.client import Client
+from ether.system.clock import wall_time
 
 WINDOW_S = 2.2
 """Four intervals, and a little for a heartbeat that comes late."""
@@ -89,7 +90,7 @@ class Heartbeats:
         )
 
     def _enqueue(self, inbound: Inbound) -> None:
-        self._arrived.put((inbound, time.monotonic(), time.time()))
+        self._arrived.put((inbound, time.monotonic(), wall_time()))
 
     def _take_one(self, timeout_s: float) -> bool:
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import queue
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +23,7 @@ from ether.errors import PayloadError
 from ether.logs.levels import VERB
 from ether.logs.lines import LogLine, level_number
 from ether.logs.session_file import read_back
+from ether.system.clock import wall_time
 
 if TYPE_CHECKING:
     from ether.connection.link import Inbound
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "31", "DEBUG": "2"}
 _SET_TIMEOUT_S = 5.0
+_ARRIVED_TWICE = 10_000
 
 Show = Callable[[LogLine], None]
 
@@ -63,15 +64,15 @@ def logs(
         return _set_levels(parse_pairs(set_level, "NAME=LEVEL, such as cam=debug"), where, as_json=json)
     chosen = _Chosen(instance or [], level_number(level))
     show = _show_json if json else _show_line
-    begin = None if since is None else parse_since(since, time.time())
+    begin = None if since is None else parse_since(since, wall_time())
     if not follow:
         _show_past(_session_name(where), begin, lines, chosen, show)
         return Exit.OK
     with joined(where) as client:
         arrived = _listen(client)  # before the file is read, so that no record is missed in between
         try:
-            last = _show_past(client.topics.session, begin, lines, chosen, show)
-            _follow(client, arrived, chosen, show, last)
+            shown = _show_past(client.topics.session, begin, lines, chosen, show)
+            _follow(client, arrived, chosen, show, shown)
         except KeyboardInterrupt:
             pass
     return Exit.OK
@@ -93,15 +94,15 @@ def _session_name(where: Where) -> str:
     return where.session or found_session(where).name
 
 
-def _show_past(session: str, begin: float | None, lines: int, chosen: _Chosen, show: Show) -> float:
-    """Returns the time of the last record that was shown."""
+def _show_past(session: str, begin: float | None, lines: int, chosen: _Chosen, show: Show) -> set[str]:
+    """Returns the texts of the last records that were shown."""
     found = (line for line in read_back(session, since=begin) if chosen.includes(line))
     shown = deque(found, maxlen=lines) if begin is None else found
-    last = 0.0
+    last: deque[str] = deque(maxlen=_ARRIVED_TWICE)
     for line in shown:
         show(line)
-        last = max(last, line.time)
-    return last
+        last.append(line.to_text())
+    return set(last)
 
 
 def _listen(client: Client) -> queue.SimpleQueue[Inbound]:
@@ -110,7 +111,9 @@ def _listen(client: Client) -> queue.SimpleQueue[Inbound]:
     return arrived
 
 
-def _follow(client: Client, arrived: queue.SimpleQueue[Inbound], chosen: _Chosen, show: Show, last: float) -> None:
+def _follow(client: Client, arrived: queue.SimpleQueue[Inbound], chosen: _Chosen, show: Show, shown: set[str]) -> None:
+    """`shown`: what the file had. A record that arrived while the file was read is in both. It is known by its text,
+    not by its time: the clock of its machine may be behind, or may have been set back."""
     prefix = client.topics.log("")
     remark(f"listening to the log of session {client.topics.session}")
     while True:
@@ -122,7 +125,11 @@ def _follow(client: Client, arrived: queue.SimpleQueue[Inbound], chosen: _Chosen
         finally:
             inbound.done()
         line = LogLine.from_value(value, inbound.delivery.topic.removeprefix(prefix))
-        if line is not None and chosen.includes(line) and line.time > last:
+        if line is None or not chosen.includes(line):
+            continue
+        if (text := line.to_text()) in shown:
+            shown.discard(text)
+        else:
             show(line)
 
 

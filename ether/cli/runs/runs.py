@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from ether.cli.data.recorded import Ledger, ledger_folder, shown_time
@@ -12,6 +11,7 @@ from ether.ledger.reader import LedgerReader
 from ether.protocol.run_record import RunState
 from ether.reading.run_facts import runs_in, status_now
 from ether.runs.trial_rules import duration_text
+from ether.system.clock import wall_time
 from ether.wire.run_ids import is_simulated_run
 
 
@@ -31,7 +31,7 @@ def runs(ledger: Ledger = None, json: Json = False) -> None:
 def run_rows(ledger: str | None) -> list[dict[str, Any]]:
     """A row for each named run. Raises `NoLedger`, `SeveralLedgers`, `LedgerError`."""
     with LedgerReader.open(ledger_folder(ledger)) as reader:
-        return [_row(state, time.time()) for state in runs_in(reader).values()]
+        return [_row(state, wall_time()) for state in runs_in(reader).values()]
 
 
 def _row(state: RunState, now: float) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def _row(state: RunState, now: float) -> dict[str, Any]:
         "run": state.id, "status": status, "simulated": is_simulated_run(str(state.owner.get("session_run", ""))),
         "error": state.error, "trials": state.planned,
         "trials_done": len(state.done), "repeated": state.repeated, "resumed": state.resumed, "begun": state.begun,
-        "ended": state.ended, "duration_s": None if end is None else end - state.begun,
+        "ended": state.ended, "duration_s": None if end is None or end < state.begun else end - state.begun,
         "metadata": dict(state.metadata), "owner": dict(state.owner),
     }  # fmt: skip
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ether.errors import BrokerFailed
 from ether.log import get_ether_logger
+from ether.system.clock import wall_time
 from ether.system.folders import PREFIX, runtime_folder
 from ether.system.private_files import is_own, read_private, write_private
 from ether.system.processes import ProcessPlace, birth_of, is_running, this_place
@@ -48,7 +48,7 @@ class SessionRecord:
     def of_this_process(cls, session: str, url: str, since: float | None = None) -> SessionRecord:
         """The record of a session that this process leads; without `since`, from now on."""
         place, pid = this_place(), os.getpid()
-        began = time.time() if since is None else since
+        began = wall_time() if since is None else since
         return cls(session, url, place.host, pid, began, VERSION, birth_of(pid), place.boot, place.namespace)
 
     @classmethod

@@ -1,0 +1,82 @@
+"""The clocks: the hook by which tests set the time of day, and that nothing in `ether` reads it in another way."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import ether
+from ether.system import clock
+
+READS = """
+import json, sys, time
+from ether.system import clock
+print(json.dumps([clock.wall_time is time.time, clock.wall_time() - time.time()]), flush=True)
+for line in sys.stdin:
+    print(json.dumps(clock.wall_time() - time.time()), flush=True)
+"""
+
+
+def test_without_the_hook_the_wall_clock_is_the_functions_own() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != clock.TEST_CLOCK}
+    done = subprocess.run(
+        [sys.executable, "-c", READS], env=environment, input="", capture_output=True, text=True, check=False
+    )
+    assert json.loads(done.stdout)[0] is True, done.stderr
+
+
+def test_a_test_sets_the_clock_of_a_process_at_any_moment(tmp_path: Path) -> None:
+    file = tmp_path / "clock"
+    with subprocess.Popen(
+        [sys.executable, "-c", READS], env={**os.environ, clock.TEST_CLOCK: str(file)}, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        is_plain, off_s = json.loads(process.stdout.readline())
+        assert is_plain is False
+        assert abs(off_s) < 1.0  # the file is not there yet
+        for wanted in (691_200.0, -691_200.0, -1.7e9, 0.0):
+            file.write_text(repr(wanted))
+            process.stdin.write("now\n")
+            process.stdin.flush()
+            assert abs(json.loads(process.stdout.readline()) - wanted) < 1.0
+        process.stdin.close()
+        assert process.wait(10) == 0
+
+
+def test_the_uptime_goes_on_and_belongs_to_a_boot() -> None:
+    before = clock.uptime()
+    assert clock.uptime() >= before > 0
+    assert clock.boot_id() == clock.boot_id()
+
+
+def test_nothing_else_reads_the_time_of_day() -> None:
+    """Ages and deadlines that go by it are found out only when somebody sets a clock."""
+    folder = Path(ether.__file__).parent
+    found = [
+        f"{path.relative_to(folder)}:{node.lineno}"
+        for path in sorted(folder.rglob("*.py"))
+        if path != Path(clock.__file__)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if _reads_time_of_day(node)
+    ]
+    assert found == []
+
+
+def _reads_time_of_day(node: ast.AST) -> bool:
+    if isinstance(node, ast.ImportFrom):
+        return node.module == "time" and any(name.name in ("time", "time_ns") for name in node.names)
+    if isinstance(node, ast.Call) and not node.keywords:
+        match node.func:
+            case ast.Attribute(ast.Name("time"), "strftime"):
+                return len(node.args) < 2
+            case ast.Attribute(ast.Name("time"), "localtime" | "gmtime" | "ctime"):
+                return not node.args
+            case ast.Attribute(_, "now" | "utcnow" | "today") as method:
+                return "date" in ast.unparse(method.value)
+    return isinstance(node, ast.Attribute) and ast.unparse(node) in ("time.time", "time.time_ns")
