@@ -22,7 +22,7 @@ from ether.connection.retransmit import Retransmitter
 from ether.errors import PayloadTooLarge, PublishTimeout, TransportError
 from ether.log import get_ether_logger
 from ether.protocol.routes import Routes
-from ether.transport.base import ConnectionDown, ConnectionUp, Delivery, ProtocolVersion, Receipt, Transport
+from ether.transport.base import ConnectionDown, ConnectionUp, Delivery, ProtocolVersion, Receipt, Room, Transport
 from ether.transport.send_queue import Settled
 from ether.wire.codec import Body, encode
 from ether.wire.envelope import Envelope, EnvelopeV5, EnvelopeV311, Headers
@@ -72,6 +72,19 @@ class ExtraHeaders(NamedTuple):
         return Headers(
             message_id, source, sequence, time, parents, schema, traceparent, reply_to, correlation, expiry_s, error
         )
+
+
+class _Message(NamedTuple):
+    """A message that `Link.publish` was given; `value` as the envelope has prepared it."""
+
+    topic: str
+    value: object
+    time: float
+    qos: int
+    retain: bool
+    parents: tuple[str, ...]
+    extra: ExtraHeaders | None
+    keep: Keep | None
 
 
 class Link:
@@ -171,29 +184,38 @@ class Link:
 
         Sequence numbers are given in the order in which the messages leave; a value that cannot be sent uses none.
         """
-        now = time.time()
+        value = self._envelope.prepare(value)  # before the lock is taken, because it may run user code
+        message = _Message(topic, value, time.time(), qos, retain, parents, extra, keep)
+        try:
+            return self._send(message)
+        except PublishTimeout as full:
+            return self._send_when_there_is_room(message, full, timeout_s)
+
+    def _send(self, message: _Message, room: Room | None = None, unheard: PublishTimeout | None = None) -> Receipt:
+        """Number a message and give it to the transport, which does not wait: it raises `PublishTimeout` where it has
+        no room and the message has none reserved. With `unheard` the message is recorded and not published."""
+        topic, value, now, qos, retain, parents, extra, keep = message
         # The lock is held until the transport has the message: numbers must leave in their order.
         with self._publish_lock:
-            sequence = self._sequences.get(topic, 0) + 1
-            message_id = self._ids.next(int(now * 1000))
-            if extra is None:
-                headers = Headers(message_id, self.source, sequence, now, parents)
-            else:
-                headers = extra.complete(message_id, self.source, sequence, now, parents)
-            packed = self._envelope.pack(value, headers)
-            if keep is not None:
-                self._check_fits_batch(topic, packed.payload)
-                timeout_s = timeout_s if self.transport.connected else 0.0
+            # The number counts as used before the message leaves. An exception of a signal handler may end this
+            # function anywhere, and receivers would drop a second message with the same number as a duplicate.
+            sequence = self._sequences[topic] = self._sequences.get(topic, 0) + 1
             try:
-                receipt = self.transport.publish(
-                    topic, packed.payload, qos=qos, retain=retain, properties=packed.properties, timeout_s=timeout_s
-                )
-            except PublishTimeout as full:
-                if keep is None:
-                    raise
-                self.unheard += 1
-                receipt = Settled(full)
-            self._sequences[topic] = sequence
+                message_id = self._ids.next(int(now * 1000))
+                if extra is None:
+                    headers = Headers(message_id, self.source, sequence, now, parents)
+                else:
+                    headers = extra.complete(message_id, self.source, sequence, now, parents)
+                packed = self._envelope.pack(value, headers)
+                if keep is not None:
+                    self._check_fits_batch(topic, packed.payload)
+                receipt = Settled(unheard) if unheard is not None else self.transport.publish(
+                    topic, packed.payload, qos=qos, retain=retain, properties=packed.properties, timeout_s=0.0,
+                    room=room,
+                )  # fmt: skip
+            except Exception:
+                self._sequences[topic] = sequence - 1
+                raise
             if qos:
                 self._last = receipt
                 if self.retransmitter is not None:
@@ -201,6 +223,24 @@ class Link:
             if keep is not None:
                 keep(headers, self._envelope.body(packed, value))
         return receipt
+
+    def _send_when_there_is_room(self, message: _Message, full: PublishTimeout, timeout_s: float) -> Receipt:
+        """Send a message for which the transport just had no room. The wait is outside of the lock, so that other
+        threads can go on to their own waits, and to what needs no room."""
+        room = self.transport.room(message.topic, self._envelope.size(message.value))
+        recorded = message.keep is not None
+        try:
+            if timeout_s > 0 and (self.transport.connected or not recorded):
+                room.wait(timeout_s)
+                return self._send(message, room)
+        except PublishTimeout as late:
+            full = late
+        finally:
+            room.release()
+        if not recorded:
+            raise PublishTimeout(message.topic, timeout_s, full.why)
+        self.unheard += 1
+        return self._send(message, unheard=full)
 
     def stamp(self, what: str, value: object, parents: tuple[str, ...]) -> tuple[Headers, Body]:
         """Headers and body of a value that is recorded without being published. `what` names the sequence that the
@@ -222,8 +262,8 @@ class Link:
         self.tell(topic, value, qos=0, timeout_s=0.0)
 
     def tell(self, topic: str, value: object, *, timeout_s: float, qos: int = 1) -> None:
-        """Publish without `_publish_lock`, which a publisher of the user's may hold while it waits for room. The order
-        of such messages is not guaranteed. Raises `TransportError`."""
+        """Publish a message of this room's own, outside of the numbers of its topic, so that the order of such messages
+        is not guaranteed. Raises `TransportError`."""
         self._side_sequence += 1
         now = time.time()
         headers = Headers(self._ids.next(int(now * 1000)), self.source, self._side_sequence, now)
