@@ -33,6 +33,7 @@ MAX_BYTES, LOW_BYTES = 64 << 20, 48 << 20
 _BURST = 4
 """This many unacknowledged messages are a burst. Single messages, and calls one after the other, never reach it."""
 
+_INTERRUPTED = "a publisher was interrupted while it wrote"
 _NO_SUBSCRIBERS, _FIRST_FAILURE = 0x10, 0x80
 _REASONS = {
     0x80: "unspecified error",
@@ -57,6 +58,9 @@ class SendLink(Protocol):
     def send_locked(self, data: bytes, owner: Publication | None = None) -> bool:
         """Write, or keep what the socket does not take now. True where everything was written; raises `LinkDown`.
         `owner` is told by `written_locked` or `lost_locked` what became of its bytes."""
+
+    def fail(self, reason: str) -> None:
+        """Give the connection up; another one is made."""
 
     def wake_locked(self) -> None:
         """Have the network thread call `SendQueue.send_left()` as soon as it gets its turn."""
@@ -229,6 +233,9 @@ class SendQueue:
                 return SENT if written else self._keep_locked(link, topic, len(payload))
             except LinkDown:
                 return self._drop_locked(topic)
+            except BaseException:
+                link.fail(_INTERRUPTED)
+                raise
 
     def _drop_locked(self, topic: str) -> Receipt:
         self.dropped += 1
@@ -402,6 +409,11 @@ class SendQueue:
                 link.send_locked(b"".join(small))
         except LinkDown:
             pass  # the network thread notices the loss itself
+        except BaseException:
+            # An exception of a signal handler (Ctrl-C) may come between two writes, or between a write and its
+            # bookkeeping. What has left is then unknown; the next connection sends everything again.
+            link.fail(_INTERRUPTED)
+            raise
 
     def _next_id_locked(self) -> int:
         """The next packet id, from 1 to 65,535 and round again, that is not in use."""
