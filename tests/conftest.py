@@ -1,4 +1,5 @@
-"""What every test is held to: nothing that it started outlives it. Warnings are errors (pyproject.toml)."""
+"""What every test is held to: nothing that it started outlives it, and nobody publishes, waits or calls user code under
+a lock that forbids it (`lock_watch`; ETHER_LOCK_WATCH=0 switches that off). Warnings are errors (pyproject.toml)."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import lock_watch
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -24,6 +26,10 @@ settings.load_profile("ether")
 # Where tests run in the background of a script Ctrl-C is ignored, and every program that they start would inherit it.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+if os.environ.get("ETHER_LOCK_WATCH") != "0":
+    lock_watch.install()
 
 
 def _threads() -> frozenset[threading.Thread]:
@@ -66,6 +72,7 @@ def nothing_outlives_its_test() -> Iterator[None]:
     """Threads, children and sockets of a test end with it; the ending ones get a moment."""
     before = {kind: look() for kind, look in _WATCHED.items()}
     yield
+    lock_watch.check()
     deadline = time.monotonic() + _GRACE_S
     ending = threading.Event()
     while _leaked(before) and time.monotonic() < deadline:

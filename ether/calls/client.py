@@ -82,6 +82,8 @@ class PendingCall:
         """End the call; the thread that took it out of the request table calls this. `take` gives the value or the
         error; it is called once, by the first thread that reads the result. False where the call was settled before:
         a durable call may be answered twice, and its first answer counts."""
+        if self.settled:  # without the lock: a thread may hold it while it decodes a large answer
+            return False
         with self._lock:
             if self._settled:
                 return False

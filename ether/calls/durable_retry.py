@@ -153,8 +153,8 @@ class DurableRetry:
         """Look after a call from now on; it is on disk."""
         call.pending.when_cut = partial(self._cut, call)
         call.pending.when_late = partial(self._late, call)
+        self._listen()
         with self._changed:
-            self._listen()
             self._under_way[call.pending.correlation] = call
             self._wake(call.due)
         call.pending.when_done(partial(self._settled, call))
@@ -300,9 +300,10 @@ class DurableRetry:
             self._changed.notify()
 
     def _listen(self) -> None:
-        """Subscribe to the events that make calls due, once."""
-        if not self._listening:
-            self._listening = True
+        """Subscribe to the events that make calls due, once; without the lock, because the session takes its own."""
+        with self._changed:
+            listening, self._listening = self._listening, True
+        if not listening:
             self._session.watch(self._on_member)
             self._session.link.on_connection.append(self._on_connection)
 
@@ -310,9 +311,15 @@ class DurableRetry:
         while (work := self._work()) is not None:
             due, over = work
             for call in over:
-                self._end(call)
+                self._guarded(self._end, call)
             for call in due:
-                self._attempt(call)
+                self._guarded(self._attempt, call)
+
+    def _guarded(self, step: Callable[[DurableCall], None], call: DurableCall) -> None:
+        try:
+            step(call)
+        except Exception:  # this loop must outlive everything: every call that waits depends on it
+            logger.exception("%s could not be looked after; trying again", call.pending.call)
 
     def _work(self) -> tuple[list[DurableCall], list[DurableCall]] | None:
         """Wait for calls that are due or over; None when no call is under way, or at the end of the session."""

@@ -65,7 +65,8 @@ class LeaseServer:
     def __init__(self, host: LeaseHost, link: Link) -> None:
         self._host, self._link = host, link
         self._table = LeaseTable()
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        """Guards `_table` and `_chains`. The end of a lease is logged and announced after it was dropped."""
         self._chains: Counter[str] = Counter()
         """The traces of the holder's calls that run now, with their number."""
         self.is_dead: Callable[[Mapping[str, Any]], bool | None] = lambda facts: None
@@ -73,18 +74,20 @@ class LeaseServer:
 
     def refusal(self, method: str, key: str, trace: str | None) -> InstanceLeased | None:
         """Why this program may not call now; None where it may. `key` is its reply topic, `trace` its chain of calls.
-
-        Every call passes here, so the case without a lease takes no lock.
-        """
+        A lease whose holder is gone ends here, which is announced; so not on the transport's thread (`admits`)."""
+        if self.admits(key, trace):
+            return None
+        self._end_where_dead()
         holder = self._table.holder
         if holder is None or holder.key == key:
             return None
-        with self._lock:
-            self._end_where_dead()
-            holder = self._table.holder
-            if holder is None or holder.key == key or (trace is not None and self._chains[trace]):
-                return None
         return InstanceLeased(self._host.name, method, holder.public())
+
+    def admits(self, key: str, trace: str | None) -> bool:
+        """Whether this program may call now, as far as that can be told without a lock, a look at the holder's process
+        or an announcement. Every call passes here, on the transport's thread."""
+        holder = self._table.holder
+        return holder is None or holder.key == key or (trace is not None and self._chains.get(trace, 0) > 0)
 
     def enter(self, trace: str | None) -> str | None:
         """An admitted call begins; returns what `leave` has to be given."""
@@ -127,8 +130,8 @@ class LeaseServer:
     ) -> None:
         program, host, pid = str(facts.get("program", "")), str(facts.get("host", "")), facts.get("pid")
         asking = LeaseHolder(key, program, host, pid if isinstance(pid, int) else 0, reason, wall_time(), facts)
+        self._end_where_dead()
         with self._lock:
-            self._end_where_dead()
             other = self._table.take(asking, token, time.monotonic())
         if other is not None:
             granted(None, InstanceLeased(self._host.name, "ether.lease", other.public()))
@@ -146,24 +149,26 @@ class LeaseServer:
     def look(self) -> None:
         """End the lease of a holder that is gone; called with each heartbeat of the instance."""
         if self._table.holder is not None:
-            with self._lock:
-                if self._link.offline_since is not None:
+            if self._link.offline_since is not None:
+                with self._lock:
                     self._table.extend(time.monotonic())
-                self._end_where_dead()
+            self._end_where_dead()
 
     def _end_where_dead(self) -> None:
+        """End the lease of a holder that is gone; log and announce it. Called without the lock."""
         holder = self._table.holder
-        if holder is None:
-            return
-        late = self._table.is_late(time.monotonic())
-        if late or self.is_dead(holder.facts):
+        dead = holder is not None and self.is_dead(holder.facts)
+        with self._lock:
+            late = self._table.is_late(time.monotonic())
+            if holder is None or self._table.holder is not holder or not (late or dead):
+                return  # it is alive, or another thread has just ended its lease
             self._table.end()
-            why = "was not heard of any more" if late else "has died"
-            self._host.logger.warning(
-                "%s: its lease ends: %s on %s (pid %d) %s", self._host.name, holder.program, holder.host,
-                holder.pid, why,
-            )  # fmt: skip
-            self._host.announce_changed()
+        why = "was not heard of any more" if late else "has died"
+        self._host.logger.warning(
+            "%s: its lease ends: %s on %s (pid %d) %s", self._host.name, holder.program, holder.host,
+            holder.pid, why,
+        )  # fmt: skip
+        self._host.announce_changed()
 
     def about(self) -> dict[str, object]:
         """What is announced of the lease; empty where there is none."""

@@ -32,6 +32,7 @@ from ether.errors import (
     EtherError,
     InstanceLeased,
     PayloadError,
+    TransportError,
     ValidationFailed,
 )
 from ether.protocol.answers import (
@@ -61,6 +62,9 @@ OWN = (STATUS, CANCEL, LEASE)
 
 _STATUS_TIMEOUT_S = 0.2
 """Limits the wait for room in the outgoing queue: the dispatch thread must not wait longer."""
+
+_AGAIN_TIMEOUT_S = 2.0
+"""The same for an answer that is sent again; a caller that does not get it asks once more, or has got the first one."""
 
 
 class CallRequest(NamedTuple):
@@ -124,7 +128,7 @@ class CallJob:
             value = self._host.call(request.method, self._payload(), request.message_id, request.trace, self.context)
         finally:
             lease_server.leave(chain)
-        self._respond(value, None)
+        self._answer(value, None)
         self._record({"result": value})
 
     def failed(self, error: BaseException) -> None:
@@ -132,8 +136,15 @@ class CallJob:
         if report.kind == RAISED:
             details = {"caller": self._request.caller, "message_id": self._request.message_id}
             self._host.report(f"{self._host.spec.name}.{self._request.method} raised", error, details, answered=True)
-        self._respond(None, report)
+        self._answer(None, report)
         self._record(report.to_value())
+
+    def _answer(self, value: object, error: ErrorReport | None) -> None:
+        """Answer. A method that has run has not failed because its answer finds no room or no connection."""
+        try:
+            self._respond(value, error)
+        except TransportError as unsent:
+            self._host.logger.warning("the answer of %s could not be sent: %s", self.context.call, unsent)
 
     def _record(self, outcome: Mapping[str, object]) -> None:
         """Record the call, where the session records calls. It has been answered, so no caller waits for this."""
@@ -202,7 +213,9 @@ class CallServer:
         headers = inbound.headers()
         if headers is None or headers.correlation is None or method in OWN:
             return False
-        if self._refusal(method, headers) is not None:
+        if self._host.cannot_call(method) is not None:
+            return False
+        if not self._host.lease_server.admits(headers.reply_to or "", headers.trace):
             return False
         with self._lock:
             first = self._answered.take_on(_asker(headers), headers.correlation, _do_not_answer)
@@ -242,7 +255,10 @@ class CallServer:
                 # sender, because the earlier one may have ended.
                 self._latest[correlation] = headers
         for answer in stored:
-            self._send(headers, *answer)
+            try:
+                self._send(headers, *answer, _AGAIN_TIMEOUT_S)
+            except EtherError as error:
+                self._host.logger.warning("%s could not send an answer again: %s", self._host.name, error)
         return first
 
     def _left(self, headers: _Head) -> float | None:
@@ -327,7 +343,13 @@ class CallServer:
         """A caller has lost interest in one of its calls."""
         if not isinstance(correlation, str):
             return
-        call_id = bytes.fromhex(correlation)
+        try:
+            call_id = bytes.fromhex(correlation)
+        except ValueError:
+            self._host.logger.warning(
+                "%s was asked to cancel %.80r, which is no call's id", self._host.name, correlation
+            )
+            return
         context = self._running.get((caller, call_id)) or self._running.get(("", call_id))
         if context is not None:
             context.cancel()

@@ -61,15 +61,20 @@ class Inbound:
             self.done()
 
     def done(self) -> None:
-        """The calling receiver is finished with the message."""
+        """The calling receiver is finished with the message. Once nobody needs it any more, further calls do nothing:
+        the transport must be told once."""
         if self._claims > 1:
             with self._claims_lock:
                 self._claims -= 1
                 if self._claims:
                     return
+        elif self._claims:
+            self._claims = 0
+        else:
+            return
         self._done(self.delivery)
 
     def drop(self) -> None:
         """The message goes to no receiver."""
-        self._claims = 0
+        self._claims = 1
         self.done()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -22,17 +23,20 @@ from ether.errors import PayloadTooLarge, PublishTimeout, TransportError
 from ether.log import get_ether_logger
 from ether.protocol.routes import Routes
 from ether.system.clock import wall_time
-from ether.transport.base import ConnectionDown, ConnectionUp, Delivery, ProtocolVersion, Receipt, Transport
+from ether.transport.base import ConnectionDown, ConnectionUp, Delivery, ProtocolVersion, Receipt, Room, Transport
 from ether.transport.send_queue import Settled
 from ether.wire.codec import Body, encode
 from ether.wire.envelope import Envelope, EnvelopeV5, EnvelopeV311, Headers
 from ether.wire.head import MessageIds, node_of
-from ether.wire.topics import SessionTopics, matches
+from ether.wire.topics import SessionTopics, is_data, matches
 
 logger = get_ether_logger("Ether")
 
 BATCH_OVERHEAD = 65_536
 """Bytes that are reserved, in a message to a recorder, for everything beside the body of an entry."""
+
+_NUMBERED_PASSING = 4096
+"""So many topics that are not of the data plane are numbered at a time."""
 
 _ANNOUNCE_TIMEOUT_S = 2.0
 """How long the dispatch thread may wait for room when it repeats announcements after a reconnect."""
@@ -74,6 +78,11 @@ class ExtraHeaders(NamedTuple):
         )
 
 
+_Message = tuple[str, object, float, int, bool, tuple[str, ...], ExtraHeaders | None, Keep | None]
+"""What `Link.publish` was given: the topic, the value as the envelope has prepared it, the time, `qos`, `retain`,
+`parents`, `extra` and `keep`. (A bare tuple, because one is made for each message.)"""
+
+
 class Link:
     """One process's connection to one session. Every method may be called from any thread."""
 
@@ -96,6 +105,8 @@ class Link:
         self._envelope: Envelope = EnvelopeV5()
         self._ids = MessageIds(int.from_bytes(os.urandom(16), "big"))
         self._sequences: dict[str, int] = {}
+        self._passing: deque[str] = deque()
+        """The topics in `_sequences` that are not of the data plane, in the order of their first messages."""
         self._announcements: dict[str, object] = {}
         self._last: Receipt | None = None
         self._publish_lock = threading.Lock()
@@ -103,6 +114,8 @@ class Link:
         self._claims_lock = threading.Lock()
         self._routes: Routes[Receiver] = Routes(matches)
         self._take_now_of: dict[Receiver, TakeNow] = {}
+        self._not_taken: dict[int, tuple[Inbound, list[Receiver]]] = {}
+        """What `now` has not taken, until the dispatch thread comes to it: the receivers, by the delivery's id()."""
         self._routes_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self.retransmitter = (
@@ -171,29 +184,40 @@ class Link:
 
         Sequence numbers are given in the order in which the messages leave; a value that cannot be sent uses none.
         """
-        now = wall_time()
+        value = self._envelope.prepare(value)  # before the lock is taken, because it may run user code
+        message = (topic, value, wall_time(), qos, retain, parents, extra, keep)
+        try:
+            return self._send(message)
+        except PublishTimeout as full:
+            return self._send_when_there_is_room(message, full, timeout_s)
+
+    def _send(self, message: _Message, room: Room | None = None, unheard: PublishTimeout | None = None) -> Receipt:
+        """Number a message and give it to the transport, which does not wait: it raises `PublishTimeout` where it has
+        no room and the message has none reserved. With `unheard` the message is recorded and not published."""
+        topic, value, now, qos, retain, parents, extra, keep = message
         # The lock is held until the transport has the message: numbers must leave in their order.
         with self._publish_lock:
-            sequence = self._sequences.get(topic, 0) + 1
-            message_id = self._ids.next(int(now * 1000))
-            if extra is None:
-                headers = Headers(message_id, self.source, sequence, now, parents)
-            else:
-                headers = extra.complete(message_id, self.source, sequence, now, parents)
-            packed = self._envelope.pack(value, headers)
-            if keep is not None:
-                self._check_fits_batch(topic, packed.payload)
-                timeout_s = timeout_s if self.transport.connected else 0.0
+            # The number counts as used before the message leaves. An exception of a signal handler may end this
+            # function anywhere, and receivers would drop a second message with the same number as a duplicate.
+            sequence = self._sequences[topic] = self._sequences.get(topic, 0) + 1
+            if sequence == 1:
+                self._bound_sequences(topic)
             try:
-                receipt = self.transport.publish(
-                    topic, packed.payload, qos=qos, retain=retain, properties=packed.properties, timeout_s=timeout_s
-                )
-            except PublishTimeout as full:
-                if keep is None:
-                    raise
-                self.unheard += 1
-                receipt = Settled(full)
-            self._sequences[topic] = sequence
+                message_id = self._ids.next(int(now * 1000))
+                if extra is None:
+                    headers = Headers(message_id, self.source, sequence, now, parents)
+                else:
+                    headers = extra.complete(message_id, self.source, sequence, now, parents)
+                packed = self._envelope.pack(value, headers)
+                if keep is not None:
+                    self._check_fits_batch(topic, packed.payload)
+                receipt = Settled(unheard) if unheard is not None else self.transport.publish(
+                    topic, packed.payload, qos=qos, retain=retain, properties=packed.properties, timeout_s=0.0,
+                    room=room,
+                )  # fmt: skip
+            except Exception:
+                self._sequences[topic] = sequence - 1
+                raise
             if qos:
                 self._last = receipt
                 if self.retransmitter is not None:
@@ -201,6 +225,33 @@ class Link:
             if keep is not None:
                 keep(headers, self._envelope.body(packed, value))
         return receipt
+
+    def _bound_sequences(self, topic: str) -> None:
+        """A topic has its first message. Of those that are not of the data plane (every program that ever called has a
+        reply topic) the latest are numbered on; a forgotten one begins at 1 again, which no receiver looks at."""
+        if not is_data(topic):
+            self._passing.append(topic)
+            if len(self._passing) > _NUMBERED_PASSING:
+                self._sequences.pop(self._passing.popleft(), None)
+
+    def _send_when_there_is_room(self, message: _Message, full: PublishTimeout, timeout_s: float) -> Receipt:
+        """Send a message for which the transport just had no room. The wait is outside of the lock, so that other
+        threads can go on to their own waits, and to what needs no room."""
+        topic, value, *_, keep = message
+        room = self.transport.room(topic, self._envelope.size(value))
+        recorded = keep is not None
+        try:
+            if timeout_s > 0 and (self.transport.connected or not recorded):
+                room.wait(timeout_s)
+                return self._send(message, room)
+        except PublishTimeout as late:
+            full = late
+        finally:
+            room.release()
+        if not recorded:
+            raise PublishTimeout(topic, timeout_s, full.why)
+        self.unheard += 1
+        return self._send(message, unheard=full)
 
     def stamp(self, what: str, value: object, parents: tuple[str, ...]) -> tuple[Headers, Body]:
         """Headers and body of a value that is recorded without being published. `what` names the sequence that the
@@ -222,8 +273,8 @@ class Link:
         self.tell(topic, value, qos=0, timeout_s=0.0)
 
     def tell(self, topic: str, value: object, *, timeout_s: float, qos: int = 1) -> None:
-        """Publish without `_publish_lock`, which a publisher of the user's may hold while it waits for room. The order
-        of such messages is not guaranteed. Raises `TransportError`."""
+        """Publish a message of this room's own, outside of the numbers of its topic, so that the order of such messages
+        is not guaranteed. Raises `TransportError`."""
         self._side_sequence += 1
         now = wall_time()
         headers = Headers(self._ids.next(int(now * 1000)), self.source, self._side_sequence, now)
@@ -275,8 +326,8 @@ class Link:
         """Route a full MQTT topic filter to a receiver; returns when the broker has confirmed the subscription.
 
         `now` takes a message on the transport's thread, by only enqueueing it, and saves a change of threads. Every
-        receiver of the data plane has it, so that messages of several topics keep their order. A `now` that may return
-        False must be the only receiver of its topic: the message is then routed to all receivers of the topic.
+        receiver of the data plane has it, so that messages of several topics keep their order. Where it returns False,
+        the receiver itself is called with the message, on the dispatch thread.
         """
         with self._routes_lock:
             if now is not None:
@@ -321,6 +372,11 @@ class Link:
 
     def _route(self, delivery: Delivery) -> None:
         """Give a message to its receivers, on the dispatch thread."""
+        if self._not_taken and (left := self._not_taken.pop(id(delivery), None)) is not None:
+            inbound, refusing = left
+            for receiver in refusing:
+                self._give(receiver, inbound)
+            return
         with self._routes_lock:
             receivers = self._routes.match(delivery.topic)
         if not receivers:
@@ -333,7 +389,17 @@ class Link:
         if self.retransmitter is not None and self.retransmitter.takes(inbound):
             return
         for receiver in receivers:
-            receiver(inbound)
+            self._give(receiver, inbound)
+
+    def _give(self, receive: Receiver | TakeNow, inbound: Inbound) -> object:
+        """Call a receiver. Where it raises, its part of the message counts as done, and the others get the message all
+        the same: one receiver's defect must neither deafen the others nor leave the message unread for ever."""
+        try:
+            return receive(inbound)
+        except Exception:
+            logger.exception("%s could not route a message on %s", self.source, inbound.delivery.topic)
+            inbound.done()
+            return True
 
     def hand_over(self, delivery: Delivery, done: Done | None = None) -> None:
         """Give a message to its receivers, past the reorder buffer. May be called on any thread, as receivers only
@@ -346,8 +412,8 @@ class Link:
             inbound.drop()
             return
         for receiver, take in zip(receivers, takers, strict=True):
-            if take is None or not take(inbound):
-                receiver(inbound)
+            if take is None or not self._give(take, inbound):
+                self._give(receiver, inbound)
 
     def _take_now(self, delivery: Delivery) -> bool:
         """Give a message to its receivers on the transport's thread. False: the transport puts it into its queue, and
@@ -366,13 +432,22 @@ class Link:
             # The reorder buffer comes first. It keeps a duplicate, and a message behind a hole, from the receivers.
             if self.retransmitter is not None and self.retransmitter.takes(inbound):
                 return True
-            taken = True
-            for take in takers:
-                taken = take is not None and take(inbound) and taken
-            return taken
         except Exception:  # as in the dispatch loop: one receiver's defect must not break the connection
             logger.exception("%s could not route a message", self.source)
+            inbound.drop()
             return True
+        left: list[Receiver] = []
+        for receiver, take in zip(receivers, takers, strict=True):
+            try:
+                if take is None or not take(inbound):
+                    left.append(receiver)
+            except Exception:  # as in `_give`
+                logger.exception("%s could not route a message on %s", self.source, delivery.topic)
+                inbound.done()
+        if left:
+            # The dispatch thread gives the message to these receivers alone. The others have it.
+            self._not_taken[id(delivery)] = (inbound, left)
+        return not left
 
     def is_fenced(self, message_id: str) -> bool:
         """Whether the messages of this message's sender are refused."""

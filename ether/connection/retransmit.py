@@ -377,6 +377,8 @@ class Retransmitter:
             return
         except (TransportError, PayloadTooLarge) as error:
             logger.warning("%s could not ask for what it missed, or answer: %s", self._source, error)
+        except Exception:  # this thread must outlive everything: nobody else asks, answers or gives up a hole
+            logger.exception("%s could not ask for what it missed, or answer", self._source)
 
     def _look(self) -> None:
         now = time.monotonic()

@@ -16,6 +16,10 @@ import queue
 import threading
 from typing import Any, Protocol
 
+from ether.log import get_ether_logger
+
+logger = get_ether_logger("Ether")
+
 _SIGNALS_S = 0.5
 """The longest single wait. Python runs a signal's handler on the main thread once that thread is awake, and only a
 signal that comes during a wait wakes it. A signal that comes just before a wait is therefore handled this late."""
@@ -41,7 +45,8 @@ Nested = queue.SimpleQueue[Job | None]
 
 
 class Worker:
-    """A queue of jobs and the loop that runs them. `submit` may be called from any thread and signal handler."""
+    """A queue of jobs and the loop that runs them. `submit` may be called from any thread; `interrupt`, `stop`, and
+    `submit` without a `trace` from a signal handler, too, as they take no lock that the interrupted code could hold."""
 
     def __init__(self, threads: int = 1) -> None:
         """`threads` is the number of jobs that run at the same time. The owner's thread, in `run()`, is the first."""
@@ -138,10 +143,18 @@ class Worker:
         try:
             job.run()
         except (Exception, SystemExit) as error:  # noqa: BLE001  the worker loop: user code may raise anything
-            job.failed(error)
+            self._fail(job, error)
         finally:
             if outermost:
                 self._leave(me)
+
+    def _fail(self, job: Job, error: BaseException) -> None:
+        """Tell a job of its error. Its answer may find no room, or no connection; the next job has to run all the
+        same."""
+        try:
+            job.failed(error)
+        except Exception:
+            logger.exception("a failure could not be reported")
 
     def wait_alone(self, timeout_s: float) -> bool:
         """Inside a job: wait until no other job runs. False when the time is over."""

@@ -82,6 +82,11 @@ class Recorder(Extension):
         self._queue: queue.SimpleQueue[Inbound | tuple[str, Entry] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._turn = threading.Lock()
+        self._is_over = False
+        """The thread writes no more."""
+        self._is_left = False
+        """`detach` has waited for the thread in vain, and the thread closes the ledger."""
         self._problem = ""
         self._warned = False
         self._loose: list[tuple[str, Entry]] = []
@@ -121,7 +126,14 @@ class Recorder(Extension):
         self._passive_capture.close()
         self._queue.put(None)
         self._thread.join(_CLOSE_S)
-        self._writer.close()
+        with self._turn:  # the writer is for one thread at a time: the one that writes closes it, where it goes on
+            left = self._is_left = not self._is_over
+        if not left:
+            self._writer.close()
+        else:
+            logger.warning(
+                "%s still writes to %s, and closes it when the disk has taken that", self._name, self._folder
+            )
 
     def _take(self, inbound: Inbound) -> bool:
         """On the transport's thread."""
@@ -147,6 +159,13 @@ class Recorder(Extension):
                 self._keep(work)
             except Exception:  # this loop must outlive every batch: a source without a receipt sends again
                 logger.exception("%s could not keep what came", self._name)
+        with self._turn:
+            self._is_over, left = True, self._is_left
+        if left:
+            try:
+                self._writer.close()
+            except EtherError as error:
+                logger.error("%s could not close its ledger: %s", self._name, error)
 
     def _gather(self) -> _Work:
         """All that has arrived, within the limits of one transaction; nothing after a silence of `_LOOK_S`."""

@@ -60,7 +60,9 @@ class RecordWriter:
         self._link = link
         self._topics = topics
         self._queue = EntryQueue(options)
-        self._explaining = threading.Lock()
+        self._turn = threading.Lock()
+        self._beginning: threading.Event | None = None
+        """Set when the thread that explains has finished; None while none does. Guarded by `_turn`."""
         self._context: str | None = None
         """The id of the context entry; None until `begin`."""
         self._wants: dict[str, bool] = {}
@@ -248,14 +250,30 @@ class RecordWriter:
             self._explain_and_start()
 
     def _explain_and_start(self) -> None:
-        with self._explaining:  # one thread explains; the others wait here, and find it done
-            if self._context is not None:
-                return
-            explaining = list(self.explain())
+        """One thread explains; the others wait until it has done so, or try themselves where it has failed. No lock is
+        held meanwhile: explaining runs what it was given, and starting the sender waits for the broker."""
+        while self._context is None:
+            with self._turn:
+                others, own = self._beginning, threading.Event()
+                self._beginning = others or own
+            if others is not None:
+                others.wait(ROOM_S)
+                continue
+            try:
+                if self._context is None:
+                    self._explain()
+            finally:
+                with self._turn:
+                    self._beginning = None
+                own.set()
+
+    def _explain(self) -> None:
+        explaining = list(self.explain())
+        if self._sender is None:
             self._start_sender()
-            self._queue.put_all(explaining)
-            # Set last: an entry of another thread passes `_prepare` only when its explanation is queued before it.
-            self._context = explaining[-1].id if explaining else ""
+        self._queue.put_all(explaining)
+        # Set last: an entry of another thread passes `_prepare` only when its explanation is queued before it.
+        self._context = explaining[-1].id if explaining else ""
 
     def _start_sender(self) -> None:
         # SQLite is loaded only by a process that saves something.

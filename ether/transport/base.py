@@ -96,6 +96,23 @@ class Receipt(ABC):
         broker refused the message, `TransportClosed` where the transport was closed before."""
 
 
+class Room(ABC):
+    """A place in the outgoing queue for one message, made by `Transport.room()`. It is empty until `wait()` returns.
+
+    It lets a publisher wait before it takes a lock of its own, and publish under that lock without waiting."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def wait(self, timeout_s: float) -> None:
+        """Return when the place is reserved. Publishers that wait get their places in the order of their waits. Raises
+        `PublishTimeout` after `timeout_s` seconds, and `TransportClosed`."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give the place back, unless a message has taken it. May be called in any state, and more than once."""
+
+
 class Transport(ABC):
     """One connection to one broker. Every method may be called from any thread, but not from a signal
     handler, which may have interrupted the very thread that holds a lock."""
@@ -134,10 +151,18 @@ class Transport(ABC):
         retain: bool = False,
         properties: bytes = b"",
         timeout_s: float = 10.0,
+        room: Room | None = None,
     ) -> Receipt:
         """Accept a message into the bounded outgoing queue. Raises `PublishTimeout` if there is no room for
         `timeout_s` seconds, `PayloadTooLarge`, `TransportClosed`, and `UnsupportedFeature` for properties over 3.1.1.
-        While disconnected, QoS 1 waits in the queue, and QoS 0 is dropped and counted in `dropped`."""
+        While disconnected, QoS 1 waits in the queue, and QoS 0 is dropped and counted in `dropped`.
+
+        With `timeout_s=0` it never waits: where there is no room it raises at once. A message that is given a reserved
+        `room` takes that place, and does not wait either."""
+
+    @abstractmethod
+    def room(self, topic: str, size: int) -> Room:
+        """Room for a message of about `size` bytes, not reserved yet. `topic` is for the errors."""
 
     @abstractmethod
     def subscribe(self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0) -> None:

@@ -32,6 +32,7 @@ from ether.transport.base import (
     Delivery,
     ProtocolVersion,
     Receipt,
+    Room,
     Transport,
     Will,
 )
@@ -41,7 +42,7 @@ from ether.transport.mqtt_versions import SIBLINGS, Version
 from ether.transport.names import check_filter, packed_topic
 from ether.transport.packets import MAX_PACKET_BYTES, PacketBatch, pubacks, publish_head
 from ether.transport.receive_queue import ReceiveQueue
-from ether.transport.send_queue import SendQueue
+from ether.transport.send_queue import QueueRoom, SendQueue
 from ether.transport.sockets import Waker
 from ether.transport.subscriptions import Subscriptions
 
@@ -283,7 +284,7 @@ class NetworkTransport(Transport):
 
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, properties: bytes = b"",
-        timeout_s: float = 10.0,
+        timeout_s: float = 10.0, room: Room | None = None,
     ) -> Receipt:  # fmt: skip
         if qos not in (0, 1):
             raise ValueError(f"qos is 0 or 1, not {qos!r}")
@@ -295,9 +296,13 @@ class NetworkTransport(Transport):
         if size > self._max_packet_bytes:
             raise PayloadTooLarge(topic, size, self._max_packet_bytes)
         head = publish_head(name, qos=qos, retain=retain, tail_bytes=tail_bytes)
+        own_room = room if isinstance(room, QueueRoom) else None
         if qos:
-            return self._send_queue.publish(topic, head, section, payload, timeout_s)
-        return self._send_queue.publish_unconfirmed(topic, head, section, payload, timeout_s)
+            return self._send_queue.publish(topic, head, section, payload, timeout_s, own_room)
+        return self._send_queue.publish_unconfirmed(topic, head, section, payload, timeout_s, own_room)
+
+    def room(self, topic: str, size: int) -> Room:
+        return self._send_queue.room(topic, size)
 
     def subscribe(self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0) -> None:
         self._check_usable(topic_filters, qos)

@@ -29,6 +29,7 @@ from ether.transport.base import (
     Delivery,
     ProtocolVersion,
     Receipt,
+    Room,
     Transport,
     Will,
 )
@@ -147,6 +148,22 @@ class _Receipt(Receipt):
             raise PublishTimeout(self._topic, timeout_s, "the broker has not acknowledged it")
 
 
+class _LoopbackRoom(Room):
+    """A message that has waited is accepted even where others have filled the queue since: it exceeds its bound by as
+    many messages as there are waiting threads."""
+
+    def __init__(self, transport: LoopbackTransport, topic: str, size: int) -> None:
+        self._transport, self._topic, self._size = transport, topic, size
+        self.reserved = False
+
+    def wait(self, timeout_s: float) -> None:
+        self._transport.await_room(self._topic, self._size, timeout_s)
+        self.reserved = True
+
+    def release(self) -> None:
+        self.reserved = False
+
+
 class LoopbackTransport(Transport):
     """A client of a `LoopbackBroker`, as `Transport` promises."""
 
@@ -214,7 +231,7 @@ class LoopbackTransport(Transport):
 
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, properties: bytes = b"",
-        timeout_s: float = 10.0,
+        timeout_s: float = 10.0, room: Room | None = None,
     ) -> Receipt:  # fmt: skip
         if qos not in (0, 1):
             raise ValueError(f"qos is 0 or 1, not {qos!r}")
@@ -224,17 +241,26 @@ class LoopbackTransport(Transport):
         with self._changed:
             if not qos and self._state == "down":
                 return self._drop(topic)
-            self._changed.wait_for(lambda: self._state != "down" or self._room(size), timeout_s)
+            if self._state == "down" and not (isinstance(room, _LoopbackRoom) and room.reserved):
+                self.await_room(topic, size, timeout_s)
             self._check_usable()
             receipt = _Receipt(topic, self._changed)
             if self._state == "connected":
                 receipt.settle(self._broker.route(message))
-            elif self._room(size):
+            else:
                 self._unsent.append((message, receipt))
                 self._unsent_bytes += len(payload)
-            else:
-                raise PublishTimeout(topic, timeout_s, f"{len(self._unsent):,} messages wait for the broker")
             return receipt
+
+    def room(self, topic: str, size: int) -> Room:
+        return _LoopbackRoom(self, topic, size)
+
+    def await_room(self, topic: str, size: int, timeout_s: float) -> None:
+        """Return when the queue has room for a message, or is not needed."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._state != "down" or self._has_room(size), timeout_s):
+                raise PublishTimeout(topic, timeout_s, f"{len(self._unsent):,} messages wait for the broker")
+            self._check_usable()
 
     def _check_sendable(self, message: Delivery, size: int) -> None:
         if message.properties and self.version is ProtocolVersion.V311:
@@ -242,7 +268,7 @@ class LoopbackTransport(Transport):
         if size > self.max_packet_bytes:
             raise PayloadTooLarge(message.topic, size, self.max_packet_bytes)
 
-    def _room(self, size: int) -> bool:
+    def _has_room(self, size: int) -> bool:
         return len(self._unsent) < MAX_COUNT and (not self._unsent or self._unsent_bytes + size <= MAX_BYTES)
 
     def _drop(self, topic: str) -> Receipt:

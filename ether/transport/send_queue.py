@@ -24,7 +24,7 @@ from time import monotonic
 from typing import Protocol
 
 from ether.errors import PayloadTooLarge, PublishTimeout, TransportClosed, TransportError
-from ether.transport.base import Receipt
+from ether.transport.base import Receipt, Room
 from ether.transport.packets import LARGE_BYTES, marked_duplicate
 
 MAX_COUNT, LOW_COUNT = 10_000, 7_500
@@ -33,6 +33,7 @@ MAX_BYTES, LOW_BYTES = 64 << 20, 48 << 20
 _BURST = 4
 """This many unacknowledged messages are a burst. Single messages, and calls one after the other, never reach it."""
 
+_INTERRUPTED = "a publisher was interrupted while it wrote"
 _NO_SUBSCRIBERS, _FIRST_FAILURE = 0x10, 0x80
 _REASONS = {
     0x80: "unspecified error",
@@ -57,6 +58,9 @@ class SendLink(Protocol):
     def send_locked(self, data: bytes, owner: Publication | None = None) -> bool:
         """Write, or keep what the socket does not take now. True where everything was written; raises `LinkDown`.
         `owner` is told by `written_locked` or `lost_locked` what became of its bytes."""
+
+    def fail(self, reason: str) -> None:
+        """Give the connection up; another one is made."""
 
     def wake_locked(self) -> None:
         """Have the network thread call `SendQueue.send_left()` as soon as it gets its turn."""
@@ -146,6 +150,26 @@ class Publication(Receipt):
             self._event.set()
 
 
+class QueueRoom(Room):
+    """A place in a `SendQueue`. While it is reserved it counts like a message of its size."""
+
+    __slots__ = ("_queue", "reserved", "size", "topic")
+
+    def __init__(self, queue: SendQueue, topic: str, size: int) -> None:
+        self._queue, self.topic, self.size = queue, topic, size
+        self.reserved = False
+
+    def wait(self, timeout_s: float) -> None:
+        with self._queue.lock:
+            self._queue.reserve_locked(self, timeout_s)
+
+    def release(self) -> None:
+        if self.reserved:
+            with self._queue.lock:
+                self._queue.take_back_locked(self)
+                self._queue.tell_locked()
+
+
 class SendQueue:
     """The bounded queue between publishers and one connection at a time."""
 
@@ -154,6 +178,7 @@ class SendQueue:
         self.dropped = 0
         self._changed = Condition(self.lock)
         self._sleepers = 0
+        self._line: deque[QueueRoom] = deque()  # of publishers that wait for room, in the order of their arrival
         self._waiting: deque[Publication] = deque()
         self._inflight: dict[int, Publication] = {}
         self._count = self._bytes = 0
@@ -168,11 +193,13 @@ class SendQueue:
 
     # publishers
 
-    def publish(self, topic: str, head: bytes, section: bytes, payload: bytes, timeout_s: float) -> Receipt:
+    def publish(
+        self, topic: str, head: bytes, section: bytes, payload: bytes, timeout_s: float, room: QueueRoom | None = None
+    ) -> Receipt:
         """Accept a QoS 1 message; the broker settles the receipt."""
         publication = Publication(self.lock, topic, head, section, payload)
         with self.lock:
-            self._await_room_locked(publication.topic, publication.size, timeout_s)
+            self._enter_locked(topic, publication.size, timeout_s, room)
             self._count += 1
             self._bytes += publication.size
             self._waiting.append(publication)
@@ -185,11 +212,13 @@ class SendQueue:
                     self._link.wake_locked()
         return publication
 
-    def publish_unconfirmed(self, topic: str, head: bytes, tail: bytes, payload: bytes, timeout_s: float) -> Receipt:
+    def publish_unconfirmed(
+        self, topic: str, head: bytes, tail: bytes, payload: bytes, timeout_s: float, room: QueueRoom | None = None
+    ) -> Receipt:
         """Write a QoS 0 message, or keep it while the socket is full; it is dropped where there is no connection."""
         with self.lock:
-            if self._closed or (self._link is not None and self._link.congested):
-                self._await_room_locked(topic, len(payload), timeout_s)
+            if room is not None or self._closed or (self._link is not None and self._link.congested):
+                self._enter_locked(topic, len(payload), timeout_s, room)
             link = self._link
             if link is None:
                 return self._drop_locked(topic)
@@ -204,34 +233,86 @@ class SendQueue:
                 return SENT if written else self._keep_locked(link, topic, len(payload))
             except LinkDown:
                 return self._drop_locked(topic)
+            except BaseException:
+                link.fail(_INTERRUPTED)
+                raise
 
     def _drop_locked(self, topic: str) -> Receipt:
         self.dropped += 1
         return Settled(TransportError(f"the QoS 0 message to {topic!r} was dropped: no connection to the broker"))
 
-    def _await_room_locked(self, topic: str, size: int, timeout_s: float) -> None:
-        deadline = monotonic() + timeout_s if self._full_locked(size) else 0.0
-        while self._full_locked(size) and not self._closed:
-            remaining = deadline - monotonic()
-            if remaining <= 0:
-                why = f"{self._count:,} messages wait for the broker"
-                raise PublishTimeout(topic, timeout_s, why if self._link else why + ", which is not connected")
-            self._sleep_locked(remaining)
+    def _enter_locked(self, topic: str, size: int, timeout_s: float, room: QueueRoom | None) -> None:
+        """Return when a message may be added: at once where it has reserved room, or where there is room now."""
+        if room is None or not room.reserved:
+            # A publisher may overtake those in line only while the first of them would have room, too: otherwise
+            # small messages would keep a large one waiting for ever.
+            if self._full_locked(size) or (self._line and self._full_locked(self._line[0].size)):
+                room = QueueRoom(self, topic, size)
+                self.reserve_locked(room, timeout_s)
+            elif self._closed:
+                raise TransportClosed("publish() on a connection that was closed")
+            else:
+                return
+        self.take_back_locked(room)
         if self._closed:
+            self.tell_locked()
             raise TransportClosed("publish() on a connection that was closed")
+
+    def room(self, topic: str, size: int) -> QueueRoom:
+        """Room for a message, not reserved yet."""
+        return QueueRoom(self, topic, size)
+
+    def reserve_locked(self, room: QueueRoom, timeout_s: float) -> None:
+        """Wait in line until the room is reserved."""
+        deadline = monotonic() + timeout_s
+        self._line.append(room)
+        try:
+            if len(self._line) == 1:
+                self._admit_locked()
+            while not room.reserved and not self._closed:
+                remaining = deadline - monotonic()
+                if remaining <= 0:
+                    why = f"{self._count:,} messages wait for the broker"
+                    raise PublishTimeout(room.topic, timeout_s, why if self._link else why + ", which is not connected")
+                self._sleep_locked(remaining)
+        finally:
+            if not room.reserved:
+                self._line.remove(room)
+                self.tell_locked()  # behind a large message that has given up, smaller ones may have room
+        if self._closed:
+            self.take_back_locked(room)
+            self.tell_locked()
+            raise TransportClosed("publish() on a connection that was closed")
+
+    def take_back_locked(self, room: QueueRoom) -> None:
+        """Reserved room counts no more: a message takes it, or it is given back."""
+        if room.reserved:
+            room.reserved = False
+            self._count -= 1
+            self._bytes -= room.size
+
+    def _admit_locked(self) -> None:
+        while self._line and not self._full_locked(self._line[0].size):
+            room = self._line.popleft()
+            room.reserved = True
+            self._count += 1
+            self._bytes += room.size
 
     def _full_locked(self, size: int) -> bool:
         return self._count >= MAX_COUNT or (self._count > 0 and self._bytes + size > MAX_BYTES)
 
     def _sleep_locked(self, timeout_s: float) -> None:
         self._sleepers += 1
-        self._changed.wait(timeout_s)
-        self._sleepers -= 1
+        try:
+            self._changed.wait(timeout_s)
+        finally:
+            self._sleepers -= 1
 
-    def _tell_locked(self) -> None:
-        """Wake waiting publishers, but only once there is much room: a wake-up for each acknowledgement would cost two
-        changes of threads each."""
+    def tell_locked(self) -> None:
+        """Give room to waiting publishers and wake them, but only once there is much of it: a wake-up for each
+        acknowledgement would cost two changes of threads each."""
         if self._sleepers and self._count <= LOW_COUNT and (self._bytes <= LOW_BYTES or not self._count):
+            self._admit_locked()
             self._changed.notify_all()
 
     # the connection
@@ -274,7 +355,7 @@ class SendQueue:
                     self._settled_locked(publication, reason)
             if self._link is not None and self._waiting:
                 self._fill_locked(self._link)
-            self._tell_locked()
+            self.tell_locked()
         self.run_callbacks()
 
     def send_left(self) -> None:
@@ -328,6 +409,11 @@ class SendQueue:
                 link.send_locked(b"".join(small))
         except LinkDown:
             pass  # the network thread notices the loss itself
+        except BaseException:
+            # An exception of a signal handler (Ctrl-C) may come between two writes, or between a write and its
+            # bookkeeping. What has left is then unknown; the next connection sends everything again.
+            link.fail(_INTERRUPTED)
+            raise
 
     def _next_id_locked(self) -> int:
         """The next packet id, from 1 to 65,535 and round again, that is not in use."""
@@ -361,7 +447,7 @@ class SendQueue:
     def written_locked(self, publication: Publication) -> None:
         """A QoS 0 message that had to wait was written to the socket."""
         self._settled_locked(publication, 0)
-        self._tell_locked()
+        self.tell_locked()
 
     def lost_locked(self, publication: Publication) -> None:
         """A QoS 0 message was still unwritten when the connection was lost."""

@@ -30,7 +30,7 @@ from ether.wire.head import (
     unpack_properties,
 )
 from ether.wire.json_text import dumps, read_object_at
-from ether.wire.values import RESERVED_KEY, flatten
+from ether.wire.values import RESERVED_KEY, BodyPart, flatten
 
 __all__ = [
     "Envelope",
@@ -48,6 +48,8 @@ _MARK = b'"_ether":'
 _SOURCE = b"\x26\x00\x06source"
 _TAIL = 4096
 """Bytes that are searched for headers: at the end of a JSON body, at the beginning of a binary one."""
+_HEADERS_BYTES = 300
+"""About what headers take."""
 _NO_PROPERTIES = Properties()
 
 
@@ -74,6 +76,15 @@ class Envelope(ABC):
     __slots__ = ()
 
     @abstractmethod
+    def prepare(self, value: object) -> object:
+        """What `pack` and `body` take in place of a value: all that is made of the value alone. Raises as `pack` does.
+        It may run code of the user's (the serializers of a model); `pack` and `body` of the result run none."""
+
+    @abstractmethod
+    def size(self, prepared: object) -> int:
+        """About the bytes of a message with a prepared value."""
+
+    @abstractmethod
     def pack(self, value: object, headers: Headers) -> Packed:
         """The bytes of a message; raises `EncodeError`."""
 
@@ -86,6 +97,14 @@ class EnvelopeV5(Envelope):
     """MQTT 5: the headers are properties."""
 
     __slots__ = ()
+
+    def prepare(self, value: object) -> object:
+        """The body."""
+        return encode(value)
+
+    def size(self, prepared: object) -> int:
+        """The bytes of the body, and some for the headers."""
+        return _HEADERS_BYTES + (len(prepared.payload) if type(prepared) is Body else 0)
 
     def pack(self, value: object, headers: Headers) -> Packed:
         """The bytes of a message; raises `EncodeError`."""
@@ -114,14 +133,37 @@ _CONTENT_TYPES: dict[str | None, bytes] = {
 }
 
 
+class _Flat(NamedTuple):
+    """A value, as `flatten` made it."""
+
+    text: bytes
+    parts: list[BodyPart]
+    body: Body | None
+    """The body alone, where it is neither the text nor the text with the parts."""
+
+
 class EnvelopeV311(Envelope):
     """MQTT 3.1.1: the headers are in the body."""
 
     __slots__ = ()
 
+    def prepare(self, value: object) -> object:
+        """The flattened value."""
+        text, parts = flatten(decode(*value) if type(value) is Body else value)
+        own = value is None or isinstance(value, Body | bytes | bytearray | memoryview)
+        return _Flat(text, parts, encode(value) if own else None)
+
+    def size(self, prepared: object) -> int:
+        """The bytes of the text and its parts, and some for the headers."""
+        own = len(prepared.text) + sum(len(part.data) for part in prepared.parts) if type(prepared) is _Flat else 0
+        return _HEADERS_BYTES + own
+
     def pack(self, value: object, headers: Headers) -> Packed:
         """The bytes of a message; raises `EncodeError`, and `DecodeError` for a `Body` that is none."""
-        text, parts = flatten(decode(*value) if type(value) is Body else value)
+        if type(value) is _Flat:
+            text, parts, _ = value
+        else:
+            text, parts = flatten(decode(*value) if type(value) is Body else value)
         fields = fields_of(headers)
         if parts:
             return Packed(binary.join(text, parts, dumps(fields)), b"")
@@ -136,6 +178,10 @@ class EnvelopeV311(Envelope):
 
     def body(self, packed: Packed, value: object) -> Body:
         """The JSON text that `pack` made on the way; a binary value, or one that was packed before, is encoded anew."""
+        if type(value) is _Flat:
+            if value.body is None and value.parts:
+                return Body(binary.join(value.text, value.parts), binary.CONTENT_TYPE)
+            return value.body or Body(value.text, JSON)
         if value is None or isinstance(value, Body) or not packed.text:
             return encode(value)
         return Body(packed.text, JSON)

@@ -49,3 +49,21 @@ def test_an_urgent_job_passes_what_is_queued() -> None:
     thread.start()
     thread.join(5)
     assert done == ["first", "urgent", "0", "1", "2"]
+
+
+def test_a_job_whose_failure_cannot_be_reported_ends_no_worker() -> None:
+    done: list[str] = []
+    worker = Worker()
+
+    class Hopeless(Step):
+        def run(self) -> None:
+            raise ValueError("it fails")
+
+        def failed(self, error: BaseException) -> None:
+            raise TimeoutError("and there is no room for saying so")
+
+    worker.submit(Hopeless(done, "first"))
+    worker.submit(Step(done, "second"))
+    worker.stop()
+    worker.run()
+    assert done == ["second"]

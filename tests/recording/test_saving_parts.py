@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from ether.connection.deadline import Deadline
 from ether.connection.link import Link
 from ether.errors import LedgerFull, NotSaved, OutboxFull, PayloadTooLarge, TransportClosed
 from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
+from ether.ledger.writer import LedgerWriter
 from ether.recording.completeness_rules import prove
 from ether.recording.outbox_file import OutboxFile
 from ether.recording.passive_capture import disjoint
@@ -106,6 +108,75 @@ def test_nobody_records_and_then_somebody_does(rig: Rig) -> None:
     assert asked.wait(5)
     rig.recorder()
     saved.wait()
+
+
+def test_a_recorder_that_ends_on_a_slow_disk_leaves_its_ledger_to_the_thread_that_writes(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder, record_writer = rig.recorder(), rig.record_writer()
+    record(record_writer, 1).wait()
+    writes, may_go_on, closed_by = threading.Event(), threading.Event(), []
+    append, close = LedgerWriter.append, LedgerWriter.close
+
+    def slow_append(self: LedgerWriter, *args: Any) -> dict[str, int]:
+        writes.set()
+        assert may_go_on.wait(20)
+        return append(self, *args)
+
+    def noted_close(self: LedgerWriter) -> None:
+        closed_by.append(threading.current_thread())
+        close(self)
+
+    monkeypatch.setattr(LedgerWriter, "append", slow_append)
+    monkeypatch.setattr(LedgerWriter, "close", noted_close)
+    monkeypatch.setattr("ether.recording.recorder._CLOSE_S", 0.05)
+    record(record_writer, 2)
+    assert writes.wait(5)
+    recorder.detach()
+    assert not closed_by, "closed while its own thread was in the middle of a batch"
+    may_go_on.set()
+    assert recorder._thread is not None
+    recorder._thread.join(10)
+    assert closed_by == [recorder._thread]
+    assert [it.value for it in rig.records()] == [1, 2]
+    assert not [each for each in caplog.records if each.exc_info]
+
+
+def test_an_interrupted_wait_leaves_batching_on(rig: Rig) -> None:
+    record_writer = rig.record_writer()
+    saved = record(record_writer, 1)
+    interrupted = threading.Timer(0.2, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT))
+    interrupted.start()
+    with pytest.raises(KeyboardInterrupt):
+        saved.wait(20)
+    interrupted.join()
+    assert record_writer._queue._waiters == 0
+
+
+def test_two_threads_that_record_first_explain_once_and_hold_no_lock_meanwhile(rig: Rig) -> None:
+    rig.recorder()
+    record_writer = rig.record_writer()
+    explaining, may_go_on, explained = threading.Event(), threading.Event(), []
+
+    def explain() -> list[Entry]:
+        explained.append(1)
+        explaining.set()
+        assert may_go_on.wait(10)
+        return [Entry(0, "context", "", "c1", 0, 0.0, (), "", None, b"", {})]
+
+    record_writer.explain = explain
+    threads = [threading.Thread(target=record, args=(record_writer, number)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    assert explaining.wait(5)
+    assert record_writer._turn.acquire(timeout=1)
+    record_writer._turn.release()
+    may_go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert explained == [1]
+    assert record_writer.flush(Deadline(10)) == 0
+    assert sorted(it.value for it in rig.records()) == [0, 1, 2]
 
 
 def test_closing_does_not_wait_for_nobody(rig: Rig) -> None:

@@ -24,6 +24,9 @@ class Wire:
     def wake_locked(self) -> None:
         self.woken += 1
 
+    def fail(self, reason: str) -> None:
+        raise AssertionError(reason)
+
 
 def attached() -> tuple[SendQueue, Wire]:
     outbox, wire = SendQueue(), Wire()

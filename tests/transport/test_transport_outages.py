@@ -104,6 +104,28 @@ def test_a_blocked_publisher_goes_on_when_the_broker_is_back(fragile: Backend, t
     await_up(transport)
 
 
+def test_room_is_waited_for_first_and_used_without_a_wait(fragile: Backend, topic: str) -> None:
+    transport = fragile.connected(topic)
+    fragile.stop()
+    await_down(transport)
+    for _ in range(MAX_COUNT):
+        transport.publish("elsewhere", b"")
+    room = transport.room(topic, 100)
+    with pytest.raises(PublishTimeout):
+        transport.publish(topic, b"not reserved", timeout_s=0.0, room=room)
+    with pytest.raises(PublishTimeout):
+        room.wait(0.05)
+    waiting = threading.Thread(target=room.wait, args=(30,))
+    waiting.start()
+    fragile.start()
+    waiting.join(20)
+    assert not waiting.is_alive()
+    await_up(transport)
+    transport.publish(topic, b"reserved", timeout_s=0.0, room=room).wait(10)
+    room.release()
+    assert messages(transport, 1)[0].payload == b"reserved"
+
+
 def test_subscribe_during_an_outage_waits_for_the_broker(fragile: Backend, topic: str) -> None:
     transport = fragile.connected()
     fragile.stop()

@@ -1,0 +1,37 @@
+"""A class whose instance has more to say than its broker takes."""
+
+from __future__ import annotations
+
+import time
+
+from ether import ether_get, ether_pub
+
+
+class Flooding:
+    """Floods, and answers beside it."""
+
+    def __init__(self) -> None:
+        self.answered = 0
+
+    @ether_pub(topic="flood")
+    def say(self, number: int) -> int:
+        return number
+
+    @ether_get(concurrency=2)
+    def flood(self, count: int) -> float:
+        """Publish; the slowest publish in seconds."""
+        slowest = 0.0
+        for number in range(count):
+            began = time.monotonic()
+            self.say(number)
+            slowest = max(slowest, time.monotonic() - began)
+        return slowest
+
+    @ether_get
+    def quick(self, number: int) -> int:
+        self.answered += 1
+        return number
+
+    @ether_get
+    def ran(self) -> int:
+        return self.answered
