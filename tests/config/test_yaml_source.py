@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from lanes import examples
 
 from ether.config import EtherConfig, yaml_source
 from ether.config.loading import _validated
@@ -218,7 +219,7 @@ WORDS = st.sampled_from([*VOCABULARY.split(), "\n ", "\n  "])
 SENTENCES = st.lists(WORDS, max_size=25).map(" ".join)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.binary(max_size=80) | (YAML_LIKE | SENTENCES).map(str.encode))
 @example(b"%YAML 9.9\n--- a")
 @example(b'a: "\\ud800"')

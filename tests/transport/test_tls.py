@@ -45,11 +45,16 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
     ca, ca_key = str(folder / "ca.pem"), str(folder / "ca.key")
     new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    basic = "basicConstraints=critical,CA:TRUE"
-    openssl(*new, "-x509", "-days", "2", "-subj", "/CN=lab", "-addext", basic, "-keyout", ca_key, "-out", ca)
+    # Python 3.13 verifies as RFC 5280 says: an authority says what its key may do, and a certificate whose key signed it.
+    authority = ("basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign")
+    added = [argument for extension in authority for argument in ("-addext", extension)]
+    openssl(*new, "-x509", "-days", "2", "-subj", "/CN=lab", *added, "-keyout", ca_key, "-out", ca)
     for name in (HOST, "elsewhere"):
         request, key, extensions = (str(folder / f"{name}.{kind}") for kind in ("csr", "key", "ext"))
-        Path(extensions).write_text(f"subjectAltName=DNS:{name}\n")
+        Path(extensions).write_text(
+            f"subjectAltName=DNS:{name}\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth\n"
+            "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid:always\n"
+        )
         openssl(*new, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
         signed = ("-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", "2", "-extfile", extensions)
         openssl("x509", "-req", "-in", request, *signed, "-out", str(folder / f"{name}.pem"))
