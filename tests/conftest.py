@@ -32,6 +32,7 @@ from lanes import pytest_configure as _configure_lanes
 from patience import patience
 
 _GRACE_S = patience(2.0)
+_MAIN = sys.modules.get("__main__")
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("ether", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -98,6 +99,7 @@ def nothing_outlives_its_test() -> Iterator[None]:
         ending.wait(0.02)
     leaked = _leaked(before)
     assert not leaked, f"left behind by this test: {leaked}"
+    assert sys.modules.get("__main__") is _MAIN, "this test left another __main__ behind, or none"
 
 
 @pytest.fixture

@@ -114,6 +114,7 @@ def test_the_running_script_is_found_by_its_module_name(tmp_path: Path, monkeypa
     script = tmp_path / "my_script.py"
     script.write_text("class Outer:\n    class Inner:\n        pass\nraise SystemExit('ran again')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # comes back afterwards
     try:
         assert find_class("my_script.Outer.Inner", str(script)).__qualname__ == "Outer.Inner"
         assert find_class("__main__.Outer", str(script)).__name__ == "Outer"

@@ -195,7 +195,7 @@ def test_what_was_cut_is_said_while_the_flood_goes_on(shipper: LogShipper, liste
     assert soon(lambda: bool(listener.said_cut), 10)
     report = next(value for _, value in listener.values if "cut" in value)
     assert (report["level"], report["logger"], report["instance"]) == ("WARNING", "Ether.logs", "cam")
-    # How many the first report tells of is chance: one record, where the publishing thread runs just after the first cut.
+    # How many the first report tells of is chance: one, where the publishing thread runs just after the first cut.
     assert report["message"] == cut_sentence({Band.DEBUG: report["cut"]["debug"]})
 
 

@@ -45,7 +45,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
     ca, ca_key = str(folder / "ca.pem"), str(folder / "ca.key")
     new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    # Python 3.13 verifies as RFC 5280 says: an authority says what its key may do, and a certificate whose key signed it.
+    # Python 3.13 goes by RFC 5280: an authority says what its key may do, a certificate which key has signed it.
     authority = ("basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign")
     added = [argument for extension in authority for argument in ("-addext", extension)]
     openssl(*new, "-x509", "-days", "2", "-subj", "/CN=lab", *added, "-keyout", ca_key, "-out", ca)
