@@ -185,13 +185,19 @@ def copy_tree(folder: Path) -> Path:
     shutil.copytree(ROOT, tree, ignore=skipped)
     venv.create(tree / ".venv", symlinks=os.name != "nt")
     paths = sysconfig.get_paths(vars={"base": str(tree / ".venv"), "platbase": str(tree / ".venv")})
-    installed = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
-    (Path(paths["purelib"]) / "tree.pth").write_text("\n".join([str(tree), *installed]) + "\n")
-    programs = Path(paths["scripts"])
-    for program in Path(sysconfig.get_path("scripts")).iterdir():
-        if not (programs / program.name).exists() and os.name != "nt":
-            (programs / program.name).symlink_to(program)
-    return programs / Path(sys.executable).name
+    for kind in ("purelib", "scripts"):
+        for entry in Path(sysconfig.get_path(kind)).iterdir():
+            link = Path(paths[kind]) / entry.name
+            if not (link.exists() or _leads_to_a_checkout(entry)):
+                link.symlink_to(entry)
+    (Path(paths["purelib"]) / "tree.pth").write_text(f"{tree}\n")
+    return Path(paths["scripts"]) / Path(sys.executable).name
+
+
+def _leads_to_a_checkout(entry: Path) -> bool:
+    """Whether it is the path file of an editable installation."""
+    lines = entry.read_text(errors="replace").splitlines() if entry.suffix == ".pth" else []
+    return any((Path(line) / "ether" / "__init__.py").is_file() for line in lines)
 
 
 def tested(python: Path, lane: str, arguments: Sequence[str]) -> tuple[bool, str]:
