@@ -8,7 +8,7 @@ Each mutant is a named edit of one file: the exact text, which stands there once
 applied to a copy of the tree, never to the checkout; the copy has an environment of its own, so that child processes
 and the isolated broker run the changed code, too. The copy is tested unchanged first: where that fails, the hunt ends.
 
-The exit code is 1 where a mutant survived, 2 where one is stale: its text is not there any more, or more than once.
+The exit code is 1 where more survived than `--at-least` allows, 2 where one is stale: its text is not there any more, or more than once.
 """
 
 from __future__ import annotations
@@ -253,6 +253,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="draws the same ones again")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these")
     parser.add_argument("--whole", action="store_true", help="the whole suite instead of the fast lane")
+    parser.add_argument("--at-least", type=float, default=100.0, metavar="PERCENT", help="so many must be killed")
     parser.add_argument("pytest", nargs="*", metavar="-- ARGUMENT", help="further arguments of pytest")
     told = parser.parse_args()
     try:
@@ -269,10 +270,11 @@ def main() -> int:
             print(f"{mutant.name:32} {mutant.operator:8} {mutant.path:40} {mutant.promise}")
         return 0
     survivors = hunt(chosen, "all" if told.whole else "fast", told.pytest)
-    print(f"{len(chosen) - len(survivors)} of {len(chosen)} killed")
+    killed = len(chosen) - len(survivors)
+    print(f"{killed} of {len(chosen)} killed")
     for mutant in survivors:
         print(f"  survived: {mutant.name}: {mutant.promise} ({mutant.path})")
-    return 1 if survivors else 0
+    return 0 if killed * 100 >= told.at_least * len(chosen) else 1
 
 
 if __name__ == "__main__":
