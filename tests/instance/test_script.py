@@ -114,11 +114,9 @@ def test_the_running_script_is_found_by_its_module_name(tmp_path: Path, monkeypa
     script = tmp_path / "my_script.py"
     script.write_text("class Outer:\n    class Inner:\n        pass\nraise SystemExit('ran again')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # comes back afterwards
-    try:
-        assert find_class("my_script.Outer.Inner", str(script)).__qualname__ == "Outer.Inner"
-        assert find_class("__main__.Outer", str(script)).__name__ == "Outer"
-    finally:
-        for name in ("my_script", "__main__"):
-            if getattr(sys.modules.get(name), "__ether_script__", None):
-                del sys.modules[name]
+    # The script's module takes the place of the main program's: put back afterwards, for libraries that look at it.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    monkeypatch.delitem(sys.modules, "my_script", raising=False)
+    assert find_class("my_script.Outer.Inner", str(script)).__qualname__ == "Outer.Inner"
+    assert find_class("__main__.Outer", str(script)).__name__ == "Outer"
+    sys.modules.pop("my_script", None)

@@ -248,7 +248,7 @@ def test_closing_without_a_broker_takes_no_time_and_says_what_is_lost(
 
 def test_a_record_from_under_the_transports_own_lock(shipper: LogShipper, listener: Listener) -> None:
     transport: Any = shipper._link.transport
-    with transport._outbox.lock:
+    with transport._send_queue.lock:
         log.error("the lock is held")
     listener.wait_for(lambda records: texts(records) == ["the lock is held"])
 
