@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "parts")]
 
 from calls_rig import START_WITHIN_S, Conversation, Setup, process  # noqa: E402
 from figures import table  # noqa: E402

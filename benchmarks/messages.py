@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "parts")]
 
 from figures import PAD, median, summarise, table  # noqa: E402
 from running_brokers import RunningBroker, running_broker  # noqa: E402

@@ -180,7 +180,7 @@ def percentile(values: list[float], percent: int) -> float:
 
 def compare(engine: str, options: argparse.Namespace) -> None:
     """Print one engine's table."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "parts"))
     from running_brokers import running_broker
 
     # the largest limit that can be announced is one that paho's own MQTT 5 client cannot read
