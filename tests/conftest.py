@@ -1,5 +1,8 @@
 """What every test is held to: nothing that it started outlives it, and nobody publishes, waits or calls user code under
-a lock that forbids it (`lock_watch`; ETHER_LOCK_WATCH=0 switches that off). Warnings are errors (pyproject.toml)."""
+a lock that forbids it (`lock_watch`; ETHER_LOCK_WATCH=0 switches that off). Warnings are errors (pyproject.toml).
+
+Which tests run, and in how many processes, is decided in parts/lanes.py: its hooks are imported here.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,35 @@ from pathlib import Path
 import lock_watch
 import pytest
 from hypothesis import HealthCheck, settings
+from lanes import (  # noqa: F401  hooks
+    fast_lane,
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_report_teststatus,
+    pytest_runtest_makereport,
+    pytest_runtest_protocol,
+    pytest_runtest_setup,
+    pytest_terminal_summary,
+    pytest_xdist_auto_num_workers,
+)
+from lanes import pytest_configure as _configure_lanes
+from patience import patience
 
-_GRACE_S = 2.0
+_GRACE_S = patience(2.0)
+_MAIN = sys.modules.get("__main__")
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("ether", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fast", settings.get_profile("ether"), max_examples=20)
 settings.load_profile("ether")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test module is imported: decorators there read the profile and the lane."""
+    _configure_lanes(config)
+    if fast_lane():
+        settings.load_profile("fast")
+
 
 # Where tests run in the background of a script Ctrl-C is ignored, and every program that they start would inherit it.
 if threading.current_thread() is threading.main_thread():
@@ -80,6 +106,7 @@ def nothing_outlives_its_test() -> Iterator[None]:
         ending.wait(0.02)
     leaked = _leaked(before)
     assert not leaked, f"left behind by this test: {leaked}"
+    assert sys.modules.get("__main__") is _MAIN, "this test left another __main__ behind, or none"
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from let_parts import Camera
+from patience import patience
 from programs import running, write
 from running_brokers import engines, mosquitto_missing
 
@@ -54,7 +55,7 @@ def row(ether: Ether, name: str) -> dict[str, Any]:
 
 def eventually(look: Callable[[], bool], timeout_s: float = 20.0) -> None:
     """Announcements come a moment later than answers."""
-    deadline, pause = time.monotonic() + timeout_s, threading.Event()
+    deadline, pause = time.monotonic() + patience(timeout_s), threading.Event()
     while not look():
         assert time.monotonic() < deadline, "never true"
         pause.wait(0.01)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lanes import examples
 
 from ether.protocol.reorder_buffer import (
     ASKS,
@@ -477,7 +478,7 @@ def test_a_source_that_publishes_at_qos_0_only_answers_too() -> None:
 LOSSES = st.dictionaries(st.sampled_from(Part), st.lists(st.booleans(), max_size=60))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([0, 1, 1]), st.booleans()), max_size=30),
     LOSSES,
@@ -513,7 +514,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(STEPS, st.integers(2, 100), st.integers(1, 100), st.lists(st.booleans(), max_size=40))
 def test_whatever_gets_lost_every_number_is_handed_on_in_order_or_reported(
     steps: list[tuple[str, int, bool, str]], keeps: int, holds: int, lost_again: list[bool]

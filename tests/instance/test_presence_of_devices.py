@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patience
 from running_brokers import engines, mosquitto_missing
 from twin_parts import Heater
 
@@ -27,7 +28,7 @@ BENCH = {
         }
     }
 }
-PATIENCE_S = 10.0
+PATIENCE_S = patience(10.0)
 
 
 class States:

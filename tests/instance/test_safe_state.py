@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from lossy_proxy import LossyProxy
+from patience import patience
 from programs import running, write
 from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker, soon
 
@@ -46,7 +47,7 @@ class Device:
 
     def until(self, word: str, since: float, timeout_s: float = 15.0) -> float:
         """How long after `since` it was told this."""
-        deadline, pause = time.monotonic() + timeout_s, threading.Event()
+        deadline, pause = time.monotonic() + patience(timeout_s), threading.Event()
         while not (found := [when for when, said in self.lines() if said == word and when >= since]):
             assert time.monotonic() < deadline, f"{word!r} was not said; {self.lines()}"
             pause.wait(0.01)
@@ -84,7 +85,7 @@ def config(device: Device, broker: str = "", controlled: bool = False, **safe: A
 
 def eventually(ask: Callable[[], object], timeout_s: float = 15.0) -> object:
     """What it gives as soon as it is not refused."""
-    deadline, pause = time.monotonic() + timeout_s, threading.Event()
+    deadline, pause = time.monotonic() + patience(timeout_s), threading.Event()
     while True:
         try:
             return ask()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patience
 from programs import running, write
 from running_brokers import engines, mosquitto_missing
 
@@ -63,7 +64,7 @@ def ether() -> Iterator[Ether]:
 
 def eventually(look: Callable[[], Any], timeout_s: float = 10.0) -> Any:
     """Ask again and again until the answer is true; what it raises meanwhile counts as no."""
-    deadline, last = time.monotonic() + timeout_s, None
+    deadline, last = time.monotonic() + patience(timeout_s), None
     while time.monotonic() < deadline:
         try:
             if found := look():

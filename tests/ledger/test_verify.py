@@ -299,6 +299,7 @@ def unreadable_rows(folder: Path) -> set[int]:
     return refused
 
 
+@pytest.mark.slow("reads a ledger once for every bit")
 def test_every_flipped_bit_of_a_sealed_ledger_is_found_and_localised(sealed: Path) -> None:
     files = [path for path in sorted(sealed.rglob("*")) if path.is_file() and path.stat().st_size]
     chance = random.Random(7)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from log_rig import ENGINES, TOPICS, Listener, alone, levels, links, slowest_s, texts
+from patience import patience
 from running_brokers import RunningBroker, running_broker, soon
 
 from ether import ether_sub
@@ -22,6 +23,7 @@ from ether.connection.link import Link
 from ether.connection.worker import Worker
 from ether.instance.hosted import HostedInstance
 from ether.log import UnseenHandler
+from ether.logs.budget_rules import Band, cut_sentence
 from ether.logs.records import EXCEPTION_MAX, MESSAGE_MAX
 from ether.logs.shipping import QUEUE_MAX, LogShipper
 from ether.session.client import Client
@@ -194,7 +196,8 @@ def test_what_was_cut_is_said_while_the_flood_goes_on(shipper: LogShipper, liste
     assert soon(lambda: bool(listener.said_cut), 10)
     report = next(value for _, value in listener.values if "cut" in value)
     assert (report["level"], report["logger"], report["instance"]) == ("WARNING", "Ether.logs", "cam")
-    assert report["message"].endswith(f" were cut: {report['cut']['debug']:,} debug")
+    # How many the first report tells of is chance: one, where the publishing thread runs just after the first cut.
+    assert report["message"] == cut_sentence({Band.DEBUG: report["cut"]["debug"]})
 
 
 class Emitted(UnseenHandler):
@@ -235,7 +238,7 @@ def test_closing_without_a_broker_takes_no_time_and_says_what_is_lost(
     assert soon(lambda: not shipper._link.transport.connected, 10)
     for number in range(10):
         log.error("lost %d", number)
-    assert slowest_s(lambda _: shipper.close(30), 1) < 2
+    assert slowest_s(lambda _: shipper.close(30), 1) < patience(2)
     lost = shipper.cut["error"]
     assert lost >= 9  # one may have been on its way when the broker died
     (said,) = [text for record in caplog.records if "left before" in (text := record.getMessage())]

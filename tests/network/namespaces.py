@@ -24,10 +24,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from patience import patience
 from programs import Program, running
 
 _TOOLS = ("hostname", "ip", "nsenter", "setpriv", "unshare")
-_COMMAND_S = 10.0
+_COMMAND_S = patience(10.0)
 _BRIDGE = "bridge0"
 _ENTER = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])\n"
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from journal import Journal
 from namespaces import Network, namespaces_missing, running_network
+from patience import patience
 from programs import Program
 from running_brokers import mosquitto_missing
 
@@ -28,7 +29,7 @@ HUB = str(Path(__file__).with_name("hub.py"))
 TESTS = str(Path(__file__).parents[1] / "parts")
 LONG = os.environ.get("ETHER_LONG") == "1"
 CUTS_S = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 30.0] if LONG else [1.0, 4.0, 6.0]
-BACK_S = 3.0
+BACK_S = patience(3.0)
 NOTICED_S = 15.0  # one and a half keep-alives of 5 s, looked at every 5 s
 OWN_NOTICE_S = 3.5  # 2 s of silence, and half a second until something is said
 BOTH_READY = "anvil=ready bell=ready"

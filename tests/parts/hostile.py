@@ -30,9 +30,10 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
+from patience import patience
 from running_brokers import RunningBroker
 
-SUBSCRIBED_S = 5.0
+SUBSCRIBED_S = patience(5.0)
 FORGED = {"call": "forged", "answer": "forged"}
 _GARBAGE = [b"", b"\xff\xfe", b"{broken", b"[" * 3000, b'{"_ether": 3}', b"\x93junk"]
 _GUESSED = ["main", "main-0000000000000000", "Tally", "tally0", "caller0"]

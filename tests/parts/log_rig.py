@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from patience import patience
 from running_brokers import RunningBroker, mosquitto_missing
 
 from ether.connection.assembly import make_link
@@ -41,7 +42,7 @@ class Listener:
     def wait_for(self, done: Callable[[list[Any]], bool], timeout_s: float = 15.0) -> list[Any]:
         """All records, as soon as they are as wanted."""
         with self._changed:
-            found = self._changed.wait_for(lambda: done(self.records), timeout_s)
+            found = self._changed.wait_for(lambda: done(self.records), patience(timeout_s))
             shown = [str(record)[:200] for record in self.records[-5:]]
             assert found, f"{len(self.records)} records arrived, the last ones {shown}"
             return self.records

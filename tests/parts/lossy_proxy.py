@@ -34,14 +34,16 @@ from types import TracebackType
 from typing import TypeVar
 from urllib.parse import quote
 
+from patience import patience
+
 _READ_BYTES = 65_536
 _PACKET_MAX_BYTES = 64 << 20
 _BUFFER_BYTES = 1 << 20  # of unwritten bytes in one direction, before its source is no longer read
 _HELD_MAX = 10_000  # packets that are late or out of place, of all connections together
 _CONNECTIONS_MAX = 200
-_UPSTREAM_S = 2.0
+_UPSTREAM_S = patience(2.0)
 _REORDER_S = 0.05  # how long a packet that changes its place waits for another one to overtake it
-_COMMAND_S = 5.0
+_COMMAND_S = patience(5.0)
 _CONNECT, _PUBLISH, _PUBACK, _DISCONNECT = 1, 3, 4, 14
 _DUP = 0x08
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST
@@ -314,7 +316,7 @@ class LossyProxy:
         with self._changed:
             self._waiting += 1
             try:
-                return self._changed.wait_for(condition, timeout_s)
+                return self._changed.wait_for(condition, patience(timeout_s))
             finally:
                 self._waiting -= 1
 

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from patience import patience
 from running_brokers import alive
 
-GONE_S = 1.0
+GONE_S = patience(1.0)
 """Within this time of a program's end nothing of it may be left."""
 
 _MARK = "ETHER_TEST_PROGRAM"
@@ -67,7 +68,7 @@ class Program:
     def wait_for(self, text: str, timeout_s: float = 30.0) -> None:
         """Return when it has printed a line with this text."""
         with self._changed:
-            found = self._changed.wait_for(lambda: self._said(text), timeout_s)
+            found = self._changed.wait_for(lambda: self._said(text), patience(timeout_s))
         assert found, f"{text!r} was not printed; it said:\n{self.said()}"
 
     def said(self) -> str:

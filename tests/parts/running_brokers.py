@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from patience import patience
+
 READY_S = 15.0
 END_S = 5.0
 
@@ -117,11 +119,11 @@ class RunningBroker:
 
     def _reap(self) -> int:
         try:
-            code = self.process.wait(END_S)
+            code = self.process.wait(patience(END_S))
         except subprocess.TimeoutExpired:
             self.process.kill()
             code = self.process.wait()
-        self._reader.join(END_S)
+        self._reader.join(patience(END_S))
         if self.process.stdout is not None:
             self.process.stdout.close()
         return code
@@ -221,11 +223,11 @@ def alive(pid: int) -> bool:
 def _abandon(process: subprocess.Popen[bytes], reader: threading.Thread, folder: Path, stderr_path: Path) -> None:
     _close_stdin(process)
     try:
-        process.wait(END_S)
+        process.wait(patience(END_S))
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    reader.join(END_S)
+    reader.join(patience(END_S))
     if process.stdout is not None:
         process.stdout.close()
     said = stderr_path.read_text(errors="replace")
@@ -244,7 +246,7 @@ def _read_events(process: subprocess.Popen[bytes], events: queue.SimpleQueue[dic
 def _next_event(
     events: queue.SimpleQueue[dict[str, Any]], kind: str, timeout_s: float, process: subprocess.Popen[bytes]
 ) -> dict[str, Any]:
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + patience(timeout_s)
     while True:
         try:
             event = events.get(timeout=max(deadline - time.monotonic(), 0.001))
@@ -254,7 +256,9 @@ def _next_event(
             return event
         if event["event"] == "ended":
             events.put(event)
-            raise AssertionError(f"broker {process.pid} ended with {process.wait(END_S)} before the event {kind!r}")
+            raise AssertionError(
+                f"broker {process.pid} ended with {process.wait(patience(END_S))} before the event {kind!r}"
+            )
 
 
 def _close_stdin(process: subprocess.Popen[bytes], last_words: bytes = b"") -> None:
@@ -276,7 +280,7 @@ def _kill_pid(pid: int) -> None:
 
 def soon(condition: Callable[[], bool], timeout_s: float = 1.0) -> bool:
     """Whether it becomes so in time. Only for what has no event: a process that is not our child, a folder."""
-    deadline, never = time.monotonic() + timeout_s, threading.Event()
+    deadline, never = time.monotonic() + patience(timeout_s), threading.Event()
     while not condition():
         if time.monotonic() > deadline:
             return False

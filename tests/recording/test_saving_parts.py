@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patience
 from running_brokers import soon
 
 from ether.connection.deadline import Deadline
@@ -186,7 +187,7 @@ def test_closing_does_not_wait_for_nobody(rig: Rig) -> None:
     record(record_writer, 2)
     began = time.monotonic()
     record_writer.close(30)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < patience(5)
     [left] = rig.waiting()
     assert left.name.startswith("camera~")
     with pytest.raises(TransportClosed, match="camera has left the session"):
@@ -201,7 +202,7 @@ def test_closing_does_not_wait_for_a_broker_that_is_away(rig: Rig) -> None:
     record(record_writer, 2)
     began = time.monotonic()
     record_writer.close(30)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < patience(5)
     rig.broker.start()
 
 
@@ -404,7 +405,7 @@ def test_one_recorder_in_trouble_is_no_trouble_where_another_writes(rig: Rig, mo
         began = time.monotonic()
         with pytest.raises(NotSaved, match="cannot record: the disk of the ledger"):
             record(record_writer, 10).wait()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < patience(3)
     assert record_writer.flush(Deadline(10)) == 0
     assert [it.value for it in rig.records("bad")] == list(range(11))
 

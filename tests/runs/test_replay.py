@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ledgers import BEGAN, Source, make_ledger
+from patience import patience
 from running_brokers import engines, mosquitto_missing
 
 from ether import Ether
@@ -36,7 +37,7 @@ PIPELINE = {
 }
 VALUES = [0, 7, -3, 2**53 - 1, 123_456_789]
 RESULTS = 3 * len(VALUES)
-TIMEOUT_S = 20.0
+TIMEOUT_S = patience(20.0)
 
 
 class Heard:

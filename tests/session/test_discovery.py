@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from patience import patience
 from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker
 
 from ether.errors import BrokerUnreachable, ConfigError, InvalidName, NotAuthorized, SeveralSessions, WrongLabKey
@@ -121,7 +122,7 @@ def test_a_broker_that_says_nothing_is_unreachable_in_time() -> None:
         began = time.monotonic()
         with pytest.raises(BrokerUnreachable):
             sessions_at(Endpoint("tcp", "127.0.0.1", silent.getsockname()[1]), 0.4)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < patience(2)
 
 
 # ---- a broker that was named
@@ -347,7 +348,7 @@ def test_unreachable_ones_are_tried_together(any_broker: RunningBroker, environm
             remember_broker(f"mqtt://u{number}:p@127.0.0.1:{silent.getsockname()[1]}", "bench", "pc2", environment)
         began = time.monotonic()
         found = find(environment=environment)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < patience(1.5)
     assert found is not None
     assert found.url == any_broker.url_tcp
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patience
 from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker
 
 from ether import Ether, ether_get
@@ -19,7 +20,7 @@ from ether.errors import EtherError, InstanceLost, LifecycleFailed, NameTaken
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
-REFUSED_S = 2.0
+REFUSED_S = patience(2.0)
 LATE = 1000
 
 

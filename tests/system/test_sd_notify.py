@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from patience import patience
 from running_brokers import engines, mosquitto_missing, soon
 
 from ether.errors import NotAuthorized
@@ -82,7 +83,7 @@ class Systemd:
 
     def wait_for(self, text: str, timeout_s: float = 20.0) -> str:
         """The next message with this text in it."""
-        deadline, heard = time.monotonic() + timeout_s, []
+        deadline, heard = time.monotonic() + patience(timeout_s), []
         while time.monotonic() < deadline:
             message = self.hear(deadline - time.monotonic())
             if message is not None and text in message:

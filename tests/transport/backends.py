@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from patience import patience
 from running_brokers import RunningBroker, mosquitto_missing
 
 from ether.transport import Delivery, Endpoint, ProtocolVersion, Transport, Will, open_transport
@@ -134,7 +135,7 @@ def make_backend(name: str, start: Callable[[str], RunningBroker]) -> Backend:
 
 def take(transport: Transport, timeout_s: float | None = 10.0) -> Any:
     """The next thing that arrives, consumed."""
-    item = transport.receive(timeout_s)
+    item = transport.receive(None if timeout_s is None else patience(timeout_s))
     if isinstance(item, Delivery):
         transport.consumed(item)
     return item

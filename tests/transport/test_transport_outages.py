@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from patience import patience
 
 from ether.errors import PublishTimeout, SubscribeRefused, TransportClosed, TransportError
 from ether.transport import ConnectionDown, ConnectionUp, Delivery, Transport
@@ -41,7 +42,7 @@ def test_everything_is_restored_after_a_restart(fragile: Backend, topic: str) ->
     fragile.start()
     started = time.monotonic()
     assert isinstance(take(transport), ConnectionUp)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < patience(3)
     assert transport.connected
     assert [d.payload for d in messages(transport, 50)] == [b"%d" % n for n in range(50)]
     for receipt in receipts:
@@ -87,7 +88,7 @@ def test_publishers_block_for_room_then_time_out(fragile: Backend, topic: str) -
     began = time.monotonic()
     with pytest.raises(PublishTimeout):
         transport.publish(topic, b"", timeout_s=0.1)
-    assert 0.1 <= time.monotonic() - began < 2
+    assert 0.1 <= time.monotonic() - began < patience(2)
 
 
 def test_a_blocked_publisher_goes_on_when_the_broker_is_back(fragile: Backend, topic: str) -> None:
@@ -174,7 +175,7 @@ def test_close_while_disconnected(fragile: Backend, topic: str) -> None:
     waiter.start()
     began = time.monotonic()
     transport.close()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < patience(1.5)
     waiter.join(5)
     assert [type(error) for error in waiting] == [TransportClosed]
     assert told.is_set()
@@ -187,7 +188,7 @@ def test_close_right_after_the_broker_died(fragile: Backend, topic: str) -> None
     fragile.stop()
     began = time.monotonic()
     transport.close()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < patience(2)
 
 
 def test_connection_changes_come_in_order_with_messages(fragile: Backend, topic: str) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+from patience import patience
 
 from ether.errors import (
     BrokerUnreachable,
@@ -80,7 +81,7 @@ def test_nobody_listens(backend: Backend) -> None:
     began = time.monotonic()
     with opened(nowhere, connect=False) as transport, pytest.raises(BrokerUnreachable, match=nowhere.address):
         transport.connect(5)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < patience(2)
 
 
 def test_name_that_does_not_exist() -> None:
@@ -115,7 +116,7 @@ def test_broker_that_accepts_and_says_nothing() -> None:
         began = time.monotonic()
         with pytest.raises(BrokerUnreachable):
             transport.connect(0.3)
-        assert 0.3 <= time.monotonic() - began < 1.5
+        assert 0.3 <= time.monotonic() - began < patience(1.5)
 
 
 def test_host_that_swallows_packets() -> None:
@@ -130,7 +131,7 @@ def test_host_that_swallows_packets() -> None:
             began = time.monotonic()
             with pytest.raises(BrokerUnreachable):
                 transport.connect(0.3)
-            assert time.monotonic() - began < 1.5
+            assert time.monotonic() - began < patience(1.5)
             close_while_connecting(transport)
         for filler in fillers:
             filler.close()
@@ -156,7 +157,7 @@ def close_while_connecting(transport: Transport) -> None:
         threading.Event().wait(0.001)
     began = time.monotonic()
     transport.close()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < patience(1)
     assert isinstance(failures.get(timeout=1), TransportClosed)
     connecting.join(5)
 
@@ -173,7 +174,7 @@ def test_wrong_password(backend: Backend) -> None:
         with pytest.raises(NotAuthorized) as caught:
             transport.connect(5)
         assert "wrong" not in str(caught.value)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < patience(2)
 
 
 @over_amqtt
@@ -335,7 +336,7 @@ def test_dead_peer_is_noticed_by_keep_alive() -> None:
         down = await_kind(transport, ConnectionDown)
         assert isinstance(down, ConnectionDown)
         assert "keep-alive" in down.reason
-        assert 1 <= time.monotonic() - began < 4
+        assert 1 <= time.monotonic() - began < patience(4)
 
 
 def test_keep_alive_goes_on_while_the_reader_is_slow() -> None:
@@ -603,7 +604,7 @@ def test_broker_that_stops_reading_blocks_publishers_and_not_close() -> None:
         assert not last.done
         began = time.monotonic()
         transport.close()
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < patience(2.5)
         with pytest.raises(TransportError):
             last.wait(1)
         may_read.set()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lanes import examples
 
 from ether.errors import DecodeError, EtherError
 from ether.wire import (
@@ -142,7 +143,7 @@ _part = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True, database=None)
+@settings(max_examples=examples(1500), deadline=None, derandomize=True, database=None)
 @given(
     st.sampled_from([None, {"a": None}, {"b": [None]}]) | _json,
     st.lists(_part, max_size=2) | _json,
@@ -274,7 +275,7 @@ NAME_PIECES += ["😀", "\u202e", "ether/1/", "data/", "x" * 70, "/" * 250, "y" 
 def test_hostile_names() -> None:
     rng = random.Random(5)
     topics = SessionTopics("bench")
-    for _ in range(10_000):
+    for _ in range(examples(10_000)):
         name = "".join(rng.choices(NAME_PIECES, k=rng.randint(0, 4)))
         for check in (check_instance_name, check_session_name, check_topic, check_topic_filter, unix_ms_of):
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lanes import examples
 from wire_values import headers, same, values
 
 from ether.wire import (
@@ -21,7 +22,7 @@ from ether.wire import (
 
 VALUES_PER_EXAMPLE = 4
 _many = settings(
-    max_examples=2500,
+    max_examples=examples(2500),
     deadline=None,
     derandomize=True,
     database=None,
@@ -43,7 +44,7 @@ def test_values_cross_the_codec_and_both_envelopes(batch: list[object], known: H
             assert unpack_headers(packed.payload, packed.properties) == known
 
 
-@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@settings(max_examples=examples(500), deadline=None, derandomize=True, database=None)
 @given(
     st.builds(
         Properties,

@@ -1,0 +1,175 @@
+"""Which tests run, and in how many processes: the lanes, and the number of workers. Hooks of pytest; tests/conftest.py
+imports them.
+
+The fast lane (`--lane fast`) holds what stays in its own process. Nobody keeps a list: a test that starts another
+program (a broker, a Python, a network namespace) is stopped at that moment, by an audit hook of the interpreter, and
+counts as left out. So one function is in the lane over the loopback broker and outside of it over the real ones. Two
+kinds are known beforehand: tests marked `slow`, which are left out, and those that ask `git`, which are not.
+
+The trap: what a fixture or a thread has tried counts, too. Whatever such a test then says, it is left out, not failed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from patience import FACTOR
+
+LEFT_OUT = "left out of the fast lane: "
+
+# Quick programs that are no part of a lab.
+_WITHIN_THE_LANE = ("git",)
+_KINDS = {
+    "starts a Python process": ("python",),
+    "starts a broker": ("mosquitto",),
+    "makes a network namespace": ("unshare", "nsenter", "ip"),
+}
+_FORKS = ("os.fork", "os.forkpty", "os.posix_spawn", "pty.spawn")
+
+
+def fast_lane() -> bool:
+    """Whether this is the fast lane; for what has a short form, such as the number of examples."""
+    return _Lane.is_fast
+
+
+def examples(count: int) -> int:
+    """How many examples of a property are tried: a twentieth of them in the fast lane."""
+    return max(count // 20, 10) if fast_lane() else count
+
+
+class _Lane:
+    """What the audit hook needs; it can be installed only once and never be taken away."""
+
+    is_fast = False
+    running: str | None = None
+    refused: dict[str, str] = {}  # noqa: RUF012  one for the process
+
+    @classmethod
+    def look(cls, event: str, arguments: tuple[Any, ...]) -> None:
+        if cls.running is None:
+            return
+        if event == "subprocess.Popen":
+            program = os.path.basename(os.fsdecode(arguments[0])).lower()
+            if program.removesuffix(".exe") in _WITHIN_THE_LANE:
+                return
+            starts = next((kind for kind, names in _KINDS.items() if program.startswith(names)), None)
+            why = starts or f"starts {program}"
+        elif event in _FORKS:
+            why = "forks"
+        else:
+            return
+        cls.refused.setdefault(cls.running, why)
+        raise pytest.skip.Exception(LEFT_OUT + why)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--lane",
+        choices=("all", "fast"),
+        default="all",
+        help="fast: only tests that start no other program; under a minute on two cores. docs/testing.md",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow(why): takes seconds on an idle machine; not in the fast lane")
+    if config.getoption("lane") == "fast" and not _Lane.is_fast:
+        _Lane.is_fast = True
+        sys.addaudithook(_Lane.look)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
+    """The time limit of a test is a bound as any other."""
+    if FACTOR <= 1:
+        return
+    usual_s = float(config.getini("timeout"))
+    for item in items:
+        own = item.get_closest_marker("timeout")
+        limit_s = own.args[0] if own is not None and own.args else usual_s
+        item.add_marker(pytest.mark.timeout(limit_s * FACTOR), append=False)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Three workers on two cores, because tests wait more than they compute; as many as cores in the fast lane. None
+    for a single file, and where somebody wants to see the output as it comes."""
+    if config.option.capture == "no" or config.option.collectonly or _is_one_file(config.args):
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(2, cores if config.getoption("lane") == "fast" else cores * 3 // 2)
+
+
+def _is_one_file(arguments: list[str]) -> bool:
+    paths = {argument.partition("::")[0] for argument in arguments}
+    return len(paths) == 1 and Path(paths.pop()).is_file()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    _Lane.running = item.nodeid if _Lane.is_fast else None
+    try:
+        return (yield)
+    finally:
+        _Lane.running = None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if _Lane.is_fast and item.get_closest_marker("slow") is not None:
+        pytest.skip(LEFT_OUT + "is slow")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    why = _Lane.refused.get(item.nodeid)
+    if why is not None and (call.when == "call" or report.failed):
+        # What ends a test that was stopped in its middle is told once, and its end cannot be held against it.
+        path, line, _ = item.location
+        report.outcome = "passed" if call.when == "teardown" else "skipped"
+        report.longrepr = None if call.when == "teardown" else (path, (line or 0) + 1, f"Skipped: {LEFT_OUT}{why}")
+    return report
+
+
+def _why(report: Any) -> str | None:
+    """Why the lane leaves this one out; None where it does not."""
+    if not (getattr(report, "skipped", False) and isinstance(report.longrepr, tuple)):
+        return None
+    _, found, why = str(report.longrepr[2]).partition(LEFT_OUT)
+    return why if found else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    return None if _why(report) is None else ("left out", "-", "LEFT OUT")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.getoption("lane") != "fast":
+        return
+    out = terminalreporter.stats.get("left out", [])
+    ran = [report for report in terminalreporter.stats.get("passed", []) if report.when == "call"]
+    ran += terminalreporter.stats.get("failed", [])
+    count = len(out) + len(ran)
+    terminalreporter.section("the fast lane")
+    terminalreporter.line(
+        f"{len(ran):,} of {count:,} tests ran ({len(ran) / max(count, 1):.0%}). "
+        f"Left out: {len(out):,}; `python -m pytest` runs them all."
+    )
+    for why, number in Counter(map(_why, out)).most_common():
+        terminalreporter.line(f"  {number:5,}  {why}")
+    out_of, of = Counter(map(_room, out)), Counter(map(_room, out + ran))
+    terminalreporter.line("by folder: " + ", ".join(f"{room} {n} of {of[room]}" for room, n in out_of.most_common()))
+
+
+def _room(report: pytest.TestReport) -> str:
+    parts = report.nodeid.partition("::")[0].split("/")
+    return parts[-2] if len(parts) > 1 else parts[0]
