@@ -138,8 +138,10 @@ class _Flat(NamedTuple):
 
     text: bytes
     parts: list[BodyPart]
-    body: Body | None
-    """The body alone, where it is neither the text nor the text with the parts."""
+    value: object
+    """The value itself, where its body alone is neither the text nor the text with the parts; else not used."""
+    own: bool
+    """True for such a value: nothing, bytes, or what was packed before."""
 
 
 class EnvelopeV311(Envelope):
@@ -151,7 +153,7 @@ class EnvelopeV311(Envelope):
         """The flattened value."""
         text, parts = flatten(decode(*value) if type(value) is Body else value)
         own = value is None or isinstance(value, Body | bytes | bytearray | memoryview)
-        return _Flat(text, parts, encode(value) if own else None)
+        return _Flat(text, parts, value, own)
 
     def size(self, prepared: object) -> int:
         """The bytes of the text and its parts, and some for the headers."""
@@ -161,7 +163,7 @@ class EnvelopeV311(Envelope):
     def pack(self, value: object, headers: Headers) -> Packed:
         """The bytes of a message; raises `EncodeError`, and `DecodeError` for a `Body` that is none."""
         if type(value) is _Flat:
-            text, parts, _ = value
+            text, parts, _, _ = value
         else:
             text, parts = flatten(decode(*value) if type(value) is Body else value)
         fields = fields_of(headers)
@@ -179,9 +181,13 @@ class EnvelopeV311(Envelope):
     def body(self, packed: Packed, value: object) -> Body:
         """The JSON text that `pack` made on the way; a binary value, or one that was packed before, is encoded anew."""
         if type(value) is _Flat:
-            if value.body is None and value.parts:
-                return Body(binary.join(value.text, value.parts), binary.CONTENT_TYPE)
-            return value.body or Body(value.text, JSON)
+            if value.own:
+                return encode(value.value)  # only where it is recorded: it copies the bytes
+            return (
+                Body(binary.join(value.text, value.parts), binary.CONTENT_TYPE)
+                if value.parts
+                else Body(value.text, JSON)
+            )
         if value is None or isinstance(value, Body) or not packed.text:
             return encode(value)
         return Body(packed.text, JSON)
