@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from contextlib import suppress
 from typing import Any, Protocol
 
 from ether.log import get_ether_logger
@@ -260,10 +261,11 @@ class _Nothing:
 
 
 def _move_jobs(source: Nested, target: queue.SimpleQueue[Any]) -> None:
-    while not source.empty():
-        job = source.get()
-        if job is not None:
-            target.put(job)
+    with suppress(queue.Empty):
+        while True:
+            job = source.get_nowait()  # never a wait: the worker's lock is held
+            if job is not None:
+                target.put(job)
     source.put(None)  # among what was taken out may have been the waiting thread's own wake-up
 
 
