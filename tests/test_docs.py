@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from ledgers import BEGAN, Source, make_ledger
+from optional import library
 
 from ether.ledger.places import default_folder
 
@@ -31,9 +32,17 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_ledger(default_folder("bench", os.environ), [probe, camera])
 
 
+LIBRARIES = {"to_pandas(": "pandas", "to_arrow(": "pyarrow"}
+"""What an example calls, and the library of an extra that it needs."""
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 @pytest.mark.usefixtures("bench")
 def test_examples(page: Path) -> None:
+    text = page.read_text()
+    for call, name in LIBRARIES.items():
+        if call in text:
+            library(name)
     result = doctest.testfile(str(page), module_relative=False, optionflags=doctest.ELLIPSIS)
     assert result.attempted > 0
     assert result.failed == 0
