@@ -122,7 +122,7 @@ class Odd:
         (b"ab", {"bytes": 2, "sha256": hashlib.sha256(b"ab").hexdigest()}),
         ({3: "x"}, {"3": "x"}),
         ({2, 1}, {"set": [1, 2]}),
-        (Path, {"class": "pathlib.Path"}),
+        (Path, {"class": f"{Path.__module__}.Path"}),
         (1 + 2j, {"repr": "(1+2j)", "type": "builtins.complex"}),
     ],
 )
