@@ -132,9 +132,7 @@ def test_bounds_go_by_one_factor(monkeypatch: pytest.MonkeyPatch) -> None:
             patience._factor()
     monkeypatch.delenv("ETHER_PATIENCE")
     monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "3")
-    assert patience._factor() == 2.0
-    monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT")
-    assert patience._factor() == 1.0
+    assert patience._factor() == 1.0, "several workers loosen no bound"
 
 
 @pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name)
