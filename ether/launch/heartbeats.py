@@ -79,8 +79,10 @@ class HeartbeatListener:
         with self._changed:
             if own and heartbeat is not None:
                 # An unknown number (an old beat, or a forged one) proves nothing about the present.
-                self._detector.echo(self._sent_at.pop(heartbeat.number, float("-inf")))
-                self._changed.notify_all()
+                sent = self._sent_at.pop(heartbeat.number, None)
+                if sent is not None:
+                    self._detector.echo(sent, time.monotonic())
+                    self._changed.notify_all()
             elif heartbeat is not None:
                 self._detector.hear(name, heartbeat, time.monotonic())
         return True

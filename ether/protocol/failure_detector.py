@@ -7,7 +7,12 @@ Promise: an instance counts as hung when no heartbeat has arrived for `silent_s`
 the broker accepted in that time has been delivered to this process. The trap that this avoids: when the broker, the
 network or the watching process itself stood still, all heartbeats are late, and no instance is hung. Therefore silence
 counts only up to the watcher's last echo, a message to itself that was sent after the silence began. When the echo
-arrives, everything that the broker had accepted before it has arrived, too.
+arrives, everything that the broker had read before it has arrived, too.
+
+How long the echo took matters. A broker that stood still finds on its return one full socket for each client, and reads
+them in any order: the watcher's echo may come back before the heartbeats that others sent earlier. So a slow echo
+proves nothing, and neither does one that was sent within an interval after a slow one came back. The price: while every
+echo is slow, silence hangs nobody.
 """
 
 from __future__ import annotations
@@ -17,6 +22,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 INTERVAL_S = 0.5
+SLOW_ECHO_S = 0.3
+"""An echo that took longer says that the broker, the network or this process stood still. On two busy cores it takes
+less than a tenth of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,8 @@ class FailureDetector:
 
     _watched: dict[str, _Watched] = field(default_factory=dict)
     _echo_sent: float = float("-inf")
+    _proves_from: float = float("-inf")
+    """Echoes that were sent before this time prove nothing."""
     _deaf: bool = False
 
     def deafen(self) -> None:
@@ -120,14 +130,17 @@ class FailureDetector:
         if watched is not None and watched.incarnation == heartbeat.incarnation:
             watched.heard, watched.heartbeat = now, heartbeat
 
-    def echo(self, sent: float) -> None:
-        """The watcher's message to itself, sent at this time, has come back."""
-        self._echo_sent = max(self._echo_sent, sent)
+    def echo(self, sent: float, now: float) -> None:
+        """The watcher's message to itself, sent at this time, has come back now."""
+        if now - sent > SLOW_ECHO_S:
+            self._proves_from = now + INTERVAL_S
+        elif sent >= self._proves_from:
+            self._echo_sent = max(self._echo_sent, sent)
 
     def wants_echo(self, now: float) -> bool:
-        """Whether an echo should be sent now: an instance is silent for long enough to be hung, and the last echo was
-        sent too early to prove it."""
-        return not self._deaf and any(
+        """Whether an echo should be sent now: an instance is silent for long enough to be hung, the last echo was sent
+        too early to prove it, and one that is sent now can."""
+        return not self._deaf and now >= self._proves_from and any(
             now - watched.heard >= watched.limits.silent_s > self._echo_sent - watched.heard
             for watched in self._watched.values()
         )

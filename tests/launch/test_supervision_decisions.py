@@ -97,9 +97,9 @@ def test_silence_counts_only_up_to_what_the_watcher_itself_heard() -> None:
     detector.watch("cam", "a", Limits(silent_s=1.5), now=0.0)
     detector.hear("cam", heartbeat(1), now=1.0)
     assert detector.judge(10.0) == {}, "its own echo has not come back: perhaps the broker stands still"
-    detector.echo(sent=2.4)
+    detector.echo(sent=2.4, now=2.4 + 0.01)
     assert detector.judge(10.0) == {}, "an echo of before the silence was long enough says nothing"
-    detector.echo(sent=2.6)
+    detector.echo(sent=2.6, now=2.6 + 0.01)
     assert "no sign of life" in detector.judge(10.0)["cam"]
     assert detector.judge(11.0) == {}, "it has been said"
     detector.hear("cam", heartbeat(2), now=12.0)
@@ -111,14 +111,39 @@ def test_the_silence_of_an_outage_is_no_hang() -> None:
     detector.watch("cam", "a", Limits(silent_s=1.5), now=0.0)
     detector.deafen()
     assert detector.judge(now=5.0) == {}
-    detector.echo(sent=5.0)  # the connection is back, and the first echo is quicker than the news of it
+    detector.echo(sent=5.0, now=5.0 + 0.01)  # the connection is back, and the first echo is quicker than the news of it
     assert detector.judge(now=5.1) == {}
     detector.hear_again(back_by=7.5)
     assert not detector.wants_echo(now=8.9)
-    detector.echo(sent=8.9)
+    detector.echo(sent=8.9, now=8.9 + 0.01)
     assert detector.judge(now=8.9) == {}
-    detector.echo(sent=9.1)
+    detector.echo(sent=9.1, now=9.1 + 0.01)
     assert list(detector.judge(now=9.1)) == ["cam"]
+
+
+def test_an_echo_that_waited_for_a_broker_that_stood_still_proves_nothing() -> None:
+    """The broker stands still from 1.0 to 4.0. On its return it reads the watcher's socket first."""
+    detector = FailureDetector()
+    detector.watch("cam", "a", Limits(silent_s=1.5), now=0.0)
+    detector.hear("cam", heartbeat(1), now=1.0)
+    for sent in (1.2, 1.7, 2.2, 2.7, 3.2, 3.7, 3.9):
+        detector.echo(sent, now=4.0)
+        assert detector.judge(4.0) == {}, sent
+    assert not detector.wants_echo(4.0)
+    detector.echo(sent=4.01, now=4.02)
+    assert detector.judge(4.02) == {}, "the broker has just begun to read"
+    detector.hear("cam", heartbeat(2), now=4.03)
+    assert detector.judge(4.6) == {}
+
+
+def test_who_hangs_while_the_broker_stands_still_is_found_afterwards() -> None:
+    detector = FailureDetector()
+    detector.watch("cam", "a", Limits(silent_s=1.5), now=0.0)
+    detector.echo(sent=1.0, now=4.0)
+    assert detector.judge(4.0) == {}
+    assert detector.wants_echo(4.5)
+    detector.echo(sent=4.5, now=4.51)
+    assert list(detector.judge(4.51)) == ["cam"]
 
 
 def test_busy_is_not_hung_unless_a_limit_says_so() -> None:
@@ -126,7 +151,7 @@ def test_busy_is_not_hung_unless_a_limit_says_so() -> None:
     detector.watch("slow", "a", Limits(), now=0.0)
     detector.watch("cam", "a", Limits(busy_s=5.0), now=0.0)
     for second in range(1, 8):
-        detector.echo(sent=second)
+        detector.echo(sent=second, now=second + 0.01)
         detector.hear("slow", heartbeat(second, "expose", second), now=second)
         detector.hear("cam", heartbeat(second, "expose", second), now=second)
         verdict = detector.judge(second)
@@ -140,7 +165,7 @@ def test_heartbeats_of_an_earlier_incarnation_do_not_count() -> None:
     detector = FailureDetector()
     detector.watch("cam", "b", Limits(silent_s=1.5), now=0.0)
     detector.hear("cam", heartbeat(1, incarnation="a"), now=5.0)
-    detector.echo(sent=5.0)
+    detector.echo(sent=5.0, now=5.0 + 0.01)
     assert "cam" in detector.judge(5.0)
 
 

@@ -72,10 +72,10 @@ def test_programs_are_never_orphans() -> None:
 def test_a_silence_asks_for_an_echo_only_until_one_has_judged_it() -> None:
     detector = FailureDetector()
     detector.watch("cam", "b", Limits(silent_s=1.5), 0.0)
-    detector.echo(0.5)
+    detector.echo(sent=0.5, now=0.5 + 0.01)
     assert not detector.wants_echo(1.4)
     assert detector.wants_echo(1.5)
     assert not detector.judge(1.6)
-    detector.echo(1.55)
+    detector.echo(sent=1.55, now=1.55 + 0.01)
     assert not detector.wants_echo(1.7)
     assert "no sign of life" in detector.judge(1.7)["cam"]
