@@ -314,6 +314,15 @@ class Link:
 
     # -- in
 
+    def outstanding(self) -> dict[str, int]:
+        """For each topic of the data plane how many messages its receivers here have not finished with: those in this
+        process, and those that are known to exist at their sources."""
+        return {} if self.retransmitter is None else self.retransmitter.outstanding()
+
+    def missing(self) -> dict[str, int]:
+        """For each topic how many messages are known to exist at their sources and are not in this process."""
+        return {} if self.retransmitter is None else self.retransmitter.missing()
+
     def listen(
         self,
         topic_filter: str,

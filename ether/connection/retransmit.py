@@ -1,13 +1,18 @@
 """Retransmission: no message that was published at QoS 1 is lost between a sender and a receiver that both live. A
 receiver that missed messages asks their source, and the source sends them again, to that receiver alone.
 
-`ether.protocol.retransmit_buffer` decides what a source can send again, `ether.protocol.reorder_buffer` what a receiver
-misses. This module moves their questions and answers, on the topics `control/missed/all` (to every process) and
-`control/missed/<node>` (to one process). A message that is sent again keeps its bytes, headers included. Its topic is
-the receiver's own topic, followed by the original one: `control/missed/<node>/<topic>`.
+`ether.protocol.retransmit_buffer` decides what a source can send again, `ether.protocol.audience` which receivers have
+to be told what exists, `ether.protocol.reorder_buffer` what a receiver misses. This module moves what they say, on the
+topics `control/missed/all` (to every process) and `control/missed/<node>` (to one process). A message that is sent
+again keeps its bytes, headers included. Its topic is the receiver's own topic, followed by the original one:
+`control/missed/<node>/<topic>`.
+
+A slow receiver. While its receivers are many messages behind, it ends its subscriptions (it pauses them), and asks the
+sources for what exists, a portion at a time. Nothing then waits for it at the broker, which would drop it, or hold back
+the answers to calls of the same process; it waits at its source, which knows by the reports how far each reader is.
 
 The trap: questions, answers and repeated messages arrive on the transport's thread, where code may only enqueue.
-Whatever publishes or waits is a task for a thread of this module, which is started by the first outage or hole.
+Whatever publishes, waits or reads a file is a task for a thread of this module.
 """
 
 from __future__ import annotations
@@ -21,10 +26,13 @@ from functools import partial
 from typing import Any, Protocol
 
 from ether.connection.inbound import Done, Inbound
+from ether.connection.spill import FileSpill
 from ether.errors import PayloadTooLarge, TransportClosed, TransportError
 from ether.log import get_ether_logger
+from ether.protocol.audience import REPORT_S, Audience
 from ether.protocol.reorder_buffer import Gap, ReorderBuffer, Sorted, Verdict
-from ether.protocol.retransmit_buffer import Ask, Resent, RetransmitBuffer, SentMessage, seconds_on_the_way
+from ether.protocol.retransmit_buffer import BACKLOG_BYTES, Ask, Resent, RetransmitBuffer, seconds_on_the_way
+from ether.protocol.sent_log import SentMessage
 from ether.system.clock import wall_time
 from ether.transport.base import Delivery, Transport
 from ether.wire.head import node_of
@@ -32,8 +40,9 @@ from ether.wire.topics import MQTT_MAX_BYTES, MQTT_MAX_LEVELS, SessionTopics, is
 
 logger = get_ether_logger("Ether")
 
-Note = Callable[[str, int, bytes, bytes, float], object]
-"""Notes a message that has left: its topic, number, payload, properties, and the time in seconds of a steady clock."""
+Note = Callable[[str, int, bytes, bytes, float], bool]
+"""Notes a message that has left: its topic, number, payload, properties, and the time in seconds of a steady clock.
+True where there is work for this module's thread."""
 
 
 class Tell(Protocol):
@@ -62,6 +71,19 @@ _LOOK_S = 0.25
 """How often holes are looked at while there are any."""
 
 _SEND_TIMEOUT_S = 10.0
+_SUBSCRIBE_TIMEOUT_S = 5.0
+
+_PORTION_COUNT, _PORTION_BYTES = 500, 8 << 20
+"""Up to so much the receivers are given to do; a source is asked for more when they have done half of it. As much as a
+source sends for one question."""
+
+_CROWDED_COUNT, _CROWDED_BYTES = 500, 8 << 20
+_PAUSE_AFTER_S = 1.0
+"""Where receivers have been so much behind for so long, they are slow; less is a burst."""
+
+_DROPPED_EVERY_S = 10.0
+"""How often it is said that readers will miss messages, at most."""
+
 _REMEMBERED_TOPICS = 4096
 _ASIDE_MAX = 20_000
 """The most messages that the transport does not count as unread although receivers have not finished with them: those
@@ -92,7 +114,13 @@ class Retransmitter:
         self._own = topics.missed(node)
         self._all = topics.missed(_EVERYBODY)
         self._topics = topics
-        self._retransmit_buffer = RetransmitBuffer()
+        self._spill = FileSpill()
+        self._retransmit_buffer = RetransmitBuffer(spill=self._spill)
+        self._audience = Audience()
+        self._audience_lock = threading.Lock()
+        self._untold: dict[str, tuple[int, int]] = {}
+        """Of each topic what readers will miss and nobody has logged yet: the count, and the highest number."""
+        self._untold_at = float("-inf")
         self._notes: dict[str, Note] = {}
         self._reorder_buffer: ReorderBuffer[Delivery] = ReorderBuffer()
         self._tracked: dict[str, bool] = {}
@@ -103,6 +131,14 @@ class Retransmitter:
         self._echo = ""
         self._loose = 0
         """Messages that were held here, and that receivers have not finished with."""
+        self._loose_topics: dict[str, int] = {}
+        self._loose_bytes = 0
+        self._foreign: set[str] = set()
+        """Topics with messages that have no number: these cannot be asked for, so the topics are never paused."""
+        self._active = False
+        """Whether anything was sent or heard, so that there is something to report or to tell."""
+        self._crowded_since: float | None = None
+        self._periodic_at = 0.0
         self._loose_lock = threading.Lock()
         self._closed = False
 
@@ -110,10 +146,12 @@ class Retransmitter:
         """Listen to questions, answers and repeated messages."""
         listen(self._own + "/#", self._hear, now=self._hear)
         listen(self._all, self._hear, now=self._hear)
+        self._start()
 
     def say_goodbye(self) -> None:
-        """Tell the receivers not to ask this process any more; before the connection is closed."""
-        if self._retransmit_buffer.heads() and self._transport.connected:
+        """Tell the receivers not to ask this process any more, and the sources to keep nothing for it; before the
+        connection is closed."""
+        if (self._retransmit_buffer.heads() or self._reorder_buffer.heard) and self._transport.connected:
             try:
                 self._tell(self._all, {"node": self._node, "left": True}, timeout_s=0.0)
             except TransportError:
@@ -127,12 +165,28 @@ class Retransmitter:
         if thread is not None and not closed:
             self._tasks.put(None)
             thread.join()
+        self._spill.close()
+
+    def outstanding(self) -> dict[str, int]:
+        """For each topic how many messages its receivers here have not finished with: those in this process, and those
+        that are known to exist at their sources."""
+        found = self._present()[0]
+        for topic, count in self.missing().items():
+            found[topic] = found.get(topic, 0) + count
+        return found
+
+    def missing(self) -> dict[str, int]:
+        """For each topic how many messages are known to exist at their sources and are not in this process."""
+        with self._lock:
+            return self._reorder_buffer.missing()
 
     # -- the sender's side
 
     def sent(self, topic: str, sequence: int, payload: bytes, properties: bytes) -> None:
         """Note a message that has left at QoS 1. Called for each one, in the order of the numbers of its topic."""
-        (self._notes.get(topic) or self._note_of(topic))(topic, sequence, payload, properties, time.monotonic())
+        note = self._notes.get(topic) or self._note_of(topic)
+        if note(topic, sequence, payload, properties, time.monotonic()):
+            self._tasks.put(_only_wake)
 
     def _note_of(self, topic: str) -> Note:
         """What is done with the messages of a topic, decided once for each topic. A topic that is too long for a
@@ -140,14 +194,17 @@ class Retransmitter:
         whole = f"{self._own}/{topic}"
         note: Note = _ignore
         if is_data(topic):
+            self._active = True
             fits = len(whole.encode()) <= MQTT_MAX_BYTES and whole.count("/") < MQTT_MAX_LEVELS
             note = self._retransmit_buffer.note if fits else self._retransmit_buffer.pass_over
         if len(self._notes) < _REMEMBERED_TOPICS:
             self._notes[topic] = note
+        self._tasks.put(_only_wake)  # from now on there is something to tell
         return note
 
     def _answer(self, ask: Ask) -> None:
-        answers = self._retransmit_buffer.answer(ask, self._node, matches, time.monotonic())
+        self._tend_buffer(now := time.monotonic())
+        answers = self._retransmit_buffer.answer(ask, self._node, matches, now)
         to = self._topics.missed(ask.by)
         for answer in answers:
             for message in answer.messages:
@@ -162,6 +219,62 @@ class Retransmitter:
             self._transport.publish(topic, message.payload, properties=message.properties, timeout_s=_SEND_TIMEOUT_S)
         except PayloadTooLarge as error:  # the topic is longer than the original; the receiver reports the gap
             logger.warning("%s cannot send a message again: %s", self._source, error)
+
+    def _tend(self, now: float) -> None:
+        """Let go of what every reader has got, and tell readers what they may not know of."""
+        heads = self._retransmit_buffer.heads()
+        if not heads:
+            return
+        self._tend_buffer(now)
+        with self._audience_lock:
+            behind = self._audience.behind(heads, now)
+            everybody = self._audience.unannounced(heads)
+            self._audience.looked(heads)
+        if self._untold and now - self._untold_at >= _DROPPED_EVERY_S:
+            self._untold_at = now
+            self._say_dropped()
+        for node, missing in behind.items():
+            self._tell_heads(self._topics.missed(node), missing)
+        if everybody:
+            self._tell_heads(self._all, everybody)
+
+    def _tend_buffer(self, now: float) -> None:
+        with self._audience_lock:
+            floors = self._audience.floors()
+        dropped = self._retransmit_buffer.tend(floors, now)
+        for topic, (count, last) in dropped.topics.items():
+            self._untold[topic] = self._untold.get(topic, (0, 0))[0] + count, last
+
+    def _tell_heads(self, topic: str, heads: Mapping[str, int]) -> None:
+        self._guarded(partial(self._tell, topic, {"node": self._node, "heads": heads}, timeout_s=_SEND_TIMEOUT_S))
+
+    def _say_dropped(self) -> None:
+        untold, self._untold = self._untold, {}
+        for topic, (count, last) in untold.items():
+            name = self._topics.user_topic(topic)
+            logger.warning(
+                "%s keeps no more than %d MB for slow readers: %d messages on %r, up to number %d, will be missed by a "
+                "reader. Its subscription can ask for less: keep='latest', or max_age",
+                self._source, BACKLOG_BYTES >> 20, count, name, last,
+                extra={"ether": {"topic": name, "count": count, "last": last}},
+            )  # fmt: skip
+
+    def _on_report(self, node: str, got: Mapping[str, int], pulls: Iterable[str]) -> None:
+        """A reader says how far it is. Of the topics that it pulls, no message reveals to it what exists.
+
+        Taken note of at once, on the transport's thread: while this module's own thread sends messages again, the
+        buffer must not let go of what this reader lacks."""
+        with self._audience_lock:
+            self._audience.report(node, got, time.monotonic())
+        heads = self._retransmit_buffer.heads()
+        ahead = {topic: heads[topic] for topic in pulls if heads.get(topic, 0) > got.get(topic, 0)}
+        if ahead:
+            self._do(partial(self._tell_heads, self._topics.missed(node), ahead))
+
+    def _on_end(self, node: str, topics: Iterable[str] | None = None) -> None:
+        """A reader has left, or has ended its subscriptions to these topics."""
+        with self._audience_lock:
+            self._audience.ends(node, topics)
 
     # -- the receiver's side
 
@@ -178,8 +291,11 @@ class Retransmitter:
             if topic_filter in self._reorder_buffer.filters:
                 left = [name for name in self._reorder_buffer.filters if name != topic_filter]
                 still = [(topic, any(matches(name, topic) for name in left)) for topic in self._reorder_buffer.topics]
-                self._reorder_buffer.unlisten(topic_filter, still)
+                ends = self._reorder_buffer.unlisten(topic_filter, still)
                 self._tracked = {}
+                for node, topics in ends.items():
+                    said = {"by": self._node, "ends": topics}
+                    self._do(partial(self._tell, self._topics.missed(node), said, timeout_s=0.0))
 
     def takes(self, inbound: Inbound) -> bool:
         """True where a message must not go to its receivers now: it is a duplicate, or one before it is missing. Called
@@ -190,6 +306,8 @@ class Retransmitter:
             return False
         headers = inbound.headers()
         if headers is None or delivery.retained or (tracked is None and not self._tracks(delivery.topic)):
+            if headers is None and len(self._foreign) < _REMEMBERED_TOPICS:
+                self._foreign.add(delivery.topic)
             return False
         node = node_of(headers.id)
         # The common case, the message that is next in order, takes no lock. Other threads change only rows that are
@@ -205,6 +323,9 @@ class Retransmitter:
             tracked = is_data(topic) and any(matches(name, topic) for name in self._reorder_buffer.filters)
             if len(self._tracked) < _REMEMBERED_TOPICS:
                 self._tracked[topic] = tracked
+        if tracked and not self._active:
+            self._active = True
+            self._tasks.put(_only_wake)
         return tracked
 
     def _arrived(self, delivery: Delivery, came_as: Delivery, node: str, source: str, number: int) -> None:
@@ -216,7 +337,7 @@ class Retransmitter:
         size = len(delivery.payload) + len(delivery.properties)
         self._reorder_buffer.room = _ASIDE_MAX - self._loose
         result = self._reorder_buffer.arrived(delivery.topic, node, source, number, delivery, size, time.monotonic())
-        at_once = result is not None and bool(result.ready) and result.ready[0] is delivery
+        at_once = delivery is came_as and result is not None and bool(result.ready) and result.ready[0] is delivery
         if not at_once:
             self._transport.consumed(came_as)
         if result is not None:
@@ -232,14 +353,83 @@ class Retransmitter:
             else:
                 with self._loose_lock:
                     self._loose += 1
+                    self._loose_bytes += len(delivery.payload)
+                    self._loose_topics[delivery.topic] = self._loose_topics.get(delivery.topic, 0) + 1
                 self._hand_over(delivery, done=self._done)
             at_once = False
         if result.gaps:
             self._do(partial(self._report, result.gaps))
 
-    def _done(self, _: Delivery) -> None:
+    def _done(self, delivery: Delivery) -> None:
+        topic, size = delivery.topic, len(delivery.payload)
         with self._loose_lock:
             self._loose -= 1
+            self._loose_bytes -= size
+            left = self._loose_topics[topic] - 1
+            if left:
+                self._loose_topics[topic] = left
+            else:
+                del self._loose_topics[topic]
+            bytes_left = self._loose_bytes
+        # There is room for another portion from now on.
+        if left in (_PORTION_COUNT // 2, 0) or bytes_left <= _PORTION_BYTES // 2 < bytes_left + size:
+            self._tasks.put(_only_wake)
+
+    def _present(self) -> tuple[dict[str, int], int]:
+        """The messages of each topic in this process that receivers have not finished with, and the bytes of all."""
+        found, size = self._transport.unread()
+        found = {topic: count for topic, count in found.items() if is_data(topic)}
+        with self._loose_lock:
+            loose, size = dict(self._loose_topics), size + self._loose_bytes
+        for topic, count in loose.items():
+            found[topic] = found.get(topic, 0) + count
+        return found, size
+
+    def _report_progress(self) -> None:
+        """Tell each source how far this reader is."""
+        with self._lock:
+            news, pulled = self._reorder_buffer.news(), self._reorder_buffer.pulled
+        for node, got in news.items():
+            said = {"by": self._node, "got": got, "pulls": [topic for topic in got if topic in pulled]}
+            try:
+                self._tell(self._topics.missed(node), said, timeout_s=0.0)
+            except TransportError:
+                return  # the sources tell how far they are, and are answered
+
+    def _watch_crowd(self, now: float) -> None:
+        """Pause what comes faster than the receivers take it, and resume what they have caught up with."""
+        present, size = self._present()
+        if sum(present.values()) < _CROWDED_COUNT and size < _CROWDED_BYTES:
+            self._crowded_since = None
+            self._resume(present)
+        elif self._crowded_since is None:
+            self._crowded_since = now
+        elif now - self._crowded_since >= _PAUSE_AFTER_S:
+            self._pause(present)
+
+    def _pause(self, present: Mapping[str, int]) -> None:
+        most = max(present.values(), default=0)
+        crowded = [topic for topic, count in present.items() if count > most // 4 and self._tracked.get(topic)]
+        if any(topic in self._foreign for topic in crowded):
+            return
+        with self._lock:
+            names = self._reorder_buffer.pause(crowded)
+        if names:
+            topics = ", ".join(repr(self._topics.user_topic(topic)) for topic in crowded)
+            logger.info("%s is behind on %s: it takes what waits at its sources at its own pace", self._source, topics)
+            self._transport.unsubscribe(names, timeout_s=_SUBSCRIBE_TIMEOUT_S)
+
+    def _resume(self, present: Mapping[str, int]) -> None:
+        with self._lock:
+            names = self._reorder_buffer.caught_up()
+        names = [name for name in names if not any(matches(name, topic) for topic in present)]
+        if not names or not self._transport.connected:
+            return
+        self._transport.subscribe(names, timeout_s=_SUBSCRIBE_TIMEOUT_S)
+        with self._lock:
+            ask = self._reorder_buffer.resume(names, self._node, time.monotonic())
+        if ask is not None:
+            self._tell(self._all, {"node": self._node, "ask": _asked_now(ask)}, timeout_s=_SEND_TIMEOUT_S)
 
     def _report(self, gaps: Iterable[Gap]) -> None:
         for gap in gaps:
@@ -301,12 +491,17 @@ class Retransmitter:
             self._do(partial(self._answer, ask.older(took_s)))
         match value:
             case {"node": str(node), "heads": dict(heads)} if node != self._node:
-                self._on_heads(node, {name: number for name, number in heads.items() if type(number) is int})
+                self._on_heads(node, _numbers(heads))
             case {"node": str(node), "answer": dict(answers)}:
                 self._on_answer(node, answers)
             case {"node": str(node), "left": True}:
                 with self._lock:
                     self._reorder_buffer.left(node)
+                self._on_end(node)
+            case {"by": str(node), "got": dict(got), "pulls": list(pulls)}:
+                self._on_report(node, _numbers(got), [name for name in pulls if name in got])
+            case {"by": str(node), "ends": list(topics)}:
+                self._on_end(node, [name for name in topics if isinstance(name, str)])
             case {"echo": str(token), "said": float(said_at)} if token == self._echo:
                 self._on_echo(said_at)
 
@@ -314,6 +509,7 @@ class Retransmitter:
         wanted = [topic for topic in heads if self._tracks(topic)]
         with self._lock:
             ask = self._reorder_buffer.heard_heads(node, heads, wanted, self._node, time.monotonic())
+            self._look_after()
         if ask is not None:
             self._do(partial(self._ask, node, ask))
 
@@ -345,8 +541,6 @@ class Retransmitter:
 
     def _do(self, task: Callable[[], object]) -> None:
         self._tasks.put(task)
-        if self._thread is None:
-            self._start()
 
     def _look_after(self) -> None:
         """Wake the own thread where something waits; under the lock."""
@@ -362,13 +556,19 @@ class Retransmitter:
     def _run(self) -> None:
         while True:
             try:
-                task = self._tasks.get(timeout=_LOOK_S if self._reorder_buffer.busy else None)
+                task = self._tasks.get(timeout=self._look_again_s())
             except queue.Empty:
                 task = _only_wake
             if task is None or self._closed:
                 return
             self._guarded(task)
             self._guarded(self._look)
+
+    def _look_again_s(self) -> float | None:
+        """None where nothing was sent or heard: the first message wakes the thread."""
+        if self._reorder_buffer.busy:
+            return _LOOK_S
+        return REPORT_S if self._active else None
 
     def _guarded(self, task: Callable[[], object]) -> None:
         try:
@@ -382,8 +582,18 @@ class Retransmitter:
 
     def _look(self) -> None:
         now = time.monotonic()
+        if now >= self._periodic_at:
+            self._periodic_at = now + REPORT_S
+            for work in (self._report_progress, partial(self._tend, now), partial(self._watch_crowd, now)):
+                self._guarded(work)
+        present, size = self._present() if self._reorder_buffer.busy else ({}, 0)
+
+        def room(topic: str) -> int:
+            here = present.get(topic, 0)
+            return 0 if here > _PORTION_COUNT // 2 or size > _PORTION_BYTES // 2 else _PORTION_COUNT - here
+
         with self._lock:
-            questions = self._reorder_buffer.questions(self._node, now)
+            questions = self._reorder_buffer.questions(self._node, now, room)
             says = self._reorder_buffer.says(now)
             self._echo = self._echo or os.urandom(8).hex()
             echo = {"echo": self._echo, "said": now}
@@ -394,8 +604,14 @@ class Retransmitter:
             self._tell(self._own, echo, timeout_s=_SEND_TIMEOUT_S)
 
 
-def _ignore(topic: str, sequence: int, payload: bytes, properties: bytes, now: float) -> None:
+def _ignore(topic: str, sequence: int, payload: bytes, properties: bytes, now: float) -> bool:
     """For calls, answers and states, which are repeated in other ways, or not at all."""
+    return False
+
+
+def _numbers(said: Mapping[object, object]) -> dict[str, int]:
+    """The topics and numbers in what another process said."""
+    return {name: number for name, number in said.items() if isinstance(name, str) and type(number) is int}
 
 
 def _only_wake() -> None:

@@ -36,7 +36,7 @@ from ether.instance.recent_inputs import RecentInputs
 from ether.instance.safe_state import make_guard
 from ether.instance.ticker import Ticker
 from ether.log import get_ether_logger
-from ether.protocol.barrier import Answer
+from ether.protocol.barrier import OUTSTANDING, Answer
 from ether.protocol.dedup_window import DedupWindow
 from ether.protocol.failure_detector import Heartbeat
 from ether.protocol.presence import Announcement
@@ -44,7 +44,7 @@ from ether.spec.arguments import check_needs_nothing
 from ether.spec.marks import Mark, MarkKind
 from ether.spec.methods import ClassSpec, MethodSpec
 from ether.system.processes import rss_mb
-from ether.wire.topics import SessionTopics
+from ether.wire.topics import SessionTopics, matches
 
 if TYPE_CHECKING:
     from ether.recording.writer import RecordWriter
@@ -391,7 +391,13 @@ class HostedInstance:
 
     def _counters(self) -> dict[str, int]:
         self._link.flush(_FLUSH_TIMEOUT_S)
-        return {"handled": self._handled, "published": self._published}
+        return {"handled": self._handled, "published": self._published, OUTSTANDING: self._to_come()}
+
+    def _to_come(self) -> int:
+        """Messages to this instance that exist at their sources and are not here yet."""
+        filters = [topic_filter for pairs in self._subscriptions.values() for topic_filter, _ in pairs]
+        missing = self._link.missing()
+        return sum(count for topic, count in missing.items() if any(matches(name, topic) for name in filters))
 
     def count_handled(self) -> None:
         """Count a message that is done with, whatever became of it."""

@@ -89,6 +89,10 @@ class Barrier:
         return {**failed, **self.lost, **silent}
 
 
+OUTSTANDING = "outstanding"
+"""Of the facts of an answer: how many messages are known to exist that the participant has not handled."""
+
+
 class Quiescence:
     """Decides from one wave of answers after the other when the system is at rest. Not locked."""
 
@@ -96,8 +100,9 @@ class Quiescence:
         self._previous: dict[str, Mapping[str, int]] | None = None
 
     def at_rest(self, answers: Mapping[str, Answer]) -> bool:
-        """True when this wave has the same participants and counters as the one before."""
+        """True when this wave has the same participants and counters as the one before, and no message is still to
+        come to one of them."""
         wave = {name: answer.facts for name, answer in answers.items()}
         same = wave == self._previous
         self._previous = wave
-        return same
+        return same and not any(facts.get(OUTSTANDING) for facts in wave.values())

@@ -140,9 +140,13 @@ class FailureDetector:
     def wants_echo(self, now: float) -> bool:
         """Whether an echo should be sent now: an instance is silent for long enough to be hung, the last echo was sent
         too early to prove it, and one that is sent now can."""
-        return not self._deaf and now >= self._proves_from and any(
-            now - watched.heard >= watched.limits.silent_s > self._echo_sent - watched.heard
-            for watched in self._watched.values()
+        return (
+            not self._deaf
+            and now >= self._proves_from
+            and any(
+                now - watched.heard >= watched.limits.silent_s > self._echo_sent - watched.heard
+                for watched in self._watched.values()
+            )
         )
 
     def why_hung(self, name: str) -> str:

@@ -4,9 +4,13 @@ The numbers of one process on one topic follow one another. A number that jumps 
 hole are held until the source has sent the missing ones again, or has said that there is nothing to send. Promises:
 within one source and topic no message is handed on twice, out of order, or across a hole, unless that hole is reported
 as a `Gap`. Holding is bounded in count, in bytes and in time: a hole ends, whichever question, answer or echo is lost.
+What comes while no more can be held is asked for later.
 
 A receiver asks in three cases: its own connection was lost (`went_deaf`, `came_back`), a source lost its connection and
 tells its last numbers (`heard_heads`), or a number jumps (`arrived`, then `questions`).
+
+A receiver asks for no more than it has room for (`questions`). So a slow one, which has ended its subscriptions for the
+time being (`pause`), takes what it has missed at its own pace.
 
 How a hole ends. Its source is asked `ASKS` times within `PATIENCE_S`. Meanwhile the receiver sends itself a message,
 the echo. When an echo comes back that was sent well after the last question, the connection works, and the source is
@@ -21,22 +25,23 @@ source has answered. And new messages of a source are no answer to a question: o
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Generic, NamedTuple, TypeVar
 
 from ether.protocol.retransmit_buffer import Ask, Resent
+from ether.wire.topics import matches
 
 T = TypeVar("T")
 
 HOLD_COUNT, HOLD_BYTES = 10_000, 32 << 20
-"""The most that is held, equal to what a source keeps. A hole is given up when more waits behind it."""
+"""The most that is held behind holes. What arrives beyond that is asked for again later."""
 
-PATIENCE_S = 3.0
+PATIENCE_S = 5.0
 """How long a hole waits for its source, over all of its questions. A source whose own queue is full answers within 1 s
-(measured: 10,000 messages a second)."""
+(measured: 10,000 messages a second); one that several slow readers ask at the same time takes longer."""
 
-ASKS = 2
+ASKS = 3
 """How often a source is asked within that time, because a question or an answer may be lost."""
 
 LONGEST_S = 60.0
@@ -51,7 +56,6 @@ MAX_ROWS = 10_000
 
 NO_ANSWER = "its sender does not answer"
 TOO_OLD = "its sender keeps no more than its latest messages"
-TOO_MUCH = "too many messages wait behind it"
 AGAIN = "it was lost each time that it was sent again"
 
 
@@ -111,6 +115,10 @@ class SourceRow(Generic[T]):
     """Answers in a row that filled nothing."""
     silent_at: int | None = None
     """`last` when the source was reported as not answering."""
+    reported: int | None = None
+    """`last` when it was last reported to the source."""
+    pulled: bool = False
+    """Whether no live message comes, because all filters that match are paused."""
 
     def ask(self, now: float) -> None:
         """The source is asked for the first time, or about everything."""
@@ -137,6 +145,7 @@ class ReorderBuffer(Generic[T]):
         self._held_count = self._held_bytes = 0
         self._filters: dict[str, float] = {}
         """Each topic filter, with the time since when it is listened to."""
+        self._paused: set[str] = set()
         self._forgot_at = float("-inf")
         self._online = True
         self._catch_up: CatchUp | None = None
@@ -152,13 +161,18 @@ class ReorderBuffer(Generic[T]):
         """Order and complete what matches this filter, from now on."""
         self._filters.setdefault(topic_filter, now)
 
-    def unlisten(self, topic_filter: str, still: Iterable[tuple[str, bool]]) -> None:
-        """Stop doing so; `still` says of each topic with a row whether another filter matches it."""
+    def unlisten(self, topic_filter: str, still: Iterable[tuple[str, bool]]) -> dict[str, list[str]]:
+        """Stop doing so; `still` says of each topic with a row whether another filter matches it. Returns for each
+        source the topics that are not listened to any more."""
         self._filters.pop(topic_filter, None)
+        self._paused.discard(topic_filter)
+        ends: dict[str, list[str]] = {}
         for topic, wanted in still:
             if not wanted:
                 for key in [key for key in self._rows if key[0] == topic]:
                     self._drop(key)
+                    ends.setdefault(key[1], []).append(topic)
+        return ends
 
     @property
     def filters(self) -> list[str]:
@@ -201,27 +215,30 @@ class ReorderBuffer(Generic[T]):
         row.source = source
         if number in row.held or (row.last is not None and number <= row.last):
             return None
-        # Every message is held first, also one that fills a hole; `_hand_on` then takes out what is in order.
-        row.held[number] = Held(item, size)
-        self._held_count += 1
-        self._held_bytes += size
+        result = Sorted[T]([], [])
         if number > row.target:
             row.target = number
         elif row.asked is not None:  # a missing number: an answer is coming, which extends the patience
             row.asked = now
-        result = Sorted[T]([], [])
-        self._hand_on(row, result)
-        # The limit is one for all rows; the row that exceeds it gives up its hole.
-        if self._held_count > min(self._count, self.room) or self._held_bytes > self._size:
-            self._give_up(key, row, TOO_MUCH, result)
+        # Every message is held first, also one that fills a hole; `_hand_on` then takes out what is in order.
+        if row.last == number - 1 or self._has_room(size):
+            row.held[number] = Held(item, size)
+            self._held_count += 1
+            self._held_bytes += size
+            self._hand_on(row, result)
+        # Else it is asked for again, after what comes before it: `target` is not below its number.
         self._settle(key)
         return result
+
+    def _has_room(self, size: int) -> bool:
+        """Whether one more message may be held behind a hole; the limit is one for all rows."""
+        return self._held_count < min(self._count, self.room) and self._held_bytes + size <= self._size
 
     def _begin(self, key: tuple[str, str], source: str, last: int | None, now: float) -> SourceRow[T]:
         if len(self._rows) >= MAX_ROWS:
             self._forget_one(now)
         topic, node = key
-        row = self._rows[key] = SourceRow[T](topic, node, source, last)
+        row = self._rows[key] = SourceRow[T](topic, node, source, last, pulled=self._is_pulled(topic))
         if last is None:
             row.ask(now)
             self._settle(key)
@@ -282,17 +299,19 @@ class ReorderBuffer(Generic[T]):
         self, node: str, heads: Mapping[str, int], wanted: Iterable[str], by: str, now: float
     ) -> Ask | None:
         """A source tells its last number on each topic in `heads`, of which `wanted` are listened to. Returns the
-        question to that source; None where nothing is missing."""
-        behind = False
+        question where to begin on the topics that are new; None where there is none."""
+        unknown = False
         for topic in wanted:
             row = self._rows.get((topic, node)) or self._begin((topic, node), "", None, now)
             if row.last is None or row.last < heads[topic]:
-                behind, row.target = True, max(row.target, heads[topic])
-                row.ask(now)
-                self._settle((topic, node))
-        if behind:
+                row.target = max(row.target, heads[topic])
+                unknown = unknown or row.last is None
+                self._settle((topic, node))  # where it knows where to begin, the next `questions` asks for the hole
+            else:
+                row.reported = None  # the source does not know that everything is here
+        if unknown:
             self._answered.discard(node)
-        return self._ask_for(by, node, now) if behind else None
+        return self._ask_for(by, node, now) if unknown else None
 
     def _ask_for(self, by: str, node: str | None, now: float) -> Ask:
         """The question about everything that was missed, to one source or to all (None). Where rows were forgotten, a
@@ -317,15 +336,24 @@ class ReorderBuffer(Generic[T]):
         if row.last is None:  # the answer says where to begin
             row.last = min([answer.after, *(number - 1 for number in row.held)])
         before = row.last
-        row.target = max(row.target, answer.total)
+        row.target = max(row.target, answer.total, answer.latest if row.pulled else 0)
         self._hand_on(row, result)
         self._skip(row, answer, result)
         row.attempts = 0 if row.last > before else row.attempts + 1
         row.asked, row.asks = None, 0
-        self._settle(key)
         if row.attempts >= ATTEMPTS:
-            self._give_up(key, row, AGAIN, result)
-            self._settle(key)
+            self._go_over(row, answer.head, AGAIN, result)
+            row.attempts = 0
+        self._settle(key)
+
+    def _go_over(self, row: SourceRow[T], upto: int, why: str, result: Sorted[T]) -> None:
+        """Report what is missing up to a number as a gap, and hand on what follows it."""
+        assert row.last is not None
+        upto = min(upto, min(row.held, default=upto + 1) - 1)
+        if upto > row.last:
+            result.gaps.append(Gap(row.source, row.topic, row.last + 1, upto, why))
+            row.last = upto
+            self._hand_on(row, result)
 
     def _skip(self, row: SourceRow[T], answer: Resent, result: Sorted[T]) -> None:
         """Move on over numbers that will not come: lost at QoS 0, which is allowed, or too old, which is reported. Each
@@ -337,24 +365,112 @@ class ReorderBuffer(Generic[T]):
             following = held[at] if (at := bisect_right(held, row.last)) < len(held) else answer.head + 1
             index = bisect_right(starts, row.last + 1) - 1  # the last QoS 0 range that begins at or before that number
             if row.last < answer.gone:
-                upto = min(answer.gone, following - 1)
-                result.gaps.append(Gap(row.source, row.topic, row.last + 1, upto, TOO_OLD))
-            elif index >= 0 and answer.unconfirmed[index][1] > row.last:
+                self._go_over(row, answer.gone, TOO_OLD, result)
+                continue
+            if index >= 0 and answer.unconfirmed[index][1] > row.last:
                 upto = min(answer.unconfirmed[index][1], following - 1)
             else:
                 return
             row.last = upto
             self._hand_on(row, result)
 
+    # -- slow receivers
+
+    def positions(self) -> dict[str, dict[str, int]]:
+        """For each source and topic the last number that was handed on."""
+        found: dict[str, dict[str, int]] = {}
+        for row in list(self._rows.values()):
+            if row.last is not None:
+                found.setdefault(row.node, {})[row.topic] = row.last
+        return found
+
+    def news(self) -> dict[str, dict[str, int]]:
+        """Of the positions those that each source has to be told: they have changed, or the source is to answer how
+        far it is, because nothing comes by itself."""
+        found: dict[str, dict[str, int]] = {}
+        for row in list(self._rows.values()):
+            if row.last is not None and (row.pulled or row.last != row.reported):
+                row.reported = row.last
+                found.setdefault(row.node, {})[row.topic] = row.last
+        return found
+
+    def missing(self) -> dict[str, int]:
+        """For each topic how many messages are known to exist at their sources and were not handed on."""
+        found: dict[str, int] = {}
+        for row in list(self._waiting.values()):
+            if row.last is not None and row.last < row.target:
+                found[row.topic] = found.get(row.topic, 0) + row.target - row.last
+        return found
+
+    @property
+    def held(self) -> int:
+        """How many messages are held behind holes."""
+        return self._held_count
+
+    @property
+    def paused(self) -> list[str]:
+        """The topic filters that are paused."""
+        return list(self._paused)
+
+    def pause(self, topics: Iterable[str]) -> list[str]:
+        """Live messages of these topics come too fast. Returns the filters to be unsubscribed, which match them. What
+        exists from now on is asked for as there is room."""
+        names = [name for name in self._filters if name not in self._paused]
+        ends = [name for name in names if any(matches(name, topic) for topic in topics)]
+        self._paused.update(ends)
+        self._note_pulled()
+        return ends
+
+    def caught_up(self) -> list[str]:
+        """The paused filters of which everything is here that is known to exist."""
+        waiting = {row.topic for row in self._waiting.values()}
+        return [name for name in self._paused if not any(matches(name, topic) for topic in waiting)]
+
+    def resume(self, filters: Iterable[str], by: str, now: float) -> Ask | None:
+        """These filters are subscribed again. Returns the question to all sources about what was sent meanwhile."""
+        names = self._paused & set(filters)
+        if not names:
+            return None
+        self._paused -= names
+        self._note_pulled()
+        ask = self._ask_for(by, None, now)
+        return replace(
+            ask,
+            last={topic: last for topic, last in ask.last.items() if any(matches(name, topic) for name in names)},
+            filters={name: age_s for name, age_s in ask.filters.items() if name in names},
+        )
+
+    def _note_pulled(self) -> None:
+        for row in self._rows.values():
+            row.pulled = self._is_pulled(row.topic)
+
+    def _is_pulled(self, topic: str) -> bool:
+        return bool(self._paused) and not any(
+            matches(name, topic) for name in self._filters if name not in self._paused
+        )
+
+    @property
+    def pulled(self) -> set[str]:
+        """The topics of which no live message comes."""
+        return {row.topic for row in list(self._rows.values()) if row.pulled}
+
     # -- time
 
     @property
     def busy(self) -> bool:
         """Whether something waits, so that `questions`, `says` and `expired` must be called from time to time."""
-        return bool(self._waiting) or self._catch_up is not None
+        return bool(self._waiting) or self._catch_up is not None or bool(self._paused)
 
-    def questions(self, by: str, now: float) -> dict[str | None, Ask]:
-        """The questions that are due, to each source, or to all of them (None); they count as asked."""
+    @property
+    def heard(self) -> bool:
+        """Whether there are sources to report to."""
+        return bool(self._rows)
+
+    def questions(
+        self, by: str, now: float, room: Callable[[str], int] = lambda topic: HOLD_COUNT
+    ) -> dict[str | None, Ask]:
+        """The questions that are due, to each source, or to all of them (None); they count as asked. `room` says of a
+        topic how many more of its messages the receivers can take now."""
         # What `expired` decided takes effect here: only now may `passes` hand on the next messages of those rows.
         for key in list(self._waiting):
             self._settle(key)
@@ -362,18 +478,25 @@ class ReorderBuffer(Generic[T]):
             return {}
         asks = {node: self._ask_for(by, node, now) for node in self._again}
         self._again = set()
-        for node, holes in self._holes(now).items():
+        for node, holes in self._holes(now, room).items():
             asks[node] = replace(asks.get(node) or Ask(by, {}, {}, {}), holes=holes)
         return asks
 
-    def _holes(self, now: float) -> dict[str, dict[str, tuple[int, int]]]:
-        """For each node and topic the first hole that is to be asked for: numbers above the first, up to the second."""
-        holes: dict[str, dict[str, tuple[int, int]]] = {}
+    def _holes(self, now: float, room: Callable[[str], int]) -> dict[str, dict[str, tuple[int, int]]]:
+        """For each node and topic the first hole that is to be asked for: numbers above the first, up to the second.
+        The sources of one topic share its room."""
+        due: dict[str, list[SourceRow[T]]] = {}
         for row in self._waiting.values():
             if row.asked is None and row.last is not None:
+                due.setdefault(row.topic, []).append(row)
+        holes: dict[str, dict[str, tuple[int, int]]] = {}
+        for topic, rows in due.items():
+            share = room(topic) // len(rows)
+            for row in rows if share > 0 else ():
+                assert row.last is not None
                 row.asked, row.asks = now, row.asks + 1
                 upto = min(row.held) - 1 if row.held else row.target
-                holes.setdefault(row.node, {})[row.topic] = row.last, upto
+                holes.setdefault(row.node, {})[topic] = row.last, min(upto, row.last + share)
         return holes
 
     def says(self, now: float) -> bool:

@@ -1,19 +1,21 @@
-"""What a process has published lately, to be sent again to a receiver that missed it.
+"""What a process has published lately, to be sent again to a receiver that missed it or fell behind.
 
-No part of Ether relies on a broker's queue. A message that a broker lost, or dropped for a receiver that was cut off,
-is still here, at its source. Promise: of every number that was given on a topic the buffer can say one of three things:
-it has the message; the message went out at QoS 0, where a loss is allowed; or it is older than what is kept.
+No part of Ether relies on a broker's queue. A message that a broker lost, or dropped for a receiver that was cut off or
+slow, is still here, at its source. Promise: of every number that was given on a topic the buffer can say one of three
+things: it has the message; the message went out at QoS 0, where a loss is allowed; or it is older than what is kept.
 
 Telling QoS 0 from QoS 1, which share one sequence of numbers, costs nothing. Only QoS 1 is noted, and the notes are
 forgotten in the order of sending. So a number that is not noted, above the last forgotten one of its topic, was QoS 0.
+The messages themselves are in `ether.protocol.sent_log`.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
+
+from ether.protocol.sent_log import Dropped, KeepLimits, SentLog, SentMessage, Spill
 
 KEEP_COUNT = 10_000
 """As many as a sender's own queue holds, which is what a sender can publish during an outage of its own. At 80 messages
@@ -25,6 +27,10 @@ KEEP_BYTES = 32 << 20
 KEEP_S = 120.0
 """Longer than a restart of a broker, a router or a Raspberry Pi's network takes."""
 
+BACKLOG_BYTES, BACKLOG_MEMORY_BYTES = 256 << 20, 16 << 20
+"""What is kept beyond these for readers that are behind, and how much of it in memory. At 15 pictures of 0.9 MB a
+second, of which a reader takes half, 256 MB are 38 s."""
+
 ANSWER_COUNT, ANSWER_BYTES = 500, 8 << 20
 """The most that is sent for one question; the receiver then asks for the rest. Less than the 1,000 messages that a
 mosquitto with default settings queues."""
@@ -32,19 +38,6 @@ mosquitto with default settings queues."""
 MOST_ON_THE_WAY_S = 30.0
 GUESSED_ON_THE_WAY_S = 2.0
 """A question's time on the way, by the clocks of two machines: the most that is believed, and what is assumed else."""
-
-_SNAPSHOTS = 100
-"""How often a copy of the buffer is tried, where another thread may change it meanwhile."""
-
-
-class SentMessage(NamedTuple):
-    """One message as it left. `time` is in seconds of a steady clock."""
-
-    time: float
-    topic: str
-    sequence: int
-    payload: bytes
-    properties: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +98,15 @@ class Resent:
     """Ranges of numbers, both ends included, that went out at QoS 0."""
     messages: Sequence[SentMessage] = ()
     """What is sent again; travels as messages of its own, before the answer."""
+    latest: int = 0
+    """The number of the last message on the topic; 0 where the source does not say."""
 
     def to_value(self) -> dict[str, Any]:
         """As it is published behind the messages."""
         ranges = [list(pair) for pair in self.unconfirmed]
-        numbers = {"after": self.after, "gone": self.gone, "head": self.head, "total": self.total}
+        numbers = {
+            "after": self.after, "gone": self.gone, "head": self.head, "total": self.total, "latest": self.latest,
+        }  # fmt: skip
         return {**numbers, "unconfirmed": ranges}
 
     @classmethod
@@ -118,7 +115,8 @@ class Resent:
         match value:
             case {"after": int(a), "gone": int(g), "head": int(h), "total": int(t), "unconfirmed": list(ranges)}:
                 pairs = [pair for pair in map(_pair, ranges) if pair is not None]
-                return cls(topic, a, g, h, t, sorted(pairs))
+                latest = value.get("latest") if isinstance(value, dict) else None
+                return cls(topic, a, g, h, t, sorted(pairs), latest=latest if type(latest) is int else 0)
         return None
 
 
@@ -134,74 +132,62 @@ def _numbers(value: object) -> dict[str, int]:
 
 
 class RetransmitBuffer:
-    """The latest QoS 1 messages of one process on the data plane; `now` in seconds of a steady clock.
+    """The latest QoS 1 messages of one process on the data plane, and what its readers are behind; `now` in seconds of
+    a steady clock.
 
-    One thread at a time may call `note` and `pass_over`, and another one `answer` meanwhile. There is no lock, because
-    it would cost each message more than the rest of `note`. An answer may therefore lack the newest message."""
+    One thread at a time may call `note` and `pass_over`, and another one everything else meanwhile."""
 
-    def __init__(self, *, count: int = KEEP_COUNT, size: int = KEEP_BYTES, age_s: float = KEEP_S) -> None:
-        self._count, self._size, self._age_s = count, size, age_s
-        # Tuples, because a SentMessage takes four times as long to make.
-        self._kept: deque[tuple[float, str, int, bytes, bytes]] = deque()
-        self._bytes = 0
-        self._heads: dict[str, int] = {}
-        self._gone: dict[str, tuple[int, float]] = {}
-        """For each topic the number and time of its last message that is not kept any more."""
-
-    def note(self, topic: str, sequence: int, payload: bytes, properties: bytes, now: float) -> None:
-        """Note a message that has left at QoS 1. Called for each one."""
-        kept = self._kept
-        kept.append((now, topic, sequence, payload, properties))
-        self._heads[topic] = sequence
-        self._bytes += len(payload) + len(properties)
-        if len(kept) > self._count or self._bytes > self._size or now - kept[0][0] > self._age_s:
-            self._forget(now)
-
-    def pass_over(self, topic: str, sequence: int, payload: bytes, properties: bytes, now: float) -> None:
-        """Note a message that has left and cannot be sent again."""
-        self._heads[topic] = sequence
-        self._gone[topic] = sequence, now
-
-    def _forget(self, now: float) -> None:
-        kept, size, since = self._kept, self._bytes, now - self._age_s
-        while kept and (len(kept) > self._count or size > self._size or kept[0][0] < since):
-            time, topic, sequence, payload, properties = kept.popleft()
-            size -= len(payload) + len(properties)
-            self._gone[topic] = sequence, time
-        self._bytes = size
-
-    def _latest(self) -> list[SentMessage]:
-        """A copy of what is kept, while another thread may go on publishing."""
-        for _ in range(_SNAPSHOTS):
-            try:
-                return [SentMessage._make(message) for message in list(self._kept)]
-            except RuntimeError:  # changed during the copy, which happens in a Python without an interpreter lock
-                continue
-        return []
+    def __init__(
+        self, *, count: int = KEEP_COUNT, size: int = KEEP_BYTES, age_s: float = KEEP_S,
+        backlog_bytes: int = BACKLOG_BYTES, memory_bytes: int = BACKLOG_MEMORY_BYTES, spill: Spill | None = None,
+    ) -> None:  # fmt: skip
+        self._log = SentLog(KeepLimits(count, size, age_s, backlog_bytes, memory_bytes), spill)
+        self._floors: Mapping[str, int] = {}
+        self.note = self._log.note
+        """Notes a message that has left at QoS 1; called for each one."""
+        self.pass_over = self._log.pass_over
+        """Notes a message that has left and cannot be sent again."""
 
     def heads(self) -> dict[str, int]:
         """The number of the last message on each topic."""
-        return dict(self._heads)
+        return dict(self._log.heads)
+
+    def tend(self, floors: Mapping[str, int], now: float) -> Dropped:
+        """Bring the buffer within its limits. `floors`: for each topic that has readers, the last number that all of
+        them have got. Returns what readers will miss."""
+        self._floors = floors
+        return self._log.tend(floors, now)
 
     def answer(self, ask: Ask, node: str, matches: Callable[[str, str], bool], now: float) -> list[Resent]:
         """The answers of this process, whose node is `node`, one for each topic that `ask` concerns. All of them
         together carry no more than `ANSWER_COUNT` messages and `ANSWER_BYTES`."""
-        kept = self._latest()
-        wanted = dict(self._wanted(ask, node, matches, kept, now))
-        by_topic: dict[str, list[SentMessage]] = {topic: [] for topic in wanted}
-        for message in kept:
-            if message.topic in by_topic and wanted[message.topic][0] < message.sequence <= wanted[message.topic][1]:
-                by_topic[message.topic].append(message)
-        count, size, answers = ANSWER_COUNT, ANSWER_BYTES, []
-        for topic, (after, upto) in wanted.items():
-            sent = _first(by_topic[topic], count, size)
-            count -= len(sent)
-            size -= sum(len(message.payload) for message in sent)
-            answers.append(self._resent(topic, after, upto, sent, cut=len(sent) < len(by_topic[topic])))
-        return answers
+        heads = self.heads()  # before the messages are read, so that none of these numbers is missing for its youth
+        wanted = dict(self._wanted(ask, node, matches, heads, now))
+        sent = self._portions(wanted)
+        return [
+            self._resent(topic, after, upto, *sent[topic], latest=heads.get(topic, 0))
+            for topic, (after, upto) in wanted.items()
+        ]
+
+    def _portions(self, wanted: Mapping[str, tuple[int, int]]) -> dict[str, tuple[list[SentMessage], bool]]:
+        """For each topic the messages that are sent now, and whether there are more. All topics have equal shares, so
+        that each of them gets on; of a topic the first message is sent whatever its size."""
+        portions: dict[str, tuple[list[SentMessage], bool]] = {topic: ([], False) for topic in wanted}
+        most, most_bytes = max(1, ANSWER_COUNT // max(1, len(wanted))), ANSWER_BYTES // max(1, len(wanted))
+        left = dict(wanted)
+        room = dict.fromkeys(wanted, most_bytes)
+        for message in self._log.messages(left):
+            topic, portion = message.topic, portions[message.topic][0]
+            room[topic] -= len(message.payload)
+            if portion and (len(portion) >= most or room[topic] < 0):
+                portions[topic] = portion, True
+                del left[topic]  # the log gives no more of this topic, and ends where it was the last one
+            else:
+                portion.append(message)
+        return portions
 
     def _wanted(
-        self, ask: Ask, node: str, matches: Callable[[str, str], bool], kept: Sequence[SentMessage], now: float
+        self, ask: Ask, node: str, matches: Callable[[str, str], bool], heads: Mapping[str, int], now: float
     ) -> Iterable[tuple[str, tuple[int, int]]]:
         """Each topic that is asked for, with its numbers: above the first, up to the second.
 
@@ -211,7 +197,6 @@ class RetransmitBuffer:
         """
         for topic, (after, upto) in ask.holes.items():
             yield topic, (after, upto)
-        heads = self.heads()
         for topic, nodes in ask.last.items():
             if node in nodes and topic not in heads and topic not in ask.holes:
                 # Everything there was QoS 0. The empty answer tells the receiver that this process lives.
@@ -221,32 +206,26 @@ class RetransmitBuffer:
             if ages:
                 # Without a last number, from the first message since the receiver has listened the longest.
                 last = ask.last.get(topic, {}).get(node)
-                yield topic, (self._before(topic, now - max(ages), kept, head) if last is None else last, head)
+                yield topic, (self._before(topic, now - max(ages), head) if last is None else last, head)
 
-    def _before(self, topic: str, since: float, kept: Sequence[SentMessage], head: int) -> int:
+    def _before(self, topic: str, since: float, head: int) -> int:
         """The number before the first message on a topic that was sent at the time `since` or later."""
-        gone, time = self._gone.get(topic, (0, since - 1.0))
+        gone, time = self._log.gone(topic) or (0, since - 1.0)
         if time >= since:
             return gone - 1
-        return next((m.sequence - 1 for m in kept if m.topic == topic and m.time >= since), head)
+        kept = self._log.messages({topic: (gone, head)})
+        return next((message.sequence - 1 for message in kept if message.time >= since), head)
 
-    def _resent(self, topic: str, after: int, upto: int, sent: Sequence[SentMessage], *, cut: bool) -> Resent:
+    def _resent(
+        self, topic: str, after: int, upto: int, sent: Sequence[SentMessage], cut: bool, *, latest: int
+    ) -> Resent:
         """The answer for one topic. `cut`: there is more than may be sent at once, so it ends at the last of `sent`.
         Each number between two that are sent, and above those that are gone, was QoS 0."""
-        gone = min(upto, self._gone.get(topic, (0, 0.0))[0])
+        gone = min(upto, (self._log.gone(topic) or (0, 0.0))[0])
         head = (sent[-1].sequence if sent else max(after, gone)) if cut else max(after, upto)
         unconfirmed, expected = [], max(after, gone) + 1
         for number in [*(message.sequence for message in sent), head + 1]:
             if number > expected:
                 unconfirmed.append((expected, number - 1))
             expected = max(expected, number + 1)
-        return Resent(topic, after, gone, head, max(after, upto), unconfirmed, sent)
-
-
-def _first(messages: Sequence[SentMessage], count: int, size: int) -> Sequence[SentMessage]:
-    """As many messages from the front as may be sent at once; the first one whatever its size."""
-    for index, message in enumerate(messages):
-        size -= len(message.payload)
-        if index >= count or (size < 0 and index):
-            return messages[:index]
-    return messages if count > 0 else messages[:0]
+        return Resent(topic, after, gone, head, max(after, upto), unconfirmed, sent, latest)

@@ -193,6 +193,10 @@ class Transport(ABC):
         queued, and unread messages delay the acknowledgements. Every delivery has to be consumed once, on any thread;
         too many that never are, and the broker stops sending."""
 
+    @abstractmethod
+    def unread(self) -> tuple[dict[str, int], int]:
+        """How many messages of each topic were received and are not consumed, and the bytes of all of them."""
+
     @property
     @abstractmethod
     def dropped(self) -> int:

@@ -348,6 +348,9 @@ class NetworkTransport(Transport):
     def consumed(self, delivery: Delivery) -> None:
         self._receive_queue.consumed(delivery)
 
+    def unread(self) -> tuple[dict[str, int], int]:
+        return self._receive_queue.unread()
+
     # closing
 
     def close(self, timeout_s: float = 1.0) -> None:

@@ -173,6 +173,7 @@ class LoopbackTransport(Transport):
         self._changed = Condition(broker.lock)
         self._items: deque[Delivery | ConnectionUp | ConnectionDown] = deque()
         self._count = self._bytes = 0  # of messages that arrived and are not consumed
+        self._unread: dict[str, int] = {}  # the same count for each topic
         self._filters: dict[str, int] = {}
         self._unsent: deque[tuple[Delivery, _Receipt]] = deque()
         self._unsent_bytes = 0
@@ -328,6 +329,11 @@ class LoopbackTransport(Transport):
         with self._changed:
             self._count -= 1
             self._bytes -= len(delivery.payload)
+            self._unread[delivery.topic] -= 1
+
+    def unread(self) -> tuple[dict[str, int], int]:
+        with self._changed:
+            return {topic: count for topic, count in self._unread.items() if count}, self._bytes
 
     # what the broker calls, with its lock held
 
@@ -344,6 +350,7 @@ class LoopbackTransport(Transport):
         self._items.append(Delivery(message.topic, message.payload, qos, retained, message.properties))
         self._count += 1
         self._bytes += len(message.payload)
+        self._unread[message.topic] = self._unread.get(message.topic, 0) + 1
         self._changed.notify_all()
         return True
 

@@ -34,6 +34,7 @@ class ReceiveQueue:
     def __init__(self) -> None:
         self._items: SimpleQueue[Item | None] = SimpleQueue()
         self._count = self._bytes = 0  # of messages that arrived and are not consumed
+        self._topics: dict[str, int] = {}  # the same count for each topic
         self._counting = Lock()
         self._dropping = False
         self.dropped = 0
@@ -58,11 +59,21 @@ class ReceiveQueue:
 
     def consumed(self, delivery: Delivery) -> None:
         """The owner has finished with a message, which makes room for another."""
+        topic = delivery.topic
         with self._counting:
             self._count -= 1
             self._bytes -= len(delivery.payload)
+            if left := self._topics.get(topic, 1) - 1:
+                self._topics[topic] = left
+            else:
+                self._topics.pop(topic, None)
         if self._holding and self._short:
             self._release()
+
+    def unread(self) -> tuple[dict[str, int], int]:
+        """How many messages of each topic arrived and are not consumed, and the bytes of all of them."""
+        with self._counting:
+            return dict(self._topics), self._bytes
 
     # the network thread's side
 
@@ -87,6 +98,9 @@ class ReceiveQueue:
                 self._dropping = False
             self._count += len(deliveries)
             self._bytes += size
+            topics = self._topics
+            for delivery in deliveries:
+                topics[delivery.topic] = topics.get(delivery.topic, 0) + 1
         if packet_ids:
             self._acknowledge(packet_ids)
         sink = self.sink

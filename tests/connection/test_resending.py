@@ -192,7 +192,7 @@ def test_losses_at_qos_0_are_not_made_good_and_not_reported(bench: Bench, caplog
 
 def test_what_is_older_than_the_sender_keeps_is_reported_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     assert bench.sender.retransmitter is not None
-    bench.sender.retransmitter._retransmit_buffer = RetransmitBuffer(count=10)
+    bench.sender.retransmitter._retransmit_buffer = RetransmitBuffer(count=10, backlog_bytes=0)
     bench.sender.retransmitter._notes.clear()
     with closing(bench.subscribe("a")) as subscription, caplog.at_level(logging.WARNING, "Ether"):
         bench.publish(1, 1)
@@ -289,10 +289,10 @@ def loopback() -> Iterator[Callable[[str], Link]]:
         yield opened
 
 
-def test_a_link_that_missed_nothing_starts_no_thread_and_says_nothing(loopback: Callable[[str], Link]) -> None:
+def test_a_link_that_missed_nothing_asks_for_nothing(loopback: Callable[[str], Link]) -> None:
     sender, receiver = loopback("sender"), loopback("receiver")
     with Client(receiver, TOPICS).subscribe("#") as everything:
         for number in range(100):
             Client(sender, TOPICS).publish(number, "a")
         assert numbers(everything, 100) == list(range(100))
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("ether-resend")] == []
+        assert sender.missing() == receiver.missing() == receiver.outstanding() == {}
