@@ -74,8 +74,7 @@ class Subscription:
     """The messages on a topic, in order, from the moment of its construction. A context manager; iterating waits
     without end for the next message.
 
-    Nothing is dropped: messages that have not been read yet count as not received, so a full queue slows the sender
-    down.
+    Nothing is dropped: what has not been read waits here, and when that is much, at its source (docs/concurrency.md).
     """
 
     def __init__(self, link: Link, topics: SessionTopics, topic: str, qos: int) -> None:
