@@ -31,7 +31,7 @@ from ether.errors import PayloadTooLarge, TransportClosed, TransportError
 from ether.log import get_ether_logger
 from ether.protocol.audience import REPORT_S, Audience
 from ether.protocol.reorder_buffer import Gap, ReorderBuffer, Sorted, Verdict
-from ether.protocol.retransmit_buffer import BACKLOG_BYTES, Ask, Resent, RetransmitBuffer, seconds_on_the_way
+from ether.protocol.retransmit_buffer import BACKLOG_BYTES, YOUNG_S, Ask, Resent, RetransmitBuffer, seconds_on_the_way
 from ether.protocol.sent_log import SentMessage
 from ether.system.clock import wall_time
 from ether.transport.base import Delivery, Transport
@@ -81,6 +81,11 @@ _CROWDED_COUNT, _CROWDED_BYTES = 500, 8 << 20
 _PAUSE_AFTER_S = 1.0
 """Where receivers have been so much behind for so long, they are slow; less is a burst."""
 
+_SHALLOW_WINDOW = 100
+"""A broker that has fewer messages under way to a client at a time may queue few for it as well, and drop the rest,
+requests and answers included: Mosquitto as everybody has it has 20 under way, and queues 1,000. There, receivers are
+paused as soon as they are behind."""
+
 _DROPPED_EVERY_S = 10.0
 """How often it is said that readers will miss messages, at most."""
 
@@ -115,7 +120,7 @@ class Retransmitter:
         self._all = topics.missed(_EVERYBODY)
         self._topics = topics
         self._spill = FileSpill()
-        self._retransmit_buffer = RetransmitBuffer(spill=self._spill)
+        self._retransmit_buffer = RetransmitBuffer(young_s=YOUNG_S, spill=self._spill)
         self._audience = Audience()
         self._audience_lock = threading.Lock()
         self._untold: dict[str, tuple[int, int]] = {}
@@ -146,6 +151,7 @@ class Retransmitter:
         """Listen to questions, answers and repeated messages."""
         listen(self._own + "/#", self._hear, now=self._hear)
         listen(self._all, self._hear, now=self._hear)
+        self._transport.when_long(self._on_long)
         self._start()
 
     def say_goodbye(self) -> None:
@@ -323,9 +329,6 @@ class Retransmitter:
             tracked = is_data(topic) and any(matches(name, topic) for name in self._reorder_buffer.filters)
             if len(self._tracked) < _REMEMBERED_TOPICS:
                 self._tracked[topic] = tracked
-        if tracked and not self._active:
-            self._active = True
-            self._tasks.put(_only_wake)
         return tracked
 
     def _arrived(self, delivery: Delivery, came_as: Delivery, node: str, source: str, number: int) -> None:
@@ -336,12 +339,16 @@ class Retransmitter:
         the broker would not send the missing ones."""
         size = len(delivery.payload) + len(delivery.properties)
         self._reorder_buffer.room = _ASIDE_MAX - self._loose
+        sources = self._reorder_buffer.sources
         result = self._reorder_buffer.arrived(delivery.topic, node, source, number, delivery, size, time.monotonic())
         at_once = delivery is came_as and result is not None and bool(result.ready) and result.ready[0] is delivery
         if not at_once:
             self._transport.consumed(came_as)
         if result is not None:
             self._hand_on(result, at_once)
+        if self._reorder_buffer.sources > sources:  # a source that has not heard of this reader: it is told at once
+            self._active, self._periodic_at = True, 0.0
+            self._do(_only_wake)
         self._look_after()
 
     def _hand_on(self, result: Sorted[Delivery], at_once: bool = False) -> None:
@@ -396,12 +403,19 @@ class Retransmitter:
             except TransportError:
                 return  # the sources tell how far they are, and are answered
 
+    def _on_long(self) -> None:
+        """The queue of unread messages has become long. On the network thread."""
+        if self._transport.window < _SHALLOW_WINDOW:
+            self._do(lambda: self._watch_crowd(time.monotonic()))
+
     def _watch_crowd(self, now: float) -> None:
         """Pause what comes faster than the receivers take it, and resume what they have caught up with."""
         present, size = self._present()
         if sum(present.values()) < _CROWDED_COUNT and size < _CROWDED_BYTES:
             self._crowded_since = None
             self._resume(present)
+        elif self._transport.window < _SHALLOW_WINDOW:
+            self._pause(present)
         elif self._crowded_since is None:
             self._crowded_since = now
         elif now - self._crowded_since >= _PAUSE_AFTER_S:
@@ -418,6 +432,8 @@ class Retransmitter:
             topics = ", ".join(repr(self._topics.user_topic(topic)) for topic in crowded)
             logger.info("%s is behind on %s: it takes what waits at its sources at its own pace", self._source, topics)
             self._transport.unsubscribe(names, timeout_s=_SUBSCRIBE_TIMEOUT_S)
+            # What the broker still has for these topics would stay in the way of requests and answers.
+            self._transport.widen(True)
 
     def _resume(self, present: Mapping[str, int]) -> None:
         with self._lock:
@@ -425,6 +441,7 @@ class Retransmitter:
         names = [name for name in names if not any(matches(name, topic) for topic in present)]
         if not names or not self._transport.connected:
             return
+        self._transport.widen(False)
         self._transport.subscribe(names, timeout_s=_SUBSCRIBE_TIMEOUT_S)
         with self._lock:
             ask = self._reorder_buffer.resume(names, self._node, time.monotonic())

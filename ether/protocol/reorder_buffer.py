@@ -140,6 +140,8 @@ class ReorderBuffer(Generic[T]):
         self._count, self._size = count, size
         self.room = count
         """How many messages may be held now, where that is fewer than `count`; set by the owner."""
+        self.sources = 0
+        """How many pairs of source and topic were ever heard of."""
         self._rows: dict[tuple[str, str], SourceRow[T]] = {}
         self._waiting: dict[tuple[str, str], SourceRow[T]] = {}
         self._held_count = self._held_bytes = 0
@@ -238,6 +240,7 @@ class ReorderBuffer(Generic[T]):
         if len(self._rows) >= MAX_ROWS:
             self._forget_one(now)
         topic, node = key
+        self.sources += 1
         row = self._rows[key] = SourceRow[T](topic, node, source, last, pulled=self._is_pulled(topic))
         if last is None:
             row.ask(now)

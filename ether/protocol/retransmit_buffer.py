@@ -27,6 +27,9 @@ KEEP_BYTES = 32 << 20
 KEEP_S = 120.0
 """Longer than a restart of a broker, a router or a Raspberry Pi's network takes."""
 
+YOUNG_S = 2.0
+"""Longer than a reader takes to say that it is there, and how far it is."""
+
 BACKLOG_BYTES, BACKLOG_MEMORY_BYTES = 256 << 20, 16 << 20
 """What is kept beyond these for readers that are behind, and how much of it in memory. At 15 pictures of 0.9 MB a
 second, of which a reader takes half, 256 MB are 38 s."""
@@ -139,9 +142,11 @@ class RetransmitBuffer:
 
     def __init__(
         self, *, count: int = KEEP_COUNT, size: int = KEEP_BYTES, age_s: float = KEEP_S,
-        backlog_bytes: int = BACKLOG_BYTES, memory_bytes: int = BACKLOG_MEMORY_BYTES, spill: Spill | None = None,
+        backlog_bytes: int = BACKLOG_BYTES, memory_bytes: int = BACKLOG_MEMORY_BYTES, young_s: float = 0.0,
+        spill: Spill | None = None,
     ) -> None:  # fmt: skip
-        self._log = SentLog(KeepLimits(count, size, age_s, backlog_bytes, memory_bytes), spill)
+        """The limits are those of `KeepLimits`."""
+        self._log = SentLog(KeepLimits(count, size, age_s, backlog_bytes, memory_bytes, young_s), spill)
         self._floors: Mapping[str, int] = {}
         self.note = self._log.note
         """Notes a message that has left at QoS 1; called for each one."""

@@ -71,14 +71,16 @@ class Spill(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KeepLimits:
-    """`count`, `size` and `age_s` are what is kept for readers that lost their connection. `backlog_bytes` is what is
-    kept beyond that for readers that are behind, of which `memory_bytes` are in memory."""
+    """`count`, `size` and `age_s` are what is kept for readers that lost their connection. What is younger than
+    `young_s` is kept beyond `count`: readers that nobody knows may be about to report. `backlog_bytes` is what is kept
+    beyond all that for readers that are behind, of which `memory_bytes` are in memory."""
 
     count: int
     size: int
     age_s: float
     backlog_bytes: int
     memory_bytes: int
+    young_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -220,7 +222,7 @@ class SentLog:
         limits = self._limits
         with suppress(IndexError):  # there is none, or the publisher has dropped the last one
             if (
-                count > limits.count
+                (count > limits.count and self._sealed[0].latest <= now - limits.young_s)
                 or self._sealed_bytes + self._open_size > limits.size
                 or self._sealed[0].latest < now - limits.age_s
             ):

@@ -193,6 +193,21 @@ class Transport(ABC):
         queued, and unread messages delay the acknowledgements. Every delivery has to be consumed once, on any thread;
         too many that never are, and the broker stops sending."""
 
+    @property
+    @abstractmethod
+    def window(self) -> int:
+        """How many QoS 1 messages the broker lets a client have under way at a time; valid after `connect()`."""
+
+    @abstractmethod
+    def when_long(self, callback: Callable[[], object]) -> None:
+        """Call `callback` each time when so many messages are unread that acknowledgements are held back from then on.
+        On the network thread: it may only enqueue. An engine without a network thread ignores it."""
+
+    @abstractmethod
+    def widen(self, wide: bool) -> None:
+        """Let the broker deliver more before acknowledgements are held back, or (`wide` False) as much as at first: so
+        that what it has queued is out of the way of other messages. For an owner whose subscriptions have ended."""
+
     @abstractmethod
     def unread(self) -> tuple[dict[str, int], int]:
         """How many messages of each topic were received and are not consumed, and the bytes of all of them."""

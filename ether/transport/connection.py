@@ -82,7 +82,7 @@ class NetworkTransport(Transport):
         self._endpoint, self._will, self._keepalive_s = endpoint, will, keepalive_s
         self._client_id = unguessable(client_id)
         self._own_limit = max_packet_bytes or MAX_PACKET_BYTES
-        self._max_packet_bytes = self._own_limit
+        self._max_packet_bytes, self._window = self._own_limit, 1
         self._candidates = [SIBLINGS[protocol]] if protocol else list(SIBLINGS.values())
         self._version: Version | None = None
         self._receive_queue, self._send_queue, self._subscriptions = ReceiveQueue(), SendQueue(), Subscriptions()
@@ -121,6 +121,10 @@ class NetworkTransport(Transport):
     @property
     def max_packet_bytes(self) -> int:
         return self._max_packet_bytes
+
+    @property
+    def window(self) -> int:
+        return self._window
 
     @property
     def dropped(self) -> int:
@@ -189,7 +193,7 @@ class NetworkTransport(Transport):
 
     def _bring_up(self, wire: MqttWire) -> None:
         self._wire = wire
-        self._max_packet_bytes = min(self._own_limit, wire.wire_max_packet_bytes)
+        self._max_packet_bytes, self._window = min(self._own_limit, wire.wire_max_packet_bytes), wire.wire_window
         refused = self._subscriptions.end_restore(wire)
         if refused:
             logger.error("%s no longer grants %s", self._endpoint.address, ", ".join(refused))
@@ -347,6 +351,12 @@ class NetworkTransport(Transport):
 
     def consumed(self, delivery: Delivery) -> None:
         self._receive_queue.consumed(delivery)
+
+    def when_long(self, callback: Callable[[], object]) -> None:
+        self._receive_queue.on_long = callback
+
+    def widen(self, wide: bool) -> None:
+        self._receive_queue.widen(wide)
 
     def unread(self) -> tuple[dict[str, int], int]:
         return self._receive_queue.unread()

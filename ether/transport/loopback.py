@@ -194,6 +194,10 @@ class LoopbackTransport(Transport):
         return self._broker.max_packet_bytes
 
     @property
+    def window(self) -> int:
+        return HARD_COUNT
+
+    @property
     def dropped(self) -> int:
         return self._dropped
 
@@ -330,6 +334,12 @@ class LoopbackTransport(Transport):
             self._count -= 1
             self._bytes -= len(delivery.payload)
             self._unread[delivery.topic] -= 1
+
+    def when_long(self, callback: Callable[[], object]) -> None:
+        """Ignored, as there is no network thread."""
+
+    def widen(self, wide: bool) -> None:
+        """Ignored: nothing is held back."""
 
     def unread(self) -> tuple[dict[str, int], int]:
         with self._changed:

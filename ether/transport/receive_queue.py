@@ -21,6 +21,8 @@ from ether.transport.base import ConnectionDown, ConnectionUp, Delivery
 
 HIGH_COUNT, LOW_COUNT = 1_000, 500
 HIGH_BYTES, LOW_BYTES = 16 << 20, 8 << 20
+WIDE_COUNT, WIDE_BYTES = 30, 4
+"""How many times as much is taken in while the broker is to get rid of what it has for this client."""
 HARD_COUNT, HARD_BYTES = 50_000, 256 << 20  # QoS 0 only; a delivery costs about 200 bytes besides its payload
 
 logger = logging.getLogger("Ether.transport")
@@ -39,6 +41,8 @@ class ReceiveQueue:
         self._dropping = False
         self.dropped = 0
         self.sink: Callable[[Delivery], bool] | None = None
+        self._count_factor = self._bytes_factor = 1
+        self.on_long: Callable[[], object] | None = None
         # Acknowledgements: `_withheld` and the right to send them belong to `_ack_lock`.
         self._ack_lock = Lock()
         self._withheld: list[bytes] = []
@@ -119,11 +123,17 @@ class ReceiveQueue:
 
     @property
     def _short(self) -> bool:
-        return self._count < LOW_COUNT and self._bytes < LOW_BYTES
+        return self._count < LOW_COUNT * self._count_factor and self._bytes < LOW_BYTES * self._bytes_factor
 
     @property
     def _long(self) -> bool:
-        return self._count >= HIGH_COUNT or self._bytes >= HIGH_BYTES
+        return self._count >= HIGH_COUNT * self._count_factor or self._bytes >= HIGH_BYTES * self._bytes_factor
+
+    def widen(self, wide: bool) -> None:
+        """Take in more before acknowledgements are withheld, or (`wide` False) as much as before."""
+        self._count_factor, self._bytes_factor = (WIDE_COUNT, WIDE_BYTES) if wide else (1, 1)
+        if self._holding and self._short:
+            self._release()
 
     # acknowledgements
 
@@ -143,8 +153,10 @@ class ReceiveQueue:
     def _acknowledge(self, packet_ids: list[bytes]) -> None:
         with self._ack_lock:
             self._withheld += packet_ids
-            if not self._holding:
-                self._holding = self._long
+            if not self._holding and self._long:
+                self._holding = True
+                if self.on_long is not None:
+                    self.on_long()
             # The reader may have emptied the queue just now, and read `_holding` before it was set here.
             if self._holding and self._short:
                 self._holding = False

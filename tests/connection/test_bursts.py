@@ -194,7 +194,7 @@ def test_a_slow_reader_is_paused_and_what_else_its_process_does_waits_for_nothin
     slow.link.listen(TOPICS.data_filter("other"), lambda inbound: other.put(inbound.take()))
     [thread] = burst(stack, url, 1, count)
     with caplog.at_level(logging.INFO, "Ether"):
-        slow.wait_for(300, 30)
+        until(lambda: bool(slow.link.retransmitter._reorder_buffer.paused))  # type: ignore[union-attr]
         sender = connected(stack, url, "sender")
         for number in range(20):
             began = time.monotonic()
