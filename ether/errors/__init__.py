@@ -8,13 +8,16 @@
     │   ├── EncodeError                     … this value cannot be encoded
     │   ├── DecodeError                     … these bytes cannot be decoded
     │   └── PayloadTooLarge                 … more bytes than the broker accepts
+    │       └── TooLargeForBroker           … it refused them, or closes the connection at them (also PublishRefused)
     ├── ValidationFailed (ValueError)       a payload does not fit the method's arguments
     ├── ResultInvalid (ValueError)          a returned value does not fit the method's return hint
     ├── TransportError (ConnectionError)    between this process and the broker
     │   ├── BrokerUnreachable               … no broker answers at the address
+    │   │   └── BrokerRefuses               … one answers, and no session can use it
     │   ├── NotAuthorized (PermissionError) … the broker refuses this user
     │   │   └── WrongLabKey                 … the broker refuses this machine's lab key
     │   ├── SubscribeRefused                … a subscription was not granted
+    │   ├── PublishRefused                  … the broker will not take this message
     │   ├── TransportClosed                 … used after close()
     │   └── PublishTimeout (TimeoutError)   … not accepted, or not acknowledged, in time
     ├── StoreFailed (OSError)               a file that must outlive this process cannot be written or read
@@ -98,6 +101,7 @@ from ether.errors.ledger import (
     LedgerLocked as LedgerLocked,
     SchemaTooNew as SchemaTooNew,
 )
+from ether.errors.reason_codes import TOO_LARGE, advice_for, reason_text
 from ether.errors.lineage import (
     NoSuchRun as NoSuchRun,
     NotRecorded as NotRecorded,
@@ -181,13 +185,14 @@ class DecodeError(PayloadError):
 
 
 class PayloadTooLarge(PayloadError):
-    """A message with more bytes (`size`) than the broker accepts in one (`limit`)."""
+    """A message with more bytes (`size`) than the broker accepts in one (`limit`). `why` says how the limit is known
+    where the broker has not announced it."""
 
-    def __init__(self, topic: str, size: int, limit: int) -> None:
+    def __init__(self, topic: str, size: int, limit: int, why: str = "") -> None:
         self.topic, self.size, self.limit = topic, size, limit
+        known = why or f"this broker takes at most {limit:,} bytes in one message"
         super().__init__(
-            f"cannot publish {size:,} bytes to {topic!r}: this broker takes at most {limit:,} bytes in one message."
-            " Send it in parts, or raise the broker's limit."
+            f"cannot publish {size:,} bytes to {topic!r}: {known}. Send it in parts, or raise the broker's limit."
         )
 
 
@@ -233,6 +238,15 @@ class BrokerUnreachable(TransportError):
         super().__init__(f"cannot reach a broker at {address}: {why}. Is it running, and is the address right?")
 
 
+class BrokerRefuses(BrokerUnreachable):
+    """A broker answers, and refuses the connection, or lacks what a session needs. `why` is its answer, `advice` says
+    what to do."""
+
+    def __init__(self, address: str, why: str, advice: str) -> None:
+        self.address, self.why, self.advice = address, why, advice
+        TransportError.__init__(self, f"the broker at {address} answers, but no session can use it: {why}. {advice}")
+
+
 class NotAuthorized(TransportError, PermissionError):
     """The broker answers and refuses this user."""
 
@@ -247,6 +261,34 @@ class SubscribeRefused(TransportError):
     def __init__(self, topic_filter: str, why: str) -> None:
         self.topic_filter, self.why = topic_filter, why
         super().__init__(f"the broker did not confirm the subscription to {topic_filter!r}: {why}")
+
+
+class PublishRefused(TransportError):
+    """The broker will never take this message of `size` bytes. `why` is its answer; `code` is MQTT's reason code, None
+    where the broker closes the connection instead of giving one; `advice` says what to do."""
+
+    def __init__(self, topic: str, size: int, why: str, code: int | None = None, advice: str = "") -> None:
+        self.topic, self.size, self.why, self.code = topic, size, why, code
+        self.advice = advice or advice_for(code)
+        Exception.__init__(self, f"the broker refused the message of {size:,} bytes to {topic!r}: {why}. {self.advice}")
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class TooLargeForBroker(PublishRefused, PayloadTooLarge):
+    """The broker will never take this message, because it is too large for it. The broker has announced no limit; it is
+    below `size`."""
+
+    def __init__(self, topic: str, size: int, why: str, code: int | None = None, advice: str = "") -> None:
+        super().__init__(topic, size, why, code, advice or advice_for(TOO_LARGE))
+        self.limit = size - 1
+
+
+def publish_refused(topic: str, size: int, code: int) -> PublishRefused:
+    """The error for a message that the broker has answered with a reason code of 0x80 or above."""
+    kind = TooLargeForBroker if code == TOO_LARGE else PublishRefused
+    return kind(topic, size, reason_text(code), code)
 
 
 class TransportClosed(TransportError):

@@ -13,6 +13,7 @@ from ether.transport.base import (
     Delivery,
     ProtocolVersion,
     Receipt,
+    Refusal,
     Transport,
     Will,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Endpoint",
     "ProtocolVersion",
     "Receipt",
+    "Refusal",
     "Transport",
     "Will",
     "open_transport",

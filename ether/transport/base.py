@@ -13,6 +13,8 @@ Promises, checked for every engine by one contract suite:
   means that the connection is deaf: it is dropped, and another one is made.
 - A QoS 1 message that `publish()` accepted is sent again after a reconnect until the broker acknowledges it,
   for as long as this process lives. It may then arrive twice; it is never dropped silently.
+- A message that the broker will never take is told twice: by its receipt, and as a `Refusal` from `receive()`. That is
+  one that it refuses (MQTT 5), and one at which it closes the connection each time.
 - Queues are bounded in both directions: `publish()` waits for room, then raises. An owner that falls behind
   (`consumed()`) delays the acknowledgements of QoS 1 messages, so that the broker holds the rest back.
 """
@@ -24,6 +26,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from ether.errors import PayloadTooLarge, PublishRefused
 
 
 class ProtocolVersion(enum.Enum):
@@ -69,6 +73,18 @@ class ConnectionDown:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A message of this side that the broker will never take. Body and properties are as it was published, both empty
+    for one of QoS 0."""
+
+    topic: str
+    payload: bytes
+    properties: bytes
+    error: PublishRefused | PayloadTooLarge
+    receipt: Receipt
+
+
 class Receipt(ABC):
     """The outcome of one publish."""
 
@@ -84,6 +100,16 @@ class Receipt(ABC):
     def no_subscribers(self) -> bool:
         """True where the broker acknowledged and said that the topic has no subscriber (MQTT 5 reason code 0x10)."""
 
+    @property
+    @abstractmethod
+    def error(self) -> Exception | None:
+        """Why the broker will not have the message; None while that is open, and where it has it."""
+
+    @property
+    @abstractmethod
+    def watched(self) -> bool:
+        """Whether somebody has asked to be called (`when_done`), and so knows of a refusal."""
+
     @abstractmethod
     def when_done(self, callback: Callable[[], object]) -> None:
         """Call `callback` once the outcome is known, good or bad; at once where it is known already. One callback for
@@ -94,6 +120,10 @@ class Receipt(ABC):
     def wait(self, timeout_s: float) -> None:
         """Return when done; raise `PublishTimeout` after `timeout_s` seconds, `TransportError` where the
         broker refused the message, `TransportClosed` where the transport was closed before."""
+
+
+Item = Delivery | ConnectionUp | ConnectionDown | Refusal
+"""What comes out of `Transport.receive()`."""
 
 
 class Room(ABC):
@@ -130,7 +160,18 @@ class Transport(ABC):
     @property
     @abstractmethod
     def max_packet_bytes(self) -> int:
-        """The largest message (topic, properties and payload together) that the broker takes."""
+        """The largest message (topic, properties and payload together) that the broker takes, as it has announced."""
+
+    @property
+    def passing_bytes(self) -> int:
+        """The same, or less where the broker has closed the connection at smaller ones."""
+        return self.max_packet_bytes
+
+    @property
+    def tells_size(self) -> bool:
+        """Whether a message that is too large is refused in words. False over 3.1.1, where the limit was not given:
+        such a message then ends the connection, or vanishes."""
+        return True
 
     @abstractmethod
     def connect(self, timeout_s: float) -> None:
@@ -174,7 +215,7 @@ class Transport(ABC):
         """Unsubscribe and wait for the confirmation."""
 
     @abstractmethod
-    def receive(self, timeout_s: float | None = None) -> Delivery | ConnectionUp | ConnectionDown | None:
+    def receive(self, timeout_s: float | None = None) -> Item | None:
         """The next item that arrived, in order. None after `timeout_s` seconds without one (0: do not wait; None: wait
         for ever), and, once everything was taken out, when the transport was closed."""
 

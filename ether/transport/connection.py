@@ -18,7 +18,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 
 from ether.errors import (
-    BrokerUnreachable,
+    BrokerRefuses,
     NotAuthorized,
     PayloadTooLarge,
     SubscribeRefused,
@@ -30,6 +30,7 @@ from ether.transport.base import (
     ConnectionDown,
     ConnectionUp,
     Delivery,
+    Item,
     ProtocolVersion,
     Receipt,
     Room,
@@ -58,6 +59,12 @@ JOIN_S = 1.0
 MAX_CLIENT_ID = 64
 FIXED_HEADER_BYTES = 5  # of the largest packet
 
+_SILENT = "it closes each connection at once, without a word"
+_SILENT_ADVICE = (
+    "Has it reached its limit of connections (mosquitto: max_connections)? Does it allow QoS 1 and retained messages"
+    " (max_qos, retain_available)? Does it speak MQTT on this port, with TLS or without?"
+)
+
 logger = logging.getLogger("Ether.transport")
 
 
@@ -81,11 +88,13 @@ class NetworkTransport(Transport):
     ) -> None:  # fmt: skip
         self._endpoint, self._will, self._keepalive_s = endpoint, will, keepalive_s
         self._client_id = unguessable(client_id)
-        self._own_limit = max_packet_bytes or MAX_PACKET_BYTES
-        self._max_packet_bytes, self._window = self._own_limit, 1
+        self._given_limit = max_packet_bytes
+        self._max_packet_bytes = self._passing_bytes = max_packet_bytes or MAX_PACKET_BYTES
+        self._window = 1
         self._candidates = [SIBLINGS[protocol]] if protocol else list(SIBLINGS.values())
         self._version: Version | None = None
-        self._receive_queue, self._send_queue, self._subscriptions = ReceiveQueue(), SendQueue(), Subscriptions()
+        self._receive_queue, self._subscriptions = ReceiveQueue(), Subscriptions()
+        self._send_queue = SendQueue(self._receive_queue.put)
         self._waker = Waker()
         self._wire: MqttWire | None = None
         self._thread: Thread | None = None
@@ -127,6 +136,14 @@ class NetworkTransport(Transport):
         return self._window
 
     @property
+    def passing_bytes(self) -> int:
+        return self._passing_bytes
+
+    @property
+    def tells_size(self) -> bool:
+        return self._given_limit is not None or self.version is ProtocolVersion.V5
+
+    @property
     def dropped(self) -> int:
         return self._send_queue.dropped + self._receive_queue.dropped
 
@@ -156,16 +173,19 @@ class NetworkTransport(Transport):
 
     def _open_any(self, deadline: float) -> MqttWire:
         """A connection in the first version that the broker accepts, which is remembered for reconnects."""
-        refusal = ""
+        refusals: list[VersionRefused] = []
         for version in self._candidates:
             try:
                 wire = self._open(version, deadline)
             except VersionRefused as error:
-                refusal = str(error)
+                refusals.append(error)
                 continue
             self._version, self._candidates = version, [version]
             return wire
-        raise BrokerUnreachable(self._endpoint.address, refusal)
+        if all(refusal.silent for refusal in refusals):
+            raise BrokerRefuses(self._endpoint.address, _SILENT, _SILENT_ADVICE) from refusals[-1]
+        told = " and ".join(str(refusal) for refusal in refusals if not refusal.silent)
+        raise BrokerRefuses(self._endpoint.address, told, "Ether speaks MQTT 5 and 3.1.1.")
 
     def _open(self, version: Version, deadline: float) -> MqttWire:
         will = self._will(version.version) if callable(self._will) else self._will
@@ -193,14 +213,26 @@ class NetworkTransport(Transport):
 
     def _bring_up(self, wire: MqttWire) -> None:
         self._wire = wire
-        self._max_packet_bytes, self._window = min(self._own_limit, wire.wire_max_packet_bytes), wire.wire_window
+        self._max_packet_bytes = min(self._given_limit or MAX_PACKET_BYTES, wire.wire_max_packet_bytes)
+        self._window = wire.wire_window
+        why = self._learn_limit()
         refused = self._subscriptions.end_restore(wire)
         if refused:
             logger.error("%s no longer grants %s", self._endpoint.address, ", ".join(refused))
-        self._send_queue.attach(wire, wire.wire_window, self._max_packet_bytes)
+        self._send_queue.attach(wire, wire.wire_window, self._passing_bytes, why)
         self._complained = ""
         self._up_since = monotonic()
         self._up = True
+
+    def _learn_limit(self) -> str:
+        """Take over at which size the broker closes the connection, where it has announced no such limit; returns how
+        that is known, "" where it is not."""
+        learned = self._send_queue.cut_bytes
+        if not learned or monotonic() >= self._send_queue.cut_until:
+            self._passing_bytes = self._max_packet_bytes
+            return ""
+        self._passing_bytes = min(self._max_packet_bytes, learned - 1)
+        return f"this broker closes the connection at messages of {learned:,} bytes"
 
     # the network thread
 
@@ -210,7 +242,7 @@ class NetworkTransport(Transport):
             loss = self._guarded(partial(wire.pump, self._closing.is_set))
             if loss is None:
                 self._guarded(partial(wire.farewell, min(self._farewell_deadline, monotonic() + FAREWELL_S)))
-            self._take_down(wire)
+            self._take_down(wire, loss)
             if loss is None:
                 return
             self._receive_queue.put(ConnectionDown(str(loss)))
@@ -232,10 +264,11 @@ class NetworkTransport(Transport):
             return ConnectionLost("a fault in Ether's own network code, see the log")
         return None
 
-    def _take_down(self, wire: MqttWire) -> None:
+    def _take_down(self, wire: MqttWire, loss: ConnectionLost | None = None) -> None:
         self._up = False
         self._wire = None
-        self._send_queue.detach()
+        self._send_queue.detach(str(loss) if loss is not None and loss.cut else "")
+        self._learn_limit()
         self._receive_queue.end_acks()
         self._subscriptions.end()
         wire.shut()
@@ -297,13 +330,20 @@ class NetworkTransport(Transport):
         name = packed_topic(topic)
         tail_bytes = len(section) + len(payload)
         size = FIXED_HEADER_BYTES + len(name) + 2 * qos + tail_bytes
-        if size > self._max_packet_bytes:
-            raise PayloadTooLarge(topic, size, self._max_packet_bytes)
+        if size > self._passing_bytes:
+            self._check_size(topic, size)
         head = publish_head(name, qos=qos, retain=retain, tail_bytes=tail_bytes)
         own_room = room if isinstance(room, QueueRoom) else None
         if qos:
             return self._send_queue.publish(topic, head, section, payload, timeout_s, own_room)
         return self._send_queue.publish_unconfirmed(topic, head, section, payload, timeout_s, own_room)
+
+    def _check_size(self, topic: str, size: int) -> None:
+        """Refuse a message that is too large. What was learned of a limit holds for a while only, because it may have
+        been raised."""
+        why = self._learn_limit()
+        if size > self._passing_bytes:
+            raise PayloadTooLarge(topic, size, self._passing_bytes, why)
 
     def room(self, topic: str, size: int) -> Room:
         return self._send_queue.room(topic, size)
@@ -343,7 +383,7 @@ class NetworkTransport(Transport):
             raise TransportClosed("subscriptions on a connection that was closed")
         _ = self._chosen
 
-    def receive(self, timeout_s: float | None = None) -> Delivery | ConnectionUp | ConnectionDown | None:
+    def receive(self, timeout_s: float | None = None) -> Item | None:
         return self._receive_queue.get(timeout_s)
 
     def offer_to(self, sink: Callable[[Delivery], bool]) -> None:

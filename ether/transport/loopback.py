@@ -22,13 +22,16 @@ from ether.errors import (
     TransportClosed,
     TransportError,
     UnsupportedFeature,
+    publish_refused,
 )
 from ether.transport.base import (
     ConnectionDown,
     ConnectionUp,
     Delivery,
+    Item,
     ProtocolVersion,
     Receipt,
+    Refusal,
     Room,
     Transport,
     Will,
@@ -46,6 +49,8 @@ class LoopbackBroker:
         self, *, version: ProtocolVersion = ProtocolVersion.V5, max_packet_bytes: int = MAX_PACKET_BYTES
     ) -> None:
         self.version, self.max_packet_bytes = version, max_packet_bytes
+        self.refuses: Callable[[Delivery], int] = lambda message: 0
+        """Simulates a broker that will not take a message: returns the reason code, 0 for a message that it takes."""
         self.lock = RLock()
         self.running = True
         self._clients: dict[LoopbackTransport, None] = {}  # a set that keeps its order
@@ -109,10 +114,11 @@ class LoopbackBroker:
 class _Receipt(Receipt):
     """A receipt that is settled when the broker takes the message, which waits while the broker is stopped."""
 
+    error: Exception | None = None
+
     def __init__(self, topic: str, changed: Condition) -> None:
         self._topic, self._changed = topic, changed
         self.receivers: int | None = None
-        self.error: Exception | None = None
         self._callback: Callable[[], object] | None = None
 
     @property
@@ -122,6 +128,10 @@ class _Receipt(Receipt):
     @property
     def no_subscribers(self) -> bool:
         return self.receivers == 0
+
+    @property
+    def watched(self) -> bool:
+        return self._callback is not None
 
     def when_done(self, callback: Callable[[], object]) -> None:
         with self._changed:
@@ -171,7 +181,7 @@ class LoopbackTransport(Transport):
         self.client_id = client_id
         self._broker, self._will = broker, will
         self._changed = Condition(broker.lock)
-        self._items: deque[Delivery | ConnectionUp | ConnectionDown] = deque()
+        self._items: deque[Item] = deque()
         self._count = self._bytes = 0  # of messages that arrived and are not consumed
         self._unread: dict[str, int] = {}  # the same count for each topic
         self._filters: dict[str, int] = {}
@@ -251,11 +261,21 @@ class LoopbackTransport(Transport):
             self._check_usable()
             receipt = _Receipt(topic, self._changed)
             if self._state == "connected":
-                receipt.settle(self._broker.route(message))
+                self._hand_over(message, receipt)
             else:
                 self._unsent.append((message, receipt))
                 self._unsent_bytes += len(payload)
             return receipt
+
+    def _hand_over(self, message: Delivery, receipt: _Receipt) -> None:
+        code = self._broker.refuses(message)
+        if not code:
+            receipt.settle(self._broker.route(message))
+            return
+        error = publish_refused(message.topic, len(message.payload), code)
+        receipt.settle(error)
+        self._items.append(Refusal(message.topic, message.payload, message.properties, error, receipt))
+        self._changed.notify_all()
 
     def room(self, topic: str, size: int) -> Room:
         return _LoopbackRoom(self, topic, size)
@@ -316,7 +336,7 @@ class LoopbackTransport(Transport):
 
     # receiving
 
-    def receive(self, timeout_s: float | None = None) -> Delivery | ConnectionUp | ConnectionDown | None:
+    def receive(self, timeout_s: float | None = None) -> Item | None:
         deadline = None if timeout_s is None else monotonic() + timeout_s
         with self._changed:
             while not self._items and self._state != "closed":
@@ -378,7 +398,6 @@ class LoopbackTransport(Transport):
         """The subscriptions of all clients are restored."""
         self._items.append(ConnectionUp())
         while self._unsent:
-            message, receipt = self._unsent.popleft()
-            receipt.settle(self._broker.route(message))
+            self._hand_over(*self._unsent.popleft())
         self._unsent_bytes = 0
         self._changed.notify_all()

@@ -26,14 +26,15 @@ from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from ether.errors import BrokerUnreachable, NotAuthorized
+from ether.errors import BrokerRefuses, BrokerUnreachable, NotAuthorized
+from ether.errors.reason_codes import connect_advice_for
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.transport.mqtt_versions import Version
 from ether.transport.opening import open_socket
 from ether.transport.packets import LARGE_BYTES, MalformedFrame, PacketBatch, PacketReader
 from ether.transport.send_queue import LinkDown, Publication, SendQueue
-from ether.transport.sockets import ByteStream, Waker, wait_on
+from ether.transport.sockets import ByteStream, Waker, wait_on, was_closed
 
 READ_BYTES = 65_536  # recv(262144) costs mmap, mremap and munmap for each call
 TICK_S = 0.5  # how often keep-alive is looked at
@@ -51,16 +52,27 @@ _NOT_AUTHORIZED = {0x86, 0x87, 0x8A, 0x8C}  # bad password, not authorized, bann
 logger = logging.getLogger("Ether.transport")
 
 
-class ConnectionLost(Exception):
-    """The connection is over; `taken_over` where another client connected with the same client id."""
+_NO_MESSAGE_IS_MEANT = {0x88, 0x89, 0x8B, 0x8D, 0x8E, 0x98, 0x9C, 0x9D, 0xA0}
+"""The reasons of a DISCONNECT that have nothing to do with what was sent: the server is busy or shuts down, the client
+was silent, was taken over, or is to go to another server."""
 
-    def __init__(self, reason: str, *, taken_over: bool = False) -> None:
+
+class ConnectionLost(Exception):
+    """The connection is over; `taken_over` where another client connected with the same client id, `cut` where the
+    broker has closed it, perhaps because of a message."""
+
+    def __init__(self, reason: str, *, taken_over: bool = False, cut: bool = False) -> None:
         super().__init__(reason)
-        self.taken_over = taken_over
+        self.taken_over, self.cut = taken_over, cut
 
 
 class VersionRefused(Exception):
-    """The broker does not speak this version of MQTT, or closed the connection instead of saying so."""
+    """The broker does not speak this version of MQTT; `silent` where it has closed the connection instead of saying so,
+    for this reason or another one."""
+
+    def __init__(self, reason: str, *, silent: bool = False) -> None:
+        super().__init__(reason)
+        self.silent = silent
 
 
 class Owner(Protocol):
@@ -142,7 +154,7 @@ class MqttWire(Client):
             raise BrokerUnreachable(address, error.strerror or str(error)) from error
         except ConnectionLost as error:
             if self._wire_connack is None and not self._wire_heard:
-                raise VersionRefused(str(error)) from error
+                raise VersionRefused(str(error), silent=True) from error
             if self._wire_connack is None:
                 raise BrokerUnreachable(address, str(error)) from error
             self._wire_lost = error  # lost just after the CONNACK: the next pump() raises it
@@ -159,7 +171,9 @@ class MqttWire(Client):
         if reason.value in _NOT_AUTHORIZED:
             raise NotAuthorized(address, str(reason).lower())
         if reason.is_failure:
-            raise BrokerUnreachable(address, f"it refused: {reason}")
+            raise BrokerRefuses(address, f"it refused the connection: {reason}", connect_advice_for(reason.value))
+        for lack, advice in self.wire_version.lacks(properties):
+            raise BrokerRefuses(address, lack, advice)
         self.wire_window, self.wire_max_packet_bytes = self.wire_version.limits(properties)
 
     @property
@@ -192,7 +206,7 @@ class MqttWire(Client):
         if by_broker and reason.value == _TAKEN_OVER:
             self.fail("another client connected with our id", taken_over=True)
         elif by_broker:
-            self.fail(f"the broker said: {reason}")
+            self.fail(f"the broker said: {reason}", cut=reason.value not in _NO_MESSAGE_IS_MEANT)
         else:
             self.fail("the broker does not answer (keep-alive)" if self._ping_t else str(reason))
 
@@ -218,6 +232,7 @@ class MqttWire(Client):
             if now >= next_tick:
                 next_tick = now + TICK_S
                 self.loop_misc()  # paho's keep-alive, which may end the connection
+                self._wire_send_queue.look()
                 continue
             wait_s = (next_tick if deadline is None else min(next_tick, deadline)) - now
             if self._wire_acks and wait_s > ACK_DELAY_S:  # held back by `acknowledge`
@@ -253,8 +268,10 @@ class MqttWire(Client):
             return
         except MalformedFrame as error:
             raise ConnectionLost(f"the broker sent {error}") from error
+        except OSError as error:
+            raise ConnectionLost(error.strerror or str(error), cut=was_closed(error)) from error
         if not count:
-            raise ConnectionLost("the broker closed the connection")
+            raise ConnectionLost("the broker closed the connection", cut=True)
         self._wire_heard = True
         self._last_bytes_received = monotonic()
         self._wire_owner.on_batch(batch)
@@ -313,6 +330,10 @@ class MqttWire(Client):
     def congested(self) -> bool:
         return bool(self._wire_backlog)
 
+    @property
+    def last_written(self) -> float:
+        return self._last_msg_out
+
     def send_locked(self, data: bytes, owner: Publication | None = None) -> bool:
         # Waiting acknowledgements travel in front of any small packet, in the same write.
         if self._wire_acks and owner is None and len(data) < LARGE_BYTES:
@@ -337,7 +358,7 @@ class MqttWire(Client):
         except BlockingIOError:
             return 0
         except OSError as error:
-            self.fail(error.strerror or str(error))
+            self.fail(error.strerror or str(error), cut=was_closed(error))
             raise LinkDown from error
         self._last_msg_out = monotonic()
         return written
@@ -368,10 +389,10 @@ class MqttWire(Client):
 
     # the end
 
-    def fail(self, reason: str, *, taken_over: bool = False) -> None:
+    def fail(self, reason: str, *, taken_over: bool = False, cut: bool = False) -> None:
         """Give the connection up, on any thread: `pump()` raises `ConnectionLost(reason)`. The first reason counts."""
         if self._wire_lost is None:
-            self._wire_lost = ConnectionLost(reason, taken_over=taken_over)
+            self._wire_lost = ConnectionLost(reason, taken_over=taken_over, cut=cut)
             self._wire_waker.wake()
 
     def _sock_close(self) -> None:

@@ -9,13 +9,14 @@ left out.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 
 from ether.errors import UnsupportedFeature
+from ether.errors.reason_codes import QOS_ADVICE, RETAIN_ADVICE, WILDCARD_ADVICE
 from ether.transport.base import ProtocolVersion
 from ether.transport.packets import (
     MAX_PACKET_BYTES,
@@ -78,6 +79,10 @@ class Version(ABC):
     def limits(self, connack: Properties | None) -> tuple[int, int]:
         """The broker's limits: messages under way, and bytes in one packet."""
 
+    def lacks(self, connack: Properties | None) -> Iterator[tuple[str, str]]:
+        """What the broker says that it does not have and a session needs, each with what to do."""
+        yield from ()
+
 
 class V5(Version):
     version = ProtocolVersion.V5
@@ -113,6 +118,14 @@ class V5(Version):
     def limits(self, connack: Properties | None) -> tuple[int, int]:
         window = getattr(connack, "ReceiveMaximum", 65_535)
         return min(window, 65_000), getattr(connack, "MaximumPacketSize", MAX_PACKET_BYTES)
+
+    def lacks(self, connack: Properties | None) -> Iterator[tuple[str, str]]:
+        if getattr(connack, "MaximumQoS", 1) < 1:
+            yield "it takes messages at QoS 0 only", QOS_ADVICE
+        if not getattr(connack, "RetainAvailable", 1):
+            yield "it keeps no retained messages", RETAIN_ADVICE
+        if not getattr(connack, "WildcardSubscriptionAvailable", 1):
+            yield "it grants no wildcards in subscriptions", WILDCARD_ADVICE
 
 
 class V311(Version):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from threading import Lock
 
-from ether.transport.base import ConnectionDown, ConnectionUp, Delivery
+from ether.transport.base import ConnectionDown, ConnectionUp, Delivery, Item, Refusal
 
 HIGH_COUNT, LOW_COUNT = 1_000, 500
 HIGH_BYTES, LOW_BYTES = 16 << 20, 8 << 20
@@ -26,8 +26,6 @@ WIDE_COUNT, WIDE_BYTES = 30, 4
 HARD_COUNT, HARD_BYTES = 50_000, 256 << 20  # QoS 0 only; a delivery costs about 200 bytes besides its payload
 
 logger = logging.getLogger("Ether.transport")
-
-Item = Delivery | ConnectionUp | ConnectionDown
 
 
 class ReceiveQueue:
@@ -81,8 +79,8 @@ class ReceiveQueue:
 
     # the network thread's side
 
-    def put(self, item: ConnectionUp | ConnectionDown) -> None:
-        """Enqueue a change of the connection; never dropped."""
+    def put(self, item: ConnectionUp | ConnectionDown | Refusal) -> None:
+        """Enqueue a change of the connection, or a refusal; never dropped."""
         self._items.put(item)
 
     def put_deliveries(self, deliveries: list[Delivery], packet_ids: list[bytes]) -> None:

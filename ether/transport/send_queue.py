@@ -12,6 +12,9 @@ fifth of the throughput, because each write also gives the interpreter lock away
 One lock guards all of this and the writing to the socket, so that packets of two threads can neither interleave nor
 overtake each other. No thread blocks on the network while it holds the lock. The trap: methods whose name ends in
 `_locked` must be called with the lock held, all others without.
+
+A message that the broker refuses, or at which it closes the connection each time (`cut_rules`), is given up, and handed
+to `on_refusal`. While nothing of that kind happens, it costs nothing.
 """
 
 from __future__ import annotations
@@ -19,13 +22,23 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Condition, Event, Lock
 from time import monotonic
 from typing import Protocol
 
-from ether.errors import PayloadTooLarge, PublishTimeout, TransportClosed, TransportError
-from ether.transport.base import Receipt, Room
-from ether.transport.packets import LARGE_BYTES, marked_duplicate
+from ether.errors import (
+    PayloadTooLarge,
+    PublishRefused,
+    PublishTimeout,
+    TooLargeForBroker,
+    TransportClosed,
+    TransportError,
+    publish_refused,
+)
+from ether.transport.base import Receipt, Refusal, Room
+from ether.transport.cut_rules import SHUT_S, SMALL_BYTES, SOON_S, STRIKES, LargeWrites, Suspicion
+from ether.transport.packets import LARGE_BYTES, marked_duplicate, read_length
 
 MAX_COUNT, LOW_COUNT = 10_000, 7_500
 MAX_BYTES, LOW_BYTES = 64 << 20, 48 << 20
@@ -35,17 +48,16 @@ _BURST = 4
 
 _INTERRUPTED = "a publisher was interrupted while it wrote"
 _NO_SUBSCRIBERS, _FIRST_FAILURE = 0x10, 0x80
-_REASONS = {
-    0x80: "unspecified error",
-    0x83: "implementation specific error",
-    0x87: "not authorized",
-    0x90: "topic name invalid",
-    0x91: "packet identifier in use",
-    0x97: "quota exceeded",
-    0x99: "payload format invalid",
-}
 
 logger = logging.getLogger("Ether.transport")
+
+
+_SAID = "the broker said: "
+
+
+def _why_cut(cut: str) -> str:
+    said = f" and says {cut.removeprefix(_SAID)!r}" if cut.startswith(_SAID) else ""
+    return f"it closes the connection{said} each time this is sent ({STRIKES} times)"
 
 
 class LinkDown(Exception):
@@ -69,6 +81,10 @@ class SendLink(Protocol):
     def congested(self) -> bool:
         """True while the socket does not take everything."""
 
+    @property
+    def last_written(self) -> float:
+        """When the socket last took bytes, on the monotonic clock."""
+
 
 class Settled(Receipt):
     """The receipt of a publish whose outcome is known at once."""
@@ -84,6 +100,14 @@ class Settled(Receipt):
 
     @property
     def no_subscribers(self) -> bool:
+        return False
+
+    @property
+    def error(self) -> Exception | None:
+        return self._error
+
+    @property
+    def watched(self) -> bool:
         return False
 
     def when_done(self, callback: Callable[[], object]) -> None:
@@ -118,6 +142,14 @@ class Publication(Receipt):
     def no_subscribers(self) -> bool:
         return self._outcome == _NO_SUBSCRIBERS
 
+    @property
+    def error(self) -> Exception | None:
+        return self._outcome if isinstance(self._outcome, Exception) else None
+
+    @property
+    def watched(self) -> bool:
+        return self.callback is not None
+
     def when_done(self, callback: Callable[[], object]) -> None:
         with self._lock:
             if self._outcome is None:
@@ -140,10 +172,7 @@ class Publication(Receipt):
             return self._event
 
     def settle_locked(self, outcome: int | Exception) -> None:
-        """Set the outcome: the broker's reason code, or the error."""
-        if isinstance(outcome, int) and outcome >= _FIRST_FAILURE:
-            reason = _REASONS.get(outcome, f"reason code 0x{outcome:02x}")
-            outcome = TransportError(f"the broker refused the message to {self.topic!r}: {reason}")
+        """Set the outcome: the reason code of a broker that has taken the message, or the error."""
         self._outcome = outcome
         self.section = self.payload = b""  # a caller that keeps the receipt does not keep the message in memory
         if self._event is not None:
@@ -173,9 +202,20 @@ class QueueRoom(Room):
 class SendQueue:
     """The bounded queue between publishers and one connection at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_refusal: Callable[[Refusal], object] = lambda refusal: None) -> None:
+        """`on_refusal` is called with each message that the broker will never take, without the lock."""
         self.lock = Lock()
         self.dropped = 0
+        self.cut_bytes, self.cut_until = 0, 0.0
+        """The broker closes the connection at messages of this size and above, as far as is known until then (monotonic
+        seconds); 0: at none."""
+        self.largest = 0
+        """The largest message that the broker has taken, in bytes."""
+        self._on_refusal = on_refusal
+        self._suspicion: Suspicion[Publication] | None = None
+        self._taken_at = 0  # where in the queue the message under way had waited, while one goes at a time
+        self._large_writes = LargeWrites()
+        self._proven = False  # something was acknowledged on this connection
         self._changed = Condition(self.lock)
         self._sleepers = 0
         self._line: deque[QueueRoom] = deque()  # of publishers that wait for room, in the order of their arrival
@@ -186,7 +226,7 @@ class SendQueue:
         self._window = 1
         self._last_id = 0
         self._reserved: set[int] = set()
-        self._due: list[Callable[[], object]] = []  # callbacks of settled receipts
+        self._due: list[Callable[[], object]] = []  # callbacks of settled receipts, and refusals
         self._closed = False
         self.left = False
         """True while publishers have left messages to the network thread."""
@@ -202,6 +242,9 @@ class SendQueue:
             self._enter_locked(topic, publication.size, timeout_s, room)
             self._count += 1
             self._bytes += publication.size
+            if self._suspicion is not None and self._suspicion.is_shut(topic, monotonic()):
+                self._refuse_shut_locked(publication)
+                return publication
             self._waiting.append(publication)
             under_way = len(self._inflight)
             if self._link is not None and under_way < self._window:
@@ -225,17 +268,24 @@ class SendQueue:
             if self.left:  # earlier messages leave first
                 self._fill_locked(link)
             try:
-                if len(payload) < LARGE_BYTES:
+                if len(payload) < SMALL_BYTES:
                     written = link.send_locked(head + tail + payload)
                 else:
-                    link.send_locked(head + tail)
-                    written = link.send_locked(payload)
+                    written = self._write_large_locked(link, topic, head + tail, payload)
                 return SENT if written else self._keep_locked(link, topic, len(payload))
             except LinkDown:
                 return self._drop_locked(topic)
             except BaseException:
                 link.fail(_INTERRUPTED)
                 raise
+
+    def _write_large_locked(self, link: SendLink, topic: str, start: bytes, payload: bytes) -> bool:
+        size = len(start) + len(payload)
+        self.largest = max(self.largest, self._large_writes.wrote(topic, size, monotonic()))
+        if len(payload) < LARGE_BYTES:
+            return link.send_locked(start + payload)
+        link.send_locked(start)
+        return link.send_locked(payload)
 
     def _drop_locked(self, topic: str) -> Receipt:
         self.dropped += 1
@@ -317,52 +367,144 @@ class SendQueue:
 
     # the connection
 
-    def attach(self, link: SendLink, window: int, max_packet_bytes: int) -> None:
-        """A connection is up: send everything unacknowledged again, in order, then what waited."""
+    def attach(self, link: SendLink, window: int, max_packet_bytes: int, why: str = "") -> None:
+        """A connection is up: send everything unacknowledged again, in order, then what waited. Messages of more than
+        `max_packet_bytes` are given up; `why` says how that limit is known, where it was not announced."""
         with self.lock:
             for publication in self._inflight.values():
                 publication.head = marked_duplicate(publication.head)
             unsettled = [*self._inflight.values(), *self._waiting]
+            if self._taken_at:  # one that was tried before its turn goes back to its place
+                unsettled.insert(self._taken_at, unsettled.pop(0))
+                self._taken_at = 0
             self._inflight.clear()
             self._waiting.clear()
             for publication in unsettled:
                 if publication.size > max_packet_bytes:
-                    self._refuse_locked(publication, max_packet_bytes)
+                    error = PayloadTooLarge(publication.topic, publication.size, max_packet_bytes, why)
+                    self._refuse_locked(publication, error)
                 else:
                     self._waiting.append(publication)
-            self._link, self._window = link, window
+            self._link, self._window, self._proven = link, window, False
+            if self._suspicion is not None:
+                self._suspicion.begin(monotonic())
             self._fill_locked(link)
         self.run_callbacks()
 
-    def _refuse_locked(self, publication: Publication, limit: int) -> None:
-        error = PayloadTooLarge(publication.topic, publication.size, limit)
-        logger.error("given up after the reconnect: %s", error)
-        self._settled_locked(publication, error)
-
-    def detach(self) -> None:
-        """The connection was lost: from now on QoS 1 waits, and QoS 0 is dropped."""
+    def detach(self, cut: str = "") -> None:
+        """The connection was lost: from now on QoS 1 waits, and QoS 0 is dropped. `cut`: the broker closed it, and
+        what it said."""
         with self.lock:
-            self._link = None
+            link, self._link = self._link, None
             self._reserved.clear()
+            if link is not None:
+                self._judge_locked(link, cut)
             self._changed.notify_all()
+        self.run_callbacks()
 
     def acknowledged(self, acknowledgements: Sequence[tuple[int, int]]) -> None:
         """The broker's PUBACKs: packet id and reason code of each."""
         with self.lock:
+            self._proven = True
+            suspicion = self._suspicion
             for packet_id, reason in acknowledgements:
                 publication = self._inflight.pop(packet_id, None)
-                if publication is not None:
+                if publication is None:
+                    continue
+                if suspicion is not None:
+                    suspicion.passed(publication)
+                    self._taken_at = 0
+                if reason < _FIRST_FAILURE:
+                    if publication.size > self.largest:
+                        self.largest = publication.size
                     self._settled_locked(publication, reason)
+                else:
+                    self._refuse_locked(publication, publish_refused(publication.topic, publication.size, reason))
+            if suspicion is not None and suspicion.is_over(self._window, monotonic()):
+                self._suspicion = None
             if self._link is not None and self._waiting:
                 self._fill_locked(self._link)
             self.tell_locked()
         self.run_callbacks()
+
+    # what the broker will not take
+
+    def _refuse_locked(self, publication: Publication, error: PublishRefused | PayloadTooLarge) -> None:
+        """Give a message up, and tell of it."""
+        section = publication.section
+        length, start = read_length(section, 0) if section else (0, 0)
+        properties = section[start : start + length]
+        refusal = Refusal(publication.topic, publication.payload, properties, error, publication)
+        self._settled_locked(publication, error)
+        self._due.append(partial(self._on_refusal, refusal))
+
+    def _refuse_shut_locked(self, publication: Publication) -> None:
+        """A message on a topic at which the broker closes the connection: it is not sent. The network thread tells of
+        it, because a publisher may hold locks."""
+        why = f"it has closed the connection each time something was sent there, {STRIKES} times"
+        self._refuse_locked(publication, PublishRefused(publication.topic, publication.size, why))
+        if self._link is not None and not self.left:
+            self.left = True
+            self._link.wake_locked()
+
+    def _judge_locked(self, link: SendLink, cut: str) -> None:
+        """The connection has ended: was a message the reason?"""
+        now, under_way = monotonic(), list(self._inflight.values())
+        suspicion = self._suspicion
+        largest = max((publication.size for publication in under_way), default=0)
+        if self._large_writes.ended(now, cut=bool(cut), proven=self._proven, above=max(largest, self.largest)):
+            if (condemned := self._large_writes.condemned()) is not None:
+                size, topic = condemned
+                error = self._too_large_locked(topic, size, cut, now)
+                self._due.append(partial(self._on_refusal, Refusal(topic, b"", b"", error, Settled(error))))
+            return
+        if not cut or not under_way:
+            return
+        written_at = link.last_written
+        if suspicion is None:
+            suspicion = self._suspicion = Suspicion()
+        elif not link.congested:  # heartbeats are written, too
+            written_at = suspicion.written_at
+        unheard_of = [publication for publication in under_way if publication.size > max(self.largest, SMALL_BYTES)]
+        likely = max(unheard_of, key=lambda publication: publication.size, default=None)
+        soon, alone = now - written_at <= SOON_S, not self._waiting
+        guilty = suspicion.ended(under_way, soon=soon, likely=likely, alone=alone)
+        if guilty is not None:
+            self._give_up_locked(guilty, suspicion, cut, now)
+
+    def _give_up_locked(self, guilty: Publication, suspicion: Suspicion[Publication], cut: str, now: float) -> None:
+        self._inflight = {key: publication for key, publication in self._inflight.items() if publication is not guilty}
+        self._taken_at = 0
+        topic, size = guilty.topic, guilty.size
+        if size > max(self.largest, SMALL_BYTES):
+            self._refuse_locked(guilty, self._too_large_locked(topic, size, cut, now))
+            return
+        self._refuse_locked(guilty, PublishRefused(topic, size, f"{_why_cut(cut)}, and takes others"))
+        suspicion.shut(topic, now)
+        for publication in [waiting for waiting in self._waiting if waiting.topic == topic]:
+            self._waiting.remove(publication)
+            suspicion.forget(publication)
+            self._refuse_shut_locked(publication)
+
+    def _too_large_locked(self, topic: str, size: int, cut: str, now: float) -> TooLargeForBroker:
+        self.cut_bytes, self.cut_until = size, now + SHUT_S
+        advice = (
+            f"The largest that has passed had {self.largest:,} bytes. Send it in parts, or raise the broker's limit."
+        )
+        return TooLargeForBroker(topic, size, _why_cut(cut), advice=advice)
+
+    def look(self) -> None:
+        """Twice a second: a message that was held back may be tried now."""
+        if self._suspicion is not None:
+            self.send_left()
 
     def send_left(self) -> None:
         """Write what publishers have left; called by the network thread."""
         with self.lock:
             if self._link is not None:
                 self._fill_locked(self._link)
+        if self._due:
+            self.run_callbacks()
 
     def _settled_locked(self, publication: Publication, outcome: int | Exception) -> None:
         self._count -= 1
@@ -388,9 +530,16 @@ class SendQueue:
         written: where the connection breaks in between, `attach` sends it again.
         """
         self.left = False
+        window = self._window
+        if self._suspicion is not None:
+            if self._suspicion.has_suspects:
+                self._fill_carefully_locked(link, self._suspicion)
+                return
+            window = min(window, self._suspicion.window)
+            self._suspicion.written_at = monotonic()
         small: list[bytes] = []
         try:
-            while self._waiting and len(self._inflight) < self._window:
+            while self._waiting and len(self._inflight) < window:
                 publication = self._waiting.popleft()
                 packet_id = self._next_id_locked()
                 self._inflight[packet_id] = publication
@@ -414,6 +563,47 @@ class SendQueue:
             # bookkeeping. What has left is then unknown; the next connection sends everything again.
             link.fail(_INTERRUPTED)
             raise
+
+    def _fill_carefully_locked(self, link: SendLink, suspicion: Suspicion[Publication]) -> None:
+        """Send one message, where none is under way: then an end of the connection says something about it."""
+        now = monotonic()
+        if self._inflight or (place := self._next_locked(suspicion, now)) is None:
+            return
+        publication = self._waiting[place]
+        del self._waiting[place]
+        self._taken_at = place
+        packet_id = self._next_id_locked()
+        self._inflight[packet_id] = publication
+        suspicion.written_at = now
+        try:
+            link.send_locked(publication.head + packet_id.to_bytes(2, "big") + publication.section)
+            if publication.payload:
+                link.send_locked(publication.payload)
+        except LinkDown:
+            pass
+        except BaseException:
+            link.fail(_INTERRUPTED)
+            raise
+
+    def _next_locked(self, suspicion: Suspicion[Publication], now: float) -> int | None:
+        """The place in the queue of the next message to be sent. One that the next cut would condemn lets others go
+        first, which show whether the broker takes anything; those of its own topic stay behind it, and so do larger
+        ones, which may be condemned for the same reason."""
+        suspects: dict[int, Publication] = {}
+        behind: list[tuple[bool, int, int]] = []
+        for place, publication in enumerate(self._waiting):
+            of_same_topic = any(publication.topic == other.topic for other in suspects.values())
+            if of_same_topic or any(publication.size >= other.size for other in suspects.values()):
+                if not suspicion.is_suspect(publication):
+                    behind.append((of_same_topic, publication.size, place))
+            elif suspicion.may_try(publication):
+                return place
+            else:
+                suspects[place] = publication
+        if not suspects or not suspicion.has_held(now):
+            return None
+        # Nobody may go first. Then one of those behind has to, or else the suspects, in turn.
+        return min(behind)[-1] if behind else list(suspects)[suspicion.turn(len(suspects))]
 
     def _next_id_locked(self) -> int:
         """The next packet id, from 1 to 65,535 and round again, that is not in use."""

@@ -13,6 +13,14 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 
+def was_closed(error: OSError) -> bool:
+    """Whether an error says that the other side has closed the connection, and not that it has fallen silent or cannot
+    be reached any more."""
+    # An error of TLS is such an end, too. The library is not imported for its name.
+    closed = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+    return isinstance(error, closed) or type(error).__module__ == "ssl"
+
+
 class Waker:
     """Ends the wait of the network thread. Takes two sockets while it is open."""
 

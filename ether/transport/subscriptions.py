@@ -8,9 +8,11 @@ one lock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Event, Lock
 from typing import Protocol
+
+from ether.errors.reason_codes import QOS_ADVICE
 
 _FIRST_FAILURE = 0x80
 _REASONS = {
@@ -39,12 +41,17 @@ class SubscribeRequest:
         self.answered = Event()
         self.refused: dict[str, str] = {}
 
-    def answer(self, reasons: dict[str, int]) -> None:
-        for topic_filter in self.filters:
-            code = reasons.get(topic_filter, 0)
-            if code >= _FIRST_FAILURE:
-                self.refused[topic_filter] = _REASONS.get(code, f"reason code 0x{code:02x}")
+    def answer(self, refused: Mapping[str, str]) -> None:
+        """The broker has answered; `refused` has the reasons for those filters that it does not grant as asked."""
+        self.refused = {name: refused[name] for name in self.filters if name in refused}
         self.answered.set()
+
+
+def _why_refused(granted: int, asked: int) -> str:
+    """Why an answer to a subscription is none: its code says why, or a lower QoS than was asked for; else ""."""
+    if granted >= _FIRST_FAILURE:
+        return _REASONS.get(granted, f"reason code 0x{granted:02x}")
+    return f"it grants QoS {granted} only. {QOS_ADVICE}" if granted < asked else ""
 
 
 class Subscriptions:
@@ -59,8 +66,8 @@ class Subscriptions:
         """Each unanswered subscribe request, with the id of the packet that carries it; None where it is not sent."""
         self._leaving: dict[int, SubscribeRequest] = {}
         """Each unanswered unsubscribe request, by its packet id."""
-        self._asked: dict[int, tuple[str, ...]] = {}
-        """The filters in each SUBSCRIBE packet that is not answered."""
+        self._asked: dict[int, dict[str, int]] = {}
+        """The filters, with their QoS, in each SUBSCRIBE packet that is not answered."""
         self._revoked: list[str] = []
         """Filters that were confirmed once and that the latest answer refuses."""
         self._closed = False
@@ -81,9 +88,10 @@ class Subscriptions:
         return request
 
     def _send(self, asker: Asker, request: SubscribeRequest) -> None:
-        packet_id = asker.ask_subscribe([(name, self._wanted[name]) for name in request.filters])
+        filters = {name: self._wanted[name] for name in request.filters}
+        packet_id = asker.ask_subscribe(list(filters.items()))
         self._open[request] = packet_id
-        self._asked[packet_id] = request.filters
+        self._asked[packet_id] = filters
 
     def withdraw(self, request: SubscribeRequest, filters: Sequence[str]) -> None:
         """The request failed: forget those of its filters that were never confirmed."""
@@ -117,7 +125,7 @@ class Subscriptions:
             if not self._wanted:
                 return None
             packet_id = asker.ask_subscribe(list(self._wanted.items()))
-            self._asked[packet_id] = tuple(self._wanted)
+            self._asked[packet_id] = dict(self._wanted)
             for request in self._open:
                 self._open[request] = packet_id
             return packet_id
@@ -139,14 +147,14 @@ class Subscriptions:
     def on_suback(self, packet_id: int, reasons: Sequence[int]) -> None:
         """The broker's answer: a reason code for each filter of the request, in its order."""
         with self._lock:
-            asked = self._asked.pop(packet_id, ())
-            answer = dict(zip(asked, reasons, strict=False))
-            refused = {name for name, code in answer.items() if code >= _FIRST_FAILURE}
-            self._revoked = sorted(refused & self._confirmed)
-            self._confirmed |= set(answer) - refused
+            asked = self._asked.pop(packet_id, {})
+            answer = {name: _why_refused(code, asked[name]) for name, code in zip(asked, reasons, strict=False)}
+            refused = {name: why for name, why in answer.items() if why}
+            self._revoked = sorted(refused.keys() & self._confirmed)
+            self._confirmed |= answer.keys() - refused.keys()
             for request in [request for request, carrier in self._open.items() if carrier == packet_id]:
                 del self._open[request]
-                request.answer(answer)
+                request.answer(refused)
 
     def on_unsuback(self, packet_id: int) -> None:
         """The broker has confirmed the end of subscriptions."""
