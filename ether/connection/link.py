@@ -18,15 +18,26 @@ from typing import NamedTuple
 
 from ether.connection.inbound import Done
 from ether.connection.inbound import Inbound as Inbound
+from ether.connection.refusals import Refusals
 from ether.connection.retransmit import Retransmitter
-from ether.errors import PayloadTooLarge, PublishTimeout, TransportError
+from ether.errors import PayloadTooLarge, PublishRefused, PublishTimeout, TransportError
 from ether.log import get_ether_logger
 from ether.protocol.routes import Routes
 from ether.system.clock import wall_time
-from ether.transport.base import ConnectionDown, ConnectionUp, Delivery, ProtocolVersion, Receipt, Room, Transport
+from ether.transport.base import (
+    ConnectionDown,
+    ConnectionUp,
+    Delivery,
+    Item,
+    ProtocolVersion,
+    Receipt,
+    Refusal,
+    Room,
+    Transport,
+)
 from ether.transport.send_queue import Settled
 from ether.wire.codec import Body, encode
-from ether.wire.envelope import Envelope, EnvelopeV5, EnvelopeV311, Headers
+from ether.wire.envelope import Envelope, EnvelopeV5, EnvelopeV311, Headers, unpack_headers
 from ether.wire.head import MessageIds, node_of
 from ether.wire.topics import SessionTopics, is_data, matches
 
@@ -41,10 +52,15 @@ _NUMBERED_PASSING = 4096
 _ANNOUNCE_TIMEOUT_S = 2.0
 """How long the dispatch thread may wait for room when it repeats announcements after a reconnect."""
 
+TAKEN_S = 2.0
+"""How long the broker may take for the first announcement of a process."""
 
 Receiver = Callable[[Inbound], object]
 Keep = Callable[[Headers, Body], object]
 """Records a message that has just been published, given its headers and body. Called in the order of the numbers."""
+TakeRefusal = Callable[[Refusal, Headers], bool]
+"""Answers for a message of this process that the broker refused; False where that is not for this receiver to do. On
+the dispatch thread."""
 TakeNow = Callable[[Inbound], bool]
 """Takes a message on the transport's own thread, by only enqueueing it; False to have it routed to the receiver."""
 
@@ -98,6 +114,9 @@ class Link:
         self.on_connection: list[Callable[[bool], object]] = []
         """Called on the dispatch thread when the connection is lost (False) and when it is back (True). A callback
         must return at once."""
+        self.on_refusal: list[TakeRefusal] = []
+        """Asked in turn, until one answers for the message, where no publisher watches its receipt."""
+        self.refusals = Refusals(source)
         self.offline_since: float | None = None
         """Unix seconds; None while connected."""
         self._fenced: frozenset[str] = frozenset()
@@ -110,6 +129,7 @@ class Link:
         self._announcements: dict[str, object] = {}
         self._last: Receipt | None = None
         self._publish_lock = threading.Lock()
+        self._session_topics = topics
         self._consumed = transport.consumed
         self._claims_lock = threading.Lock()
         self._routes: Routes[Receiver] = Routes(matches)
@@ -153,6 +173,7 @@ class Link:
             self.retransmitter.close()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+        self.refusals.sum_up()
 
     @property
     def node(self) -> str:
@@ -281,11 +302,11 @@ class Link:
         packed = self._envelope.pack(value, headers)
         self.transport.publish(topic, packed.payload, qos=qos, properties=packed.properties, timeout_s=timeout_s)
 
-    def announce(self, topic: str, value: object) -> None:
+    def announce(self, topic: str, value: object) -> Receipt:
         """Publish a retained message, and repeat it after every reconnect, because a restarted broker has lost its
-        retained messages. Does not wait for the broker."""
+        retained messages. Does not wait for the broker (`await_taken`)."""
         self._announcements[topic] = value
-        self.publish(topic, value, retain=True)
+        return self.publish(topic, value, retain=True)
 
     def leave_to_others(self, topic: str) -> None:
         """Stop repeating an announcement, without clearing it: from now on another process makes it."""
@@ -307,10 +328,15 @@ class Link:
         self.transport.publish(topic, b"", retain=True, timeout_s=timeout_s).wait(timeout_s)
 
     def flush(self, timeout_s: float) -> None:
-        """Return when the broker has acknowledged everything that was published before; raises `PublishTimeout`."""
+        """Return when the broker has answered everything that was published before; raises `PublishTimeout`. Where it
+        has refused a message, its publisher is told."""
         last = self._last
-        if last is not None:
+        if last is None:
+            return
+        try:
             last.wait(timeout_s)
+        except (PublishRefused, PayloadTooLarge):
+            return
 
     # -- in
 
@@ -344,23 +370,35 @@ class Link:
             self._routes.add(topic_filter, receiver)
         if self.retransmitter is not None:
             self.retransmitter.listening(topic_filter, qos)
-        self.transport.subscribe([topic_filter], qos=qos, timeout_s=timeout_s)
+        try:
+            self.transport.subscribe([topic_filter], qos=qos, timeout_s=timeout_s)
+        except BaseException:
+            # Nobody reads what this receiver would get from now on, by another filter of the same text.
+            self._stop_routing(topic_filter, receiver)
+            raise
 
     def unlisten(self, topic_filter: str, receiver: Receiver) -> None:
         """Stop routing a topic filter to a receiver. The subscription ends with its last receiver."""
+        if self._stop_routing(topic_filter, receiver) and self.transport.connected:
+            self.transport.unsubscribe([topic_filter])
+
+    def _stop_routing(self, topic_filter: str, receiver: Receiver) -> bool:
+        """Returns whether that was the last receiver of this filter."""
         with self._routes_lock:
             last = self._routes.remove(topic_filter, receiver)
             self._take_now_of.pop(receiver, None)
         if last and self.retransmitter is not None:
             self.retransmitter.unlistening(topic_filter)
-        if last and self.transport.connected:
-            self.transport.unsubscribe([topic_filter])
+        return last
 
-    def step(self, item: Delivery | ConnectionUp | ConnectionDown) -> None:
-        """Process one item that the transport received: route a message, or react to a change of the connection."""
+    def step(self, item: Item) -> None:
+        """Process one item that the transport received: route a message, tell of a refusal, or react to a change of the
+        connection."""
         match item:
             case Delivery():
                 self._route(item)
+            case Refusal():
+                self._on_refusal(item)
             case ConnectionDown(reason):
                 logger.warning("%s lost its connection to the broker: %s. Trying again...", self.source, reason)
                 self.offline_since = self.offline_since or wall_time()
@@ -374,6 +412,20 @@ class Link:
                     self.retransmitter.came_up()
                 self._announce_again()
                 self._tell_connection(True)
+
+    def _on_refusal(self, refusal: Refusal) -> None:
+        """The broker will never take a message of this process. Receivers do not wait for its number; who is told of it
+        depends on what it was."""
+        headers = unpack_headers(refusal.payload, refusal.properties)
+        if headers is not None and self.retransmitter is not None:
+            self.retransmitter.refused(refusal.topic, headers.seq)
+        if refusal.receipt.watched:
+            return
+        if headers is not None and any(take(refusal, headers) for take in tuple(self.on_refusal)):
+            return
+        topics = self._session_topics
+        is_users = topics is not None and is_data(refusal.topic)
+        self.refusals.note(topics.user_topic(refusal.topic) if topics and is_users else refusal.topic, refusal.error)
 
     def _tell_connection(self, up: bool) -> None:
         for callback in tuple(self.on_connection):
@@ -483,6 +535,20 @@ class Link:
                 self.step(item)
             except Exception:  # the dispatch loop: one receiver's defect must not deafen the others
                 logger.exception("%s could not route a message", self.source)
+
+
+def await_taken(announcement: Receipt) -> None:
+    """Return when the broker has taken a process's first announcement. Raises `PublishRefused` where it does not:
+    nobody would hear of that process. Returns after `TAKEN_S` in any case, since the link repeats announcements."""
+    announcement.when_done(_watched)
+    try:
+        announcement.wait(TAKEN_S)
+    except PublishTimeout:
+        return
+
+
+def _watched() -> None:
+    """For a receipt whose publisher waits for it, and so needs no other word of a refusal."""
 
 
 def trace_of(message_id: str) -> str:

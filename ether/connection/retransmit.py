@@ -194,6 +194,11 @@ class Retransmitter:
         if note(topic, sequence, payload, properties, time.monotonic()):
             self._tasks.put(_only_wake)
 
+    def refused(self, topic: str, sequence: int) -> None:
+        """The broker will never take this message: it is not sent again, and receivers do not wait for its number."""
+        if is_data(topic):
+            self._retransmit_buffer.refuse(topic, sequence)
+
     def _note_of(self, topic: str) -> Note:
         """What is done with the messages of a topic, decided once for each topic. A topic that is too long for a
         receiver's own topic before it cannot be sent again."""

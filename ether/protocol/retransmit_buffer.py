@@ -152,6 +152,15 @@ class RetransmitBuffer:
         """Notes a message that has left at QoS 1; called for each one."""
         self.pass_over = self._log.pass_over
         """Notes a message that has left and cannot be sent again."""
+        self._refused: dict[tuple[str, int], None] = {}
+        """Messages that the broker will never take. Replaced, never changed: another thread may read it."""
+
+    def refuse(self, topic: str, sequence: int) -> None:
+        """The broker will never take this message: an answer says that it went out at QoS 0."""
+        refused = {**self._refused, (topic, sequence): None}
+        while len(refused) > KEEP_COUNT:
+            del refused[next(iter(refused))]
+        self._refused = refused
 
     def heads(self) -> dict[str, int]:
         """The number of the last message on each topic."""
@@ -181,7 +190,10 @@ class RetransmitBuffer:
         most, most_bytes = max(1, ANSWER_COUNT // max(1, len(wanted))), ANSWER_BYTES // max(1, len(wanted))
         left = dict(wanted)
         room = dict.fromkeys(wanted, most_bytes)
+        refused = self._refused
         for message in self._log.messages(left):
+            if (message.topic, message.sequence) in refused:
+                continue
             topic, portion = message.topic, portions[message.topic][0]
             room[topic] -= len(message.payload)
             if portion and (len(portion) >= most or room[topic] < 0):
