@@ -3,8 +3,9 @@ absence.
 
 A caller waits on its own thread, on one lock, with a deadline that travels with the request. The event that ends the
 wait takes the request out of the request table: the answer, the death of the instance (presence reports it within a
-second), the broker's report that the topic has no subscriber, or the deadline. Shortly before the deadline the client
-asks the instance what it is doing, so that the error can tell a busy instance from a hung one.
+second), the broker's report that the topic has no subscriber or that it refuses the request, or the deadline. Shortly
+before the deadline the client asks the instance what it is doing, so that the error can tell a busy instance from a
+hung one.
 
 The trap: these events come on different threads and at the same time. The thread that takes the request out of the
 table, under the client's lock, is the one that may settle the call.
@@ -26,12 +27,13 @@ from ether.calls.server import CANCEL, STATUS, CallJob, CallRequest
 from ether.connection import causes as context
 from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.connection.worker import Worker, next_job
-from ether.errors import EtherError, InstanceLost, NoResponder, RequestTimeout
+from ether.errors import EtherError, InstanceLost, NoResponder, PayloadTooLarge, PublishRefused, RequestTimeout
 from ether.protocol.answers import LATER, LOG, PROGRESS, ErrorReport
 from ether.protocol.presence import LIVES, TAKES_PART, Announcement
 from ether.protocol.request_table import RequestTable
 from ether.spec.descriptions import MethodDescription
 from ether.spec.marks import MarkKind
+from ether.transport.base import Receipt
 from ether.wire.topics import SessionTopics
 
 Done = Callable[[], None]
@@ -299,7 +301,7 @@ class CallClient:
         except BaseException:
             self._drop(pending)
             raise
-        receipt.when_done(lambda: self._no_subscriber(pending) if receipt.no_subscribers else None)
+        receipt.when_done(partial(self._on_receipt, pending, receipt))
 
     def _begin_local(self, pending: PendingCall, instance: LocalCallee, method: str, params: object) -> None:
         """Call an instance of this very process: without the broker, with the same checks and the same errors."""
@@ -332,12 +334,20 @@ class CallClient:
         with self._lock:
             self.requests.give_up(pending.correlation)
 
-    def _no_subscriber(self, pending: PendingCall) -> None:
-        """The broker delivered the request to no subscriber."""
+    def _on_receipt(self, pending: PendingCall, receipt: Receipt) -> None:
+        """The broker has answered the request itself. That ends the call where it was delivered to no subscriber, or
+        refused."""
+        error: EtherError
+        if receipt.no_subscribers:
+            error = NoResponder(pending.call, f"{pending.instance} is not connected any more")
+        elif isinstance(receipt.error, PublishRefused | PayloadTooLarge):
+            error = receipt.error
+        else:
+            return
         with self._lock:
             mine = self.requests.give_up(pending.correlation)
         if mine:
-            pending.cut(NoResponder(pending.call, f"{pending.instance} is not connected any more"))
+            pending.cut(error)
 
     # -- waiting
 

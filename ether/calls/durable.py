@@ -180,6 +180,9 @@ class DurableCalls:
             return "the session was left, and is to run again first"
         if not self._session.link.transport.connected:
             return "there is no connection to the broker"
+        call = self._retry.get(pending) if self._retry is not None else None
+        if call is not None and call.refused:
+            return call.refused
         known = self._session.announcement(pending.instance) if pending.instance else None
         if known is not None and known.state in ANSWERS:
             return f"{pending.instance} {doing(pending.status)}"

@@ -32,6 +32,8 @@ from ether.errors import (
     Interrupted,
     NoResponder,
     PayloadError,
+    PayloadTooLarge,
+    PublishRefused,
     StoreFailed,
     TransportError,
 )
@@ -97,6 +99,8 @@ class DurableCall:
         """The program was told `pending`: the end of the call is logged, and an unknown name may still appear."""
         self.context = contextvars.copy_context()
         self.lost = False
+        self.refused = ""
+        """Why the broker did not take the request when it was last sent."""
         self.sends = 0
         self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self.due = 0.0
@@ -209,6 +213,7 @@ class DurableRetry:
         pending = PendingCall(name, saved.instance, MarkKind.SAVE, 0.0, bytes.fromhex(saved.call_id))
         call = DurableCall(saved, pending, SAVE_LATER, waited=False, promised=True)
         call.age = Age(uptime(), self.outbox().age_s(saved.call_id))
+        call.sends = 1 if saved.instance else 0  # its earlier process may have sent it
         call.hurry()
         self.take_on(call)
         logger.info("%s, saved by %s and not answered yet, is sent again", name, saved.caller)
@@ -257,11 +262,18 @@ class DurableRetry:
             self._wake(0.0)
 
     def _cut(self, call: DurableCall, error: EtherError) -> None:
-        """The instance that the call was sent to has died, or is not connected.
+        """The instance that the call was sent to has died, or is not connected, or the broker refuses the request.
 
         `NoResponder` after the only send means that the broker delivered the request to no subscriber: the call cannot
-        have begun, so it may go to another instance. In every other case it may have begun, and stays bound.
+        have begun, so it may go to another instance. A refusal of the only send ends the call for the same reason, and
+        so does one because of the size, which will not change. In every other case the call may have begun, and stays
+        bound.
         """
+        if isinstance(error, PublishRefused | PayloadTooLarge):
+            if call.sends == 1 or isinstance(error, PayloadTooLarge):
+                call.pending.fail(error)
+                return
+            call.refused = str(error)
         with self._changed:
             call.lost = True
             if isinstance(error, NoResponder) and call.sends == 1:
@@ -408,7 +420,7 @@ class DurableRetry:
         if body is None:  # answered in this very moment
             return
         value = _value(body)
-        call.lost = False
+        call.lost, call.refused = False, ""
         call.sends += 1
         send = self._session.calls.send
         call.context.run(send, call.pending, call.saved.method, value, call.schema, _QUEUE_TIMEOUT_S)

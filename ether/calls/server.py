@@ -51,6 +51,7 @@ from ether.protocol.one_way_delay import OneWayDelay
 from ether.protocol.request_table import Answered
 from ether.system.clock import uptime, wall_time
 from ether.system.machine_mark import is_of_this_machine
+from ether.transport.base import Refusal
 from ether.wire.envelope import Headers
 from ether.wire.head import unpack_properties
 
@@ -297,6 +298,22 @@ class CallServer:
             extra=ExtraHeaders(correlation=headers.correlation, error=error.class_name if error else None),
             timeout_s=timeout_s,
         )
+
+    def on_refusal(self, refusal: Refusal, headers: Headers) -> bool:
+        """The broker refuses an answer: an error that says so takes its place, on the dispatch thread. False for other
+        messages, and for such an error itself."""
+        if headers.correlation is None or headers.reply_to or headers.schema or headers.error is not None:
+            return False
+        why = f"the method has ended, but its answer could not be sent: {refusal.error}"
+        report = ErrorReport(RAISED, type(refusal.error).__name__, why)
+        extra = ExtraHeaders(correlation=headers.correlation, error=report.class_name)
+        try:
+            self._link.publish(
+                refusal.topic, report.to_value(), parents=headers.parents, extra=extra, timeout_s=_STATUS_TIMEOUT_S
+            )
+        except EtherError as error:
+            self._host.logger.warning("%s could not tell that an answer was refused: %s", self._host.name, error)
+        return True
 
     def _teller(self, headers: _Head, request: CallRequest) -> Callable[[str, object], None] | None:
         reply_to = headers.reply_to

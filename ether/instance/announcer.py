@@ -12,7 +12,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 
-from ether.connection.link import Link
+from ether.connection.link import Link, await_taken
 from ether.errors import EtherError
 from ether.instance.devices import Devices
 from ether.instance.host import InstanceHost
@@ -22,6 +22,7 @@ from ether.spec.descriptions import describe_spec
 from ether.spec.marks import MarkKind
 from ether.spec.methods import MethodSpec
 from ether.system.clock import uptime, wall_time
+from ether.transport.base import Receipt
 
 _WITH_TOPICS = ((MarkKind.SUB, "subscribes"), (MarkKind.PUB, "publishes"), (MarkKind.SYNC, "syncs"))
 
@@ -85,10 +86,12 @@ class Announcer:
         return Announcement(self._host.name, State.READY, self._host.incarnation, about=about)
 
     def show(self) -> None:
-        """Announce that the instance is ready. Raises the errors of announcing."""
+        """Announce that the instance is ready. Raises the errors of announcing, `PublishRefused` where the broker does
+        not take it: nobody would hear of the instance."""
         with self._turn:
             self._shown = True
-            self._announce()
+            announcement = self._announce()
+        await_taken(announcement)
 
     def changed(self) -> None:
         """Announce the instance again, where it was announced before, because something announced has changed."""
@@ -110,5 +113,5 @@ class Announcer:
         with self._turn:
             self._shown = False
 
-    def _announce(self) -> None:
-        self._link.announce(self._host.topics.state(self._host.name), self.announcement().to_value())
+    def _announce(self) -> Receipt:
+        return self._link.announce(self._host.topics.state(self._host.name), self.announcement().to_value())

@@ -12,14 +12,16 @@ from collections.abc import Callable
 
 from ether.connection.causes import Cause, handling
 from ether.connection.link import ExtraHeaders, Inbound, Link
-from ether.errors import PayloadError
+from ether.errors import EtherError, PayloadError
 from ether.instance.announcer import Announcer
 from ether.instance.host import ControlHost
 from ether.logs.levels import VERB as LOG_LEVEL
 from ether.logs.levels import level_answer
-from ether.protocol.barrier import Answer
+from ether.protocol.barrier import QUESTION_BYTES, Answer
 from ether.recording.tags import SETTLE_S, TRIAL, TRIAL_NOW, tag_answer
 from ether.session.fencing import FENCE, NameClaim, NameHold
+from ether.transport.base import Refusal
+from ether.wire.envelope import Headers, unpack
 
 KEEPER = "keeper"
 """The control verb `{"births", "keeper"}`: the supervisor of these incarnations has another name from now on. It names
@@ -27,6 +29,12 @@ incarnations, because other instances may hold the same names."""
 
 _FOR_PROGRAMS = ("claim", "keep", "run")
 _AT_ONCE = (LOG_LEVEL, TRIAL_NOW, KEEPER)
+_UNSENT = "the answer"
+"""Stands among the failed methods of an answer that takes the place of one that could not be sent."""
+
+_SAY_TIMEOUT_S = 0.2
+"""Limits the wait for room in the outgoing queue: the dispatch thread must not wait longer."""
+
 _ALONE_TIMEOUT_S = 60.0
 """Limits the wait for methods that run beside the worker; the asking program has given up long before."""
 
@@ -80,6 +88,25 @@ class Control:
             # Only now: the worker ends after this job, and the answer has left.
             self.returns = asked.get("returns") is True
             host.worker.stop()
+
+    def on_refusal(self, refusal: Refusal, headers: Headers) -> bool:
+        """The broker refuses the answer to a control message: a shorter one, which says so, takes its place, on the
+        dispatch thread. False for other messages, and for such an answer itself."""
+        if headers.correlation is None or len(headers.correlation) != QUESTION_BYTES or headers.reply_to:
+            return False
+        try:
+            found = Answer.from_value(unpack(refusal.payload, refusal.properties).value)
+        except PayloadError:
+            return False
+        if found is None or found[0] != self._host.name or _UNSENT in found[1].failed:
+            return False
+        answer = Answer(ran=found[1].ran, failed={**found[1].failed, _UNSENT: str(refusal.error)})
+        extra = ExtraHeaders(correlation=headers.correlation)
+        try:
+            self._link.publish(refusal.topic, answer.to_value(self._host.name), extra=extra, timeout_s=_SAY_TIMEOUT_S)
+        except EtherError as error:
+            self._host.logger.warning("%s could not tell that an answer was refused: %s", self._host.name, error)
+        return True
 
     def _take(self, inbound: Inbound) -> bool:
         """Take a message, on the transport's thread; False for one that has to wait for the dispatch thread."""

@@ -117,6 +117,7 @@ class HostedInstance:
         self.announcer = Announcer(self, link, holding, lambda: {**self.guard.about(), **self.lease_server.about()})
         self.server = CallServer(self, link)
         self.control = Control(self, self.announcer, link, epoch if isinstance(epoch, int) else 0)
+        link.on_refusal += [self.control.on_refusal, self.server.on_refusal]
 
     # -- start, status and end
 

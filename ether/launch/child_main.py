@@ -30,9 +30,9 @@ from ether.calls.progress import CallLog
 from ether.connection.assembly import death_notice, describe_with_registry, make_link
 from ether.connection.extension import Extension
 from ether.connection.failure_text import user_traceback
-from ether.connection.link import Link
+from ether.connection.link import Link, await_taken
 from ether.connection.worker import Stopped, Worker
-from ether.errors import ConfigError, EtherError, InvalidName, MarkError
+from ether.errors import ConfigError, EtherError, InvalidName, MarkError, PayloadTooLarge, PublishRefused
 from ether.instance.class_loading import find_class
 from ether.instance.hosted import HostedInstance
 from ether.launch.child_settings import EXIT_REPLACED, InstanceSettings
@@ -113,12 +113,12 @@ class _InstanceProcess:
             if isinstance(instance.object, Extension):
                 instance.object.attach(link, self._topics, instance.name)
             instance.initialise()
+            instance.announcer.show()
         except (Exception, SystemExit) as error:  # noqa: BLE001  child main: user code may raise anything
-            self._announce(link, State.ERROR, _reason_of(error))
+            self._say_why_not(link, error)
             log.close()
             link.close()
             return EXIT_NOT_STARTED
-        instance.announcer.show()
         sender = HeartbeatSender(
             link, self._topics.heartbeat(instance.name), instance.heartbeat, instance.guard.interval_s
         )
@@ -220,10 +220,18 @@ class _InstanceProcess:
             logger.warning("could not clear the announcement of %s: %s", self._settings.name, error)
         link.close()
 
-    def _announce(self, link: Link, state: State, error: str = "") -> None:
-        about = self._instance.about() if self._instance else {"pid": os.getpid(), **self._announced}
-        announcement = Announcement(self._settings.name, state, self._incarnation, error, about)
-        link.announce(self._topics.state(self._settings.name), announcement.to_value())
+    def _say_why_not(self, link: Link, error: BaseException) -> None:
+        """Announce why the instance has not started. Where the broker does not take announcements, the launcher finds
+        the reason on standard error."""
+        refused = isinstance(error, PublishRefused | PayloadTooLarge)
+        known = self._instance.about() if self._instance and not refused else {"pid": os.getpid(), **self._announced}
+        announcement = Announcement(self._settings.name, State.ERROR, self._incarnation, _reason_of(error), known)
+        if refused:
+            print(f"{self._settings.name} cannot be announced: {error}", file=sys.stderr)
+        try:
+            await_taken(link.announce(self._topics.state(self._settings.name), announcement.to_value()))
+        except (PublishRefused, PayloadTooLarge) as again:
+            logger.debug("%s", again)
 
     def _terminate(self, number: int, frame: object) -> None:
         """SIGTERM, on the main thread between two of its instructions. The first one: the ordinary last steps, without
@@ -317,6 +325,6 @@ def _take_on(settings: InstanceSettings) -> None:
 def _reason_of(error: BaseException) -> str:
     """The reason that the launcher shows: for a mistake in the configuration one sentence, else the user's own
     traceback."""
-    if isinstance(error, (ConfigError, InvalidName, MarkError)):
+    if isinstance(error, (ConfigError, InvalidName, MarkError, PublishRefused, PayloadTooLarge)):
         return f"{type(error).__name__}: {error}"
     return "".join(traceback.format_exception(type(error), error, user_traceback(error)))

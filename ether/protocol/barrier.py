@@ -15,6 +15,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+QUESTION_BYTES = 8
+"""The length of the correlation of a question, which no other message's has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -52,6 +55,8 @@ class Barrier:
         self._waiting = dict.fromkeys(participants)
         self.answers: dict[str, Answer] = {}
         self.lost: dict[str, str] = {}
+        self.error: Exception | None = None
+        """Why the question reaches nobody."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -60,8 +65,8 @@ class Barrier:
 
     @property
     def complete(self) -> bool:
-        """True when every participant has answered or died."""
-        return not self._waiting
+        """True when every participant has answered or died, or none will."""
+        return not self._waiting or self.error is not None
 
     def answer(self, participant: str, answer: Answer) -> bool:
         """Take an answer; False for one of a non-participant, or a second one."""

@@ -28,6 +28,7 @@ from ether.errors import (
     ConfigError,
     NoResponder,
     NotAllowedHere,
+    PublishRefused,
     RequestTimeout,
     StoreFailed,
     TransportError,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     from ether.recording.writer import RecordWriter
 
-_STATUS_ERRORS = (CallError, ValidationFailed, StoreFailed, ConfigError)
+_STATUS_ERRORS = (CallError, ValidationFailed, StoreFailed, ConfigError, PublishRefused)
 """Errors that `ether.save` returns as a status instead of raising them."""
 
 _REMEMBERED_TOPICS = 4096

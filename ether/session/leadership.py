@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ether.connection.assembly import new_incarnation
-from ether.connection.link import Inbound, Link
+from ether.connection.link import Inbound, Link, await_taken
 from ether.errors import EtherError
 from ether.log import get_ether_logger
 from ether.protocol.presence import Announcement, State
@@ -60,9 +60,10 @@ class Leadership:
 
     def begin(self, folder: str, url: str) -> None:
         """Publish the session's entry on the broker, and write its record into the private folder, for programs of this
-        machine. `url` is the broker's, with credentials."""
+        machine. `url` is the broker's, with credentials. Raises `PublishRefused`."""
         self._folder = folder
-        self._link.announce(self._topics.session_info, {**self._entry, **self._seniority.facts(uptime())})
+        entry = {**self._entry, **self._seniority.facts(uptime())}
+        await_taken(self._link.announce(self._topics.session_info, entry))
         os.makedirs(folder, mode=0o700, exist_ok=True)
         write_record(folder, SessionRecord.of_this_process(self._topics.session, url, self._entry["since"]))
 
@@ -121,7 +122,7 @@ def clear(link: Link, topics: Iterable[str], timeout_s: float) -> None:
 
 
 def appear_as_guest(link: Link, topics: SessionTopics, program: str, since: float) -> None:
-    """Announce a program that takes part and does not lead; `since` in unix seconds."""
+    """Announce a program that takes part and does not lead; `since` in unix seconds. Raises `PublishRefused`."""
     about = {"kind": "program", "host": socket.gethostname(), "pid": os.getpid(), "since": since}
     announcement = Announcement(program, State.READY, new_incarnation(), about=about)
-    link.announce(topics.state(program), announcement.to_value())
+    await_taken(link.announce(topics.state(program), announcement.to_value()))

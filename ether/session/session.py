@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from ether.calls.client import CallClient
@@ -22,11 +23,12 @@ from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.connection.worker import next_job
 from ether.errors import EtherError, NoResponder, PayloadError, SyncError, TransportError
 from ether.log import get_ether_logger
-from ether.protocol.barrier import Answer, Barrier, Quiescence
+from ether.protocol.barrier import QUESTION_BYTES, Answer, Barrier, Quiescence
 from ether.protocol.presence import TAKES_PART, Announcement
 from ether.session.fencing import FENCE, fence_of
 from ether.session.members import Members
 from ether.system.machine_mark import reply_client
+from ether.transport.base import Receipt
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
@@ -106,19 +108,33 @@ class Session(Members):
         with self._changed:
             self._echoes.add(echo)
         deadline = Deadline(timeout_s)
-        came_back = False
+        came_back, receipt = False, None
         while not came_back and not deadline.passed:  # sent again, in case the broker died with the first echo
             if while_online and self.link.offline_since is not None:
                 break
             extra = ExtraHeaders(correlation=echo)
-            self.link.publish(self._reply_topic, None, extra=extra, timeout_s=deadline.left())
-            with self._changed:
-                patience = min(_ECHO_PATIENCE_S, deadline.left())
-                came_back = self._changed.wait_for(lambda: echo not in self._echoes, patience)
+            receipt = self.link.publish(self._reply_topic, None, extra=extra, timeout_s=deadline.left())
+            receipt.when_done(partial(self._look_at, receipt))
+            came_back = self._echo_is_back(echo, receipt, min(_ECHO_PATIENCE_S, deadline.left()))
+            if receipt.error is not None and not came_back:
+                break
         with self._changed:
             self._echoes.discard(echo)
+        if not came_back and receipt is not None and receipt.error is not None:
+            raise receipt.error
         if not came_back:
             raise TransportError(f"the broker did not deliver a message to ourselves within {timeout_s:g} s")
+
+    def _echo_is_back(self, echo: bytes, receipt: Receipt, timeout_s: float) -> bool:
+        """Wait for the echo; ends early where the broker refuses it."""
+        with self._changed:
+            self._changed.wait_for(lambda: echo not in self._echoes or receipt.error is not None, timeout_s)
+            return echo not in self._echoes
+
+    def _look_at(self, receipt: Receipt) -> None:
+        """Wake the thread that waits for what a message brings about, where the broker has refused it."""
+        if receipt.error is not None:
+            self.wake()
 
     def hear_the_latest(self, deadline: Deadline) -> bool:
         """Catch up within half a second. Returns False where no broker answers, or the session is not open."""
@@ -151,9 +167,12 @@ class Session(Members):
 
     def claim(self, name: str, incarnation: str, timeout_s: float) -> bool:
         """Claim a name; returns whether this claim came first. All claimants receive the claims in the same order,
-        that of the broker, and this one returns when its own claim has come back."""
-        self.link.publish(self.topics.control(CLAIM), {"name": name, "birth": incarnation}, timeout_s=timeout_s)
+        that of the broker, and this one returns when its own claim has come back. Raises `PublishRefused`."""
+        claim = {"name": name, "birth": incarnation}
+        receipt = self.link.publish(self.topics.control(CLAIM), claim, timeout_s=timeout_s)
+        receipt.when_done(partial(self._look_at, receipt))
         self.catch_up(timeout_s)
+        receipt.wait(timeout_s)
         with self._changed:
             return self._claims.holder(name, time.monotonic()) == incarnation
 
@@ -186,14 +205,14 @@ class Session(Members):
         self, verb: str, participants: Iterable[str], timeout_s: float, more: Mapping[str, Any] | None = None
     ) -> Barrier:
         """Send a request to instances, and wait until each has answered or died, for at most `timeout_s` seconds.
-        `more` are the request's other fields."""
+        `more` are the request's other fields. Raises `PublishRefused`, at once, where the broker does not take it."""
         participants = list(participants)
-        token = os.urandom(8)
+        token = os.urandom(QUESTION_BYTES)
         barrier = Barrier(participants)
         with self._changed:
             self._questions[token] = barrier
         try:
-            self.link.publish(
+            receipt = self.link.publish(
                 self.topics.control(verb),
                 {"instances": participants, **(more or {})},
                 parents=context.parents(),
@@ -204,11 +223,20 @@ class Session(Members):
                     trace=context.current().trace,
                 ),
             )
+            receipt.when_done(partial(self._end_if_refused, barrier, receipt))
             self._wait_for(barrier, Deadline(timeout_s))
         finally:
             with self._changed:
                 del self._questions[token]
+        if barrier.error is not None:
+            raise barrier.error
         return barrier
+
+    def _end_if_refused(self, barrier: Barrier, receipt: Receipt) -> None:
+        if receipt.error is not None:
+            with self._changed:
+                barrier.error = receipt.error
+                self._notify()
 
     def _wait_for(self, barrier: Barrier, deadline: Deadline) -> None:
         cause = context.current()
