@@ -265,8 +265,8 @@ class OutboxQueue:
         return len(entries) > 1
 
     def give_up_one(self, number: int, why: str) -> Entry:
-        """Give up an entry that no message can carry; it has a row of its own (`split`). Returns the gap entry. Raises
-        `OutboxFailed`."""
+        """Give up an entry that the broker does not take; it has a row of its own (`split`). Returns the gap entry.
+        Raises `OutboxFailed`."""
         last, packed = self._read(number)[0]
         gap = gap_of(unpack_entries(packed), why)
         self._exchange(last, [(last, pack_entry(gap))])

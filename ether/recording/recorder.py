@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ether.connection.extension import Extension
-from ether.connection.link import Inbound, Link
+from ether.connection.link import Inbound, Link, await_taken
 from ether.decorators import ether_get
 from ether.errors import DecodeError, EtherError, LedgerError, PayloadError
 from ether.ledger.places import default_folder, leave_pointer
@@ -37,6 +37,7 @@ from ether.recording.passive_capture import PassiveCapture
 from ether.recording.receipt_rules import ALL, RecorderAbout
 from ether.system.clock import wall_time
 from ether.wire.entries import NOT_HERE, Batch, Entry, unpack_batch
+from ether.wire.parts import PartsTable, is_part
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
@@ -89,6 +90,7 @@ class Recorder(Extension):
         """`detach` has waited for the thread in vain, and the thread closes the ledger."""
         self._problem = ""
         self._warned = False
+        self._parts = PartsTable()
         self._loose: list[tuple[str, Entry]] = []
         self._not_queued = 0
         self._overflowed = self._lost_noted = 0
@@ -96,7 +98,8 @@ class Recorder(Extension):
     # -- coming and going
 
     def attach(self, link: Link, topics: SessionTopics, name: str) -> None:
-        """Begin to record; raises `LedgerError`."""
+        """Begin to record; raises `LedgerError`, and `PublishRefused` where the broker does not let it describe itself:
+        nobody would send it anything."""
         self._link, self._topics, self._name = link, topics, name
         self._incarnation = os.urandom(8).hex()
         self._folder = Path(self._place).absolute() if self._place else default_folder(topics.session, os.environ)
@@ -110,7 +113,8 @@ class Recorder(Extension):
         self._passive_capture = PassiveCapture(
             link, topics, self._filters, self._capture, logs=self._logs, strangers=self._strangers
         )
-        link.announce(topics.recorder(name), RecorderAbout(name, self._incarnation, self._filters).to_value())
+        about = RecorderAbout(name, self._incarnation, self._filters)
+        await_taken(link.announce(topics.recorder(name), about.to_value()))
         logger.info("%s records to %s", name, self._folder)
 
     def detach(self) -> None:
@@ -195,12 +199,15 @@ class Recorder(Extension):
             value = inbound.unpack().value
             if not isinstance(value, bytes):
                 raise DecodeError("it is no batch of entries")
-            batch = unpack_batch(value)
+            whole = self._parts.add(value) if is_part(value) else value
+            if whole is None:  # the other parts are on their way
+                return len(value)
+            batch = unpack_batch(whole)
         except PayloadError as error:
             logger.error("%s was sent what it cannot keep, on %s: %s", self._name, inbound.delivery.topic, error)
             return 0
         work.batches.append(self._joined_to_ledger(batch))
-        return len(value)
+        return len(whole)
 
     def _joined_to_ledger(self, batch: Batch) -> Batch:
         """A batch that follows the last number in the ledger. An outbox drops entries that every recorder of that time

@@ -37,6 +37,10 @@ class SendWindow:
         self._connected = False
         self._silent_since = 0.0
         """When a receipt last came, or the first batch left after all others had been acknowledged."""
+        self.attempt = 0
+        """Counts the rewinds: batches of an earlier attempt do not matter any more."""
+        self.silences = 0
+        """Counts those because of a silence."""
 
     def recorder(self, incarnation: str | None, now: float) -> None:
         """The recorder runs as this incarnation (None: it has died). A new incarnation has not received what its
@@ -87,10 +91,20 @@ class SendWindow:
         left = self._silent_since + RESEND_S - now
         if left > 0:
             return left
+        self.silences += 1
         self._rewind(now)
         return None
 
+    def taken(self, now: float) -> None:
+        """The broker has taken a batch, or a part of one: the silence of the recorder begins now."""
+        self._silent_since = now
+
+    def refused(self, now: float) -> None:
+        """The broker does not take a batch: it is sent again, in another form, with everything behind it."""
+        self._rewind(now)
+
     def _rewind(self, now: float) -> None:
+        self.attempt += 1
         self._sent = self.acknowledged
         self._under_way = []
         self._silent_since = now

@@ -1,8 +1,9 @@
 """The thread that empties a process's outbox: to disk, to the recorders, and, where none takes it, up to the limit.
 
-One round (`_step`) does everything, in this order: write new entries to the outbox file, take in receipts and changes
-of recorders and of the connection, look at ages and limits twice a second, send what each recorder's window lets
-through, drop what every recorder has, and report to the queue, which wakes threads that wait for a receipt.
+One round (`_step`) does everything, in this order: write new entries to the outbox file, take in the broker's answers,
+receipts and changes of recorders and of the connection, look at ages and limits twice a second, send what each
+recorder's window lets through, drop what every recorder has, and report to the queue, which wakes threads that wait for
+a receipt.
 
 Entries age by the steady clock of the process, so setting the machine's clock loses none; and time in which the machine
 was asleep, when nothing could be sent, is no age. Outboxes of dead processes are sent whatever their age.
@@ -19,18 +20,17 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from ether.connection.link import BATCH_OVERHEAD, Inbound, Link, TakeNow
-from ether.errors import EtherError, OutboxFailed, PayloadError, PayloadTooLarge, PublishTimeout, TransportError
+from ether.connection.link import Inbound, Link, TakeNow
+from ether.errors import EtherError, OutboxFailed, PayloadError
 from ether.log import get_ether_logger
 from ether.recording.age_rules import WaitingTimes
+from ether.recording.batch_publisher import BatchPublisher, RefusedValue
 from ether.recording.entry_queue import EntryQueue
 from ether.recording.options import WhenFull
 from ether.recording.outbox_file import OutboxFile, adopt
-from ether.recording.outbox_queue import BATCH_BYTES, FULL, OutboxQueue
-from ether.recording.receipt_rules import RecorderAbout
-from ether.recording.send_window_rules import SendWindow
+from ether.recording.outbox_queue import FULL, OutboxQueue
 from ether.system.backoff import Backoff
-from ether.wire.entries import Entry, pack_batch
+from ether.wire.entries import Entry
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
@@ -39,7 +39,6 @@ _LOOK_S = 0.5
 """How often ages, limits, a disk that was full and a recorder that has not been started are looked at."""
 _ADOPT_S = 5.0
 _ASK_AT_MOST_S = 30.0
-_SEND_S = 2.0
 _ROOM = 0.1
 """The share of the limit that is given up at a time, so that it does not happen for each entry."""
 
@@ -56,6 +55,7 @@ class Sender:
         file = OutboxFile.create(queue.options.folder, link.source)
         self.path = file.path
         self._own = OutboxQueue(file)
+        self._publisher = BatchPublisher(link, topics, queue.wake)
         self._outboxes = [self._own]
         self._waiting_times = WaitingTimes(queue.options.max_age_s)
         self._acks: deque[Inbound] = deque()
@@ -95,7 +95,7 @@ class Sender:
 
     def _has_news(self) -> bool:
         """Whether there is work beside new entries."""
-        return bool(self._acks or self._connection)
+        return bool(self._acks or self._connection or self._publisher.has_news)
 
     # -- on our own thread
 
@@ -122,19 +122,25 @@ class Sender:
         lost: list[Entry] = []
         if fresh:
             self._own.add(fresh)
+        for refused in self._publisher.take_answers(now):
+            lost += self._give_up_refused(refused)
+        batch_bytes = self._publisher.batch_bytes(now)
+        for outbox in self._outboxes:
+            outbox.batch_bytes = batch_bytes
         self._take_acks(now)
         self._update_windows(now)
         is_look = now >= self._next_look
         if is_look:
             self._next_look = now + _LOOK_S
             self._look_around(now)
-            lost = self._keep_within_limits(now)
+            lost += self._keep_within_limits(now)
         for outbox in list(self._outboxes):
-            lost += self._send(outbox)
+            self._send(outbox, now)
             self._forget(outbox, at_once=is_look)
             self._end_if_empty(outbox)
         waiting_bytes = sum(outbox.stored_bytes for outbox in self._outboxes)
-        self._queue.report(self._own.levels, waiting_bytes, self._problems if self._own.waiting else {}, lost)
+        problems = {**self._problems, **self._publisher.problems} if self._own.waiting else {}
+        self._queue.report(self._own.levels, waiting_bytes, problems, lost)
         due = [left for outbox in self._outboxes for w in outbox.windows.values() if (left := w.look(now)) is not None]
         return min([self._next_look - now, *due])
 
@@ -173,14 +179,14 @@ class Sender:
         changes.append(self._link.transport.connected)
         for outbox in self._outboxes:
             outbox.update_windows(recorders, changes, now)
-        for name in self._problems.keys() - recorders.keys():
-            del self._problems[name]
+        for problems in (self._problems, self._publisher.problems):
+            for name in problems.keys() - recorders.keys():
+                del problems[name]
 
     def _look_around(self, now: float) -> None:
-        """What is looked at twice a second: a disk that was full, the broker's limit, recorders, orphaned outboxes."""
+        """What is looked at twice a second: a disk that was full, recorders, orphaned outboxes."""
         for outbox in self._outboxes:
             outbox.write()
-            outbox.batch_bytes = max(1, min(BATCH_BYTES, self._link.transport.max_packet_bytes - BATCH_OVERHEAD))
         if not self._link.transport.connected:
             return
         self._ask_for_recorder(now)
@@ -237,45 +243,23 @@ class Sender:
 
     # -- sending
 
-    def _send(self, outbox: OutboxQueue) -> list[Entry]:
-        """Send each recorder all that its window lets through; returns gap entries of what had to be given up."""
+    def _send(self, outbox: OutboxQueue, now: float) -> None:
+        """Send each recorder all that its window lets through."""
         for about in self._queue.recorders():
             window = outbox.windows.get(about.name)
             while window is not None and (first := window.next(outbox.head)) is not None:
-                try:
-                    if not self._send_batch(outbox, about, window, first):
-                        break
-                except PayloadTooLarge as error:
-                    return self._too_large(outbox, about, first, error)
-        return []
+                if not self._publisher.send(outbox, about, window, first, now):
+                    break
 
-    def _send_batch(self, outbox: OutboxQueue, about: RecorderAbout, window: SendWindow, first: int) -> bool:
-        """Publish a batch of rows from number `first` on; False where it did not leave, to be tried in the next
-        round."""
-        rows = outbox.rows(first, about)
-        if not rows:
-            return False
-        packed = [packed for _, packed in rows]
-        batch = pack_batch(outbox.outbox, outbox.source, outbox.head, packed, outbox.base)
+    def _give_up_refused(self, refused: RefusedValue) -> list[Entry]:
+        """Give up an entry that the broker will never take, alone; everything behind it would wait for ever."""
+        outbox, number, why = refused
         try:
-            self._link.publish(self._topics.record(about.name), batch, timeout_s=_SEND_S)
-        except PublishTimeout:
-            return False
-        except TransportError as error:
-            logger.debug("a batch could not be sent: %s", error)
-            return False
-        window.sent(rows[-1][0], time.monotonic())
-        return True
-
-    def _too_large(self, outbox: OutboxQueue, about: RecorderAbout, first: int, error: PayloadTooLarge) -> list[Entry]:
-        """The broker takes smaller messages than the one for which the rows were made. Batches become smaller, then the
-        row is split; a single entry that is still too large is given up, or everything behind it would wait for
-        ever. Each call makes one of these steps; the next round tries again."""
-        if len(outbox.rows(first, about)) > 1 or outbox.split(first):
-            outbox.batch_bytes = max(1, outbox.batch_bytes // 4)
+            gap = outbox.give_up_one(number, f"the broker does not take it: {why}")
+        except OutboxFailed as error:
+            logger.debug("%s", error)  # it is refused again
             return []
-        logger.error("entry %d of %s is given up: %s", first, outbox.source, error)
-        gap = outbox.give_up_one(first, f"too large for this broker, which takes {error.limit:,} bytes")
+        logger.error("entry %d of %s is given up, the broker does not take it: %s", number, outbox.source, why)
         return [gap] if outbox is self._own else []  # nobody here waits for an entry of a dead process
 
     def _forget(self, outbox: OutboxQueue, *, at_once: bool) -> None:
