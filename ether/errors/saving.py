@@ -35,7 +35,8 @@ class NotSaved(EtherError, OSError):
     def __init__(self, message_id: str, why: str, *, lost: bool = False) -> None:
         self.message_id, self.why, self.lost = message_id, why, lost
         then = "It is lost." if lost else "It stays in the outbox until it is."
-        Exception.__init__(self, f"{message_id} is not saved: {why}. {then}")
+        stop = "" if why.endswith((".", "?")) else "."
+        Exception.__init__(self, f"{message_id} is not saved: {why}{stop} {then}")
 
     def __str__(self) -> str:
         return str(self.args[0])

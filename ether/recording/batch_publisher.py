@@ -32,8 +32,9 @@ from ether.recording.outbox_queue import BATCH_BYTES, OutboxQueue
 from ether.recording.receipt_rules import RecorderAbout
 from ether.recording.send_window_rules import SendWindow
 from ether.system.backoff import Backoff
-from ether.transport.base import Receipt
+from ether.transport.base import Receipt, Refusal
 from ether.wire.entries import pack_batch
+from ether.wire.head import Headers
 from ether.wire.parts import body_bytes, in_parts
 from ether.wire.topics import SessionTopics
 
@@ -103,6 +104,16 @@ class BatchPublisher:
         """For each way the silences so far, and the size of the largest message since."""
         self.problems: dict[str, str] = {}
         """Why nothing reaches a recorder, by its name."""
+        self._is_own = self._is_batch
+        link.on_refusal.append(self._is_own)
+
+    def close(self) -> None:
+        """Watch refusals no longer."""
+        self._link.on_refusal.remove(self._is_own)
+
+    def _is_batch(self, refusal: Refusal, headers: Headers) -> bool:
+        """A batch was refused: `_on_answer` has it, also where its receipt was settled before it was watched."""
+        return refusal.topic.startswith(self._topics.record(""))
 
     @property
     def has_news(self) -> bool:
@@ -205,7 +216,8 @@ class BatchPublisher:
     def _on_taken(self, sent: _Sent, now: float) -> Iterator[RefusedValue]:
         self._sizes.passed(sent.size)
         sent.window.taken(now)
-        self.problems.pop(sent.recorder, None)
+        if self.problems.pop(sent.recorder, None):
+            logger.warning("the broker takes again what is sent to %s", sent.recorder)
         key = sent.outbox.outbox, sent.recorder
         doubt = self._doubts.get(key)
         if doubt is None:
@@ -230,7 +242,10 @@ class BatchPublisher:
             if doubt is not None:
                 doubt.state, doubt.nothing_passed, doubt.alone = _State.PROBE_IS_DUE, True, False
                 doubt.until = now + doubt.pauses.next_s()
-            self.problems[sent.recorder] = f"the broker does not take what is sent to {sent.recorder}: {_words(error)}"
+            why = f"the broker does not take what is sent to {sent.recorder}: {_words(error)}"
+            if self.problems.get(sent.recorder) != why:
+                logger.error("%s cannot save: %s It waits in the outbox, and is tried again.", sent.outbox.source, why)
+            self.problems[sent.recorder] = why
             return
         smaller = isinstance(error, PayloadTooLarge) and self._sizes.refused(sent.size, now)
         if sent.attempt != sent.window.attempt:

@@ -1,5 +1,4 @@
-"""How large a message to a recorder may be: as large as has ever passed on this broker, and smaller than what it has
-refused.
+"""How large a message to a recorder may be: smaller than what this broker has refused.
 
 Some brokers announce a limit (MQTT 5). Some refuse a message in words: then one that is too large costs nothing, and
 the size is halved until it passes. A broker of MQTT 3.1.1 ends the connection at such a message, or drops it: there no
@@ -37,21 +36,23 @@ class MessageSize:
         """The largest body to be sent."""
         largest = self._limit - AROUND_BYTES
         if not self._tells:
-            largest = min(largest, max(CAUTIOUS_BYTES, self._passed))
+            largest = min(largest, CAUTIOUS_BYTES)
         if self._refused and now - self._refused_at < FORGET_S:
-            largest = min(largest, max(self._refused // 2, min(self._passed, self._refused - 1)))
+            largest = min(largest, max(self._refused // 2, self._passed))
         return max(SMALLEST_BYTES, largest)
 
     def passed(self, size: int) -> None:
-        """The broker has taken a message."""
-        self._passed = max(self._passed, size)
+        """The broker has acknowledged a message. That proves nothing where it may have dropped it all the same."""
+        if self._tells and (size < self._refused or not self._refused):
+            self._passed = max(self._passed, size)
 
     def refused(self, size: int, now: float) -> bool:
         """The broker has refused a message for its size; False where none is sent that is smaller."""
         if now - self._refused_at >= FORGET_S:
             self._refused = 0
         self._refused, self._refused_at = min(self._refused or size, size), now
-        self._passed = min(self._passed, size - 1)
+        if self._passed >= size or not self._tells:
+            self._passed = 0
         return size > SMALLEST_BYTES
 
     def forget_refusals(self) -> None:

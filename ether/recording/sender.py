@@ -76,6 +76,7 @@ class Sender:
         """Wait until the thread has written what is left and closed the files; the queue is closing already."""
         self._thread.join()
         self._link.on_connection.remove(self._on_connection)
+        self._publisher.close()
 
     def _listen(self, outbox: OutboxQueue) -> None:
         """A receiver of its own for each outbox: `unlisten` must end one of them only."""
