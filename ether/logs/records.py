@@ -18,6 +18,7 @@ EXCEPTION_MAX = 16_384
 """Characters of a traceback; a longer one is cut in the middle, because its end says what happened."""
 
 _NAME_MAX = 200
+_SHORT_MAX = 500
 _CAUSE_KEYS = ("method", "topic", "source")
 _STANDARD_LEVELS = frozenset(("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
 _tracebacks = logging.Formatter()
@@ -46,6 +47,12 @@ def record_value(record: logging.LogRecord, instance: str) -> dict[str, Any]:
     if known := {key: _shown(details[key]) for key in _CAUSE_KEYS if details.get(key) is not None}:
         value["cause"] = known
     return value
+
+
+def shortened(value: dict[str, Any]) -> dict[str, Any]:
+    """The same record for a broker that takes no larger one: the beginning of its message, without its traceback."""
+    short = {key: known for key, known in value.items() if key not in ("exception", "cause")}
+    return {**short, "message": _head(value["message"], _SHORT_MAX)}
 
 
 def size_of(value: dict[str, Any]) -> int:

@@ -28,10 +28,10 @@ from typing import Any, NamedTuple
 from ether.connection import fork_guard as forks
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
-from ether.errors import PublishTimeout, TransportClosed, TransportError
+from ether.errors import PayloadTooLarge, PublishTimeout, TransportClosed, TransportError
 from ether.log import ROOT_NAME, LibrariesFromWarning, UnseenHandler, get_ether_logger
 from ether.logs.budget_rules import Band, Cut, CutCount, LogBudget, LogQueue, Queued, band_of, cut_sentence
-from ether.logs.records import record_value, size_of
+from ether.logs.records import record_value, shortened, size_of
 from ether.system.clock import wall_time
 from ether.transport.base import Receipt
 from ether.wire.topics import SessionTopics
@@ -262,7 +262,10 @@ class LogShipper:
             return _Fate.LATER
         self._publishing = True
         try:
-            receipt = self._link.publish(self._topic, value, qos=0, timeout_s=_PATIENCE_S)
+            try:
+                receipt = self._link.publish(self._topic, value, qos=0, timeout_s=_PATIENCE_S)
+            except PayloadTooLarge:
+                receipt = self._link.publish(self._topic, shortened(value), qos=0, timeout_s=_PATIENCE_S)
             return self._outcome(receipt)
         except TransportClosed:
             return _Fate.NEVER

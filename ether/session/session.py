@@ -28,7 +28,8 @@ from ether.protocol.presence import TAKES_PART, Announcement
 from ether.session.fencing import FENCE, fence_of
 from ether.session.members import Members
 from ether.system.machine_mark import reply_client
-from ether.transport.base import Receipt
+from ether.transport.base import Receipt, Refusal
+from ether.wire.head import Headers
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
@@ -66,6 +67,7 @@ class Session(Members):
         self._reply_topic = topics.reply(reply_client(link.source))
         self.calls = CallClient(link, topics, self._reply_topic, lambda: self._known)
         self.saves = DurableCalls(self)
+        link.on_refusal.insert(0, self._is_told)
 
     def close(self) -> None:
         """End all calls. Durable calls without an answer stay on disk for the next run."""
@@ -130,6 +132,12 @@ class Session(Members):
         with self._changed:
             self._changed.wait_for(lambda: echo not in self._echoes or receipt.error is not None, timeout_s)
             return echo not in self._echoes
+
+    def _is_told(self, refusal: Refusal, headers: Headers) -> bool:
+        """Whether a thread of this program waits for what the message was to bring about, and is told of the refusal: a
+        request, a claim, or a message to itself."""
+        own = (self._reply_topic, self.topics.control(CLAIM))
+        return headers.reply_to == self._reply_topic or refusal.topic in own
 
     def _look_at(self, receipt: Receipt) -> None:
         """Wake the thread that waits for what a message brings about, where the broker has refused it."""
