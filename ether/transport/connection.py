@@ -59,7 +59,7 @@ JOIN_S = 1.0
 MAX_CLIENT_ID = 64
 FIXED_HEADER_BYTES = 5  # of the largest packet
 
-_SILENT = "it closes each connection at once, without a word"
+_SILENT = "it closes the connection at once, without a word"
 _SILENT_ADVICE = (
     "Has it reached its limit of connections (mosquitto: max_connections)? Does it allow QoS 1 and retained messages"
     " (max_qos, retain_available)? Does it speak MQTT on this port, with TLS or without?"
@@ -175,17 +175,22 @@ class NetworkTransport(Transport):
         """A connection in the first version that the broker accepts, which is remembered for reconnects."""
         refusals: list[VersionRefused] = []
         for version in self._candidates:
-            try:
-                wire = self._open(version, deadline)
-            except VersionRefused as error:
-                refusals.append(error)
-                continue
-            self._version, self._candidates = version, [version]
-            return wire
-        if all(refusal.silent for refusal in refusals):
-            raise BrokerRefuses(self._endpoint.address, _SILENT, _SILENT_ADVICE) from refusals[-1]
-        told = " and ".join(str(refusal) for refusal in refusals if not refusal.silent)
-        raise BrokerRefuses(self._endpoint.address, told, "Ether speaks MQTT 5 and 3.1.1.")
+            # A broker that closes the connection without a word may have another reason than the version: once more.
+            for _ in range(2):
+                try:
+                    wire = self._open(version, deadline)
+                except VersionRefused as error:
+                    refusals.append(error)
+                    if not error.silent:
+                        break
+                    continue
+                self._version, self._candidates = version, [version]
+                return wire
+        told = [str(refusal) for refusal in refusals if not refusal.silent]
+        silent = any(refusal.silent for refusal in refusals)
+        why = " and ".join([*told, *([_SILENT] if silent else [])])
+        advice = _SILENT_ADVICE if silent else "Ether speaks MQTT 5 and 3.1.1."
+        raise BrokerRefuses(self._endpoint.address, why, advice) from refusals[-1]
 
     def _open(self, version: Version, deadline: float) -> MqttWire:
         will = self._will(version.version) if callable(self._will) else self._will

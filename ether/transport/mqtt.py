@@ -47,6 +47,7 @@ ACK_DELAY_S = 0.001  # how long a few acknowledgements wait for a packet to trav
 _ACKS_AT_ONCE = 32  # bytes of acknowledgements (8 of them) that do not wait: a broker may allow few messages under way
 _CONNACK = 0x20
 _UNSUPPORTED_VERSION, _TAKEN_OVER = 0x84, 0x8E
+_OLD_UNSUPPORTED_VERSION = b"\x01"  # of CONNACK in the form of 3.1.1
 _NOT_AUTHORIZED = {0x86, 0x87, 0x8A, 0x8C}  # bad password, not authorized, banned, bad authentication method
 
 logger = logging.getLogger("Ether.transport")
@@ -283,6 +284,8 @@ class MqttWire(Client):
         try:
             if first == _CONNACK:
                 body = self.wire_version.readable_connack(body)
+                if body[1:2] == _OLD_UNSUPPORTED_VERSION:  # paho has no word for this answer
+                    raise VersionRefused(f"it does not speak MQTT {self.wire_version.version.value}")
             packet = self._in_packet
             packet["command"], packet["packet"], packet["remaining_length"] = first, bytearray(body), len(body)
             code = self._packet_handle()

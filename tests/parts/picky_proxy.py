@@ -53,6 +53,8 @@ class PickyProxy:
     upstream: int
     judge: Judge = lambda packet: None
     only_v311: bool = False
+    room: int | None = None
+    """So many connections at a time; further ones are closed without a word."""
     port: int = 0
     cuts: list[Published] = field(default_factory=list)
     """What connections were closed at."""
@@ -76,10 +78,14 @@ class PickyProxy:
             writer.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.room is not None and len(self._writers) >= 2 * self.room:
+            writer.close()
+            return
         self._writers.add(writer)
         try:
             upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self.upstream)
         except OSError:
+            self._writers.discard(writer)
             writer.close()
             return
         self._writers.add(upstream)
