@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import databases
 import lock_watch
 import pytest
 from hypothesis import HealthCheck, settings
@@ -56,6 +57,7 @@ if threading.current_thread() is threading.main_thread():
 
 if os.environ.get("ETHER_LOCK_WATCH") != "0":
     lock_watch.install()
+databases.install()
 
 
 def _threads() -> frozenset[threading.Thread]:
@@ -84,7 +86,10 @@ def _sockets() -> frozenset[str]:
     return frozenset(target for target in found if target.startswith("socket:"))
 
 
-_WATCHED: dict[str, Callable[[], frozenset[object]]] = {"threads": _threads}  # type: ignore[dict-item]
+_WATCHED: dict[str, Callable[[], frozenset[object]]] = {  # type: ignore[dict-item]
+    "threads": _threads,
+    "databases": databases.open_databases,
+}
 if sys.platform == "linux":
     _WATCHED |= {"children": _children, "sockets": _sockets}  # type: ignore[dict-item]
 
@@ -95,7 +100,7 @@ def _leaked(before: dict[str, frozenset[object]]) -> dict[str, list[object]]:
 
 @pytest.fixture(autouse=True)
 def nothing_outlives_its_test() -> Iterator[None]:
-    """Threads, children and sockets of a test end with it; the ending ones get a moment."""
+    """Threads, children, sockets and databases of a test end with it; the ending ones get a moment."""
     before = {kind: look() for kind, look in _WATCHED.items()}
     yield
     lock_watch.check()

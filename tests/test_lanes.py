@@ -17,7 +17,7 @@ from patience import patience as seconds
 PARTS = Path(__file__).parent / "parts"
 CONFTEST = "from lanes import *\nfrom lanes import pytest_configure\n"
 SAMPLE = """
-    import os, subprocess, sys, threading
+    import gc, os, subprocess, sys, threading
     import pytest
 
     def start():
@@ -39,6 +39,14 @@ SAMPLE = """
         with pytest.raises(ValueError):
             start()
             raise ValueError
+
+    def test_with_an_open_file(tmp_path):
+        file = open(tmp_path / "kept", "w")
+        start()
+        file.close()
+
+    def test_after_that():
+        gc.collect()
 
     def test_of_a_thread():
         done = threading.Event()
@@ -85,9 +93,9 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_fast_lane_leaves_out_what_starts_a_program_and_says_so(tmp_path: Path) -> None:
     ran = run(tmp_path, "--lane", "fast")
     assert ran.returncode == 0, ran.stdout
-    assert "3 passed, 6 left out" in ran.stdout
-    assert "3 of 9 tests ran (33%). Left out: 6" in ran.stdout
-    assert "4  starts a Python process" in ran.stdout
+    assert "4 passed, 7 left out" in ran.stdout
+    assert "4 of 11 tests ran (36%). Left out: 7" in ran.stdout
+    assert "5  starts a Python process" in ran.stdout
     assert "1  forks" in ran.stdout
     assert "1  is slow" in ran.stdout
 
@@ -95,20 +103,20 @@ def test_the_fast_lane_leaves_out_what_starts_a_program_and_says_so(tmp_path: Pa
 def test_several_workers_say_the_same(tmp_path: Path) -> None:
     ran = run(tmp_path, "--lane", "fast", "-n", "2")
     assert ran.returncode == 0, ran.stdout
-    assert "3 of 9 tests ran (33%). Left out: 6" in ran.stdout
+    assert "4 of 11 tests ran (36%). Left out: 7" in ran.stdout
 
 
 def test_what_fails_in_the_fast_lane_has_failed(tmp_path: Path) -> None:
     (tmp_path / "test_wrong.py").write_text("def test_wrong():\n    assert 1 == 2\n")
     ran = run(tmp_path, "--lane", "fast")
     assert ran.returncode == 1
-    assert "1 failed, 3 passed, 6 left out" in ran.stdout
+    assert "1 failed, 4 passed, 7 left out" in ran.stdout
 
 
 def test_without_a_lane_everything_runs(tmp_path: Path) -> None:
     ran = run(tmp_path)
     assert ran.returncode == 0, ran.stdout
-    assert "9 passed" in ran.stdout
+    assert "11 passed" in ran.stdout
     assert "left out" not in ran.stdout
 
 

@@ -18,7 +18,7 @@ from ether.config import EmbeddedBroker, EtherConfig, EtherInstanceConfig
 from ether.config.names import RECORDER_CLASS_PATH, current_class_path
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
-from ether.errors import OutboxFailed
+from ether.errors import DecodeError, OutboxFailed
 from ether.launch.process_records import ContextFacts, open_record_writer
 from ether.launch.simulated_lab import Simulation
 from ether.recording.writer import RecordWriter, SavingOptions, WhenFull
@@ -230,5 +230,9 @@ def orphaned_outboxes(session: str) -> list[OrphanedOutbox]:
         except OutboxFailed as error:
             found.append(OrphanedOutbox(str(error), 0, error.path))
             continue
-        found.append(OrphanedOutbox(file.source, file.last - file.base, str(file.path)))
-        file.close()
+        try:
+            found.append(OrphanedOutbox(file.source, file.last - file.base, str(file.path)))
+            file.close()
+        except DecodeError as error:
+            file.put_aside()
+            found.append(OrphanedOutbox(f"damaged: {error}", 0, f"{file.path}.damaged"))

@@ -136,7 +136,10 @@ class LedgerWriter:
                 self._store(self._intake(0.0, careful=False))
                 connection, self._connection = self._connection, None
                 if connection:
-                    self._seal(connection)
+                    try:
+                        self._seal(connection)
+                    finally:
+                        connection.close()
         finally:
             self._disconnect()
             self._lock.release()
@@ -294,10 +297,12 @@ class LedgerWriter:
     def _disconnect(self) -> None:
         connection, head = self._connection, self._head
         self._connection = self._head = None
-        if head:
-            head.close()
-        if connection:
-            connection.close()
+        try:
+            if head:
+                head.close()
+        finally:
+            if connection:
+                connection.close()
 
     def _database(self) -> Connection:
         assert self._connection is not None

@@ -70,13 +70,17 @@ class OutboxFile:
                 path = folder / f"{folder_name(source)}~{outbox}{SUFFIX}"
                 if (database := _made(path)) is not None:
                     break  # else a process that looks for orphans has locked it first, and removes it
-            with transaction(database):  # a file with half of its tables would count as damaged
-                for statement in _SCHEMA:
-                    database.execute(statement)
-                database.executemany("INSERT INTO meta VALUES (?, ?)", [("outbox", outbox), ("source", source)])
+            try:
+                with transaction(database):  # a file with half of its tables would count as damaged
+                    for statement in _SCHEMA:
+                        database.execute(statement)
+                    database.executemany("INSERT INTO meta VALUES (?, ?)", [("outbox", outbox), ("source", source)])
+                return cls(path, database, outbox, source)
+            except BaseException:
+                database.close()
+                raise
         except (OSError, SqliteError) as error:
             raise OutboxFailed(str(folder), error) from error
-        return cls(path, database, outbox, source)
 
     @property
     def base(self) -> int:
@@ -166,6 +170,12 @@ class OutboxFile:
         if empty:
             for ending in _ENDINGS:
                 Path(f"{self.path}{ending}").unlink(missing_ok=True)
+
+    def put_aside(self) -> None:
+        """Close the file, in which a row cannot be read, and rename it to `….damaged`."""
+        with suppress(SqliteError):
+            self._database.close()
+        _put_aside(self.path)
 
     def _delete(self, upto: int, gap: Row | None = None) -> None:
         """Delete the rows up to a number, and put `gap` in their place, in one transaction."""

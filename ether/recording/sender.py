@@ -21,7 +21,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ether.connection.link import Inbound, Link, TakeNow
-from ether.errors import EtherError, OutboxFailed, PayloadError
+from ether.errors import DecodeError, EtherError, OutboxFailed, PayloadError
 from ether.log import get_ether_logger
 from ether.recording.age_rules import WaitingTimes
 from ether.recording.batch_publisher import BatchPublisher, RefusedValue
@@ -208,12 +208,20 @@ class Sender:
         """Take over outboxes whose processes have died."""
         try:
             for file in adopt(self._queue.options.folder):
-                outbox = OutboxQueue(file)
-                logger.info("%d entries of %s, which has died, are sent now", outbox.waiting, file.source)
-                self._outboxes.append(outbox)
-                self._listen(outbox)
+                self._take_over(file)
         except EtherError as error:
             logger.error("an outbox that was left behind is not used: %s", error)
+
+    def _take_over(self, file: OutboxFile) -> None:
+        try:
+            outbox = OutboxQueue(file)
+        except DecodeError as error:
+            file.put_aside()
+            logger.error("an outbox that was left behind is damaged: %s, now %s.damaged", error, file.path)
+            return
+        logger.info("%d entries of %s, which has died, are sent now", outbox.waiting, file.source)
+        self._outboxes.append(outbox)
+        self._listen(outbox)
 
     # -- limits
 

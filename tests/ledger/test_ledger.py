@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sqlite3
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import databases
 import pytest
 from ledger_parts import NOW, OTHER, OUTBOX, batch, content, entry, gap, message_id, run_of, stored
 
@@ -333,6 +335,24 @@ def test_a_migration_that_fails_leaves_the_version_before_it(folder: Path, monke
         with pytest.raises(LedgerFailed, match="no such table: nowhere"):
             LedgerWriter.open(folder, "bench")
     LedgerWriter.open(folder, "bench").close()
+
+
+def test_a_ledger_that_cannot_be_sealed_leaves_no_connection_open(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = databases.open_databases()
+    writer = LedgerWriter.open(folder, "bench")
+    writer.append([run_of(1, 3)], NOW)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("ether.ledger.writer.seal", fail)
+        with pytest.raises(LedgerFailed, match="Input/output error"):
+            writer.close()
+    assert databases.open_databases() == before
+    assert len(stored(folder)) == 3
 
 
 def test_reading_a_record_that_was_changed_says_which(writer: LedgerWriter) -> None:

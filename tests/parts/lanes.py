@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+import warnings
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
@@ -131,12 +133,24 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     why = _Lane.refused.get(item.nodeid)
+    if why is not None and call.excinfo is not None:
+        _let_go(call.excinfo.value)
     if why is not None and (call.when == "call" or report.failed):
         # What ends a test that was stopped in its middle is told once, and its end cannot be held against it.
         path, line, _ = item.location
         report.outcome = "passed" if call.when == "teardown" else "skipped"
         report.longrepr = None if call.when == "teardown" else (path, (line or 0) + 1, f"Skipped: {LEFT_OUT}{why}")
     return report
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop what a test that was stopped in its middle still holds (open files, connections): now, and not when the
+    garbage of its frames is collected, in some later test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__context__
 
 
 def _why(report: Any) -> str | None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import databases
 import pytest
 
 from ether.errors import OutboxFailed
@@ -111,6 +112,14 @@ def test_a_damaged_file_is_put_aside_and_named(tmp_path: Path) -> None:
         next(adopted)
     assert (tmp_path / "a~0.outbox.damaged").exists()
     found.close()
+
+
+def test_a_file_that_cannot_be_made_leaves_no_connection_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = databases.open_databases()
+    monkeypatch.setattr(outbox, "_SCHEMA", ("CREATE TABLE half of one",))
+    with pytest.raises(OutboxFailed, match="syntax error"):
+        OutboxFile.create(tmp_path, "camera")
+    assert databases.open_databases() == before
 
 
 def test_a_file_that_was_never_begun_is_removed(tmp_path: Path) -> None:

@@ -282,6 +282,30 @@ def test_what_is_too_old_is_given_up_at_once_however_much_it_is(rig: Rig, monkey
     assert sum(gap.count for gap in proof.gaps) + proof.durable == proof.total == 3001
 
 
+def left_behind(folder: Path, source: str, row: bytes) -> Path:
+    """The outbox of a process that has died, with one row."""
+    file = OutboxFile.create(folder, source)
+    file.append([(1, row)])
+    file.close()
+    return file.path
+
+
+def test_an_orphan_whose_row_cannot_be_read_is_put_aside_and_the_others_are_sent(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = rig.folder / "outbox"
+    damaged = left_behind(folder, "a", b"this is no block of entries")
+    entry = Entry(1, "record", "value", "00000000-0000-7000-8000-000000000001", 1, 1e9, (), "", None, b'"left"')
+    whole = left_behind(folder, "b", pack_entry(entry))
+    rig.recorder()
+    record(rig.record_writer(), "own").wait(5)
+    assert soon(lambda: not whole.exists(), 10)
+    assert soon(lambda: {it.value for it in rig.records()} == {"own", "left"}, 10)
+    assert Path(f"{damaged}.damaged").exists()
+    assert "an outbox that was left behind is damaged" in caplog.text
+    assert f"{damaged}.damaged" in caplog.text
+
+
 def test_memory_is_bounded_where_the_disk_of_the_outbox_takes_nothing(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
