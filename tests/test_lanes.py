@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -161,3 +162,15 @@ def test_a_stale_mutant_is_an_error(tmp_path: Path) -> None:
 def test_there_are_enough_mutants_and_each_has_a_name() -> None:
     names = [mutant.name for mutant in mutants.MUTANTS]
     assert len(set(names)) == len(names) >= 40
+
+
+def test_the_docs_name_every_file_that_has_a_long_form() -> None:
+    """So that a promise with a number in it can be traced to the run that shows it."""
+    root = mutants.ROOT
+    named = set(re.findall(r"^\| `(tests/[^`]+\.py)`", (root / "docs" / "testing.md").read_text(), re.MULTILINE))
+    having = {
+        str(file.relative_to(root))
+        for file in (root / "tests").glob("*/test_*.py")
+        if re.search(r"ETHER_LONG|\brounds: int[,)\n]", file.read_text())
+    }
+    assert named == having
