@@ -37,6 +37,11 @@ from patience import patience
 _GRACE_S = patience(2.0)
 _MAIN = sys.modules.get("__main__")
 
+# Tests start hundreds of Pythons, and compiling takes each of them as long as the rest of its start. What one of them
+# has compiled serves the others, also where the environment says that nothing is to be kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("ether", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fast", settings.get_profile("ether"), max_examples=20)
@@ -67,9 +72,10 @@ def _threads() -> frozenset[threading.Thread]:
 def _children() -> frozenset[str]:
     """Processes that this one started and that have not been waited for (Linux)."""
     found: set[str] = set()
-    for listed in Path("/proc/self/task").glob("*/children"):
+    for thread in os.listdir("/proc/self/task"):
         try:
-            found.update(listed.read_text().split())
+            with open(f"/proc/self/task/{thread}/children") as listed:
+                found.update(listed.read().split())
         except OSError:
             continue  # a thread that has ended meanwhile
     return frozenset(found)
@@ -78,12 +84,14 @@ def _children() -> frozenset[str]:
 def _sockets() -> frozenset[str]:
     """Open sockets of this process (Linux)."""
     found: set[str] = set()
-    for entry in Path("/proc/self/fd").glob("*"):
+    for entry in os.listdir("/proc/self/fd"):
         try:
-            found.add(os.readlink(entry))
+            target = os.readlink(f"/proc/self/fd/{entry}")
         except OSError:
             continue  # the descriptor of this very listing
-    return frozenset(target for target in found if target.startswith("socket:"))
+        if target.startswith("socket:"):
+            found.add(target)
+    return frozenset(found)
 
 
 _WATCHED: dict[str, Callable[[], frozenset[object]]] = {  # type: ignore[dict-item]
