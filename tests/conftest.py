@@ -14,11 +14,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import databases
 import lock_watch
 import pytest
+from engine_params import On
 from hypothesis import HealthCheck, settings
 from lanes import (  # noqa: F401  hooks
     fast_lane,
@@ -33,6 +35,7 @@ from lanes import (  # noqa: F401  hooks
 )
 from lanes import pytest_configure as _configure_lanes
 from patience import patience
+from running_brokers import session_broker
 
 _GRACE_S = patience(2.0)
 _MAIN = sys.modules.get("__main__")
@@ -120,6 +123,14 @@ def nothing_outlives_its_test() -> Iterator[None]:
     leaked = _leaked(before)
     assert not leaked, f"left behind by this test: {leaked}"
     assert sys.modules.get("__main__") is _MAIN, "this test left another __main__ behind, or none"
+
+
+@pytest.fixture(autouse=True)
+def on() -> Iterator[On]:
+    """`ether.tap(…, broker=on(engine))`. A stock broker ends behind everything that the test has made, because this
+    fixture is made first."""
+    with ExitStack() as brokers:
+        yield lambda engine: brokers.enter_context(session_broker(engine))
 
 
 @pytest.fixture

@@ -19,12 +19,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ether.calls.host import LocalCallee
 from ether.calls.lease_server import LEASE, mark_of
-from ether.calls.server import CANCEL, STATUS, CallJob, CallRequest
+from ether.calls.reconciliation import Reconciliation
+from ether.calls.server import CANCEL, RECALL, STATUS, CallJob, CallRequest
 from ether.connection import causes as context
+from ether.connection.later import Later
 from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.connection.worker import Worker, next_job
 from ether.errors import EtherError, InstanceLost, NoResponder, PayloadTooLarge, PublishRefused, RequestTimeout
@@ -42,8 +44,28 @@ Outcome = tuple[object, ErrorReport | EtherError | None]
 """The value and None, or None and the error."""
 
 
+class _Request(NamedTuple):
+    """What was sent for a call, to send it again."""
+
+    topic: str
+    params: object
+    """As `Link.prepare` has made them."""
+    schema: str | None
+    parents: tuple[str, ...]
+    trace: str | None
+    expires: bool
+
+
 class PendingCall:
     """A call under way. It is settled once; several threads may wait for it and watch its progress."""
+
+    request: _Request | None = None
+    """None for a call within the process, and once the call is settled."""
+    sent_at = 0.0
+    receipt_known = undelivered = False
+    """Whether the broker has taken the request; whether it has delivered it to nobody."""
+    lost = ""
+    """Why its instance was lost while the broker had not yet said whether it delivered the request."""
 
     def __init__(
         self, call: str, instance: str, kind: MarkKind | None, timeout_s: float, correlation: bytes | None = None
@@ -80,6 +102,11 @@ class PendingCall:
         """True once there is an answer or an error."""
         return self._settled
 
+    @property
+    def began(self) -> float:
+        """When the call was made, on the monotonic clock."""
+        return self.deadline - self.timeout_s
+
     def settle(self, take: Callable[[], Outcome]) -> bool:
         """End the call; the thread that took it out of the request table calls this. `take` gives the value or the
         error; it is called once, by the first thread that reads the result. False where the call was settled before:
@@ -89,7 +116,7 @@ class PendingCall:
         with self._lock:
             if self._settled:
                 return False
-            self._take, self._settled = take, True
+            self._take, self._settled, self.request = take, True, None
             callbacks, self._callbacks = self._callbacks, []
         self._unsettled.release()
         for done in callbacks:
@@ -164,6 +191,13 @@ def read_answer(inbound: Inbound) -> Outcome:
     return (None, ErrorReport.from_value(value)) if failed else (value, None)
 
 
+_OPEN_INQUIRIES = 1000
+_INQUIRY_S = 5.0
+"""How long an instance may take to say what became of calls."""
+
+_ROOM_S = 2.0
+"""For room in the outgoing queue, where a call is sent again."""
+
 _PROBE_LEAD_S = 0.3
 """The client asks a silent instance what it is doing this long before the deadline; at most a third of the time-out."""
 
@@ -187,6 +221,11 @@ class CallClient:
         self._able: dict[tuple[str, str, str], list[str]] = {}
         """For service, method and kind the instances that can take the call, as long as `_known` is up to date."""
         self._turn = 0
+        self.later = Later(f"ether-later-{link.source}")
+        self._inquiries: dict[bytes, Callable[[object], object]] = {}
+        """What is to be done with the answers to open questions about calls."""
+        self._reconciliation: Reconciliation[PendingCall] = Reconciliation(self, self.later)
+        link.on_connection.append(self._on_connection)
 
     # -- asking
 
@@ -229,7 +268,8 @@ class CallClient:
         with self._lock:
             mine = self.requests.give_up(pending.correlation)
         if mine:
-            pending.fail(RequestTimeout(pending.call, pending.instance, pending.timeout_s, doing(pending.status)))
+            why = "is not connected" if pending.undelivered else doing(pending.status)
+            pending.fail(RequestTimeout(pending.call, pending.instance, pending.timeout_s, why))
         else:
             pending.wait(time.monotonic() + 1.0)  # another thread has taken it out of the table, and is settling it now
 
@@ -281,26 +321,23 @@ class CallClient:
         self, pending: PendingCall, topic: str, params: object, schema: str | None, timeout_s: float,
         *, expires: bool = True,
     ) -> None:  # fmt: skip
+        value, trace = self._link.prepare(params), context.current().trace
+        pending.request = request = _Request(topic, value, schema, context.parents(), trace, expires)
         with self._lock:
             self.requests.add(pending.correlation, pending.instance, pending)
-        cause = context.current()
         try:
-            receipt = self._link.publish(
-                topic,
-                params,
-                parents=context.parents(),
-                extra=ExtraHeaders(
-                    schema=schema,
-                    reply_to=self._reply_topic,
-                    correlation=pending.correlation,
-                    expiry_s=timeout_s if expires else None,
-                    trace=cause.trace,
-                ),
-                timeout_s=timeout_s,
-            )
+            self._publish(pending, request, timeout_s, timeout_s)
         except BaseException:
             self._drop(pending)
             raise
+
+    def _publish(self, pending: PendingCall, request: _Request, timeout_s: float, room_s: float) -> None:
+        """Publish a request that has `timeout_s` seconds left; wait for room for at most `room_s` seconds."""
+        topic, value, schema, parents, trace, expires = request
+        expiry_s = timeout_s if expires else None
+        extra = ExtraHeaders(schema, self._reply_topic, pending.correlation, expiry_s, None, trace)
+        pending.sent_at = time.monotonic()
+        receipt = self._link.publish(topic, value, parents=parents, extra=extra, timeout_s=room_s)
         receipt.when_done(partial(self._on_receipt, pending, receipt))
 
     def _begin_local(self, pending: PendingCall, instance: LocalCallee, method: str, params: object) -> None:
@@ -335,19 +372,72 @@ class CallClient:
             self.requests.give_up(pending.correlation)
 
     def _on_receipt(self, pending: PendingCall, receipt: Receipt) -> None:
-        """The broker has answered the request itself. That ends the call where it was delivered to no subscriber, or
-        refused."""
-        error: EtherError
+        """The broker has answered a request itself: it has taken it, delivered it to nobody, or refused it. On the
+        network thread."""
+        pending.receipt_known = True  # before the look at `lost`; `lose` does the opposite
         if receipt.no_subscribers:
-            error = NoResponder(pending.call, f"{pending.instance} is not connected any more")
+            if pending.when_cut is not None or pending.kind is None:
+                self.nobody_took(pending)
+            else:
+                pending.undelivered = True
+                self._reconciliation.undelivered(pending)
         elif isinstance(receipt.error, PublishRefused | PayloadTooLarge):
-            error = receipt.error
-        else:
-            return
+            self._cut(pending, receipt.error)
+        elif pending.lost:
+            self._cut(pending, InstanceLost(pending.call, pending.instance, pending.lost))
+
+    def _cut(self, pending: PendingCall, error: EtherError) -> None:
         with self._lock:
             mine = self.requests.give_up(pending.correlation)
         if mine:
             pending.cut(error)
+
+    # -- after an outage (`ether.calls.reconciliation`)
+
+    def _on_connection(self, up: bool) -> None:
+        if up and self.requests:
+            self._reconciliation.connected()
+
+    def heard(self, instance: str) -> None:
+        """An instance has announced that it answers calls. Only enqueues."""
+        if self.requests:
+            self._reconciliation.heard(instance)
+
+    def open_calls(self, instance: str) -> list[PendingCall]:
+        """The calls that wait for this instance and can be sent again; durable ones are looked after elsewhere."""
+        with self._lock:
+            asked = self.requests.asked_of(instance)
+        return [call for call in asked if call.request is not None and call.kind is not None and call.when_cut is None]
+
+    def asked(self) -> list[str]:
+        """The instances that calls wait for."""
+        with self._lock:
+            return self.requests.asked()
+
+    def member(self, instance: str) -> Announcement | None:
+        """The last announcement of an instance."""
+        return next((member for member in self._find() if member.name == instance), None)
+
+    def inquire(self, instance: str, ages: Mapping[str, float], note: Callable[[object], object]) -> None:
+        """Ask an instance about calls, by correlation; `note` gets its answer."""
+        correlation = os.urandom(16)
+        self._inquiries[correlation] = note
+        if len(self._inquiries) > _OPEN_INQUIRIES:  # what is not answered belongs to an instance that is away again
+            del self._inquiries[next(iter(self._inquiries))]
+        extra = ExtraHeaders(reply_to=self._reply_topic, correlation=correlation, expiry_s=_INQUIRY_S)
+        self._link.publish(self._topics.call(instance, RECALL), {"calls": dict(ages)}, extra=extra, timeout_s=_ROOM_S)
+
+    def send_again(self, call: PendingCall) -> None:
+        """Send the request of a call again, with the time that is left."""
+        left_s, request = call.deadline - time.monotonic(), call.request
+        if request is not None and left_s > 0:
+            call.receipt_known = call.undelivered = False
+            call.lost = ""
+            self._publish(call, request, left_s, min(left_s, _ROOM_S))
+
+    def nobody_took(self, call: PendingCall) -> None:
+        """End a call that the broker has delivered to nobody."""
+        self._cut(call, NoResponder(call.call, f"{call.instance} is not connected any more"))
 
     # -- waiting
 
@@ -392,6 +482,9 @@ class CallClient:
         if headers is not None and headers.schema in (PROGRESS, LOG):
             self._take_note(headers.schema, correlation, inbound)
             return
+        if correlation is not None and (note := self._inquiries.pop(correlation, None)) is not None:
+            note(inbound.take())
+            return
         with self._lock:
             pending = self.requests.settle(correlation)
         if pending is None or not pending.settle(lambda: read_answer(inbound)):
@@ -407,15 +500,27 @@ class CallClient:
             inbound.done()
         return True
 
-    def lose(self, instance: str, why: str) -> None:
-        """Cut the calls to an instance that has died."""
+    def lose(self, instance: str, why: str, *, returns: bool = False) -> None:
+        """Cut the calls to an instance that has died. Where it `returns`, a call whose request has reached nobody waits
+        for it; so does one of which the broker has not said yet whether anybody got it, until the broker says so."""
+        lost: list[PendingCall] = []
         with self._lock:
-            lost = self.requests.lose(instance)
+            for pending in self.requests.asked_of(instance):
+                if returns and pending.request is not None and pending.kind is not None and pending.when_cut is None:
+                    pending.lost = why  # before the look at `receipt_known`; `_on_receipt` does the opposite
+                    if pending.undelivered or not pending.receipt_known:
+                        continue
+                self.requests.give_up(pending.correlation)
+                lost.append(pending)
         for pending in lost:
-            pending.cut(InstanceLost(pending.call, instance, why))
+            if pending.undelivered:
+                pending.cut(NoResponder(pending.call, f"{instance} is not connected any more: {why}"))
+            else:
+                pending.cut(InstanceLost(pending.call, instance, why))
 
     def close(self) -> None:
-        """Cut all calls: this process leaves the session."""
+        """Cut all calls: this process leaves the session. A second call does nothing."""
+        self.later.close()
         with self._lock:
             left = self.requests.lose_all()
         for pending in left:

@@ -35,6 +35,10 @@ class CallHost(LeaseHost, Protocol):
         """The class and its marked methods."""
 
     @property
+    def incarnation(self) -> str:
+        """The id under which this start of the instance is announced."""
+
+    @property
     def lease_server(self) -> LeaseServer:
         """Refuses calls while another program holds the lease."""
 

@@ -1,9 +1,9 @@
 """The answering side of calls, for one instance: a request becomes a job, and the job's outcome becomes an answer.
 
 Promises: a request whose deadline has passed is not run. A request that is delivered twice is run once, and its second
-delivery gets the first answer. Whatever the method does, the caller gets an answer. Requests about the instance itself
-(`ether.status`, `ether.cancel`, `ether.lease`) are answered at once, on the dispatch thread, even while the worker is
-busy.
+delivery gets the first answer. Whatever the method does, the caller gets an answer; one that was lost on its way is
+sent again to a caller that asks for it. Requests about the instance itself (`ether.status`, `ether.cancel`,
+`ether.lease`, `ether.recall`) are answered at once, on the dispatch thread, even while the worker is busy.
 
 The trap: a request is first seen on the transport's thread (`CallServer.take`), which may only queue it. A request that
 has to be answered there and then goes on to the dispatch thread (`CallServer.receive`).
@@ -55,14 +55,18 @@ from ether.transport.base import Refusal
 from ether.wire.envelope import Headers
 from ether.wire.head import unpack_properties
 
-STATUS, CANCEL = "ether.status", "ether.cancel"
-"""Stand where a request names its method; a method's name cannot contain a dot."""
+STATUS, CANCEL, RECALL = "ether.status", "ether.cancel", "ether.recall"
+"""Stand where a request names its method; a method's name cannot contain a dot. `ether.recall` asks what became of
+calls: `{"calls": {correlation: age in seconds}}`."""
 
-OWN = (STATUS, CANCEL, LEASE)
+OWN = (STATUS, CANCEL, LEASE, RECALL)
 """Requests that the instance itself answers, at once."""
 
 _STATUS_TIMEOUT_S = 0.2
 """Limits the wait for room in the outgoing queue: the dispatch thread must not wait longer."""
+
+_ON_THE_WAY_S = 10.0
+"""The longest that a question about calls may have been on its way: the calls are so much older than it says."""
 
 _AGAIN_TIMEOUT_S = 2.0
 """The same for an answer that is sent again; a caller that does not get it asks once more, or has got the first one."""
@@ -181,7 +185,7 @@ class CallServer:
         self._host = host
         self._link = link
         self._lock = threading.Lock()
-        self._answered: Answered[tuple[object, ErrorReport | None]] = Answered()
+        self._answered: Answered[tuple[object, ErrorReport | None]] = Answered(time.monotonic)
         self._running: dict[tuple[str, bytes], CallContext] = {}
         """The calls that are queued or running, by caller and correlation, so that they can be cancelled."""
         self._latest: dict[bytes, _Head] = {}
@@ -333,6 +337,8 @@ class CallServer:
                 self._lease(headers, inbound.unpack().value)
             elif method == STATUS:
                 self._send(headers, self._host.status(), None, _STATUS_TIMEOUT_S)
+            elif method == RECALL:
+                self._recall(headers, inbound.unpack().value)
             else:
                 self._cancel(headers.source, inbound.unpack().value)
         except EtherError as error:
@@ -346,6 +352,31 @@ class CallServer:
             return ErrorReport(NO_METHOD, "NoResponder", problem)
         leased = self._host.lease_server.refusal(method, head.reply_to or "", head.trace)
         return None if leased is None else report_of(leased, self._host.name)
+
+    def _recall(self, headers: _Head, asked: object) -> None:
+        """A caller asks what became of its calls: send it the answers again that there are, and name the calls that
+        were never received. Of the rest it will hear."""
+        match asked:
+            case {"calls": dict(calls)}:
+                ages = {name: age for name, age in calls.items() if isinstance(age, int | float)}
+            case _:
+                return
+        unknown: list[str] = []
+        for name, age_s in ages.items():
+            try:
+                correlation = bytes.fromhex(name)
+            except ValueError:
+                continue
+            stored: list[tuple[object, ErrorReport | None]] = []
+            with self._lock:
+                known = self._answered.recall(headers.source, correlation, stored.append)
+                remembers = self._answered.remembers_since(time.monotonic() - age_s - _ON_THE_WAY_S)
+            if not known and remembers:
+                unknown.append(name)
+            for answer in stored:
+                self._send(_about(headers, correlation), *answer, _AGAIN_TIMEOUT_S)
+        said = {"birth": self._host.incarnation, "unknown": unknown}
+        self._send(headers, said, None, _STATUS_TIMEOUT_S)
 
     def _lease(self, headers: _Head, asked: object) -> None:
         """A program takes, renews or releases the lease."""
@@ -403,6 +434,11 @@ def _headers(inbound: Inbound) -> _Head:
     properties = unpack_properties(inbound.delivery.properties)
     expiry = properties.message_expiry_s
     return _ForeignHead("", None, properties.response_topic, properties.correlation_data, expiry, None, None, None)
+
+
+def _about(head: _Head, correlation: bytes) -> _ForeignHead:
+    """The head for an answer to another call of the same caller."""
+    return _ForeignHead(head.source, None, head.reply_to, correlation, None, None, None, None)
 
 
 def _asker(head: _Head) -> str:

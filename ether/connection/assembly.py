@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 
 from ether.connection.link import Link
-from ether.protocol.presence import Announcement
+from ether.protocol.presence import WILL, Announcement
 from ether.spec.methods import ClassSpec, class_path_of, describe_wrapped
 from ether.spec.wrapping import Wrapping
 from ether.transport import open_transport
@@ -49,7 +49,7 @@ def new_incarnation() -> str:
 def death_notice(topics: SessionTopics, announcement: Announcement) -> Will:
     """The message that the broker publishes when the connection of this incarnation breaks. It is JSON without headers,
     because it is made before the connection's protocol version is known."""
-    return Will(topics.state(announcement.name), json.dumps(announcement.to_value()).encode())
+    return Will(topics.state(announcement.name), json.dumps({**announcement.to_value(), WILL: True}).encode())
 
 
 def describe_with_registry(cls: type, class_path: str, registry: Registry) -> ClassSpec:

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from ether.connection.deadline import Deadline
 from ether.connection.inbound import Done
 from ether.connection.inbound import Inbound as Inbound
 from ether.connection.refusals import Refusals
@@ -39,7 +40,7 @@ from ether.transport.send_queue import Settled
 from ether.wire.codec import Body, encode
 from ether.wire.envelope import Envelope, EnvelopeV5, EnvelopeV311, Headers, unpack_headers
 from ether.wire.head import MessageIds, node_of
-from ether.wire.topics import SessionTopics, is_data, matches
+from ether.wire.topics import SessionTopics, is_data, is_urgent, matches
 
 logger = get_ether_logger("Ether")
 
@@ -48,6 +49,8 @@ BATCH_OVERHEAD = 65_536
 
 _NUMBERED_PASSING = 4096
 """So many topics that are not of the data plane are numbered at a time."""
+
+_REMEMBERED_TOPICS = 4096
 
 _ANNOUNCE_TIMEOUT_S = 2.0
 """How long the dispatch thread may wait for room when it repeats announcements after a reconnect."""
@@ -127,7 +130,10 @@ class Link:
         self._passing: deque[str] = deque()
         """The topics in `_sequences` that are not of the data plane, in the order of their first messages."""
         self._announcements: dict[str, object] = {}
-        self._last: Receipt | None = None
+        self._urgent: dict[str, bool] = {}
+        """For each of the latest topics whether its messages go before data (`is_urgent`)."""
+        self._last: dict[bool, Receipt] = {}
+        """The receipt of the last message that was urgent, and of the last one that was not."""
         self._publish_lock = threading.Lock()
         self._session_topics = topics
         self._consumed = transport.consumed
@@ -205,12 +211,17 @@ class Link:
 
         Sequence numbers are given in the order in which the messages leave; a value that cannot be sent uses none.
         """
-        value = self._envelope.prepare(value)  # before the lock is taken, because it may run user code
+        value = self.prepare(value)  # before the lock is taken, because it may run user code
         message = (topic, value, wall_time(), qos, retain, parents, extra, keep)
         try:
             return self._send(message)
         except PublishTimeout as full:
             return self._send_when_there_is_room(message, full, timeout_s)
+
+    def prepare(self, value: object) -> object:
+        """What stands for a value that is published more than once: it is encoded only now, and may be changed
+        afterwards. Raises `EncodeError`."""
+        return self._envelope.prepare(value)
 
     def _send(self, message: _Message, room: Room | None = None, unheard: PublishTimeout | None = None) -> Receipt:
         """Number a message and give it to the transport, which does not wait: it raises `PublishTimeout` where it has
@@ -223,6 +234,9 @@ class Link:
             sequence = self._sequences[topic] = self._sequences.get(topic, 0) + 1
             if sequence == 1:
                 self._bound_sequences(topic)
+            urgent = self._urgent.get(topic)
+            if urgent is None:
+                urgent = self._is_urgent(topic)
             try:
                 message_id = self._ids.next(int(now * 1000))
                 if extra is None:
@@ -234,18 +248,25 @@ class Link:
                     self._check_fits_batch(topic, packed.payload)
                 receipt = Settled(unheard) if unheard is not None else self.transport.publish(
                     topic, packed.payload, qos=qos, retain=retain, properties=packed.properties, timeout_s=0.0,
-                    room=room,
+                    room=room, urgent=urgent,
                 )  # fmt: skip
             except Exception:
                 self._sequences[topic] = sequence - 1
                 raise
             if qos:
-                self._last = receipt
+                self._last[urgent] = receipt
                 if self.retransmitter is not None:
                     self.retransmitter.sent(topic, sequence, packed.payload, packed.properties)
             if keep is not None:
                 keep(headers, self._envelope.body(packed, value))
         return receipt
+
+    def _is_urgent(self, topic: str) -> bool:
+        """Whether messages on a topic go before data; remembered, as every message asks."""
+        if len(self._urgent) >= _REMEMBERED_TOPICS:
+            self._urgent.clear()
+        urgent = self._urgent[topic] = is_urgent(topic)
+        return urgent
 
     def _bound_sequences(self, topic: str) -> None:
         """A topic has its first message. Of those that are not of the data plane (every program that ever called has a
@@ -259,7 +280,7 @@ class Link:
         """Send a message for which the transport just had no room. The wait is outside of the lock, so that other
         threads can go on to their own waits, and to what needs no room."""
         topic, value, *_, keep = message
-        room = self.transport.room(topic, self._envelope.size(value))
+        room = self.transport.room(topic, self._envelope.size(value), urgent=is_urgent(topic))
         recorded = keep is not None
         try:
             if timeout_s > 0 and (self.transport.connected or not recorded):
@@ -330,13 +351,20 @@ class Link:
     def flush(self, timeout_s: float) -> None:
         """Return when the broker has answered everything that was published before; raises `PublishTimeout`. Where it
         has refused a message, its publisher is told."""
-        last = self._last
-        if last is None:
-            return
-        try:
-            last.wait(timeout_s)
-        except (PublishRefused, PayloadTooLarge):
-            return
+        deadline = Deadline(timeout_s)
+        for receipt in list(self._last.values()):
+            try:
+                receipt.wait(deadline.left())
+            except (PublishRefused, PayloadTooLarge):
+                continue
+
+    def finish(self, timeout_s: float) -> int:
+        """At an end: wait until the broker has taken what was published, as long as it goes on taking. Drops what could
+        not be sent by then, which is logged; returns how many messages that were."""
+        dropped = self.transport.finish(timeout_s)
+        if dropped:
+            logger.warning("%s dropped %s messages: the broker did not take them in time", self.source, f"{dropped:,}")
+        return dropped
 
     # -- in
 

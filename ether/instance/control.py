@@ -1,6 +1,7 @@
 """What the control plane asks of an instance: drain, save, clean up, stop; change a log level; give up its name.
 
-Promise: a verb that runs user code waits in line on the worker; a verb that a busy instance must hear, too, does not.
+Promises: a verb that runs user code waits in line on the worker; a verb that a busy instance must hear, too, does not.
+A request that arrives twice (an asking program that was cut off asks again) is carried out once, and answered twice.
 
 The trap: the transport's thread sees every control message first, and may only enqueue. A fence is the exception: it
 costs nothing, and must take effect before the next message is taken in.
@@ -8,6 +9,8 @@ costs nothing, and must take effect before the next message is taken in.
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 
 from ether.connection.causes import Cause, handling
@@ -20,6 +23,7 @@ from ether.logs.levels import level_answer
 from ether.protocol.barrier import QUESTION_BYTES, Answer
 from ether.recording.tags import SETTLE_S, TRIAL, TRIAL_NOW, tag_answer
 from ether.session.fencing import FENCE, NameClaim, NameHold
+from ether.session.session import FOR_PROGRAMS
 from ether.transport.base import Refusal
 from ether.wire.envelope import Headers, unpack
 
@@ -27,13 +31,14 @@ KEEPER = "keeper"
 """The control verb `{"births", "keeper"}`: the supervisor of these incarnations has another name from now on. It names
 incarnations, because other instances may hold the same names."""
 
-_FOR_PROGRAMS = ("claim", "keep", "run")
 _AT_ONCE = (LOG_LEVEL, TRIAL_NOW, KEEPER)
 _UNSENT = "the answer"
 """Stands among the failed methods of an answer that takes the place of one that could not be sent."""
 
 _SAY_TIMEOUT_S = 0.2
 """Limits the wait for room in the outgoing queue: the dispatch thread must not wait longer."""
+_REMEMBERED = 16
+"""So many requests are remembered, with what their methods returned. Programs have fewer of them open at a time."""
 
 _ALONE_TIMEOUT_S = 60.0
 """Limits the wait for methods that run beside the worker; the asking program has given up long before."""
@@ -48,6 +53,9 @@ class Control:
         self._link = link
         self._epoch = epoch
         self._name_claim: NameClaim | None = None
+        self._answers: OrderedDict[tuple[str, bytes], Answer | None] = OrderedDict()
+        """The latest requests that were carried out, by asker and correlation; None while one is."""
+        self._answers_lock = threading.Lock()
         self.on_fenced: Callable[[str], None] = lambda why: None
         """Called with the reason when another process has taken the name."""
         self.returns = False
@@ -72,6 +80,8 @@ class Control:
         asked = value if isinstance(value, dict) else {}
         if host.name not in asked.get("instances", [host.name]):
             return
+        if headers is not None and not self._is_first(headers.reply_to, headers.correlation):
+            return
         # A sync runs user code for another program, as a call does, so a lease refuses it. The other verbs belong to
         # the lifecycle of the session, which a lease does not stop.
         asker = (headers.reply_to or "", headers.trace) if headers is not None else ("", None)
@@ -82,8 +92,9 @@ class Control:
             host.wait_alone(_ALONE_TIMEOUT_S)
             answer = tag_answer(host.record_writer, value, SETTLE_S) if verb == TRIAL else host.perform(verb, asked)
         if answer is not None and headers is not None and headers.reply_to:
-            extra = ExtraHeaders(correlation=headers.correlation)
-            self._link.publish(headers.reply_to, answer.to_value(host.name), extra=extra)
+            with self._answers_lock:
+                self._answers[headers.reply_to, headers.correlation or b""] = answer
+            self._send(answer, headers.reply_to, headers.correlation)
         if answer is not None and verb == "stop":
             # Only now: the worker ends after this job, and the answer has left.
             self.returns = asked.get("returns") is True
@@ -108,6 +119,25 @@ class Control:
             self._host.logger.warning("%s could not tell that an answer was refused: %s", self._host.name, error)
         return True
 
+    def _is_first(self, asker: str | None, correlation: bytes | None) -> bool:
+        """Whether a request has not come before. One that has been answered is answered again."""
+        if not asker or correlation is None:
+            return True
+        key = asker, correlation
+        with self._answers_lock:
+            first, answer = key not in self._answers, self._answers.get(key)
+            if first:
+                self._answers[key] = None
+                if len(self._answers) > _REMEMBERED:
+                    self._answers.popitem(last=False)
+        if answer is not None:
+            self._send(answer, asker, correlation)
+        return first
+
+    def _send(self, answer: Answer, asker: str, correlation: bytes | None) -> None:
+        value = answer.to_value(self._host.name)
+        self._link.publish(asker, value, extra=ExtraHeaders(correlation=correlation))
+
     def _take(self, inbound: Inbound) -> bool:
         """Take a message, on the transport's thread; False for one that has to wait for the dispatch thread."""
         if _verb(inbound) in _AT_ONCE:
@@ -121,7 +151,7 @@ class Control:
             self._on_fence(inbound)
         elif verb in _AT_ONCE:
             self._answer_at_once(inbound, verb)
-        elif verb in _FOR_PROGRAMS:
+        elif verb in FOR_PROGRAMS:
             inbound.done()
         else:
             headers = inbound.headers()

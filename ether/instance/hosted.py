@@ -25,6 +25,7 @@ from ether.connection.causes import CallContext, Cause, handling
 from ether.connection.failure_text import describe_failure, text_of, user_traceback
 from ether.connection.link import Inbound, Link, trace_of
 from ether.connection.worker import Job, Worker
+from ether.errors import PublishTimeout
 from ether.instance.announcer import Announcer
 from ether.instance.async_runner import CoroutineRunner
 from ether.instance.binding import Overrides, publishing
@@ -50,7 +51,10 @@ if TYPE_CHECKING:
     from ether.recording.writer import RecordWriter
 
 _LIFECYCLE_VERBS = {"save_all": MarkKind.SAVE_ALL, "cleanup": MarkKind.CLEANUP, "stop": MarkKind.SHUTDOWN}
-_FLUSH_TIMEOUT_S = 5.0
+_DRAIN_WITHIN_S = 5.0
+_SHARE_FOR_SENDING = 0.8
+"""The part of the time for draining in which an instance sends what waits; in the rest its answer has to arrive."""
+
 _FIND_DEVICES_EVERY = 4
 """Every fourth heartbeat the instance looks for devices that were made meanwhile."""
 
@@ -343,7 +347,7 @@ class HostedInstance:
         """Carry out a control verb, on the worker; None for a verb that is not known."""
         if verb == "drain":
             self.ticks.stop()  # so that nothing new begins; the instance is about to end
-            return Answer(facts=self._counters())
+            return self._drained(asked.get("within_s"))
         if verb == "sync":
             return self._sync(asked)
         kind = _LIFECYCLE_VERBS.get(verb)
@@ -390,9 +394,16 @@ class HostedInstance:
                     self.report(f"{self.spec.name}.{method.name} (sync {topic!r})", error, {})
         return Answer(tuple(results), failed, results=results)
 
-    def _counters(self) -> dict[str, int]:
-        self._link.flush(_FLUSH_TIMEOUT_S)
-        return {"handled": self._handled, "published": self._published, OUTSTANDING: self._to_come()}
+    def _drained(self, within_s: object) -> Answer:
+        """The counters, once the broker has what was published; without them where it has not taken that in time.
+        `within_s` is how long the asking program waits for the answer."""
+        patience_s = within_s if isinstance(within_s, int | float) else _DRAIN_WITHIN_S
+        try:
+            self._link.flush(patience_s * _SHARE_FOR_SENDING)
+        except PublishTimeout:
+            return Answer(failed={"sending": f"{self._link.transport.unsettled:,} messages still wait for the broker"})
+        facts = {"handled": self._handled, "published": self._published, OUTSTANDING: self._to_come()}
+        return Answer(facts=facts)
 
     def _to_come(self) -> int:
         """Messages to this instance that exist at their sources and are not here yet."""

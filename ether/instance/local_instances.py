@@ -38,6 +38,9 @@ MakeWriter = Callable[[Link, SessionTopics, str, str, int, "type | None"], Recor
 """Makes the record writer of an instance, from its link, the topics, its name, incarnation, epoch and class."""
 
 SAVE_TIMEOUT_S = 5.0
+SEND_TIMEOUT_S = 3.0
+"""For sending what waits for the broker, at the end."""
+
 _READY_TIMEOUT_S = 10.0
 _CATCH_UP_TIMEOUT_S = 2.0
 
@@ -122,6 +125,7 @@ class LocalInstance:
         if self.instance.record_writer is not None:
             self.instance.record_writer.close(SAVE_TIMEOUT_S)
         self._close_journal()
+        self._link.finish(SEND_TIMEOUT_S)
         if self._link.transport.connected:
             self._link.withdraw(self._topics.state(self.instance.name))
         self._link.close()

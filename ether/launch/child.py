@@ -28,6 +28,9 @@ _OUTPUT_GRACE_S = 1.0
 _ABORT_S = 0.5
 """How long a child that hangs may take to write where its threads are."""
 
+_OF_TERMINATE = (-signal.SIGTERM, 1) if os.name == "nt" else (-signal.SIGTERM,)
+"""The exit codes of a process that `terminate()` has ended: Windows has no signals, and gives it a code."""
+
 _PACKAGES = str(Path(__file__).resolve().parents[2])
 """Where the `ether` that runs here was imported from; the child shall import the same."""
 
@@ -108,6 +111,7 @@ class Child:
     ) -> None:
         self.name = name
         self._on_end = on_end
+        self._terminated = False
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -145,6 +149,11 @@ class Child:
             return False
         return True
 
+    @property
+    def ended_as_told(self) -> bool:
+        """Whether it has ended with exit code 0, or of the signal by which it was told to finish."""
+        return self.exit_code == 0 or (self._terminated and self.exit_code in _OF_TERMINATE)
+
     def how_it_ended(self) -> str:
         """How it ended, for people: its exit code or signal, and its last lines of standard error."""
         code = self.exit_code
@@ -156,6 +165,7 @@ class Child:
 
     def terminate(self) -> None:
         """Tell it to finish, by SIGTERM; nothing where it has ended."""
+        self._terminated = True
         self._process.terminate()
 
     def kill(self) -> None:

@@ -59,6 +59,9 @@ EXIT_ORPHANED = 3
 SAVE_TIMEOUT_S = 5.0
 """For sending what waits in the outbox to the recorder, at the end. What is left after that waits on disk."""
 
+SEND_TIMEOUT_S = 3.0
+"""For sending what waits for the broker, at the end. What is left after that is dropped, and counted in the log."""
+
 ORPHAN_GRACE_S = 0.4
 """For save_all and cleanup after the launcher's death. Every process of the session must be gone within a second."""
 
@@ -135,6 +138,7 @@ class _InstanceProcess:
         if isinstance(instance.object, Extension):
             instance.object.detach()
         self._close_durable_calls()
+        link.finish(SEND_TIMEOUT_S)
         log.close()
         self._leave(link)
         return EXIT_OK

@@ -25,7 +25,7 @@ from ether.config import broker as config_broker
 from ether.connection.assembly import open_link
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
-from ether.errors import LifecycleFailed, StartFailed
+from ether.errors import LifecycleFailed, PublishTimeout, StartFailed
 from ether.instance.local_instances import LocalInstances, OpenLink
 from ether.instance.registry import registry_options, warn_of_registry_typos
 from ether.launch.broker import BrokerProcess, private_folder
@@ -426,8 +426,13 @@ class Launch:
     # -- stopping
 
     def lifecycle(self, verb: str) -> dict[str, list[str]]:
-        """Ask all ready instances to `save_all` or `cleanup`; returns which methods ran, by instance. Raises
-        `LifecycleFailed`."""
+        """Ask all ready instances to `save_all` or `cleanup`; returns which methods ran, by instance. The request goes
+        before data, so the broker must first have what this program has published. Raises `LifecycleFailed`."""
+        try:
+            self.session.link.flush(STEP_TIMEOUT_S)
+        except PublishTimeout:
+            waiting = f"{self.session.link.transport.unsettled:,} messages still wait for the broker"
+            raise LifecycleFailed(verb, {self._program: waiting}) from None
         barrier = self.session.ask(verb, sorted(self.session.ready()), STEP_TIMEOUT_S)
         if reasons := barrier.reasons(STEP_TIMEOUT_S):
             raise LifecycleFailed(verb, reasons)
@@ -445,7 +450,10 @@ class Launch:
         try:
             problems = self._end().of([name for name in names if name not in recorders])
             self._recording.close()
-            return problems | self._end().of(recorders)  # last: until now others had something to record
+            problems |= self._end().of(recorders)  # last: until now others had something to record
+            if dropped := self.session.link.finish(STEP_TIMEOUT_S):
+                problems[self._program] = f"{dropped:,} messages were dropped: the broker did not take them in time"
+            return problems
         finally:
             self.abandon()
 

@@ -2,8 +2,11 @@
 
 Promise: each step is taken with all instances before the next step begins. Each step is bounded, and what went wrong in
 it is logged and returned. An instance that does not answer is asked no more: a signal tells it to end, and in the end
-it is killed. The trap: an instance that an agent runs takes the first three steps with the others; the last step is its
-agent's to take.
+it is killed.
+
+The traps: an instance that an agent runs takes the first three steps with the others; the last step is its agent's to
+take. And an instance that was told to stop may have ended before its answer arrives; whether it has stopped as it
+should is then said by its exit code.
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ class OrderlyEnd:
     returns: bool = False
     _silent: set[str] = field(default_factory=set)
     """Instances that have left a question unanswered."""
+    _stopping: Sequence[str] = ()
+    """The children that lived when they were told to stop."""
     _problems: dict[str, list[str]] = field(default_factory=dict)
 
     def of(self, names: Sequence[str], steps: Sequence[str] = STEPS) -> dict[str, str]:
@@ -62,15 +67,20 @@ class OrderlyEnd:
                 self._say_restarting(children)
             # Remote instances do not get "stop" from here: their agent supervises them, so the agent has to know first
             # that their end is wanted.
-            self._note(step, self._step(step, [name for name in names if step != "stop" or name not in remote]))
+            asked = [name for name in names if step != "stop" or name not in remote]
+            if step == "stop":
+                self._stopping = [name for name in children if name in self.supervisor.alive]
+            self._note(step, self._step(step, asked))
         # Their agents take the last step. Twice the time: an agent waits for the answer, then for the process.
         self._note("stop", self.remote.remove(remote, 2 * self.step_timeout_s, steps=("stop",)))
         # Those that answered end by themselves now. Those that did not have never read "stop": SIGTERM tells them.
         for name in self._silent.intersection(children):
             self.supervisor.child(name).terminate()
-        for name in self.supervisor.end(children, self.step_timeout_s + _ENDING_S * len(children)):
+        killed = self.supervisor.end(children, self.step_timeout_s + _ENDING_S * len(children))
+        for name in killed:
             logger.error("instance %s did not end and was killed", name)
             self._problems.setdefault(name, []).append("did not end and was killed")
+        self._note("stop", self._bad_ends([name for name in self._stopping if name not in killed]))
         return {name: "; ".join(reasons) for name, reasons in self._problems.items()}
 
     def _note(self, step: str, reasons: Mapping[str, str]) -> None:
@@ -103,7 +113,15 @@ class OrderlyEnd:
             self._silent.update(participants)
             return dict.fromkeys(participants, f"could not be asked: {error}")
         self._silent.update(barrier.missing)
-        return barrier.reasons(self.step_timeout_s)
+        reasons = barrier.reasons(self.step_timeout_s)
+        if step == "stop":  # who ended before its answer came is judged by its exit code, when it is known
+            reasons = {n: why for n, why in reasons.items() if not (n in barrier.lost and n in self._stopping)}
+        return reasons
+
+    def _bad_ends(self, children: Sequence[str]) -> dict[str, str]:
+        """The children that have ended in another way than they were told to, and how."""
+        ends = {name: self.supervisor.child(name) for name in children}
+        return {name: child.how_it_ended() for name, child in ends.items() if not child.ended_as_told}
 
     def _present(self, participants: list[str]) -> list[str]:
         """The participants without those that are alive and have lost their connection: a question would not reach

@@ -242,9 +242,11 @@ class Supervisor:
         if record is None or record.child is not child:
             return
         self._detector.leave(child.name)
-        if self._session is not None and not self._stopping and self._session.link.transport.connected:
+        says_more = child.exit_code == 0 or not self._stopping  # one that was killed, because all ends, does not
+        if self._session is not None and says_more and self._session.link.transport.connected:
             try:
-                # The instance may have announced why it ends: process every message that the broker took before now.
+                # The instance may have announced why it ends, or answered the request to end: process every message
+                # that the broker took before now.
                 self._session.catch_up(_LAST_WORDS_TIMEOUT_S)
             except EtherError:
                 pass  # then the exit code has to explain it
@@ -287,10 +289,16 @@ class Supervisor:
         wanted = self._stopping or record.leaving or self.child(record.name).exit_code == EXIT_REPLACED
         if record.name in self._ready_once and not wanted:
             logger.error("instance %s ended: %s", record.name, how)
+            if self.child(record.name).exit_code and self._is_listed(record):
+                self._announce(record, State.LOST, how)  # the broker's own word says less, and is not believed at once
         elif record.incarnation and not wanted and not self._has_told_why(record):
             # It may never have connected: then the broker holds no will of it, and nobody else announces its death.
             self._announce(record, State.ERROR, how)
         self._session.lost(record.name, record.incarnation, how)
+
+    def _is_listed(self, record: ChildRecord) -> bool:
+        known = self._joined().announcement(record.name)
+        return known is not None and known.incarnation == record.incarnation
 
     def _has_told_why(self, record: ChildRecord) -> bool:
         known = self._joined().announcement(record.name)

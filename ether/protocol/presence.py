@@ -40,6 +40,9 @@ TAKES_PART = (State.READY, State.OFFLINE)
 LIVES = (*TAKES_PART, State.HUNG)
 """States in which an instance's process is there."""
 
+WILL = "will"
+"""Marks, in an announcement, the will that a connection left with the broker."""
+
 _ENDED = (State.LOST, State.STOPPED)
 _SUPERVISORS_WORD = (State.RESTARTING, State.FAILED, State.ERROR)
 """Announced after a death by the supervisor, which knows more than the will. The will may be published later."""
@@ -76,6 +79,18 @@ class Announcement:
         """The JSON form, in which it is published."""
         said = {"name": self.name, "state": self.state.value, "birth": self.incarnation, **self.about}
         return {**said, "error": self.error} if self.error else said
+
+    @property
+    def is_will(self) -> bool:
+        """True for the broker's word that a connection broke, which does not say that a process has died."""
+        return self.state is State.LOST and self.about.get(WILL) is True
+
+    @property
+    def believed(self) -> Announcement:
+        """The announcement without the mark of a will."""
+        if WILL not in self.about:
+            return self
+        return replace(self, about={key: value for key, value in self.about.items() if key != WILL})
 
     @property
     def alive_again(self) -> Announcement:
@@ -120,7 +135,8 @@ class PresenceTable:
         if new.epoch != known.epoch:
             return new.epoch < known.epoch
         if new.incarnation == known.incarnation:
-            return new.state is State.LOST and known.state in _SUPERVISORS_WORD
+            more_is_known = known.state in _SUPERVISORS_WORD or (known.state is State.LOST and not new.error)
+            return new.state is State.LOST and more_is_known
         return new.state in _ENDED
 
     def forget(self, name: str) -> None:

@@ -71,12 +71,13 @@ class RequestTable(Generic[P]):
         self._remember(correlation)
         return True
 
-    def lose(self, instance: str) -> list[P]:
-        """An instance died: take out every request that it was working on."""
-        lost = [correlation for correlation, (asked, _) in self._pending.items() if asked == instance]
-        for correlation in lost:
-            self._remember(correlation)
-        return [self._pending.pop(correlation)[1] for correlation in lost]
+    def asked_of(self, instance: str) -> list[P]:
+        """The requests that an instance is working on."""
+        return [request for asked, request in self._pending.values() if asked == instance]
+
+    def asked(self) -> list[str]:
+        """The instances that are working on requests, each once."""
+        return list(dict.fromkeys(asked for asked, _ in self._pending.values()))
 
     def lose_all(self) -> list[P]:
         """No answer will come any more: take out every request."""
@@ -117,7 +118,10 @@ class Answered(Generic[A]):
     again; therefore the window is longer than any deadline, at any rate that one instance can serve.
     """
 
-    def __init__(self, max_count: int = 16_384, max_bytes: int = 64 << 20) -> None:
+    def __init__(self, clock: Callable[[], float], max_count: int = 16_384, max_bytes: int = 64 << 20) -> None:
+        """`clock` gives the seconds of any steady clock."""
+        self._clock = clock
+        self._forgot_at = float("-inf")
         self._entries: OrderedDict[tuple[str, bytes], _Entry[A]] = OrderedDict()
         self._max_count = max_count
         self._max_bytes = max_bytes
@@ -139,6 +143,17 @@ class Answered(Generic[A]):
             again(entry.answer)
         return False
 
+    def recall(self, caller: str, correlation: bytes, again: Callable[[A], None]) -> bool:
+        """Whether a request was taken on. Where it has its answer, `again` is called with it."""
+        entry = self._entries.get((caller, correlation))
+        if entry is not None and entry.answer is not None:
+            again(entry.answer)
+        return entry is not None
+
+    def remembers_since(self, at: float) -> bool:
+        """Whether every request that was taken on since then is still known."""
+        return self._forgot_at < at
+
     def answered(self, caller: str, correlation: bytes, answer: A, size: int) -> None:
         """Keep the answer for a second delivery. `size` in bytes."""
         entry = self._entries.get((caller, correlation))
@@ -151,3 +166,4 @@ class Answered(Generic[A]):
         while len(self._entries) > self._max_count or (self._bytes > self._max_bytes and len(self._entries) > 1):
             _, dropped = self._entries.popitem(last=False)
             self._bytes -= dropped.size
+            self._forgot_at = self._clock()

@@ -1,23 +1,30 @@
 """The members of a session as one program knows them: its presence table, and waiting for changes of it.
 
-Promise: the lists that `announcements()` and `members()` return are consistent snapshots, taken without a lock. The
-trap: announcements arrive on the dispatch thread, while other threads wait. Every change of the table wakes all
+Promises: the lists that `announcements()` and `members()` return are consistent snapshots, taken without a lock. And a
+will is not believed at once: it says that a connection broke, not that a process died. A broker that stood still
+publishes, when it goes on, the wills of all the connections that living processes have given up. A process whose end is
+seen on this machine, or told by its supervisor, is lost at once; any other one where it does not announce itself again.
+
+The trap: announcements arrive on the dispatch thread, while other threads wait. Every change of the table wakes all
 waiting threads, and calls the watchers while the lock is held. So a watcher must only enqueue.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from ether.connection.deadline import Deadline
 from ether.connection.link import Inbound, Link
 from ether.connection.worker import Nested
 from ether.errors import PayloadError
 from ether.log import get_ether_logger
-from ether.protocol.presence import HOLDS_ITS_NAME, TAKES_PART, Announcement, Claims, PresenceTable, State
+from ether.protocol.presence import HOLDS_ITS_NAME, LIVES, TAKES_PART, Announcement, Claims, PresenceTable, State
+from ether.system.process_owner import has_ended
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
@@ -25,6 +32,12 @@ logger = get_ether_logger("Ether")
 Event = Callable[[Announcement], object]
 """Called with every change of the presence table, mostly on the dispatch thread, under the lock: it must only
 enqueue."""
+
+_BACK_S = 3.0
+"""So long after its will, or after this program's own reconnect, a living process has announced itself again."""
+
+_LOOK_S = 0.1
+"""How often it is looked whether the process of a will has ended on this machine."""
 
 _NOBODY_ANSWERS = (State.LOST, State.ERROR, State.FAILED, State.RESTARTING, State.STOPPED)
 
@@ -42,10 +55,21 @@ class Members(ABC):
         self._known: list[Announcement] = []
         """The members of the table. Replaced as a whole, never changed, so that it can be read without the lock."""
         self._nested: list[Nested] = []
+        self._wills: dict[str, tuple[Announcement, float]] = {}
+        """Wills that are not believed yet, by name, and until when."""
 
     @abstractmethod
-    def _lose(self, name: str, why: str) -> None:
-        """No process answers under this name any more: end the waiting for its answers. Called under the lock."""
+    def _lose(self, name: str, why: str, *, returns: bool = False) -> None:
+        """No process answers under this name any more: end the waiting for its answers. `returns`: another one will.
+        Called under the lock."""
+
+    @abstractmethod
+    def _heard(self, name: str) -> None:
+        """An instance has announced that it answers, perhaps again. Called under the lock."""
+
+    @abstractmethod
+    def _after(self, pause_s: float, task: Callable[[], object]) -> None:
+        """Run a task after a pause, on another thread and without the lock."""
 
     # -- the table now
 
@@ -221,6 +245,7 @@ class Members(ABC):
     def _forget(self, name: str) -> None:
         """The announcement was cleared: the member has left, or the reaper has removed it."""
         known = self._presence.get(name)
+        self._wills.pop(name, None)
         self._lose(name, "left")
         self._presence.forget(name)
         if known is not None and known.state is not State.LOST:
@@ -228,16 +253,50 @@ class Members(ABC):
 
     def _note(self, announcement: Announcement) -> None:
         """Apply an announcement to the table, and pass on what follows from it. Under the lock."""
+        if announcement.is_will and self._is_in_doubt(announcement):
+            self._wills[announcement.name] = announcement, time.monotonic() + _BACK_S
+            self._after(_LOOK_S, partial(self._look_at_will, announcement))
+        else:
+            self._apply(announcement)
+
+    def _is_in_doubt(self, will: Announcement) -> bool:
+        """Whether the process of a will may live: it lived so far, and its end is not seen here."""
+        known = self._presence.get(will.name)
+        lived = known is not None and known.incarnation == will.incarnation and known.state in LIVES
+        return known is not None and lived and not has_ended(known.about)
+
+    def _look_at_will(self, will: Announcement) -> None:
+        """Believe a will or wait on, unless the process has announced itself since. On the thread of `_after`."""
+        with self._changed:
+            waiting, until = self._wills.get(will.name, (None, 0.0))
+            if waiting is not will:
+                return
+            now = time.monotonic()
+            if not self.link.transport.connected:  # it may have announced itself unheard
+                until = now + _BACK_S
+                self._wills[will.name] = will, until
+            if now < until and self._is_in_doubt(will):
+                self._after(_LOOK_S, partial(self._look_at_will, will))
+                return
+            self._apply(will)
+            self._known = self._presence.members()
+            self._notify()
+
+    def _apply(self, announcement: Announcement) -> None:
+        announcement = announcement.believed
         name, before = announcement.name, self._presence.get(announcement.name)
         if not self._presence.apply(announcement):
             return
+        self._wills.pop(name, None)
         self._claims.release(name)
         # A planned restart, which has no error, lets the instance finish its calls first, so their answers still come.
         planned = announcement.state is State.RESTARTING and not announcement.error
         if announcement.state in _NOBODY_ANSWERS and not planned:
-            self._lose(name, announcement.error or "its connection broke")
+            self._lose(name, announcement.error or "its connection broke", returns=announcement.returns)
         elif before is not None and before.incarnation != announcement.incarnation:
-            self._lose(name, "another process has taken its place")
+            self._lose(name, "another process has taken its place", returns=True)
+        if announcement.state in TAKES_PART:
+            self._heard(name)
         if before is None or (before.incarnation, before.state) != (announcement.incarnation, announcement.state):
             self._call_watchers(announcement)
 

@@ -8,7 +8,6 @@ holder keeps its name afterwards is in `ether.session.fencing`.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable
 
@@ -18,7 +17,8 @@ from ether.errors import NameTaken
 from ether.protocol.presence import Announcement, State
 from ether.session.session import Session
 from ether.system.clock import wall_time
-from ether.system.processes import is_running, running_script
+from ether.system.process_owner import has_ended
+from ether.system.processes import running_script
 
 
 def new_session_name() -> str:
@@ -47,7 +47,7 @@ def take_name(
     `yields` tells whether the present holder, if there is one, has to give way; then every process refuses what it
     still sends. `kind` names the claimant in the error. Raises `NameTaken`."""
     holder = session.holder(name)
-    if holder is not None and not (yields(holder) or _has_died(holder)):
+    if holder is not None and not (yields(holder) or has_ended(holder.about)):
         raise taken(holder)
     # Every claimant publishes its claim and waits until the broker has delivered it back. All claimants receive all
     # claims in the same order, so all agree on the first one.
@@ -76,10 +76,3 @@ def taken(holder: Announcement) -> NameTaken:
         since=since if isinstance(since, (int, float)) else None,
         responds=holder.state is not State.HUNG,
     )
-
-
-def _has_died(holder: Announcement) -> bool:
-    """Whether the holder ran on this machine and its process is gone, so that only its announcement is left."""
-    pid, began = holder.about.get("pid"), holder.about.get("pid_started")
-    same_host = holder.about.get("host") == socket.gethostname()
-    return same_host and isinstance(pid, int) and not is_running(pid, began if isinstance(began, str) else None)

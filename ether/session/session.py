@@ -1,8 +1,10 @@
 """A session as one of its programs sees it: its members, claims of names, and requests to many instances at once.
 
 A request to several instances (sync, drain, save_all, …) is one message on the control plane. Each instance answers on
-this program's own reply topic, and a `Barrier` collects the answers. Promise: an instance that dies meanwhile is not
-awaited. The trap: "known" means received by this program; only `catch_up` makes sure that nothing is on its way.
+this program's own reply topic, and a `Barrier` collects the answers. Promises: an instance that dies meanwhile is not
+awaited. A broker that was away may have lost the request or an answer; so an instance that has not answered is asked
+again when it, or this program, is back. It carries out each request once. The trap: "known" means received by this
+program; only `catch_up` makes sure that nothing is on its way.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,7 +24,7 @@ from ether.connection import causes as context
 from ether.connection.deadline import Deadline
 from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.connection.worker import next_job
-from ether.errors import EtherError, NoResponder, PayloadError, SyncError, TransportError
+from ether.errors import EtherError, NoResponder, PayloadError, PublishTimeout, SyncError, TransportError
 from ether.log import get_ether_logger
 from ether.protocol.barrier import QUESTION_BYTES, Answer, Barrier, Quiescence
 from ether.protocol.presence import TAKES_PART, Announcement
@@ -41,17 +44,34 @@ KEEP = "keep"
 """The control verb that asks programs to start, stop or restart instances that they supervise: `{"instances":
 [program], "do": "restart", "name": "camera1"}`."""
 
+FOR_PROGRAMS = frozenset({CLAIM, KEEP, "run"})
+"""The control verbs that programs answer, not instances."""
+
 _ECHO = b"echo "
 """Prefix of the correlation of this program's messages to itself."""
 _ECHO_PATIENCE_S = 0.5
+_LAST_ROUND_S = 1.0
+"""A round of draining that would have less time is not begun where an instance still waits for the broker."""
 
 
 class NeverAtRest(EtherError, TimeoutError):
-    """The instances were still publishing or handling messages after `timeout_s` seconds. A `TimeoutError`."""
+    """There were still messages under way after `timeout_s` seconds; `what` says which. A `TimeoutError`."""
 
-    def __init__(self, timeout_s: float) -> None:
-        self.timeout_s = timeout_s
-        super().__init__(f"messages were still being published or handled after {timeout_s:g} s")
+    def __init__(self, timeout_s: float, what: str = "messages were still being published or handled") -> None:
+        self.timeout_s, self.what = timeout_s, what
+        super().__init__(f"{what} after {timeout_s:g} s")
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A request to several instances that waits for answers."""
+
+    verb: str
+    asked: Mapping[str, Any]
+    parents: tuple[str, ...]
+    trace: str | None
+    barrier: Barrier
+    deadline: Deadline
 
 
 class Session(Members):
@@ -59,7 +79,7 @@ class Session(Members):
 
     def __init__(self, link: Link, topics: SessionTopics) -> None:
         super().__init__(link, topics)
-        self._questions: dict[bytes, Barrier] = {}
+        self._questions: dict[bytes, _Question] = {}
         self._echoes: set[bytes] = set()
         self._opened = self._listening = False
         self._info: dict[str, Any] = {}
@@ -68,6 +88,7 @@ class Session(Members):
         self.calls = CallClient(link, topics, self._reply_topic, lambda: self._known)
         self.saves = DurableCalls(self)
         link.on_refusal.insert(0, self._is_told)
+        link.on_connection.append(self._on_connection)
 
     def close(self) -> None:
         """End all calls. Durable calls without an answer stay on disk for the next run."""
@@ -202,10 +223,24 @@ class Session(Members):
                     self._claims.note(name, incarnation, time.monotonic())
         return True
 
-    def _lose(self, name: str, why: str) -> None:
-        for barrier in self._questions.values():
-            barrier.lose(name, why)
-        self.calls.lose(name, why)
+    def _lose(self, name: str, why: str, *, returns: bool = False) -> None:
+        for question in self._questions.values():
+            question.barrier.lose(name, why)
+        self.calls.lose(name, why, returns=returns)
+
+    def _heard(self, name: str) -> None:
+        self.calls.heard(name)
+        for token, question in self._questions.items():
+            if name in question.barrier.missing:
+                self._after(0.0, partial(self._ask_again, token, [name]))
+
+    def _on_connection(self, up: bool) -> None:
+        with self._changed:
+            for token, question in self._questions.items() if up else ():
+                self._after(0.0, partial(self._ask_again, token, question.barrier.missing))
+
+    def _after(self, pause_s: float, task: Callable[[], object]) -> None:
+        self.calls.later.after(pause_s, task)
 
     # -- requests to several instances
 
@@ -215,23 +250,14 @@ class Session(Members):
         """Send a request to instances, and wait until each has answered or died, for at most `timeout_s` seconds.
         `more` are the request's other fields. Raises `PublishRefused`, at once, where the broker does not take it."""
         participants = list(participants)
-        token = os.urandom(QUESTION_BYTES)
-        barrier = Barrier(participants)
+        token, barrier = os.urandom(QUESTION_BYTES), Barrier(participants)
+        asked = {"instances": participants, **(more or {})}
+        trace = context.current().trace
+        question = _Question(verb, asked, context.parents(), trace, barrier, Deadline(timeout_s))
         with self._changed:
-            self._questions[token] = barrier
+            self._questions[token] = question
         try:
-            receipt = self.link.publish(
-                self.topics.control(verb),
-                {"instances": participants, **(more or {})},
-                parents=context.parents(),
-                extra=ExtraHeaders(
-                    reply_to=self._reply_topic,
-                    correlation=token,
-                    expiry_s=timeout_s,
-                    trace=context.current().trace,
-                ),
-            )
-            receipt.when_done(partial(self._end_if_refused, barrier, receipt))
+            self._publish(token, question, asked, timeout_s)
             self._wait_for(barrier, Deadline(timeout_s))
         finally:
             with self._changed:
@@ -240,11 +266,25 @@ class Session(Members):
             raise barrier.error
         return barrier
 
+    def _publish(self, token: bytes, question: _Question, asked: Mapping[str, Any], timeout_s: float) -> None:
+        extra = ExtraHeaders(reply_to=self._reply_topic, correlation=token, expiry_s=timeout_s, trace=question.trace)
+        topic = self.topics.control(question.verb)
+        receipt = self.link.publish(topic, asked, parents=question.parents, extra=extra)
+        receipt.when_done(partial(self._end_if_refused, question.barrier, receipt))
+
     def _end_if_refused(self, barrier: Barrier, receipt: Receipt) -> None:
         if receipt.error is not None:
             with self._changed:
                 barrier.error = receipt.error
                 self._notify()
+
+    def _ask_again(self, token: bytes, names: Iterable[str]) -> None:
+        """Ask those again that have not answered. What programs are asked for, they may not do twice."""
+        with self._changed:
+            question = self._questions.get(token)
+            missing = [name for name in names if question is not None and name in question.barrier.missing]
+        if question is not None and missing and question.verb not in FOR_PROGRAMS:
+            self._publish(token, question, {**question.asked, "instances": missing}, question.deadline.left())
 
     def _wait_for(self, barrier: Barrier, deadline: Deadline) -> None:
         cause = context.current()
@@ -289,23 +329,41 @@ class Session(Members):
         """Wait until no message is under way or being handled. Returns the answers of the last round.
 
         Each round asks every instance for the numbers of messages that it has sent and received. Two rounds with the
-        same numbers mean rest. Raises `NeverAtRest` where messages go on causing messages, or a source goes on
-        publishing.
+        same numbers mean rest. The question goes before data, so each side first waits until the broker has the data
+        that it has published; an instance whose data cannot leave in time says so in its answer.
+
+        Raises `NeverAtRest` where messages go on causing messages, a source goes on publishing, or the broker has not
+        taken all messages of this program in time.
         """
         participants = list(participants)
         deadline = Deadline(timeout_s)
         quiescence = Quiescence()
-        self.link.flush(deadline.left())
-        first = barrier = self.ask("drain", participants, deadline.left())
-        while not (barrier.missing or barrier.lost or quiescence.at_rest(barrier.answers)):
-            if deadline.passed:
+        rounds = 0
+        while True:
+            self._send_everything(deadline)
+            left_s = deadline.left()
+            barrier = self.ask("drain", participants, left_s, {"within_s": left_s})
+            rounds += 1
+            if barrier.missing and rounds > 1 and deadline.passed:  # the time limit ended this round, not an instance
                 raise NeverAtRest(timeout_s)
-            barrier = self.ask("drain", participants, deadline.left())
-        if (
-            barrier is not first and deadline.passed and barrier.missing
-        ):  # this time limit ended the last round, not an instance
-            raise NeverAtRest(timeout_s)
-        return barrier
+            if barrier.missing or barrier.lost:
+                return barrier
+            if any(answer.failed for answer in barrier.answers.values()):
+                if deadline.left() < _LAST_ROUND_S:
+                    return barrier
+            elif quiescence.at_rest(barrier.answers):
+                return barrier
+            elif deadline.passed:
+                raise NeverAtRest(timeout_s)
+
+    def _send_everything(self, deadline: Deadline) -> None:
+        """Wait until the broker has taken everything that this program has published."""
+        try:
+            self.link.flush(deadline.left())
+        except PublishTimeout:
+            waiting = self.link.transport.unsettled
+            what = f"{waiting:,} messages of {self.link.source} were still waiting for the broker"
+            raise NeverAtRest(deadline.timeout_s, what) from None
 
     def _take_reply(self, inbound: Inbound) -> bool:
         """On the transport's thread: hand a plain answer directly to the call that waits for it. Returns False for all
@@ -334,7 +392,7 @@ class Session(Members):
             inbound.done()
         with self._changed:
             if correlation in self._questions and answer is not None:
-                self._questions[correlation].answer(*answer)
+                self._questions[correlation].barrier.answer(*answer)
             self._notify()
 
     def _on_echo(self, echo: bytes, inbound: Inbound) -> None:

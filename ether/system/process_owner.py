@@ -9,6 +9,7 @@ The trap: a process id means something only where it was given out (see `ether.s
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,14 @@ def owner_facts(program: str, session_run: str) -> dict[str, Any]:
     return {
         "program": program, "session_run": session_run, "pid": pid, "pid_began": birth_of(pid), **place._asdict()
     }  # fmt: skip
+
+
+def has_ended(about: Mapping[str, Any]) -> bool:
+    """Whether the process of an announcement ran on this machine and has ended. False also where that cannot be
+    seen."""
+    pid, began = about.get("pid"), about.get("pid_started")
+    same_host = about.get("host") == socket.gethostname()
+    return same_host and isinstance(pid, int) and not is_running(pid, began if isinstance(began, str) else None)
 
 
 def is_dead_here(owner: Mapping[str, Any]) -> bool | None:

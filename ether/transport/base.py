@@ -179,8 +179,9 @@ class Transport(ABC):
 
     @abstractmethod
     def close(self, timeout_s: float = 1.0) -> None:
-        """Wait up to `timeout_s` for outstanding acknowledgements, send DISCONNECT (so that no will is published), end
-        every thread. Wakes `receive()`. May be called twice."""
+        """Wait up to `timeout_s` for outstanding acknowledgements, but not longer than a second for a broker that gives
+        none; send DISCONNECT (so that no will is published), end every thread. What was not acknowledged is counted in
+        a warning. Wakes `receive()`. May be called twice."""
 
     @abstractmethod
     def publish(
@@ -193,16 +194,20 @@ class Transport(ABC):
         properties: bytes = b"",
         timeout_s: float = 10.0,
         room: Room | None = None,
+        urgent: bool = False,
     ) -> Receipt:
         """Accept a message into the bounded outgoing queue. Raises `PublishTimeout` if there is no room for
         `timeout_s` seconds, `PayloadTooLarge`, `TransportClosed`, and `UnsupportedFeature` for properties over 3.1.1.
         While disconnected, QoS 1 waits in the queue, and QoS 0 is dropped and counted in `dropped`.
 
         With `timeout_s=0` it never waits: where there is no room it raises at once. A message that is given a reserved
-        `room` takes that place, and does not wait either."""
+        `room` takes that place, and does not wait either.
+
+        Where messages have to wait for the broker, `urgent` ones go first. Order is kept among them, and among the
+        others; each kind has room of its own."""
 
     @abstractmethod
-    def room(self, topic: str, size: int) -> Room:
+    def room(self, topic: str, size: int, *, urgent: bool = False) -> Room:
         """Room for a message of about `size` bytes, not reserved yet. `topic` is for the errors."""
 
     @abstractmethod
@@ -233,6 +238,17 @@ class Transport(ABC):
         """The owner has finished with a delivery. Until then it counts as unread, wherever in this process it is
         queued, and unread messages delay the acknowledgements. Every delivery has to be consumed once, on any thread;
         too many that never are, and the broker stops sending."""
+
+    @abstractmethod
+    def finish(self, timeout_s: float) -> int:
+        """Wait for outstanding acknowledgements as `close` does, then drop what is not urgent and could not be sent.
+        Returns how many messages were dropped. The connection stays, and what is published next leaves at once. Without
+        a connection nothing happens."""
+
+    @property
+    @abstractmethod
+    def unsettled(self) -> int:
+        """How many messages were accepted that the broker has not acknowledged."""
 
     @property
     @abstractmethod

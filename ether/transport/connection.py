@@ -147,6 +147,10 @@ class NetworkTransport(Transport):
     def dropped(self) -> int:
         return self._send_queue.dropped + self._receive_queue.dropped
 
+    @property
+    def unsettled(self) -> int:
+        return self._send_queue.unsettled
+
     # connecting
 
     def connect(self, timeout_s: float) -> None:
@@ -326,7 +330,7 @@ class NetworkTransport(Transport):
 
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, properties: bytes = b"",
-        timeout_s: float = 10.0, room: Room | None = None,
+        timeout_s: float = 10.0, room: Room | None = None, urgent: bool = False,
     ) -> Receipt:  # fmt: skip
         if qos not in (0, 1):
             raise ValueError(f"qos is 0 or 1, not {qos!r}")
@@ -340,8 +344,8 @@ class NetworkTransport(Transport):
         head = publish_head(name, qos=qos, retain=retain, tail_bytes=tail_bytes)
         own_room = room if isinstance(room, QueueRoom) else None
         if qos:
-            return self._send_queue.publish(topic, head, section, payload, timeout_s, own_room)
-        return self._send_queue.publish_unconfirmed(topic, head, section, payload, timeout_s, own_room)
+            return self._send_queue.publish(topic, head, section, payload, timeout_s, own_room, urgent=urgent)
+        return self._send_queue.publish_unconfirmed(topic, head, section, payload, timeout_s, own_room, urgent=urgent)
 
     def _check_size(self, topic: str, size: int) -> None:
         """Refuse a message that is too large. What was learned of a limit holds for a while only, because it may have
@@ -350,8 +354,8 @@ class NetworkTransport(Transport):
         if size > self._passing_bytes:
             raise PayloadTooLarge(topic, size, self._passing_bytes, why)
 
-    def room(self, topic: str, size: int) -> Room:
-        return self._send_queue.room(topic, size)
+    def room(self, topic: str, size: int, *, urgent: bool = False) -> Room:
+        return self._send_queue.room(topic, size, urgent=urgent)
 
     def subscribe(self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0) -> None:
         self._check_usable(topic_filters, qos)
@@ -407,6 +411,11 @@ class NetworkTransport(Transport):
         return self._receive_queue.unread()
 
     # closing
+
+    def finish(self, timeout_s: float) -> int:
+        if not self._up or self._send_queue.drain(timeout_s):
+            return 0
+        return self._send_queue.drop_waiting()
 
     def close(self, timeout_s: float = 1.0) -> None:
         deadline = monotonic() + timeout_s

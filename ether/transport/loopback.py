@@ -158,16 +158,27 @@ class _Receipt(Receipt):
             raise PublishTimeout(self._topic, timeout_s, "the broker has not acknowledged it")
 
 
+class _Lane:
+    """Messages that wait while the broker is stopped, with a bound of their own."""
+
+    def __init__(self) -> None:
+        self.messages: deque[tuple[Delivery, _Receipt]] = deque()
+        self.bytes = 0
+
+    def has_room(self, size: int) -> bool:
+        return len(self.messages) < MAX_COUNT and (not self.messages or self.bytes + size <= MAX_BYTES)
+
+
 class _LoopbackRoom(Room):
     """A message that has waited is accepted even where others have filled the queue since: it exceeds its bound by as
     many messages as there are waiting threads."""
 
-    def __init__(self, transport: LoopbackTransport, topic: str, size: int) -> None:
-        self._transport, self._topic, self._size = transport, topic, size
+    def __init__(self, transport: LoopbackTransport, lane: _Lane, topic: str, size: int) -> None:
+        self._transport, self._lane, self._topic, self._size = transport, lane, topic, size
         self.reserved = False
 
     def wait(self, timeout_s: float) -> None:
-        self._transport.await_room(self._topic, self._size, timeout_s)
+        self._transport.await_room(self._lane, self._topic, self._size, timeout_s)
         self.reserved = True
 
     def release(self) -> None:
@@ -185,8 +196,8 @@ class LoopbackTransport(Transport):
         self._count = self._bytes = 0  # of messages that arrived and are not consumed
         self._unread: dict[str, int] = {}  # the same count for each topic
         self._filters: dict[str, int] = {}
-        self._unsent: deque[tuple[Delivery, _Receipt]] = deque()
-        self._unsent_bytes = 0
+        self._urgent, self._ordinary = _Lane(), _Lane()
+        self._lanes = self._urgent, self._ordinary
         self._state = "new"  # then connected, down, closed
         self._dropped = 0
 
@@ -211,6 +222,10 @@ class LoopbackTransport(Transport):
     def dropped(self) -> int:
         return self._dropped
 
+    @property
+    def unsettled(self) -> int:
+        return sum(len(lane.messages) for lane in self._lanes)
+
     def connect(self, timeout_s: float) -> None:
         with self._changed:
             if self._state == "closed":
@@ -224,8 +239,11 @@ class LoopbackTransport(Transport):
 
     def close(self, timeout_s: float = 1.0) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: not self._unsent or self._state == "down", timeout_s)
+            self._changed.wait_for(lambda: not self.unsettled or self._state == "down", timeout_s)
             self._end(will=None)
+
+    def finish(self, timeout_s: float) -> int:
+        return 0  # while it is connected, nothing waits
 
     def abandon(self) -> None:
         """Vanish without DISCONNECT, as a killed process does: the broker publishes the will."""
@@ -234,11 +252,12 @@ class LoopbackTransport(Transport):
     def _end(self, will: Will | None) -> None:
         with self._changed:
             self._state = "closed"
-            for message, receipt in self._unsent:
-                receipt.settle(
-                    TransportClosed(f"closed before the broker acknowledged the message to {message.topic!r}")
-                )
-            self._unsent.clear()
+            for lane in self._lanes:
+                for message, receipt in lane.messages:
+                    receipt.settle(
+                        TransportClosed(f"closed before the broker acknowledged the message to {message.topic!r}")
+                    )
+                lane.messages.clear()
             self._broker.leave(self, will)
             self._changed.notify_all()
 
@@ -246,25 +265,26 @@ class LoopbackTransport(Transport):
 
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, properties: bytes = b"",
-        timeout_s: float = 10.0, room: Room | None = None,
+        timeout_s: float = 10.0, room: Room | None = None, urgent: bool = False,
     ) -> Receipt:  # fmt: skip
         if qos not in (0, 1):
             raise ValueError(f"qos is 0 or 1, not {qos!r}")
         message = Delivery(topic, bytes(payload), qos, retain, properties)
         size = len(packed_topic(topic)) + len(payload) + len(properties) + 7
         self._check_sendable(message, size)
+        lane = self._urgent if urgent else self._ordinary
         with self._changed:
             if not qos and self._state == "down":
                 return self._drop(topic)
             if self._state == "down" and not (isinstance(room, _LoopbackRoom) and room.reserved):
-                self.await_room(topic, size, timeout_s)
+                self.await_room(lane, topic, size, timeout_s)
             self._check_usable()
             receipt = _Receipt(topic, self._changed)
             if self._state == "connected":
                 self._hand_over(message, receipt)
             else:
-                self._unsent.append((message, receipt))
-                self._unsent_bytes += len(payload)
+                lane.messages.append((message, receipt))
+                lane.bytes += len(payload)
             return receipt
 
     def _hand_over(self, message: Delivery, receipt: _Receipt) -> None:
@@ -277,14 +297,14 @@ class LoopbackTransport(Transport):
         self._items.append(Refusal(message.topic, message.payload, message.properties, error, receipt))
         self._changed.notify_all()
 
-    def room(self, topic: str, size: int) -> Room:
-        return _LoopbackRoom(self, topic, size)
+    def room(self, topic: str, size: int, *, urgent: bool = False) -> Room:
+        return _LoopbackRoom(self, self._urgent if urgent else self._ordinary, topic, size)
 
-    def await_room(self, topic: str, size: int, timeout_s: float) -> None:
-        """Return when the queue has room for a message, or is not needed."""
+    def await_room(self, lane: _Lane, topic: str, size: int, timeout_s: float) -> None:
+        """Return when the lane has room for a message, or is not needed."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._state != "down" or self._has_room(size), timeout_s):
-                raise PublishTimeout(topic, timeout_s, f"{len(self._unsent):,} messages wait for the broker")
+            if not self._changed.wait_for(lambda: self._state != "down" or lane.has_room(size), timeout_s):
+                raise PublishTimeout(topic, timeout_s, f"{len(lane.messages):,} messages wait for the broker")
             self._check_usable()
 
     def _check_sendable(self, message: Delivery, size: int) -> None:
@@ -292,9 +312,6 @@ class LoopbackTransport(Transport):
             raise UnsupportedFeature("a message with properties")
         if size > self.max_packet_bytes:
             raise PayloadTooLarge(message.topic, size, self.max_packet_bytes)
-
-    def _has_room(self, size: int) -> bool:
-        return len(self._unsent) < MAX_COUNT and (not self._unsent or self._unsent_bytes + size <= MAX_BYTES)
 
     def _drop(self, topic: str) -> Receipt:
         self._dropped += 1
@@ -397,7 +414,8 @@ class LoopbackTransport(Transport):
     def on_restored(self) -> None:
         """The subscriptions of all clients are restored."""
         self._items.append(ConnectionUp())
-        while self._unsent:
-            self._hand_over(*self._unsent.popleft())
-        self._unsent_bytes = 0
+        for lane in self._lanes:
+            while lane.messages:
+                self._hand_over(*lane.messages.popleft())
+            lane.bytes = 0
         self._changed.notify_all()

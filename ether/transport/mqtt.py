@@ -34,7 +34,7 @@ from ether.transport.mqtt_versions import Version
 from ether.transport.opening import open_socket
 from ether.transport.packets import LARGE_BYTES, MalformedFrame, PacketBatch, PacketReader
 from ether.transport.send_queue import LinkDown, Publication, SendQueue
-from ether.transport.sockets import ByteStream, Waker, wait_on, was_closed
+from ether.transport.sockets import ByteStream, Waker, acknowledger_of, wait_on, was_closed
 
 READ_BYTES = 65_536  # recv(262144) costs mmap, mremap and munmap for each call
 TICK_S = 0.5  # how often keep-alive is looked at
@@ -118,6 +118,7 @@ class MqttWire(Client):
         self._wire_connack: tuple[ReasonCode, Properties | None] | None = None
         self._wire_stopped: Callable[[], bool] = lambda: False
         self._wire_heard = False
+        self._wire_acknowledge_bytes: Callable[[], None] | None = None
         self._wire_deadline = 0.0
         if endpoint.username is not None:
             self.username_pw_set(endpoint.username, endpoint.password)
@@ -146,6 +147,8 @@ class MqttWire(Client):
         try:
             self.connect(host, self._wire_endpoint.port, keepalive_s, **self.wire_version.connect_arguments())
             self._wire_wait = wait_on(self._wire_socket, self._wire_waker)
+            over_tcp = self._wire_endpoint.kind != "unix"
+            self._wire_acknowledge_bytes = acknowledger_of(self._wire_socket, over_tcp=over_tcp)
             self.pump(lambda: self._wire_connack is not None or stopped(), deadline)
         except (InterruptedError, NotAuthorized):
             raise
@@ -273,6 +276,9 @@ class MqttWire(Client):
             raise ConnectionLost(error.strerror or str(error), cut=was_closed(error)) from error
         if not count:
             raise ConnectionLost("the broker closed the connection", cut=True)
+        # What is sent for these packets acknowledges their bytes, too; where nothing is, the broker may wait for that.
+        if self._wire_acknowledge_bytes is not None and not batch.to_acknowledge:
+            self._wire_acknowledge_bytes()
         self._wire_heard = True
         self._last_bytes_received = monotonic()
         self._wire_owner.on_batch(batch)

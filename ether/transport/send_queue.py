@@ -4,6 +4,10 @@ QoS 1: a message stays here from `publish()` until the broker's acknowledgement,
 everything unacknowledged is sent again, in order. At most `window` messages are under way at a time. QoS 0: a message
 is here only while the socket does not take it. Count and bytes of both are bounded; a publisher waits for room.
 
+There are two lanes, and what waits in the urgent one goes first: calls, answers and control messages do not wait behind
+data (docs/decisions/0041-stock-brokers.md). Order is kept within a lane. Each lane has a bound of its own, so that an
+urgent message finds room where data has filled the other lane.
+
 A publisher writes to the socket itself, which saves a change of threads. In a burst, when several messages are under
 way already, it leaves the writing to the network thread. Everything that was published until that thread runs goes out
 in one write and arrives in one read. With three processes that stream through each other on two cores this makes a
@@ -45,6 +49,9 @@ MAX_BYTES, LOW_BYTES = 64 << 20, 48 << 20
 
 _BURST = 4
 """This many unacknowledged messages are a burst. Single messages, and calls one after the other, never reach it."""
+
+_STILL_S = 1.0
+"""A broker that acknowledges nothing for so long is not waited for at the end."""
 
 _INTERRUPTED = "a publisher was interrupted while it wrote"
 _NO_SUBSCRIBERS, _FIRST_FAILURE = 0x10, 0x80
@@ -124,10 +131,10 @@ SENT = Settled()
 class Publication(Receipt):
     """A message on its way, and its receipt."""
 
-    __slots__ = ("_event", "_lock", "_outcome", "callback", "head", "payload", "section", "size", "topic")
+    __slots__ = ("_event", "_lock", "_outcome", "callback", "head", "lane", "payload", "section", "size", "topic")
 
-    def __init__(self, lock: Lock, topic: str, head: bytes, section: bytes, payload: bytes) -> None:
-        self.topic, self.head, self.section, self.payload = topic, head, section, payload
+    def __init__(self, lock: Lock, lane: Lane, topic: str, head: bytes, section: bytes, payload: bytes) -> None:
+        self.lane, self.topic, self.head, self.section, self.payload = lane, topic, head, section, payload
         self.size = len(head) + len(section) + len(payload) + 2
         self._lock = lock
         self._event: Event | None = None
@@ -179,13 +186,52 @@ class Publication(Receipt):
             self._event.set()
 
 
+class Lane:
+    """Messages that wait, in their order, and the bound of the lane. `count` and `size` are those of all its messages
+    that are not settled, and of reserved room. Not locked."""
+
+    __slots__ = ("count", "line", "size", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[Publication] = deque()
+        self.line: deque[QueueRoom] = deque()
+        """The publishers that wait for room, in the order of their arrival."""
+        self.count = self.size = 0
+
+    def full(self, size: int) -> bool:
+        """Whether a message of this size has no room."""
+        return self.count >= MAX_COUNT or (self.count > 0 and self.size + size > MAX_BYTES)
+
+    @property
+    def has_much_room(self) -> bool:
+        """Whether it is time to give room to who waits for it."""
+        return self.count <= LOW_COUNT and (self.size <= LOW_BYTES or not self.count)
+
+    def add(self, size: int) -> None:
+        """A message of this size, or room for it, counts from now on."""
+        self.count += 1
+        self.size += size
+
+    def remove(self, size: int) -> None:
+        """The opposite of `add`."""
+        self.count -= 1
+        self.size -= size
+
+    def admit(self) -> None:
+        """Reserve room for those at the head of the line."""
+        while self.line and not self.full(self.line[0].size):
+            room = self.line.popleft()
+            room.reserved = True
+            self.add(room.size)
+
+
 class QueueRoom(Room):
-    """A place in a `SendQueue`. While it is reserved it counts like a message of its size."""
+    """A place in a lane of a `SendQueue`. While it is reserved it counts like a message of its size."""
 
-    __slots__ = ("_queue", "reserved", "size", "topic")
+    __slots__ = ("_queue", "lane", "reserved", "size", "topic")
 
-    def __init__(self, queue: SendQueue, topic: str, size: int) -> None:
-        self._queue, self.topic, self.size = queue, topic, size
+    def __init__(self, queue: SendQueue, lane: Lane, topic: str, size: int) -> None:
+        self._queue, self.lane, self.topic, self.size = queue, lane, topic, size
         self.reserved = False
 
     def wait(self, timeout_s: float) -> None:
@@ -213,15 +259,13 @@ class SendQueue:
         """The largest message that the broker has taken, in bytes."""
         self._on_refusal = on_refusal
         self._suspicion: Suspicion[Publication] | None = None
-        self._taken_at = 0  # where in the queue the message under way had waited, while one goes at a time
+        self._taken_at = 0  # where in its lane the message under way had waited, while one goes at a time
         self._large_writes = LargeWrites()
         self._proven = False  # something was acknowledged on this connection
         self._changed = Condition(self.lock)
-        self._sleepers = 0
-        self._line: deque[QueueRoom] = deque()  # of publishers that wait for room, in the order of their arrival
-        self._waiting: deque[Publication] = deque()
+        self._urgent, self._ordinary = Lane(), Lane()
+        self._draining = False
         self._inflight: dict[int, Publication] = {}
-        self._count = self._bytes = 0
         self._link: SendLink | None = None
         self._window = 1
         self._last_id = 0
@@ -234,18 +278,20 @@ class SendQueue:
     # publishers
 
     def publish(
-        self, topic: str, head: bytes, section: bytes, payload: bytes, timeout_s: float, room: QueueRoom | None = None
-    ) -> Receipt:
+        self, topic: str, head: bytes, section: bytes, payload: bytes, timeout_s: float,
+        room: QueueRoom | None = None, *, urgent: bool = False,
+    ) -> Receipt:  # fmt: skip
         """Accept a QoS 1 message; the broker settles the receipt."""
-        publication = Publication(self.lock, topic, head, section, payload)
+        lane = self._urgent if urgent else self._ordinary
+        publication = Publication(self.lock, lane, topic, head, section, payload)
         with self.lock:
-            self._enter_locked(topic, publication.size, timeout_s, room)
-            self._count += 1
-            self._bytes += publication.size
+            self._enter_locked(lane, topic, publication.size, timeout_s, room)
+            lane.count += 1
+            lane.size += publication.size
             if self._suspicion is not None and self._suspicion.is_shut(topic, monotonic()):
                 self._refuse_shut_locked(publication)
                 return publication
-            self._waiting.append(publication)
+            lane.waiting.append(publication)
             under_way = len(self._inflight)
             if self._link is not None and under_way < self._window:
                 if under_way < _BURST:
@@ -256,12 +302,15 @@ class SendQueue:
         return publication
 
     def publish_unconfirmed(
-        self, topic: str, head: bytes, tail: bytes, payload: bytes, timeout_s: float, room: QueueRoom | None = None
-    ) -> Receipt:
-        """Write a QoS 0 message, or keep it while the socket is full; it is dropped where there is no connection."""
+        self, topic: str, head: bytes, tail: bytes, payload: bytes, timeout_s: float,
+        room: QueueRoom | None = None, *, urgent: bool = False,
+    ) -> Receipt:  # fmt: skip
+        """Write a QoS 0 message, or keep it while the socket is full; it is dropped where there is no connection. It
+        never waits for the broker's window, so the lane decides about its room only."""
+        lane = self._urgent if urgent else self._ordinary
         with self.lock:
             if room is not None or self._closed or (self._link is not None and self._link.congested):
-                self._enter_locked(topic, len(payload), timeout_s, room)
+                self._enter_locked(lane, topic, len(payload), timeout_s, room)
             link = self._link
             if link is None:
                 return self._drop_locked(topic)
@@ -272,7 +321,7 @@ class SendQueue:
                     written = link.send_locked(head + tail + payload)
                 else:
                     written = self._write_large_locked(link, topic, head + tail, payload)
-                return SENT if written else self._keep_locked(link, topic, len(payload))
+                return SENT if written else self._keep_locked(link, lane, topic, len(payload))
             except LinkDown:
                 return self._drop_locked(topic)
             except BaseException:
@@ -291,13 +340,13 @@ class SendQueue:
         self.dropped += 1
         return Settled(TransportError(f"the QoS 0 message to {topic!r} was dropped: no connection to the broker"))
 
-    def _enter_locked(self, topic: str, size: int, timeout_s: float, room: QueueRoom | None) -> None:
+    def _enter_locked(self, lane: Lane, topic: str, size: int, timeout_s: float, room: QueueRoom | None) -> None:
         """Return when a message may be added: at once where it has reserved room, or where there is room now."""
         if room is None or not room.reserved:
             # A publisher may overtake those in line only while the first of them would have room, too: otherwise
             # small messages would keep a large one waiting for ever.
-            if self._full_locked(size) or (self._line and self._full_locked(self._line[0].size)):
-                room = QueueRoom(self, topic, size)
+            if lane.full(size) or (lane.line and lane.full(lane.line[0].size)):
+                room = QueueRoom(self, lane, topic, size)
                 self.reserve_locked(room, timeout_s)
             elif self._closed:
                 raise TransportClosed("publish() on a connection that was closed")
@@ -308,26 +357,26 @@ class SendQueue:
             self.tell_locked()
             raise TransportClosed("publish() on a connection that was closed")
 
-    def room(self, topic: str, size: int) -> QueueRoom:
+    def room(self, topic: str, size: int, *, urgent: bool = False) -> QueueRoom:
         """Room for a message, not reserved yet."""
-        return QueueRoom(self, topic, size)
+        return QueueRoom(self, self._urgent if urgent else self._ordinary, topic, size)
 
     def reserve_locked(self, room: QueueRoom, timeout_s: float) -> None:
         """Wait in line until the room is reserved."""
-        deadline = monotonic() + timeout_s
-        self._line.append(room)
+        lane, deadline = room.lane, monotonic() + timeout_s
+        lane.line.append(room)
         try:
-            if len(self._line) == 1:
-                self._admit_locked()
+            if len(lane.line) == 1:
+                lane.admit()
             while not room.reserved and not self._closed:
                 remaining = deadline - monotonic()
                 if remaining <= 0:
-                    why = f"{self._count:,} messages wait for the broker"
+                    why = f"{lane.count:,} messages wait for the broker"
                     raise PublishTimeout(room.topic, timeout_s, why if self._link else why + ", which is not connected")
-                self._sleep_locked(remaining)
+                self._changed.wait(remaining)
         finally:
             if not room.reserved:
-                self._line.remove(room)
+                lane.line.remove(room)
                 self.tell_locked()  # behind a large message that has given up, smaller ones may have room
         if self._closed:
             self.take_back_locked(room)
@@ -338,31 +387,17 @@ class SendQueue:
         """Reserved room counts no more: a message takes it, or it is given back."""
         if room.reserved:
             room.reserved = False
-            self._count -= 1
-            self._bytes -= room.size
-
-    def _admit_locked(self) -> None:
-        while self._line and not self._full_locked(self._line[0].size):
-            room = self._line.popleft()
-            room.reserved = True
-            self._count += 1
-            self._bytes += room.size
-
-    def _full_locked(self, size: int) -> bool:
-        return self._count >= MAX_COUNT or (self._count > 0 and self._bytes + size > MAX_BYTES)
-
-    def _sleep_locked(self, timeout_s: float) -> None:
-        self._sleepers += 1
-        try:
-            self._changed.wait(timeout_s)
-        finally:
-            self._sleepers -= 1
+            room.lane.remove(room.size)
 
     def tell_locked(self) -> None:
         """Give room to waiting publishers and wake them, but only once there is much of it: a wake-up for each
         acknowledgement would cost two changes of threads each."""
-        if self._sleepers and self._count <= LOW_COUNT and (self._bytes <= LOW_BYTES or not self._count):
-            self._admit_locked()
+        told = self._draining
+        for lane in (self._urgent, self._ordinary):
+            if lane.line and lane.has_much_room:
+                lane.admit()
+                told = True
+        if told:
             self._changed.notify_all()
 
     # the connection
@@ -373,23 +408,32 @@ class SendQueue:
         with self.lock:
             for publication in self._inflight.values():
                 publication.head = marked_duplicate(publication.head)
-            unsettled = [*self._inflight.values(), *self._waiting]
-            if self._taken_at:  # one that was tried before its turn goes back to its place
-                unsettled.insert(self._taken_at, unsettled.pop(0))
-                self._taken_at = 0
-            self._inflight.clear()
-            self._waiting.clear()
-            for publication in unsettled:
+            for publication in self._take_all_locked():
                 if publication.size > max_packet_bytes:
                     error = PayloadTooLarge(publication.topic, publication.size, max_packet_bytes, why)
                     self._refuse_locked(publication, error)
                 else:
-                    self._waiting.append(publication)
+                    publication.lane.waiting.append(publication)
             self._link, self._window, self._proven = link, window, False
             if self._suspicion is not None:
                 self._suspicion.begin(monotonic())
             self._fill_locked(link)
         self.run_callbacks()
+
+    def _take_all_locked(self) -> list[Publication]:
+        """Take out everything unsettled: what is urgent first, each lane in its order."""
+        under_way = list(self._inflight.values())
+        self._inflight.clear()
+        if self._taken_at:  # one that was tried before its turn goes back to its place
+            publication = under_way.pop(0)
+            publication.lane.waiting.insert(self._taken_at, publication)
+            self._taken_at = 0
+        for publication in reversed(under_way):
+            publication.lane.waiting.appendleft(publication)
+        unsettled = [*self._urgent.waiting, *self._ordinary.waiting]
+        self._urgent.waiting.clear()
+        self._ordinary.waiting.clear()
+        return unsettled
 
     def detach(self, cut: str = "") -> None:
         """The connection was lost: from now on QoS 1 waits, and QoS 0 is dropped. `cut`: the broker closed it, and
@@ -422,7 +466,7 @@ class SendQueue:
                     self._refuse_locked(publication, publish_refused(publication.topic, publication.size, reason))
             if suspicion is not None and suspicion.is_over(self._window, monotonic()):
                 self._suspicion = None
-            if self._link is not None and self._waiting:
+            if self._link is not None and (self._ordinary.waiting or self._urgent.waiting):
                 self._fill_locked(self._link)
             self.tell_locked()
         self.run_callbacks()
@@ -467,7 +511,7 @@ class SendQueue:
             written_at = suspicion.written_at
         unheard_of = [publication for publication in under_way if publication.size > max(self.largest, SMALL_BYTES)]
         likely = max(unheard_of, key=lambda publication: publication.size, default=None)
-        soon, alone = now - written_at <= SOON_S, not self._waiting
+        soon, alone = now - written_at <= SOON_S, not (self._urgent.waiting or self._ordinary.waiting)
         guilty = suspicion.ended(under_way, soon=soon, likely=likely, alone=alone)
         if guilty is not None:
             self._give_up_locked(guilty, suspicion, cut, now)
@@ -481,8 +525,8 @@ class SendQueue:
             return
         self._refuse_locked(guilty, PublishRefused(topic, size, f"{_why_cut(cut)}, and takes others"))
         suspicion.shut(topic, now)
-        for publication in [waiting for waiting in self._waiting if waiting.topic == topic]:
-            self._waiting.remove(publication)
+        for publication in [waiting for waiting in guilty.lane.waiting if waiting.topic == topic]:
+            guilty.lane.waiting.remove(publication)
             suspicion.forget(publication)
             self._refuse_shut_locked(publication)
 
@@ -507,8 +551,7 @@ class SendQueue:
             self.run_callbacks()
 
     def _settled_locked(self, publication: Publication, outcome: int | Exception) -> None:
-        self._count -= 1
-        self._bytes -= publication.size
+        publication.lane.remove(publication.size)
         publication.settle_locked(outcome)
         if publication.callback is not None:
             self._due.append(publication.callback)
@@ -538,15 +581,16 @@ class SendQueue:
             window = min(window, self._suspicion.window)
             self._suspicion.written_at = monotonic()
         small: list[bytes] = []
+        first, then = self._urgent.waiting, self._ordinary.waiting
         try:
-            while self._waiting and len(self._inflight) < window:
-                publication = self._waiting.popleft()
+            while (first or then) and len(self._inflight) < window:
+                publication = (first or then).popleft()
                 packet_id = self._next_id_locked()
                 self._inflight[packet_id] = publication
                 start = publication.head + packet_id.to_bytes(2, "big") + publication.section
                 if len(publication.payload) < LARGE_BYTES:
                     small.append(start + publication.payload)
-                    if len(small) < 64 and self._waiting:
+                    if len(small) < 64 and (first or then):
                         continue  # the bundle grows; where the window ends the loop, it is written below
                 if small:
                     link.send_locked(b"".join(small) if len(small) > 1 else small[0])
@@ -569,9 +613,11 @@ class SendQueue:
         now = monotonic()
         if self._inflight or (place := self._next_locked(suspicion, now)) is None:
             return
-        publication = self._waiting[place]
-        del self._waiting[place]
-        self._taken_at = place
+        urgent = self._urgent.waiting
+        waiting, at = (urgent, place) if place < len(urgent) else (self._ordinary.waiting, place - len(urgent))
+        publication = waiting[at]
+        del waiting[at]
+        self._taken_at = at
         packet_id = self._next_id_locked()
         self._inflight[packet_id] = publication
         suspicion.written_at = now
@@ -586,12 +632,12 @@ class SendQueue:
             raise
 
     def _next_locked(self, suspicion: Suspicion[Publication], now: float) -> int | None:
-        """The place in the queue of the next message to be sent. One that the next cut would condemn lets others go
-        first, which show whether the broker takes anything; those of its own topic stay behind it, and so do larger
-        ones, which may be condemned for the same reason."""
+        """The place of the next message to be sent, in the urgent lane followed by the other one. One that the next cut
+        would condemn lets others go first, which show whether the broker takes anything; those of its own topic stay
+        behind it, and so do larger ones, which may be condemned for the same reason."""
         suspects: dict[int, Publication] = {}
         behind: list[tuple[bool, int, int]] = []
-        for place, publication in enumerate(self._waiting):
+        for place, publication in enumerate((*self._urgent.waiting, *self._ordinary.waiting)):
             of_same_topic = any(publication.topic == other.topic for other in suspects.values())
             if of_same_topic or any(publication.size >= other.size for other in suspects.values()):
                 if not suspicion.is_suspect(publication):
@@ -624,13 +670,12 @@ class SendQueue:
         with self.lock:
             self._reserved.discard(packet_id)
 
-    def _keep_locked(self, link: SendLink, topic: str, payload_bytes: int) -> Publication:
+    def _keep_locked(self, link: SendLink, lane: Lane, topic: str, payload_bytes: int) -> Publication:
         """The receipt of a QoS 0 message that the socket did not take whole. The connection keeps the rest of its
         bytes; an empty packet behind them, whose owner is the receipt, tells when they are written."""
-        publication = Publication(self.lock, topic, b"", b"", b"")
+        publication = Publication(self.lock, lane, topic, b"", b"", b"")
         publication.size += payload_bytes
-        self._count += 1
-        self._bytes += publication.size
+        lane.add(publication.size)
         link.send_locked(b"", publication)
         return publication
 
@@ -653,23 +698,49 @@ class SendQueue:
             self._closed = True
             self._changed.notify_all()
 
+    @property
+    def unsettled(self) -> int:
+        """How many messages the broker has not acknowledged, and how many places are reserved."""
+        return self._urgent.count + self._ordinary.count
+
     def drain(self, timeout_s: float) -> bool:
-        """Wait until everything is settled; False where the time or the connection ended before."""
+        """Wait until everything is settled; False where the connection ended before, or the time, or where the broker
+        settles nothing for `_STILL_S` seconds."""
         deadline = monotonic() + timeout_s
         with self.lock:
-            while self._count and self._link is not None:
-                remaining = deadline - monotonic()
+            self._draining = True
+            left, still_until = self.unsettled, monotonic() + _STILL_S
+            while left and self._link is not None:
+                remaining = min(deadline, still_until) - monotonic()
                 if remaining <= 0:
                     break
-                self._sleep_locked(remaining)
-            return not self._count
+                self._changed.wait(remaining)
+                if self.unsettled < left:
+                    still_until = monotonic() + _STILL_S
+                left = self.unsettled
+            self._draining = False
+            return not left
+
+    def drop_waiting(self) -> int:
+        """Settle with an error what is not urgent and was not sent yet; returns how many messages that were. What is
+        published after this finds an empty queue."""
+        with self.lock:
+            waiting = self._ordinary.waiting
+            dropped = list(waiting)
+            waiting.clear()
+            for publication in dropped:
+                if self._suspicion is not None:
+                    self._suspicion.forget(publication)
+                why = f"the message to {publication.topic!r} was dropped: the broker did not take it in time"
+                self._settled_locked(publication, TransportError(why))
+            self.tell_locked()
+        self.run_callbacks()
+        return len(dropped)
 
     def give_up(self) -> int:
         """Settle everything that is left with `TransportClosed`; returns how many messages that were."""
         with self.lock:
-            unsettled = [*self._inflight.values(), *self._waiting]
-            self._inflight.clear()
-            self._waiting.clear()
+            unsettled = self._take_all_locked()
             for publication in unsettled:
                 error = TransportClosed(f"closed before the broker acknowledged the message to {publication.topic!r}")
                 self._settled_locked(publication, error)

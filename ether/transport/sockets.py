@@ -10,6 +10,7 @@ import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 
@@ -65,8 +66,24 @@ class ByteStream(Protocol):
     def send(self, data: Any, /) -> int: ...
     def recv(self, count: int, /) -> bytes: ...
     def recv_into(self, buffer: Any, /) -> int: ...
+    def setsockopt(self, level: int, name: int, value: int, /) -> None: ...
     def shutdown(self, how: int, /) -> None: ...
     def close(self) -> None: ...
+
+
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
+
+def acknowledger_of(stream: ByteStream, *, over_tcp: bool) -> Callable[[], None] | None:
+    """What makes the system acknowledge at once what was read from a stream, and not after 40 ms. It has to be called
+    after each such read, because the system forgets it. None where the stream is not `over_tcp`, and where the system
+    has no such option (all but Linux).
+
+    A broker that does not set TCP_NODELAY holds a small packet back until the one before it was acknowledged. So do
+    Mosquitto in its usual configuration, Aedes and rumqttd: each call takes 44 ms there."""
+    if not over_tcp or _QUICKACK is None:
+        return None
+    return partial(stream.setsockopt, socket.IPPROTO_TCP, _QUICKACK, 1)
 
 
 class Wait(Protocol):

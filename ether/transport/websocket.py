@@ -215,6 +215,10 @@ class WebSocket:
         """The file descriptor of the connection."""
         return self._stream.fileno()
 
+    def setsockopt(self, level: int, name: int, value: int) -> None:
+        """Set an option of the socket below."""
+        self._stream.setsockopt(level, name, value)
+
     def setblocking(self, _flag: bool) -> None:
         """Ignored: a WebSocket never blocks."""
 

@@ -78,7 +78,8 @@ class Envelope(ABC):
     @abstractmethod
     def prepare(self, value: object) -> object:
         """What `pack` and `body` take in place of a value: all that is made of the value alone. Raises as `pack` does.
-        It may run code of the user's (the serializers of a model); `pack` and `body` of the result run none."""
+        It may run code of the user's (the serializers of a model); `pack` and `body` of the result run none. What was
+        prepared before is returned as it is."""
 
     @abstractmethod
     def size(self, prepared: object) -> int:
@@ -151,6 +152,8 @@ class EnvelopeV311(Envelope):
 
     def prepare(self, value: object) -> object:
         """The flattened value."""
+        if type(value) is _Flat:
+            return value
         text, parts = flatten(decode(*value) if type(value) is Body else value)
         own = value is None or isinstance(value, Body | bytes | bytearray | memoryview)
         return _Flat(text, parts, value, own)

@@ -223,6 +223,19 @@ def is_data(mqtt_topic: str) -> bool:
     return not mqtt_topic.startswith(ROOT) or mqtt_topic.split("/")[3:4] == ["data"]
 
 
+_IN_LINE = frozenset({"missed", "trial"})
+"""The control verbs that mean something about the data before them: which of them came, which trial they belong to."""
+
+
+def is_urgent(mqtt_topic: str) -> bool:
+    """True for a topic whose messages do not wait behind data: calls, answers, and control messages except those that
+    stand in line with data."""
+    if not mqtt_topic.startswith(ROOT):
+        return False
+    plane, _, rest = mqtt_topic[len(ROOT) :].partition("/")[2].partition("/")
+    return plane in ("call", "reply") or (plane == "control" and rest.partition("/")[0] not in _IN_LINE)
+
+
 def matches(topic_filter: str, topic: str) -> bool:
     """True if a subscription to `topic_filter` covers `topic`: MQTT 5 section 4.7, both in full MQTT form."""
     if topic[:1] == "$" and topic_filter[:1] in ("+", "#"):

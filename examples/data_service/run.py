@@ -5,8 +5,9 @@ from pathlib import Path
 
 from ether import ether
 
-# "amqtt" or "mosquitto" may be given; by default, Ether takes mosquitto where it is installed
-broker = {"engine": sys.argv[1]} if len(sys.argv) > 1 else None
+# "amqtt", "mosquitto" or the URL of a broker may be given; by default, Ether takes mosquitto where it is installed
+given = sys.argv[1] if len(sys.argv) > 1 else None
+broker = {"engine": given} if given in ("amqtt", "mosquitto") else given
 
 with ether.tap(Path(__file__).parent / "lab.yaml", broker=broker):
     item = {"id": 1, "name": "plate 7", "tags": ["pilot"]}

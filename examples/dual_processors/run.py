@@ -8,8 +8,9 @@ from dual_processors import DataCollector, DataGenerator, DataProcessor
 from ether import ether
 
 HERE = Path(__file__).parent
-# "amqtt" or "mosquitto" may be given; by default, Ether takes mosquitto where it is installed
-broker = {"engine": sys.argv[1]} if len(sys.argv) > 1 else None
+# "amqtt", "mosquitto" or the URL of a broker may be given; by default, Ether takes mosquitto where it is installed
+given = sys.argv[1] if len(sys.argv) > 1 else None
+broker = {"engine": given} if given in ("amqtt", "mosquitto") else given
 
 ether.tap(HERE / "pipeline.yaml", broker=broker)
 with ether.subscribe("summarize") as summaries:

@@ -7,8 +7,9 @@ from external_classes import Collector, Generator, Processor
 
 from ether import ether
 
-# "amqtt" or "mosquitto" may be given; by default, Ether takes mosquitto where it is installed
-broker = {"engine": sys.argv[1]} if len(sys.argv) > 1 else None
+# "amqtt", "mosquitto" or the URL of a broker may be given; by default, Ether takes mosquitto where it is installed
+given = sys.argv[1] if len(sys.argv) > 1 else None
+broker = {"engine": given} if given in ("amqtt", "mosquitto") else given
 
 ether.tap(Path(__file__).parent / "pipeline.yaml", broker=broker)
 with ether.subscribe("summarize") as summaries:

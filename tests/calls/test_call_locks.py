@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from running_brokers import engines, mosquitto_missing
+from engine_params import EVERY, On
 
 from ether import Ether
 from ether.calls.lease_server import LeaseServer
@@ -26,8 +26,6 @@ from ether.wire.envelope import EnvelopeV5
 from ether.wire.head import Headers
 from ether.wire.topics import SessionTopics
 
-needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
-ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
 TOPICS = SessionTopics("calls")
 NODE = "0123456789ab"
 
@@ -88,11 +86,12 @@ class Bench:
         self.consumed += 1
 
     def fill(self) -> None:
+        """Answers have room of their own, which is what has to be full."""
         self.broker.stop()
         for _ in range(MAX_COUNT):
-            self.link.publish(TOPICS.data("a"), 1, timeout_s=0)
+            self.link.publish(TOPICS.reply("a"), 1, timeout_s=0)
         with pytest.raises(PublishTimeout):
-            self.link.publish(TOPICS.data("a"), 1, timeout_s=0)
+            self.link.publish(TOPICS.reply("a"), 1, timeout_s=0)
 
 
 @pytest.fixture
@@ -157,12 +156,14 @@ def test_an_answer_that_finds_no_room_ends_no_worker(bench: Bench, monkeypatch: 
     assert bench.consumed == 2
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_requests_that_come_twice_beside_a_flood_stop_nobody(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("engine", EVERY)
+def test_requests_that_come_twice_beside_a_flood_stop_nobody(
+    engine: str, monkeypatch: pytest.MonkeyPatch, on: On
+) -> None:
     """The instance's own queue is full nearly all the time, and each answer is asked for twice. With an answer that
     waits under a lock of the transport's thread, a publish and a call take 10 s here."""
     with Ether() as ether:
-        ether.tap({"instances": {"f": {"class_path": "lock_parts.Flooding"}}}, broker={"engine": engine})
+        ether.tap({"instances": {"f": {"class_path": "lock_parts.Flooding"}}}, broker=on(engine))
         assert ether.get("f", "quick", {"number": 0}) == 0
         assert ether._client is not None
         transport = ether._client.link.transport

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_brokers import engines, mosquitto_missing, running_broker
+from engine_params import EVERY, NEEDS_MOSQUITTO, On, argument
+from running_brokers import running_broker, session_broker
 
 from ether import Ether, ether_get, ether_save, ether_sub, ether_sync
 from ether.errors import (
@@ -30,8 +31,6 @@ from ether.errors import (
     ValidationFailed,
 )
 
-needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
-ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "data_service"
 
 INSTANCES = {
@@ -43,13 +42,12 @@ INSTANCES = {
 }
 
 
-@pytest.fixture(params=ENGINES, scope="module")
+@pytest.fixture(params=EVERY, scope="module")
 def lab(request: pytest.FixtureRequest) -> Iterator[Ether]:
     """The instances above, on each engine."""
-    own = Ether()
-    own.tap({"instances": INSTANCES}, broker={"engine": request.param})
-    yield own
-    own.shutdown()
+    with session_broker(request.param) as broker, Ether() as own:
+        own.tap({"instances": INSTANCES}, broker=broker)
+        yield own
 
 
 @pytest.fixture
@@ -357,11 +355,11 @@ def test_sync_works_as_a_decorator_too(lab: Ether) -> None:
 # -- deaths
 
 
-def test_sync_names_who_failed_and_who_died_in_the_time_of_the_others(ether: Ether) -> None:
+def test_sync_names_who_failed_and_who_died_in_the_time_of_the_others(ether: Ether, on: On) -> None:
     instances = {
         f"member{n}": {"class_path": "called_parts.Member", "kwargs": {"name": f"member{n}"}} for n in range(8)
     }
-    ether.tap({"instances": instances}, broker={"engine": "amqtt"})
+    ether.tap({"instances": instances}, broker=on("amqtt"))
     launch = ether._launch
     assert launch is not None
     victim = launch._supervisor.child("member7").pid
@@ -387,9 +385,9 @@ def test_sync_names_who_failed_and_who_died_in_the_time_of_the_others(ether: Eth
     assert "member7" in str(error)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_an_instance_that_dies_in_a_call_is_named_at_once(ether: Ether, engine: str) -> None:
-    ether.tap({"instances": {"slow": {"class_path": "called_parts.Slow"}}}, broker={"engine": engine})
+@pytest.mark.parametrize("engine", EVERY)
+def test_an_instance_that_dies_in_a_call_is_named_at_once(ether: Ether, engine: str, on: On) -> None:
+    ether.tap({"instances": {"slow": {"class_path": "called_parts.Slow"}}}, broker=on(engine))
     launch = ether._launch
     assert launch is not None
     with pytest.raises(InstanceLost, match=r"slow died while it was working on slow\.die"):
@@ -398,8 +396,8 @@ def test_an_instance_that_dies_in_a_call_is_named_at_once(ether: Ether, engine: 
         ether.get("slow", "count")
 
 
-def test_a_stopped_instance_is_told_from_a_busy_one(ether: Ether) -> None:
-    ether.tap({"instances": {"slow": {"class_path": "called_parts.Slow"}}}, broker={"engine": "amqtt"})
+def test_a_stopped_instance_is_told_from_a_busy_one(ether: Ether, on: On) -> None:
+    ether.tap({"instances": {"slow": {"class_path": "called_parts.Slow"}}}, broker=on("amqtt"))
     pid = ether._launch._supervisor.child("slow").pid  # type: ignore[union-attr]
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -413,7 +411,7 @@ def test_a_stopped_instance_is_told_from_a_busy_one(ether: Ether) -> None:
 # -- strangers
 
 
-@needs_mosquitto
+@NEEDS_MOSQUITTO
 @pytest.mark.skipif(shutil.which("mosquitto_rr") is None, reason="mosquitto_rr is not installed")
 def test_any_mqtt_5_program_can_call(ether: Ether) -> None:
     with running_broker("mosquitto") as broker:
@@ -435,14 +433,13 @@ def test_any_mqtt_5_program_can_call(ether: Ether) -> None:
         ether.shutdown()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_the_example_runs(tmp_path: Path, engine: str) -> None:
+@pytest.mark.parametrize("engine", EVERY)
+def test_the_example_runs(tmp_path: Path, engine: str, on: On) -> None:
     for file in EXAMPLE.iterdir():
         if file.is_file():
             shutil.copy(file, tmp_path)
-    done = subprocess.run(
-        [sys.executable, "run.py", engine], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
-    )
+    command = [sys.executable, "run.py", argument(on(engine))]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("saved: {'status': 'success', 'result': 1")
     assert lines[1] == "read: {'id': 1, 'name': 'plate 7', 'tags': ['pilot']}"

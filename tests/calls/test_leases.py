@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_params import EMBEDDED, EVERY, On
 from let_parts import Camera
 from patience import patience
 from programs import running, write
-from running_brokers import engines, mosquitto_missing
 
 from ether import Ether
 from ether.calls.lease_rules import LEASE_TIMEOUT_S, LeaseHolder, LeaseTable
@@ -30,8 +30,6 @@ from ether.errors import (
 )
 from ether.testing import Lab
 
-needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
-ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
 CAMERA = {"class_path": "let_parts.Camera"}
 LAB = {"session": "let", "instances": {"camera": CAMERA, "neighbour": {"class_path": "let_parts.Neighbour"}}}
 
@@ -73,9 +71,9 @@ def snap_when_free(ether: Ether, timeout_s: float) -> float:
     raise AssertionError(f"refused for {timeout_s:g} s")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_others_are_refused_and_told_by_whom(ether: Ether, other: Ether, engine: str) -> None:
-    ether.tap(LAB, broker={"engine": engine})
+@pytest.mark.parametrize("engine", EVERY)
+def test_others_are_refused_and_told_by_whom(ether: Ether, other: Ether, engine: str, on: On) -> None:
+    ether.tap(LAB, broker=on(engine))
     other.tap({"session": "let"})
     with ether.lease("camera", reason="calibration") as lease:
         assert ether.get("camera", "snap", {"who": "me"}) == "picture for me"
@@ -207,12 +205,15 @@ with ether.lease("camera", reason="will die") as lease:
 """
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_it_ends_with_its_holder(ether: Ether, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("engine", EVERY)
+def test_it_ends_with_its_holder(
+    ether: Ether, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on: On
+) -> None:
     (tmp_path / "runtime").mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
-    ether.tap(LAB, broker={"engine": engine})
-    write(tmp_path, "holder.py", HOLDER.replace('"let"}', f'"let", "broker": "{ether.broker_url}"}}'))
+    broker = on(engine)
+    ether.tap(LAB, broker=broker)
+    write(tmp_path, "holder.py", HOLDER.replace('"let"}', f'"let", "broker": "{ether.broker_url or broker}"}}'))
     with running(tmp_path, "holder.py") as program:
         program.wait_for("it is mine")
         with pytest.raises(InstanceLeased, match="will die"):
@@ -235,7 +236,7 @@ def test_who_is_stopped_for_too_long_is_told(ether: Ether, tmp_path: Path, monke
         assert "LeaseEnded" in program.finish().err
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EMBEDDED)
 def test_it_outlives_the_broker(ether: Ether, other: Ether, engine: str) -> None:
     ether.tap({"session": "let", "instances": {"camera": CAMERA}}, broker={"engine": engine})
     other.tap({"session": "let"})

@@ -18,15 +18,14 @@ from typing import Any
 
 import pytest
 from call_parts import executions, right_answer
+from engine_params import EVERY, On
 from patience import patience
 from programs import run, running, write
-from running_brokers import engines, mosquitto_missing, running_broker, soon
+from running_brokers import running_broker, soon
 
 from ether import Ether, ether_save
 from ether.system.folders import calls_folder, journal_path
 
-needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
-ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
 LONG = os.environ.get("ETHER_LONG") == "1"
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and named pipes")
@@ -46,7 +45,7 @@ def ether() -> Iterator[Ether]:
     own.shutdown()
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=EVERY)
 def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -104,8 +103,8 @@ def kept_calls() -> int:
 # -- statuses
 
 
-def test_errors_are_final_and_nothing_stays_on_disk(ether: Ether, engine: str, ledger: Path) -> None:
-    tap(ether, {"engine": engine}, doser=doser(ledger))
+def test_errors_are_final_and_nothing_stays_on_disk(ether: Ether, engine: str, ledger: Path, on: On) -> None:
+    tap(ether, on(engine), doser=doser(ledger))
     assert ether.save("doser", "dose", {"call": "a", "number": 3})["result"] == right_answer("a", 3)
     assert ether.save("Doser", "dose", {"call": "b", "number": 4})["result"] == right_answer("b", 4)
     refused = ether.save("doser", "refuse", {"call": "c"})
@@ -122,8 +121,10 @@ def test_errors_are_final_and_nothing_stays_on_disk(ether: Ether, engine: str, l
     assert list(calls_folder(SESSION).iterdir()) == []
 
 
-def test_a_busy_instance_makes_a_save_pending_and_it_is_collected(ether: Ether, ledger: Path, gate: Path) -> None:
-    tap(ether, {"engine": "amqtt"}, doser=doser(ledger))
+def test_a_busy_instance_makes_a_save_pending_and_it_is_collected(
+    ether: Ether, ledger: Path, gate: Path, on: On
+) -> None:
+    tap(ether, on("amqtt"), doser=doser(ledger))
     status = ether.save("doser", "hold", {"call": "long", "gate": str(gate)}, timeout_s=0.6)
     assert (status["status"], set(status)) == ("pending", {"status", "call_id", "message"})
     assert "still busy" in status["message"]
@@ -136,8 +137,8 @@ def test_a_busy_instance_makes_a_save_pending_and_it_is_collected(ether: Ether, 
     assert executions(ledger) == {"long": 1}
 
 
-def test_async_and_later_saves_may_be_pending_and_cancelled(ether: Ether, ledger: Path, gate: Path) -> None:
-    tap(ether, {"engine": "amqtt"}, doser=doser(ledger))
+def test_async_and_later_saves_may_be_pending_and_cancelled(ether: Ether, ledger: Path, gate: Path, on: On) -> None:
+    tap(ether, on("amqtt"), doser=doser(ledger))
 
     async def save() -> dict[str, Any]:
         return await ether.asave("doser", "hold", {"call": "first", "gate": str(gate)}, timeout_s=0.5)
@@ -160,9 +161,11 @@ def test_async_and_later_saves_may_be_pending_and_cancelled(ether: Ether, ledger
 
 
 @pytest.mark.timeout(600 if LONG else 120)
-def test_a_save_that_is_interrupted_is_never_run_again(ether: Ether, engine: str, ledger: Path, gate: Path) -> None:
+def test_a_save_that_is_interrupted_is_never_run_again(
+    ether: Ether, engine: str, ledger: Path, gate: Path, on: On
+) -> None:
     """kill -9 in the middle of each."""
-    tap(ether, {"engine": engine}, doser=doser(ledger, **AT_ONCE))
+    tap(ether, on(engine), doser=doser(ledger, **AT_ONCE))
     rounds = 50 if LONG else 5
     with ether.subscribe("dosing") as dosing:
         for number in range(rounds):
@@ -177,8 +180,8 @@ def test_a_save_that_is_interrupted_is_never_run_again(ether: Ether, engine: str
 
 
 @pytest.mark.timeout(600 if LONG else 120)
-def test_killed_at_any_moment_nothing_is_run_twice(ether: Ether, engine: str, ledger: Path) -> None:
-    tap(ether, {"engine": engine}, doser=doser(ledger, **AT_ONCE))
+def test_killed_at_any_moment_nothing_is_run_twice(ether: Ether, engine: str, ledger: Path, on: On) -> None:
+    tap(ether, on(engine), doser=doser(ledger, **AT_ONCE))
     statuses: dict[str, str] = {}
     over = threading.Event()
 
@@ -208,8 +211,8 @@ def test_killed_at_any_moment_nothing_is_run_twice(ether: Ether, engine: str, le
     assert all(done[call] == 1 for call, status in statuses.items() if status == "success")
 
 
-def test_another_journal_cannot_say_whether_a_save_was_run(ether: Ether, ledger: Path, gate: Path) -> None:
-    tap(ether, {"engine": "amqtt"}, doser=doser(ledger))
+def test_another_journal_cannot_say_whether_a_save_was_run(ether: Ether, ledger: Path, gate: Path, on: On) -> None:
+    tap(ether, on("amqtt"), doser=doser(ledger))
     with ether.subscribe("dosing") as dosing:
         given = {"call": "moved", "gate": str(gate)}
         with beside(ether.save, "doser", "hold", given, timeout_s=WITHIN_S) as saving:
@@ -224,8 +227,8 @@ def test_another_journal_cannot_say_whether_a_save_was_run(ether: Ether, ledger:
     assert executions(ledger) == {"moved": 1}
 
 
-def test_what_is_lost_for_now_is_pending(ether: Ether, ledger: Path) -> None:
-    tap(ether, {"engine": "amqtt"}, doser=doser(ledger))
+def test_what_is_lost_for_now_is_pending(ether: Ether, ledger: Path, on: On) -> None:
+    tap(ether, on("amqtt"), doser=doser(ledger))
     os.kill(ether.get("doser", "pid"), signal.SIGKILL)
     assert soon(lambda: state(ether, "doser") == "lost", WITHIN_S)
     status = ether.save("doser", "dose", {"call": "waits", "number": 2}, timeout_s=0.3)
@@ -411,10 +414,10 @@ def test_an_object_of_a_notebook_keeps_a_journal_for_others(ether: Ether, tmp_pa
     assert bottle.fillings == ["water", "wine"]
 
 
-def test_the_session_ends_and_its_next_run_takes_what_was_not_answered(ledger: Path, gate: Path) -> None:
+def test_the_session_ends_and_its_next_run_takes_what_was_not_answered(ledger: Path, gate: Path, on: On) -> None:
     first, second = Ether(), Ether()
     try:
-        tap(first, {"engine": "amqtt"}, doser=doser(ledger))
+        tap(first, on("amqtt"), doser=doser(ledger))
         os.kill(first.get("doser", "pid"), signal.SIGKILL)
         assert soon(lambda: state(first, "doser") == "lost", WITHIN_S)
         given = {"call": "late", "number": 9}
@@ -424,7 +427,7 @@ def test_the_session_ends_and_its_next_run_takes_what_was_not_answered(ledger: P
             status = saving.result(WITHIN_S)
         assert status["status"] == "pending", status
         assert kept_calls() == 1
-        tap(second, {"engine": "amqtt"}, doser=doser(ledger))
+        tap(second, on("amqtt"), doser=doser(ledger))
         assert second.collect(status["call_id"], timeout_s=WITHIN_S)["result"] == right_answer("late", 9)
     finally:
         first.shutdown()
@@ -432,9 +435,9 @@ def test_the_session_ends_and_its_next_run_takes_what_was_not_answered(ledger: P
     assert executions(ledger) == {"late": 1}
 
 
-def test_an_instance_that_is_killed_goes_on_with_its_saves(ether: Ether, ledger: Path) -> None:
+def test_an_instance_that_is_killed_goes_on_with_its_saves(ether: Ether, ledger: Path, on: On) -> None:
     relay = {"class_path": "save_parts.Relay", "restart": "always"}
-    tap(ether, {"engine": "amqtt"}, doser=doser(ledger), relay=relay)
+    tap(ether, on("amqtt"), doser=doser(ledger), relay=relay)
     os.kill(ether.get("doser", "pid"), signal.SIGKILL)
     assert soon(lambda: state(ether, "doser") == "lost", WITHIN_S)
     given = {"service": "doser", "method": "dose", "params": {"call": "relayed", "number": 1}, "timeout_s": 0.2}
@@ -449,8 +452,8 @@ def test_an_instance_that_is_killed_goes_on_with_its_saves(ether: Ether, ledger:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resource limits as Linux has them")
-def test_a_full_disk_is_an_error_of_the_save_and_the_instance_lives(ether: Ether, ledger: Path) -> None:
-    tap(ether, {"engine": "amqtt"}, doser=doser(ledger))
+def test_a_full_disk_is_an_error_of_the_save_and_the_instance_lives(ether: Ether, ledger: Path, on: On) -> None:
+    tap(ether, on("amqtt"), doser=doser(ledger))
     pid = ether.get("doser", "pid")
     ether.get("doser", "limit_files", {"size": 512})
     status = ether.save("doser", "dose", {"call": "full", "number": 1})

@@ -219,7 +219,7 @@ def waiting_room(queue: SendQueue, size: int) -> Iterator[threading.Event]:
     thread = threading.Thread(target=wait)
     thread.start()
     deadline = time.monotonic() + 10
-    while not queue._line and not came.is_set():
+    while not queue._ordinary.line and not came.is_set():
         assert time.monotonic() < deadline
         came.wait(0.001)
     try:
@@ -238,10 +238,10 @@ def test_a_large_message_gets_its_room_although_small_ones_go_on_coming() -> Non
         with pytest.raises(PublishTimeout):
             publish(queue)  # there would be room, but not for the one that waits
         while not came.is_set():
-            assert queue._count, "everything has left, and the large message still waits"
+            assert queue.unsettled, "everything has left, and the large message still waits"
             acknowledge(queue, 1)
             came.wait(0.001)
-    assert not queue._line
+    assert not queue._ordinary.line
     publish(queue)
 
 
@@ -253,7 +253,7 @@ def test_room_is_given_in_the_order_of_the_waits_and_counts_until_it_is_released
         with pytest.raises(PublishTimeout):
             queue.room("t", 100).wait(0.01)
         acknowledge(queue, MAX_COUNT)
-    assert (queue._count, queue._bytes) == (0, 0)
+    assert (queue.unsettled, queue._ordinary.size) == (0, 0)
 
 
 def test_a_closed_queue_wakes_who_waits_for_room() -> None:

@@ -1,4 +1,4 @@
-"""The user's pipeline, as processes: from the first line to the last, on both engines."""
+"""The user's pipeline, as processes: from the first line to the last, on each broker."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from engine_params import EMBEDDED, EVERY, STOCKS, On, argument
 from programs import run, running, write
-from running_brokers import engines, mosquitto_missing
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} - (\w+):(\d+) - ([A-Z]+) - (.*)$")
-
-needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
-ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
 
 
 @pytest.fixture
@@ -28,11 +25,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EVERY)
 @pytest.mark.parametrize("example", ["dual_processors", "external_classes"])
-def test_the_example_runs_and_by_hand_gives_the_same(folder: Path, example: str, engine: str) -> None:
+def test_the_example_runs_and_by_hand_gives_the_same(folder: Path, example: str, engine: str, on: On) -> None:
     shutil.copy(folder / f"{example}.yaml", folder / "pipeline.yaml")
-    finished = run(folder, f"{example}_run.py", engine)
+    finished = run(folder, f"{example}_run.py", argument(on(engine)))
     assert finished.code == 0, finished.err
     by_process, by_hand = finished.out.split("The same by hand")
     for part in (by_process, by_hand):
@@ -59,6 +56,8 @@ def test_the_log_tells_the_session_in_the_agreed_words(folder: Path) -> None:
 SCRIPT = """
     import sys
     from ether import ether, ether_pub, ether_start, ether_sub
+
+    broker = sys.argv[1] if "://" in sys.argv[1] else {"engine": sys.argv[1]}
     print("the script runs")
 
     class DataService:
@@ -68,16 +67,16 @@ SCRIPT = """
             print("in a child", flush=True)
             return {"where": __name__}
 
-    ether.tap({"instances": {"service": {"class_path": "my_script.DataService"}}}, broker={"engine": sys.argv[1]})
+    ether.tap({"instances": {"service": {"class_path": "my_script.DataService"}}}, broker=broker)
     with ether.subscribe("answer") as answers:
         ether.start()
         print("answer", answers.get(timeout_s=10).value)
 """
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_class_of_the_running_script_needs_no_guard_and_no_shutdown(tmp_path: Path, engine: str) -> None:
-    finished = run(tmp_path, write(tmp_path, "my_script.py", SCRIPT), engine)
+@pytest.mark.parametrize("engine", EVERY)
+def test_a_class_of_the_running_script_needs_no_guard_and_no_shutdown(tmp_path: Path, engine: str, on: On) -> None:
+    finished = run(tmp_path, write(tmp_path, "my_script.py", SCRIPT), argument(on(engine)))
     assert finished.code == 0, finished.err
     assert finished.out.count("the script runs") == 1
     assert "in a child\n" in finished.out
@@ -88,6 +87,8 @@ def test_a_class_of_the_running_script_needs_no_guard_and_no_shutdown(tmp_path: 
 AT_ONCE = """
     import sys
     from ether import ether, ether_save_all, ether_sub
+
+    broker = sys.argv[1] if "://" in sys.argv[1] else {"engine": sys.argv[1]}
 
     class Counter:
         def __init__(self):
@@ -106,16 +107,16 @@ AT_ONCE = """
             "quadruple": {"class_path": "dual_processors.DataProcessor", "args": ["quadruple", 4]},
             "counter": {"class_path": "at_once.Counter"},
         }
-        ether.tap({"instances": instances}, broker={"engine": sys.argv[1]})
+        ether.tap({"instances": instances}, broker=broker)
         ether.start()
         ether.shutdown()
 """
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_the_first_message_is_never_lost(folder: Path, engine: str, rounds: int) -> None:
+@pytest.mark.parametrize("engine", EVERY)
+def test_the_first_message_is_never_lost(folder: Path, engine: str, rounds: int, on: On) -> None:
     """`ether.start()` right after `ether.tap()`, `ether.shutdown()` right after that: both results arrive."""
-    finished = run(folder, write(folder, "at_once.py", AT_ONCE), engine, str(rounds))
+    finished = run(folder, write(folder, "at_once.py", AT_ONCE), argument(on(engine)), str(rounds))
     assert finished.code == 0, finished.err
     assert finished.out.count("seen [84, 168]") == rounds
 
@@ -131,19 +132,25 @@ MOMENTS = [
 ]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("how", ["interrupt", "kill"])
-def test_nothing_outlives_the_main_program(folder: Path, engine: str, how: str, rounds: int) -> None:
+@pytest.mark.parametrize(
+    ("engine", "how"),
+    [
+        *(pytest.param(*each.values, how, marks=each.marks) for each in EMBEDDED for how in ("interrupt", "kill")),
+        *(pytest.param(*each.values, "kill", marks=each.marks) for each in STOCKS),
+    ],
+)
+def test_nothing_outlives_the_main_program(folder: Path, engine: str, how: str, rounds: int, on: On) -> None:
     """Ctrl-C and kill -9 at moments of every kind: a second later there is no process and no file of ours."""
     shutil.copy(folder / "dual_processors.yaml", folder / "pipeline.yaml")
+    broker = argument(on(engine))
     for number in range(rounds):
-        with running(folder, "dual_processors_run.py", engine) as program:
+        with running(folder, "dual_processors_run.py", broker) as program:
             moment = MOMENTS[number % len(MOMENTS)]
-            if moment:
+            if moment and not (moment == "Broker:" and "://" in broker):  # the session's own broker is named
                 program.wait_for(moment)
             getattr(program, how)()
             program.assert_nothing_left()
-    finished = run(folder, "dual_processors_run.py", engine)
+    finished = run(folder, "dual_processors_run.py", broker)
     assert finished.code == 0, finished.err
     assert "mean: 126.0" in finished.out
 

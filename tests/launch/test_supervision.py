@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_params import EVERY, On
 from patience import patience
-from running_brokers import engines, mosquitto_missing
 
 from ether import Ether
 from ether.config import EtherInstanceConfig
@@ -25,9 +25,6 @@ from ether.protocol.presence import Announcement, State
 from ether.session.session import Session
 from ether.transport.loopback import LoopbackBroker, LoopbackTransport
 from ether.wire.topics import SessionTopics
-
-needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
-ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
 
 SEEN_S = patience(0.5)
 SERVING_S = patience(2.0)
@@ -48,7 +45,7 @@ def ether() -> Iterator[Ether]:
         pass  # what was killed on purpose cannot be asked
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=EVERY)
 def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -86,8 +83,8 @@ def second_program(ether: Ether, url: str | None = None) -> Ether:
     return other
 
 
-def test_a_killed_instance_is_seen_and_serves_again(ether: Ether, engine: str, rounds: int) -> None:
-    ether.tap({"instances": {"w": worker(restart="on-failure", restart_limit=100)}}, broker={"engine": engine})
+def test_a_killed_instance_is_seen_and_serves_again(ether: Ether, engine: str, rounds: int, on: On) -> None:
+    ether.tap({"instances": {"w": worker(restart="on-failure", restart_limit=100)}}, broker=on(engine))
     other = second_program(ether)
     try:
         seen, also_seen = Seen(ether), Seen(other)
@@ -111,8 +108,8 @@ def test_a_killed_instance_is_seen_and_serves_again(ether: Ether, engine: str, r
         other.shutdown()
 
 
-def test_a_call_under_way_is_lost_and_not_made_again(ether: Ether) -> None:
-    ether.tap({"instances": {"w": worker(restart="always")}}, broker={"engine": "amqtt"})
+def test_a_call_under_way_is_lost_and_not_made_again(ether: Ether, on: On) -> None:
+    ether.tap({"instances": {"w": worker(restart="always")}}, broker=on("amqtt"))
     pid = ether.get("w", "pid")
     ether.pub({"seconds": 30}, topic="rest")
     threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
@@ -121,8 +118,8 @@ def test_a_call_under_way_is_lost_and_not_made_again(ether: Ether) -> None:
     assert ether.get("w", "add", {"a": 1, "b": 2}) == 3
 
 
-def test_what_is_never_restarted_stays_lost(ether: Ether) -> None:
-    ether.tap({"instances": {"w": worker(), "o": worker(restart="on-failure")}}, broker={"engine": "amqtt"})
+def test_what_is_never_restarted_stays_lost(ether: Ether, on: On) -> None:
+    ether.tap({"instances": {"w": worker(), "o": worker(restart="on-failure")}}, broker=on("amqtt"))
     seen = Seen(ether)
     ether.pub({"code": 0}, topic="die")  # exit code 0 is no failure
     seen.until("w", "lost")
@@ -133,14 +130,14 @@ def test_what_is_never_restarted_stays_lost(ether: Ether) -> None:
         ether.get("w", "pid", timeout_s=5)
 
 
-def test_too_many_restarts_are_a_failure_with_the_last_traceback(ether: Ether, tmp_path: Path) -> None:
+def test_too_many_restarts_are_a_failure_with_the_last_traceback(ether: Ether, tmp_path: Path, on: On) -> None:
     fragile = {
         "class_path": "kept_parts.Fragile",
         "args": [str(tmp_path / "mark")],
         "restart": "on-failure",
         "restart_limit": 2,
     }
-    ether.tap({"instances": {"f": fragile}}, broker={"engine": "amqtt"})
+    ether.tap({"instances": {"f": fragile}}, broker=on("amqtt"))
     seen = Seen(ether)
     ether.pub(topic="break")
     _, states = seen.until("f", "failed", 30)
@@ -153,7 +150,7 @@ def test_too_many_restarts_are_a_failure_with_the_last_traceback(ether: Ether, t
         ether.get("f", "pid")
 
 
-def test_instances_are_built_after_those_they_wait_for(ether: Ether, tmp_path: Path) -> None:
+def test_instances_are_built_after_those_they_wait_for(ether: Ether, tmp_path: Path, on: On) -> None:
     file = str(tmp_path / "order")
 
     def ordered(name: str, seconds: float, **more: Any) -> dict[str, Any]:
@@ -164,19 +161,19 @@ def test_instances_are_built_after_those_they_wait_for(ether: Ether, tmp_path: P
         "middle": ordered("middle", 0.2, after="first"),
         "first": ordered("first", 0.3),
     }
-    ether.tap({"instances": instances}, broker={"engine": "amqtt"})
+    ether.tap({"instances": instances}, broker=on("amqtt"))
     lines = Path(file).read_text().splitlines()
     assert lines == [f"{name} {what}" for name in ("first", "middle", "last") for what in ("begins", "is ready")]
 
 
-def test_who_waits_for_one_that_fails_is_named(ether: Ether, tmp_path: Path) -> None:
+def test_who_waits_for_one_that_fails_is_named(ether: Ether, tmp_path: Path, on: On) -> None:
     file = str(tmp_path / "order")
     instances = {
         "lamp": {"class_path": "kept_parts.Ordered", "args": ["lamp", file], "kwargs": {"fail": True}},
         "camera": {"class_path": "kept_parts.Ordered", "args": ["camera", file], "after": "lamp"},
     }
     with pytest.raises(StartFailed, match="no light source") as caught:
-        ether.tap({"instances": instances}, broker={"engine": "amqtt"})
+        ether.tap({"instances": instances}, broker=on("amqtt"))
     assert caught.value.reasons["camera"] == "waits for lamp"
     assert "camera" not in Path(file).read_text()
 
@@ -195,11 +192,11 @@ def hang_in_a_deadlock(ether: Ether, pid: int) -> None:
 
 @pytest.mark.parametrize("hang", [hang_by_signal, hang_in_c, hang_in_a_deadlock])
 def test_a_hang_is_flagged_and_a_restart_mends_it(
-    ether: Ether, engine: str, rounds: int, hang: Callable[[Ether, int], None]
+    ether: Ether, engine: str, rounds: int, hang: Callable[[Ether, int], None], on: On
 ) -> None:
     options = {"silent_s": 1.3, "busy_s": 1.3, "reaction": "restart"}
     described = worker(hang=options, restart="on-failure", restart_limit=1000)
-    ether.tap({"instances": {"w": described}}, broker={"engine": engine})
+    ether.tap({"instances": {"w": described}}, broker=on(engine))
     seen = Seen(ether)
     for _ in range(max(2, rounds // 3)):
         pid = ether.get("w", "pid")
@@ -211,8 +208,8 @@ def test_a_hang_is_flagged_and_a_restart_mends_it(
         seen.until("w", "ready")
 
 
-def test_a_stopped_process_that_goes_on_is_ready_again(ether: Ether, engine: str) -> None:
-    ether.tap({"instances": {"w": worker()}}, broker={"engine": engine})
+def test_a_stopped_process_that_goes_on_is_ready_again(ether: Ether, engine: str, on: On) -> None:
+    ether.tap({"instances": {"w": worker()}}, broker=on(engine))
     other = second_program(ether)
     try:
         seen, also_seen = Seen(ether), Seen(other)
@@ -232,8 +229,8 @@ def test_a_stopped_process_that_goes_on_is_ready_again(ether: Ether, engine: str
         other.shutdown()
 
 
-def test_a_long_handler_is_busy_and_not_hung(ether: Ether) -> None:
-    ether.tap({"instances": {"w": worker(hang={"silent_s": 1.0})}}, broker={"engine": "amqtt"})
+def test_a_long_handler_is_busy_and_not_hung(ether: Ether, on: On) -> None:
+    ether.tap({"instances": {"w": worker(hang={"silent_s": 1.0})}}, broker=on("amqtt"))
     seen = Seen(ether)
     ether.pub({"seconds": 3}, topic="rest")
     assert ether.get("w", "add", {"a": 1, "b": 1}) == 2  # behind it in line
@@ -241,8 +238,8 @@ def test_a_long_handler_is_busy_and_not_hung(ether: Ether) -> None:
         seen.until("w", "hung", 0.1)
 
 
-def test_one_instance_is_added_restarted_and_removed_while_all_runs(ether: Ether, engine: str) -> None:
-    ether.tap({"instances": {"w": worker()}}, broker={"engine": engine})
+def test_one_instance_is_added_restarted_and_removed_while_all_runs(ether: Ether, engine: str, on: On) -> None:
+    ether.tap({"instances": {"w": worker()}}, broker=on(engine))
     other = second_program(ether)
     try:
         seen = Seen(other)

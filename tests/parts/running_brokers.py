@@ -1,4 +1,7 @@
-"""Real brokers for tests and benchmarks: each one the child process that the framework itself starts.
+"""Real brokers for tests and benchmarks: the child process that the framework itself starts, and a stock Mosquitto.
+
+A stock Mosquitto (`stock`) is what everybody has who installs one: its configuration names a port and lets everybody
+in, and everything else is as Mosquitto ships. `stock-persistent` also keeps its state on disk.
 
 Promise: `running_broker` gives a broker that lets clients in, and leaves no process, thread, folder or port behind,
 however its body ends. The trap: a broker that was restarted is another object, with the same address and credentials.
@@ -9,9 +12,11 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -31,16 +36,29 @@ END_S = 5.0
 Family = list["RunningBroker"]
 
 
-def _why_no_mosquitto() -> str | None:
+def _find_mosquitto() -> str | None:
     folders = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"]
-    found = shutil.which("mosquitto", path=os.pathsep.join(folders))
-    return None if found else "mosquitto is not installed: apt install mosquitto, or brew install mosquitto"
+    return shutil.which("mosquitto", path=os.pathsep.join(folders))
 
 
-mosquitto_missing: str | None = _why_no_mosquitto()
+_MOSQUITTO = _find_mosquitto()
+mosquitto_missing: str | None = (
+    None if _MOSQUITTO else "mosquitto is not installed: apt install mosquitto, or brew install mosquitto"
+)
 """The reason for `pytest.mark.skipif(mosquitto_missing is not None, …)`, or None where mosquitto is installed."""
 
 engines: list[str] = ["amqtt", "mosquitto"]
+"""The engines of the embedded broker."""
+
+STOCK, STOCK_PERSISTENT = "stock", "stock-persistent"
+only_engine: str | None = os.environ.get("ETHER_TEST_BROKER")
+"""With ETHER_TEST_BROKER the suites run over this broker alone: all of their sessions, not only those that are
+parametrized. So runs the long form over a stock Mosquitto."""
+
+every_engine: list[str] = [*engines, STOCK, *([STOCK_PERSISTENT] if os.environ.get("ETHER_LONG") == "1" else [])]
+"""The embedded ones, and a stock Mosquitto; in the long form one with persistence, too."""
+if only_engine is not None:
+    every_engine = [only_engine]
 
 
 @dataclass(frozen=True)
@@ -69,8 +87,9 @@ class RunningBroker:
 
     @property
     def url_tcp(self) -> str:
-        """`mqtt://user:password@host:port`."""
-        return f"mqtt://{self.username}:{self.password}@{self.host}:{self.port}"
+        """`mqtt://user:password@host:port`; a stock broker wants no user."""
+        user = f"{self.username}:{self.password}@" if self.username else ""
+        return f"mqtt://{user}{self.host}:{self.port}"
 
     @property
     def url_unix(self) -> str | None:
@@ -96,8 +115,19 @@ class RunningBroker:
 
     def stop(self) -> int:
         """Ask it to stop, wait until it has, and give back its exit code."""
+        if self.process.stdin is None:
+            self.process.terminate()
         _close_stdin(self.process, b"stop\n")
         return self._reap()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Within the block it does nothing, as on a machine whose disk or virtual machine stands still."""
+        os.kill(self.engine_pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.engine_pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL for the whole of it, engine included, as by a power cut."""
@@ -130,6 +160,8 @@ class RunningBroker:
 
     def discard(self) -> None:
         """Make sure that nothing of it is left."""
+        if self.process.stdin is None:
+            self.process.terminate()
         _close_stdin(self.process)
         self._reap()
         if alive(self.engine_pid) and self.engine_pid != self.process.pid:
@@ -140,13 +172,25 @@ class RunningBroker:
 
 @contextmanager
 def running_broker(engine: str, **settings: Any) -> Iterator[RunningBroker]:
-    """A broker of that engine; `settings` are keys of its settings file (port, max_packet_bytes, …)."""
+    """A broker of that engine; `settings` are keys of its settings file (port, max_packet_bytes, …). For a stock one
+    they are lines of its configuration."""
     family: Family = []
     try:
         yield start_broker(family, engine=engine, **settings)
     finally:
         for broker in family:
             broker.discard()
+
+
+@contextmanager
+def session_broker(engine: str) -> Iterator[Any]:
+    """What `ether.tap(broker=…)` takes for a session on that engine: the embedded broker, or the URL of a stock one."""
+    engine = only_engine or engine
+    if engine in engines:
+        yield {"engine": engine}
+    else:
+        with running_broker(engine) as broker:
+            yield broker.url_tcp
 
 
 def write_settings(folder: Path, **settings: Any) -> Path:
@@ -160,6 +204,8 @@ def write_settings(folder: Path, **settings: Any) -> Path:
 
 def start_broker(family: Family, **settings: Any) -> RunningBroker:
     """Start one, wait for its ready line, and enter it into the family, which its creator discards."""
+    if settings.get("engine") in (STOCK, STOCK_PERSISTENT):
+        return _start_stock(family, **settings)
     folder = Path(tempfile.mkdtemp(prefix="ether-test-"))
     settings = {
         "username": "ether",
@@ -208,6 +254,77 @@ def start_broker(family: Family, **settings: Any) -> RunningBroker:
     )
     family.append(broker)
     return broker
+
+
+def _start_stock(family: Family, engine: str, port: int = 0, **settings: Any) -> RunningBroker:
+    """Start a stock Mosquitto at that port, or at a free one; again at another one where somebody else was faster."""
+    for _ in range(1 if port else 3):
+        try:
+            return _try_stock(family, engine, port or _free_port(), settings)
+        except AssertionError as failed:
+            failure = failed
+    raise failure
+
+
+def _try_stock(family: Family, engine: str, port: int, settings: dict[str, Any]) -> RunningBroker:
+    assert _MOSQUITTO is not None, mosquitto_missing
+    folder = Path(tempfile.mkdtemp(prefix="ether-test-"))
+    settings = {"allow_anonymous": "true", **settings}
+    if engine == STOCK_PERSISTENT:
+        # It saves its state at a normal end only, unless told otherwise, and the tests kill.
+        settings = {"persistence": "true", "autosave_interval": 1, "persistence_location": f"{folder}/", **settings}
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            settings["user"] = "root"  # it would become a user who cannot write to the folder
+    lines = [f"listener {port} 127.0.0.1", *(f"{key} {value}" for key, value in settings.items())]
+    (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
+    stderr_path = Path(f"{folder}.stderr")
+    with stderr_path.open("wb") as stderr:
+        process = subprocess.Popen(
+            [_MOSQUITTO, "-c", str(folder / "mosquitto.conf")], stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
+        )
+    events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    reader = threading.Thread(target=process.wait, name="broker-end", daemon=True)
+    reader.start()
+    listens = soon(lambda: process.poll() is not None or _accepts(port), READY_S) and process.poll() is None
+    said = stderr_path.read_text(errors="replace")
+    version = re.search(r"mosquitto version ([\d.]+)", said)
+    broker = RunningBroker(
+        engine=engine,
+        version=version[1] if version else "",
+        host="127.0.0.1",
+        port=port,
+        unix_socket=None,
+        username="",
+        password="",
+        max_packet_bytes=268_435_455,
+        protocols=("3.1.1", "5"),
+        process=process,
+        engine_pid=process.pid,
+        private_dir=folder,
+        stderr_path=stderr_path,
+        _events=events,
+        _reader=reader,
+        _settings={"engine": engine, **settings},
+        _family=family,
+    )
+    if not listens:
+        broker.discard()
+        raise AssertionError(f"a stock Mosquitto does not listen at port {port}; it said:\n{said}")
+    family.append(broker)
+    return broker
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def alive(pid: int) -> bool:

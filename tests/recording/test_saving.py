@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_params import EVERY, On
 from patience import patience
 from programs import running, write
-from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker, soon
+from running_brokers import RunningBroker, running_broker, soon
 
 from ether import Ether
 from ether.errors import NotAllowedHere, NotSaved, StartFailed
@@ -26,13 +27,11 @@ from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 from ether.ledger.verify import verify
 from ether.system.folders import outbox_folder
 
-needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
-ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
 SAVING = {"class_path": "saving_parts.Saving"}
 RECORDER = "ether.recorder.Recorder"
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=EVERY)
 def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -61,10 +60,10 @@ def session_name(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_session_that_saves_nothing_has_no_recorder_and_one_that_does_gets_it(
-    ether: Ether, engine: str, request: pytest.FixtureRequest
+    ether: Ether, engine: str, request: pytest.FixtureRequest, on: On
 ) -> None:
     session = session_name(request)
-    ether.tap({"session": session, "instances": {"s": SAVING}}, broker={"engine": engine})
+    ether.tap({"session": session, "instances": {"s": SAVING}}, broker=on(engine))
     assert ether.get("s", "burden") == {"sqlite": False, "threads": []}
     assert [it["name"] for it in ether.instances()] == ["s"]
     assert not default_folder(session, os.environ).exists()
@@ -108,8 +107,8 @@ def test_a_program_that_joins_saves(ether: Ether, engine: str, tmp_path: Path) -
 # -- a recorder that dies, hangs or leaves
 
 
-def test_a_recorder_that_was_killed_goes_on(ether: Ether, engine: str, tmp_path: Path) -> None:
-    ether.tap({"record": {"folder": str(tmp_path / "ledger")}, "instances": {"s": SAVING}}, broker={"engine": engine})
+def test_a_recorder_that_was_killed_goes_on(ether: Ether, engine: str, tmp_path: Path, on: On) -> None:
+    ether.tap({"record": {"folder": str(tmp_path / "ledger")}, "instances": {"s": SAVING}}, broker=on(engine))
     ids = []
     for n in range(3):
         ids.append(ether.get("s", "save", {"value": n}, timeout_s=30))
@@ -139,14 +138,14 @@ def stands_still(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells whether a process has stopped")
 def test_two_recorders_each_with_its_own_and_one_that_hangs_or_leaves(
-    ether: Ether, engine: str, tmp_path: Path, request: pytest.FixtureRequest
+    ether: Ether, engine: str, tmp_path: Path, request: pytest.FixtureRequest, on: On
 ) -> None:
     second = {"class_path": RECORDER, "kwargs": {"folder": str(tmp_path / "second"), "topics": ["a/#"], "logs": False},
               "hang": {"silent_s": 60.0}}  # fmt: skip
     session = session_name(request)
     ether.tap(
         {"session": session, "record": {"folder": str(tmp_path / "first")}, "instances": {"second": second}},
-        broker={"engine": engine},
+        broker=on(engine),
     )
     for n in range(50):
         ether.pub(n, topic="a/x" if n % 2 else "b")
@@ -176,10 +175,10 @@ def test_two_recorders_each_with_its_own_and_one_that_hangs_or_leaves(
         assert verify(tmp_path / name).findings == ()
 
 
-def test_a_recorder_that_cannot_start_says_why(ether: Ether, tmp_path: Path) -> None:
+def test_a_recorder_that_cannot_start_says_why(ether: Ether, tmp_path: Path, on: On) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartFailed, match="file"):
-        ether.tap({"record": {"folder": str(tmp_path / "file")}}, broker={"engine": "amqtt"})
+        ether.tap({"record": {"folder": str(tmp_path / "file")}}, broker=on("amqtt"))
 
 
 # -- a full disk
@@ -201,10 +200,10 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_told_at_once_and_saving_goes_on_when_there_is_room(
-    ether: Ether, engine: str, tmp_path: Path
+    ether: Ether, engine: str, tmp_path: Path, on: On
 ) -> None:
     with small_disk(tmp_path / "small") as disk:
-        ether.tap({"record": {"folder": str(disk / "ledger"), "logs": False}}, broker={"engine": engine})
+        ether.tap({"record": {"folder": str(disk / "ledger"), "logs": False}}, broker=on(engine))
         for n in range(5):
             ether.record(n, "before").wait()
         ballast = disk / "ballast"
@@ -280,9 +279,9 @@ def test_a_strangers_messages_are_recorded_once(ether: Ether, engine: str, tmp_p
     assert verify(tmp_path / "ledger").ok
 
 
-def test_log_records_and_states_are_there_with_their_causes(ether: Ether, engine: str, tmp_path: Path) -> None:
+def test_log_records_and_states_are_there_with_their_causes(ether: Ether, engine: str, tmp_path: Path, on: On) -> None:
     instances = {"typed": {"class_path": "lab_parts.Typed"}}
-    ether.tap({"record": {"folder": str(tmp_path / "ledger")}, "instances": instances}, broker={"engine": engine})
+    ether.tap({"record": {"folder": str(tmp_path / "ledger")}, "instances": instances}, broker=on(engine))
     cause = ether.pub({"how": "value"}, topic="fail", save=True)
     assert cause is not None
     cause.wait()
@@ -359,8 +358,8 @@ def no_recorder(broker: RunningBroker) -> Iterator[None]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-def test_a_forked_child_saves_nothing_and_harms_nothing(ether: Ether, tmp_path: Path) -> None:
-    ether.tap({"record": {"folder": str(tmp_path / "ledger")}}, broker={"engine": "amqtt"})
+def test_a_forked_child_saves_nothing_and_harms_nothing(ether: Ether, tmp_path: Path, on: On) -> None:
+    ether.tap({"record": {"folder": str(tmp_path / "ledger")}}, broker=on("amqtt"))
     ether.record(1, "parent").wait()
     pid = os.fork()
     if pid == 0:
@@ -375,8 +374,8 @@ def test_a_forked_child_saves_nothing_and_harms_nothing(ether: Ether, tmp_path: 
     assert [it.value for it in records_of(tmp_path / "ledger", "record")] == [1, 3]
 
 
-def test_many_threads_save(ether: Ether, engine: str, tmp_path: Path) -> None:
-    ether.tap({"record": {"folder": str(tmp_path / "ledger")}}, broker={"engine": engine})
+def test_many_threads_save(ether: Ether, engine: str, tmp_path: Path, on: On) -> None:
+    ether.tap({"record": {"folder": str(tmp_path / "ledger")}}, broker=on(engine))
 
     def save(name: str) -> None:
         for n in range(200):

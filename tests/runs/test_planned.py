@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_params import EVERY, On
 from ledgers import BEGAN, Source, make_ledger
-from running_brokers import engines, mosquitto_missing
 
 from ether import Ether
 from ether.config import load_config
 from ether.errors import NotPlanned, ReadbackDiffers
 from ether.runs.plan.estimate_rules import Past, PastTopic, estimate, kept_bytes, time_faults
 from ether.runs.plan.report import plan_report
-
-needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
-ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
 
 PLAN: dict[str, Any] = {
     "map": {
@@ -37,19 +34,19 @@ PLAN: dict[str, Any] = {
 }
 
 
-def lab(folder: Path, engine: str, **more: Any) -> dict[str, Any]:
+def lab(folder: Path, broker: Any, **more: Any) -> dict[str, Any]:
     return {
         "session": "planned",
         "record": {"topics": "all", "folder": str(folder)},
-        "broker": {"engine": engine},
+        "broker": broker,
         "instances": {name.lower(): {"class_path": f"run_parts.{name}"} for name in ("Stage", "Sensor", "Analysis")},
         "plan": {**PLAN, **more},
     }
 
 
-@pytest.fixture(params=ENGINES)
-def tapped(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ether]:
-    with Ether().tap(lab(tmp_path / "ledger", request.param)) as own:
+@pytest.fixture(params=EVERY)
+def tapped(request: pytest.FixtureRequest, on: On, tmp_path: Path) -> Iterator[Ether]:
+    with Ether().tap(lab(tmp_path / "ledger", on(request.param))) as own:
         yield own
 
 
@@ -70,7 +67,7 @@ def test_what_is_planned_happens_and_tells_the_next_plan(tapped: Ether, tmp_path
 
 
 def _assert_the_past_is_told(folder: Path) -> None:
-    config = load_config(lab(folder, "auto", map={**PLAN["map"], "each": "1ms", "at_most": "2ms"}))
+    config = load_config(lab(folder, {"engine": "auto"}, map={**PLAN["map"], "each": "1ms", "at_most": "2ms"}))
     report = plan_report(config, "map", None, os.environ)
     (run,) = report.runs
     assert (run.past.runs, len(run.past.trial_s)) == (1, 4)

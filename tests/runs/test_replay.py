@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from engine_params import EVERY
 from ledgers import BEGAN, Source, make_ledger
 from patience import patience
-from running_brokers import engines, mosquitto_missing
+from running_brokers import session_broker
 
 from ether import Ether
 from ether.errors import InvalidName, NoLedger, NotJoined, QueryMistake
@@ -27,8 +28,6 @@ from ether.wire.codec import JSON, OCTETS, Body, encode
 from ether.wire.head import REPLAY, unpack_properties
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "dual_processors"
-needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
-ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
 
 PIPELINE = {
     "processor1": {"class_path": "dual_processors.DataProcessor", "kwargs": {"name": "double", "multiplier": 2}},
@@ -75,12 +74,9 @@ class Heard:
 def session(
     engine: str, instances: dict[str, Any] | None = None, name: str | None = None, **more: Any
 ) -> Iterator[Ether]:
-    own = Ether()
-    own.tap({"instances": instances or {}, **more}, session=name, broker={"engine": engine})
-    try:
+    with session_broker(engine) as broker, Ether() as own:
+        own.tap({"instances": instances or {}, **more}, session=name, broker=broker)
         yield own
-    finally:
-        own.shutdown()
 
 
 @contextmanager
@@ -112,7 +108,7 @@ def results_of(data: Data) -> dict[str, list[Body]]:
     return found
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EVERY)
 def test_a_recording_gives_the_same_results_bit_for_bit(
     tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,7 +155,7 @@ def test_a_recording_gives_the_same_results_bit_for_bit(
     assert len(again) == len(past) == 2 * len(VALUES) + RESULTS
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EVERY)
 def test_each_message_says_that_it_is_a_replay_and_of_what(tmp_path: Path, engine: str) -> None:
     source = Source("gen")
     bodies = [
@@ -186,7 +182,7 @@ def test_each_message_says_that_it_is_a_replay_and_of_what(tmp_path: Path, engin
     if is_v5:  # where headers are not in the body, the body is the very same
         sent = [Body(m[3], unpack_properties(m[4]).content_type) for m in messages]
         assert sent == bodies
-    assert is_v5 == (engine == "mosquitto")
+    assert is_v5 == (engine != "amqtt")
 
 
 def test_the_rhythm_is_the_recordings(tmp_path: Path, joined: Ether) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from running_brokers import engines, mosquitto_missing
+from engine_params import EVERY, On
 
 from ether import Ether
 from ether.errors import (
@@ -28,9 +28,7 @@ from ether.errors import (
 from ether.protocol.run_record import RunState
 from ether.runs.run import Run
 
-needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
-ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
-ENGINE = engines[0] if mosquitto_missing is None else "amqtt"
+ENGINE = "amqtt"
 
 Tapped = Callable[..., Ether]
 
@@ -40,7 +38,7 @@ def part(name: str, **options: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def tapped(request: pytest.FixtureRequest) -> Iterator[Tapped]:
+def tapped(on: On, request: pytest.FixtureRequest) -> Iterator[Tapped]:
     """Starts this test's session."""
     opened: list[Ether] = []
 
@@ -48,7 +46,7 @@ def tapped(request: pytest.FixtureRequest) -> Iterator[Tapped]:
         own = Ether()
         opened.append(own)
         session = f"runs-{abs(hash(request.node.name)) % 10**8}"
-        own.tap({"session": session, "record": "all", "broker": {"engine": engine}, "instances": instances})
+        own.tap({"session": session, "record": "all", "broker": on(engine), "instances": instances})
         return own
 
     yield tap
@@ -68,7 +66,7 @@ def events(ether: Ether, run: Run) -> list[dict[str, Any]]:
     return [record.value for record in ether.data(run=run.id, kinds=("run",))]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EVERY)
 def test_data_belongs_to_its_run_and_trial(tapped: Tapped, engine: str) -> None:
     ether = tapped(engine, stage=part("Stage"), sensor=part("Sensor"), analysis=part("Analysis"))
     ether.pub("before", topic="note")

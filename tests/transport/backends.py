@@ -6,6 +6,8 @@ A backend is a broker with one way to reach it.
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,7 +30,14 @@ BACKENDS = [
     pytest.param("mosquitto-5", marks=NEEDS_MOSQUITTO),
     pytest.param("mosquitto-5-unix", marks=NEEDS_MOSQUITTO),
     pytest.param("mosquitto-5-ws", marks=NEEDS_MOSQUITTO),
+    pytest.param("stock-3.1.1", marks=NEEDS_MOSQUITTO),
+    pytest.param("stock-5", marks=NEEDS_MOSQUITTO),
+    *([pytest.param("stock-persistent-5", marks=NEEDS_MOSQUITTO)] if os.environ.get("ETHER_LONG") == "1" else []),
 ]
+over_guarded = pytest.mark.parametrize(
+    "lasting_backend", [each for each in BACKENDS[1:] if "stock" not in str(each.values[0])], indirect=True
+)
+"""Over networks, and over brokers that want a password."""
 over_networks = pytest.mark.parametrize("lasting_backend", BACKENDS[1:], indirect=True)
 over_amqtt = pytest.mark.parametrize("lasting_backend", BACKENDS[1:2], indirect=True)
 
@@ -54,6 +63,12 @@ class Backend:
     broker: LoopbackBroker | RunningBroker
     opened: list[Transport] = field(default_factory=list)
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether the broker keeps everything for a reader that is slow, within the limits that Ether gives to its
+        own."""
+        return not self.name.startswith("stock")
+
     def transport(self, client_id: str = "test", *, will: Will | None = None, **options: Any) -> Transport:
         """An unconnected transport, closed when the test ends."""
         if isinstance(self.broker, LoopbackBroker):
@@ -61,7 +76,7 @@ class Backend:
         else:
             assert self.endpoint is not None
             # amqtt is left to find out by itself that it wants 3.1.1
-            protocol = V311 if self.name == "mosquitto-3.1.1" else None
+            protocol = V311 if self.name in ("mosquitto-3.1.1", "stock-3.1.1") else None
             made = open_transport(self.endpoint, client_id=client_id, will=will, protocol=protocol, **options)
         self.opened.append(made)
         return made
@@ -126,7 +141,7 @@ def make_backend(name: str, start: Callable[[str], RunningBroker]) -> Backend:
     """The backend of that name; `start(engine)` gives the broker that it needs."""
     if name == "loopback":
         return Backend(name, V5, None, LoopbackBroker())
-    broker = start(name.partition("-")[0])
+    broker = start(re.split(r"-(?=\d)", name)[0])
     url = {"unix": broker.url_unix, "ws": broker.url_ws}.get(name.rpartition("-")[2], broker.url_tcp)
     assert url is not None
     version = V311 if name.endswith("3.1.1") else V5

@@ -310,16 +310,18 @@ def test_threads_that_subscribe(backend: Backend, topic: str) -> None:
 
 
 def test_reader_that_sleeps_loses_nothing(backend: Backend, topic: str) -> None:
-    """20,000 QoS 1 messages to a reader that takes none of them until the last is out."""
+    """20,000 QoS 1 messages to a reader that takes none of them until the last is out. A stock Mosquitto keeps no more
+    than 1,000 of them for a reader, and tells nobody about the rest (docs/brokers.md)."""
+    count = 20_000 if backend.keeps_all else 2_000
     receiver = backend.connected(topic)
     sender = backend.connected()
-    for number in range(20_000):
+    for number in range(count):
         receipt = sender.publish(topic, b"%d" % number, timeout_s=60)
     assert receipt.__class__ is not None
     if backend.name != "loopback":
         assert queued(receiver) < 2_000, "the broker holds the rest, not this process"
-    got = messages(receiver, 20_000)
-    assert [int(d.payload) for d in got] == list(range(20_000))
+    got = messages(receiver, count)
+    assert [int(d.payload) for d in got] == list(range(count))
     assert receiver.dropped == 0
 
 

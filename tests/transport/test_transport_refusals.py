@@ -34,7 +34,7 @@ from ether.transport import (
 )
 from ether.transport import connection as connection_module
 from ether.transport.packets import PacketBatch
-from tests.transport.backends import Backend, messages, over_amqtt, over_networks, take
+from tests.transport.backends import Backend, messages, over_amqtt, over_guarded, over_networks, take
 from tests.transport.fake_broker import (
     CONNECT,
     PINGREQ,
@@ -165,7 +165,7 @@ def close_while_connecting(transport: Transport) -> None:
 # refused
 
 
-@over_networks
+@over_guarded
 def test_wrong_password(backend: Backend) -> None:
     assert backend.endpoint is not None
     intruder = replace(backend.endpoint, password="wrong")

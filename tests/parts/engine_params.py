@@ -1,0 +1,30 @@
+"""The brokers that suites are parametrized over, as pytest takes them: those that are not installed are skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from running_brokers import STOCK, STOCK_PERSISTENT, engines, every_engine, mosquitto_missing, only_engine
+
+NEEDS_MOSQUITTO = pytest.mark.skipif(mosquitto_missing is not None, reason=mosquitto_missing or "")
+
+
+def engine_params(names: Iterable[str]) -> list[Any]:
+    """Parameters for these engines."""
+    return [pytest.param(name, marks=() if name == "amqtt" else NEEDS_MOSQUITTO) for name in names]
+
+
+EMBEDDED = engine_params(engines if only_engine is None else [])
+EVERY = engine_params(every_engine)
+"""The embedded ones and a stock Mosquitto; in the long form one with persistence, too."""
+STOCKS = engine_params([name for name in every_engine if name in (STOCK, STOCK_PERSISTENT)])
+
+On = Callable[[str], Any]
+"""What the fixture `on` gives: from an engine's name to what `ether.tap(broker=…)` takes."""
+
+
+def argument(broker: Any) -> str:
+    """A broker as a script of the examples takes it: an engine, or a URL."""
+    return str(broker["engine"]) if isinstance(broker, dict) else str(broker)
