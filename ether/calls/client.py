@@ -64,6 +64,8 @@ class PendingCall:
     sent_at = 0.0
     receipt_known = undelivered = False
     """Whether the broker has taken the request; whether it has delivered it to nobody."""
+    asks_at = 0.0
+    """When the instance is asked next what became of it, on the monotonic clock; 0: not decided yet."""
     lost = ""
     """Why its instance was lost while the broker had not yet said whether it delivered the request."""
 
@@ -198,6 +200,9 @@ _INQUIRY_S = 5.0
 _ROOM_S = 2.0
 """For room in the outgoing queue, where a call is sent again."""
 
+_OVERDUE_S = 2.0
+"""A call that has waited for so long is asked about. Most calls are over by then."""
+
 _PROBE_LEAD_S = 0.3
 """The client asks a silent instance what it is doing this long before the deadline; at most a third of the time-out."""
 
@@ -225,6 +230,8 @@ class CallClient:
         self._inquiries: dict[bytes, Callable[[object], object]] = {}
         """What is to be done with the answers to open questions about calls."""
         self._reconciliation: Reconciliation[PendingCall] = Reconciliation(self, self.later)
+        self._looks_after = False
+        """Whether `_look_after` is due, because there may be calls under way."""
         link.on_connection.append(self._on_connection)
 
     # -- asking
@@ -337,6 +344,9 @@ class CallClient:
         expiry_s = timeout_s if expires else None
         extra = ExtraHeaders(schema, self._reply_topic, pending.correlation, expiry_s, None, trace)
         pending.sent_at = time.monotonic()
+        if not self._looks_after:
+            self._looks_after = True
+            self.later.after(_OVERDUE_S, self._look_after)
         receipt = self._link.publish(topic, value, parents=parents, extra=extra, timeout_s=room_s)
         receipt.when_done(partial(self._on_receipt, pending, receipt))
 
@@ -434,6 +444,25 @@ class CallClient:
             call.receipt_known = call.undelivered = False
             call.lost = ""
             self._publish(call, request, left_s, min(left_s, _ROOM_S))
+
+    def _look_after(self) -> None:
+        """Every `_OVERDUE_S` while there are calls, on the thread of `Later`: have the instances asked about calls that
+        have waited for long, because a broker whose queue was full may have dropped a request or an answer. A call is
+        asked about again after twice as long."""
+        now = time.monotonic()
+        self._looks_after = False  # before the look: a call that comes meanwhile begins the next one
+        asked = self.asked()
+        for instance in asked:
+            overdue = False
+            for call in self.open_calls(instance):
+                call.asks_at = call.asks_at or call.sent_at + _OVERDUE_S
+                if now >= call.asks_at:
+                    overdue, call.asks_at = True, now + max(_OVERDUE_S, now - call.began)
+            if overdue:
+                self._reconciliation.overdue(instance)
+        if asked and not self._looks_after:
+            self._looks_after = True
+            self.later.after(_OVERDUE_S, self._look_after)
 
     def nobody_took(self, call: PendingCall) -> None:
         """End a call that the broker has delivered to nobody."""

@@ -1,9 +1,10 @@
-"""Reconciliation: after an outage a caller finds out what became of the calls that it waits for.
+"""Reconciliation: a caller finds out what became of the calls that it waits for.
 
-A broker that was away or stood still may have lost a request or an answer, also where caller and instance live. So when
-the caller's own connection is back, and when an instance announces itself again, the caller asks the instance about
-them (`ether.recall`). The instance sends the answers that it has once more, and names the calls that it has never
-received; those are sent again. A call that is under way there needs nothing.
+A broker that was away or stood still may have lost a request or an answer, also where caller and instance live; so does
+one that drops what exceeds its queue for a client. So when the caller's own connection is back, when an instance
+announces itself again, and where a call has waited for long, the caller asks the instance about them (`ether.recall`).
+The instance sends the answers that it has once more, and names the calls that it has never received; those are sent
+again. A call that is under way there needs nothing.
 
 A request that the broker delivered to nobody (MQTT 5 says so) waits: until its instance is back, or until it is known
 that it does not come back.
@@ -98,6 +99,10 @@ class Reconciliation(Generic[C]):
         now = self._heard_at[instance] = time.monotonic()
         if instance in self._caller.asked():
             self._later.after(0.0, partial(self._ask, instance, now))
+
+    def overdue(self, instance: str) -> None:
+        """A call to this instance has waited for long."""
+        self._later.after(0.0, partial(self._ask, instance, time.monotonic()))
 
     def undelivered(self, call: C) -> None:
         """The broker has delivered the request of this call to nobody."""

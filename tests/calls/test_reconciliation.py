@@ -73,6 +73,22 @@ def test_what_the_broker_lost_of_a_call_is_sent_again_when_all_are_back(
     assert ran(ledger) == {"first": 1, "second": 1}
 
 
+@pytest.mark.parametrize("lost", ["answer", "request"])
+def test_what_a_broker_drops_of_a_call_while_all_are_connected_is_sent_again(
+    network: tuple[RunningBroker, LossyProxy, str], ether: Ether, ledger: Path, lost: str
+) -> None:
+    """As a broker does whose queue for a client is full. The call waits for long, so its instance is asked."""
+    _, proxy, url = network
+    ether.tap({"instances": {"one": once(ledger)}}, broker=url)
+    assert ether.get("one", "work", {"call": "first"}) == "first is done"
+    proxy.apply(Policy(acknowledge_and_drop=1.0, topics="/reply/" if lost == "answer" else "/call/one/work"), TO_BROKER)
+    call = ether.get_later("one", "work", {"call": "second"}, timeout_s=patience(20))
+    assert proxy.wait_for(lambda: proxy.count(Fate.ACKNOWLEDGE_AND_DROP) > 0, 10)
+    proxy.apply(CALM)
+    assert ether.collect(call, timeout_s=patience(15)) == "second is done"
+    assert ran(ledger) == {"first": 1, "second": 1}
+
+
 def test_only_the_instance_was_away_and_its_answer_arrives(
     network: tuple[RunningBroker, LossyProxy, str], ether: Ether, ledger: Path
 ) -> None:
