@@ -261,7 +261,7 @@ class CallServer:
                 self._latest[correlation] = headers
         for answer in stored:
             try:
-                self._send(headers, *answer, _AGAIN_TIMEOUT_S)
+                self._answer_or_say_why_not(headers, *answer, _AGAIN_TIMEOUT_S)
             except EtherError as error:
                 self._host.logger.warning("%s could not send an answer again: %s", self._host.name, error)
         return first
@@ -280,10 +280,7 @@ class CallServer:
         def respond(value: object, error: ErrorReport | None) -> None:
             head = self._latest.pop(headers.correlation or b"", headers) if self._latest else headers
             try:
-                self._send(head, value, error)
-            except PayloadError as unsendable:
-                value, error = None, report_of(unsendable, self._host.name)
-                self._send(head, value, error)
+                value, error = self._answer_or_say_why_not(head, value, error)
             finally:
                 forget()
                 if headers.id is not None and headers.correlation is not None:
@@ -302,6 +299,17 @@ class CallServer:
             extra=ExtraHeaders(correlation=headers.correlation, error=error.class_name if error else None),
             timeout_s=timeout_s,
         )
+
+    def _answer_or_say_why_not(
+        self, headers: _Head, value: object, error: ErrorReport | None, timeout_s: float = 10.0
+    ) -> tuple[object, ErrorReport | None]:
+        """Send an answer, or an error where the answer cannot be sent; returns what was sent."""
+        try:
+            self._send(headers, value, error, timeout_s)
+        except PayloadError as unsendable:
+            value, error = None, report_of(unsendable, self._host.name)
+            self._send(headers, value, error, timeout_s)
+        return value, error
 
     def on_refusal(self, refusal: Refusal, headers: Headers) -> bool:
         """The broker refuses an answer: an error that says so takes its place, on the dispatch thread. False for other

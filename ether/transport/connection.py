@@ -89,7 +89,7 @@ class NetworkTransport(Transport):
         self._endpoint, self._will, self._keepalive_s = endpoint, will, keepalive_s
         self._client_id = unguessable(client_id)
         self._given_limit = max_packet_bytes
-        self._max_packet_bytes = self._passing_bytes = max_packet_bytes or MAX_PACKET_BYTES
+        self._max_packet_bytes = max_packet_bytes or MAX_PACKET_BYTES
         self._window = 1
         self._candidates = [SIBLINGS[protocol]] if protocol else list(SIBLINGS.values())
         self._version: Version | None = None
@@ -137,7 +137,8 @@ class NetworkTransport(Transport):
 
     @property
     def passing_bytes(self) -> int:
-        return self._passing_bytes
+        learned = self._send_queue.cut_bytes
+        return min(self._max_packet_bytes, learned - 1) if learned else self._max_packet_bytes
 
     @property
     def tells_size(self) -> bool:
@@ -224,24 +225,13 @@ class NetworkTransport(Transport):
         self._wire = wire
         self._max_packet_bytes = min(self._given_limit or MAX_PACKET_BYTES, wire.wire_max_packet_bytes)
         self._window = wire.wire_window
-        why = self._learn_limit()
         refused = self._subscriptions.end_restore(wire)
         if refused:
             logger.error("%s no longer grants %s", self._endpoint.address, ", ".join(refused))
-        self._send_queue.attach(wire, wire.wire_window, self._passing_bytes, why)
+        self._send_queue.attach(wire, wire.wire_window, self._max_packet_bytes)
         self._complained = ""
         self._up_since = monotonic()
         self._up = True
-
-    def _learn_limit(self) -> str:
-        """Take over at which size the broker closes the connection, where it has announced no such limit; returns how
-        that is known, "" where it is not."""
-        learned = self._send_queue.cut_bytes
-        if not learned or monotonic() >= self._send_queue.cut_until:
-            self._passing_bytes = self._max_packet_bytes
-            return ""
-        self._passing_bytes = min(self._max_packet_bytes, learned - 1)
-        return f"this broker closes the connection at messages of {learned:,} bytes"
 
     # the network thread
 
@@ -277,7 +267,6 @@ class NetworkTransport(Transport):
         self._up = False
         self._wire = None
         self._send_queue.detach(str(loss) if loss is not None and loss.cut else "")
-        self._learn_limit()
         self._receive_queue.end_acks()
         self._subscriptions.end()
         wire.shut()
@@ -339,20 +328,13 @@ class NetworkTransport(Transport):
         name = packed_topic(topic)
         tail_bytes = len(section) + len(payload)
         size = FIXED_HEADER_BYTES + len(name) + 2 * qos + tail_bytes
-        if size > self._passing_bytes:
-            self._check_size(topic, size)
+        if size > self._max_packet_bytes:
+            raise PayloadTooLarge(topic, size, self._max_packet_bytes)
         head = publish_head(name, qos=qos, retain=retain, tail_bytes=tail_bytes)
         own_room = room if isinstance(room, QueueRoom) else None
         if qos:
             return self._send_queue.publish(topic, head, section, payload, timeout_s, own_room, urgent=urgent)
         return self._send_queue.publish_unconfirmed(topic, head, section, payload, timeout_s, own_room, urgent=urgent)
-
-    def _check_size(self, topic: str, size: int) -> None:
-        """Refuse a message that is too large. What was learned of a limit holds for a while only, because it may have
-        been raised."""
-        why = self._learn_limit()
-        if size > self._passing_bytes:
-            raise PayloadTooLarge(topic, size, self._passing_bytes, why)
 
     def room(self, topic: str, size: int, *, urgent: bool = False) -> Room:
         return self._send_queue.room(topic, size, urgent=urgent)

@@ -27,13 +27,67 @@ from typing import Generic, TypeVar
 STRIKES = 3
 SOON_S = 1.0
 HOLD_S = 1.0
-SHUT_S = 300.0
+BAN_S = 300.0
 """So long a topic, or a size, at which the broker closes the connection is not tried again."""
 
 SMALL_BYTES = 16_000
 """No broker is known that takes less (rumqttd: 20 kB): below it, the size of a message is no reason for a cut."""
 
 Message = TypeVar("Message", bound=Hashable)
+
+
+class Bans:
+    """What is not sent for a while, because the broker has closed connections at it: some topics, and messages from a
+    size on. Whether the topic or the size of a message was the reason shows when another one passes, or does not."""
+
+    def __init__(self) -> None:
+        self._topics: dict[str, tuple[int, float]] = {}
+        """For each topic the size from which on messages are not sent there, and until when."""
+        self._limit: tuple[int, float] | None = None
+        """The same for all topics."""
+
+    def condemn(self, topic: str, size: int, largest: int, now: float) -> None:
+        """A message was given up. `largest` is the size of the largest message that has ever passed."""
+        if not self.limit(now):
+            self._limit = None
+        until = now + BAN_S
+        if size <= max(largest, SMALL_BYTES):
+            self._topics[topic] = 0, until
+            return
+        self._topics[topic] = min(size, self._topics.get(topic, (size, 0.0))[0]), until
+        sizes = sorted(known for known, end in self._topics.values() if known and end > now)
+        if len(sizes) > 1:  # large ones on several topics: it is the size, unless one of the topics is bad besides
+            self._lower_limit(sizes[1], until)
+
+    def passed(self, topic: str, size: int, now: float) -> None:
+        """The broker has taken a message."""
+        for name, (known, until) in list(self._topics.items()):
+            if known and name == topic and size < known:
+                self._lower_limit(known, until)
+            elif known and name != topic and size >= known:
+                self._topics[name] = 0, until
+
+    def _lower_limit(self, size: int, until: float) -> None:
+        self._limit = (size if self._limit is None else min(size, self._limit[0])), until
+
+    def has(self, topic: str, size: int, now: float) -> int | None:
+        """Whether such a message is not sent at present: the size from which on that is so, 0 where it is the topic;
+        None for one that is sent."""
+        known, until = self._topics.get(topic, (0, 0.0))
+        if until > now and size >= known:
+            return known
+        limit = self.limit(now)
+        return limit if limit and size >= limit else None
+
+    def limit(self, now: float) -> int:
+        """The size at which the broker closes the connection, on every topic; 0 where none is known."""
+        return self._limit[0] if self._limit is not None and self._limit[1] > now else 0
+
+    def expire(self, now: float) -> bool:
+        """Forget what was long ago, as it may have been mended; returns whether anything is left."""
+        if self._topics:
+            self._topics = {name: ban for name, ban in self._topics.items() if ban[1] > now}
+        return bool(self._topics) or bool(self.limit(now))
 
 
 class Suspicion(Generic[Message]):
@@ -44,8 +98,8 @@ class Suspicion(Generic[Message]):
         """How many messages may be under way."""
         self.written_at = 0.0
         """When messages were last written."""
+        self.bans = Bans()
         self._strikes: dict[Message, int] = {}
-        self._shut: dict[str, float] = {}
         self._began = 0.0
         self._proven = False
         self._trials = 0
@@ -110,19 +164,9 @@ class Suspicion(Generic[Message]):
         """A message is not sent any more."""
         self._strikes.pop(message, None)
 
-    def shut(self, topic: str, now: float) -> None:
-        """A message was given up, and its topic is the reason."""
-        self._shut[topic] = now + SHUT_S
-
-    def is_shut(self, topic: str, now: float) -> bool:
-        """Whether messages on this topic are not sent at present."""
-        return self._shut.get(topic, 0.0) > now
-
     def is_over(self, full_window: int, now: float) -> bool:
         """Whether everything is as it was before."""
-        if self._shut:
-            self._shut = {topic: until for topic, until in self._shut.items() if until > now}
-        return not self._strikes and not self._shut and self.window >= full_window
+        return not self._strikes and self.window >= full_window and not self.bans.expire(now)
 
 
 class LargeWrites:

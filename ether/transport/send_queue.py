@@ -41,7 +41,7 @@ from ether.errors import (
     publish_refused,
 )
 from ether.transport.base import Receipt, Refusal, Room
-from ether.transport.cut_rules import SHUT_S, SMALL_BYTES, SOON_S, STRIKES, LargeWrites, Suspicion
+from ether.transport.cut_rules import SMALL_BYTES, SOON_S, STRIKES, LargeWrites, Suspicion
 from ether.transport.packets import LARGE_BYTES, marked_duplicate, read_length
 
 MAX_COUNT, LOW_COUNT = 10_000, 7_500
@@ -60,11 +60,6 @@ logger = logging.getLogger("Ether.transport")
 
 
 _SAID = "the broker said: "
-
-
-def _why_cut(cut: str) -> str:
-    said = f" and says {cut.removeprefix(_SAID)!r}" if cut.startswith(_SAID) else ""
-    return f"it closes the connection{said} each time this is sent ({STRIKES} times)"
 
 
 class LinkDown(Exception):
@@ -252,9 +247,6 @@ class SendQueue:
         """`on_refusal` is called with each message that the broker will never take, without the lock."""
         self.lock = Lock()
         self.dropped = 0
-        self.cut_bytes, self.cut_until = 0, 0.0
-        """The broker closes the connection at messages of this size and above, as far as is known until then (monotonic
-        seconds); 0: at none."""
         self.largest = 0
         """The largest message that the broker has taken, in bytes."""
         self._on_refusal = on_refusal
@@ -288,8 +280,7 @@ class SendQueue:
             self._enter_locked(lane, topic, publication.size, timeout_s, room)
             lane.count += 1
             lane.size += publication.size
-            if self._suspicion is not None and self._suspicion.is_shut(topic, monotonic()):
-                self._refuse_shut_locked(publication)
+            if self._suspicion is not None and self._is_banned_locked(publication):
                 return publication
             lane.waiting.append(publication)
             under_way = len(self._inflight)
@@ -311,6 +302,10 @@ class SendQueue:
         with self.lock:
             if room is not None or self._closed or (self._link is not None and self._link.congested):
                 self._enter_locked(lane, topic, len(payload), timeout_s, room)
+            if self._suspicion is not None:
+                banned = self._ban_of_locked(topic, len(head) + len(tail) + len(payload))
+                if banned is not None:
+                    return self._drop_locked(topic, banned)
             link = self._link
             if link is None:
                 return self._drop_locked(topic)
@@ -336,9 +331,10 @@ class SendQueue:
         link.send_locked(start)
         return link.send_locked(payload)
 
-    def _drop_locked(self, topic: str) -> Receipt:
+    def _drop_locked(self, topic: str, error: TransportError | None = None) -> Receipt:
         self.dropped += 1
-        return Settled(TransportError(f"the QoS 0 message to {topic!r} was dropped: no connection to the broker"))
+        why = f"the QoS 0 message to {topic!r} was dropped: no connection to the broker"
+        return Settled(error or TransportError(why))
 
     def _enter_locked(self, lane: Lane, topic: str, size: int, timeout_s: float, room: QueueRoom | None) -> None:
         """Return when a message may be added: at once where it has reserved room, or where there is room now."""
@@ -402,15 +398,15 @@ class SendQueue:
 
     # the connection
 
-    def attach(self, link: SendLink, window: int, max_packet_bytes: int, why: str = "") -> None:
+    def attach(self, link: SendLink, window: int, max_packet_bytes: int) -> None:
         """A connection is up: send everything unacknowledged again, in order, then what waited. Messages of more than
-        `max_packet_bytes` are given up; `why` says how that limit is known, where it was not announced."""
+        `max_packet_bytes` are given up."""
         with self.lock:
             for publication in self._inflight.values():
                 publication.head = marked_duplicate(publication.head)
             for publication in self._take_all_locked():
                 if publication.size > max_packet_bytes:
-                    error = PayloadTooLarge(publication.topic, publication.size, max_packet_bytes, why)
+                    error = PayloadTooLarge(publication.topic, publication.size, max_packet_bytes)
                     self._refuse_locked(publication, error)
                 else:
                     publication.lane.waiting.append(publication)
@@ -457,6 +453,7 @@ class SendQueue:
                     continue
                 if suspicion is not None:
                     suspicion.passed(publication)
+                    suspicion.bans.passed(publication.topic, publication.size, monotonic())
                     self._taken_at = 0
                 if reason < _FIRST_FAILURE:
                     if publication.size > self.largest:
@@ -482,29 +479,49 @@ class SendQueue:
         self._settled_locked(publication, error)
         self._due.append(partial(self._on_refusal, refusal))
 
-    def _refuse_shut_locked(self, publication: Publication) -> None:
-        """A message on a topic at which the broker closes the connection: it is not sent. The network thread tells of
-        it, because a publisher may hold locks."""
-        why = f"it has closed the connection each time something was sent there, {STRIKES} times"
-        self._refuse_locked(publication, PublishRefused(publication.topic, publication.size, why))
+    def _ban_of_locked(self, topic: str, size: int) -> PublishRefused | None:
+        """Why such a message is not even sent, where the broker has closed connections at others like it. Raises
+        `PayloadTooLarge` where they were too large."""
+        assert self._suspicion is not None
+        limit = self._suspicion.bans.has(topic, size, monotonic())
+        if limit:
+            raise PayloadTooLarge(topic, size, limit - 1, f"this broker closes the connection at {limit:,} bytes")
+        if limit is None:
+            return None
+        return PublishRefused(
+            topic, size, f"it has closed the connection {STRIKES} times when something was sent there"
+        )
+
+    def _is_banned_locked(self, publication: Publication) -> bool:
+        """Refuse a message that is not even sent. Where its topic is the reason, the network thread tells of it,
+        because a publisher may hold locks."""
+        try:
+            error = self._ban_of_locked(publication.topic, publication.size)
+        except PayloadTooLarge:
+            publication.lane.remove(publication.size)
+            raise
+        if error is None:
+            return False
+        self._refuse_locked(publication, error)
         if self._link is not None and not self.left:
             self.left = True
             self._link.wake_locked()
+        return True
 
     def _judge_locked(self, link: SendLink, cut: str) -> None:
         """The connection has ended: was a message the reason?"""
         now, under_way = monotonic(), list(self._inflight.values())
-        suspicion = self._suspicion
         largest = max((publication.size for publication in under_way), default=0)
         if self._large_writes.ended(now, cut=bool(cut), proven=self._proven, above=max(largest, self.largest)):
             if (condemned := self._large_writes.condemned()) is not None:
                 size, topic = condemned
-                error = self._too_large_locked(topic, size, cut, now)
+                error = self._condemn_locked(topic, size, cut, now)
                 self._due.append(partial(self._on_refusal, Refusal(topic, b"", b"", error, Settled(error))))
+                self._refuse_banned_locked(cut, now)
             return
         if not cut or not under_way:
             return
-        written_at = link.last_written
+        written_at, suspicion = link.last_written, self._suspicion
         if suspicion is None:
             suspicion = self._suspicion = Suspicion()
         elif not link.congested:  # heartbeats are written, too
@@ -514,28 +531,45 @@ class SendQueue:
         soon, alone = now - written_at <= SOON_S, not (self._urgent.waiting or self._ordinary.waiting)
         guilty = suspicion.ended(under_way, soon=soon, likely=likely, alone=alone)
         if guilty is not None:
-            self._give_up_locked(guilty, suspicion, cut, now)
+            self._inflight.clear()
+            self._taken_at = 0
+            self._refuse_locked(guilty, self._condemn_locked(guilty.topic, guilty.size, cut, now))
+            self._refuse_banned_locked(cut, now)
 
-    def _give_up_locked(self, guilty: Publication, suspicion: Suspicion[Publication], cut: str, now: float) -> None:
-        self._inflight = {key: publication for key, publication in self._inflight.items() if publication is not guilty}
-        self._taken_at = 0
-        topic, size = guilty.topic, guilty.size
-        if size > max(self.largest, SMALL_BYTES):
-            self._refuse_locked(guilty, self._too_large_locked(topic, size, cut, now))
+    def _condemn_locked(self, topic: str, size: int, cut: str, now: float) -> PublishRefused:
+        """A message is given up because of its size, or else its topic; returns the error that says so."""
+        self._suspicion = self._suspicion or Suspicion()
+        self._suspicion.bans.condemn(topic, size, self.largest, now)
+        return self._error_of_cut(topic, size, cut, by_size=size > max(self.largest, SMALL_BYTES))
+
+    def _refuse_banned_locked(self, cut: str, now: float) -> None:
+        """Those that wait and are like one that was given up are not tried."""
+        suspicion = self._suspicion
+        if suspicion is None:
             return
-        self._refuse_locked(guilty, PublishRefused(topic, size, f"{_why_cut(cut)}, and takes others"))
-        suspicion.shut(topic, now)
-        for publication in [waiting for waiting in guilty.lane.waiting if waiting.topic == topic]:
-            guilty.lane.waiting.remove(publication)
-            suspicion.forget(publication)
-            self._refuse_shut_locked(publication)
+        for publication in (*self._urgent.waiting, *self._ordinary.waiting):
+            limit = suspicion.bans.has(publication.topic, publication.size, now)
+            if limit is not None:
+                publication.lane.waiting.remove(publication)
+                suspicion.forget(publication)
+                error = self._error_of_cut(publication.topic, publication.size, cut, by_size=bool(limit))
+                self._refuse_locked(publication, error)
 
-    def _too_large_locked(self, topic: str, size: int, cut: str, now: float) -> TooLargeForBroker:
-        self.cut_bytes, self.cut_until = size, now + SHUT_S
+    def _error_of_cut(self, topic: str, size: int, cut: str, *, by_size: bool) -> PublishRefused:
+        said = f" and says {cut.removeprefix(_SAID)!r}" if cut.startswith(_SAID) else ""
+        why = f"it closes the connection{said} each time this is sent ({STRIKES} times)"
+        if not by_size:
+            return PublishRefused(topic, size, f"{why}, and takes others")
         advice = (
             f"The largest that has passed had {self.largest:,} bytes. Send it in parts, or raise the broker's limit."
         )
-        return TooLargeForBroker(topic, size, _why_cut(cut), advice=advice)
+        return TooLargeForBroker(topic, size, why, advice=advice)
+
+    @property
+    def cut_bytes(self) -> int:
+        """The broker closes the connection at messages of this size and above, as far as is known; 0: at none."""
+        suspicion = self._suspicion
+        return 0 if suspicion is None else suspicion.bans.limit(monotonic())
 
     def look(self) -> None:
         """Twice a second: a message that was held back may be tried now."""

@@ -156,7 +156,7 @@ def test_a_message_at_which_the_broker_closes_the_connection_is_given_up_after_t
         assert len(proxy.cuts) == STRIKES
         # From now on the limit is known.
         for size in (200_000, 500_000):
-            with pytest.raises(PayloadTooLarge, match="this broker closes the connection at messages of 200,0"):
+            with pytest.raises(PayloadTooLarge, match="this broker closes the connection at 200,0"):
                 transport.publish("big", bytes(size))
         transport.publish("v", bytes(90_000)).wait(5)
         assert len(proxy.cuts) == STRIKES
@@ -166,7 +166,7 @@ def test_a_message_at_which_the_broker_closes_the_connection_is_given_up_after_t
 def test_what_was_learned_of_a_limit_is_forgotten_after_a_while(
     broker: LimitedMosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ether.transport.send_queue.SHUT_S", 0.5)
+    monkeypatch.setattr("ether.transport.cut_rules.BAN_S", 0.5)
     with picky_proxy(broker.port, takes_at_most(100_000)) as proxy, opened(proxy.url) as transport:
         transport.publish("v", b"before").wait(5)
         transport.publish("big", bytes(200_000))
@@ -435,7 +435,7 @@ def test_a_suspect_is_not_overtaken_on_its_own_topic() -> None:
 
 def test_where_nothing_is_refused_nothing_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     """The way of a message that the broker takes: none of what this page is about runs."""
-    for name in ("_refuse_locked", "_fill_carefully_locked", "_give_up_locked", "_refuse_shut_locked"):
+    for name in ("_refuse_locked", "_fill_carefully_locked", "_condemn_locked", "_ban_of_locked"):
         monkeypatch.setattr(SendQueue, name, lambda *_, **__: pytest.fail("a message was suspected"))
 
     def script(client: FakeConnection, fake: FakeBroker) -> None:
