@@ -24,7 +24,7 @@ from ether.session.discovery.directory import SessionInfo, note_entry
 from ether.session.discovery.local_sessions import SessionRecord
 from ether.session.stale_rules import find_orphans, supervisors_among
 from ether.transport import open_transport
-from ether.transport.base import Delivery, Transport
+from ether.transport.base import Delivery, Refusal, Transport
 from ether.transport.endpoint import Endpoint
 from ether.wire.envelope import unpack
 from ether.wire.topics import ROOT
@@ -75,6 +75,8 @@ class _Watch:
         deadline, echoed = Deadline(RETURN_S), False
         while not deadline.passed and not (echoed and not self._awaited()):
             item = self._transport.receive(deadline.left())
+            if isinstance(item, Refusal):
+                raise item.error
             if isinstance(item, Delivery):
                 self._transport.consumed(item)
                 echoed = echoed or item.topic == self._echo

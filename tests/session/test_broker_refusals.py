@@ -66,7 +66,7 @@ def broker_of(version: str, *lines: str, acl: str | None = None) -> Iterator[str
     with ExitStack() as stack:
         mosquitto = stack.enter_context(limited_mosquitto(*lines, acl=acl))
         if version == "5":
-            yield mosquitto.url
+            yield mosquitto.url_tcp
         else:
             yield stack.enter_context(picky_proxy(mosquitto.port, only_v311=True)).url
 
@@ -144,7 +144,7 @@ def test_r5_in_later_lives(brokers: ExitStack, tmp_path: Path) -> None:
     folder = tmp_path / "ledger"
     broker = brokers.enter_context(limited_mosquitto(SIZE_LIMIT))
     for life in ("1", "2", "3"):
-        with running(tmp_path, "life.py", "lives", broker.url, str(folder), life) as program:
+        with running(tmp_path, "life.py", "lives", broker.url_tcp, str(folder), life) as program:
             finished = program.finish(60)
         assert finished.code == (9 if life == "1" else 0), finished.err
     values = [it.value for it in records_of(folder, "record")]
@@ -252,15 +252,14 @@ def test_a_broker_that_restarts_makes_nothing_given_up(
 ) -> None:
     """Five deaths of a stock broker, each with messages under way."""
     broker = brokers.enter_context(limited_mosquitto())
-    ether.tap({"session": "restarts", "broker": broker.url, "instances": CAM})
+    ether.tap({"session": "restarts", "broker": broker.url_tcp, "instances": CAM})
     with ether.subscribe("v") as sub:
         sent = 0
         for _ in range(5):
             for _ in range(200):
                 ether.pub(b"x" * 5_000 + str(sent).encode(), topic="v")
                 sent += 1
-            broker.process.kill()
-            broker.process.wait(patience(5))
+            broker.kill()
             broker = brokers.enter_context(limited_mosquitto(port=broker.port))
         assert [int(sub.get(patience(20)).value[5_000:]) for _ in range(sent)] == list(range(sent))
         assert soon(lambda: _answers(ether), 10)
@@ -281,7 +280,7 @@ def test_pub_warns_once_for_each_topic_and_counts(
     ether: Ether, brokers: ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker = brokers.enter_context(limited_mosquitto(SIZE_LIMIT))
-    ether.tap({"session": "pub", "broker": broker.url})
+    ether.tap({"session": "pub", "broker": broker.url_tcp})
     with ether.subscribe("img") as sub:
         for n in range(5):
             ether.pub({"a": b"x" * (LARGE + n)}, topic="img")
@@ -302,7 +301,7 @@ def test_pub_warns_once_for_each_topic_and_counts(
 
 def test_a_publishing_method_warns_in_the_log_of_the_session(ether: Ether, brokers: ExitStack) -> None:
     broker = brokers.enter_context(limited_mosquitto(SIZE_LIMIT))
-    ether.tap({"session": "stage", "broker": broker.url, "instances": CAM})
+    ether.tap({"session": "stage", "broker": broker.url_tcp, "instances": CAM})
     ether.pub({"size": LARGE}, topic="go")
     assert soon(lambda: "cam: what is published on 'images' reaches nobody" in log_of("stage"), 10)
 
@@ -326,7 +325,7 @@ def _cutting(limit: int) -> Iterator[str]:
 
 def test_a_call_without_rights(ether: Ether, brokers: ExitStack) -> None:
     broker = brokers.enter_context(limited_mosquitto(acl=denied("ether/1/rights/call/#")))
-    ether.tap({"session": "rights", "broker": broker.url, "instances": CAM})
+    ether.tap({"session": "rights", "broker": broker.url_tcp, "instances": CAM})
     began = time.monotonic()
     with pytest.raises(PublishRefused, match="not authorized"):
         ether.get("cam", "snap", timeout_s=15)
@@ -370,7 +369,7 @@ def test_a_save(ether: Ether, brokers: ExitStack, version: str) -> None:
 
 def test_a_save_without_rights(ether: Ether, brokers: ExitStack) -> None:
     broker = brokers.enter_context(limited_mosquitto(acl=denied("ether/1/dosing/call/cam/dose")))
-    ether.tap({"session": "dosing", "broker": broker.url, "instances": CAM})
+    ether.tap({"session": "dosing", "broker": broker.url_tcp, "instances": CAM})
     began = time.monotonic()
     status = ether.save("cam", "dose", timeout_s=15)
     assert (status["status"], status["error"]) == ("error", "PublishRefused")
@@ -383,7 +382,7 @@ def test_a_record_without_rights(ether: Ether, brokers: ExitStack, tmp_path: Pat
     """Nothing is lost: who waits is told at once, and the value stays in the outbox."""
     broker = brokers.enter_context(limited_mosquitto(acl=denied("ether/1/rec/record/recorder")))
     record = {"topics": [], "folder": str(tmp_path / "ledger")}
-    ether.tap({"session": "rec", "broker": broker.url, "record": record})
+    ether.tap({"session": "rec", "broker": broker.url_tcp, "record": record})
     began = time.monotonic()
     with pytest.raises(NotSaved, match="the broker does not take what is sent to recorder: not authorized") as told:
         ether.record(1, "v").wait(patience(10))
@@ -416,7 +415,7 @@ def test_an_announcement_without_rights(ether: Ether, brokers: ExitStack) -> Non
     broker = brokers.enter_context(limited_mosquitto(acl=denied("ether/1/shy/state/cam")))
     began = time.monotonic()
     with pytest.raises(StartFailed, match="not authorized"):
-        ether.tap({"session": "shy", "broker": broker.url, "instances": CAM})
+        ether.tap({"session": "shy", "broker": broker.url_tcp, "instances": CAM})
     assert took_s(began) < patience(10)
 
 
@@ -425,7 +424,7 @@ def test_a_description_that_is_too_large(ether: Ether, brokers: ExitStack) -> No
     broker = brokers.enter_context(limited_mosquitto("message_size_limit 30000"))
     began = time.monotonic()
     with pytest.raises(StartFailed, match="packet too large"):
-        ether.tap({"session": "wordy", "broker": broker.url, "instances": wordy})
+        ether.tap({"session": "wordy", "broker": broker.url_tcp, "instances": wordy})
     assert took_s(began) < patience(10)
 
 
@@ -433,7 +432,7 @@ def test_a_leader_without_rights_to_its_entry(ether: Ether, brokers: ExitStack) 
     broker = brokers.enter_context(limited_mosquitto(acl=denied("ether/1/nowhere/session")))
     began = time.monotonic()
     with pytest.raises(PublishRefused, match="'ether/1/nowhere/session': not authorized"):
-        ether.tap({"session": "nowhere", "broker": broker.url})
+        ether.tap({"session": "nowhere", "broker": broker.url_tcp})
     assert took_s(began) < patience(8)
 
 
@@ -441,7 +440,7 @@ def test_a_claim_without_rights(ether: Ether, brokers: ExitStack) -> None:
     broker = brokers.enter_context(limited_mosquitto(acl=denied("ether/1/claims/control/claim")))
     began = time.monotonic()
     with pytest.raises(PublishRefused, match="control/claim': not authorized"):
-        ether.tap({"session": "claims", "broker": broker.url, "instances": CAM})
+        ether.tap({"session": "claims", "broker": broker.url_tcp, "instances": CAM})
     assert took_s(began) < patience(8)
 
 
@@ -450,7 +449,7 @@ def test_a_barrier_without_rights(ether: Ether, brokers: ExitStack) -> None:
     broker = brokers.enter_context(
         limited_mosquitto(acl=denied("ether/1/bar/control/sync", "ether/1/bar/control/save_all"))
     )
-    ether.tap({"session": "bar", "broker": broker.url, "instances": CAM})
+    ether.tap({"session": "bar", "broker": broker.url_tcp, "instances": CAM})
     began = time.monotonic()
     with pytest.raises(PublishRefused, match="control/sync': not authorized"):
         ether.sync("frame", timeout_s=10)
@@ -465,7 +464,7 @@ def test_a_barrier_without_rights(ether: Ether, brokers: ExitStack) -> None:
 
 def test_the_answer_to_a_barrier(ether: Ether, brokers: ExitStack) -> None:
     broker = brokers.enter_context(limited_mosquitto(SIZE_LIMIT))
-    ether.tap({"session": "sync", "broker": broker.url, "instances": CAM})
+    ether.tap({"session": "sync", "broker": broker.url_tcp, "instances": CAM})
     began = time.monotonic()
     with pytest.raises(SyncError, match="packet too large"):
         ether.sync("frame", size=LARGE, timeout_s=10)
@@ -491,7 +490,7 @@ def test_a_subscription_that_is_refused(ether: Ether, brokers: ExitStack) -> Non
     config = Path(os.environ["XDG_STATE_HOME"]) / "dynsec.json"
     config.write_text(json.dumps(roles))
     broker = brokers.enter_context(limited_mosquitto(f"plugin {plugin}", f"plugin_opt_config_file {config}"))
-    ether.tap({"session": "subs", "broker": broker.url})
+    ether.tap({"session": "subs", "broker": broker.url_tcp})
     began = time.monotonic()
     with pytest.raises(SubscribeRefused, match="'plant/#': not authorized"):
         ether.subscribe("mqtt:plant/#")
@@ -504,7 +503,7 @@ def test_a_subscription_that_is_refused(ether: Ether, brokers: ExitStack) -> Non
 def test_an_announced_limit_is_told_at_once(ether: Ether, brokers: ExitStack) -> None:
     """`max_packet_size`, which CONNACK announces: refused in no time, with advice, and nothing is blocked."""
     broker = brokers.enter_context(limited_mosquitto("max_packet_size 1000000"))
-    ether.tap({"session": "announced", "broker": broker.url, "instances": CAM})
+    ether.tap({"session": "announced", "broker": broker.url_tcp, "instances": CAM})
     for what in (
         lambda: ether.pub({"a": b"x" * LARGE}, topic="img"),
         lambda: ether.record({"a": b"x" * LARGE}, "v"),
@@ -516,3 +515,12 @@ def test_an_announced_limit_is_told_at_once(ether: Ether, brokers: ExitStack) ->
             what()
         assert took_s(began) < 1
     ether.record({"n": 0}, "v").wait(patience(20))
+
+
+def test_the_search_for_sessions_without_rights(ether: Ether, brokers: ExitStack) -> None:
+    """A user who may do nothing hears of it at once, in the broker's words."""
+    broker = brokers.enter_context(limited_mosquitto(acl="topic readwrite nothing/#\n"))
+    began = time.monotonic()
+    with pytest.raises(PublishRefused, match=r"not authorized. Do the broker's rights"):
+        ether.tap({"session": "bench", "broker": broker.url_tcp})
+    assert took_s(began) < patience(2)

@@ -45,7 +45,7 @@ def tap(url: str) -> None:
 @needs_mosquitto
 def test_no_qos_1() -> None:
     with limited_mosquitto("max_qos 0") as broker, refused(BrokerRefuses, patience(2)) as text:
-        tap(broker.url)
+        tap(broker.url_tcp)
     assert "answers, but no session can use it: it takes messages at QoS 0 only." in text[0]
     assert "mosquitto: max_qos 1 or 2" in text[0]
 
@@ -66,7 +66,7 @@ def test_no_qos_1_over_3_1_1() -> None:
 @needs_mosquitto
 def test_no_retained_messages() -> None:
     with limited_mosquitto("retain_available false") as broker, refused(BrokerRefuses, patience(2)) as text:
-        tap(broker.url)
+        tap(broker.url_tcp)
     assert "it keeps no retained messages. A session needs retained messages" in text[0]
     assert "retain_available true" in text[0]
 
@@ -87,11 +87,11 @@ def test_too_many_connections() -> None:
     """Mosquitto closes a connection above its limit without a word."""
     with limited_mosquitto("max_connections 2") as broker, ExitStack() as stack:
         for _ in range(3):  # it takes one more than it says
-            filling = open_transport(Endpoint.from_url(broker.url), client_id="filling")
+            filling = open_transport(Endpoint.from_url(broker.url_tcp), client_id="filling")
             stack.callback(filling.close)
             filling.connect(5)
         with refused(BrokerRefuses, patience(2)) as text:
-            tap(broker.url)
+            tap(broker.url_tcp)
     assert "it closes the connection at once, without a word. Has it reached its limit of connections" in text[0]
     assert "max_connections" in text[0]
 

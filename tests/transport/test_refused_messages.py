@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from limited_mosquitto import LimitedMosquitto, limited_mosquitto
+from limited_mosquitto import limited_mosquitto
 from patience import patience
 from picky_proxy import CUT, Published, picky_proxy, takes_at_most
-from running_brokers import mosquitto_missing, running_broker, soon
+from running_brokers import RunningBroker, mosquitto_missing, running_broker, soon
 
 from ether.errors import PayloadTooLarge, PublishRefused, TooLargeForBroker
 from ether.transport import Delivery, Endpoint, ProtocolVersion, Refusal, Transport, open_transport
@@ -31,7 +31,7 @@ VERSIONS = [pytest.param(V5, id="5"), pytest.param(V311, id="3.1.1")]
 
 
 @pytest.fixture(scope="module")
-def broker() -> Iterator[LimitedMosquitto]:
+def broker() -> Iterator[RunningBroker]:
     with limited_mosquitto() as running:
         yield running
 
@@ -136,11 +136,11 @@ def test_who_watches_a_receipt_is_called_before_the_refusal_comes_out() -> None:
 @needs_mosquitto
 @pytest.mark.parametrize("protocol", VERSIONS)
 def test_a_message_at_which_the_broker_closes_the_connection_is_given_up_after_three_times(
-    broker: LimitedMosquitto, protocol: ProtocolVersion
+    broker: RunningBroker, protocol: ProtocolVersion
 ) -> None:
     with (
         picky_proxy(broker.port, takes_at_most(100_000)) as proxy,
-        opened(broker.url, "v") as reader,
+        opened(broker.url_tcp, "v") as reader,
         opened(proxy.url, protocol=protocol) as transport,
     ):
         transport.publish("v", b"before").wait(5)
@@ -164,7 +164,7 @@ def test_a_message_at_which_the_broker_closes_the_connection_is_given_up_after_t
 
 @needs_mosquitto
 def test_what_was_learned_of_a_limit_is_forgotten_after_a_while(
-    broker: LimitedMosquitto, monkeypatch: pytest.MonkeyPatch
+    broker: RunningBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ether.transport.cut_rules.BAN_S", 0.5)
     with picky_proxy(broker.port, takes_at_most(100_000)) as proxy, opened(proxy.url) as transport:
@@ -184,12 +184,12 @@ def test_what_was_learned_of_a_limit_is_forgotten_after_a_while(
 
 
 @needs_mosquitto
-def test_several_poisons_in_a_stream(broker: LimitedMosquitto) -> None:
+def test_several_poisons_in_a_stream(broker: RunningBroker) -> None:
     """All that the broker takes arrives, in the order of each topic; what it does not take costs a bounded number of
     connections, because the limit is known after the first."""
     with (
         picky_proxy(broker.port, takes_at_most(100_000), only_v311=True) as proxy,
-        opened(broker.url, "a", "b") as reader,
+        opened(broker.url_tcp, "a", "b") as reader,
         opened(proxy.url) as transport,
     ):
         transport.publish("x", b"before").wait(5)
@@ -207,11 +207,11 @@ def test_several_poisons_in_a_stream(broker: LimitedMosquitto) -> None:
 
 
 @needs_mosquitto
-def test_a_topic_at_which_the_broker_closes_the_connection(broker: LimitedMosquitto) -> None:
+def test_a_topic_at_which_the_broker_closes_the_connection(broker: RunningBroker) -> None:
     """As NATS with a space in a topic. Later messages there are refused without a try; larger ones elsewhere pass."""
     with (
         picky_proxy(broker.port, lambda packet: CUT if " " in packet.topic else None, only_v311=True) as proxy,
-        opened(broker.url, "v", "w") as reader,
+        opened(broker.url_tcp, "v", "w") as reader,
         opened(proxy.url) as transport,
     ):
         transport.publish("v", bytes(50)).wait(5)
@@ -235,7 +235,7 @@ def test_a_topic_at_which_the_broker_closes_the_connection(broker: LimitedMosqui
 
 
 @needs_mosquitto
-def test_a_disconnect_says_why(broker: LimitedMosquitto) -> None:
+def test_a_disconnect_says_why(broker: RunningBroker) -> None:
     """A broker of MQTT 5 may say why it closes the connection."""
 
     def script(client: FakeConnection, fake: FakeBroker) -> None:
@@ -256,7 +256,7 @@ def test_a_disconnect_says_why(broker: LimitedMosquitto) -> None:
 
 
 @needs_mosquitto
-def test_large_messages_at_qos_0(broker: LimitedMosquitto) -> None:
+def test_large_messages_at_qos_0(broker: RunningBroker) -> None:
     """They are not sent again, so each costs one connection, until the limit is known."""
     with picky_proxy(broker.port, takes_at_most(100_000), only_v311=True) as proxy, opened(proxy.url) as transport:
         told: list[Refusal] = []
@@ -278,7 +278,7 @@ def test_large_messages_at_qos_0(broker: LimitedMosquitto) -> None:
 
 
 @needs_mosquitto
-def test_alone_under_way_it_waits_for_a_connection_that_holds(broker: LimitedMosquitto) -> None:
+def test_alone_under_way_it_waits_for_a_connection_that_holds(broker: RunningBroker) -> None:
     """Nothing else is published, so there is no control but the time for which the connection holds."""
     with picky_proxy(broker.port, takes_at_most(100_000), only_v311=True) as proxy, opened(proxy.url) as transport:
         began = time.monotonic()
@@ -327,10 +327,10 @@ def test_a_broker_that_is_killed_again_and_again_makes_nothing_given_up(protocol
 
 
 @needs_mosquitto
-def test_a_broker_that_closes_at_everything_makes_nothing_given_up(broker: LimitedMosquitto) -> None:
+def test_a_broker_that_closes_at_everything_makes_nothing_given_up(broker: RunningBroker) -> None:
     """It is shutting down, or overloaded: no publication passes. When it is back, all of them do."""
     with (
-        opened(broker.url, "v", "big") as reader,
+        opened(broker.url_tcp, "v", "big") as reader,
         picky_proxy(broker.port) as proxy,
         opened(proxy.url) as transport,
     ):
@@ -348,7 +348,7 @@ def test_a_broker_that_closes_at_everything_makes_nothing_given_up(broker: Limit
 
 
 @needs_mosquitto
-def test_a_broker_that_closes_twice_is_no_reason(broker: LimitedMosquitto) -> None:
+def test_a_broker_that_closes_twice_is_no_reason(broker: RunningBroker) -> None:
     def judge(packet: Published) -> str | None:
         return CUT if packet.topic == "big" and len(proxy.cuts) < STRIKES - 1 else None
 
@@ -361,11 +361,11 @@ def test_a_broker_that_closes_twice_is_no_reason(broker: LimitedMosquitto) -> No
 
 
 @needs_mosquitto
-def test_a_network_that_fails_every_moment_makes_nothing_given_up(broker: LimitedMosquitto) -> None:
+def test_a_network_that_fails_every_moment_makes_nothing_given_up(broker: RunningBroker) -> None:
     """The proxy cuts the connection again and again, shortly after it came up, whatever is under way, while large
     messages take their time: in the end each of them arrives."""
     with (
-        opened(broker.url, "big") as reader,
+        opened(broker.url_tcp, "big") as reader,
         picky_proxy(broker.port) as proxy,
         opened(proxy.url) as transport,
     ):

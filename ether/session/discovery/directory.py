@@ -18,7 +18,7 @@ from ether.connection.deadline import Deadline
 from ether.errors import BrokerUnreachable, DecodeError
 from ether.log import get_ether_logger
 from ether.transport import open_transport
-from ether.transport.base import Delivery, Transport
+from ether.transport.base import Delivery, Refusal, Transport
 from ether.transport.endpoint import Endpoint
 from ether.version import VERSION
 from ether.wire.envelope import unpack
@@ -97,6 +97,8 @@ def _read(transport: Transport, echo: str, deadline: Deadline) -> dict[str, Sess
     found: dict[str, SessionInfo] = {}
     while not deadline.passed:
         item = transport.receive(deadline.left())
+        if isinstance(item, Refusal):
+            raise item.error
         if not isinstance(item, Delivery):
             continue
         transport.consumed(item)
