@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ether import Ether
 from ether.cli.exits import Exit, NoSession, sentence_of
 from ether.cli.lab.joined import joined
+from ether.cli.machines.broker import broker_findings, exit_code, findings_to_value, print_findings
 from ether.cli.machines.checks import Check, machine_checks, mosquitto_program, shown
 from ether.cli.machines.probe import session_checks
 from ether.cli.options import Json, Where
@@ -23,7 +24,13 @@ _COLUMNS = {"status": "", "name": "WHAT", "detail": "FOUND"}
 
 def doctor(where: Where, json: Json = False) -> int:
     """Check this machine, look for sessions in every place, and measure one: the one that runs, or one that is started
-    for this and ends with it. Exit code 1 where something is wrong."""
+    for this and ends with it. Exit code 1 where something is wrong.
+
+    With --broker, instead: find out within 10 s what that broker carries of what Ether needs, by trying, and leave
+    nothing behind. With --session, too, the rights are tried in that session's topics, and it is measured where it
+    runs. Exit code 5 where the broker lets nobody in, 1 where it carries no session."""
+    if where.broker is not None:
+        return _broker(where, json)
     if sys.stderr.isatty():
         remark("looking; this takes a few seconds")
     checks = [*machine_checks(), *_discovery(where), *_session(where)]
@@ -31,11 +38,42 @@ def doctor(where: Where, json: Json = False) -> int:
     if json:
         print_json({"ok": not failed, "checks": [check.to_value() for check in checks]})
     else:
-        print_table([shown(check) for check in checks], _COLUMNS, nothing="")
-        for check in checks:
-            if check.hint and check.status != "ok":
-                print_line(f"\n{check.name}: {check.hint}")
+        _print_checks(checks)
     return Exit.FAILED if failed else Exit.OK
+
+
+def _print_checks(checks: Sequence[Check]) -> None:
+    print_table([shown(check) for check in checks], _COLUMNS, nothing="")
+    for check in checks:
+        if check.hint and check.status != "ok":
+            print_line(f"\n{check.name}: {check.hint}")
+
+
+def _broker(where: Where, json: bool) -> int:
+    found = broker_findings(where)
+    checks = list(_named_session(where)) if found.entered and where.session is not None else []
+    code = exit_code(found)
+    if code is Exit.OK and any(check.status == "fail" for check in checks):
+        code = Exit.FAILED
+    if json:
+        broker = findings_to_value(found)
+        print_json({"ok": code is Exit.OK, "broker": broker, "checks": [check.to_value() for check in checks]})
+    else:
+        print_findings(found)
+        if checks:
+            print_line("")
+            _print_checks(checks)
+    return code
+
+
+def _named_session(where: Where) -> Iterator[Check]:
+    try:
+        with joined(where) as client:
+            yield from session_checks(client)
+    except NoSession:
+        yield Check("session", "ok", f"{where.session} does not run; its rights were tried")
+    except EtherError as error:
+        yield Check("session", "fail", sentence_of(error))
 
 
 def _discovery(where: Where) -> Iterator[Check]:

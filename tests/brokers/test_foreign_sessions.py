@@ -1,0 +1,225 @@
+"""Sessions over brokers as they come: a stock Mosquitto here and in .ci/run, RabbitMQ, NATS and Aedes where they are
+installed (.ci/tools --long), both embedded engines beside them with ETHER_LONG=1.
+
+What does not work yet stands in `KNOWN_LIMITS`, with the reason. Such a test has to fail: one that passes says that its
+entry is out of date.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from foreign_brokers import AEDES, FOREIGN, NATS, RABBITMQ, STOCK, running_foreign
+from patience import patience
+from running_brokers import engines, mosquitto_missing, running_broker, soon
+
+from ether import Ether
+from ether.ledger.places import default_folder
+from ether.ledger.reader import LedgerReader, RecordFilter
+
+LONG = os.environ.get("ETHER_LONG") == "1"
+EMBEDDED = [f"embedded {engine}" for engine in engines]
+BROKERS = [STOCK.name, RABBITMQ.name, NATS.name, AEDES.name, *(EMBEDDED if LONG else [])]
+
+KNOWN_LIMITS: dict[tuple[str, str], str] = {}
+"""Broker and test (without its parameters, or with them): why it fails."""
+
+
+def _parameter(name: str) -> Any:
+    why = (FOREIGN[name].missing() if name in FOREIGN
+           else mosquitto_missing if name.endswith("mosquitto") else None)  # fmt: skip
+    return pytest.param(name, marks=pytest.mark.skipif(why is not None, reason=why or ""))
+
+
+@pytest.fixture(scope="module", params=[_parameter(name) for name in BROKERS])
+def broker(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """Name and URL of each broker in turn; all tests over one share it, each in a session of its own."""
+    name = str(request.param)
+    with ExitStack() as stack:
+        if name in FOREIGN:
+            yield name, stack.enter_context(running_foreign(FOREIGN[name])).url
+        else:
+            yield name, stack.enter_context(running_broker(name.removeprefix("embedded "))).url_tcp
+
+
+@pytest.fixture(autouse=True)
+def known_limits(request: pytest.FixtureRequest, broker: tuple[str, str]) -> None:
+    """Expect the failure of what is known not to work."""
+    name = request.node.name
+    test = request.node.originalname
+    parameters = name[name.index("[") + 1 : -1].split("-")[1:] if "[" in name else []
+    for key in (test, "-".join([test, *parameters])):
+        if (broker[0], key) in KNOWN_LIMITS:
+            request.node.add_marker(pytest.mark.xfail(reason=KNOWN_LIMITS[broker[0], key], strict=True))
+
+
+@pytest.fixture
+def ether() -> Iterator[Ether]:
+    own = Ether()
+    yield own
+    own.shutdown()
+
+
+def session_name(request: pytest.FixtureRequest) -> str:
+    return "".join(char for char in request.node.name if char.isalnum())[-50:]
+
+
+def started(
+    ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest, classes: dict[str, Any], **more: Any
+) -> str:
+    """Start a session at the broker; its name."""
+    session = session_name(request)
+    instances = {
+        name: {"class_path": f"foreign_parts.{cls}", "kwargs": kwargs} for name, (cls, kwargs) in classes.items()
+    }
+    ether.tap({"session": session, "broker": broker[1], "instances": instances, **more})
+    return session
+
+
+PUMP, STAGE = ("Pump", {}), ("Stage", {})
+
+
+def test_a_pipeline(ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest) -> None:
+    started(ether, broker, request, {"stage": STAGE})
+    with ether.subscribe("out") as out:
+        for number in range(1_000):
+            ether.pub({"value": number}, topic="in")
+        assert [out.get(patience(10)).value for _ in range(1_000)] == [2 * number for number in range(1_000)]
+
+
+def test_a_topic_with_its_default_name(ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest) -> None:
+    started(ether, broker, request, {"stage": STAGE})
+    with ether.subscribe("Stage.by_default") as named:
+        ether.pub({"value": 7}, topic="named")
+        assert named.get(patience(10)).value == 7
+
+
+def test_calls(ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest) -> None:
+    started(ether, broker, request, {"pump": PUMP})
+    assert [ether.get("pump", "item", {"number": number}) for number in range(30)] == list(range(30))
+
+
+def test_a_call_waits_for_no_delayed_acknowledgement(
+    ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest
+) -> None:
+    started(ether, broker, request, {"pump": PUMP})
+    ether.get("pump", "item")
+
+    def call_s() -> float:
+        began = time.perf_counter()
+        ether.get("pump", "item")
+        return time.perf_counter() - began
+
+    # Bare: a delayed acknowledgement is 40 ms, and the median of idle calls 0.5 to 1 ms.
+    assert statistics.median(call_s() for _ in range(40)) < 0.02
+
+
+def test_saves_run_once(ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest) -> None:
+    started(ether, broker, request, {"pump": PUMP})
+    for number in range(20):
+        assert ether.save("pump", "dose", {"ul": number})["status"] == "success"
+    assert ether.get("pump", "dosed") == list(range(20))
+
+
+def test_everything_is_recorded(ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest) -> None:
+    session = started(ether, broker, request, {"stage": STAGE}, record="all")
+    for number in range(500):
+        ether.pub({"value": number}, topic="in")
+    with LedgerReader.open(default_folder(session, os.environ)) as reader:
+
+        def recorded(topic: str) -> list[object]:
+            return [it.value for it in reader.records(RecordFilter(kinds=("data",))) if it.topic == topic]
+
+        assert soon(lambda: len(recorded("out")) == 500, 20.0), f"{len(recorded('out'))} of 500"
+        assert recorded("out") == [2 * number for number in range(500)]
+    assert ether.flush(10) == 0
+
+
+JOINER = """
+import sys
+from ether import ether
+broker, session = sys.argv[1:]
+ether.tap(broker=broker, session=session)
+print(sorted(it["name"] for it in ether.instances()), flush=True)
+print(ether.get("pump", "item", {"number": 5}), flush=True)
+"""
+
+
+def test_a_second_program_joins(
+    ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    session = started(ether, broker, request, {"pump": PUMP, "stage": STAGE})
+    joined = subprocess.run(
+        [sys.executable, "-c", JOINER, broker[1], session],
+        capture_output=True,
+        text=True,
+        timeout=patience(40),
+        cwd=tmp_path,
+        check=False,
+    )
+    assert joined.returncode == 0, joined.stderr
+    assert joined.stdout.splitlines() == ["['pump', 'stage']", "5"], joined.stderr
+
+
+def test_a_name_has_one_holder(
+    ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    session = started(ether, broker, request, {"pump": PUMP})
+    with_same_name = (
+        "import sys; from ether import ether\n"
+        "instances = {'pump': {'class_path': 'foreign_parts.Pump'}}\n"
+        "ether.tap({'session': sys.argv[2], 'broker': sys.argv[1], 'instances': instances})"
+    )
+    parts = str(Path(__file__).resolve().parents[1] / "parts")
+    second = subprocess.run(
+        [sys.executable, "-c", with_same_name, broker[1], session],
+        capture_output=True,
+        text=True,
+        timeout=patience(40),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": parts},
+        check=False,
+    )
+    assert "NameTaken" in second.stderr, second.stderr
+    assert ether.get("pump", "item", {"number": 1}) == 1
+
+
+def test_an_instance_is_restarted(ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest) -> None:
+    started(ether, broker, request, {"pump": PUMP})
+    pid = {it["name"]: it["pid"] for it in ether.instances()}["pump"]
+    ether.restart("pump")
+    assert {it["name"]: it["pid"] for it in ether.instances()}["pump"] != pid
+    assert ether.get("pump", "item", {"number": 3}) == 3
+
+
+@pytest.mark.parametrize("reader", ["fast", "slow"])
+@pytest.mark.parametrize("count", [1_000, 20_000])
+def test_a_burst(
+    ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest, count: int, reader: str
+) -> None:
+    seconds = 0.0005 if reader == "slow" else 0.0
+    started(ether, broker, request, {"reader": ("Reader", {"seconds": seconds})})
+    for number in range(count):
+        ether.pub({"number": number}, topic="burst")
+    soon(lambda: ether.get("reader", "taken", timeout_s=30) == count, 60.0)
+    assert ether.get("reader", "taken", timeout_s=30) == count
+    assert ether.get("reader", "in_order", timeout_s=30)
+
+
+def test_an_orderly_end(broker: tuple[str, str], request: pytest.FixtureRequest) -> None:
+    """Nothing is raised, and nobody of it is found afterwards."""
+    for number in range(3):
+        own = Ether()
+        instances = {name: {"class_path": f"foreign_parts.{cls}"} for name, cls in (("p", "Pump"), ("s", "Stage"))}
+        own.tap({"session": f"{session_name(request)}{number}", "broker": broker[1], "instances": instances})
+        own.pub({"value": 1}, topic="in")
+        own.shutdown()
