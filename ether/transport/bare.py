@@ -83,7 +83,7 @@ class EntryRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class BrokerLimits:
     """The limits that a broker names in its CONNACK. None: it names none, as always over MQTT 3.1.1."""
 
     receive_maximum: int | None = None
@@ -109,7 +109,7 @@ class BareConnection:
         receive_maximum: int = 256, keepalive_s: int = 60,
     ) -> None:  # fmt: skip
         self.version = version
-        self.announced = Announced()
+        self.announced = BrokerLimits()
         self.deliveries: deque[Delivery] = deque()
         self.granted: dict[int, tuple[int, ...]] = {}
         self.acknowledged: dict[int, int] = {}
@@ -155,7 +155,7 @@ class BareConnection:
         code = self._connack[1] if len(self._connack) > 1 else 0x80
         if code == 0:
             if self.version is ProtocolVersion.V5:
-                self.announced = _announced(self._connack)
+                self.announced = _limits(self._connack)
         elif code < _FIRST_FAILURE:
             words = _REFUSALS_V311.get(code, f"return code {code}")
             raise EntryRefused(words, other_version=code == 1, credentials=code in (4, 5))
@@ -381,7 +381,7 @@ def _text(text: str | bytes) -> bytes:
     return len(data).to_bytes(2, "big") + data
 
 
-def _announced(connack: bytes) -> Announced:
+def _limits(connack: bytes) -> BrokerLimits:
     length, start = read_length(connack, 2) if len(connack) > 2 else (0, -1)
 
     def number(identifier: int, size: int) -> int | None:
@@ -392,7 +392,7 @@ def _announced(connack: bytes) -> Announced:
         value = number(identifier, 1)
         return None if value is None else bool(value)
 
-    return Announced(
+    return BrokerLimits(
         receive_maximum=number(0x21, 2),
         max_packet_bytes=number(0x27, 4),
         max_qos=number(0x24, 1),

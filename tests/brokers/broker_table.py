@@ -20,7 +20,7 @@ if __name__ == "__main__":
 from foreign_brokers import AEDES, MENDED, NATS, RABBITMQ, STOCK, ForeignKind, running_foreign  # noqa: E402
 from running_brokers import mosquitto_missing, running_broker  # noqa: E402
 
-from ether.session.broker_probe import Finding, Verdict, judge, probe_broker  # noqa: E402
+from ether.session.broker_probe import CapabilityVerdict, Finding, judge, probe_broker  # noqa: E402
 from ether.transport import Endpoint  # noqa: E402
 
 PAGE = HERE.parents[2] / "docs" / "brokers.md"
@@ -73,7 +73,7 @@ class Table:
         """Enter one broker."""
         self.cells[heading] = {name: cell_of(finding) for name, finding in findings.items()}
         for name, finding in findings.items():
-            if finding.verdict is not Verdict.YES:
+            if finding.verdict is not CapabilityVerdict.YES:
                 self.notes[name, cell_of(finding)] = note_of(finding)
 
     def text(self) -> str:
@@ -93,7 +93,7 @@ class Table:
 
 def cell_of(finding: Finding) -> str:
     """What stands in the table."""
-    if finding.verdict is Verdict.YES or finding.value == finding.verdict.value:
+    if finding.verdict is CapabilityVerdict.YES or finding.value == finding.verdict.value:
         return finding.value
     return f"{finding.verdict.value}: {finding.value}"
 

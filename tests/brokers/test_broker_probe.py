@@ -21,12 +21,17 @@ from foreign_brokers import MENDED, STOCK, ForeignBroker, mosquitto_with, runnin
 from patience import patience
 from running_brokers import engines, mosquitto_missing, running_broker
 
-from ether.session.broker_probe import BrokerFindings, Verdict, judge, probe_broker
+from ether.session.broker_probe import BrokerFindings, CapabilityVerdict, judge, probe_broker
 from ether.transport import Endpoint, ProtocolVersion
 from ether.transport.bare import BareConnection, serve
 from tests.transport.fake_broker import PINGREQ, SUBSCRIBE, FakeConnection
 
-YES, LIMITED, NO, UNKNOWN = Verdict.YES, Verdict.LIMITED, Verdict.NO, Verdict.UNKNOWN
+YES, LIMITED, NO, UNKNOWN = (
+    CapabilityVerdict.YES,
+    CapabilityVerdict.LIMITED,
+    CapabilityVerdict.NO,
+    CapabilityVerdict.UNKNOWN,
+)
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 
 MOST_S = 10.0
@@ -57,7 +62,7 @@ def retained_at(url: str) -> list[str]:
         connection.cut()
 
 
-def verdicts(found: BrokerFindings) -> dict[str, Verdict]:
+def verdicts(found: BrokerFindings) -> dict[str, CapabilityVerdict]:
     """Those that are not yes."""
     return {each.name: each.verdict for each in found.findings if each.verdict is not YES}
 
@@ -128,7 +133,7 @@ LIMITS = [
 
 @needs_mosquitto
 @pytest.mark.parametrize(("lines", "name", "verdict", "value"), LIMITS, ids=[line.split()[0] for line, *_ in LIMITS])
-def test_a_limit_of_an_admin_is_found(lines: str, name: str, verdict: Verdict, value: str) -> None:
+def test_a_limit_of_an_admin_is_found(lines: str, name: str, verdict: CapabilityVerdict, value: str) -> None:
     with running_foreign(mosquitto_with(lines)) as broker:
         found = found_at(broker.url)
         assert retained_at(broker.url) == []

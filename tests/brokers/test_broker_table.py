@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from ether.session.broker_probe import Finding, Verdict
+from ether.session.broker_probe import CapabilityVerdict, Finding
 from tests.brokers.broker_table import (
     COLUMNS,
     PAGE,
@@ -37,7 +37,7 @@ def test_a_column_of_the_page(column: Column) -> None:
     found = found_at(column)
     assert TABLE.cells[column.heading] == {name: cell_of(finding) for name, finding in found.items()}
     for name, finding in found.items():
-        if finding.verdict is not Verdict.YES:
+        if finding.verdict is not CapabilityVerdict.YES:
             assert TABLE.notes[name, cell_of(finding)] == note_of(finding)
 
 
@@ -55,7 +55,10 @@ def test_the_page_is_written_as_it_is_read() -> None:
     page = PAGE.read_text()
     assert written(page, TABLE) == page
     table = Table()
-    findings = [Finding("a", Verdict.YES, "yes"), Finding("b", Verdict.NO, "no", consequence="x: y", instead="z")]
+    findings = [
+        Finding("a", CapabilityVerdict.YES, "yes"),
+        Finding("b", CapabilityVerdict.NO, "no", consequence="x: y", instead="z"),
+    ]
     table.put(COLUMNS[0].heading, {each.name: each for each in findings})
     read = read_page(written("before\n<!-- made by tests/brokers/broker_table.py -->\n<!-- end -->\nafter\n", table))
     assert read == table

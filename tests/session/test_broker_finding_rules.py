@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ether.session.broker_probe import Finding, Verdict, judge
+from ether.session.broker_probe import CapabilityVerdict, Finding, judge
 from ether.session.broker_probe.facts import (
     BurstFact,
     DistanceFact,
     EntryFact,
     ExpiryFact,
-    Facts,
     NotSeen,
     OrderFact,
     PlaneFact,
+    ProbeFacts,
     PropertiesFact,
     RetainedFact,
     RightsFact,
@@ -30,9 +30,14 @@ from ether.session.broker_probe.facts import (
     WillFact,
 )
 from ether.session.broker_probe.size_search_rules import LARGEST, SizeSearch
-from ether.transport.bare import Announced
+from ether.transport.bare import BrokerLimits
 
-YES, LIMITED, NO, UNKNOWN = Verdict.YES, Verdict.LIMITED, Verdict.NO, Verdict.UNKNOWN
+YES, LIMITED, NO, UNKNOWN = (
+    CapabilityVerdict.YES,
+    CapabilityVerdict.LIMITED,
+    CapabilityVerdict.NO,
+    CapabilityVerdict.UNKNOWN,
+)
 
 PLANE = PlaneFact("answers", "ether/1/x/reply/a", "ether/1/x/reply/a", granted=1, acknowledged=0, arrived=True)
 DIRECTORY = PlaneFact("the directory of sessions", "ether/1/+/session", granted=1, needed=False)
@@ -52,17 +57,17 @@ GOOD: dict[str, object] = {
     "names": TopicNamesFact(("a dot",)),
     "shared": SharedFact(1, 10, 10),
 }
-ENTRIES = (EntryFact("5", announced=Announced(receive_maximum=1000, topic_alias_maximum=10)), EntryFact("3.1.1"))
+ENTRIES = (EntryFact("5", announced=BrokerLimits(receive_maximum=1000, topic_alias_maximum=10)), EntryFact("3.1.1"))
 
 
-def facts_with(announced: Announced | None = None, **probes: object) -> Facts:
+def facts_with(announced: BrokerLimits | None = None, **probes: object) -> ProbeFacts:
     """A broker without fault, but for these probes (`_` stands for a space)."""
     changed = {name.replace("_", " "): fact for name, fact in probes.items()}
     entries = ENTRIES if announced is None else (replace(ENTRIES[0], announced=announced), ENTRIES[1])
-    return Facts("mqtt://h", entries=entries, probes=GOOD | changed)
+    return ProbeFacts("mqtt://h", entries=entries, probes=GOOD | changed)
 
 
-def finding(name: str, announced: Announced | None = None, **probes: object) -> Finding:
+def finding(name: str, announced: BrokerLimits | None = None, **probes: object) -> Finding:
     return judge(facts_with(announced, **probes)).finding(name)
 
 
@@ -73,7 +78,7 @@ def test_a_broker_without_fault() -> None:
     assert found.settings == ()
 
 
-CASES: list[tuple[str, dict[str, Any], Verdict, str]] = [
+CASES: list[tuple[str, dict[str, Any], CapabilityVerdict, str]] = [
     ("rights", {"rights": RightsFact("x", (replace(PLANE, granted=0x87), DIRECTORY))}, NO, "not authorized"),
     ("rights", {"rights": RightsFact("x", (replace(PLANE, granted=None), DIRECTORY))}, NO, "not answered"),
     ("rights", {"rights": RightsFact("x", (replace(PLANE, acknowledged=0x87), DIRECTORY))}, NO, "message was refused"),
@@ -117,7 +122,7 @@ CASES: list[tuple[str, dict[str, Any], Verdict, str]] = [
 
 
 @pytest.mark.parametrize(("name", "probes", "verdict", "said"), CASES)
-def test_what_is_wrong_is_said(name: str, probes: dict[str, Any], verdict: Verdict, said: str) -> None:
+def test_what_is_wrong_is_said(name: str, probes: dict[str, Any], verdict: CapabilityVerdict, said: str) -> None:
     found = finding(name, **probes)
     assert found.verdict is verdict
     assert said in f"{found.value} {found.measured}"
@@ -135,21 +140,21 @@ def test_each_rule_can_say_yes_and_something_else() -> None:
 @pytest.mark.parametrize(
     ("name", "announced", "verdict", "setting"),
     [
-        ("QoS 1", Announced(max_qos=0), NO, "max_qos 2"),
-        ("messages under way", Announced(receive_maximum=20), LIMITED, "max_inflight_messages 1000"),
-        ("messages under way", Announced(), YES, None),
-        ("topic aliases", Announced(), NO, None),
-        ("sessions kept", Announced(session_expiry_s=60), LIMITED, None),
+        ("QoS 1", BrokerLimits(max_qos=0), NO, "max_qos 2"),
+        ("messages under way", BrokerLimits(receive_maximum=20), LIMITED, "max_inflight_messages 1000"),
+        ("messages under way", BrokerLimits(), YES, None),
+        ("topic aliases", BrokerLimits(), NO, None),
+        ("sessions kept", BrokerLimits(session_expiry_s=60), LIMITED, None),
     ],
 )
-def test_what_is_announced(name: str, announced: Announced, verdict: Verdict, setting: str | None) -> None:
+def test_what_is_announced(name: str, announced: BrokerLimits, verdict: CapabilityVerdict, setting: str | None) -> None:
     found = finding(name, announced)
     assert found.verdict is verdict
     assert found.settings == (() if setting is None else (setting,))
 
 
 def test_an_announced_limit_is_no_fault_of_the_search() -> None:
-    found = finding("largest message", Announced(max_packet_bytes=1 << 20), size=SizeFact((1 << 20) - 512))
+    found = finding("largest message", BrokerLimits(max_packet_bytes=1 << 20), size=SizeFact((1 << 20) - 512))
     assert found.verdict is LIMITED
     assert found.value == "1 MiB, announced"
 
@@ -167,7 +172,7 @@ def test_a_probe_that_cost_the_connection_and_one_without_time(name: str) -> Non
 
 
 def test_over_311_what_needs_5_is_missing() -> None:
-    facts = Facts("mqtt://h", entries=(EntryFact("5", "unsupported protocol version"), ENTRIES[1]), probes=GOOD)
+    facts = ProbeFacts("mqtt://h", entries=(EntryFact("5", "unsupported protocol version"), ENTRIES[1]), probes=GOOD)
     found = judge(facts)
     assert found.entered
     for name in ("MQTT 5", "properties", "message expiry"):
@@ -177,7 +182,7 @@ def test_over_311_what_needs_5_is_missing() -> None:
 
 
 def test_nobody_answers() -> None:
-    found = judge(Facts("mqtt://h", "Connection refused"))
+    found = judge(ProbeFacts("mqtt://h", "Connection refused"))
     assert not found.entered
     assert not found.carries_a_session
     assert "Connection refused" in found.findings[0].measured
@@ -185,7 +190,7 @@ def test_nobody_answers() -> None:
 
 def test_the_broker_wants_a_user() -> None:
     refused = tuple(EntryFact(version, "not authorized", credentials=True) for version in ("5", "3.1.1"))
-    found = judge(Facts("mqtt://h", entries=refused))
+    found = judge(ProbeFacts("mqtt://h", entries=refused))
     assert not found.entered
     assert "user:password@" in found.findings[0].advice
 

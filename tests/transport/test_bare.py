@@ -12,7 +12,7 @@ import pytest
 from patience import patience
 
 from ether.transport import Endpoint, ProtocolVersion, Will
-from ether.transport.bare import Announced, BareConnection, EntryRefused, serve
+from ether.transport.bare import BareConnection, BrokerLimits, EntryRefused, serve
 from tests.transport.backends import Backend, messages, over_networks
 from tests.transport.fake_broker import FakeBroker, FakeConnection, fake_broker
 
@@ -39,15 +39,15 @@ def served(*connections: BareConnection, until: object) -> bool:
 @pytest.mark.parametrize(
     ("properties", "announced"),
     [
-        (b"", Announced()),
-        (b"\x21\x00\x14", Announced(receive_maximum=20)),
-        (b"\x12\x00\x02id\x27\x00\x00\x04\x00", Announced(max_packet_bytes=1024)),
-        (b"\x24\x00\x25\x00\x28\x00\x2a\x00", Announced(max_qos=0, retain=False, wildcards=False, shared=False)),
-        (b"\x22\x00\x0a\x11\x00\x00\x00\x3c\x13\x00\x1e", Announced(
+        (b"", BrokerLimits()),
+        (b"\x21\x00\x14", BrokerLimits(receive_maximum=20)),
+        (b"\x12\x00\x02id\x27\x00\x00\x04\x00", BrokerLimits(max_packet_bytes=1024)),
+        (b"\x24\x00\x25\x00\x28\x00\x2a\x00", BrokerLimits(max_qos=0, retain=False, wildcards=False, shared=False)),
+        (b"\x22\x00\x0a\x11\x00\x00\x00\x3c\x13\x00\x1e", BrokerLimits(
             topic_alias_maximum=10, session_expiry_s=60, keepalive_s=30)),
     ],
 )  # fmt: skip
-def test_what_the_connack_announces(properties: bytes, announced: Announced) -> None:
+def test_what_the_connack_announces(properties: bytes, announced: BrokerLimits) -> None:
     def script(connection: FakeConnection, _: FakeBroker) -> None:
         connection.accept(properties=properties)
         connection.stay()

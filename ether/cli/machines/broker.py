@@ -12,7 +12,7 @@ from ether.cli.output import print_line, print_table, remark
 from ether.config.broker_url import complete_url, url_with
 from ether.errors import ConfigError
 from ether.security.lab_key import load_key
-from ether.session.broker_probe import BrokerFindings, Finding, Verdict, judge, probe_broker
+from ether.session.broker_probe import BrokerFindings, CapabilityVerdict, Finding, judge, probe_broker
 from ether.transport.endpoint import Endpoint
 from ether.wire.topics import check_session_name
 
@@ -68,7 +68,7 @@ def print_findings(found: BrokerFindings) -> None:
     print_line(f"{found.address}{f' ({found.software})' if found.software else ''}: {found.took_s:.1f} s")
     print_table([_row(each) for each in found.findings], _COLUMNS, nothing="")
     for each in found.findings:
-        if each.verdict is not Verdict.YES and (text := _explained(each)):
+        if each.verdict is not CapabilityVerdict.YES and (text := _explained(each)):
             print_line(f"\n{each.name}: {text}")
     if found.settings:
         print_line("\nIn a Mosquitto's mosquitto.conf, these lines mend what can be mended:")
@@ -78,7 +78,7 @@ def print_findings(found: BrokerFindings) -> None:
 
 def status_of(finding: Finding) -> str:
     """As the other findings of `ether doctor` say it: ok, warn or fail."""
-    if finding.verdict is Verdict.YES:
+    if finding.verdict is CapabilityVerdict.YES:
         return "ok"
     return "fail" if finding.prevents else "warn"
 

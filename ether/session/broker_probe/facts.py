@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ether.transport.bare import Announced
+from ether.transport.bare import BrokerLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class EntryFact:
     version: str
     refusal: str = ""
     credentials: bool = False
-    announced: Announced = field(default_factory=Announced)
+    announced: BrokerLimits = field(default_factory=BrokerLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ class WillFact:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ProbeFacts:
     """Everything that was seen at one broker. `unreachable` says in words why nothing was."""
 
     address: str

@@ -15,10 +15,10 @@ from ether.session.broker_probe.facts import (
     DistanceFact,
     EntryFact,
     ExpiryFact,
-    Facts,
     NotSeen,
     OrderFact,
     PlaneFact,
+    ProbeFacts,
     PropertiesFact,
     RetainedFact,
     RightsFact,
@@ -29,11 +29,16 @@ from ether.session.broker_probe.facts import (
     WildcardsFact,
     WillFact,
 )
-from ether.session.broker_probe.findings import BrokerFindings, Finding, Verdict
+from ether.session.broker_probe.findings import BrokerFindings, CapabilityVerdict, Finding
 from ether.session.broker_probe.size_search_rules import LARGEST
-from ether.transport.bare import Announced, reason_words
+from ether.transport.bare import BrokerLimits, reason_words
 
-YES, LIMITED, NO, UNKNOWN = Verdict.YES, Verdict.LIMITED, Verdict.NO, Verdict.UNKNOWN
+YES, LIMITED, NO, UNKNOWN = (
+    CapabilityVerdict.YES,
+    CapabilityVerdict.LIMITED,
+    CapabilityVerdict.NO,
+    CapabilityVerdict.UNKNOWN,
+)
 
 FAR_S = 0.02
 FEW_UNDER_WAY = 100
@@ -47,17 +52,17 @@ _LARGE_ENOUGH = 1 << 20
 """A search that had no more time after this size has met no limit."""
 
 Fact = TypeVar("Fact")
-Judge = Callable[[Fact, Facts], Finding]
+Judge = Callable[[Fact, ProbeFacts], Finding]
 
 
-def judge(facts: Facts) -> BrokerFindings:
+def judge(facts: ProbeFacts) -> BrokerFindings:
     """Every finding, in the order of the table in docs/brokers.md."""
     entered = any(not entry.refusal for entry in facts.entries)
     found = _entered_findings(facts) if entered else [_not_entered(facts)]
     return BrokerFindings(facts.address, entered, facts.software, tuple(found), facts.took_s)
 
 
-def _not_entered(facts: Facts) -> Finding:
+def _not_entered(facts: ProbeFacts) -> Finding:
     refused = [entry for entry in facts.entries if entry.refusal]
     if not refused:
         advice = "is it running, and is the address right? A firewall swallows what it does not let through."
@@ -70,7 +75,7 @@ def _not_entered(facts: Facts) -> Finding:
     return Finding("connection", NO, "refused", said, "nobody can use it so", advice=advice, prevents=True)
 
 
-def _entered_findings(facts: Facts) -> list[Finding]:
+def _entered_findings(facts: ProbeFacts) -> list[Finding]:
     return [
         _mqtt_5(facts),
         _mqtt_311(facts),
@@ -99,7 +104,9 @@ def _entered_findings(facts: Facts) -> list[Finding]:
     ]
 
 
-def _of(facts: Facts, name: str, probe: str, kind: type[Fact], judged: Judge[Fact], *, needed: bool = False) -> Finding:
+def _of(
+    facts: ProbeFacts, name: str, probe: str, kind: type[Fact], judged: Judge[Fact], *, needed: bool = False
+) -> Finding:
     fact = facts.probes.get(probe)
     if isinstance(fact, kind):
         return judged(fact, facts)
@@ -116,23 +123,23 @@ def _not_seen(name: str, fact: object, *, needed: bool = False) -> Finding:
     )
 
 
-def _announced(facts: Facts) -> Announced:
+def _limits(facts: ProbeFacts) -> BrokerLimits:
     """The limits over the version that was agreed on: the first that was accepted."""
-    return next((entry.announced for entry in facts.entries if not entry.refusal), Announced())
+    return next((entry.announced for entry in facts.entries if not entry.refusal), BrokerLimits())
 
 
-def _version(facts: Facts) -> str:
+def _version(facts: ProbeFacts) -> str:
     return next((entry.version for entry in facts.entries if not entry.refusal), "")
 
 
 # -- versions and QoS
 
 
-def _entry(facts: Facts, version: str) -> EntryFact | None:
+def _entry(facts: ProbeFacts, version: str) -> EntryFact | None:
     return next((entry for entry in facts.entries if entry.version == version), None)
 
 
-def _mqtt_5(facts: Facts) -> Finding:
+def _mqtt_5(facts: ProbeFacts) -> Finding:
     entry = _entry(facts, "5")
     if entry is not None and not entry.refusal:
         return Finding("MQTT 5", YES, "yes")
@@ -143,7 +150,7 @@ def _mqtt_5(facts: Facts) -> Finding:
     )  # fmt: skip
 
 
-def _mqtt_311(facts: Facts) -> Finding:
+def _mqtt_311(facts: ProbeFacts) -> Finding:
     entry = _entry(facts, "3.1.1")
     if entry is not None and not entry.refusal:
         return Finding("MQTT 3.1.1", YES, "yes")
@@ -153,10 +160,10 @@ def _mqtt_311(facts: Facts) -> Finding:
     )  # fmt: skip
 
 
-def _qos_1(facts: Facts) -> Finding:
+def _qos_1(facts: ProbeFacts) -> Finding:
     rights = facts.probes.get("rights")
     granted = [plane.granted for plane in rights.planes] if isinstance(rights, RightsFact) else []
-    if _announced(facts).max_qos == 0 or (granted and all(code == 0 for code in granted)):
+    if _limits(facts).max_qos == 0 or (granted and all(code == 0 for code in granted)):
         return Finding(
             "QoS 1", NO, "QoS 0 only", "", "no session is possible: nothing would be acknowledged",
             advice="allow QoS 1", settings=("max_qos 2",), prevents=True,
@@ -167,7 +174,7 @@ def _qos_1(facts: Facts) -> Finding:
 # -- rights
 
 
-def _rights(fact: RightsFact, facts: Facts) -> Finding:
+def _rights(fact: RightsFact, facts: ProbeFacts) -> Finding:
     problems = {plane: words for plane in fact.planes if (words := _plane_problem(plane))}
     if not problems:
         found = "every plane"
@@ -209,7 +216,7 @@ def _plane_problem(plane: PlaneFact) -> str:
 # -- what is retained, and filters
 
 
-def _retained(fact: RetainedFact, facts: Facts) -> Finding:
+def _retained(fact: RetainedFact, facts: ProbeFacts) -> Finding:
     refused = (fact.acknowledged or 0) >= _FIRST_FAILURE
     if refused or not fact.by_topic:
         why = reason_words(fact.acknowledged or 0) if refused else "it did not come to a later subscription"
@@ -226,7 +233,7 @@ def _retained(fact: RetainedFact, facts: Facts) -> Finding:
     return Finding("retained messages", YES, "yes")
 
 
-def _retained_by_wildcard(fact: RetainedFact, facts: Facts) -> Finding:
+def _retained_by_wildcard(fact: RetainedFact, facts: ProbeFacts) -> Finding:
     if not fact.by_topic:
         return Finding("retained by wildcard", NO, "none", "", "nothing is retained here at all")
     if fact.by_plus and fact.by_hash:
@@ -238,7 +245,7 @@ def _retained_by_wildcard(fact: RetainedFact, facts: Facts) -> Finding:
     )  # fmt: skip
 
 
-def _wildcards(fact: WildcardsFact, facts: Facts) -> Finding:
+def _wildcards(fact: WildcardsFact, facts: ProbeFacts) -> Finding:
     if fact.by_plus and fact.by_hash:
         return Finding("wildcards", YES, "yes")
     missing = " and ".join(sign for sign, came in (("+", fact.by_plus), ("#", fact.by_hash)) if not came)
@@ -246,7 +253,7 @@ def _wildcards(fact: WildcardsFact, facts: Facts) -> Finding:
     return Finding("wildcards", NO, f"not with {missing}", "", consequence, prevents=not fact.by_plus)
 
 
-def _overlapping(fact: WildcardsFact, facts: Facts) -> Finding:
+def _overlapping(fact: WildcardsFact, facts: ProbeFacts) -> Finding:
     if fact.by_overlapping == 1:
         return Finding("overlapping filters", YES, "one copy")
     if fact.by_overlapping == 0:
@@ -261,7 +268,7 @@ def _overlapping(fact: WildcardsFact, facts: Facts) -> Finding:
 # -- what a message carries
 
 
-def _properties(facts: Facts) -> Finding:
+def _properties(facts: ProbeFacts) -> Finding:
     name = "properties"
     if _version(facts) == "3.1.1":
         return Finding(
@@ -271,7 +278,7 @@ def _properties(facts: Facts) -> Finding:
     return _of(facts, name, "properties", PropertiesFact, _properties_kept)
 
 
-def _properties_kept(fact: PropertiesFact, facts: Facts) -> Finding:
+def _properties_kept(fact: PropertiesFact, facts: ProbeFacts) -> Finding:
     if not fact.missing:
         return Finding("properties", YES, "yes")
     return Finding(
@@ -282,7 +289,7 @@ def _properties_kept(fact: PropertiesFact, facts: Facts) -> Finding:
     )  # fmt: skip
 
 
-def _expiry(facts: Facts) -> Finding:
+def _expiry(facts: ProbeFacts) -> Finding:
     name = "message expiry"
     instead = "an instance refuses a request whose time is over"
     if _version(facts) == "3.1.1":
@@ -298,7 +305,7 @@ def _expiry(facts: Facts) -> Finding:
 # -- how often, and in which order
 
 
-def _order_on_a_topic(fact: BurstFact, facts: Facts) -> Finding:
+def _order_on_a_topic(fact: BurstFact, facts: ProbeFacts) -> Finding:
     name = "order on a topic"
     if fact.arrived < 2:
         return Finding(name, UNKNOWN, "not tried", "too little of the burst arrived", "nothing is known about it")
@@ -315,7 +322,7 @@ def _order_on_a_topic(fact: BurstFact, facts: Facts) -> Finding:
     return Finding(name, YES, "yes")
 
 
-def _order_across_topics(fact: OrderFact, facts: Facts) -> Finding:
+def _order_across_topics(fact: OrderFact, facts: ProbeFacts) -> Finding:
     name = "order across topics"
     if fact.arrived < fact.pairs:
         return Finding(
@@ -329,7 +336,7 @@ def _order_across_topics(fact: OrderFact, facts: Facts) -> Finding:
     )  # fmt: skip
 
 
-def _burst(fact: BurstFact, facts: Facts) -> Finding:
+def _burst(fact: BurstFact, facts: ProbeFacts) -> Finding:
     name = "a burst to a slow receiver"
     if fact.reader_lost:
         return Finding(
@@ -359,7 +366,7 @@ def _rounded(number: int) -> int:
 # -- speed and distance
 
 
-def _small_writes(fact: SmallWritesFact, facts: Facts) -> Finding:
+def _small_writes(fact: SmallWritesFact, facts: ProbeFacts) -> Finding:
     name = "small writes"
     distance = facts.probes.get("distance")
     floor_s = 2 * distance.least_s if isinstance(distance, DistanceFact) else 0.0
@@ -376,7 +383,7 @@ def _small_writes(fact: SmallWritesFact, facts: Facts) -> Finding:
     )  # fmt: skip
 
 
-def _distance(fact: DistanceFact, facts: Facts) -> Finding:
+def _distance(fact: DistanceFact, facts: ProbeFacts) -> Finding:
     measured = f"round trip {_ms(fact.median_s)}"
     if fact.least_s < FAR_S:
         return Finding("distance", YES, "near", measured)
@@ -386,11 +393,11 @@ def _distance(fact: DistanceFact, facts: Facts) -> Finding:
     )  # fmt: skip
 
 
-def _under_way(facts: Facts) -> Finding:
+def _under_way(facts: ProbeFacts) -> Finding:
     name = "messages under way"
     if _version(facts) == "3.1.1":
         return Finding(name, YES, "no limit is announced")
-    window = _announced(facts).receive_maximum or MOST_UNDER_WAY
+    window = _limits(facts).receive_maximum or MOST_UNDER_WAY
     if window >= FEW_UNDER_WAY:
         return Finding(name, YES, f"{window:,}")
     distance = facts.probes.get("distance")
@@ -407,9 +414,9 @@ def _under_way(facts: Facts) -> Finding:
 # -- limits
 
 
-def _largest(fact: SizeFact, facts: Facts) -> Finding:
+def _largest(fact: SizeFact, facts: ProbeFacts) -> Finding:
     name = "largest message"
-    announced = _announced(facts).max_packet_bytes
+    announced = _limits(facts).max_packet_bytes
     if fact.failed_bytes is None:
         return _largest_that_passed(name, fact, announced)
     value, measured = (
@@ -449,7 +456,7 @@ def _largest_that_passed(name: str, fact: SizeFact, announced: int | None) -> Fi
     )  # fmt: skip
 
 
-def _topic_names(fact: TopicNamesFact, facts: Facts) -> Finding:
+def _topic_names(fact: TopicNamesFact, facts: ProbeFacts) -> Finding:
     if not fact.failed:
         return Finding("topic names", YES, "all that Ether allows")
     kinds = ", ".join(kind for kind, _ in fact.failed)
@@ -462,7 +469,7 @@ def _topic_names(fact: TopicNamesFact, facts: Facts) -> Finding:
     )  # fmt: skip
 
 
-def _will(fact: WillFact, facts: Facts) -> Finding:
+def _will(fact: WillFact, facts: ProbeFacts) -> Finding:
     name = "wills"
     instead = "missing heartbeats tell it, later"
     if fact.after_s is None:
@@ -472,7 +479,7 @@ def _will(fact: WillFact, facts: Facts) -> Finding:
     return Finding(name, YES, "yes", f"after {_ms(fact.after_s)}")
 
 
-def _nobody(facts: Facts) -> Finding:
+def _nobody(facts: ProbeFacts) -> Finding:
     name, code = "tells that nobody listens", facts.probes.get("nobody")
     if isinstance(code, NotSeen):
         return _not_seen(name, code)
@@ -484,7 +491,7 @@ def _nobody(facts: Facts) -> Finding:
     )  # fmt: skip
 
 
-def _shared(fact: SharedFact, facts: Facts) -> Finding:
+def _shared(fact: SharedFact, facts: ProbeFacts) -> Finding:
     name, instead = "shared subscriptions", "Ether needs none: the caller spreads calls over the instances of a class"
     if fact.granted is None or fact.granted >= _FIRST_FAILURE:
         return Finding(name, NO, "refused", "", "other programs cannot share a subscription", instead)
@@ -495,15 +502,15 @@ def _shared(fact: SharedFact, facts: Facts) -> Finding:
     return Finding(name, NO, value, measured, "other programs cannot share a subscription", instead)
 
 
-def _topic_aliases(facts: Facts) -> Finding:
-    aliases = _announced(facts).topic_alias_maximum
+def _topic_aliases(facts: ProbeFacts) -> Finding:
+    aliases = _limits(facts).topic_alias_maximum
     if aliases:
         return Finding("topic aliases", YES, f"{aliases:,}")
     return Finding("topic aliases", NO, "none", "", "each message carries its whole topic", "Ether uses none")
 
 
-def _kept_sessions(facts: Facts) -> Finding:
-    name, expiry_s = "sessions kept", _announced(facts).session_expiry_s
+def _kept_sessions(facts: ProbeFacts) -> Finding:
+    name, expiry_s = "sessions kept", _limits(facts).session_expiry_s
     if expiry_s is None:
         return Finding(name, YES, "as the client asks")
     return Finding(
@@ -512,7 +519,7 @@ def _kept_sessions(facts: Facts) -> Finding:
     )  # fmt: skip
 
 
-def _left_behind(facts: Facts) -> list[Finding]:
+def _left_behind(facts: ProbeFacts) -> list[Finding]:
     left = facts.probes.get("left behind")
     if not isinstance(left, tuple):
         return []

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 
 
-class Verdict(enum.Enum):
+class CapabilityVerdict(enum.Enum):
     """Whether a broker has a capability."""
 
     YES = "yes"
@@ -23,7 +23,7 @@ class Finding:
     possible."""
 
     name: str
-    verdict: Verdict
+    verdict: CapabilityVerdict
     value: str
     measured: str = ""
     consequence: str = ""

@@ -15,7 +15,7 @@ from time import monotonic
 from ether.errors import DecodeError, NotAuthorized
 from ether.session.broker_probe import probes
 from ether.session.broker_probe.bench import ConnectionCut, OutOfTime, ProbeBench
-from ether.session.broker_probe.facts import EntryFact, Facts, NotSeen
+from ether.session.broker_probe.facts import EntryFact, NotSeen, ProbeFacts
 from ether.session.discovery.search import in_parallel
 from ether.transport.bare import BareConnection, EntryRefused
 from ether.transport.base import ProtocolVersion
@@ -28,13 +28,13 @@ _OF_MQTT_5 = ("properties", "expiry begun", "expiry")
 Probe = Callable[[ProbeBench], object]
 
 
-def probe_broker(endpoint: Endpoint, session: str | None = None, *, budget_s: float = BUDGET_S) -> Facts:
+def probe_broker(endpoint: Endpoint, session: str | None = None, *, budget_s: float = BUDGET_S) -> ProbeFacts:
     """Try what the broker at `endpoint` does. The rights are tried in the topics of `session`, if one is named, else in
     those of a session of our own. Nothing stays on the broker."""
     began = monotonic()
     unknown = _unresolved(endpoint)
     if unknown:
-        return Facts(endpoint.address, unknown, took_s=monotonic() - began)
+        return ProbeFacts(endpoint.address, unknown, took_s=monotonic() - began)
     bench = ProbeBench(endpoint, budget_s)
     try:
         entries, unreachable = _enter(bench)
@@ -48,7 +48,7 @@ def probe_broker(endpoint: Endpoint, session: str | None = None, *, budget_s: fl
         bench.close()
     if bench.left_behind:
         probed["left behind"] = tuple(sorted(bench.left_behind))
-    return Facts(endpoint.address, unreachable, entries, software, probed, monotonic() - began)
+    return ProbeFacts(endpoint.address, unreachable, entries, software, probed, monotonic() - began)
 
 
 def _unresolved(endpoint: Endpoint) -> str:
