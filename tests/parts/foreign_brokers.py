@@ -221,8 +221,10 @@ def mosquitto_with(lines: str) -> ForeignKind:
 
 
 @contextmanager
-def running_foreign(kind: ForeignKind, *, files: Mapping[str, str] | None = None) -> Iterator[ForeignBroker]:
-    """A broker of that kind with a configuration of its own, and these `files` in its folder."""
+def running_foreign(kind: ForeignKind | str, *, files: Mapping[str, str] | None = None) -> Iterator[ForeignBroker]:
+    """A broker of that kind, or of the kind of that name, with a configuration of its own, and these `files` in its
+    folder."""
+    kind = FOREIGN[kind] if isinstance(kind, str) else kind
     with tempfile.TemporaryDirectory(prefix="ether-foreign-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)  # a Mosquitto that was started by root reads as another user
         for name, text in (files or {}).items():

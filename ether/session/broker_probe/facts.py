@@ -101,6 +101,14 @@ class WildcardsFact:
 
 
 @dataclass(frozen=True, slots=True)
+class ManyFiltersFact:
+    """How many subscriptions one connection asked for, and how many of them were granted."""
+
+    asked: int
+    granted: int
+
+
+@dataclass(frozen=True, slots=True)
 class SharedFact:
     """A shared subscription of two connections: the code of the SUBACK, and how many messages came of those sent."""
 

@@ -15,6 +15,7 @@ from ether.session.broker_probe.facts import (
     DistanceFact,
     EntryFact,
     ExpiryFact,
+    ManyFiltersFact,
     NotSeen,
     OrderFact,
     PlaneFact,
@@ -85,6 +86,7 @@ def _entered_findings(facts: ProbeFacts) -> list[Finding]:
         _of(facts, "retained by wildcard", "retained", RetainedFact, _retained_by_wildcard),
         _of(facts, "wildcards", "wildcards", WildcardsFact, _wildcards, needed=True),
         _of(facts, "overlapping filters", "wildcards", WildcardsFact, _overlapping),
+        _of(facts, "many subscriptions", "many filters", ManyFiltersFact, _many_filters),
         _properties(facts),
         _expiry(facts),
         _of(facts, "order on a topic", "burst", BurstFact, _order_on_a_topic),
@@ -262,6 +264,16 @@ def _overlapping(fact: WildcardsFact, facts: ProbeFacts) -> Finding:
         "overlapping filters", LIMITED, f"{fact.by_overlapping} copies", "",
         "a message of a program without Ether is handled twice by who subscribes to x/+ and to x/a",
         "messages of Ether's have numbers, and are handled once",
+    )  # fmt: skip
+
+
+def _many_filters(fact: ManyFiltersFact, facts: ProbeFacts) -> Finding:
+    name = "many subscriptions"
+    if fact.granted == fact.asked:
+        return Finding(name, YES, f"{fact.asked} and more")
+    return Finding(
+        name, LIMITED, f"{fact.granted} at most", "", "a process with more methods that subscribe does not start",
+        advice="subscribe by wildcard, or raise the broker's limit (NATS: a smaller max_ack_pending)",
     )  # fmt: skip
 
 

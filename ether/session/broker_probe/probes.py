@@ -18,6 +18,7 @@ from ether.session.broker_probe.facts import (
     BurstFact,
     DistanceFact,
     ExpiryFact,
+    ManyFiltersFact,
     OrderFact,
     PlaneFact,
     PropertiesFact,
@@ -42,6 +43,7 @@ _PAIRS, _PAIRS_S = 200, 0.8
 _EARLIER_BYTES = 4_096
 _WILL_S = 1.0
 _SHARED_MESSAGES = 10
+_MANY = 100
 _MOST_ROUNDS, _LEAST_ROUNDS, _ROUNDS_S = 15, 3, 1.0
 _BURST, _LARGE_BURST = 2_000, 20_000
 _BURST_QUICK_S = 0.7
@@ -237,6 +239,14 @@ def probe_wildcards(bench: ProbeBench) -> WildcardsFact:
         connection.publish(f"{base}/{name}/x", b"x")
     copies = Counter(each.topic for each in bench.collect([connection], 5))
     return WildcardsFact(copies[f"{base}/plus/x"], copies[f"{base}/hash/x"], copies[f"{base}/both/x"])
+
+
+def probe_many_filters(bench: ProbeBench) -> ManyFiltersFact:
+    """One connection with many subscriptions."""
+    codes = bench.subscribe(bench.connect(), *(bench.topics.data(f"many/{number}") for number in range(_MANY)))
+    if not codes:
+        raise OutOfTime
+    return ManyFiltersFact(_MANY, sum(code < _FIRST_FAILURE for code in codes))
 
 
 def probe_shared(bench: ProbeBench) -> SharedFact:
