@@ -44,21 +44,37 @@ def _embedded(engine: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Column:
-    """One broker: its heading, why it cannot be tried here (None where it can), and how it is started."""
+    """One broker: its heading, how it is started, and its kind where it is not embedded."""
 
     heading: str
-    missing: str | None
     running: Callable[[], object]
+    kind: ForeignKind | None = None
+
+    @property
+    def missing(self) -> str | None:
+        """Why it cannot be tried here; None where it can."""
+        if self.kind is not None:
+            return self.kind.missing()
+        return mosquitto_missing if self.heading == "embedded Mosquitto" else None
+
+    @property
+    def skipped(self) -> str | None:
+        """Why tests leave it out; None where they do not."""
+        return self.missing if self.kind is None else self.kind.skipped()
+
+
+def _column(heading: str, kind: ForeignKind) -> Column:
+    return Column(heading, lambda: _foreign(kind), kind)
 
 
 COLUMNS = (
-    Column("Mosquitto, stock", mosquitto_missing, lambda: _foreign(STOCK)),
-    Column("… with the three lines", mosquitto_missing, lambda: _foreign(MENDED)),
-    Column("embedded Mosquitto", mosquitto_missing, lambda: _embedded("mosquitto")),
-    Column("embedded amqtt", None, lambda: _embedded("amqtt")),
-    Column("RabbitMQ", RABBITMQ.missing(), lambda: _foreign(RABBITMQ)),
-    Column("NATS", NATS.missing(), lambda: _foreign(NATS)),
-    Column("Aedes", AEDES.missing(), lambda: _foreign(AEDES)),
+    _column("Mosquitto, stock", STOCK),
+    _column("… with the three lines", MENDED),
+    Column("embedded Mosquitto", lambda: _embedded("mosquitto")),
+    Column("embedded amqtt", lambda: _embedded("amqtt")),
+    _column("RabbitMQ", RABBITMQ),
+    _column("NATS", NATS),
+    _column("Aedes", AEDES),
 )
 
 
@@ -137,8 +153,10 @@ def read_page(text: str) -> Table:
 
 
 def written(text: str, table: Table) -> str:
-    """The page with this table in it."""
-    before, _, rest = text.partition(BEGIN)
+    """The page with this table in it, between its marks."""
+    before, mark, rest = text.partition(BEGIN)
+    assert mark, f"the page has no {BEGIN}"
+    assert END in rest, f"the page has no {END}"
     return f"{before}{BEGIN}\n\n{table.text()}\n\n{END}{rest.partition(END)[2]}"
 
 

@@ -1,5 +1,5 @@
-"""Sessions over brokers as they come: a stock Mosquitto here and in .ci/run, RabbitMQ, NATS and Aedes where they are
-installed (.ci/tools --long), both embedded engines beside them with ETHER_LONG=1.
+"""Sessions over brokers as they come: a stock Mosquitto; with ETHER_LONG=1 RabbitMQ, NATS and Aedes as well, where they
+are installed (.ci/tools --long), and beside them both embedded engines.
 
 What does not work yet stands in `KNOWN_LIMITS`, with the reason. Such a test has to fail: one that passes says that its
 entry is out of date.
@@ -11,84 +11,103 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from foreign_brokers import AEDES, FOREIGN, NATS, RABBITMQ, STOCK, running_foreign
+from foreign_brokers import AEDES, FOREIGN, LONG, NATS, RABBITMQ, STOCK, running_foreign
+from known_limits import KnownLimit, expect_known_limit, foreign_parameters
 from patience import patience
 from running_brokers import engines, mosquitto_missing, running_broker, soon
 
 from ether import Ether
+from ether.errors import LifecycleFailed, RequestTimeout
 from ether.ledger.places import default_folder
 from ether.ledger.reader import LedgerReader, RecordFilter
 
-LONG = os.environ.get("ETHER_LONG") == "1"
-EMBEDDED = [f"embedded {engine}" for engine in engines]
-BROKERS = [STOCK.name, RABBITMQ.name, NATS.name, AEDES.name, *(EMBEDDED if LONG else [])]
+NEEDS_MOSQUITTO = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
+EMBEDDED = [pytest.param(it, marks=NEEDS_MOSQUITTO if it == "mosquitto" else ()) for it in engines if LONG]
 
-KNOWN_LIMITS: dict[tuple[str, str], str] = {}
-"""Broker and test (without its parameters, or with them): why it fails."""
+SUITE = (STOCK.name, RABBITMQ.name, NATS.name, AEDES.name)
+
+HELD_BACK = KnownLimit("it holds small packets back until the last one is acknowledged: a call takes 44 ms")
+ENDED = KnownLimit(
+    "where a call takes 44 ms, the exit of an instance may be seen before its answer to `stop`", race=True
+)
+NO_WILDCARD = KnownLimit("it gives no retained messages to wildcards: who joins sees nobody, nor who holds a name")
+OVERTAKEN = KnownLimit("an echo overtakes the claim of a name, which is then taken for somebody else's", race=True)
+
+KNOWN_LIMITS = {
+    (STOCK.name, "test_a_call_waits_for_no_delayed_acknowledgement"): HELD_BACK,
+    (STOCK.name, "test_an_orderly_end"): ENDED,
+    (AEDES.name, "test_a_call_waits_for_no_delayed_acknowledgement"): HELD_BACK,
+    (AEDES.name, "test_an_orderly_end"): ENDED,
+    (RABBITMQ.name, "test_a_topic_with_its_default_name"): KnownLimit("it makes a slash of a dot"),
+    (STOCK.name, "test_a_burst[20000-slow]"): KnownLimit(
+        "before it knows that a reader is behind, the sender has let go of what the broker throws away", race=True
+    ),
+    (RABBITMQ.name, "test_everything_is_recorded"): KnownLimit(NO_WILDCARD.why, race=True),
+    (RABBITMQ.name, "test_a_second_program_joins"): NO_WILDCARD,
+    (RABBITMQ.name, "test_a_name_has_one_holder"): NO_WILDCARD,
+    (NATS.name, "test_a_topic_with_its_default_name"): KnownLimit("2.9 takes no dot in a topic"),
+} | {
+    (NATS.name, name): OVERTAKEN
+    for name in (
+        "test_a_pipeline", "test_calls", "test_a_call_waits_for_no_delayed_acknowledgement", "test_saves_run_once",
+        "test_everything_is_recorded", "test_a_second_program_joins", "test_a_name_has_one_holder",
+        "test_an_instance_is_restarted", "test_a_burst", "test_an_orderly_end",
+    )
+}  # fmt: skip
 
 
-def _parameter(name: str) -> Any:
-    why = (FOREIGN[name].missing() if name in FOREIGN
-           else mosquitto_missing if name.endswith("mosquitto") else None)  # fmt: skip
-    return pytest.param(name, marks=pytest.mark.skipif(why is not None, reason=why or ""))
-
-
-@pytest.fixture(scope="module", params=[_parameter(name) for name in BROKERS])
-def broker(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+@pytest.fixture(scope="module", params=[*foreign_parameters(*SUITE), *EMBEDDED])
+def lasting_broker(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     """Name and URL of each broker in turn; all tests over one share it, each in a session of its own."""
     name = str(request.param)
     with ExitStack() as stack:
         if name in FOREIGN:
-            yield name, stack.enter_context(running_foreign(FOREIGN[name])).url
+            yield name, stack.enter_context(running_foreign(name)).url
         else:
-            yield name, stack.enter_context(running_broker(name.removeprefix("embedded "))).url_tcp
+            yield name, stack.enter_context(running_broker(name)).url_tcp
 
 
-@pytest.fixture(autouse=True)
-def known_limits(request: pytest.FixtureRequest, broker: tuple[str, str]) -> None:
-    """Expect the failure of what is known not to work."""
-    name = request.node.name
-    test = request.node.originalname
-    parameters = name[name.index("[") + 1 : -1].split("-")[1:] if "[" in name else []
-    for key in (test, "-".join([test, *parameters])):
-        if (broker[0], key) in KNOWN_LIMITS:
-            request.node.add_marker(pytest.mark.xfail(reason=KNOWN_LIMITS[broker[0], key], strict=True))
+@pytest.fixture
+def broker(lasting_broker: tuple[str, str], request: pytest.FixtureRequest) -> str:
+    """Its URL. What is known not to work has to fail."""
+    expect_known_limit(request, KNOWN_LIMITS, lasting_broker[0])
+    return lasting_broker[1]
 
 
 @pytest.fixture
 def ether() -> Iterator[Ether]:
     own = Ether()
     yield own
-    own.shutdown()
+    with suppress(LifecycleFailed):  # orderly ends have a test of their own
+        own.shutdown()
 
 
 def session_name(request: pytest.FixtureRequest) -> str:
     return "".join(char for char in request.node.name if char.isalnum())[-50:]
 
 
-def started(
-    ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest, classes: dict[str, Any], **more: Any
-) -> str:
+def started(ether: Ether, broker: str, request: pytest.FixtureRequest, classes: dict[str, Any], **more: Any) -> str:
     """Start a session at the broker; its name."""
     session = session_name(request)
     instances = {
         name: {"class_path": f"foreign_parts.{cls}", "kwargs": kwargs} for name, (cls, kwargs) in classes.items()
     }
-    ether.tap({"session": session, "broker": broker[1], "instances": instances, **more})
+    ether.tap({"session": session, "broker": broker, "instances": instances, **more})
     return session
 
 
 PUMP, STAGE = ("Pump", {}), ("Stage", {})
 
 
-def test_a_pipeline(ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest) -> None:
+def test_a_pipeline(ether: Ether, broker: str, request: pytest.FixtureRequest) -> None:
     started(ether, broker, request, {"stage": STAGE})
     with ether.subscribe("out") as out:
         for number in range(1_000):
@@ -96,21 +115,19 @@ def test_a_pipeline(ether: Ether, broker: tuple[str, str], request: pytest.Fixtu
         assert [out.get(patience(10)).value for _ in range(1_000)] == [2 * number for number in range(1_000)]
 
 
-def test_a_topic_with_its_default_name(ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest) -> None:
+def test_a_topic_with_its_default_name(ether: Ether, broker: str, request: pytest.FixtureRequest) -> None:
     started(ether, broker, request, {"stage": STAGE})
     with ether.subscribe("Stage.by_default") as named:
         ether.pub({"value": 7}, topic="named")
         assert named.get(patience(10)).value == 7
 
 
-def test_calls(ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest) -> None:
+def test_calls(ether: Ether, broker: str, request: pytest.FixtureRequest) -> None:
     started(ether, broker, request, {"pump": PUMP})
     assert [ether.get("pump", "item", {"number": number}) for number in range(30)] == list(range(30))
 
 
-def test_a_call_waits_for_no_delayed_acknowledgement(
-    ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest
-) -> None:
+def test_a_call_waits_for_no_delayed_acknowledgement(ether: Ether, broker: str, request: pytest.FixtureRequest) -> None:
     started(ether, broker, request, {"pump": PUMP})
     ether.get("pump", "item")
 
@@ -123,14 +140,14 @@ def test_a_call_waits_for_no_delayed_acknowledgement(
     assert statistics.median(call_s() for _ in range(40)) < 0.02
 
 
-def test_saves_run_once(ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest) -> None:
+def test_saves_run_once(ether: Ether, broker: str, request: pytest.FixtureRequest) -> None:
     started(ether, broker, request, {"pump": PUMP})
     for number in range(20):
         assert ether.save("pump", "dose", {"ul": number})["status"] == "success"
     assert ether.get("pump", "dosed") == list(range(20))
 
 
-def test_everything_is_recorded(ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest) -> None:
+def test_everything_is_recorded(ether: Ether, broker: str, request: pytest.FixtureRequest) -> None:
     session = started(ether, broker, request, {"stage": STAGE}, record="all")
     for number in range(500):
         ether.pub({"value": number}, topic="in")
@@ -154,12 +171,10 @@ print(ether.get("pump", "item", {"number": 5}), flush=True)
 """
 
 
-def test_a_second_program_joins(
-    ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_a_second_program_joins(ether: Ether, broker: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     session = started(ether, broker, request, {"pump": PUMP, "stage": STAGE})
     joined = subprocess.run(
-        [sys.executable, "-c", JOINER, broker[1], session],
+        [sys.executable, "-c", JOINER, broker, session],
         capture_output=True,
         text=True,
         timeout=patience(40),
@@ -170,9 +185,7 @@ def test_a_second_program_joins(
     assert joined.stdout.splitlines() == ["['pump', 'stage']", "5"], joined.stderr
 
 
-def test_a_name_has_one_holder(
-    ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_a_name_has_one_holder(ether: Ether, broker: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     session = started(ether, broker, request, {"pump": PUMP})
     with_same_name = (
         "import sys; from ether import ether\n"
@@ -181,7 +194,7 @@ def test_a_name_has_one_holder(
     )
     parts = str(Path(__file__).resolve().parents[1] / "parts")
     second = subprocess.run(
-        [sys.executable, "-c", with_same_name, broker[1], session],
+        [sys.executable, "-c", with_same_name, broker, session],
         capture_output=True,
         text=True,
         timeout=patience(40),
@@ -193,7 +206,7 @@ def test_a_name_has_one_holder(
     assert ether.get("pump", "item", {"number": 1}) == 1
 
 
-def test_an_instance_is_restarted(ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest) -> None:
+def test_an_instance_is_restarted(ether: Ether, broker: str, request: pytest.FixtureRequest) -> None:
     started(ether, broker, request, {"pump": PUMP})
     pid = {it["name"]: it["pid"] for it in ether.instances()}["pump"]
     ether.restart("pump")
@@ -201,25 +214,36 @@ def test_an_instance_is_restarted(ether: Ether, broker: tuple[str, str], request
     assert ether.get("pump", "item", {"number": 3}) == 3
 
 
+def taken_at_last(ether: Ether, count: int) -> int:
+    """How many messages the reader has taken when it has all of them, or no more are seen to come for 30 s."""
+    taken, grew_at = -1, time.monotonic()
+    while taken < count and time.monotonic() - grew_at < patience(30):
+        with suppress(RequestTimeout):  # the question waits behind the burst, or is lost with a part of it
+            now = ether.get("reader", "taken", timeout_s=5)
+            if now > taken:
+                taken, grew_at = now, time.monotonic()
+        threading.Event().wait(0.05)
+    return taken
+
+
 @pytest.mark.parametrize("reader", ["fast", "slow"])
-@pytest.mark.parametrize("count", [1_000, 20_000])
-def test_a_burst(
-    ether: Ether, broker: tuple[str, str], request: pytest.FixtureRequest, count: int, reader: str
-) -> None:
+@pytest.mark.parametrize(
+    "count", [1_000, pytest.param(20_000, marks=pytest.mark.skipif(not LONG, reason="20,000 with ETHER_LONG=1"))]
+)
+def test_a_burst(ether: Ether, broker: str, request: pytest.FixtureRequest, count: int, reader: str) -> None:
     seconds = 0.0005 if reader == "slow" else 0.0
     started(ether, broker, request, {"reader": ("Reader", {"seconds": seconds})})
     for number in range(count):
         ether.pub({"number": number}, topic="burst")
-    soon(lambda: ether.get("reader", "taken", timeout_s=30) == count, 60.0)
-    assert ether.get("reader", "taken", timeout_s=30) == count
+    assert taken_at_last(ether, count) == count
     assert ether.get("reader", "in_order", timeout_s=30)
 
 
-def test_an_orderly_end(broker: tuple[str, str], request: pytest.FixtureRequest) -> None:
+def test_an_orderly_end(broker: str, request: pytest.FixtureRequest) -> None:
     """Nothing is raised, and nobody of it is found afterwards."""
     for number in range(3):
         own = Ether()
         instances = {name: {"class_path": f"foreign_parts.{cls}"} for name, cls in (("p", "Pump"), ("s", "Stage"))}
-        own.tap({"session": f"{session_name(request)}{number}", "broker": broker[1], "instances": instances})
+        own.tap({"session": f"{session_name(request)}{number}", "broker": broker, "instances": instances})
         own.pub({"value": 1}, topic="in")
         own.shutdown()

@@ -27,6 +27,7 @@ from patience import patience
 from running_brokers import alive, soon
 
 ROOT = Path(__file__).resolve().parents[2]
+LONG = os.environ.get("ETHER_LONG") == "1"
 NODE_MODULES = ROOT / ".ci" / "node_modules"
 """Where `.ci/tools --long` puts Aedes."""
 
@@ -78,12 +79,20 @@ class ForeignKind:
     ready_s: float = 15.0
     extra: Callable[[], bool] = lambda: True
     """Whether what the program needs beside itself is there."""
+    only_long: bool = False
+    """Whether it is for .ci/long alone."""
 
     def missing(self) -> str | None:
         """Why it cannot be run here, and what installs it; None where it can."""
         if _which(self.program) is None or not self.extra():
             return f"{self.name} is not here: {self.how_to_install}"
         return None
+
+    def skipped(self) -> str | None:
+        """Why tests leave it out; None where they do not."""
+        if self.only_long and not LONG:
+            return f"{self.name} is for .ci/long: ETHER_LONG=1"
+        return self.missing()
 
 
 @dataclass(frozen=True)
@@ -193,31 +202,27 @@ def _aedes(folder: Path, port: int) -> tuple[list[str], Mapping[str, str]]:
     return [_program("node"), "-e", AEDES_SCRIPT, str(port)], {"NODE_PATH": str(NODE_MODULES)}
 
 
-STOCK = ForeignKind(
-    "mosquitto, stock", "mosquitto", "apt install mosquitto, or brew install mosquitto", "running",
-    _mosquitto(STOCK_CONFIGURATION),
-)  # fmt: skip
+APT_MOSQUITTO = "apt install mosquitto, or brew install mosquitto"
+STOCK = ForeignKind("mosquitto, stock", "mosquitto", APT_MOSQUITTO, "running", _mosquitto(STOCK_CONFIGURATION))
 MENDED = ForeignKind(
-    "mosquitto, three lines",
-    "mosquitto",
-    STOCK.how_to_install,
-    "running",
-    _mosquitto(STOCK_CONFIGURATION + THREE_LINES),
+    "mosquitto, three lines", "mosquitto", APT_MOSQUITTO, "running", _mosquitto(STOCK_CONFIGURATION + THREE_LINES)
 )
-RABBITMQ = ForeignKind("rabbitmq", "rabbitmq-server", "apt install rabbitmq-server", "completed with", _rabbitmq, 60.0)
-NATS = ForeignKind("nats", "nats-server", "apt install nats-server", "Server is ready", _nats)
+RABBITMQ = ForeignKind(
+    "rabbitmq", "rabbitmq-server", "apt install rabbitmq-server", "completed with", _rabbitmq, ready_s=60.0,
+    only_long=True,
+)  # fmt: skip
+NATS = ForeignKind("nats", "nats-server", "apt install nats-server", "Server is ready", _nats, only_long=True)
 AEDES = ForeignKind(
-    "aedes", "node", ".ci/tools --long", "aedes listens", _aedes, extra=lambda: (NODE_MODULES / "aedes").is_dir()
-)
+    "aedes", "node", ".ci/tools --long", "aedes listens", _aedes,
+    extra=lambda: (NODE_MODULES / "aedes").is_dir(), only_long=True,
+)  # fmt: skip
 FOREIGN = {kind.name: kind for kind in (STOCK, MENDED, RABBITMQ, NATS, AEDES)}
 
 
 def mosquitto_with(lines: str) -> ForeignKind:
     """A Mosquitto with these lines in its configuration, beside the two that it cannot do without. `{folder}` is its
     folder."""
-    return ForeignKind(
-        "mosquitto", "mosquitto", STOCK.how_to_install, "running", _mosquitto(STOCK_CONFIGURATION + lines)
-    )
+    return ForeignKind("mosquitto", "mosquitto", APT_MOSQUITTO, "running", _mosquitto(STOCK_CONFIGURATION + lines))
 
 
 @contextmanager

@@ -33,9 +33,9 @@ def expect_known_limit(
 
 
 def foreign_parameters(*names: str) -> list[Any]:
-    """Parameters of a fixture: each broker, skipped with the reason where it is not here."""
+    """Parameters of a fixture: each broker, skipped with the reason where it is not tried."""
     return [
         pytest.param(name, marks=pytest.mark.skipif(missing is not None, reason=missing or ""))
         for name in names
-        for missing in [FOREIGN[name].missing()]
+        for missing in [FOREIGN[name].skipped()]
     ]
