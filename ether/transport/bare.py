@@ -11,7 +11,6 @@ on it is without effect; nothing is raised.
 
 from __future__ import annotations
 
-import os
 import selectors
 import socket
 import sys
@@ -21,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
+from ether.errors.reason_codes import reason_text
 from ether.transport.base import Delivery, ProtocolVersion, Will
 from ether.transport.endpoint import Endpoint
 from ether.transport.mqtt_versions import SIBLINGS
@@ -44,21 +44,6 @@ _CONNACK, _SUBACK, _PINGRESP, _DISCONNECT = 0x20, 0x90, 0xD0, 0xE0
 _LEVELS = {ProtocolVersion.V311: 4, ProtocolVersion.V5: 5}
 _FIRST_FAILURE = 0x80
 
-REASONS = {
-    0x00: "granted", 0x10: "no matching subscribers", 0x80: "unspecified error", 0x81: "malformed packet",
-    0x82: "protocol error", 0x83: "implementation specific error", 0x84: "unsupported protocol version",
-    0x85: "client identifier not valid", 0x86: "bad user name or password", 0x87: "not authorized",
-    0x88: "server unavailable", 0x89: "server busy", 0x8A: "banned", 0x8B: "server shutting down",
-    0x8C: "bad authentication method", 0x8D: "keep alive timeout", 0x8E: "session taken over",
-    0x8F: "topic filter invalid", 0x90: "topic name invalid", 0x91: "packet identifier in use",
-    0x93: "receive maximum exceeded", 0x94: "topic alias invalid", 0x95: "packet too large",
-    0x96: "message rate too high", 0x97: "quota exceeded", 0x98: "administrative action",
-    0x99: "payload format invalid", 0x9A: "retain not supported", 0x9B: "QoS not supported",
-    0x9C: "use another server", 0x9D: "server moved", 0x9E: "shared subscriptions not supported",
-    0x9F: "connection rate exceeded", 0xA0: "maximum connect time", 0xA1: "subscription identifiers not supported",
-    0xA2: "wildcard subscriptions not supported",
-}  # fmt: skip
-"""MQTT 5, section 2.4."""
 _REFUSALS_V311 = {
     1: "unacceptable protocol version",
     2: "identifier rejected",
@@ -66,11 +51,6 @@ _REFUSALS_V311 = {
     4: "bad user name or password",
     5: "not authorized",
 }
-
-
-def reason_words(code: int) -> str:
-    """What a reason code of MQTT 5 means."""
-    return REASONS.get(code, f"reason code 0x{code:02x}")
 
 
 class EntryRefused(Exception):
@@ -161,7 +141,7 @@ class BareConnection:
             raise EntryRefused(words, other_version=code == 1, credentials=code in (4, 5))
         else:
             raise EntryRefused(
-                reason_words(code), other_version=code == 0x84, credentials=code in (0x86, 0x87, 0x8A, 0x8C)
+                reason_text(code), other_version=code == 0x84, credentials=code in (0x86, 0x87, 0x8A, 0x8C)
             )
 
     # asking
@@ -287,13 +267,13 @@ class BareConnection:
         elif kind == _PINGRESP:
             self.pongs += 1
         elif kind == _DISCONNECT:
-            self._lose(f"the broker said: {reason_words(body[0]) if body else 'normal disconnection'}")
+            self._lose(f"the broker said: {reason_text(body[0]) if body else 'normal disconnection'}")
 
     def _set_acknowledging(self, stream: ByteStream) -> None:
         """Tell the system when to acknowledge; it forgets this by itself, so it is told after each read."""
         if self.acknowledges_at_once is not None and sys.platform == "linux":
-            with suppress(OSError), socket.socket(fileno=os.dup(stream.fileno())) as same:
-                same.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, int(self.acknowledges_at_once))
+            with suppress(OSError):  # a Unix socket has no such option, and needs none
+                stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, int(self.acknowledges_at_once))
 
     def _lose(self, why: str) -> None:
         """The connection is over. The first reason counts: behind a DISCONNECT the broker closes the connection."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +17,8 @@ HERE = Path(__file__).resolve()
 if __name__ == "__main__":
     sys.path[:0] = [str(HERE.parents[1] / "parts"), str(HERE.parents[2])]
 
-from foreign_brokers import AEDES, MENDED, NATS, RABBITMQ, STOCK, ForeignKind, running_foreign  # noqa: E402
-from running_brokers import mosquitto_missing, running_broker  # noqa: E402
+from foreign_brokers import AEDES, NATS, RABBITMQ, ForeignKind, running_foreign  # noqa: E402
+from running_brokers import STOCK, mosquitto_missing, running_broker  # noqa: E402
 
 from ether.session.broker_probe import CapabilityVerdict, Finding, judge, probe_broker  # noqa: E402
 from ether.transport import Endpoint  # noqa: E402
@@ -30,51 +30,48 @@ NOT_IN_TABLE = ("distance", "left behind")
 """Findings about the way, or about one run, not about the broker."""
 
 
-@contextmanager
-def _foreign(kind: ForeignKind) -> Iterator[str]:
-    with running_foreign(kind) as broker:
-        yield broker.url
-
-
-@contextmanager
-def _embedded(engine: str) -> Iterator[str]:
-    with running_broker(engine) as broker:
-        yield broker.url_tcp
+THREE_LINES = {"set_tcp_nodelay": "true", "max_queued_messages": 0, "max_inflight_messages": 1000}
+"""What makes a stock Mosquitto as good as the embedded one (docs/brokers.md)."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One broker: its heading, how it is started, and its kind where it is not embedded."""
+    """One broker: its heading, why it cannot be tried here (None where it can), why tests leave it out, and how it is
+    started: a context manager that gives its URL."""
 
     heading: str
-    running: Callable[[], object]
-    kind: ForeignKind | None = None
-
-    @property
-    def missing(self) -> str | None:
-        """Why it cannot be tried here; None where it can."""
-        if self.kind is not None:
-            return self.kind.missing()
-        return mosquitto_missing if self.heading == "embedded Mosquitto" else None
-
-    @property
-    def skipped(self) -> str | None:
-        """Why tests leave it out; None where they do not."""
-        return self.missing if self.kind is None else self.kind.skipped()
+    missing: str | None
+    skipped: str | None
+    running: Callable[[], AbstractContextManager[str]]
 
 
-def _column(heading: str, kind: ForeignKind) -> Column:
-    return Column(heading, lambda: _foreign(kind), kind)
+def _foreign(heading: str, kind: ForeignKind) -> Column:
+    @contextmanager
+    def running() -> Iterator[str]:
+        with running_foreign(kind) as broker:
+            yield broker.url
+
+    return Column(heading, kind.missing(), kind.skipped(), running)
+
+
+def _ours(heading: str, engine: str, lines: Mapping[str, object] | None = None) -> Column:
+    @contextmanager
+    def running() -> Iterator[str]:
+        with running_broker(engine, **(lines or {})) as broker:
+            yield broker.url_tcp
+
+    missing = None if engine == "amqtt" else mosquitto_missing
+    return Column(heading, missing, missing, running)
 
 
 COLUMNS = (
-    _column("Mosquitto, stock", STOCK),
-    _column("… with the three lines", MENDED),
-    Column("embedded Mosquitto", lambda: _embedded("mosquitto")),
-    Column("embedded amqtt", lambda: _embedded("amqtt")),
-    _column("RabbitMQ", RABBITMQ),
-    _column("NATS", NATS),
-    _column("Aedes", AEDES),
+    _ours("Mosquitto, stock", STOCK),
+    _ours("… with the three lines", STOCK, THREE_LINES),
+    _ours("embedded Mosquitto", "mosquitto"),
+    _ours("embedded amqtt", "amqtt"),
+    _foreign("RabbitMQ", RABBITMQ),
+    _foreign("NATS", NATS),
+    _foreign("Aedes", AEDES),
 )
 
 
@@ -126,7 +123,7 @@ def note_of(finding: Finding) -> str:
 
 def found_at(column: Column) -> dict[str, Finding]:
     """Try that broker."""
-    with column.running() as url:  # type: ignore[attr-defined]
+    with column.running() as url:
         found = judge(probe_broker(Endpoint.from_url(url)))
     return {finding.name: finding for finding in found.findings if finding.name not in NOT_IN_TABLE}
 

@@ -16,14 +16,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from far_away import far_away
-from foreign_brokers import MENDED, STOCK, ForeignBroker, mosquitto_with, running_foreign
+from distance import Distance
+from limited_mosquitto import limited_mosquitto
 from patience import patience
-from running_brokers import engines, mosquitto_missing, running_broker
+from running_brokers import STOCK, engines, mosquitto_missing, running_broker
 
 from ether.session.broker_probe import BrokerFindings, CapabilityVerdict, judge, probe_broker
 from ether.transport import Endpoint, ProtocolVersion
 from ether.transport.bare import BareConnection, serve
+from tests.brokers.broker_table import THREE_LINES
 from tests.transport.fake_broker import PINGREQ, SUBSCRIBE, FakeConnection
 
 YES, LIMITED, NO, UNKNOWN = (
@@ -69,9 +70,9 @@ def verdicts(found: BrokerFindings) -> dict[str, CapabilityVerdict]:
 
 @needs_mosquitto
 def test_a_stock_mosquitto() -> None:
-    with running_foreign(STOCK) as broker:
-        found = found_at(broker.url)
-        assert retained_at(broker.url) == []
+    with running_broker(STOCK) as broker:
+        found = found_at(broker.url_tcp)
+        assert retained_at(broker.url_tcp) == []
     assert verdicts(found) == {
         "overlapping filters": LIMITED,
         "a burst to a slow receiver": NO,
@@ -90,8 +91,8 @@ def test_a_stock_mosquitto() -> None:
 @needs_mosquitto
 def test_its_advice_helps() -> None:
     """With the lines that it names for a stock Mosquitto, nothing is left that a line could mend."""
-    with running_foreign(MENDED) as broker:
-        found = found_at(broker.url)
+    with running_broker(STOCK, **THREE_LINES) as broker:
+        found = found_at(broker.url_tcp)
     assert verdicts(found) == {"overlapping filters": LIMITED}
     assert found.settings == ()
 
@@ -121,20 +122,20 @@ def test_every_way_to_a_broker(address: str) -> None:
 
 
 LIMITS = [
-    ("max_packet_size 200000\n", "largest message", LIMITED, "announced"),
-    ("message_size_limit 200000\n", "largest message", LIMITED, "more is refused"),
-    ("retain_available false\n", "retained messages", NO, "none"),
-    ("max_qos 0\n", "QoS 1", NO, "QoS 0 only"),
-    ("max_queued_messages 100\n", "a burst to a slow receiver", NO, "about 300 wait"),
-    ("max_inflight_messages 7\n", "messages under way", LIMITED, "7 from each process"),
-    ("max_topic_alias 0\n", "topic aliases", NO, "none"),
+    ("max_packet_size 200000", "largest message", LIMITED, "announced"),
+    ("message_size_limit 200000", "largest message", LIMITED, "more is refused"),
+    ("retain_available false", "retained messages", NO, "none"),
+    ("max_qos 0", "QoS 1", NO, "QoS 0 only"),
+    ("max_queued_messages 100", "a burst to a slow receiver", NO, "about 300 wait"),
+    ("max_inflight_messages 7", "messages under way", LIMITED, "7 from each process"),
+    ("max_topic_alias 0", "topic aliases", NO, "none"),
 ]
 
 
 @needs_mosquitto
 @pytest.mark.parametrize(("lines", "name", "verdict", "value"), LIMITS, ids=[line.split()[0] for line, *_ in LIMITS])
 def test_a_limit_of_an_admin_is_found(lines: str, name: str, verdict: CapabilityVerdict, value: str) -> None:
-    with running_foreign(mosquitto_with(lines)) as broker:
+    with limited_mosquitto(lines) as broker:
         found = found_at(broker.url)
         assert retained_at(broker.url) == []
     finding = found.finding(name)
@@ -146,7 +147,7 @@ def test_a_limit_of_an_admin_is_found(lines: str, name: str, verdict: Capability
 @needs_mosquitto
 def test_the_largest_message_is_found_by_halving() -> None:
     limit = 300_000
-    with running_foreign(mosquitto_with(f"message_size_limit {limit}\n")) as broker:
+    with limited_mosquitto(f"message_size_limit {limit}") as broker:
         facts = probe_broker(Endpoint.from_url(broker.url)).probes["size"]
     assert facts.passed_bytes <= limit < facts.failed_bytes  # type: ignore[attr-defined]
     assert facts.failed_bytes - facts.passed_bytes < limit / 10  # type: ignore[attr-defined]
@@ -156,9 +157,7 @@ def test_the_largest_message_is_found_by_halving() -> None:
 def test_rights_of_one_session() -> None:
     """An ACL that allows one session: only with its name does everything work. Mosquitto 2.0 grants every subscription
     and delivers nothing, so the SUBACK does not tell."""
-    with running_foreign(
-        mosquitto_with("acl_file {folder}/acl\n"), files={"acl": "topic readwrite ether/1/bench/#\n"}
-    ) as broker:
+    with limited_mosquitto(acl="topic readwrite ether/1/bench/#\n") as broker:
         foreign = found_at(broker.url).finding("rights")
         own = found_at(broker.url, "bench").finding("rights")
     assert foreign.verdict is NO
@@ -170,7 +169,7 @@ def test_rights_of_one_session() -> None:
 @needs_mosquitto
 def test_what_is_forbidden_is_named_plane_by_plane() -> None:
     acl = "topic readwrite ether/#\ntopic deny ether/1/+/control/#\n"
-    with running_foreign(mosquitto_with("acl_file {folder}/acl\n"), files={"acl": acl}) as broker:
+    with limited_mosquitto(acl=acl) as broker:
         rights = found_at(broker.url).finding("rights")
     assert rights.verdict is NO
     assert "control (" in rights.measured
@@ -190,9 +189,9 @@ def test_a_broker_that_wants_a_user() -> None:
 
 @needs_mosquitto
 def test_100_ms_away_all_that_matters_is_found_in_time() -> None:
-    with running_foreign(STOCK) as broker, far_away(broker.port, 0.05) as port:
-        found = found_at(f"mqtt://127.0.0.1:{port}")
-        assert retained_at(broker.url) == []
+    with running_broker(STOCK) as broker, Distance(broker.host, broker.port, 0.05) as way:
+        found = found_at(way.url)
+        assert retained_at(broker.url_tcp) == []
     assert found.finding("distance").verdict is LIMITED
     assert found.finding("a burst to a slow receiver").verdict is NO
     assert "per second" in found.finding("messages under way").measured
@@ -275,14 +274,14 @@ probe_broker(Endpoint.from_url(sys.argv[1]))
 
 
 @contextmanager
-def retained_by_a_probing(broker: ForeignBroker) -> Iterator[subprocess.Popen[bytes]]:
+def retained_by_a_probing(url: str) -> Iterator[subprocess.Popen[bytes]]:
     """A program that probes the broker, in the moment in which it has retained something."""
-    watcher = BareConnection(Endpoint.from_url(broker.url), ProtocolVersion.V5, "watcher")
+    watcher = BareConnection(Endpoint.from_url(url), ProtocolVersion.V5, "watcher")
     deadline = time.monotonic() + patience(10)
     watcher.open(deadline)
     asked = watcher.subscribe(["ether/1/+/state/retained"])
     assert serve([watcher], lambda: asked in watcher.granted, deadline)
-    with subprocess.Popen([sys.executable, "-c", PROBE, broker.url], stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen([sys.executable, "-c", PROBE, url], stderr=subprocess.DEVNULL) as process:
         try:
             assert serve([watcher], lambda: bool(watcher.deliveries), deadline)
             yield process
@@ -294,20 +293,20 @@ def retained_by_a_probing(broker: ForeignBroker) -> Iterator[subprocess.Popen[by
 @needs_mosquitto
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
 def test_ctrl_c_leaves_nothing_behind() -> None:
-    with running_foreign(STOCK) as broker:
-        with retained_by_a_probing(broker) as process:
+    with running_broker(STOCK) as broker:
+        with retained_by_a_probing(broker.url_tcp) as process:
             os.kill(process.pid, signal.SIGINT)
             assert process.wait(patience(5)) != 0
-        assert retained_at(broker.url) == []
+        assert retained_at(broker.url_tcp) == []
 
 
 @needs_mosquitto
 def test_what_a_killed_probing_leaves_is_over_after_a_minute(tmp_path: Path) -> None:
-    with running_foreign(STOCK) as broker:
-        with retained_by_a_probing(broker) as process:
+    with running_broker(STOCK) as broker:
+        with retained_by_a_probing(broker.url_tcp) as process:
             process.kill()
             process.wait(patience(5))
-        watcher = BareConnection(Endpoint.from_url(broker.url), ProtocolVersion.V5, "later")
+        watcher = BareConnection(Endpoint.from_url(broker.url_tcp), ProtocolVersion.V5, "later")
         deadline = time.monotonic() + patience(5)
         watcher.open(deadline)
         asked = watcher.subscribe(["ether/1/+/state/retained"])

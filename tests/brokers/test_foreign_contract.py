@@ -10,22 +10,22 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from foreign_brokers import AEDES, NATS, RABBITMQ, STOCK, running_foreign
+from foreign_brokers import AEDES, LONG, NATS, RABBITMQ, running_foreign
 from known_limits import KnownLimit, expect_known_limit, foreign_parameters
 
 from ether.transport import Endpoint
-from tests.transport.backends import V5, V311, Backend
+from tests.transport.backends import V311, Backend
 from tests.transport.test_transport_contract import *  # noqa: F403  the tests themselves
 
-VERSIONS = {STOCK.name: V5, RABBITMQ.name: V311, NATS.name: V311, AEDES.name: V311}
+if not LONG:
+    pytest.skip("RabbitMQ, NATS and Aedes are for .ci/long: ETHER_LONG=1", allow_module_level=True)
+
+VERSIONS = {RABBITMQ.name: V311, NATS.name: V311, AEDES.name: V311}
 
 QOS_0_OVERTAKES = "a message at QoS 0 overtakes those at QoS 1 on its topic; MQTT promises order within one QoS"
 DOLLAR_TOPICS = "a wildcard at the start hears topics that begin with $"
 
 KNOWN_LIMITS = {
-    (STOCK.name, "test_reader_that_sleeps_loses_nothing"): KnownLimit(
-        "it keeps 1,000 messages for a slow reader: the link fetches the rest from the sender, the transport cannot"
-    ),
     (RABBITMQ.name, "test_sizes_around_every_boundary"): KnownLimit(QOS_0_OVERTAKES, race=True),
     (RABBITMQ.name, "test_wildcard_at_the_start_hears_no_dollar_topics"): KnownLimit(DOLLAR_TOPICS),
     (NATS.name, "test_sizes_around_every_boundary"): KnownLimit(QOS_0_OVERTAKES, race=True),

@@ -1,5 +1,5 @@
 """Sessions over brokers as they come: a stock Mosquitto; with ETHER_LONG=1 RabbitMQ, NATS and Aedes as well, where they
-are installed (.ci/tools --long), and beside them both embedded engines.
+are installed (.ci/tools --long), and beside them both embedded engines and a Mosquitto with persistence.
 
 What does not work yet stands in `KNOWN_LIMITS`, with the reason. Such a test has to fail: one that passes says that its
 entry is out of date.
@@ -19,37 +19,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from foreign_brokers import AEDES, FOREIGN, LONG, NATS, RABBITMQ, STOCK, running_foreign
+from engine_params import engine_params
+from foreign_brokers import AEDES, FOREIGN, LONG, NATS, RABBITMQ, running_foreign
 from known_limits import KnownLimit, expect_known_limit, foreign_parameters
 from patience import patience
-from running_brokers import engines, mosquitto_missing, running_broker, soon
+from running_brokers import STOCK, every_engine, running_broker, soon
 
 from ether import Ether
 from ether.errors import LifecycleFailed, RequestTimeout
 from ether.ledger.places import default_folder
 from ether.ledger.reader import LedgerReader, RecordFilter
 
-NEEDS_MOSQUITTO = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
-EMBEDDED = [pytest.param(it, marks=NEEDS_MOSQUITTO if it == "mosquitto" else ()) for it in engines if LONG]
+OURS = engine_params(every_engine if LONG else [STOCK])
+FOREIGNERS = foreign_parameters(RABBITMQ.name, NATS.name, AEDES.name) if LONG else []
 
-SUITE = (STOCK.name, RABBITMQ.name, NATS.name, AEDES.name)
-
-HELD_BACK = KnownLimit("it holds small packets back until the last one is acknowledged: a call takes 44 ms")
-ENDED = KnownLimit(
-    "where a call takes 44 ms, the exit of an instance may be seen before its answer to `stop`", race=True
-)
 NO_WILDCARD = KnownLimit("it gives no retained messages to wildcards: who joins sees nobody, nor who holds a name")
 OVERTAKEN = KnownLimit("an echo overtakes the claim of a name, which is then taken for somebody else's", race=True)
 
 KNOWN_LIMITS = {
-    (STOCK.name, "test_a_call_waits_for_no_delayed_acknowledgement"): HELD_BACK,
-    (STOCK.name, "test_an_orderly_end"): ENDED,
-    (AEDES.name, "test_a_call_waits_for_no_delayed_acknowledgement"): HELD_BACK,
-    (AEDES.name, "test_an_orderly_end"): ENDED,
     (RABBITMQ.name, "test_a_topic_with_its_default_name"): KnownLimit("it makes a slash of a dot"),
-    (STOCK.name, "test_a_burst[20000-slow]"): KnownLimit(
-        "before it knows that a reader is behind, the sender has let go of what the broker throws away", race=True
-    ),
     (RABBITMQ.name, "test_everything_is_recorded"): KnownLimit(NO_WILDCARD.why, race=True),
     (RABBITMQ.name, "test_a_second_program_joins"): NO_WILDCARD,
     (RABBITMQ.name, "test_a_name_has_one_holder"): NO_WILDCARD,
@@ -64,7 +52,7 @@ KNOWN_LIMITS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=[*foreign_parameters(*SUITE), *EMBEDDED])
+@pytest.fixture(scope="module", params=[*OURS, *FOREIGNERS])
 def lasting_broker(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     """Name and URL of each broker in turn; all tests over one share it, each in a session of its own."""
     name = str(request.param)

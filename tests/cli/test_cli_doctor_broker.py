@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from command_line import bench, ether, make_lab
-from foreign_brokers import MENDED, STOCK, mosquitto_with, running_foreign
+from limited_mosquitto import limited_mosquitto
 from running_brokers import mosquitto_missing
 
 pytestmark = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 
 
 def test_for_people(tmp_path: Path) -> None:
-    with running_foreign(STOCK) as broker:
+    with limited_mosquitto() as broker:
         done = ether(tmp_path, "doctor", "--broker", broker.url)
     assert done.code == 0, done
     assert broker.url in done.out.splitlines()[0]
@@ -25,7 +25,7 @@ def test_for_people(tmp_path: Path) -> None:
 
 
 def test_where_nothing_is_wrong_nothing_is_advised(tmp_path: Path) -> None:
-    with running_foreign(MENDED) as broker:
+    with limited_mosquitto("set_tcp_nodelay true", "max_queued_messages 0", "max_inflight_messages 1000") as broker:
         done = ether(tmp_path, "doctor", "-b", f"127.0.0.1:{broker.port}")
     assert done.code == 0, done
     assert "mosquitto.conf" not in done.out
@@ -34,7 +34,7 @@ def test_where_nothing_is_wrong_nothing_is_advised(tmp_path: Path) -> None:
 
 
 def test_as_json(tmp_path: Path) -> None:
-    with running_foreign(STOCK) as broker:
+    with limited_mosquitto() as broker:
         told = ether(tmp_path, "doctor", "--broker", broker.url, "--json").json
     assert told["ok"] is True
     assert told["checks"] == []
@@ -49,7 +49,7 @@ def test_as_json(tmp_path: Path) -> None:
 
 
 def test_code_1_where_no_session_can_run(tmp_path: Path) -> None:
-    with running_foreign(mosquitto_with("retain_available false\n")) as broker:
+    with limited_mosquitto("retain_available false") as broker:
         done = ether(tmp_path, "doctor", "--broker", broker.url, "--json")
     assert done.code == 1
     assert done.json["ok"] is False
@@ -59,13 +59,12 @@ def test_code_1_where_no_session_can_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("said", ["refused", "password"])
 def test_code_5_where_nobody_gets_in(tmp_path: Path, said: str) -> None:
-    lines = "" if said == "refused" else "allow_anonymous false\n"
     if said == "refused":
         with socket.create_server(("127.0.0.1", 0)) as listener:
             url = f"mqtt://127.0.0.1:{listener.getsockname()[1]}"
         done = ether(tmp_path, "doctor", "--broker", url)
     else:
-        with running_foreign(mosquitto_with(lines)) as broker:
+        with limited_mosquitto("allow_anonymous false") as broker:
             done = ether(tmp_path, "doctor", "--broker", broker.url)
     assert done.code == 5, done
     assert said in done.out.lower()
@@ -77,7 +76,7 @@ def test_a_url_that_is_none(tmp_path: Path) -> None:
 
 def test_a_session_that_runs_there_is_measured_and_not_disturbed(tmp_path: Path) -> None:
     """With --session: its rights, by nothing that anybody of it hears, and its members, as without --broker."""
-    with running_foreign(STOCK) as broker:
+    with limited_mosquitto() as broker:
         make_lab(tmp_path, "amqtt")
         text = (tmp_path / "ether.yaml").read_text().replace("{engine: amqtt}", broker.url)
         (tmp_path / "ether.yaml").write_text(text)

@@ -1,4 +1,4 @@
-"""Brokers that are not ours, as they come: each one a child process with a folder and a port of its own on loopback.
+"""RabbitMQ, NATS and Aedes, as they come: each one a child process with a folder and a port of its own on loopback.
 
 Promise: `running_foreign` gives a broker that takes connections, and leaves no process, folder or port behind, however
 its body ends. Ready is what the broker itself says in its output, then a TCP connection to its port. The traps: a
@@ -34,12 +34,6 @@ NODE_MODULES = ROOT / ".ci" / "node_modules"
 END_S = 10.0
 _ATTEMPTS = 3
 _PROGRAM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/lib/rabbitmq/bin")
-
-STOCK_CONFIGURATION = "listener {port} 127.0.0.1\nallow_anonymous true\n"
-"""What a Mosquitto needs to be reached at all from 2.0 on; everything else is its default."""
-
-THREE_LINES = "set_tcp_nodelay true\nmax_queued_messages 0\nmax_inflight_messages 1000\n"
-"""What mends most of a stock Mosquitto (docs/brokers.md)."""
 
 AEDES_SCRIPT = """
 const aedes = require('aedes')();
@@ -79,8 +73,6 @@ class ForeignKind:
     ready_s: float = 15.0
     extra: Callable[[], bool] = lambda: True
     """Whether what the program needs beside itself is there."""
-    only_long: bool = False
-    """Whether it is for .ci/long alone."""
 
     def missing(self) -> str | None:
         """Why it cannot be run here, and what installs it; None where it can."""
@@ -90,7 +82,7 @@ class ForeignKind:
 
     def skipped(self) -> str | None:
         """Why tests leave it out; None where they do not."""
-        if self.only_long and not LONG:
+        if not LONG:
             return f"{self.name} is for .ci/long: ETHER_LONG=1"
         return self.missing()
 
@@ -110,8 +102,6 @@ class ForeignBroker:
     def url(self) -> str:
         """Its address; everybody is let in."""
         return f"mqtt://127.0.0.1:{self.port}"
-
-    url_tcp = url
 
     def kill(self) -> None:
         """SIGKILL for the whole of it, as by a power cut."""
@@ -164,14 +154,6 @@ class _Output:
         self._thread.join(patience(END_S))
 
 
-def _mosquitto(configuration: str) -> Callable[[Path, int], tuple[list[str], Mapping[str, str]]]:
-    def prepare(folder: Path, port: int) -> tuple[list[str], Mapping[str, str]]:
-        (folder / "mosquitto.conf").write_text(configuration.format(port=port, folder=folder))
-        return [_program("mosquitto"), "-c", str(folder / "mosquitto.conf")], {}
-
-    return prepare
-
-
 def _rabbitmq(folder: Path, port: int) -> tuple[list[str], Mapping[str, str]]:
     (folder / "rabbitmq.conf").write_text(RABBITMQ_CONFIGURATION.format(port=port))
     (folder / "plugins").write_text("[rabbitmq_mqtt].\n")
@@ -202,38 +184,22 @@ def _aedes(folder: Path, port: int) -> tuple[list[str], Mapping[str, str]]:
     return [_program("node"), "-e", AEDES_SCRIPT, str(port)], {"NODE_PATH": str(NODE_MODULES)}
 
 
-APT_MOSQUITTO = "apt install mosquitto, or brew install mosquitto"
-STOCK = ForeignKind("mosquitto, stock", "mosquitto", APT_MOSQUITTO, "running", _mosquitto(STOCK_CONFIGURATION))
-MENDED = ForeignKind(
-    "mosquitto, three lines", "mosquitto", APT_MOSQUITTO, "running", _mosquitto(STOCK_CONFIGURATION + THREE_LINES)
-)
 RABBITMQ = ForeignKind(
-    "rabbitmq", "rabbitmq-server", "apt install rabbitmq-server", "completed with", _rabbitmq, ready_s=60.0,
-    only_long=True,
-)  # fmt: skip
-NATS = ForeignKind("nats", "nats-server", "apt install nats-server", "Server is ready", _nats, only_long=True)
+    "rabbitmq", "rabbitmq-server", "apt install rabbitmq-server", "completed with", _rabbitmq, ready_s=60.0
+)
+NATS = ForeignKind("nats", "nats-server", "apt install nats-server", "Server is ready", _nats)
 AEDES = ForeignKind(
     "aedes", "node", ".ci/tools --long", "aedes listens", _aedes,
-    extra=lambda: (NODE_MODULES / "aedes").is_dir(), only_long=True,
+    extra=lambda: (NODE_MODULES / "aedes").is_dir(),
 )  # fmt: skip
-FOREIGN = {kind.name: kind for kind in (STOCK, MENDED, RABBITMQ, NATS, AEDES)}
-
-
-def mosquitto_with(lines: str) -> ForeignKind:
-    """A Mosquitto with these lines in its configuration, beside the two that it cannot do without. `{folder}` is its
-    folder."""
-    return ForeignKind("mosquitto", "mosquitto", APT_MOSQUITTO, "running", _mosquitto(STOCK_CONFIGURATION + lines))
+FOREIGN = {kind.name: kind for kind in (RABBITMQ, NATS, AEDES)}
 
 
 @contextmanager
-def running_foreign(kind: ForeignKind | str, *, files: Mapping[str, str] | None = None) -> Iterator[ForeignBroker]:
-    """A broker of that kind, or of the kind of that name, with a configuration of its own, and these `files` in its
-    folder."""
+def running_foreign(kind: ForeignKind | str) -> Iterator[ForeignBroker]:
+    """A broker of that kind, or of the kind of that name, with a configuration of its own."""
     kind = FOREIGN[kind] if isinstance(kind, str) else kind
     with tempfile.TemporaryDirectory(prefix="ether-foreign-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)  # a Mosquitto that was started by root reads as another user
-        for name, text in (files or {}).items():
-            (Path(folder) / name).write_text(text)
         broker = start_foreign(kind, Path(folder))
         try:
             yield broker
@@ -241,12 +207,11 @@ def running_foreign(kind: ForeignKind | str, *, files: Mapping[str, str] | None 
             broker.discard()
 
 
-def start_foreign(kind: ForeignKind, folder: Path, port: int | None = None) -> ForeignBroker:
+def start_foreign(kind: ForeignKind, folder: Path) -> ForeignBroker:
     """Start one, and wait until it takes connections. Whoever calls this discards it."""
     for attempt in range(1, _ATTEMPTS + 1):
-        at = free_port() if port is None else port
         try:
-            return _start(kind, folder, at)
+            return _start(kind, folder, free_port())
         except AssertionError:
             if attempt == _ATTEMPTS:
                 raise

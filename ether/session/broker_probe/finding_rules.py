@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from ether.errors.reason_codes import reason_text
 from ether.session.broker_probe.facts import (
     BurstFact,
     DistanceFact,
@@ -32,7 +33,7 @@ from ether.session.broker_probe.facts import (
 )
 from ether.session.broker_probe.findings import BrokerFindings, CapabilityVerdict, Finding
 from ether.session.broker_probe.size_search_rules import LARGEST
-from ether.transport.bare import BrokerLimits, reason_words
+from ether.transport.bare import BrokerLimits
 
 YES, LIMITED, NO, UNKNOWN = (
     CapabilityVerdict.YES,
@@ -207,9 +208,9 @@ def _plane_problem(plane: PlaneFact) -> str:
     if plane.granted is None:
         return "the subscription was not answered"
     if plane.granted >= _FIRST_FAILURE:
-        return f"the subscription was refused ({reason_words(plane.granted)})"
+        return f"the subscription was refused ({reason_text(plane.granted)})"
     if plane.acknowledged is not None and plane.acknowledged >= _FIRST_FAILURE:
-        return f"the message was refused ({reason_words(plane.acknowledged)})"
+        return f"the message was refused ({reason_text(plane.acknowledged)})"
     if plane.arrived is False:
         return "granted and acknowledged, and never delivered: the broker does not say what it forbids"
     return ""
@@ -221,7 +222,7 @@ def _plane_problem(plane: PlaneFact) -> str:
 def _retained(fact: RetainedFact, facts: ProbeFacts) -> Finding:
     refused = (fact.acknowledged or 0) >= _FIRST_FAILURE
     if refused or not fact.by_topic:
-        why = reason_words(fact.acknowledged or 0) if refused else "it did not come to a later subscription"
+        why = reason_text(fact.acknowledged or 0) if refused else "it did not come to a later subscription"
         why = fact.cut or why
         return Finding(
             "retained messages", NO, "none", why, "no session is possible: who leads it and who is there is retained",

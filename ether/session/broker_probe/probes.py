@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic, perf_counter
 
+from ether.errors.reason_codes import reason_text
 from ether.session.broker_probe.bench import ConnectionCut, OutOfTime, ProbeBench
 from ether.session.broker_probe.facts import (
     BurstFact,
@@ -33,7 +34,7 @@ from ether.session.broker_probe.facts import (
 )
 from ether.session.broker_probe.size_search_rules import LARGEST, SizeSearch
 from ether.session.discovery.directory import DIRECTORY
-from ether.transport.bare import BareConnection, reason_words
+from ether.transport.bare import BareConnection
 from ether.transport.base import Delivery, ProtocolVersion, Will
 from ether.wire.head import Properties, pack_properties, unpack_properties
 from ether.wire.topics import SessionTopics
@@ -435,7 +436,7 @@ def _try_size(bench: ProbeBench, connection: BareConnection, topic: str, size: i
         bench.wait([connection], lambda: came_back() or packet_id in connection.acknowledged)
         code = connection.acknowledged.get(packet_id, 0)
         if code >= _FIRST_FAILURE:
-            return "refused", reason_words(code)
+            return "refused", reason_text(code)
         if came_back() or bench.wait_while_moving(connection, came_back):
             return None
     except ConnectionCut as cut:
