@@ -43,6 +43,10 @@ LIVES = (*TAKES_PART, State.HUNG)
 WILL = "will"
 """Marks, in an announcement, the will that a connection left with the broker."""
 
+_REMEMBERED_EPOCHS = 4096
+"""Of names that have left. What a process that is still dying says comes soon after it has left, so the latest names
+are the ones that matter."""
+
 _ENDED = (State.LOST, State.STOPPED)
 _SUPERVISORS_WORD = (State.RESTARTING, State.FAILED, State.ERROR)
 """Announced after a death by the supervisor, which knows more than the will. The will may be published later."""
@@ -115,7 +119,7 @@ class Announcement:
 
 
 class PresenceTable:
-    """The table of announcements. Not locked."""
+    """The table of announcements. It grows with the names that are announced now, and with no others. Not locked."""
 
     def __init__(self) -> None:
         self._members: dict[str, Announcement] = {}
@@ -144,7 +148,10 @@ class PresenceTable:
         will of a process that is still dying would outrank the next incarnation."""
         known = self._members.pop(name, None)
         if known is not None and known.epoch:
+            self._last_epochs.pop(name, None)  # it counts as the latest again
             self._last_epochs[name] = known.epoch
+            if len(self._last_epochs) > _REMEMBERED_EPOCHS:
+                del self._last_epochs[next(iter(self._last_epochs))]
 
     def next_epoch(self, name: str) -> int:
         """The epoch of the next incarnation under a name."""
@@ -183,14 +190,20 @@ class Claims:
 
     def note(self, name: str, incarnation: str, now: float) -> None:
         """A claim was received."""
-        held = self._first.get(name)
-        if held is None or now - held[1] > self.LAST_S:
-            self._first[name] = (incarnation, now)
+        while self._first:  # the oldest claims come first
+            oldest = next(iter(self._first))
+            if not self._is_over(self._first[oldest], now):
+                break
+            del self._first[oldest]
+        self._first.setdefault(name, (incarnation, now))
+
+    def _is_over(self, claim: tuple[str, float], now: float) -> bool:
+        return now - claim[1] > self.LAST_S
 
     def holder(self, name: str, now: float) -> str | None:
         """The incarnation whose claim came first; None where there is none."""
         held = self._first.get(name)
-        return held[0] if held is not None and now - held[1] <= self.LAST_S else None
+        return None if held is None or self._is_over(held, now) else held[0]
 
     def release(self, name: str) -> None:
         """Forget a claim: the name was announced, or the claim was dropped."""

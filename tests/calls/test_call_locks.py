@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from engine_params import EVERY, On
+from lateness import Lateness
 
 from ether import Ether
 from ether.calls.lease_server import LeaseServer
@@ -28,6 +29,8 @@ from ether.wire.topics import SessionTopics
 
 TOPICS = SessionTopics("calls")
 NODE = "0123456789ab"
+STALL_S = 0.3
+"""What a fault here takes is 10 s. Nothing is added for a busy machine: its share is measured."""
 
 
 class Store:
@@ -156,15 +159,43 @@ def test_an_answer_that_finds_no_room_ends_no_worker(bench: Bench, monkeypatch: 
     assert bench.consumed == 2
 
 
+class Flood:
+    """An instance whose outgoing queue is full, and calls to it: the slowest publish and the slowest call in seconds,
+    without the machine's share."""
+
+    def __init__(self, ether: Ether, first: int) -> None:
+        slowest_publish: list[tuple[float, float]] = []
+        flood = threading.Thread(
+            target=lambda: slowest_publish.append(ether.get("f", "flood", {"count": 30_000}, timeout_s=90))
+        )
+        calls: list[tuple[float, float]] = []
+        with Lateness() as lateness:
+            flood.start()
+            while flood.is_alive():
+                began, number = time.monotonic(), first + len(calls)
+                assert ether.get("f", "quick", {"number": number}, timeout_s=60) == number
+                calls.append((began, time.monotonic()))
+            self.calls = len(calls)
+            self.publish_s, self.call_s = (
+                max(ended - began - lateness.between(began, ended) for began, ended in took)
+                for took in (slowest_publish, calls)
+            )
+
+    def __str__(self) -> str:
+        return f"slowest publish {self.publish_s:.3f} s, slowest of {self.calls} calls {self.call_s:.3f} s"
+
+
 @pytest.mark.parametrize("engine", EVERY)
 def test_requests_that_come_twice_beside_a_flood_stop_nobody(
     engine: str, monkeypatch: pytest.MonkeyPatch, on: On
 ) -> None:
     """The instance's own queue is full nearly all the time, and each answer is asked for twice. With an answer that
-    waits under a lock of the transport's thread, a publish and a call take 10 s here."""
+    waits under a lock of the transport's thread, a publish and a call take 10 s here. An answer waits behind what is in
+    the queue, with and without that; so the two are compared."""
     with Ether() as ether:
         ether.tap({"instances": {"f": {"class_path": "lock_parts.Flooding"}}}, broker=on(engine))
         assert ether.get("f", "quick", {"number": 0}) == 0
+        once = Flood(ether, 1)
         assert ether._client is not None
         transport = ether._client.link.transport
         publish = transport.publish
@@ -175,19 +206,8 @@ def test_requests_that_come_twice_beside_a_flood_stop_nobody(
             return publish(topic, *args, **kwargs)
 
         monkeypatch.setattr(transport, "publish", twice)
-        slowest_publishes: list[float] = []
-        flood = threading.Thread(
-            target=lambda: slowest_publishes.append(ether.get("f", "flood", {"count": 30_000}, timeout_s=90))
-        )
-        flood.start()
-        slowest_call, number = 0.0, 0
-        while flood.is_alive():
-            number += 1
-            began = time.monotonic()
-            assert ether.get("f", "quick", {"number": number}, timeout_s=60) == number
-            slowest_call = max(slowest_call, time.monotonic() - began)
-        [slowest_publish] = slowest_publishes
-        assert ether.get("f", "ran") == number + 1, "a request was run twice"
-        print(f"{engine}: slowest publish {slowest_publish:.2f} s, slowest of {number} calls {slowest_call:.2f} s")
-        assert slowest_publish < 5
-        assert slowest_call < 5
+        doubled = Flood(ether, 1 + once.calls)
+        assert ether.get("f", "ran") == 1 + once.calls + doubled.calls, "a request was run twice"
+        print(f"{engine}, once: {once}; doubled: {doubled}")
+        assert doubled.publish_s < STALL_S
+        assert doubled.call_s < once.call_s + STALL_S

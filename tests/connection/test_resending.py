@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 
 import pytest
 from lossy_proxy import CALM, Direction, Fate, LossyProxy, Policy
+from patience import patience
 from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker
 
 from ether.connection.assembly import make_link
 from ether.connection.link import Link
+from ether.connection.retransmit import Retransmitter
 from ether.protocol.retransmit_buffer import RetransmitBuffer
 from ether.session.client import Client, Subscription
 from ether.transport.endpoint import Endpoint
@@ -296,3 +299,38 @@ def test_a_link_that_missed_nothing_asks_for_nothing(loopback: Callable[[str], L
             Client(sender, TOPICS).publish(number, "a")
         assert numbers(everything, 100) == list(range(100))
         assert sender.missing() == receiver.missing() == receiver.outstanding() == {}
+
+
+@pytest.mark.parametrize("fails", ["a question", "a look at the holes", "what is done now and then"])
+def test_an_unforeseen_error_does_not_end_the_thread_that_asks(
+    fails: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else asks for what was missed, answers, or gives up a hole."""
+    told: queue.SimpleQueue[object] = queue.SimpleQueue()
+    faults = iter([ValueError("a fault of ours")])
+
+    def fail_once(*_: object) -> bool:
+        for fault in faults:
+            raise fault
+        return False
+
+    def tell(topic: str, value: object, *, timeout_s: float) -> None:
+        if fails == "a question":
+            fail_once()
+        told.put(value)
+
+    transport = LoopbackTransport(LoopbackBroker(), client_id="one")
+    retransmitter = Retransmitter(
+        "one", "0" * 12, TOPICS, transport, tell=tell, hand_over=lambda *_, **__: None, is_fenced=lambda _: False
+    )
+    if fails == "a look at the holes":
+        monkeypatch.setattr(retransmitter._reorder_buffer, "says", fail_once)
+    elif fails == "what is done now and then":
+        monkeypatch.setattr(retransmitter, "_tend", fail_once)
+    retransmitter.open(lambda *_, **__: None)
+    with closing(retransmitter):
+        for _ in range(3):
+            retransmitter.came_up()
+        for _ in range(2 if fails == "a question" else 3):
+            assert told.get(timeout=patience(5)) == {"node": "0" * 12}
+    assert "a fault of ours" in caplog.text

@@ -331,11 +331,9 @@ def test_recording_returns_at_once_while_four_threads_publish_in_vain(caplog: py
                 threads[0].join(0.1)
             assert len(took) == 4
             assert all(9.9 <= seconds < 11.5 for seconds in took), took
-            recorded.sort()
-            assert recorded[len(recorded) * 9 // 10] < 0.05, recorded
-            assert recorded[-1] < 1.0, "one waited with the publishers"
+            assert max(recorded) < 0.05, "one waited with the publishers"
         finally:
             for pid in brokers:
                 os.kill(pid, signal.SIGCONT)
         last.wait(40)  # also what was recorded during the outage reaches the disk
-        print(f"timeouts after {took}, slowest record {recorded[-1] * 1000:.1f} ms of {len(recorded)}")
+        print(f"timeouts after {took}, slowest record {max(recorded) * 1000:.1f} ms of {len(recorded)}")

@@ -18,13 +18,15 @@ class Flooding:
         return number
 
     @ether_get(concurrency=2)
-    def flood(self, count: int) -> float:
-        """Publish; the slowest publish in seconds."""
-        slowest = 0.0
+    def flood(self, count: int) -> tuple[float, float]:
+        """Publish; begin and end of the slowest publish, in seconds of the machine's steady clock."""
+        slowest = (0.0, 0.0)
         for number in range(count):
             began = time.monotonic()
             self.say(number)
-            slowest = max(slowest, time.monotonic() - began)
+            ended = time.monotonic()
+            if ended - began > slowest[1] - slowest[0]:
+                slowest = began, ended
         return slowest
 
     @ether_get

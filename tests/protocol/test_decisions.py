@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ether.protocol.barrier import Answer, Barrier, Quiescence
-from ether.protocol.presence import Announcement, PresenceTable, State
+from ether.protocol.presence import Announcement, Claims, PresenceTable, State
 from ether.protocol.routes import Routes
 from ether.wire.topics import matches
 
@@ -40,6 +40,41 @@ def test_an_old_death_does_not_overwrite_a_new_birth() -> None:
     assert presence.ready() == {"cam"}
     assert presence.apply(announced(State.LOST, "second"))
     assert presence.not_ready(["cam", "stage"]) == ["cam", "stage"]
+
+
+def test_names_that_have_left_fill_no_memory_and_the_latest_keep_their_epochs() -> None:
+    presence = PresenceTable()
+    for number in range(20_000):
+        name = f"program{number}"
+        presence.apply(Announcement(name, State.READY, "a", about={"epoch": 7}))
+        presence.forget(name)
+        if number == 19_000:
+            presence.apply(Announcement("program0", State.READY, "a", about={"epoch": 9}))
+            presence.forget("program0")
+    assert len(presence._last_epochs) <= 4096
+    assert presence.members() == []
+    assert presence.next_epoch("program19999") == 8
+    assert presence.next_epoch("program18000") == 8
+    assert presence.next_epoch("program0") == 10, "it has left again, so it is one of the latest"
+
+
+def test_claims_that_nobody_made_good_fill_no_memory() -> None:
+    claims = Claims()
+    for number in range(20_000):
+        claims.note(f"program{number}", "a", now=number / 10)
+    assert len(claims._first) <= 10 * Claims.LAST_S + 1
+
+
+def test_the_first_claim_counts_until_it_is_over() -> None:
+    claims = Claims()
+    claims.note("cam", "first", now=0.0)
+    claims.note("cam", "second", now=Claims.LAST_S)
+    assert claims.holder("cam", now=Claims.LAST_S) == "first"
+    assert claims.holder("cam", now=Claims.LAST_S + 1) is None
+    claims.note("cam", "second", now=Claims.LAST_S + 1)
+    assert claims.holder("cam", now=Claims.LAST_S + 1) == "second"
+    claims.release("cam")
+    assert claims.holder("cam", now=Claims.LAST_S + 1) is None
 
 
 def test_what_is_not_an_announcement_is_ignored() -> None:
