@@ -1,6 +1,6 @@
 """Request and reply: round trips and calls per second of `ether.get`, beside other ways to call another process.
 
-    python benchmarks/calls.py [--brokers amqtt mosquitto mosquitto-unix] [--rounds 5] [--calls 2000]
+    python benchmarks/calls.py [--brokers amqtt mosquitto mosquitto-unix mosquitto-stock] [--rounds 5] [--calls 2000]
 
 One caller and sixteen (threads of one process) send 64 characters, distinct in each call; one caller sends an array of
 1 MB; a single server gives them back, and every answer is checked. The ways are measured in turns in the same run, each
@@ -11,6 +11,10 @@ to a worker. Bare paho, ZeroMQ and the raw socket carry bytes and nothing else; 
 without TCP_NODELAY, as its defaults leave it; over a Unix socket it is the same as tuned. The raw socket is
 the floor (`calls_socket.py`). Pyro5 and pyzmq are measured where they are installed, and do not use the MQTT broker:
 their figures stand in every table only to be from the same run.
+
+`mosquitto-stock` is a Mosquitto with nothing but a port in its configuration. Beside it stands Ether on an embedded one
+over TCP and over the Unix socket that an embedded one's own instances use. The ratio is for a machine with a processor
+to spare: on a busy one the caller is read late, and a broker without TCP_NODELAY waits for that.
 """
 
 from __future__ import annotations
@@ -29,20 +33,23 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "parts")]
 
 from calls_rig import START_WITHIN_S, Conversation, Setup, process  # noqa: E402
 from figures import table  # noqa: E402
-from running_brokers import RunningBroker, mosquitto_missing, running_broker  # noqa: E402
+from running_brokers import STOCK, RunningBroker, mosquitto_missing, running_broker  # noqa: E402
 
-BROKERS = ("amqtt", "mosquitto", "mosquitto-unix")
+STOCK_BROKER = "mosquitto-stock"
+BROKERS = ("amqtt", "mosquitto", "mosquitto-unix", STOCK_BROKER)
 CALLERS = 16
 CALLS_PER_ARRAY = 40
 ANSWER_WITHIN_S = 60.0
 
 ETHER, BASELINE = "Ether", "paho, QoS 1"
 PAHO_QOS_0 = "paho, QoS 0"
+EMBEDDED = {False: "Ether, embedded Mosquitto, TCP", True: "Ether, embedded Mosquitto, Unix"}
 UNTUNED = ("paho untuned, QoS 1", "paho untuned, QoS 0")
 
 ROUND_TRIP_AIM = 1.25
 RATE_AIM = 2.5
 ARRAY_AIM_MS = 15.0
+STOCK_AIM = 1.5
 
 HEADER = ["", "p50 µs", "p99 µs", "calls/s", "p50 ratio", "16: p50 µs", "16: p99 µs", "16: calls/s", "16: ratio"]
 ARRAY_HEADER = "1 MB p50 ms"
@@ -85,19 +92,24 @@ def ways(broker: RunningBroker, unix: bool) -> list[Way]:
         ("Pyro5, direct", "calls_pyro.py", {}),
         ("pyzmq, through a proxy", "calls_zmq.py", {}),
     ]
-    url = broker.url_unix if unix else broker.url_tcp
-    shared: dict[str, Any] = {
-        "host": broker.host,
-        "port": broker.port,
-        "unix_socket": broker.unix_socket if unix else None,
-    }
-    shared |= {"username": broker.username, "password": broker.password, "url": url}
-    shared |= {"v5": "5" in broker.protocols, "folder": str(broker.private_dir)}
+    shared = shared_setup(broker, unix)
     return [
         Way(name, Setup(script=script, topic=f"bench/{number}", **shared, **details))
         for number, (name, script, details) in enumerate(chosen)
         if not (unix and name in UNTUNED)
     ]
+
+
+def shared_setup(broker: RunningBroker, unix: bool) -> dict[str, Any]:
+    """What all ways on a broker have in common."""
+    shared: dict[str, Any] = {
+        "host": broker.host,
+        "port": broker.port,
+        "unix_socket": broker.unix_socket if unix else None,
+    }
+    url = broker.url_unix if unix else broker.url_tcp
+    user = {"username": broker.username or "nobody", "password": broker.password or "nothing"}  # stock takes anybody
+    return shared | user | {"url": url, "v5": "5" in broker.protocols, "folder": str(broker.private_dir)}
 
 
 def measure(compared: Sequence[Way], rounds: int, calls: int) -> None:
@@ -150,6 +162,9 @@ def aims(by_name: dict[str, Way]) -> list[list[str]]:
     if not ether.measured:
         return []
     untuned = [by_name[name] for name in UNTUNED if name in by_name] or [base, by_name[PAHO_QOS_0]]
+    if EMBEDDED[False] in by_name:
+        embedded = [(name, ratio(ether, by_name[name], "p50_us 1")) for name in EMBEDDED.values()]
+        return [aim(f"round trip, ratio to {name}", found, "at most", STOCK_AIM) for name, found in embedded]
     rows = [aim(f"round trip, ratio to {BASELINE}", ratio(ether, base, "p50_us 1"), "at most", ROUND_TRIP_AIM)]
     for other in untuned:
         quotient = ratio(ether, other, f"rate {CALLERS}")
@@ -167,19 +182,25 @@ def aim(what: str, value: float | None, relation: str, limit: float) -> list[str
 
 def compare(name: str, rounds: int, calls: int) -> None:
     """Print the tables of one broker."""
-    engine, _, unix = name.partition("-")
+    engine, unix, stock = name.partition("-")[0], name == "mosquitto-unix", name == STOCK_BROKER
     if engine == "mosquitto" and mosquitto_missing:
         print(f"\n{name}: skipped: {mosquitto_missing}")
         return
-    with running_broker(engine, max_packet_bytes=64 << 20) as broker:
-        if unix and broker.unix_socket is None:
+    with ExitStack() as brokers:
+        embedded = brokers.enter_context(running_broker(engine, max_packet_bytes=64 << 20))
+        if (unix or stock) and embedded.unix_socket is None:
             print(f"\n{name}: skipped: this mosquitto has no Unix sockets")
             return
-        compared = ways(broker, bool(unix))
+        broker = brokers.enter_context(running_broker(STOCK)) if stock else embedded
+        compared = ways(broker, unix)
+        for over_unix, row_name in EMBEDDED.items() if stock else ():
+            details = shared_setup(embedded, over_unix)
+            compared.append(Way(row_name, Setup(script="calls_ether.py", topic="bench/embedded", **details)))
         by_name = {way.name: way for way in compared}
         measure(compared, rounds, calls)
         protocol = "MQTT 5" if "5" in broker.protocols else "MQTT 3.1.1"
-        title = f"{engine} {broker.version}, {'Unix socket' if unix else 'TCP'}, {protocol}, {rounds} rounds, medians"
+        where = "Unix socket" if unix else "TCP"
+        title = f"{broker.engine} {broker.version}, {where}, {protocol}, {rounds} rounds, medians"
     table(f"{title}; ratios to {BASELINE}", [*HEADER, ARRAY_HEADER], [row(way, by_name[BASELINE]) for way in compared])
     for way in compared:
         if not way.measured:
