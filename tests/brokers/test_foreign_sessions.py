@@ -21,19 +21,24 @@ from typing import Any
 import pytest
 from engine_params import engine_params
 from foreign_brokers import AEDES, FOREIGN, LONG, NATS, RABBITMQ, running_foreign
+from foreign_parts import Pump
 from known_limits import KnownLimit, expect_known_limit, foreign_parameters
 from patience import patience
-from running_brokers import STOCK, every_engine, running_broker, soon
+from running_brokers import STOCK, STOCK_PERSISTENT, every_engine, running_broker, soon
 
 from ether import Ether
 from ether.errors import LifecycleFailed, RequestTimeout
 from ether.ledger.places import default_folder
 from ether.ledger.reader import LedgerReader, RecordFilter
+from ether.transport import Endpoint, ProtocolVersion
+from ether.transport.bare import BareConnection, serve
+from ether.wire.topics import SessionTopics
 
 OURS = engine_params(every_engine if LONG else [STOCK])
 FOREIGNERS = foreign_parameters(RABBITMQ.name, NATS.name, AEDES.name) if LONG else []
 
 NO_WILDCARD = KnownLimit("it gives no retained messages to wildcards: who joins sees nobody, nor who holds a name")
+COPIES = KnownLimit("a copy for each filter that selects it, and each copy is handled by everybody whose filter does")
 OVERTAKEN = KnownLimit("an echo overtakes the claim of a name, which is then taken for somebody else's", race=True)
 
 KNOWN_LIMITS = {
@@ -42,6 +47,11 @@ KNOWN_LIMITS = {
     (RABBITMQ.name, "test_a_second_program_joins"): NO_WILDCARD,
     (RABBITMQ.name, "test_a_name_has_one_holder"): NO_WILDCARD,
     (NATS.name, "test_a_topic_with_its_default_name"): KnownLimit("2.9 takes no dot in a topic"),
+    **{
+        (name, "test_a_strangers_message_is_handled_once"): COPIES
+        for name in (STOCK, STOCK_PERSISTENT, "mosquitto", NATS.name)
+    },
+    (NATS.name, "test_many_names_are_claimed"): KnownLimit(OVERTAKEN.why),
 } | {
     (NATS.name, name): OVERTAKEN
     for name in (
@@ -108,6 +118,22 @@ def test_a_topic_with_its_default_name(ether: Ether, broker: str, request: pytes
     with ether.subscribe("Stage.by_default") as named:
         ether.pub({"value": 7}, topic="named")
         assert named.get(patience(10)).value == 7
+
+
+def test_a_strangers_message_is_handled_once(ether: Ether, broker: str, request: pytest.FixtureRequest) -> None:
+    """Also where two filters of one process select it."""
+    session = started(ether, broker, request, {})
+    with ether.subscribe("plant/+") as wide, ether.subscribe("plant/valve") as narrow:
+        stranger = BareConnection(Endpoint.from_url(broker), ProtocolVersion.V311, "stranger")
+        stranger.open(time.monotonic() + patience(5))
+        try:
+            for number in (b"1", b"2"):
+                stranger.publish(SessionTopics(session).data("plant/valve"), number)
+            serve([stranger], lambda: len(stranger.acknowledged) == 2, time.monotonic() + patience(5))
+        finally:
+            stranger.cut()
+        for messages in (wide, narrow):
+            assert [messages.get(patience(10)).value for _ in range(2)] == [1, 2]
 
 
 def test_calls(ether: Ether, broker: str, request: pytest.FixtureRequest) -> None:
@@ -192,6 +218,14 @@ def test_a_name_has_one_holder(ether: Ether, broker: str, request: pytest.Fixtur
     )
     assert "NameTaken" in second.stderr, second.stderr
     assert ether.get("pump", "item", {"number": 1}) == 1
+
+
+def test_many_names_are_claimed(ether: Ether, broker: str, request: pytest.FixtureRequest) -> None:
+    """One after the other, by a program that has each for itself."""
+    started(ether, broker, request, {})
+    for number in range(40):
+        ether.host(Pump(), name=f"pump{number}")
+    assert len(ether.instances()) == 40
 
 
 def test_an_instance_is_restarted(ether: Ether, broker: str, request: pytest.FixtureRequest) -> None:

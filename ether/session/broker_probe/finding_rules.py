@@ -363,8 +363,8 @@ def _burst(fact: BurstFact, facts: ProbeFacts) -> Finding:
     if fact.arrived < fact.sent:
         return Finding(
             name, NO, f"about {_rounded(fact.arrived):,} wait, the rest is thrown away",
-            f"{fact.arrived:,} of {fact.sent:,} arrived", "the broker throws away, and tells nobody",
-            "receivers notice by the numbers, and get what is missing from its sender while that still keeps it",
+            f"{fact.arrived:,} of {fact.sent:,} arrived", "messages of programs without Ether are lost, and nobody is told",
+            "what a reader of Ether's has not got it takes from the source",
             "let the broker keep what is under way", ("max_queued_messages 0",),
         )  # fmt: skip
     return Finding(name, YES, "all of it arrives", f"{fact.sent:,} messages")
@@ -391,7 +391,8 @@ def _small_writes(fact: SmallWritesFact, facts: ProbeFacts) -> Finding:
         return Finding(name, YES, "they leave at once", measured)
     return Finding(
         name, LIMITED, "held back until the last one is acknowledged", measured,
-        "each call takes 40 ms or more longer, for every client that acknowledges as late as systems do",
+        "a call takes 40 ms or more longer for every client that acknowledges as late as systems do",
+        "on Linux Ether's clients acknowledge at once, and wait for nothing; macOS and Windows have no such option",
         advice="switch the broker's TCP_NODELAY on", settings=("set_tcp_nodelay true",),
     )  # fmt: skip
 
@@ -419,7 +420,8 @@ def _under_way(facts: ProbeFacts) -> Finding:
         measured = f"at this distance at most {window / distance.least_s:,.0f} messages per second from each process"
     return Finding(
         name, LIMITED, f"{window:,} from each process", measured,
-        "far from the broker a process sends few messages per second, and a call's answer waits behind them",
+        "far from the broker a process sends few messages per second",
+        "calls, answers and control messages go before data; recorded values wait on disk",
         advice="allow more", settings=("max_inflight_messages 1000",),
     )  # fmt: skip
 
@@ -441,16 +443,18 @@ def _largest(fact: SizeFact, facts: ProbeFacts) -> Finding:
     if fact.how == "dropped":
         return Finding(
             name, NO, f"{value}; more is acknowledged and thrown away", measured,
-            "a larger value is lost, and nobody is told", "", advice, settings,
+            "a larger value is lost, and nobody is told", "recorded values go in parts", advice, settings,
         )  # fmt: skip
     if fact.how == "refused":
         return Finding(
             name, LIMITED, f"{value}; more is refused", f"{measured} ({fact.words})",
-            "a larger value does not arrive", "", advice, settings,
+            "a larger value does not arrive",
+            "who waits for it is told at once, a warning names the topic; recorded values go in parts", advice, settings,
         )  # fmt: skip
     return Finding(
         name, LIMITED, f"{value}; more ends the connection", f"{measured} ({fact.words})",
-        "a larger value ends the connection of who sends it", "", advice,
+        "a larger value ends the connection of who sends it, and comes again with the next one",
+        "after three connections it is given up, with a warning; recorded values go in parts", advice,
     )  # fmt: skip
 
 
@@ -476,7 +480,7 @@ def _topic_names(fact: TopicNamesFact, facts: ProbeFacts) -> Finding:
     told = "; ".join(f"{kind}: {why}" for kind, why in fact.failed)
     return Finding(
         "topic names", LIMITED, f"not with {kinds}", told,
-        "messages to such topics do not arrive, or end the connection of who sends them",
+        "messages to such topics, and to instances and sessions of such names, do not arrive, or end connections",
         advice="name topics without them; the default topic Class.method has a dot" if "dot" in kinds else
         "name topics without them",
     )  # fmt: skip
