@@ -253,6 +253,8 @@ class CallClient:
         """Send the request of a durable call. It never expires at the instance; `timeout_s` limits the wait for room in
         the outgoing queue. Raises the errors of publishing."""
         self._send(pending, self._topics.call(pending.instance, method), params, schema, timeout_s, expires=False)
+        # An answer to an earlier request may have settled it just before this one entered the table.
+        pending.when_done(partial(self._drop, pending))
 
     def wait(self, pending: PendingCall) -> Any:
         """Wait for the value; raises the reason where there is none, at the latest at the deadline."""

@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from ether.calls.client import doing
 from ether.connection.deadline import Deadline
 from ether.errors import EtherError, TransportError
 from ether.launch.remote_instances import RemoteInstances
@@ -114,6 +115,9 @@ class OrderlyEnd:
             return dict.fromkeys(participants, f"could not be asked: {error}")
         self._silent.update(barrier.missing)
         reasons = barrier.reasons(self.step_timeout_s)
+        for name in barrier.missing:
+            if (heartbeat := self.supervisor.doing(name)) is not None and (heartbeat.busy or heartbeat.queued):
+                reasons[name] = f"{reasons[name]}: it {doing(heartbeat.to_value())}"
         if step == "stop":  # who ended before its answer came is judged by its exit code, when it is known
             reasons = {n: why for n, why in reasons.items() if not (n in barrier.lost and n in self._stopping)}
         return reasons

@@ -36,7 +36,7 @@ from ether.launch.process_group import ProcessGroup
 from ether.launch.restart_rules import RestartPolicy, Restarts
 from ether.launch.start_order import Ended, Start, start_in_order
 from ether.log import get_ether_logger
-from ether.protocol.failure_detector import FailureDetector, Limits
+from ether.protocol.failure_detector import FailureDetector, Heartbeat, Limits
 from ether.protocol.presence import LIVES, TAKES_PART, Announcement, State
 from ether.session.reaper import Reaper
 from ether.session.session import Session
@@ -135,6 +135,11 @@ class Supervisor:
     def config(self, name: str) -> EtherInstanceConfig:
         """An instance's configuration, as it was given; raises `KeyError`."""
         return self._supervised[name].config
+
+    def doing(self, name: str) -> Heartbeat | None:
+        """What an instance said last about what it does; None where it said nothing."""
+        with self._changed:
+            return self._detector.last_heartbeat(name)
 
     def was_ready(self, name: str) -> bool:
         """Whether the instance has been ready at least once."""

@@ -149,6 +149,11 @@ class FailureDetector:
             )
         )
 
+    def last_heartbeat(self, name: str) -> Heartbeat | None:
+        """The last heartbeat of an instance that is watched."""
+        watched = self._watched.get(name)
+        return watched.heartbeat if watched is not None else None
+
     def why_hung(self, name: str) -> str:
         """Why an instance counts as hung; empty where it does not."""
         watched = self._watched.get(name)

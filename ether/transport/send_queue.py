@@ -388,12 +388,12 @@ class SendQueue:
     def tell_locked(self) -> None:
         """Give room to waiting publishers and wake them, but only once there is much of it: a wake-up for each
         acknowledgement would cost two changes of threads each."""
-        told = self._draining
-        for lane in (self._urgent, self._ordinary):
-            if lane.line and lane.has_much_room:
-                lane.admit()
-                told = True
-        if told:
+        if not (self._draining or self._ordinary.line or self._urgent.line):
+            return
+        served = [lane for lane in (self._urgent, self._ordinary) if lane.line and lane.has_much_room]
+        for lane in served:
+            lane.admit()
+        if served or self._draining:
             self._changed.notify_all()
 
     # the connection
@@ -585,7 +585,9 @@ class SendQueue:
             self.run_callbacks()
 
     def _settled_locked(self, publication: Publication, outcome: int | Exception) -> None:
-        publication.lane.remove(publication.size)
+        lane = publication.lane
+        lane.count -= 1
+        lane.size -= publication.size
         publication.settle_locked(outcome)
         if publication.callback is not None:
             self._due.append(publication.callback)

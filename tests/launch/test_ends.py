@@ -111,3 +111,17 @@ def test_restart_and_remove_raise_nothing_either(ether: Ether, broker: RunningBr
             assert ether.get(name, "ping") == 1
     ether.remove("v")
     ether.remove("w")
+
+
+def test_who_is_still_at_work_is_reported_with_how_much_waits(
+    ether: Ether, broker: RunningBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P2's end: a reader that is far behind cannot come to rest in time. It is told so, and ends in order."""
+    monkeypatch.setattr("ether.launch.launcher.STEP_TIMEOUT_S", 3.0)
+    ether.tap({"instances": {"slow": {"class_path": "far_parts.Slow"}}}, broker=broker.url_tcp)
+    for number in range(100):
+        ether.pub(number, topic="load")
+    with pytest.raises(LifecycleFailed, match=r"busy, since .* in take, \d+ more waiting") as caught:
+        ether.shutdown()
+    assert set(caught.value.reasons) == {"slow"}
+    assert "killed" not in str(caught.value)

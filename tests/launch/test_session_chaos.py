@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import test_supervision as short
+from engine_params import EMBEDDED, NEEDS_MOSQUITTO
 from patience import patience
 from programs import Program, running, write
 from running_brokers import RunningBroker, alive, running_broker, soon
@@ -37,9 +38,13 @@ LATEST_KILL_S = 2.5
 
 pytestmark = pytest.mark.timeout(1800 if LONG else 120)
 
-needs_mosquitto = short.needs_mosquitto
 ether = short.ether
-engine = short.engine
+
+
+@pytest.fixture(params=EMBEDDED)
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
 
 PROGRAM = """
     import json, sys, threading
@@ -261,7 +266,7 @@ def test_launcher_or_broker_killed_and_the_next_start_works(folder: Path, engine
     told(gone_s, f"{engine}, all gone after the launcher")
 
 
-@needs_mosquitto
+@NEEDS_MOSQUITTO
 def test_a_session_is_found_after_its_broker_was_started_again(folder: Path) -> None:
     with program_of(folder, "bench", {"engine": "mosquitto"}) as program:
         program.wait_for("ready")

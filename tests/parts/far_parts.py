@@ -79,6 +79,14 @@ class Ending:
             raise OSError("the shutter is stuck")
 
 
+class Slow:
+    """Takes its time for each message."""
+
+    @ether_sub(topic="load")
+    def take(self, root: int) -> None:
+        time.sleep(0.3)
+
+
 class Once:
     """Notes each call that it runs in a file, by process."""
 
