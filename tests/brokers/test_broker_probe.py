@@ -136,8 +136,8 @@ LIMITS = [
 @pytest.mark.parametrize(("lines", "name", "verdict", "value"), LIMITS, ids=[line.split()[0] for line, *_ in LIMITS])
 def test_a_limit_of_an_admin_is_found(lines: str, name: str, verdict: CapabilityVerdict, value: str) -> None:
     with limited_mosquitto(lines) as broker:
-        found = found_at(broker.url)
-        assert retained_at(broker.url) == []
+        found = found_at(broker.url_tcp)
+        assert retained_at(broker.url_tcp) == []
     finding = found.finding(name)
     assert finding.verdict is verdict, finding
     assert value in finding.value
@@ -148,7 +148,7 @@ def test_a_limit_of_an_admin_is_found(lines: str, name: str, verdict: Capability
 def test_the_largest_message_is_found_by_halving() -> None:
     limit = 300_000
     with limited_mosquitto(f"message_size_limit {limit}") as broker:
-        facts = probe_broker(Endpoint.from_url(broker.url)).probes["size"]
+        facts = probe_broker(Endpoint.from_url(broker.url_tcp)).probes["size"]
     assert facts.passed_bytes <= limit < facts.failed_bytes  # type: ignore[attr-defined]
     assert facts.failed_bytes - facts.passed_bytes < limit / 10  # type: ignore[attr-defined]
 
@@ -158,8 +158,8 @@ def test_rights_of_one_session() -> None:
     """An ACL that allows one session: only with its name does everything work. Mosquitto 2.0 grants every subscription
     and delivers nothing, so the SUBACK does not tell."""
     with limited_mosquitto(acl="topic readwrite ether/1/bench/#\n") as broker:
-        foreign = found_at(broker.url).finding("rights")
-        own = found_at(broker.url, "bench").finding("rights")
+        foreign = found_at(broker.url_tcp).finding("rights")
+        own = found_at(broker.url_tcp, "bench").finding("rights")
     assert foreign.verdict is NO
     assert foreign.prevents
     assert "--session" in foreign.advice
@@ -170,7 +170,7 @@ def test_rights_of_one_session() -> None:
 def test_what_is_forbidden_is_named_plane_by_plane() -> None:
     acl = "topic readwrite ether/#\ntopic deny ether/1/+/control/#\n"
     with limited_mosquitto(acl=acl) as broker:
-        rights = found_at(broker.url).finding("rights")
+        rights = found_at(broker.url_tcp).finding("rights")
     assert rights.verdict is NO
     assert "control (" in rights.measured
     assert "data (" not in rights.measured

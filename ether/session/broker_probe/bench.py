@@ -1,9 +1,10 @@
-"""The connections of one probing, its time, its topics, and what has to be cleared at the end.
+"""What the probes of one broker share, and what each of them has for itself: its connections and its time.
 
-Promises: no wait outlives the probing's deadline; whatever was retained is cleared by `close()`, also after Ctrl-C, and
-on a connection of its own where the main one is lost. Should this process be killed, the broker itself forgets what was
-retained after a minute (MQTT 5). The trap: a probe may cost the connection that it was tried on. Asking for `main`
-makes a new one then, without the old subscriptions.
+Promises: no wait outlives the probing's deadline; whatever was retained is cleared by `Probing.close()`, also after
+Ctrl-C. Should this process be killed, the broker itself forgets what was retained after a minute (MQTT 5). Several
+probes may run at the same time, each on a thread of its own: nothing of a `ProbeBench` is touched by another thread.
+The trap: a probe may cost the connection that it was tried on. Asking for `main` makes a new one then, without the old
+subscriptions.
 """
 
 from __future__ import annotations
@@ -33,40 +34,99 @@ class ConnectionCut(Exception):
 class OutOfTime(Exception):
     """The time of a probe was over before anything was clear. `taken` had arrived until then."""
 
-    def __init__(self, taken: Sequence[Delivery] = ()) -> None:
-        super().__init__("the time was over before it was clear")
+    def __init__(self, taken: Sequence[Delivery] = (), why: str = "the time was over before it was clear") -> None:
+        super().__init__(why)
         self.taken = tuple(taken)
 
 
-class ProbeBench:
-    """What the probes share. `topics` are those of a session of our own, whose name nobody guesses."""
+class Probing:
+    """One probing of one broker. `topics` are those of a session of our own, whose name nobody guesses. `stopped` ends
+    every wait of every probe."""
 
     def __init__(self, endpoint: Endpoint, budget_s: float) -> None:
         self.endpoint = endpoint
         self.name = f"doctor-{os.urandom(6).hex()}"
         self.topics = SessionTopics(self.name)
-        self.version = ProtocolVersion.V311
+        self.accepted: dict[ProtocolVersion, BareConnection] = {}
+        """The first connection of each version that was let in, in the order of the attempts."""
         self.round_trip_s = 0.0
         self.end = monotonic() + max(budget_s - _CLEAR_S - _LEAVE_S, 0.0)
-        self.deadline = self.end
-        self.accepted: list[ProtocolVersion] = []
+        self.stopped = False
+        self.retained: set[str] = set()
+        """Topics on which something is retained."""
+
+    @property
+    def version(self) -> ProtocolVersion:
+        """The version that was agreed on: the first that was accepted."""
+        return next(iter(self.accepted), ProtocolVersion.V311)
+
+    def bench(self, at_most_s: float) -> ProbeBench:
+        """For a probe that may take so long, but not beyond the end of the probing. Raises `OutOfTime` where no time is
+        left to begin with it."""
+        now = monotonic()
+        deadline = min(now + at_most_s, self.end)
+        if deadline - now < min(0.1 + 4 * self.round_trip_s, at_most_s):
+            raise OutOfTime(why="no time was left for it")
+        return ProbeBench(self, deadline)
+
+    def open(self, connection: BareConnection, deadline: float) -> None:
+        """Open it, and remember it as the first of its version."""
+        connection.open(deadline)
+        self.accepted[connection.version] = connection
+
+    def connection(
+        self, version: ProtocolVersion, *, will: Will | None = None, receive_maximum: int = 256
+    ) -> BareConnection:
+        """A connection that is not open yet, with an id of its own."""
+        client_id = f"ether-doctor-{os.urandom(CLIENT_ID_LENGTH).hex()}"[:CLIENT_ID_LENGTH]
+        return BareConnection(self.endpoint, version, client_id, will=will, receive_maximum=receive_maximum)
+
+    def close(self) -> None:
+        """Clear what was retained, and leave."""
+        try:
+            self._clear()
+        finally:
+            _leave(list(self.accepted.values()))
+
+    def _clear(self) -> None:
+        if not self.retained:
+            return
+        deadline = monotonic() + _CLEAR_S
+        first = self.accepted[self.version]
+        if self._cleared_by(first, deadline):
+            return
+        first.cut()  # it was lost, perhaps long ago, as nobody has served it
+        connection = self.connection(self.version)
+        try:
+            self.open(connection, deadline)
+        except (OSError, EntryRefused):
+            return
+        self._cleared_by(connection, deadline)
+
+    def _cleared_by(self, connection: BareConnection, deadline: float) -> bool:
+        waiting = {connection.publish(topic, b"", retain=True) for topic in self.retained}
+        if not serve([connection], lambda: waiting <= connection.acknowledged.keys(), deadline):
+            return False
+        self.retained.clear()
+        return True
+
+
+class ProbeBench:
+    """What one probe works with."""
+
+    def __init__(self, shared: Probing, deadline: float) -> None:
+        self.shared, self.deadline = shared, deadline
+        self.name, self.topics, self.version = shared.name, shared.topics, shared.version
         self._opened: list[BareConnection] = []
-        self._retained: set[str] = set()
         self._main: BareConnection | None = None
         self._heard: set[str] = set()  # what the main connection has subscribed to
 
     # time
 
-    def begin_probe(self, at_most_s: float) -> bool:
-        """A probe may take so long, but not beyond the end of the probing. False where no time is left for it."""
-        now = monotonic()
-        self.deadline = min(now + at_most_s, self.end)
-        return self.deadline - now > min(0.1 + 2 * self.round_trip_s, at_most_s / 2)
-
     @property
     def quiet_s(self) -> float:
         """Nothing that was expected arrives any more, once nothing has arrived for so long."""
-        return _QUIET_S + 4 * self.round_trip_s
+        return _QUIET_S + 4 * self.shared.round_trip_s
 
     def soon(self, timeout_s: float) -> float:
         """The end of a wait within the probe, as monotonic seconds."""
@@ -79,35 +139,18 @@ class ProbeBench:
     ) -> BareConnection:
         """Another connection, in the version that was agreed on unless another one is named. Raises `EntryRefused`
         and `OSError`."""
-        client_id = f"ether-doctor-{os.urandom(CLIENT_ID_LENGTH).hex()}"[:CLIENT_ID_LENGTH]
-        made = BareConnection(
-            self.endpoint, version or self.version, client_id, will=will, receive_maximum=receive_maximum
-        )
-        made.open(self.soon(_CONNECT_S))
+        made = self.shared.connection(version or self.version, will=will, receive_maximum=receive_maximum)
         self._opened.append(made)
+        made.open(self.soon(_CONNECT_S))
         return made
 
     @property
     def main(self) -> BareConnection:
-        """The connection for whatever needs no own one; a new one where the last was lost."""
+        """The probe's connection for whatever needs no other; a new one where the last was lost."""
         if self._main is None or self._main.lost is not None:
             self._main = self.connect()
             self._heard.clear()
         return self._main
-
-    def leave_others(self) -> None:
-        """End every connection but the main one. A probe's subscriptions must not outlive it: what the next probe sends
-        would wait for a connection that nobody serves, and some brokers let everybody wait for that."""
-        others = [each for each in self._opened if each is not self._main]
-        self._opened = [each for each in self._opened if each is self._main]
-        for connection in others:
-            connection.say_goodbye()
-            connection.cut()
-
-    def adopt(self, connection: BareConnection) -> None:
-        """Use this connection as the main one, and its version for those that follow."""
-        self._main, self.version = connection, connection.version
-        self._heard.clear()
 
     def hearing(self, topic: str) -> BareConnection:
         """The main connection, subscribed to this topic. What was delivered before is forgotten."""
@@ -117,6 +160,13 @@ class ProbeBench:
             self.subscribe(connection, topic)
             self._heard.add(topic)
         return connection
+
+    def close(self) -> None:
+        """End the probe's connections. Its subscriptions must not outlive it: what the next probe sends would wait for
+        a connection that nobody serves, and some brokers let everybody wait for that."""
+        for connection in self._opened:
+            connection.say_goodbye()
+            connection.cut()
 
     # asking and waiting
 
@@ -129,7 +179,7 @@ class ProbeBench:
         def over() -> bool:
             nonlocal reached
             reached = until()
-            return reached or any(each.lost is not None for each in connections)
+            return reached or self.shared.stopped or any(each.lost is not None for each in connections)
 
         serve(connections, over, self.deadline if timeout_s is None else self.soon(timeout_s))
         for connection in connections:
@@ -151,73 +201,64 @@ class ProbeBench:
         self.wait([connection], lambda: request in connection.granted)
         return connection.granted.get(request, ())
 
+    def code_of(self, connection: BareConnection, packet_id: int) -> int | None:
+        """The broker's code for a message; None where it gives none in time."""
+        self.wait([connection], lambda: packet_id in connection.acknowledged)
+        return connection.acknowledged.get(packet_id)
+
     def collect(self, connections: Sequence[BareConnection], count: int) -> list[Delivery]:
         """What arrives until there are `count` messages, or nothing more comes: for `quiet_s` no message, and a ping
         that was sent at its beginning is answered. A broker that merely gets no processor time answers none. Raises
         `OutOfTime` where the probe's time is over before one or the other."""
         taken: list[Delivery] = []
         while len(taken) < count:
-            before, quiet_at = len(taken), self.soon(self.quiet_s)
-            pongs = [connection.pongs for connection in connections]
-            for connection in connections:
-                connection.ping()
-
-            def settled() -> bool:
-                for connection in connections:
-                    taken.extend(connection.take())
-                answered = all(each.pongs > was for each, was in zip(connections, pongs, strict=True))  # noqa: B023
-                return len(taken) > before or (answered and monotonic() >= quiet_at)  # noqa: B023
-
-            if not self.wait(connections, settled):
+            more = self._next(connections)
+            if more is None:
                 raise OutOfTime(taken)
-            if len(taken) == before:
+            if not more:
                 break
+            taken += more
         return taken
 
-    def retain(
-        self, connection: BareConnection, topic: str, payload: bytes, *, expiry_s: int = RETAINED_S
-    ) -> int | None:
+    def await_topic(self, connection: BareConnection, topic: str) -> Delivery | None:
+        """The first message on this topic; None where nothing more comes. Other messages are passed over."""
+        while True:
+            more = self._next([connection])
+            if more is None:
+                raise OutOfTime
+            for delivery in more:
+                if delivery.topic == topic:
+                    return delivery
+            if not more:
+                return None
+
+    def _next(self, connections: Sequence[BareConnection]) -> list[Delivery] | None:
+        """What arrives next; empty where nothing more comes, None where the time is over before that is clear."""
+        taken: list[Delivery] = []
+        quiet_at = self.soon(self.quiet_s)
+        pongs = [connection.pongs for connection in connections]
+        for connection in connections:
+            connection.ping()
+
+        def settled() -> bool:
+            for connection in connections:
+                taken.extend(connection.take())
+            answered = all(each.pongs > was for each, was in zip(connections, pongs, strict=True))
+            return bool(taken) or (answered and monotonic() >= quiet_at)
+
+        return taken if self.wait(connections, settled) else None
+
+    def retain(self, connection: BareConnection, topic: str, payload: bytes, expiry_s: int = RETAINED_S) -> int | None:
         """Publish a retained message that is cleared at the end; the broker's code, None without one."""
-        self._retained.add(topic)
+        self.shared.retained.add(topic)
         properties = pack_expiry(expiry_s) if connection.version is ProtocolVersion.V5 else b""
-        packet_id = connection.publish(topic, payload, retain=True, properties=properties)
-        self.wait([connection], lambda: packet_id in connection.acknowledged)
-        return connection.acknowledged.get(packet_id)
+        return self.code_of(connection, connection.publish(topic, payload, retain=True, properties=properties))
 
-    # the end
 
-    def close(self) -> None:
-        """Clear what was retained, and leave."""
-        try:
-            self._clear()
-        finally:
-            self._leave()
-
-    def _clear(self) -> None:
-        if not self._retained:
-            return
-        deadline = monotonic() + _CLEAR_S
-        self.end = self.deadline = deadline
-        connection = self._main
-        # Where something is unwritten, perhaps megabytes, that would leave first.
-        if connection is None or connection.lost is not None or connection.unsent_bytes:
-            try:
-                connection = self.connect()
-            except (OSError, EntryRefused):
-                return
-        waiting = {connection.publish(topic, b"", retain=True) for topic in self._retained}
-        if serve([connection], lambda: waiting <= connection.acknowledged.keys(), deadline):
-            self._retained.clear()
-
-    @property
-    def left_behind(self) -> frozenset[str]:
-        """The topics whose retained messages could not be cleared."""
-        return frozenset(self._retained)
-
-    def _leave(self) -> None:
-        living = [each for each in self._opened if each.lost is None and not each.unsent_bytes]
-        for connection in living:
-            connection.say_goodbye()
-        serve(living, lambda: all(each.lost is not None for each in living), monotonic() + _LEAVE_S)
-        for connection in self._opened:
-            connection.cut()
+def _leave(connections: Sequence[BareConnection]) -> None:
+    living = [each for each in connections if each.lost is None]
+    for connection in living:
+        connection.say_goodbye()
+    serve(living, lambda: all(each.lost is not None for each in living), monotonic() + _LEAVE_S)
+    for connection in connections:
+        connection.cut()

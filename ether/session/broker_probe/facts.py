@@ -130,7 +130,8 @@ class OrderFact:
 @dataclass(frozen=True, slots=True)
 class SmallWritesFact:
     """The median of a question and its answer between two connections at QoS 1: where this side acknowledges late, as
-    systems do by default, and where it acknowledges at once (None where the system cannot be told)."""
+    systems do by default, and where it acknowledges at once (None where the system cannot be told, and where the first
+    is no slower than the way)."""
 
     late_s: float
     at_once_s: float | None

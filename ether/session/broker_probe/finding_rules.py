@@ -363,7 +363,8 @@ def _burst(fact: BurstFact, facts: ProbeFacts) -> Finding:
     if fact.arrived < fact.sent:
         return Finding(
             name, NO, f"about {_rounded(fact.arrived):,} wait, the rest is thrown away",
-            f"{fact.arrived:,} of {fact.sent:,} arrived", "messages of programs without Ether are lost, and nobody is told",
+            f"{fact.arrived:,} of {fact.sent:,} arrived",
+            "messages of programs without Ether are lost, and nobody is told",
             "what a reader of Ether's has not got it takes from the source",
             "let the broker keep what is under way", ("max_queued_messages 0",),
         )  # fmt: skip
@@ -449,7 +450,8 @@ def _largest(fact: SizeFact, facts: ProbeFacts) -> Finding:
         return Finding(
             name, LIMITED, f"{value}; more is refused", f"{measured} ({fact.words})",
             "a larger value does not arrive",
-            "who waits for it is told at once, a warning names the topic; recorded values go in parts", advice, settings,
+            "who waits for it is told at once, a warning names the topic; recorded values go in parts",
+            advice, settings,
         )  # fmt: skip
     return Finding(
         name, LIMITED, f"{value}; more ends the connection", f"{measured} ({fact.words})",

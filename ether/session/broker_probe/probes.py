@@ -45,7 +45,9 @@ _EARLIER_BYTES = 4_096
 _WILL_S = 1.0
 _SHARED_MESSAGES = 10
 _MANY = 100
-_MOST_ROUNDS, _LEAST_ROUNDS, _ROUNDS_S = 15, 3, 1.0
+_MOST_ROUNDS, _LEAST_ROUNDS, _ROUNDS_S = 15, 3, 0.7
+_SUSPICIOUS_S = 0.015
+"""An answer that comes later than two round trips by more than this may have been held back."""
 _BURST, _LARGE_BURST = 2_000, 20_000
 _BURST_QUICK_S = 0.7
 """The larger burst follows where the smaller one took no longer than this."""
@@ -81,7 +83,7 @@ def probe_distance(bench: ProbeBench) -> DistanceFact:
             break
     if not times:
         raise ConnectionCut("it does not answer a PINGREQ")
-    bench.round_trip_s = min(times)
+    bench.shared.round_trip_s = min(times)
     return DistanceFact(min(times), statistics.median(times))
 
 
@@ -130,7 +132,8 @@ def probe_rights(bench: ProbeBench, session: str | None) -> RightsFact:
 
 def _is_led(bench: ProbeBench, topics: SessionTopics) -> bool:
     connection = bench.hearing(topics.session_info)
-    return any(each.payload for each in bench.collect([connection], 1))
+    entry = bench.await_topic(connection, topics.session_info)
+    return entry is not None and bool(entry.payload)
 
 
 def _try_planes(bench: ProbeBench, planes: list[PlaneFact]) -> list[PlaneFact]:
@@ -183,13 +186,13 @@ def probe_retained(bench: ProbeBench) -> RetainedFact:
 
     def comes(asking: BareConnection, topic_filter: str) -> bool:
         bench.subscribe(asking, topic_filter)
-        return any(each.topic == topic and each.retained for each in bench.collect([asking], 1))
+        came = bench.await_topic(asking, topic)
+        return came is not None and came.retained
 
     asking = bench.connect()
     by_topic, by_plus = comes(asking, topic), comes(asking, bench.topics.state("+"))
     by_hash = comes(asking, topic.rpartition("/")[0] + "/#")
-    packet_id = connection.publish(topic, b"", retain=True)
-    bench.wait([connection], lambda: packet_id in connection.acknowledged)
+    bench.code_of(connection, connection.publish(topic, b"", retain=True))
     cleared = by_topic and not comes(bench.connect(), topic)  # of its own: nothing repeats a subscription here
     return RetainedFact(acknowledged, by_topic, by_plus, by_hash, cleared)
 
@@ -197,14 +200,14 @@ def probe_retained(bench: ProbeBench) -> RetainedFact:
 def begin_expiry(bench: ProbeBench) -> Callable[[ProbeBench], ExpiryFact]:
     """Retain a message that is over after 1 s. Returns the second half of this probe, to be called later."""
     topic = bench.topics.state("expired")
-    bench.retain(bench.main, topic, b"over", expiry_s=1)
+    bench.retain(bench.main, topic, b"over", 1)
     over = monotonic() + EXPIRED_S
 
     def look(bench: ProbeBench) -> ExpiryFact:
         connection = bench.connect()
         bench.wait([connection], lambda: monotonic() >= over)
         bench.subscribe(connection, topic)
-        return ExpiryFact(bool(bench.collect([connection], 1)))
+        return ExpiryFact(bench.await_topic(connection, topic) is not None)
 
     return look
 
@@ -218,10 +221,10 @@ def probe_properties(bench: ProbeBench) -> PropertiesFact:
     sent = Properties("application/x-probe", topic, b"\0\xff\1", 60, (("id", "1"), ("parent", "2"), ("parent", "3")))
     connection = bench.hearing(topic)
     connection.publish(topic, b"x", properties=pack_properties(sent))
-    came = bench.collect([connection], 1)
-    if not came:
+    came = bench.await_topic(connection, topic)
+    if came is None:
         raise ConnectionCut("a message with properties did not come back")
-    got = unpack_properties(came[0].properties)
+    got = unpack_properties(came.properties)
     kept = {
         "content type": got.content_type == sent.content_type,
         "response topic": got.response_topic == sent.response_topic,
@@ -266,9 +269,7 @@ def probe_shared(bench: ProbeBench) -> SharedFact:
 def probe_nobody(bench: ProbeBench) -> int | None:
     """The code that the broker gives to a message that nobody listens to."""
     connection = bench.main
-    packet_id = connection.publish(bench.topics.call("nobody", "probe"), b"x")
-    bench.wait([connection], lambda: packet_id in connection.acknowledged)
-    return connection.acknowledged.get(packet_id)
+    return bench.code_of(connection, connection.publish(bench.topics.call("nobody", "probe"), b"x"))
 
 
 def probe_order(bench: ProbeBench) -> OrderFact:
@@ -317,7 +318,8 @@ def probe_small_writes(bench: ProbeBench) -> SmallWritesFact:
         return _median_round(bench, asking, answering, question, answer)
 
     late_s, rounds = median_s(at_once=False)
-    at_once_s = median_s(at_once=True)[0] if sys.platform == "linux" else None
+    held_back = late_s > 2 * bench.shared.round_trip_s + _SUSPICIOUS_S
+    at_once_s = median_s(at_once=True)[0] if held_back and sys.platform == "linux" else None
     return SmallWritesFact(late_s, at_once_s, rounds)
 
 
@@ -393,7 +395,7 @@ def _burst_sender(bench: ProbeBench) -> BareConnection:
     """A connection without the limit of messages under way that MQTT 5 has, where the broker lets one in: far away, it
     would make the burst a trickle."""
     for version in (ProtocolVersion.V311, bench.version):
-        if version in bench.accepted:
+        if version in bench.shared.accepted:
             return bench.connect(version)
     return bench.connect()
 
@@ -403,7 +405,7 @@ def _burst_sender(bench: ProbeBench) -> BareConnection:
 
 def probe_size(bench: ProbeBench) -> SizeFact:
     """Messages to ourselves, ever larger, until one does not come back; then between the two."""
-    topic, announced = bench.topics.data("size"), bench.main.announced.max_packet_bytes
+    topic, announced = bench.topics.data("size"), bench.shared.accepted[bench.version].announced.max_packet_bytes
     search = SizeSearch(largest=min(LARGEST, (announced or LARGEST + _PACKET_ROOM) - _PACKET_ROOM))
     how = words = ""
     connection: BareConnection | None = None
@@ -449,27 +451,31 @@ def probe_topic_names(bench: ProbeBench) -> TopicNamesFact:
     failed = dict.fromkeys(TOPIC_NAMES, _LOST)
     try:
         for name, topic in _topics_that_come(bench, list(TOPIC_NAMES)).items():
-            if topic == bench.topics.data(TOPIC_NAMES[name]):
+            if topic == _named(bench, name):
                 del failed[name]
             else:
-                failed[name] = f"it comes as {topic.removeprefix(bench.topics.data(''))}"
+                failed[name] = f"it comes as {topic.rpartition('names/')[2]}"
     except ConnectionCut:
         failed = {}
         for name in TOPIC_NAMES:
             try:
-                if _topics_that_come(bench, [name]) != {name: bench.topics.data(TOPIC_NAMES[name])}:
+                if _topics_that_come(bench, [name]) != {name: _named(bench, name)}:
                     failed[name] = _LOST
             except ConnectionCut as cut:
                 failed[name] = str(cut)
     return TopicNamesFact(tuple(TOPIC_NAMES), tuple(failed.items()))
 
 
+def _named(bench: ProbeBench, name: str) -> str:
+    return bench.topics.data(f"names/{TOPIC_NAMES[name]}")
+
+
 def _topics_that_come(bench: ProbeBench, names: list[str]) -> dict[str, str]:
     """For each name whose message arrives, the topic that it arrives with."""
     connection = bench.connect()
-    bench.subscribe(connection, bench.topics.data_filter("#"))
+    bench.subscribe(connection, bench.topics.data_filter("names/#"))
     for name in names:
-        connection.publish(bench.topics.data(TOPIC_NAMES[name]), name.encode())
+        connection.publish(_named(bench, name), name.encode())
     return {each.payload.decode(): each.topic for each in _arriving(bench, connection, len(names))}
 
 
@@ -481,7 +487,7 @@ def probe_will(bench: ProbeBench) -> WillFact:
     began = perf_counter()
     doomed.cut()
     bench.wait([connection], lambda: bool(connection.deliveries), _WILL_S)
-    came = bench.collect([connection], 1)
+    came = bench.await_topic(connection, topic)
     return WillFact(perf_counter() - began if came else None)
 
 
@@ -489,5 +495,5 @@ def read_software(bench: ProbeBench) -> str:
     """What the broker calls itself, where it says so in `$SYS`."""
     connection = bench.connect()
     bench.subscribe(connection, "$SYS/broker/version")
-    came = bench.collect([connection], 1)
-    return came[0].payload.decode(errors="replace")[:80] if came else ""
+    came = bench.await_topic(connection, "$SYS/broker/version")
+    return came.payload.decode(errors="replace")[:80] if came else ""
