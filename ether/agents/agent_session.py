@@ -33,7 +33,7 @@ from ether.launch.child_settings import InstanceSettings
 from ether.launch.launcher import STEP_TIMEOUT_S, Launch, Policies
 from ether.log import get_ether_logger
 from ether.protocol.clock_offset import OffsetEstimator
-from ether.protocol.presence import Announcement, State
+from ether.protocol.presence import BEHIND_BRIDGE, Announcement, State, is_notice
 from ether.session.discovery.search import FoundSession
 from ether.session.fencing import NameClaim, NameHold
 from ether.session.name_claim import take_name, taken
@@ -186,12 +186,13 @@ class AgentSession:
     def _announce_ready(self, deadline: Deadline) -> None:
         link = self._session.link
         about = {**self._about(), "node": link.node, "health": self._health()}
+        about |= BEHIND_BRIDGE if link.headers_twice else {}
         ready = Announcement(self.name, State.READY, self._incarnation, about=about)
         link.listen(self.topics.session_info, self._on_leader)
         link.announce(self.topics.state(self.name), ready.to_value())
         hold = NameHold(self.name, self._incarnation, self._epoch, self._launch.since, self._launch.began)
         self._name_claim = NameClaim(link, self.topics, hold, self._on_fenced)
-        self._session.catch_up(deadline.left())
+        self._session.catch_up(deadline.left(), among=self.name)
 
     def _on_fenced(self, why: str) -> None:
         """On the dispatch thread."""
@@ -200,6 +201,8 @@ class AgentSession:
     def _on_leader(self, inbound: Inbound) -> None:
         """On the dispatch thread. The session's entry vanishes with the program that leads the session."""
         value = inbound.take()
+        if is_notice(value):
+            return
         before, self._leader = self._leader, value if isinstance(value, dict) else {}
         if self._leader:
             self._named = self._leader.get("named") is not False

@@ -7,6 +7,9 @@ second), the broker's report that the topic has no subscriber or that it refuses
 before the deadline the client asks the instance what it is doing, so that the error can tell a busy instance from a
 hung one.
 
+Over MQTT 5 headers are properties, which some bridges strip. A save must run once whatever lies between, so its request
+carries them in the body, too. So does every request to an instance that announces that the way to it strips them.
+
 The trap: these events come on different threads and at the same time. The thread that takes the request out of the
 table, under the client's lock, is the one that may settle the call.
 """
@@ -17,7 +20,7 @@ import difflib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -54,6 +57,8 @@ class _Request(NamedTuple):
     parents: tuple[str, ...]
     trace: str | None
     expires: bool
+    twice: bool
+    """As in `ExtraHeaders`."""
 
 
 class PendingCall:
@@ -225,6 +230,8 @@ class CallClient:
         self._known: list[Announcement] = []
         self._able: dict[tuple[str, str, str], list[str]] = {}
         """For service, method and kind the instances that can take the call, as long as `_known` is up to date."""
+        self._behind_bridges: frozenset[str] = frozenset()
+        """The instances to which requests have to carry their headers twice, as long as `_known` is up to date."""
         self._turn = 0
         self.later = Later(f"ether-later-{link.source}")
         self._inquiries: dict[bytes, Callable[[object], object]] = {}
@@ -246,13 +253,15 @@ class CallClient:
         if instance in self.local_instances:
             self._begin_local(pending, self.local_instances[instance], method, params)
             return pending
-        self._send(pending, self._topics.call(instance, method), params, LATER if later else None, timeout_s)
+        schema, twice = LATER if later else None, kind is MarkKind.SAVE or instance in self._behind_bridges
+        self._send(pending, self._topics.call(instance, method), params, schema, timeout_s, twice=twice)
         return pending
 
     def send(self, pending: PendingCall, method: str, params: object, schema: str, timeout_s: float) -> None:
         """Send the request of a durable call. It never expires at the instance; `timeout_s` limits the wait for room in
         the outgoing queue. Raises the errors of publishing."""
-        self._send(pending, self._topics.call(pending.instance, method), params, schema, timeout_s, expires=False)
+        topic = self._topics.call(pending.instance, method)
+        self._send(pending, topic, params, schema, timeout_s, expires=False, twice=True)
         # An answer to an earlier request may have settled it just before this one entered the table.
         pending.when_done(partial(self._drop, pending))
 
@@ -305,7 +314,7 @@ class CallClient:
         question.when_done(note)
         pending.when_done(lambda: self._drop(question))
         try:
-            self._send(question, self._topics.call(pending.instance, STATUS), None, None, _PROBE_LEAD_S)
+            self._send(question, self._topics.call(pending.instance, STATUS), None, None, _PROBE_LEAD_S, twice=True)
         except EtherError:
             self._drop(question)
 
@@ -316,7 +325,7 @@ class CallClient:
         if (local := self.local_instances.get(instance)) is not None:
             local.lease_server.ask(self._reply_topic, asked, context.current().trace, partial(_settle, pending))
         else:
-            self._send(pending, self._topics.call(instance, LEASE), asked, None, timeout_s)
+            self._send(pending, self._topics.call(instance, LEASE), asked, None, timeout_s, twice=True)
         return self.wait(pending)
 
     def cancel(self, pending: PendingCall) -> None:
@@ -324,14 +333,15 @@ class CallClient:
         if pending.cancel_local is not None:
             pending.cancel_local()
             return
-        self._link.publish(self._topics.call(pending.instance, CANCEL), pending.correlation.hex())
+        topic = self._topics.call(pending.instance, CANCEL)
+        self._link.publish(topic, pending.correlation.hex(), extra=ExtraHeaders(twice=True))
 
     def _send(
         self, pending: PendingCall, topic: str, params: object, schema: str | None, timeout_s: float,
-        *, expires: bool = True,
+        *, expires: bool = True, twice: bool,
     ) -> None:  # fmt: skip
-        value, trace = self._link.prepare(params), context.current().trace
-        pending.request = request = _Request(topic, value, schema, context.parents(), trace, expires)
+        value, trace = self._link.prepare(params, twice=twice), context.current().trace
+        pending.request = request = _Request(topic, value, schema, context.parents(), trace, expires, twice)
         with self._lock:
             self.requests.add(pending.correlation, pending.instance, pending)
         try:
@@ -342,9 +352,9 @@ class CallClient:
 
     def _publish(self, pending: PendingCall, request: _Request, timeout_s: float, room_s: float) -> None:
         """Publish a request that has `timeout_s` seconds left; wait for room for at most `room_s` seconds."""
-        topic, value, schema, parents, trace, expires = request
+        topic, value, schema, parents, trace, expires, twice = request
         expiry_s = timeout_s if expires else None
-        extra = ExtraHeaders(schema, self._reply_topic, pending.correlation, expiry_s, None, trace)
+        extra = ExtraHeaders(schema, self._reply_topic, pending.correlation, expiry_s, None, trace, twice)
         pending.sent_at = time.monotonic()
         if not self._looks_after:
             self._looks_after = True
@@ -436,7 +446,7 @@ class CallClient:
         self._inquiries[correlation] = note
         if len(self._inquiries) > _OPEN_INQUIRIES:  # what is not answered belongs to an instance that is away again
             del self._inquiries[next(iter(self._inquiries))]
-        extra = ExtraHeaders(reply_to=self._reply_topic, correlation=correlation, expiry_s=_INQUIRY_S)
+        extra = ExtraHeaders(reply_to=self._reply_topic, correlation=correlation, expiry_s=_INQUIRY_S, twice=True)
         self._link.publish(self._topics.call(instance, RECALL), {"calls": dict(ages)}, extra=extra, timeout_s=_ROOM_S)
 
     def send_again(self, call: PendingCall) -> None:
@@ -531,9 +541,10 @@ class CallClient:
             inbound.done()
         return True
 
-    def lose(self, instance: str, why: str, *, returns: bool = False) -> None:
-        """Cut the calls to an instance that has died. Where it `returns`, a call whose request has reached nobody waits
-        for it; so does one of which the broker has not said yet whether anybody got it, until the broker says so."""
+    def lose(self, instance: str, why: str, *, returns: bool = False) -> list[PendingCall]:
+        """An instance has died: returns the calls that `cut` is to end when its last answers have come. They are not
+        sent again. Where it `returns`, a call whose request has reached nobody waits for it; so does one of which the
+        broker has not said yet whether anybody got it, until the broker says so."""
         lost: list[PendingCall] = []
         with self._lock:
             for pending in self.requests.asked_of(instance):
@@ -541,8 +552,17 @@ class CallClient:
                     pending.lost = why  # before the look at `receipt_known`; `_on_receipt` does the opposite
                     if pending.undelivered or not pending.receipt_known:
                         continue
-                self.requests.give_up(pending.correlation)
+                pending.request = None
                 lost.append(pending)
+        return lost
+
+    def cut(self, lost: Iterable[PendingCall], instance: str, why: str, at: float) -> None:
+        """Cut those of these calls that were not answered: their instance has died, at the time `at` (monotonic). A
+        durable call may have been sent again since."""
+        with self._lock:
+            lost = [it for it in lost if self.requests.get(it.correlation) is it and it.sent_at <= at]
+            for pending in lost:
+                self.requests.give_up(pending.correlation)
         for pending in lost:
             if pending.undelivered:
                 pending.cut(NoResponder(pending.call, f"{instance} is not connected any more: {why}"))
@@ -575,6 +595,7 @@ class CallClient:
         known, kind = self._find(), marked.value
         if known is not self._known:
             self._known, self._able = known, {}
+            self._behind_bridges = frozenset(a.name for a in known if a.behind_bridge)
         key = (service, method, kind)
         able = self._able.get(key)
         if able is None:

@@ -1,9 +1,11 @@
 """The answering side of calls, for one instance: a request becomes a job, and the job's outcome becomes an answer.
 
 Promises: a request whose deadline has passed is not run. A request that is delivered twice is run once, and its second
-delivery gets the first answer. Whatever the method does, the caller gets an answer; one that was lost on its way is
-sent again to a caller that asks for it. Requests about the instance itself (`ether.status`, `ether.cancel`,
-`ether.lease`, `ether.recall`) are answered at once, on the dispatch thread, even while the worker is busy.
+delivery gets the first answer. A save of Ether's that has lost its id on the way is not run: its second delivery
+could not be recognised. Whatever the method does, the caller gets an answer, in the form in which its request arrived:
+with headers in the body where the properties were lost. An answer that was lost on its way is sent again to a caller
+that asks for it. Requests about the instance itself (`ether.status`, `ether.cancel`, `ether.lease`, `ether.recall`) are
+answered at once, on the dispatch thread, even while the worker is busy.
 
 The trap: a request is first seen on the transport's thread (`CallServer.take`), which may only queue it. A request that
 has to be answered there and then goes on to the dispatch thread (`CallServer.receive`).
@@ -24,7 +26,8 @@ from ether.calls.host import CallHost
 from ether.calls.lease_server import LEASE
 from ether.connection.causes import CallContext
 from ether.connection.failure_text import text_of, user_traceback
-from ether.connection.link import ExtraHeaders, Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link, lost_properties
+from ether.connection.request_ages import RequestAges
 from ether.errors import (
     ArgumentProblem,
     Cancelled,
@@ -47,10 +50,9 @@ from ether.protocol.answers import (
     WATCHED,
     ErrorReport,
 )
-from ether.protocol.one_way_delay import OneWayDelay
+from ether.protocol.dedup_window import DedupWindow
 from ether.protocol.request_table import Answered
-from ether.system.clock import uptime, wall_time
-from ether.system.machine_mark import is_of_this_machine
+from ether.spec.marks import MarkKind
 from ether.transport.base import Refusal
 from ether.wire.envelope import Headers
 from ether.wire.head import unpack_properties
@@ -188,9 +190,12 @@ class CallServer:
         self._answered: Answered[tuple[object, ErrorReport | None]] = Answered(time.monotonic)
         self._running: dict[tuple[str, bytes], CallContext] = {}
         """The calls that are queued or running, by caller and correlation, so that they can be cancelled."""
-        self._latest: dict[bytes, _Head] = {}
-        """The latest request of each durable call that was sent again while it was queued or running."""
-        self._one_way_delay = OneWayDelay(wall_time(), uptime())
+        self._latest: dict[bytes, tuple[_Head, bool]] = {}
+        """The latest request of each durable call that was sent again while it was queued or running, and whether its
+        properties were lost."""
+        self._saves = frozenset(method.name for method in host.spec.with_mark(MarkKind.SAVE))
+        self._lease_requests = DedupWindow()
+        self.ages = RequestAges()
         self.expired = 0
         self.journal: InstanceJournal | None = None
         """Makes each durable call run once in all incarnations of this instance; None: once in this incarnation."""
@@ -207,7 +212,13 @@ class CallServer:
         refusal = None if method in OWN else self._refusal(method, headers)  # asked once, because a lease may end now
         if method in OWN or refusal is not None:
             self._answer_now(method, headers, inbound, refusal)
-        elif headers.id is None or headers.correlation is None or self._take_on(headers):
+        elif headers.id is not None and headers.correlation is None and method in self._saves:
+            self._host.logger.warning(
+                "a save of %s.%s by %s is not run: its id was lost on the way, so that it could be run twice. Something"
+                " between the brokers changes messages.", self._host.name, method, headers.source,
+            )  # fmt: skip
+            inbound.done()
+        elif headers.id is None or headers.correlation is None or self._take_on(headers, inbound):
             self._queue(method, headers, inbound)
         else:
             inbound.done()
@@ -229,7 +240,7 @@ class CallServer:
         return first
 
     def _queue(self, method: str, headers: _Head, inbound: Inbound) -> None:
-        request = _request(method, headers, self._left(headers))
+        request = _request(method, headers, self.ages.left_s(headers))
         key = (_asker(headers), headers.correlation or b"")
 
         def forget() -> None:
@@ -237,7 +248,7 @@ class CallServer:
             inbound.done()
 
         respond = self._responder(headers, inbound, forget)
-        tell = self._teller(headers, request)
+        tell = self._teller(headers, request, twice=lost_properties(inbound))
         begin = None
         if self.journal is not None and headers.schema in SAVES and len(key[1]) == CALL_ID_BYTES:
             name = f"{self._host.name}.{method}"
@@ -248,7 +259,7 @@ class CallServer:
             self._running[key] = job.context
         self._host.submit_call(method, job, request.trace)
 
-    def _take_on(self, headers: _Head) -> bool:
+    def _take_on(self, headers: _Head, inbound: Inbound) -> bool:
         """Whether this is a request's first delivery. A later delivery gets the stored answer, if there is one; it is
         sent without the lock, which the transport's thread takes in `take`."""
         correlation = headers.correlation or b""
@@ -258,29 +269,21 @@ class CallServer:
             if not first and ("", correlation) in self._running:
                 # A durable call was sent again, perhaps by the next run of its program: the answer goes to the latest
                 # sender, because the earlier one may have ended.
-                self._latest[correlation] = headers
+                self._latest[correlation] = headers, lost_properties(inbound)
         for answer in stored:
             try:
-                self._answer_or_say_why_not(headers, *answer, _AGAIN_TIMEOUT_S)
+                self._answer_or_say_why_not(headers, *answer, _AGAIN_TIMEOUT_S, twice=lost_properties(inbound))
             except EtherError as error:
                 self._host.logger.warning("%s could not send an answer again: %s", self._host.name, error)
         return first
 
-    def _left(self, headers: _Head) -> float | None:
-        """Seconds until the deadline, without the time that the request has spent on its way and in queues."""
-        if headers.expiry_s is None or headers.time is None:
-            return headers.expiry_s
-        same_clock = is_of_this_machine(headers.reply_to)
-        with self._lock:
-            now, steady = wall_time(), uptime()
-            spent = self._one_way_delay.seconds(headers.source, headers.time, now, steady, same_clock=same_clock)
-        return headers.expiry_s - spent
-
     def _responder(self, headers: _Head, inbound: Inbound, forget: Callable[[], None]) -> Respond:
+        asked = headers, lost_properties(inbound)
+
         def respond(value: object, error: ErrorReport | None) -> None:
-            head = self._latest.pop(headers.correlation or b"", headers) if self._latest else headers
+            head, twice = self._latest.pop(headers.correlation or b"", asked) if self._latest else asked
             try:
-                value, error = self._answer_or_say_why_not(head, value, error)
+                value, error = self._answer_or_say_why_not(head, value, error, twice=twice)
             finally:
                 forget()
                 if headers.id is not None and headers.correlation is not None:
@@ -289,26 +292,34 @@ class CallServer:
 
         return respond
 
-    def _send(self, headers: _Head, value: object, error: ErrorReport | None, timeout_s: float = 10.0) -> None:
+    def _send(
+        self, headers: _Head, value: object, error: ErrorReport | None, timeout_s: float = 10.0, *, twice: bool
+    ) -> None:
+        """Answer. `twice`: the request had lost its properties, so the answer, which goes the same way back, carries
+        its headers in the body, too; a program that is not Ether's gets them as properties alone."""
         if headers.reply_to is None:
             return
         self._link.publish(
             headers.reply_to,
             value if error is None else error.to_value(),
             parents=(headers.id,) if headers.id else (),
-            extra=ExtraHeaders(correlation=headers.correlation, error=error.class_name if error else None),
+            extra=ExtraHeaders(
+                correlation=headers.correlation,
+                error=error.class_name if error else None,
+                twice=twice and headers.id is not None,
+            ),
             timeout_s=timeout_s,
         )
 
     def _answer_or_say_why_not(
-        self, headers: _Head, value: object, error: ErrorReport | None, timeout_s: float = 10.0
+        self, headers: _Head, value: object, error: ErrorReport | None, timeout_s: float = 10.0, *, twice: bool
     ) -> tuple[object, ErrorReport | None]:
         """Send an answer, or an error where the answer cannot be sent; returns what was sent."""
         try:
-            self._send(headers, value, error, timeout_s)
+            self._send(headers, value, error, timeout_s, twice=twice)
         except PayloadError as unsendable:
             value, error = None, report_of(unsendable, self._host.name)
-            self._send(headers, value, error, timeout_s)
+            self._send(headers, value, error, timeout_s, twice=twice)
         return value, error
 
     def on_refusal(self, refusal: Refusal, headers: Headers) -> bool:
@@ -318,7 +329,7 @@ class CallServer:
             return False
         why = f"the method has ended, but its answer could not be sent: {refusal.error}"
         report = ErrorReport(RAISED, type(refusal.error).__name__, why)
-        extra = ExtraHeaders(correlation=headers.correlation, error=report.class_name)
+        extra = ExtraHeaders(correlation=headers.correlation, error=report.class_name, twice=True)
         try:
             self._link.publish(
                 refusal.topic, report.to_value(), parents=headers.parents, extra=extra, timeout_s=_STATUS_TIMEOUT_S
@@ -327,26 +338,28 @@ class CallServer:
             self._host.logger.warning("%s could not tell that an answer was refused: %s", self._host.name, error)
         return True
 
-    def _teller(self, headers: _Head, request: CallRequest) -> Callable[[str, object], None] | None:
+    def _teller(self, headers: _Head, request: CallRequest, *, twice: bool) -> Callable[[str, object], None] | None:
         reply_to = headers.reply_to
         if not request.watched or reply_to is None:
             return None
 
         def tell(schema: str, value: object) -> None:
-            self._link.publish(reply_to, value, extra=ExtraHeaders(schema=schema, correlation=headers.correlation))
+            extra = ExtraHeaders(schema=schema, correlation=headers.correlation, twice=twice)
+            self._link.publish(reply_to, value, extra=extra)
 
         return tell
 
     def _answer_now(self, method: str, headers: _Head, inbound: Inbound, refusal: ErrorReport | None) -> None:
+        twice = lost_properties(inbound)
         try:
             if refusal is not None:
-                self._send(headers, None, refusal, _STATUS_TIMEOUT_S)
+                self._send(headers, None, refusal, _STATUS_TIMEOUT_S, twice=twice)
             elif method == LEASE:
-                self._lease(headers, inbound.unpack().value)
+                self._lease(headers, inbound.unpack().value, twice=twice)
             elif method == STATUS:
-                self._send(headers, self._host.status(), None, _STATUS_TIMEOUT_S)
+                self._send(headers, self._host.status(), None, _STATUS_TIMEOUT_S, twice=twice)
             elif method == RECALL:
-                self._recall(headers, inbound.unpack().value)
+                self._recall(headers, inbound.unpack().value, twice=twice)
             else:
                 self._cancel(headers.source, inbound.unpack().value)
         except EtherError as error:
@@ -361,7 +374,7 @@ class CallServer:
         leased = self._host.lease_server.refusal(method, head.reply_to or "", head.trace)
         return None if leased is None else report_of(leased, self._host.name)
 
-    def _recall(self, headers: _Head, asked: object) -> None:
+    def _recall(self, headers: _Head, asked: object, *, twice: bool) -> None:
         """A caller asks what became of its calls: send it the answers again that there are, and name the calls that
         were never received. Of the rest it will hear."""
         match asked:
@@ -382,18 +395,26 @@ class CallServer:
             if not known and remembers:
                 unknown.append(name)
             for answer in stored:
-                self._send(_about(headers, correlation), *answer, _AGAIN_TIMEOUT_S)
+                self._send(_about(headers, correlation), *answer, _AGAIN_TIMEOUT_S, twice=twice)
         said = {"birth": self._host.incarnation, "unknown": unknown}
-        self._send(headers, said, None, _STATUS_TIMEOUT_S)
+        self._send(headers, said, None, _STATUS_TIMEOUT_S, twice=twice)
 
-    def _lease(self, headers: _Head, asked: object) -> None:
-        """A program takes, renews or releases the lease."""
+    def _lease(self, headers: _Head, asked: object, *, twice: bool) -> None:
+        """A program takes, renews or releases the lease. A request that is late, came before, or does not say who
+        asks, changes nothing: the lease would be held by a program that does not know of it."""
+        left_s = self.ages.left_s(headers)
+        if headers.reply_to is None or self._lease_requests.before(headers.id) or (left_s is not None and left_s <= 0):
+            self._host.logger.warning(
+                "a request for the lease of %s is ignored: it is late, came before, or does not say who asks",
+                self._host.name,
+            )
+            return
 
         def granted(value: object, error: EtherError | None) -> None:
             report = None if error is None else report_of(error, self._host.name)
-            self._send(headers, value, report, _STATUS_TIMEOUT_S)
+            self._send(headers, value, report, _STATUS_TIMEOUT_S, twice=twice)
 
-        self._host.lease_server.ask(headers.reply_to or "", asked, headers.trace, granted)
+        self._host.lease_server.ask(headers.reply_to, asked, headers.trace, granted)
 
     def _cancel(self, caller: str, correlation: object) -> None:
         """A caller has lost interest in one of its calls."""

@@ -4,6 +4,9 @@ Publishing stamps each message (id, source, sequence number per topic, time, par
 transport. Receiving takes what the transport has queued and gives it to the receivers of its topic. A receiver decodes
 on its own thread, so that one large message delays no other receiver.
 
+A command counts when it is sent. One that a broker has retained would run at every start and after every reconnect, so
+what comes with the retain flag on such a topic reaches no receiver (`ether.wire.topics.is_event`).
+
 The trap: receivers are called on the dispatch thread, or on the transport's thread, and must only enqueue. A receiver
 that works or waits there stops every other receiver, including the one for the answer that it may be waiting for.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ether.connection.deadline import Deadline
@@ -38,9 +41,17 @@ from ether.transport.base import (
 )
 from ether.transport.send_queue import Settled
 from ether.wire.codec import Body, encode
-from ether.wire.envelope import Envelope, EnvelopeV5, EnvelopeV311, Headers, unpack_headers
+from ether.wire.envelope import (
+    Envelope,
+    EnvelopeTwice,
+    EnvelopeV5,
+    EnvelopeV311,
+    Headers,
+    has_property_headers,
+    unpack_headers,
+)
 from ether.wire.head import MessageIds, node_of
-from ether.wire.topics import SessionTopics, is_data, is_urgent, matches
+from ether.wire.topics import SessionTopics, is_data, is_event, is_urgent, matches
 
 logger = get_ether_logger("Ether")
 
@@ -57,6 +68,9 @@ _ANNOUNCE_TIMEOUT_S = 2.0
 
 TAKEN_S = 2.0
 """How long the broker may take for the first announcement of a process."""
+_NAMED_RETAINED = 1000
+"""So many topics of retained commands are named in the log."""
+
 
 Receiver = Callable[[Inbound], object]
 Keep = Callable[[Headers, Body], object]
@@ -84,10 +98,14 @@ class ExtraHeaders(NamedTuple):
     """The kind of an error, in an answer that is one."""
     trace: str | None = None
     """The chain of calls that a request belongs to; None begins a new one. Ignored without `reply_to`."""
+    twice: bool = False
+    """The headers stand in the body, too, over MQTT 5: the message may pass a bridge that strips properties."""
+    urgent: bool = False
+    """The message goes before data, also where its topic does not say so (`ether.wire.topics.is_urgent`)."""
 
     def complete(self, message_id: str, source: str, sequence: int, time: float, parents: tuple[str, ...]) -> Headers:
         """All headers of one message."""
-        schema, reply_to, correlation, expiry_s, error, trace = self
+        schema, reply_to, correlation, expiry_s, error, trace, _, _ = self
         traceparent = None
         if reply_to:  # a new chain of calls is named after its first message, as `trace_of` does
             own = message_id.replace("-", "")
@@ -111,9 +129,14 @@ class Link:
         self.transport = transport
         self.source = source
         self.refused = 0
-        """Messages of fenced processes that were not handed to any receiver."""
+        """Messages that were not handed to any receiver: of fenced processes, and retained commands."""
         self.unheard = 0
         """Messages that were recorded and not published, because there was no room or no connection."""
+        self.wildcards_show_retained: bool | None = None
+        """Whether the broker gives retained messages to subscriptions with wildcards; None where nobody has tried."""
+        self.headers_twice = False
+        """Whether every message carries its headers in the body, too, because the way to other members strips
+        properties."""
         self.on_connection: list[Callable[[bool], object]] = []
         """Called on the dispatch thread when the connection is lost (False) and when it is back (True). A callback
         must return at once."""
@@ -125,6 +148,7 @@ class Link:
         self._fenced: frozenset[str] = frozenset()
         self._side_sequence = 0
         self._envelope: Envelope = EnvelopeV5()
+        self._envelope_twice: Envelope = EnvelopeTwice()
         self._ids = MessageIds(int.from_bytes(os.urandom(16), "big"))
         self._sequences: dict[str, int] = {}
         self._passing: deque[str] = deque()
@@ -143,6 +167,7 @@ class Link:
         self._not_taken: dict[int, tuple[Inbound, list[Receiver]]] = {}
         """What `now` has not taken, until the dispatch thread comes to it: the receivers, by the delivery's id()."""
         self._routes_lock = threading.Lock()
+        self._retained_named: set[str] = set()
         self._thread: threading.Thread | None = None
         self.retransmitter = (
             None
@@ -162,7 +187,7 @@ class Link:
         """Connect, and start the dispatch thread. Without `dispatch` the owner calls `step()` itself."""
         self.transport.connect(timeout_s)
         if self.transport.version is ProtocolVersion.V311:
-            self._envelope = EnvelopeV311()
+            self._envelope = self._envelope_twice = EnvelopeV311()
         if dispatch:
             self.transport.offer_to(self._take_now)
             self._thread = threading.Thread(target=self._dispatch, name=f"ether-dispatch-{self.source}", daemon=True)
@@ -190,6 +215,22 @@ class Link:
         """Refuse and count every message of these nodes from now on: other processes have taken their places."""
         self._fenced |= frozenset(nodes) - {self.node}
 
+    def put_headers_twice(self) -> None:
+        """From now on, every message carries its headers in the body, too."""
+        self._envelope, self.headers_twice = self._envelope_twice, True
+
+    @property
+    def traits(self) -> dict[str, object]:
+        """What was found out about the broker and the way to other members, for other links of the same program."""
+        return {"wildcards_show_retained": self.wildcards_show_retained, "headers_twice": self.headers_twice}
+
+    def take_on(self, traits: Mapping[str, object]) -> None:
+        """Take over what another link has found out; after `open`."""
+        shown = traits.get("wildcards_show_retained")
+        self.wildcards_show_retained = shown if isinstance(shown, bool) else None
+        if traits.get("headers_twice") is True:
+            self.put_headers_twice()
+
     # -- out
 
     def publish(
@@ -211,22 +252,27 @@ class Link:
 
         Sequence numbers are given in the order in which the messages leave; a value that cannot be sent uses none.
         """
-        value = self.prepare(value)  # before the lock is taken, because it may run user code
+        twice = extra is not None and extra.twice
+        value = self.prepare(value, twice=twice)  # before the lock is taken, because it may run user code
         message = (topic, value, wall_time(), qos, retain, parents, extra, keep)
         try:
             return self._send(message)
         except PublishTimeout as full:
             return self._send_when_there_is_room(message, full, timeout_s)
 
-    def prepare(self, value: object) -> object:
+    def prepare(self, value: object, *, twice: bool = False) -> object:
         """What stands for a value that is published more than once: it is encoded only now, and may be changed
-        afterwards. Raises `EncodeError`."""
-        return self._envelope.prepare(value)
+        afterwards. `twice` as in `ExtraHeaders`. Raises `EncodeError`."""
+        return (self._envelope_twice if twice else self._envelope).prepare(value)
+
+    def _envelope_of(self, extra: ExtraHeaders | None) -> Envelope:
+        return self._envelope_twice if extra is not None and extra.twice else self._envelope
 
     def _send(self, message: _Message, room: Room | None = None, unheard: PublishTimeout | None = None) -> Receipt:
         """Number a message and give it to the transport, which does not wait: it raises `PublishTimeout` where it has
         no room and the message has none reserved. With `unheard` the message is recorded and not published."""
         topic, value, now, qos, retain, parents, extra, keep = message
+        envelope = self._envelope if extra is None else self._envelope_of(extra)
         # The lock is held until the transport has the message: numbers must leave in their order.
         with self._publish_lock:
             # The number counts as used before the message leaves. An exception of a signal handler may end this
@@ -237,13 +283,15 @@ class Link:
             urgent = self._urgent.get(topic)
             if urgent is None:
                 urgent = self._is_urgent(topic)
+            if extra is not None and extra.urgent:
+                urgent = True
             try:
                 message_id = self._ids.next(int(now * 1000))
                 if extra is None:
                     headers = Headers(message_id, self.source, sequence, now, parents)
                 else:
                     headers = extra.complete(message_id, self.source, sequence, now, parents)
-                packed = self._envelope.pack(value, headers)
+                packed = envelope.pack(value, headers)
                 if keep is not None:
                     self._check_fits_batch(topic, packed.payload)
                 receipt = Settled(unheard) if unheard is not None else self.transport.publish(
@@ -258,7 +306,7 @@ class Link:
                 if self.retransmitter is not None:
                     self.retransmitter.sent(topic, sequence, packed.payload, packed.properties)
             if keep is not None:
-                keep(headers, self._envelope.body(packed, value))
+                keep(headers, envelope.body(packed, value))
         return receipt
 
     def _is_urgent(self, topic: str) -> bool:
@@ -279,8 +327,9 @@ class Link:
     def _send_when_there_is_room(self, message: _Message, full: PublishTimeout, timeout_s: float) -> Receipt:
         """Send a message for which the transport just had no room. The wait is outside of the lock, so that other
         threads can go on to their own waits, and to what needs no room."""
-        topic, value, *_, keep = message
-        room = self.transport.room(topic, self._envelope.size(value), urgent=is_urgent(topic))
+        topic, value, *_, extra, keep = message
+        urgent = is_urgent(topic) or (extra is not None and extra.urgent)
+        room = self.transport.room(topic, self._envelope_of(extra).size(value), urgent=urgent)
         recorded = keep is not None
         try:
             if timeout_s > 0 and (self.transport.connected or not recorded):
@@ -314,12 +363,12 @@ class Link:
         """Publish a heartbeat: at QoS 0, and without waiting for room. Raises `TransportError`."""
         self.tell(topic, value, qos=0, timeout_s=0.0)
 
-    def tell(self, topic: str, value: object, *, timeout_s: float, qos: int = 1) -> None:
+    def tell(self, topic: str, value: object, *, timeout_s: float, qos: int = 1, schema: str | None = None) -> None:
         """Publish a message of this room's own, outside of the numbers of its topic, so that the order of such messages
         is not guaranteed. Raises `TransportError`."""
         self._side_sequence += 1
         now = wall_time()
-        headers = Headers(self._ids.next(int(now * 1000)), self.source, self._side_sequence, now)
+        headers = Headers(self._ids.next(int(now * 1000)), self.source, self._side_sequence, now, (), schema)
         packed = self._envelope.pack(value, headers)
         self.transport.publish(topic, packed.payload, qos=qos, properties=packed.properties, timeout_s=timeout_s)
 
@@ -347,6 +396,17 @@ class Link:
         """Stop repeating an announcement, and clear it at the broker."""
         self._announcements.pop(topic, None)
         self.transport.publish(topic, b"", retain=True, timeout_s=timeout_s).wait(timeout_s)
+
+    @property
+    def heads(self) -> dict[str, dict[str, int]]:
+        """The last numbers of what this process has published of late, by node and topic, for `lacks` of others."""
+        return self.retransmitter.heads() if self.retransmitter is not None else {}
+
+    def lacks(self, heads: object) -> int:
+        """On how many topics something of other processes has not arrived yet, although they have published it."""
+        if self.retransmitter is None or not isinstance(heads, dict):
+            return 0
+        return self.retransmitter.lacks({str(node): _numbers(last) for node, last in heads.items()})
 
     def flush(self, timeout_s: float) -> None:
         """Return when the broker has answered everything that was published before; raises `PublishTimeout`. Where it
@@ -399,7 +459,7 @@ class Link:
         if self.retransmitter is not None:
             self.retransmitter.listening(topic_filter, qos)
         try:
-            self.transport.subscribe([topic_filter], qos=qos, timeout_s=timeout_s)
+            self.transport.subscribe([topic_filter], qos=qos, timeout_s=timeout_s, as_published=is_event(topic_filter))
         except BaseException:
             # Nobody reads what this receiver would get from now on, by another filter of the same text.
             self._stop_routing(topic_filter, receiver)
@@ -438,7 +498,7 @@ class Link:
                 self.offline_since = None
                 if self.retransmitter is not None:
                     self.retransmitter.came_up()
-                self._announce_again()
+                self.announce_again()
                 self._tell_connection(True)
 
     def _on_refusal(self, refusal: Refusal) -> None:
@@ -465,6 +525,9 @@ class Link:
             inbound, refusing = left
             for receiver in refusing:
                 self._give(receiver, inbound)
+            return
+        if delivery.retained and is_event(delivery.topic):
+            self._refuse_retained(delivery)
             return
         with self._routes_lock:
             receivers = self._routes.match(delivery.topic)
@@ -507,6 +570,8 @@ class Link:
     def _take_now(self, delivery: Delivery) -> bool:
         """Give a message to its receivers on the transport's thread. False: the transport puts it into its queue, and
         the dispatch thread routes it."""
+        if delivery.retained and is_event(delivery.topic):
+            return False
         with self._routes_lock:
             receivers = self._routes.match(delivery.topic)
             takers = [self._take_now_of.get(receiver) for receiver in receivers]
@@ -550,7 +615,27 @@ class Link:
         self.refused += 1
         self.transport.consumed(inbound.delivery)
 
-    def _announce_again(self) -> None:
+    def _refuse_retained(self, delivery: Delivery) -> None:
+        self.refused += 1
+        self.transport.consumed(delivery)
+        topic = delivery.topic
+        if topic in self._retained_named or len(self._retained_named) >= _NAMED_RETAINED or not delivery.payload:
+            return
+        self._retained_named.add(topic)
+        logger.warning(
+            "%s ignores the retained message on %r: what is sent there counts once, when it is sent, and this one would"
+            " count again at every start and reconnect. Somebody published it with the retain flag (mosquitto_pub -r,"
+            " the switch of a dashboard). Remove it from the broker: mosquitto_pub -r -n -t '%s'",
+            self.source, topic, topic,
+        )  # fmt: skip
+
+    @property
+    def announced(self) -> dict[str, object]:
+        """What this process has announced and repeats, by topic."""
+        return dict(self._announcements)
+
+    def announce_again(self) -> None:
+        """Publish everything that was announced again, for all."""
         for topic, value in list(self._announcements.items()):
             try:
                 self.publish(topic, value, retain=True, timeout_s=_ANNOUNCE_TIMEOUT_S)
@@ -577,6 +662,24 @@ def await_taken(announcement: Receipt) -> None:
 
 def _watched() -> None:
     """For a receipt whose publisher waits for it, and so needs no other word of a refusal."""
+
+
+def reply_headers(inbound: Inbound, error: str | None = None) -> tuple[str, ExtraHeaders] | None:
+    """The topic and the headers for the answer to a request; None where it asks for none. An answer to a request whose
+    properties were lost on the way carries its headers twice, because it goes the same way back."""
+    headers = inbound.headers()
+    if headers is None or not headers.reply_to:
+        return None
+    return headers.reply_to, ExtraHeaders(correlation=headers.correlation, error=error, twice=lost_properties(inbound))
+
+
+def lost_properties(inbound: Inbound) -> bool:
+    """Whether a message of Ether's arrived without its MQTT 5 properties, or its sender speaks 3.1.1."""
+    return not has_property_headers(inbound.delivery.properties)
+
+
+def _numbers(value: object) -> dict[str, int]:
+    return {key: number for key, number in value.items() if type(number) is int} if isinstance(value, dict) else {}
 
 
 def trace_of(message_id: str) -> str:

@@ -5,7 +5,8 @@ receiver that missed messages asks their source, and the source sends them again
 to be told what exists, `ether.protocol.reorder_buffer` what a receiver misses. This module moves what they say, on the
 topics `control/missed/all` (to every process) and `control/missed/<node>` (to one process). A message that is sent
 again keeps its bytes, headers included. Its topic is the receiver's own topic, followed by the original one:
-`control/missed/<node>/<topic>`.
+`control/missed/<node>/<topic>`. The answer that says what was sent again follows on the same topic, because a broker
+keeps the order of one topic only.
 
 A slow receiver. While its receivers are many messages behind, it ends its subscriptions (it pauses them), and asks the
 sources for what exists, a portion at a time. Nothing then waits for it at the broker, which would drop it, or hold back
@@ -48,7 +49,7 @@ True where there is work for this module's thread."""
 class Tell(Protocol):
     """Publishes a value of this module's own on a full MQTT topic; raises `TransportError`."""
 
-    def __call__(self, topic: str, value: object, *, timeout_s: float) -> object: ...
+    def __call__(self, topic: str, value: object, *, timeout_s: float, schema: str | None = None) -> object: ...
 
 
 class HandOver(Protocol):
@@ -65,6 +66,9 @@ class Listen(Protocol):
         self, topic_filter: str, receiver: Callable[[Inbound], bool], /, *, now: Callable[[Inbound], bool]
     ) -> object: ...
 
+
+_ANSWER = "ether/missed"
+"""The schema of an answer that stands behind the messages that were sent again."""
 
 _EVERYBODY = "all"
 _LOOK_S = 0.25
@@ -90,6 +94,8 @@ _DROPPED_EVERY_S = 10.0
 """How often it is said that readers will miss messages, at most."""
 
 _REMEMBERED_TOPICS = 4096
+_HEADS_MAX = 1000
+"""The last numbers of so many topics are told with an answer, at most."""
 _ASIDE_MAX = 20_000
 """The most messages that the transport does not count as unread although receivers have not finished with them: those
 that wait behind a hole, and those that did and are now in the receivers' queues."""
@@ -220,9 +226,11 @@ class Retransmitter:
         for answer in answers:
             for message in answer.messages:
                 self._send_again(to, message)
-        if answers:
-            said = {answer.topic: answer.to_value() for answer in answers}
-            self._tell(to, {"answer": said, "node": self._node}, timeout_s=_SEND_TIMEOUT_S)
+            if answer.messages:
+                said = {"answer": {answer.topic: answer.to_value()}, "node": self._node}
+                self._tell(f"{to}/{answer.topic}", said, timeout_s=_SEND_TIMEOUT_S, schema=_ANSWER)
+        if others := {answer.topic: answer.to_value() for answer in answers if not answer.messages}:
+            self._tell(to, {"answer": others, "node": self._node}, timeout_s=_SEND_TIMEOUT_S)
 
     def _send_again(self, to: str, message: SentMessage) -> None:
         topic = f"{to}/{message.topic}"
@@ -498,6 +506,11 @@ class Retransmitter:
     def _hear_again(self, inbound: Inbound, topic: str) -> bool:
         """Sort in a message that was sent again, as if it had come on its own topic."""
         came_as, headers = inbound.delivery, inbound.headers()
+        if headers is not None and headers.schema == _ANSWER:
+            value = inbound.take()
+            if isinstance(value, dict):
+                self._understand(value)
+            return True
         if headers is None or self._is_fenced(headers.id) or not self._tracks(topic):
             inbound.done()
             return True
@@ -526,6 +539,24 @@ class Retransmitter:
                 self._on_end(node, [name for name in topics if isinstance(name, str)])
             case {"echo": str(token), "said": float(said_at)} if token == self._echo:
                 self._on_echo(said_at)
+
+    def heads(self) -> dict[str, dict[str, int]]:
+        """This process's last number on each topic that it has published on, by its node."""
+        heads = list(self._retransmit_buffer.heads().items())[-_HEADS_MAX:]
+        return {self._node: dict(heads)} if heads else {}
+
+    def lacks(self, heads: Mapping[str, Mapping[str, int]]) -> int:
+        """On how many topics not everything has arrived up to the last numbers of other processes, as `heads()` gave
+        them. They are asked for the rest. May be called on the transport's thread."""
+        count = 0
+        for node, numbers in heads.items():
+            wanted = {topic: number for topic, number in numbers.items() if self._tracks(topic)}
+            with self._lock:
+                behind = {} if node == self._node else self._reorder_buffer.behind(node, wanted)
+            count += len(behind)
+            if fresh := {topic: wanted[topic] for topic, asked in behind.items() if not asked}:
+                self._on_heads(node, fresh)
+        return count
 
     def _on_heads(self, node: str, heads: Mapping[str, int]) -> None:
         wanted = [topic for topic in heads if self._tracks(topic)]

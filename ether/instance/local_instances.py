@@ -20,7 +20,7 @@ from ether.connection.link import Link
 from ether.connection.worker import Worker
 from ether.instance.hosted import HostedInstance
 from ether.instance.registry import RegistryOptions, registry_marks
-from ether.protocol.presence import Announcement, State
+from ether.protocol.presence import BEHIND_BRIDGE, Announcement, State
 from ether.recording.writer import RecordWriter
 from ether.session.heartbeat import HeartbeatSender
 from ether.session.session import Session
@@ -66,6 +66,8 @@ class LocalSettings:
     """Called with the reason when another process has taken the name."""
     journal_at: Callable[[], Path]
     """Finds the file for the journal of durable calls."""
+    behind_bridge: bool
+    """Whether the way to other members strips MQTT 5 properties."""
 
 
 class LocalInstance:
@@ -77,7 +79,7 @@ class LocalInstance:
         check_instance_name(held.name)
         cls, topics = type(obj), settings.topics
         spec = describe_with_registry(cls, class_path_of(cls), settings.registry)
-        holding: dict[str, object] = {"epoch": held.epoch}
+        holding: dict[str, object] = {"epoch": held.epoch, **(BEHIND_BRIDGE if settings.behind_bridge else {})}
         self._topics = topics
         lost = Announcement(held.name, State.LOST, held.incarnation, about=dict(holding))
         self._link = settings.open_link(held.name, death_notice(topics, lost))
@@ -168,6 +170,7 @@ class LocalInstances:
             make_writer,
             on_fenced=lambda why: self._remove_soon(session, name),
             journal_at=lambda: journal_path(session.topics.session, name),
+            behind_bridge=session.link.headers_twice,
         )
         local = LocalInstance(HeldName(name, *incarnation_and_epoch), obj, settings)
         local.instance.lease_server.is_dead = is_dead_here
@@ -183,7 +186,7 @@ class LocalInstances:
             local.close()
             if session.link.transport.connected:
                 # So that this program's own next call to the name finds that the instance has left.
-                session.catch_up(_CATCH_UP_TIMEOUT_S)
+                session.catch_up(_CATCH_UP_TIMEOUT_S, among=name)
 
     def _remove_soon(self, session: Session, name: str) -> None:
         target = threading.Thread(target=self.remove, args=(session, name), name=f"ether-unhost-{name}", daemon=True)

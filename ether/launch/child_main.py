@@ -159,6 +159,7 @@ class _InstanceProcess:
         except EtherError as error:
             print(f"{settings.name}: {error}", file=sys.stderr)
             return None
+        link.take_on(settings.broker_traits)
         return link
 
     def _built(self, link: Link) -> HostedInstance:

@@ -62,6 +62,8 @@ class InstanceSettings:
     """The program that starts a recorder where there is none."""
     simulated_devices: list[dict[str, Any]] | None
     """The simulated devices that stand for real ones; None where nothing is simulated."""
+    broker_traits: dict[str, Any]
+    """What the launcher has found out about the broker and the way to other members: `Link.traits`."""
 
     def marks(self) -> Registry:
         """The registry as marks; raises `MarkError`."""
@@ -104,6 +106,7 @@ class SessionSettings:
     leader: str
     environment: Mapping[str, str | None]
     simulated_devices: list[dict[str, Any]] | None
+    broker_traits: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,4 +146,5 @@ def settings_of(
         configuration=common.configuration,
         leader=common.leader,
         simulated_devices=common.simulated_devices,
+        broker_traits=common.broker_traits,
     )

@@ -1,7 +1,8 @@
 """Takes the requests of other programs of the session (`ether restart` and its like): to start, stop and restart
 instances of this program, or to end.
 
-Promise: one request at a time, on a thread of its own, each answered with its result. The trap: whoever can publish in
+Promise: one request at a time, on a thread of its own, each answered with its result, and carried out once, unless who
+asked has given up before its turn. The trap: whoever can publish in
 the session can ask. So only what the program's own configuration describes can be started; a class path comes over the
 network only to an agent, which has its owner's list of what is allowed (`run`).
 """
@@ -10,13 +11,16 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ether.connection.link import ExtraHeaders, Inbound, Link
+from ether.connection.link import Inbound, Link, reply_headers
+from ether.connection.request_ages import RequestAges
 from ether.errors import EtherError, PayloadError
 from ether.log import get_ether_logger
 from ether.protocol.barrier import Answer
+from ether.protocol.dedup_window import DedupWindow
 from ether.session.session import KEEP
 from ether.system.clock import wall_time
 from ether.wire.topics import SessionTopics
@@ -58,7 +62,9 @@ class ControlServer:
         self.program = program
         """The name by which requests address this program."""
         self._control = control
-        self._requests: queue.SimpleQueue[Inbound | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[tuple[Inbound, float | None] | None] = queue.SimpleQueue()
+        """The requests, each with its deadline on the monotonic clock."""
+        self._window, self._ages = DedupWindow(), RequestAges()
         self._thread: threading.Thread | None = None
         self.on_shutdown: Callable[[], object] | None = None
         self._receive = self._take
@@ -74,22 +80,25 @@ class ControlServer:
 
     def _take(self, inbound: Inbound) -> None:
         """On the dispatch thread, which must not wait: the thread of requests begins with the first one."""
-        self._requests.put(inbound)
+        headers = inbound.headers()
+        left_s = None if headers is None else self._ages.left_s(headers)
+        self._requests.put((inbound, None if left_s is None else time.monotonic() + left_s))
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="ether-control", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
         """The thread of requests. It waits for the next one; `close()` ends the wait by a None."""
-        while (inbound := self._requests.get()) is not None:
+        while (request := self._requests.get()) is not None:
+            inbound, deadline = request
             try:
-                self._answer(inbound)
+                self._answer(inbound, deadline)
             except Exception:  # a worker loop: one bad request must not end it
                 logger.exception("a request to %s could not be answered", self.program)
             finally:
                 inbound.done()
 
-    def _answer(self, inbound: Inbound) -> None:
+    def _answer(self, inbound: Inbound, deadline: float | None) -> None:
         try:
             unpacked = inbound.unpack()
         except PayloadError as error:
@@ -98,10 +107,18 @@ class ControlServer:
         value, headers = unpacked.value, unpacked.headers
         if not isinstance(value, dict) or self.program not in value.get("instances", ()):
             return
-        answer = self._do(value, headers.source if headers is not None else "somebody")
-        if headers is not None and headers.reply_to:
-            extra = ExtraHeaders(correlation=headers.correlation)
-            self._link.publish(headers.reply_to, answer.to_value(self.program), extra=extra)
+        if headers is not None and self._window.before(headers.id):
+            return
+        by = headers.source if headers is not None else "somebody"
+        if deadline is not None and time.monotonic() >= deadline:
+            logger.warning(
+                "%s does not %s for %s any more: its request came too late", self.program, value.get("do"), by
+            )
+            return
+        answer = self._do(value, by)
+        if (reply := reply_headers(inbound)) is not None:
+            to, extra = reply
+            self._link.publish(to, answer.to_value(self.program), extra=extra)
         if value.get("do") == "shutdown" and self.on_shutdown is not None and not answer.failed:
             self.on_shutdown()  # only after the answer: the shutdown closes the link
 

@@ -16,6 +16,7 @@ from ether.connection.link import Link
 from ether.logs.shipping import LogShipper
 from ether.protocol.presence import Announcement, State
 from ether.session.client import Client
+from ether.session.session import Opening
 from ether.system.clock import wall_time
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
@@ -65,7 +66,7 @@ def join(found: FoundSession, name: str, *, timeout_s: float = 10.0) -> Guest:
     link.open(deadline.left())
     try:
         guest = Guest(link, topics, new_incarnation())
-        guest.session.open(deadline.left())
+        guest.session.open(deadline.left(), Opening.JOINS)
         guest.appear()
     except BaseException:
         link.close()

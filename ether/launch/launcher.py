@@ -39,14 +39,14 @@ from ether.launch.remote_instances import RemoteInstances
 from ether.launch.simulated_lab import Simulation
 from ether.launch.supervisor import Supervisor
 from ether.log import get_ether_logger
-from ether.protocol.presence import Announcement
+from ether.protocol.presence import BEHIND_BRIDGE, Announcement
 from ether.session.client import Client
 from ether.session.discovery.directory import entry_of
 from ether.session.leadership import Leadership, appear_as_guest, clear
 from ether.session.members import Event
 from ether.session.name_claim import program_name, take_name
 from ether.session.offline import LastKnownFile, OfflineNotes
-from ether.session.session import Session
+from ether.session.session import Opening, Session
 from ether.system import processes
 from ether.system.clock import uptime, wall_time
 from ether.transport.base import Will
@@ -62,6 +62,8 @@ STEP_TIMEOUT_S = 10.0
 """For each of drain, save_all, cleanup and stop."""
 
 _LEAVE_TIMEOUT_S = 2.0
+_HEAR_S = 2.0
+"""How long a program that joins waits to know the session's recorders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +212,14 @@ class Launch:
         session = self._session = client.session
         if watch is not None:
             session.watch(watch)
-        session.open(deadline.left())
+        session.open(deadline.left(), self._opening())
         self._log = ProgramLog(session, self._program, leads=self._found is None)
         return client
+
+    def _opening(self) -> Opening:
+        if self._broker is not None:
+            return Opening.FRESH
+        return Opening.STARTS if self._found is None else Opening.JOINS
 
     def _broker_address(self, deadline: Deadline) -> tuple[Endpoint, int | None]:
         """The broker's address, and how many bytes a packet may have; waits for a broker of our own."""
@@ -241,6 +248,8 @@ class Launch:
         if self._found is not None:
             self._recording.join(session.info(deadline.left()))
         self._recording.open(client, self._program)
+        if self._found is not None:
+            self._recording.hear_recorders(min(deadline.left(), _HEAR_S))
         if self._broker is None:  # with a broker that has just been started nobody else can hold a name
             for name in self._supervisor.names:
                 self._supervisor.take_name(name, self.take_name(name, deadline))
@@ -266,6 +275,9 @@ class Launch:
         announced: dict[str, Any] = {"keeper": self._program, "supervised": instance.restart != "never"}
         if self._simulation.wanted:
             announced["simulated"] = True
+        link = self.session.link
+        if link.headers_twice:
+            announced |= BEHIND_BRIDGE
         common = SessionSettings(
             session=self.topics.session,
             endpoint=self._endpoint,
@@ -275,6 +287,7 @@ class Launch:
             leader=self._recording.leader,
             environment=self._simulation.environment,
             simulated_devices=self._simulation.devices,
+            broker_traits=link.traits,
         )
         started = Incarnation(name, incarnation, epoch, announced, connect_timeout_s)
         return self._policies.settings(settings_of(self.config, instance, started, common), instance)
@@ -330,12 +343,17 @@ class Launch:
     def host(self, obj: object, name: str, *, takeover: bool = False) -> None:
         """Make an object of this process an instance of the session; raises `NameTaken`."""
         check_instance_name(name)
-        assert self._open_link is not None
         self._takeover = takeover
         held = self.take_name(name, Deadline(STEP_TIMEOUT_S))
         options = registry_options(self.config)
         make_writer = self._recording.record_writer_of
-        self._local_instances.add(self.session, self._open_link, name, obj, options, held, make_writer)
+        self._local_instances.add(self.session, self._open_further_link, name, obj, options, held, make_writer)
+
+    def _open_further_link(self, source: str, will: Will | None) -> Link:
+        assert self._open_link is not None
+        link = self._open_link(source, will)
+        link.take_on(self.session.link.traits)
+        return link
 
     def unhost(self, name: str) -> None:
         """The object leaves the session; nothing where no object is hosted under this name."""
@@ -413,10 +431,15 @@ class Launch:
         raise KeyError(f"{self._program} is no agent: it runs only what its own configuration describes")
 
     def record(self) -> None:
-        """Something is to be saved and nothing records: start a recorder, where this program leads. Twice is fine."""
-        if not self.joined and RECORDER not in self._supervisor.names:
+        """Something is to be saved, and whoever asks knows of no recorder: start one, where this program leads and has
+        none. Twice is fine. One that runs announces itself again, because the asking process may have missed it."""
+        if self.joined:
+            return
+        if RECORDER not in self._supervisor.names:
             self._recording.adopt()
             self.add(RECORDER, self._recording.recorder(), STEP_TIMEOUT_S)
+        else:
+            self.session.call_roll([RECORDER])
 
     def refuse_requests(self) -> None:
         """Carry out no more requests of other programs; returns when the last one is done. Twice is fine."""

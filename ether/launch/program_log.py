@@ -30,7 +30,7 @@ class ProgramLog:
             return
         try:
             if self._session.link.transport.connected:
-                self._session.catch_up(_LAST_WORDS_TIMEOUT_S)
+                self._file.catch_up(_LAST_WORDS_TIMEOUT_S)
         except EtherError as error:
             logger.debug("the last records may be missing in the log file: %s", error)
         self._file.close()

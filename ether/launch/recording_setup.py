@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from ether.config import EmbeddedBroker, EtherConfig, EtherInstanceConfig
 from ether.config.names import RECORDER_CLASS_PATH, current_class_path
-from ether.connection.deadline import Deadline
 from ether.connection.link import Link
 from ether.errors import DecodeError, OutboxFailed
 from ether.launch.process_records import ContextFacts, open_record_writer
 from ether.launch.simulated_lab import Simulation
+from ether.recording.receipt_rules import RECORDER as RECORDER
 from ether.recording.writer import RecordWriter, SavingOptions, WhenFull
 from ether.session.client import Client
 from ether.spec.methods import class_path_of
@@ -32,9 +32,6 @@ from ether.wire.topics import SessionTopics
 
 if TYPE_CHECKING:
     from ether.provenance.context import Facts
-
-RECORDER = "recorder"
-"""The instance that a session starts by itself when something is to be saved."""
 
 LEADER = "main"
 """The name, in the headers of its messages, of a program that starts a session."""
@@ -157,6 +154,11 @@ class RecordingSetup:
             simulated = {} if self._simulation.facts is None else {"simulated": self._simulation.facts}
             writer.keep_run(self.run, "begin", {"config": self.configuration()["sha256"], **simulated})
 
+    def hear_recorders(self, timeout_s: float) -> None:
+        """Return when the recorders of a session that this program has joined are known: they say what is saved."""
+        if self._record_writer is not None:
+            self._record_writer.hear_recorders(timeout_s)
+
     def adopt(self) -> None:
         """Something is saved in this session: send what its dead processes have left, from now on."""
         if self._record_writer is not None:
@@ -197,7 +199,7 @@ def saving(client: Client, described: Mapping[str, Any]) -> Iterator[None]:
     facts = ContextFacts(client.link.source, {"play": dict(described)}, class_path="ether.play")
     leader = str(info.get("program") or LEADER)
     writer = open_record_writer(client.link, client.topics, options, leader, facts.entries)
-    client.session.hear_the_latest(Deadline(_INFO_TIMEOUT_S))
+    writer.hear_recorders(_INFO_TIMEOUT_S)
     client.record_writer = writer
     try:
         yield

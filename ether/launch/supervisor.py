@@ -250,9 +250,9 @@ class Supervisor:
         says_more = child.exit_code == 0 or not self._stopping  # one that was killed, because all ends, does not
         if self._session is not None and says_more and self._session.link.transport.connected:
             try:
-                # The instance may have announced why it ends, or answered the request to end: process every message
-                # that the broker took before now.
-                self._session.catch_up(_LAST_WORDS_TIMEOUT_S)
+                # The instance may have announced why it ends: process what the broker took under its name before now.
+                # (An answer to the request to end comes in any case: `Session` waits for it.)
+                self._session.catch_up(_LAST_WORDS_TIMEOUT_S, among=child.name)
             except EtherError:
                 pass  # then the exit code has to explain it
         if record.kill_reason:

@@ -19,12 +19,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from ether.connection.deadline import Deadline
 from ether.connection.link import Inbound, Link
 from ether.errors import ConfigError, InvalidName, PayloadError
 from ether.log import get_ether_logger
 from ether.logs.budget_rules import Cut, CutCount, LogQueue, band_of, cut_sentence
 from ether.logs.lines import LogLine, level_number, read_lines
 from ether.logs.rotating_file import RotatingFile, Unwritten, parts_of
+from ether.protocol.presence import ECHO
 from ether.system.clock import wall_time
 from ether.system.folders import file_name, remove_old, state_folder
 from ether.system.old_files import still_old
@@ -40,6 +42,9 @@ CLOSE_TIMEOUT_S = 2.0
 
 _BATCH = 500
 _RETRY_S = 1.0
+_ECHO_PATIENCE_S = 0.5
+_ECHO_BYTES = 64
+"""An echo stands within the first bytes of a body."""
 _LEVELS_IN_A_BODY = ((b'"DEBUG"', 10), (b'"INFO"', 20), (b'"WARNING"', 30), (b'"ERROR"', 40), (b'"CRITICAL"', 50))
 
 logger = get_ether_logger("logs")
@@ -99,6 +104,9 @@ class SessionLog:
         """Returns when the broker has confirmed the subscription; raises `SubscribeRefused` where it does not. Problems
         with files are not raised. The owner of `link` closes it after this object."""
         self._session = topics.session
+        self._link, self._topics = link, topics
+        self._echo = ""
+        self._echoed = threading.Event()
         self._folder = folder
         self._max_bytes = max_bytes
         self._now = now
@@ -121,6 +129,17 @@ class SessionLog:
         with self._changed:
             return sum(self._cuts.total.values()) + self._unwritten + self._unreadable
 
+    def catch_up(self, timeout_s: float) -> bool:
+        """Return when every record has arrived that the broker has accepted before now; False after `timeout_s`
+        seconds. An echo to oneself comes through the subscription of the records, behind them."""
+        deadline = Deadline(timeout_s)
+        self._echo = os.urandom(8).hex()
+        while not self._echoed.is_set() and not deadline.passed:  # sent again, in case a broker that is full drops it
+            topic = self._topics.log(self._link.source)
+            self._link.publish(topic, {ECHO: self._echo}, timeout_s=deadline.left())
+            self._echoed.wait(min(_ECHO_PATIENCE_S, deadline.left()))
+        return self._echoed.is_set()
+
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Write the records that have arrived, in at most about `timeout_s` seconds, and end. Twice is fine."""
         with self._changed:
@@ -132,6 +151,10 @@ class SessionLog:
 
     def _take(self, inbound: Inbound) -> bool:
         payload = inbound.delivery.payload
+        if self._echo and self._echo.encode() in payload[:_ECHO_BYTES]:
+            self._echoed.set()
+            inbound.done()
+            return True
         inbound.done()  # before it is written: records that wait for the disk must not slow down the messages
         with self._changed:
             for given_up in self._queue.offer(band_of(_level_in(payload)), inbound, 500 + len(payload)):

@@ -6,7 +6,9 @@ ready when it was asked. A participant that dies is not waited for; its death co
 
 `Quiescence` compares the answers of one question with those of the next. A system drains by asking in waves how many
 messages each instance has handled and published; it is at rest when two waves in a row count the same. One wave alone
-says nothing: a message may be on its way between two instances that both look idle.
+says nothing: a message may be on its way between two instances that both look idle. Where a broker keeps no order
+across topics, two waves may overtake a message, too. So each wave carries the last numbers that the answers of the wave
+before have told, and an instance that lacks something up to these numbers says so.
 """
 
 from __future__ import annotations
@@ -17,6 +19,11 @@ from typing import Any
 
 QUESTION_BYTES = 8
 """The length of the correlation of a question, which no other message's has."""
+DRAIN = "drain"
+"""The question to an instance how many messages it has handled and published: `{"heads": …}` (`heads_of`)."""
+
+BEHIND = "behind"
+"""The counter in its answer that says on how many topics something is on its way to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,8 @@ class Barrier:
         self._waiting = dict.fromkeys(participants)
         self.answers: dict[str, Answer] = {}
         self.lost: dict[str, str] = {}
+        self._dying: set[str] = set()
+        """Participants that have died, and whose answer may still be on its way."""
         self.error: Exception | None = None
         """Why the question reaches nobody."""
 
@@ -66,21 +75,32 @@ class Barrier:
     @property
     def complete(self) -> bool:
         """True when every participant has answered or died, or none will."""
-        return not self._waiting or self.error is not None
+        return not (self._waiting or self._dying) or self.error is not None
 
     def answer(self, participant: str, answer: Answer) -> bool:
         """Take an answer; False for one of a non-participant, or a second one."""
-        if participant not in self._waiting:
+        if participant in self._dying:
+            self._dying.discard(participant)
+            del self.lost[participant]
+        elif participant in self._waiting:
+            del self._waiting[participant]
+        else:
             return False
-        del self._waiting[participant]
         self.answers[participant] = answer
         return True
 
-    def lose(self, participant: str, why: str) -> None:
-        """A participant died. Ignored where it had answered before."""
-        if participant in self._waiting:
-            del self._waiting[participant]
-            self.lost[participant] = why
+    def lose(self, participant: str, why: str) -> bool:
+        """A participant died; an answer of it may still come, until `bury`. False where it had answered before."""
+        if participant not in self._waiting:
+            return False
+        del self._waiting[participant]
+        self._dying.add(participant)
+        self.lost[participant] = why
+        return True
+
+    def bury(self, participant: str) -> None:
+        """What a dead participant had sent before its death has come."""
+        self._dying.discard(participant)
 
     def reasons(self, waited_s: float) -> dict[str, str]:
         """The participants that failed, died or did not answer, each with the reason; empty where all went well.
@@ -110,4 +130,13 @@ class Quiescence:
         wave = {name: answer.facts for name, answer in answers.items()}
         same = wave == self._previous
         self._previous = wave
-        return same and not any(facts.get(OUTSTANDING) for facts in wave.values())
+        return same and not any(facts.get(OUTSTANDING) or facts.get(BEHIND) for facts in wave.values())
+
+
+def heads_of(answers: Mapping[str, Answer]) -> dict[str, Any]:
+    """The last numbers of all participants, by node and topic, for the next question."""
+    heads: dict[str, Any] = {}
+    for answer in answers.values():
+        told = answer.results.get("heads")
+        heads |= told if isinstance(told, dict) else {}
+    return heads

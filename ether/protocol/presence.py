@@ -4,6 +4,9 @@ Every incarnation of an instance has an id and an epoch, a number that grows wit
 The will that its connection leaves with the broker carries both. Promise: the table shows the highest epoch that was
 ever announced, and nothing that an earlier incarnation still says changes it, the notice of its death included.
 
+A member's topic also carries messages that are no announcements and not retained (`is_notice`): claims of its name, and
+echoes. They stand there because brokers keep the order of one topic, and of nothing else.
+
 The traps that this avoids: the broker may publish the will of an old, dead connection after the announcement of its
 successor. And a process that was frozen while another took its place wakes and goes on as if nothing had happened.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 
@@ -52,6 +56,20 @@ _SUPERVISORS_WORD = (State.RESTARTING, State.FAILED, State.ERROR)
 """Announced after a death by the supervisor, which knows more than the will. The will may be published later."""
 
 
+BEHIND_BRIDGE: Mapping[str, object] = MappingProxyType({"headers": "body"})
+"""Announced by a member where the way to other members strips MQTT 5 properties: requests to it carry their headers in
+the body, too."""
+
+CLAIM, ECHO = "claim", "echo"
+"""The sole keys of notices on a member's topic: the incarnation that claims the name; a random text that its sender
+waits for."""
+
+
+def is_notice(value: object) -> bool:
+    """Whether a message on a member's topic is a claim or an echo, and no announcement."""
+    return isinstance(value, dict) and len(value) == 1 and (CLAIM in value or ECHO in value)
+
+
 @dataclass(frozen=True, slots=True)
 class Announcement:
     """What an instance announces. `about` holds the rest: class, host, pid, epoch, topics, methods."""
@@ -72,6 +90,11 @@ class Announcement:
     def kind(self) -> str:
         """`instance`, `program` (which has no methods) or `agent`."""
         return str(self.about.get("kind", "instance"))
+
+    @property
+    def behind_bridge(self) -> bool:
+        """Whether the way to this member strips MQTT 5 properties."""
+        return self.about.get("headers") == BEHIND_BRIDGE["headers"]
 
     @property
     def returns(self) -> bool:
@@ -179,8 +202,9 @@ class PresenceTable:
 
 
 class Claims:
-    """Which process asked first for a name. All processes receive the claims in the same order, the broker's, and so
-    reach the same result. Not locked; `now` in seconds of any steady clock."""
+    """Which process asked first for a name. Claims stand on the topic of the name, so all processes receive them in the
+    same order, between the same announcements, and reach the same result. Not locked; `now` in seconds of any steady
+    clock."""
 
     LAST_S = 30.0
     """How long a claim holds. By then the process that made it has announced itself under the name."""

@@ -316,6 +316,13 @@ class ReorderBuffer(Generic[T]):
             self._answered.discard(node)
         return self._ask_for(by, node, now) if unknown else None
 
+    def behind(self, node: str, heads: Mapping[str, int]) -> dict[str, bool]:
+        """The topics on which not everything of a source was handed on up to these numbers, and whether it has been
+        asked for that."""
+        rows = {topic: self._rows.get((topic, node)) for topic in heads}
+        late = {topic: row for topic, row in rows.items() if row is None or row.last is None or row.last < heads[topic]}
+        return {topic: row is not None and row.asked is not None for topic, row in late.items()}
+
     def _ask_for(self, by: str, node: str | None, now: float) -> Ask:
         """The question about everything that was missed, to one source or to all (None). Where rows were forgotten, a
         filter counts as listened to only since then: what came before may have been handed on already."""

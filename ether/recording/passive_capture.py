@@ -15,6 +15,7 @@ from itertools import takewhile, zip_longest
 from ether.connection.link import Inbound, Link, TakeNow
 from ether.errors import PayloadError
 from ether.log import get_ether_logger
+from ether.protocol.presence import is_notice
 from ether.recording.receipt_rules import wanted
 from ether.system.clock import wall_time
 from ether.wire.codec import encode
@@ -95,7 +96,7 @@ class PassiveCapture:
         finally:
             inbound.done()
         source = inbound.delivery.topic.rpartition("/")[2]
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not is_notice(value):
             self._keep_fact(kind, source, value)
         return True
 

@@ -17,6 +17,9 @@ from typing import Any
 
 ALL = "all"
 
+RECORDER = "recorder"
+"""The instance that a session starts by itself when something is to be saved."""
+
 Matches = Callable[[str, str], bool]
 """Whether a topic filter covers a topic."""
 

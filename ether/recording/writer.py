@@ -14,6 +14,7 @@ and its number on the topic rise together. Nothing may wait there; waiting for r
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -21,13 +22,14 @@ from typing import TYPE_CHECKING
 from ether.connection import fork_guard as forks
 from ether.connection.deadline import Deadline
 from ether.connection.link import ExtraHeaders, Inbound, Link
-from ether.errors import NotAllowedHere, NotSaved, OutboxFull, PayloadError, TransportClosed
+from ether.errors import NotAllowedHere, NotSaved, OutboxFull, TransportClosed
 from ether.ledger.places import folder_name
 from ether.log import get_ether_logger
+from ether.protocol.presence import ECHO, is_notice
 from ether.recording.entry_queue import EntryQueue
 from ether.recording.options import SavingOptions as SavingOptions
 from ether.recording.options import WhenFull as WhenFull
-from ether.recording.receipt_rules import RecorderAbout, wanted
+from ether.recording.receipt_rules import RECORDER, RecorderAbout, wanted
 from ether.recording.saved import Saved
 from ether.recording.tags import RecordTags
 from ether.wire.codec import Body
@@ -44,6 +46,7 @@ ROOM_S = 10.0
 """How long a call waits for room in a full outbox, before it raises `OutboxFull`."""
 
 _REMEMBERED_TOPICS = 4096
+_ECHO_PATIENCE_S = 0.5
 
 
 class RecordWriter:
@@ -66,6 +69,7 @@ class RecordWriter:
         self._context: str | None = None
         """The id of the context entry; None until `begin`."""
         self._wants: dict[str, bool] = {}
+        self._echoes: dict[str, threading.Event] = {}
         self._sender: Sender | None = None
         self._forks = forks.watch()
 
@@ -83,7 +87,25 @@ class RecordWriter:
         """Listen for recorders, and for the run that goes on."""
         self._receive = self._on_recorder
         self._link.listen(self._topics.recorder("+"), self._receive, now=self._on_recorder)
+        if self._link.wildcards_show_retained is False:
+            # The session's own recorder is found by its name, any other one when it announces itself again: the leader
+            # asks for that when somebody misses a recorder (`ask_for_recorder`).
+            self._link.listen(self._topics.recorder(RECORDER), self._receive, now=self._on_recorder)
         self.tagging.listen(self._link, self._topics.run)
+
+    def hear_recorders(self, timeout_s: float) -> bool:
+        """Return when every recorder is known that has described itself before now; False after `timeout_s` seconds.
+        An echo to oneself comes through the subscription of the descriptions, behind them. Raises `TransportError`."""
+        deadline, echo = Deadline(timeout_s), os.urandom(8).hex()
+        came_back = self._echoes[echo] = threading.Event()
+        try:
+            while not came_back.is_set() and not deadline.passed:  # sent again, in case the broker died with the first
+                topic = self._topics.recorder(f"$echo-{echo}")
+                self._link.publish(topic, {ECHO: echo}, timeout_s=deadline.left())
+                came_back.wait(min(_ECHO_PATIENCE_S, deadline.left()))
+            return came_back.is_set()
+        finally:
+            del self._echoes[echo]
 
     # -- what is to be saved
 
@@ -212,12 +234,12 @@ class RecordWriter:
     def _on_recorder(self, inbound: Inbound) -> bool:
         """A recorder's retained description; runs on the transport's thread."""
         name = self._topics.recorder_of(inbound.delivery.topic)
-        try:
-            about = RecorderAbout.from_value(name, inbound.unpack().value)
-        except PayloadError:
-            about = None
-        finally:
-            inbound.done()
+        value = inbound.take()
+        if is_notice(value) and isinstance(value, dict):
+            if (came_back := self._echoes.get(str(value.get(ECHO)))) is not None:
+                came_back.set()
+            return True
+        about = RecorderAbout.from_value(name, value)
         if about is None and inbound.delivery.payload:
             logger.warning("%s: no recorder describes itself like this, ignored", inbound.delivery.topic)
             return True

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ether.connection.link import ExtraHeaders, Inbound, Link
+from ether.connection.link import Inbound, Link, reply_headers
+from ether.connection.request_ages import RequestAges
 from ether.errors import EtherError, PayloadError
 from ether.log import get_ether_logger
 from ether.protocol.barrier import Answer
+from ether.protocol.dedup_window import DedupWindow
 from ether.session.client import Client
 from ether.wire.topics import SessionTopics
 
@@ -34,6 +36,7 @@ class RunControl:
         for an unknown verb."""
         self._link, self._topic, self._program = link, topics.control(RUN), program
         self._carry_out = carry_out
+        self._window, self._ages = DedupWindow(), RequestAges()
         link.listen(self._topic, self._receive)
 
     def close(self) -> None:
@@ -55,13 +58,18 @@ class RunControl:
         if not isinstance(value, dict) or self._program not in value.get("instances", ()):
             return
         verb = str(value.get("do"))
+        if headers is not None:
+            left_s = self._ages.left_s(headers)
+            if self._window.before(headers.id) or (left_s is not None and left_s <= 0):
+                logger.warning("the request to %s the run is ignored: it came before, or too late", verb)
+                return
         try:
             answer = Answer((verb,), results=self._carry_out(verb, str(value.get("why") or "")))
         except KeyError as error:
             answer = Answer(failed={verb: str(error.args[0])})
-        if headers is not None and headers.reply_to:
-            extra = ExtraHeaders(correlation=headers.correlation)
-            self._link.publish(headers.reply_to, answer.to_value(self._program), extra=extra)
+        if (reply := reply_headers(inbound)) is not None:
+            to, extra = reply
+            self._link.publish(to, answer.to_value(self._program), extra=extra)
 
 
 # -- a program that asks

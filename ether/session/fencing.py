@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ether.connection.link import Inbound, Link
 from ether.log import get_ether_logger
-from ether.protocol.presence import HOLDS_ITS_NAME, Announcement, State
+from ether.protocol.presence import HOLDS_ITS_NAME, Announcement, State, is_notice
 from ether.session.seniority_rules import Seniority
 from ether.system.clock import uptime
 from ether.wire.topics import SessionTopics
@@ -75,6 +75,8 @@ class NameClaim:
 
     def _on_state(self, inbound: Inbound) -> None:
         value = inbound.take()
+        if is_notice(value):
+            return
         announced = Announcement.from_value(value)
         if announced is None:  # cleared by another process, or not an announcement
             self._link.repeat(self._topic)

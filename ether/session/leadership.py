@@ -25,7 +25,7 @@ from ether.connection.assembly import new_incarnation
 from ether.connection.link import Inbound, Link, await_taken
 from ether.errors import EtherError
 from ether.log import get_ether_logger
-from ether.protocol.presence import Announcement, State
+from ether.protocol.presence import BEHIND_BRIDGE, Announcement, State, is_notice
 from ether.session.discovery.local_sessions import SessionRecord, remove_record, write_record
 from ether.session.seniority_rules import Seniority
 from ether.system.clock import uptime
@@ -82,6 +82,8 @@ class Leadership:
     def _on_entry(self, inbound: Inbound) -> None:
         """On the dispatch thread."""
         value = inbound.take()
+        if is_notice(value):
+            return
         rival = value if isinstance(value, dict) else {}
         run = rival.get("run")
         if self._ended or not self.leads or run == self._entry["run"]:
@@ -124,5 +126,6 @@ def clear(link: Link, topics: Iterable[str], timeout_s: float) -> None:
 def appear_as_guest(link: Link, topics: SessionTopics, program: str, since: float) -> None:
     """Announce a program that takes part and does not lead; `since` in unix seconds. Raises `PublishRefused`."""
     about = {"kind": "program", "host": socket.gethostname(), "pid": os.getpid(), "since": since}
+    about |= BEHIND_BRIDGE if link.headers_twice else {}
     announcement = Announcement(program, State.READY, new_incarnation(), about=about)
     await_taken(link.announce(topics.state(program), announcement.to_value()))

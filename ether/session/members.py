@@ -17,13 +17,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from ether.connection.deadline import Deadline
 from ether.connection.link import Inbound, Link
 from ether.connection.worker import Nested
 from ether.errors import PayloadError
 from ether.log import get_ether_logger
-from ether.protocol.presence import HOLDS_ITS_NAME, LIVES, TAKES_PART, Announcement, Claims, PresenceTable, State
+from ether.protocol.presence import (
+    CLAIM,
+    ECHO,
+    HOLDS_ITS_NAME,
+    LIVES,
+    TAKES_PART,
+    Announcement,
+    Claims,
+    PresenceTable,
+    State,
+    is_notice,
+)
 from ether.system.process_owner import has_ended
 from ether.wire.topics import SessionTopics
 
@@ -57,11 +69,20 @@ class Members(ABC):
         self._nested: list[Nested] = []
         self._wills: dict[str, tuple[Announcement, float]] = {}
         """Wills that are not believed yet, by name, and until when."""
+        self._awaited: set[str] = set()
+        """The texts of this program's own claims and echoes that have not come back."""
+        self._tests_seen: set[str] = set()
+        """The self-tests (`ether.session.member_discovery`) that came as retained messages, by name."""
+        self._receive_state = self._on_state
 
     @abstractmethod
     def _lose(self, name: str, why: str, *, returns: bool = False) -> None:
-        """No process answers under this name any more: end the waiting for its answers. `returns`: another one will.
-        Called under the lock."""
+        """No process answers under this name any more: note whose waiting for its answers ends. `returns`: another one
+        will. Called under the lock."""
+
+    @abstractmethod
+    def _end_waiting(self) -> None:
+        """End the waiting that `_lose` has noted. Called without the lock, after each change of the table."""
 
     @abstractmethod
     def _heard(self, name: str) -> None:
@@ -70,6 +91,10 @@ class Members(ABC):
     @abstractmethod
     def _after(self, pause_s: float, task: Callable[[], object]) -> None:
         """Run a task after a pause, on another thread and without the lock."""
+
+    @abstractmethod
+    def _on_own_notice(self, inbound: Inbound) -> None:
+        """A notice of this program's own is back."""
 
     # -- the table now
 
@@ -95,6 +120,11 @@ class Members(ABC):
     def members(self, service: str) -> list[Announcement]:
         """The latest announcements of the instance with this name, or of all instances of the class with this name."""
         return [member for member in self._known if service in (member.name, member.about.get("class"))]
+
+    @property
+    def tests_left(self) -> bool:
+        """Whether the broker holds self-tests of other programs, which may have been killed meanwhile."""
+        return bool(self._tests_seen)
 
     # -- waiting
 
@@ -202,6 +232,7 @@ class Members(ABC):
             self._note(announcement)
             self._known = self._presence.members()
             self._notify()
+        self._end_waiting()
         self.link.announce(self.topics.state(announcement.name), announcement.to_value())
 
     def lost(self, name: str, incarnation: str, why: str) -> None:
@@ -215,6 +246,7 @@ class Members(ABC):
                 self._note(replace(known, state=State.LOST, error=why))
                 self._known = self._presence.members()
             self._notify()
+        self._end_waiting()
 
     def forget(self, name: str) -> None:
         """Remove a member that is gone, and of which the broker holds no announcement either."""
@@ -229,8 +261,27 @@ class Members(ABC):
             return
         finally:
             inbound.done()
-        if name is not None:
+        if name is None:
+            return
+        if is_notice(value):
+            self._on_notice(name, value, inbound)
+        elif not name.startswith("$"):  # a self-test that is withdrawn
             self._take(name, value)
+
+    def _on_notice(self, name: str, notice: Any, inbound: Inbound) -> None:
+        """A claim, an echo or a self-test."""
+        text = str(notice.get(CLAIM) or notice.get(ECHO))
+        with self._changed:
+            if inbound.delivery.retained:
+                self._tests_seen.add(name)
+                return
+            if CLAIM in notice:
+                self._claims.note(name, text, time.monotonic())
+            own = text in self._awaited
+            self._awaited.discard(text)
+            self._notify()
+        if own:
+            self._on_own_notice(inbound)
 
     def _take(self, name: str, value: object) -> None:
         announcement = Announcement.from_value(value)
@@ -241,6 +292,7 @@ class Members(ABC):
                 self._note(announcement)
             self._known = self._presence.members()
             self._notify()
+        self._end_waiting()
 
     def _forget(self, name: str) -> None:
         """The announcement was cleared: the member has left, or the reaper has removed it."""
@@ -281,6 +333,7 @@ class Members(ABC):
             self._apply(will)
             self._known = self._presence.members()
             self._notify()
+        self._end_waiting()
 
     def _apply(self, announcement: Announcement) -> None:
         announcement = announcement.believed
@@ -288,7 +341,10 @@ class Members(ABC):
         if not self._presence.apply(announcement):
             return
         self._wills.pop(name, None)
-        self._claims.release(name)
+        if before is None or before.incarnation != announcement.incarnation:
+            # The claim is settled. An announcement of the earlier holder, whose place may have been claimed meanwhile,
+            # settles nothing.
+            self._claims.release(name)
         # A planned restart, which has no error, lets the instance finish its calls first, so their answers still come.
         planned = announcement.state is State.RESTARTING and not announcement.error
         if announcement.state in _NOBODY_ANSWERS and not planned:

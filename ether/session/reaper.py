@@ -9,7 +9,8 @@ Promise: within 5 s of a program's death nothing of it is left, as long as one p
 The traps: a short cut of the network looks like a death. So an announcement has to look stale twice before it is
 cleared, and an instance whose announcement was cleared by mistake announces itself again as soon as it is back. And a
 broker that was restarted has forgotten the dead without notice. So after each reconnect the presence table is
-compared with the announcements that the broker holds.
+compared with the announcements that the broker holds. A member that the broker does not hold, as far as it shows, is
+asked before it is forgotten: not every broker shows retained messages to wildcards.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable, Collection, Iterable
 from ether.connection.link import Inbound
 from ether.errors import EtherError
 from ether.log import get_ether_logger
-from ether.protocol.presence import LIVES, Announcement, State
+from ether.protocol.presence import LIVES, Announcement, State, is_notice
 from ether.session.session import Session
 from ether.session.stale_rules import StaleEntries, find_orphans, supervisors_among
 
@@ -34,6 +35,8 @@ _RECONNECT_S = 2.4
 """Every living process has reconnected and announced itself this long after the broker is back."""
 
 _ASK_TIMEOUT_S = 2.0
+_SPEAK_UP_S = 1.0
+"""How long a member that the broker does not show may take to answer."""
 
 
 class Reaper:
@@ -66,6 +69,8 @@ class Reaper:
             session.await_change(lambda: in_the_way.isdisjoint(_alive(session.announcements())), timeout_s)
             orphans = self._look(supervises_none=True)
         self._clear(orphans.stale)
+        if session.tests_left:
+            self._wanted.set()
         self._thread.start()
 
     def stop(self) -> None:
@@ -83,8 +88,9 @@ class Reaper:
     def _on_own_entry(self, inbound: Inbound) -> None:
         """On the dispatch thread. The session's entry is cleared when its leader leaves or dies. An own announcement
         that comes back as a live message, not as a retained one, was published again: the link has reconnected."""
-        delivery = inbound.delivery
-        inbound.done()
+        delivery, value = inbound.delivery, inbound.take()
+        if is_notice(value):
+            return
         if not delivery.payload:
             self._wanted.set()
         elif not delivery.retained:
@@ -104,6 +110,7 @@ class Reaper:
 
     def _reap(self) -> None:
         """Clear what looks stale now and looked so at the last look; ask for another look at the rest."""
+        self._session.withdraw_tests()
         if self._reconnected_at is not None:
             self._compare_in_time(self._reconnected_at)
         stale = self._look().stale
@@ -152,6 +159,8 @@ class Reaper:
         session = self._session
         leader = session.info(_ASK_TIMEOUT_S).get("program")
         ours = {*self._supervised(), *session.calls.local_instances}
+        if any(member.name not in held and member.name not in ours for member in session.announcements()):
+            held = {*held, *session.heard_again(_SPEAK_UP_S)}
         for member in session.announcements():
             if member.name in held or member.name in ours:
                 continue
@@ -167,10 +176,9 @@ class Reaper:
         session, held = self._session, set[str]()
 
         def receive(inbound: Inbound) -> None:
-            name = session.topics.instance_of_state(inbound.delivery.topic)
-            if name is not None and inbound.delivery.payload:
+            name, value = session.topics.instance_of_state(inbound.delivery.topic), inbound.take()
+            if name is not None and value is not None and not is_notice(value):
                 held.add(name)
-            inbound.done()
 
         # A new subscription makes the broker send all retained messages again; the echo of `catch_up` comes after them.
         all_states = session.topics.state("+")

@@ -19,8 +19,8 @@ from collections.abc import Collection, Sequence
 from ether.connection.deadline import Deadline
 from ether.errors import DecodeError
 from ether.log import get_ether_logger
-from ether.protocol.presence import Announcement
-from ether.session.discovery.directory import SessionInfo, note_entry
+from ether.protocol.presence import Announcement, is_notice
+from ether.session.discovery.directory import SessionInfo, echo_payload, echo_topic, note_entry
 from ether.session.discovery.local_sessions import SessionRecord
 from ether.session.stale_rules import find_orphans, supervisors_among
 from ether.transport import open_transport
@@ -35,7 +35,6 @@ RETURN_S = 3.0
 """Every living process has reconnected and announced itself this long after the broker is back."""
 
 _ASK_S = 2.0
-_ECHO = f"{ROOT}$returning/"
 
 
 def recorded_at(endpoint: Endpoint, session: str | None, records: Sequence[SessionRecord]) -> frozenset[str]:
@@ -64,23 +63,28 @@ class _Watch:
         self._recorded = frozenset(recorded)
         self._found: dict[str, SessionInfo] = {}
         self._members: dict[str, dict[str, Announcement]] = {}
-        self._echo = f"{_ECHO}{os.urandom(8).hex()}"
+        self._mark = f"returning-{os.urandom(6).hex()}"
         self._wait_logged = False
 
     def until_back(self) -> list[SessionInfo]:
         which = self._session or "+"
-        filters = [f"{ROOT}{which}/session", f"{ROOT}{which}/state/+", self._echo]
+        filters = [f"{ROOT}{which}/session", f"{ROOT}{which}/state/+"]
         self._transport.subscribe(filters, timeout_s=_ASK_S)
-        self._transport.publish(self._echo, b"", timeout_s=_ASK_S)
-        deadline, echoed = Deadline(RETURN_S), False
-        while not deadline.passed and not (echoed and not self._awaited()):
+        # An echo for each filter: the broker keeps no order between two subscriptions.
+        echoes = {echo_topic(each, self._mark): echo_payload() for each in filters}
+        for topic, payload in echoes.items():
+            self._transport.publish(topic, payload, timeout_s=_ASK_S)
+        deadline = Deadline(RETURN_S)
+        while not deadline.passed and (echoes or self._awaited()):
             item = self._transport.receive(deadline.left())
             if isinstance(item, Refusal):
                 raise item.error
             if isinstance(item, Delivery):
                 self._transport.consumed(item)
-                echoed = echoed or item.topic == self._echo
-                self._note(item)
+                if echoes.get(item.topic) == item.payload:
+                    del echoes[item.topic]
+                else:
+                    self._note(item)
         return sorted(self._found.values(), key=lambda info: info.session)
 
     def _awaited(self) -> bool:
@@ -98,20 +102,18 @@ class _Watch:
         if place == "session":
             note_entry(item, self._found)
         elif place.startswith("state/"):
-            members = self._members.setdefault(session, {})
-            announcement = _read(item)
-            if announcement is None:
-                members.pop(place.removeprefix("state/"), None)
-            else:
-                members[announcement.name] = announcement
+            self._note_member(session, place.removeprefix("state/"), item)
 
-
-def _read(item: Delivery) -> Announcement | None:
-    """The announcement in a message; None where it was cleared, or is not valid."""
-    try:
-        return Announcement.from_value(unpack(item.payload, item.properties).value) if item.payload else None
-    except DecodeError:
-        return None
+    def _note_member(self, session: str, name: str, item: Delivery) -> None:
+        try:
+            value = unpack(item.payload, item.properties).value if item.payload else None
+        except DecodeError:
+            value = None
+        announcement = Announcement.from_value(value)
+        if announcement is not None:
+            self._members.setdefault(session, {})[announcement.name] = announcement
+        elif not is_notice(value):  # cleared
+            self._members.get(session, {}).pop(name, None)
 
 
 def _runs_on(members: Collection[Announcement]) -> bool:

@@ -3,21 +3,22 @@
 A request to several instances (sync, drain, save_all, …) is one message on the control plane. Each instance answers on
 this program's own reply topic, and a `Barrier` collects the answers. Promises: an instance that dies meanwhile is not
 awaited. A broker that was away may have lost the request or an answer; so an instance that has not answered is asked
-again when it, or this program, is back. It carries out each request once. The trap: "known" means received by this
-program; only `catch_up` makes sure that nothing is on its way.
+again when it, or this program, is back. It carries out each request once.
+
+The trap: a broker keeps the order of one topic, not across topics. The news of a death may come before the last answer.
+So a death ends the waiting only when an echo on the own reply topic has come back, behind that answer.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from ether.calls.client import CallClient
+from ether.calls.client import CallClient, PendingCall
 from ether.calls.durable import DurableCalls
 from ether.calls.host import LocalCallee
 from ether.connection import causes as context
@@ -26,30 +27,28 @@ from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.connection.worker import next_job
 from ether.errors import EtherError, NoResponder, PayloadError, PublishTimeout, SyncError, TransportError
 from ether.log import get_ether_logger
-from ether.protocol.barrier import QUESTION_BYTES, Answer, Barrier, Quiescence
-from ether.protocol.presence import TAKES_PART, Announcement
+from ether.protocol.barrier import DRAIN, QUESTION_BYTES, Answer, Barrier, Quiescence, heads_of
+from ether.protocol.presence import CLAIM, TAKES_PART, Announcement, is_notice
 from ether.session.fencing import FENCE, fence_of
-from ether.session.members import Members
-from ether.system.machine_mark import reply_client
+from ether.session.member_discovery import MemberDiscovery
+from ether.session.member_discovery import Opening as Opening
+from ether.session.roll_call import ANNOUNCED
 from ether.transport.base import Receipt, Refusal
+from ether.wire.envelope import unpack
 from ether.wire.head import Headers
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
 
-CLAIM = "claim"
-"""The control verb that claims a name: `{"name", "birth"}`."""
-
 KEEP = "keep"
 """The control verb that asks programs to start, stop or restart instances that they supervise: `{"instances":
 [program], "do": "restart", "name": "camera1"}`."""
 
-FOR_PROGRAMS = frozenset({CLAIM, KEEP, "run"})
+FOR_PROGRAMS = frozenset({KEEP, "run"})
 """The control verbs that programs answer, not instances."""
 
 _ECHO = b"echo "
-"""Prefix of the correlation of this program's messages to itself."""
-_ECHO_PATIENCE_S = 0.5
+"""Prefix of the correlation of this program's messages to its own reply topic."""
 _LAST_ROUND_S = 1.0
 """A round of draining that would have less time is not begun where an instance still waits for the broker."""
 
@@ -74,17 +73,29 @@ class _Question:
     deadline: Deadline
 
 
-class Session(Members):
+class _Loss(NamedTuple):
+    """A death: the calls and the questions that waited for that instance then."""
+
+    name: str
+    why: str
+    calls: Sequence[PendingCall]
+    questions: Sequence[Barrier]
+    at: float
+    """When it was noted, on the monotonic clock."""
+
+
+class Session(MemberDiscovery):
     """One program's view of its session, and its requests to the other members."""
 
     def __init__(self, link: Link, topics: SessionTopics) -> None:
         super().__init__(link, topics)
         self._questions: dict[bytes, _Question] = {}
-        self._echoes: set[bytes] = set()
-        self._opened = self._listening = False
-        self._info: dict[str, Any] = {}
-        self._opening = threading.Lock()
-        self._reply_topic = topics.reply(reply_client(link.source))
+        self._losses: list[_Loss] = []
+        """Deaths whose waiting calls and questions are to end."""
+        self._ending: dict[bytes, list[_Loss]] = {}
+        """The same, as soon as an echo on the reply topic is back, by its correlation."""
+        self._claimed: set[str] = set()
+        """The names whose own topic is listened to."""
         self.calls = CallClient(link, topics, self._reply_topic, lambda: self._known)
         self.saves = DurableCalls(self)
         link.on_refusal.insert(0, self._is_told)
@@ -95,16 +106,6 @@ class Session(Members):
         self.saves.close()
         self.calls.close()
 
-    def open(self, timeout_s: float) -> bool:
-        """Subscribe to announcements and answers; returns when all earlier announcements are known. May be called
-        again: returns False where the session was open already."""
-        with self._opening:
-            if self._opened:
-                return False
-            self._open(timeout_s)
-            self._opened = self._listening = True
-            return True
-
     def close_in(self, local_instances: dict[str, LocalCallee]) -> None:
         """Make `local_instances`, of this process, the only members, so that no call needs the broker. For `Lab`."""
         self._opened = True
@@ -113,95 +114,33 @@ class Session(Members):
         )
         self.calls.local_instances = local_instances
 
-    def _open(self, timeout_s: float) -> None:
-        self.link.listen(self._reply_topic, self._on_reply, now=self._take_reply, timeout_s=timeout_s)
-        self.link.listen(self.topics.control(FENCE), self._on_fence, now=self._on_fence, timeout_s=timeout_s)
-        self.link.listen(self.topics.control(CLAIM), self._on_claim, now=self._on_claim, timeout_s=timeout_s)
-        self.link.listen(self.topics.session_info, self._on_info, timeout_s=timeout_s)
-        self.link.listen(self.topics.state("+"), self._on_state, timeout_s=timeout_s)
-        self.catch_up(timeout_s)
+    def _listen(self, deadline: Deadline) -> None:
+        reply, fence = self._reply_topic, self.topics.control(FENCE)
+        self.link.listen(reply, self._on_reply, now=self._take_reply, timeout_s=deadline.left())
+        self.link.listen(fence, self._on_fence, now=self._on_fence, timeout_s=deadline.left())
 
-    def catch_up(self, timeout_s: float, *, while_online: bool = False) -> None:
-        """Return when everything is known that the broker has accepted before now. Raises `TransportError` after
-        `timeout_s` seconds; with `while_online` also when the connection is lost.
-
-        The program sends a message to itself. The broker delivers to one client in order, so when this echo comes back,
-        all that was on its way has come before it."""
-        echo = _ECHO + os.urandom(8)
-        with self._changed:
-            self._echoes.add(echo)
-        deadline = Deadline(timeout_s)
-        came_back, receipt = False, None
-        while not came_back and not deadline.passed:  # sent again, in case the broker died with the first echo
-            if while_online and self.link.offline_since is not None:
-                break
-            extra = ExtraHeaders(correlation=echo)
-            receipt = self.link.publish(self._reply_topic, None, extra=extra, timeout_s=deadline.left())
-            receipt.when_done(partial(self._look_at, receipt))
-            came_back = self._echo_is_back(echo, receipt, min(_ECHO_PATIENCE_S, deadline.left()))
-            if receipt.error is not None and not came_back:
-                break
-        with self._changed:
-            self._echoes.discard(echo)
-        if not came_back and receipt is not None and receipt.error is not None:
-            raise receipt.error
-        if not came_back:
-            raise TransportError(f"the broker did not deliver a message to ourselves within {timeout_s:g} s")
-
-    def _echo_is_back(self, echo: bytes, receipt: Receipt, timeout_s: float) -> bool:
-        """Wait for the echo; ends early where the broker refuses it."""
-        with self._changed:
-            self._changed.wait_for(lambda: echo not in self._echoes or receipt.error is not None, timeout_s)
-            return echo not in self._echoes
+    def _is_local(self, name: str) -> bool:
+        return name in self.calls.local_instances
 
     def _is_told(self, refusal: Refusal, headers: Headers) -> bool:
         """Whether a thread of this program waits for what the message was to bring about, and is told of the refusal: a
-        request, a claim, or a message to itself."""
-        own = (self._reply_topic, self.topics.control(CLAIM))
-        return headers.reply_to == self._reply_topic or refusal.topic in own
-
-    def _look_at(self, receipt: Receipt) -> None:
-        """Wake the thread that waits for what a message brings about, where the broker has refused it."""
-        if receipt.error is not None:
-            self.wake()
-
-    def hear_the_latest(self, deadline: Deadline) -> bool:
-        """Catch up within half a second. Returns False where no broker answers, or the session is not open."""
-        if not self._listening:
-            return False
-        try:
-            self.catch_up(min(deadline.left(), _ECHO_PATIENCE_S))
-        except TransportError:
-            return False
-        return True
-
-    # -- presence
-
-    def info(self, timeout_s: float) -> dict[str, Any]:
-        """The retained entry of the session; empty where no program leads it any more. Without a connection, the last
-        known entry, at once."""
-        try:
-            if self.link.offline_since is None:
-                self.catch_up(timeout_s, while_online=True)
-        except TransportError:
-            if self.link.offline_since is None:
-                raise
-        return dict(self._info)
-
-    def _on_info(self, inbound: Inbound) -> None:
-        value = _value_of(inbound)
-        self._info = value if isinstance(value, dict) else {}
+        request, or a claim or echo."""
+        own = headers.reply_to == self._reply_topic or refusal.topic == self._reply_topic
+        name = self.topics.instance_of_state(refusal.topic)
+        return own or (name is not None and is_notice(unpack(refusal.payload, refusal.properties).value))
 
     # -- names
 
     def claim(self, name: str, incarnation: str, timeout_s: float) -> bool:
-        """Claim a name; returns whether this claim came first. All claimants receive the claims in the same order,
-        that of the broker, and this one returns when its own claim has come back. Raises `PublishRefused`."""
-        claim = {"name": name, "birth": incarnation}
-        receipt = self.link.publish(self.topics.control(CLAIM), claim, timeout_s=timeout_s)
-        receipt.when_done(partial(self._look_at, receipt))
-        self.catch_up(timeout_s)
-        receipt.wait(timeout_s)
+        """Claim a name; returns whether this claim came first. The claim stands on the topic of the name's
+        announcements, where all claimants receive the claims and the announcements in the same order, and this one
+        returns when its own claim has come back. Where retained announcements are not shown to wildcards, the topic
+        itself is subscribed to, which shows the present holder's. Raises `PublishRefused`."""
+        deadline = Deadline(timeout_s)
+        if self.link.wildcards_show_retained is not True and name not in self._claimed:
+            self._claimed.add(name)
+            self.link.listen(self.topics.state(name), self._receive_state, timeout_s=deadline.left())
+        self._hear_back(name, CLAIM, incarnation, deadline)
         with self._changed:
             return self._claims.holder(name, time.monotonic()) == incarnation
 
@@ -216,17 +155,40 @@ class Session(Members):
             self.link.fence(node for node in nodes if isinstance(node, str))
         return True
 
-    def _on_claim(self, inbound: Inbound) -> bool:
-        match _value_of(inbound):
-            case {"name": str(name), "birth": str(incarnation)}:
-                with self._changed:
-                    self._claims.note(name, incarnation, time.monotonic())
-        return True
+    # -- deaths
 
     def _lose(self, name: str, why: str, *, returns: bool = False) -> None:
-        for question in self._questions.values():
-            question.barrier.lose(name, why)
-        self.calls.lose(name, why, returns=returns)
+        calls = self.calls.lose(name, why, returns=returns)
+        questions = [each.barrier for each in self._questions.values() if each.barrier.lose(name, why)]
+        if calls or questions:
+            self._losses.append(_Loss(name, why, calls, questions, time.monotonic()))
+
+    def _end_waiting(self) -> None:
+        """End the waiting for instances that have died, as soon as their last answers have come: an echo on the reply
+        topic follows whatever they have sent there."""
+        if not self._losses:
+            return
+        with self._changed:
+            losses, self._losses = self._losses, []
+        if self._listening and self.link.transport.connected:
+            echo = _ECHO + os.urandom(8)
+            with self._changed:
+                self._ending[echo] = losses
+            try:
+                self.link.publish(self._reply_topic, None, extra=ExtraHeaders(correlation=echo), timeout_s=0.0)
+                return
+            except TransportError:
+                with self._changed:
+                    losses = self._ending.pop(echo, [])
+        self._end(losses)
+
+    def _end(self, losses: Iterable[_Loss]) -> None:
+        for loss in losses:
+            with self._changed:
+                for question in loss.questions:
+                    question.bury(loss.name)
+                self._notify()
+            self.calls.cut(loss.calls, loss.name, loss.why, loss.at)
 
     def _heard(self, name: str) -> None:
         self.calls.heard(name)
@@ -235,9 +197,15 @@ class Session(Members):
                 self._after(0.0, partial(self._ask_again, token, [name]))
 
     def _on_connection(self, up: bool) -> None:
+        """On the dispatch thread."""
         with self._changed:
             for token, question in self._questions.items() if up else ():
                 self._after(0.0, partial(self._ask_again, token, question.barrier.missing))
+            ending, self._ending = ({}, self._ending) if up else (self._ending, {})
+        for losses in ending.values():  # no answer comes any more
+            self._end(losses)
+        if up and self.link.wildcards_show_retained is False:
+            self._ask_without_waiting(None)
 
     def _after(self, pause_s: float, task: Callable[[], object]) -> None:
         self.calls.later.after(pause_s, task)
@@ -267,7 +235,9 @@ class Session(Members):
         return barrier
 
     def _publish(self, token: bytes, question: _Question, asked: Mapping[str, Any], timeout_s: float) -> None:
-        extra = ExtraHeaders(reply_to=self._reply_topic, correlation=token, expiry_s=timeout_s, trace=question.trace)
+        extra = ExtraHeaders(
+            reply_to=self._reply_topic, correlation=token, expiry_s=timeout_s, trace=question.trace, twice=True
+        )
         topic = self.topics.control(question.verb)
         receipt = self.link.publish(topic, asked, parents=question.parents, extra=extra)
         receipt.when_done(partial(self._end_if_refused, question.barrier, receipt))
@@ -330,7 +300,8 @@ class Session(Members):
 
         Each round asks every instance for the numbers of messages that it has sent and received. Two rounds with the
         same numbers mean rest. The question goes before data, so each side first waits until the broker has the data
-        that it has published; an instance whose data cannot leave in time says so in its answer.
+        that it has published; an instance whose data cannot leave in time says so in its answer. And it may overtake
+        data at the broker, so each round carries the last numbers of what was published before it.
 
         Raises `NeverAtRest` where messages go on causing messages, a source goes on publishing, or the broker has not
         taken all messages of this program in time.
@@ -338,12 +309,13 @@ class Session(Members):
         participants = list(participants)
         deadline = Deadline(timeout_s)
         quiescence = Quiescence()
-        rounds = 0
+        rounds, told = 0, dict[str, Any]()
         while True:
             self._send_everything(deadline)
             left_s = deadline.left()
-            barrier = self.ask("drain", participants, left_s, {"within_s": left_s})
-            rounds += 1
+            heads = {**told, **self.link.heads}
+            barrier = self.ask(DRAIN, participants, left_s, {"within_s": left_s, "heads": heads})
+            rounds, told = rounds + 1, heads_of(barrier.answers)
             if barrier.missing and rounds > 1 and deadline.passed:  # the time limit ended this round, not an instance
                 raise NeverAtRest(timeout_s)
             if barrier.missing or barrier.lost:
@@ -380,6 +352,9 @@ class Session(Members):
         if correlation is not None and correlation.startswith(_ECHO):
             self._on_echo(correlation, inbound)
             return
+        if headers is not None and headers.schema == ANNOUNCED:
+            self._on_present(correlation, inbound)
+            return
         if correlation not in self._questions:
             self.calls.receive(inbound)
             return
@@ -396,11 +371,11 @@ class Session(Members):
             self._notify()
 
     def _on_echo(self, echo: bytes, inbound: Inbound) -> None:
-        """An echo that was sent twice comes back twice; the second one is simply ignored."""
+        """All answers that were sent before a death have come. An echo that comes back twice is simply ignored."""
         inbound.done()
         with self._changed:
-            self._echoes.discard(echo)
-            self._notify()
+            losses = self._ending.pop(echo, [])
+        self._end(losses)
 
 
 def _value_of(inbound: Inbound) -> object:

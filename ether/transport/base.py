@@ -51,7 +51,8 @@ class Delivery(NamedTuple):
     """A message as it came from the broker.
 
     `properties` is the MQTT 5 property section without its length prefix (see `ether.wire.head`), empty
-    over 3.1.1. `retained` is true only for a message that the broker had stored before the subscription.
+    over 3.1.1. `retained` is true only for a message that the broker had stored before the subscription, and where
+    `Transport.subscribe` was called with `as_published`.
     """
 
     topic: str
@@ -211,9 +212,13 @@ class Transport(ABC):
         """Room for a message of about `size` bytes, not reserved yet. `topic` is for the errors."""
 
     @abstractmethod
-    def subscribe(self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0) -> None:
+    def subscribe(
+        self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0, as_published: bool = False
+    ) -> None:
         """Subscribe and wait for the broker's confirmation; raises `SubscribeRefused`. Remembered: it is
-        restored after every reconnect. Repeating a filter is allowed (retained messages come again)."""
+        restored after every reconnect. Repeating a filter is allowed (retained messages come again). With
+        `as_published`, `Delivery.retained` is true also for a message that is being published with the retain flag
+        (MQTT 5 Retain As Published; over 3.1.1 no broker says so)."""
 
     @abstractmethod
     def unsubscribe(self, topic_filters: Sequence[str], *, timeout_s: float = 5.0) -> None:

@@ -45,7 +45,7 @@ from ether.transport.packets import MAX_PACKET_BYTES, PacketBatch, pubacks, publ
 from ether.transport.receive_queue import ReceiveQueue
 from ether.transport.send_queue import QueueRoom, SendQueue
 from ether.transport.sockets import Waker
-from ether.transport.subscriptions import Subscriptions
+from ether.transport.subscriptions import FilterOptions, Subscriptions
 
 WillSource = Will | Callable[[ProtocolVersion], Will] | None
 
@@ -339,11 +339,13 @@ class NetworkTransport(Transport):
     def room(self, topic: str, size: int, *, urgent: bool = False) -> Room:
         return self._send_queue.room(topic, size, urgent=urgent)
 
-    def subscribe(self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0) -> None:
+    def subscribe(
+        self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0, as_published: bool = False
+    ) -> None:
         self._check_usable(topic_filters, qos)
         deadline = monotonic() + timeout_s
         wire = self._wire
-        request = self._subscriptions.ask(topic_filters, qos)
+        request = self._subscriptions.ask(topic_filters, FilterOptions(qos, as_published))
         if not request.answered.wait(min(SUBACK_S, timeout_s / 2)) and wire is not None and wire is self._wire:
             wire.fail("deaf: it did not confirm a subscription")
         answered = request.answered.wait(max(deadline - monotonic(), 0.0))

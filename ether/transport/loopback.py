@@ -97,7 +97,11 @@ class LoopbackBroker:
             if message.retained:
                 self._retain(message)
             receivers = [(client, client.granted(message.topic)) for client in self._clients]
-            return sum(client.take(message, qos, retained=False) for client, qos in receivers if qos is not None)
+            return sum(
+                client.take(message, qos, retained=message.retained and client.wants_flag(message.topic))
+                for client, qos in receivers
+                if qos is not None
+            )
 
     def _retain(self, message: Delivery) -> None:
         self._retained.pop(message.topic, None)
@@ -196,6 +200,7 @@ class LoopbackTransport(Transport):
         self._count = self._bytes = 0  # of messages that arrived and are not consumed
         self._unread: dict[str, int] = {}  # the same count for each topic
         self._filters: dict[str, int] = {}
+        self._as_published: set[str] = set()
         self._urgent, self._ordinary = _Lane(), _Lane()
         self._lanes = self._urgent, self._ordinary
         self._state = "new"  # then connected, down, closed
@@ -325,7 +330,9 @@ class LoopbackTransport(Transport):
 
     # subscribing
 
-    def subscribe(self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0) -> None:
+    def subscribe(
+        self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0, as_published: bool = False
+    ) -> None:
         self._check_filters(topic_filters, qos)
         with self._changed:
             self._check_usable()
@@ -334,6 +341,7 @@ class LoopbackTransport(Transport):
             self._check_usable()
             for topic_filter in topic_filters:
                 self._filters[topic_filter] = qos
+                (self._as_published.add if as_published else self._as_published.discard)(topic_filter)
                 self._broker.replay(self, topic_filter, qos)
 
     def unsubscribe(self, topic_filters: Sequence[str], *, timeout_s: float = 5.0) -> None:
@@ -342,6 +350,7 @@ class LoopbackTransport(Transport):
             self._check_usable()
             for topic_filter in topic_filters:
                 self._filters.pop(topic_filter, None)
+                self._as_published.discard(topic_filter)
 
     def _check_filters(self, topic_filters: Sequence[str], qos: int) -> None:
         if isinstance(topic_filters, str) or not topic_filters:
@@ -387,6 +396,10 @@ class LoopbackTransport(Transport):
     def granted(self, topic: str) -> int | None:
         """The QoS of this client's subscription to `topic`; None where it has none."""
         return max((qos for name, qos in self._filters.items() if matches(name, topic)), default=None)
+
+    def wants_flag(self, topic: str) -> bool:
+        """Whether a message that is published with the retain flag is delivered with it."""
+        return any(matches(name, topic) for name in self._as_published)
 
     def take(self, message: Delivery, qos: int, *, retained: bool) -> bool:
         """Enqueue a message for this client. QoS 1 is held without bound; QoS 0 beyond a bound is dropped."""

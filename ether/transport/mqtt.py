@@ -35,6 +35,7 @@ from ether.transport.opening import open_socket
 from ether.transport.packets import LARGE_BYTES, MalformedFrame, PacketBatch, PacketReader
 from ether.transport.send_queue import LinkDown, Publication, SendQueue
 from ether.transport.sockets import ByteStream, Waker, acknowledger_of, wait_on, was_closed
+from ether.transport.subscriptions import FilterOptions
 
 READ_BYTES = 65_536  # recv(262144) costs mmap, mremap and munmap for each call
 TICK_S = 0.5  # how often keep-alive is looked at
@@ -388,9 +389,10 @@ class MqttWire(Client):
 
     # subscriptions
 
-    def ask_subscribe(self, filters: Sequence[tuple[str, int]]) -> int:
+    def ask_subscribe(self, filters: Sequence[tuple[str, FilterOptions]]) -> int:
         """Send a SUBSCRIBE; its packet id, 0 where the connection is lost."""
-        return self.subscribe(list(filters))[1] or 0
+        options = [(name, self.wire_version.subscription(*wanted)) for name, wanted in filters]
+        return self.subscribe(options)[1] or 0
 
     def ask_unsubscribe(self, filters: Sequence[str]) -> int:
         """Send an UNSUBSCRIBE; its packet id, 0 where the connection is lost."""

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ether.errors import UnsupportedFeature
 from ether.errors.reason_codes import QOS_ADVICE, RETAIN_ADVICE, WILDCARD_ADVICE
@@ -63,6 +64,10 @@ class Version(ABC):
     def will_properties(self, packed: bytes) -> Properties | None:
         """For paho's `will_set()`."""
 
+    def subscription(self, qos: int, as_published: bool) -> Any:
+        """The options of one filter, for paho's `subscribe()`."""
+        return qos
+
     @abstractmethod
     def section(self, properties: bytes) -> bytes:
         """The property section of a PUBLISH, with its length."""
@@ -94,6 +99,9 @@ class V5(Version):
 
     def will_properties(self, packed: bytes) -> Properties | None:
         return PackedProperties(packed)
+
+    def subscription(self, qos: int, as_published: bool) -> Any:
+        return SubscribeOptions(qos=qos, retainAsPublished=True) if as_published else qos
 
     def section(self, properties: bytes) -> bytes:
         return packed_length(len(properties)) + properties if properties else b"\0"

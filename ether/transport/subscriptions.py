@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from threading import Event, Lock
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ether.errors.reason_codes import QOS_ADVICE
 
@@ -26,10 +26,17 @@ _REASONS = {
 }
 
 
+class FilterOptions(NamedTuple):
+    """How a filter is subscribed to; `as_published` as in `Transport.subscribe`."""
+
+    qos: int
+    as_published: bool = False
+
+
 class Asker(Protocol):
     """The part of a connection that subscribes; each method returns the packet id of the request."""
 
-    def ask_subscribe(self, filters: Sequence[tuple[str, int]]) -> int: ...
+    def ask_subscribe(self, filters: Sequence[tuple[str, FilterOptions]]) -> int: ...
     def ask_unsubscribe(self, filters: Sequence[str]) -> int: ...
 
 
@@ -59,27 +66,27 @@ class Subscriptions:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._wanted: dict[str, int] = {}
+        self._wanted: dict[str, FilterOptions] = {}
         self._confirmed: set[str] = set()
         self._asker: Asker | None = None
         self._open: dict[SubscribeRequest, int | None] = {}
         """Each unanswered subscribe request, with the id of the packet that carries it; None where it is not sent."""
         self._leaving: dict[int, SubscribeRequest] = {}
         """Each unanswered unsubscribe request, by its packet id."""
-        self._asked: dict[int, dict[str, int]] = {}
-        """The filters, with their QoS, in each SUBSCRIBE packet that is not answered."""
+        self._asked: dict[int, dict[str, FilterOptions]] = {}
+        """The filters, with their options, in each SUBSCRIBE packet that is not answered."""
         self._revoked: list[str] = []
         """Filters that were confirmed once and that the latest answer refuses."""
         self._closed = False
 
     # callers
 
-    def ask(self, filters: Sequence[str], qos: int) -> SubscribeRequest:
+    def ask(self, filters: Sequence[str], wanted: FilterOptions) -> SubscribeRequest:
         """Subscribe to these filters; the request is answered on this connection or a later one."""
         request = SubscribeRequest(filters)
         with self._lock:
             for topic_filter in request.filters:
-                self._wanted[topic_filter] = qos
+                self._wanted[topic_filter] = wanted
             self._open[request] = None
             if self._closed:
                 request.answered.set()
@@ -148,7 +155,7 @@ class Subscriptions:
         """The broker's answer: a reason code for each filter of the request, in its order."""
         with self._lock:
             asked = self._asked.pop(packet_id, {})
-            answer = {name: _why_refused(code, asked[name]) for name, code in zip(asked, reasons, strict=False)}
+            answer = {name: _why_refused(code, asked[name].qos) for name, code in zip(asked, reasons, strict=False)}
             refused = {name: why for name, why in answer.items() if why}
             self._revoked = sorted(refused.keys() & self._confirmed)
             self._confirmed |= answer.keys() - refused.keys()

@@ -12,10 +12,12 @@ from __future__ import annotations
 from ether.wire.codec import Body, decode, encode
 from ether.wire.envelope import (
     Envelope,
+    EnvelopeTwice,
     EnvelopeV5,
     EnvelopeV311,
     Packed,
     Unpacked,
+    has_property_headers,
     unpack,
     unpack_headers,
 )
@@ -34,6 +36,7 @@ __all__ = [
     "ROOT",
     "Body",
     "Envelope",
+    "EnvelopeTwice",
     "EnvelopeV5",
     "EnvelopeV311",
     "Headers",
@@ -48,6 +51,7 @@ __all__ = [
     "check_topic_filter",
     "decode",
     "encode",
+    "has_property_headers",
     "matches",
     "pack_properties",
     "unix_ms_of",

@@ -7,8 +7,9 @@ of both versions.
 
 Promises: both forms carry the same values and headers. A message without Ether's headers is foreign, and is accepted.
 
-The trap: over MQTT 5 the body alone does not tell the sender. A program that stores bodies must store the properties
-with them.
+The traps: over MQTT 5 the body alone does not tell the sender. A program that stores bodies must store the properties
+with them. And a bridge that speaks 3.1.1 passes a message on without its properties: what must not lose its headers
+carries them twice (`EnvelopeTwice`).
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ from ether.wire.values import RESERVED_KEY, BodyPart, flatten
 
 __all__ = [
     "Envelope",
+    "EnvelopeTwice",
     "EnvelopeV5",
     "EnvelopeV311",
     "Headers",
     "Packed",
     "Unpacked",
+    "has_property_headers",
     "unpack",
     "unpack_headers",
 ]
@@ -196,6 +199,25 @@ class EnvelopeV311(Envelope):
         return Body(packed.text, JSON)
 
 
+class EnvelopeTwice(EnvelopeV311):
+    """MQTT 5, for a message that a bridge or gateway may pass on without its properties: the headers are properties,
+    and stand in the body, too."""
+
+    __slots__ = ()
+
+    def pack(self, value: object, headers: Headers) -> Packed:
+        """The bytes of a message; raises as over 3.1.1."""
+        packed = super().pack(value, headers)
+        kind = binary.CONTENT_TYPE if packed.payload.startswith(binary.MAGIC) else JSON
+        return packed._replace(properties=pack_headers(headers, _CONTENT_TYPES[kind]))
+
+
+def has_property_headers(properties: bytes) -> bool:
+    """Whether a message most likely has its headers among the properties. Where a message of Ether's has none there,
+    they were lost on its way, or its sender speaks 3.1.1."""
+    return _SOURCE in properties
+
+
 def unpack(payload: bytes, properties: bytes) -> Unpacked:
     """The message in an MQTT publish, whichever version its sender speaks; raises `DecodeError`.
 
@@ -228,7 +250,7 @@ def _unwrap(value: dict[str, object], fields: object) -> object:
 def looks_like_ethers(payload: bytes, properties: bytes) -> bool:
     """Whether a message most likely carries Ether's headers, without decoding it. For passive capture, which records
     foreign messages only."""
-    if _SOURCE in properties:
+    if has_property_headers(properties):
         return True
     return _MARK in payload[-_TAIL:] or (payload.startswith(binary.MAGIC) and b'"source":' in payload[:_TAIL])
 

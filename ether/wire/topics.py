@@ -236,6 +236,17 @@ def is_urgent(mqtt_topic: str) -> bool:
     return plane in ("call", "reply") or (plane == "control" and rest.partition("/")[0] not in _IN_LINE)
 
 
+def is_event(mqtt_topic: str) -> bool:
+    """True for a topic, or filter, of a plane on which each message is an event: a command, an answer, a log record, a
+    sign of life, a batch. It counts when it is sent, so nobody retains it. Ether retains only announcements."""
+    if not mqtt_topic.startswith(ROOT):
+        return False
+    match mqtt_topic.split("/")[3:]:
+        case ["data", *_] | ["session"] | ["run"] | ["state", _] | ["state", _, "health"] | ["record", _, "about"]:
+            return False
+    return True
+
+
 def matches(topic_filter: str, topic: str) -> bool:
     """True if a subscription to `topic_filter` covers `topic`: MQTT 5 section 4.7, both in full MQTT form."""
     if topic[:1] == "$" and topic_filter[:1] in ("+", "#"):

@@ -624,3 +624,27 @@ def test_what_was_sent_while_the_question_was_on_its_way_counts_as_missed() -> N
 )
 def test_how_long_a_question_took_where_clocks_differ(asked: object, now: float, took_s: float) -> None:
     assert seconds_on_the_way(asked, now) == took_s
+
+
+def test_a_receiver_knows_what_it_lacks_of_what_a_source_says_it_has_sent() -> None:
+    """For the end of a session: nothing is at rest while something is on its way."""
+    pair = Pair()
+    for _ in range(3):
+        pair.send("a")
+    pair.send("a", lost=True)
+    pair.send("b", lost=True)
+    heads = pair.history.heads()
+    assert heads == {"a": 4, "b": 1}
+    assert pair.order.behind(NODE, heads) == {"a": False, "b": False}
+    pair.answer(pair.order.heard_heads(NODE, heads, list(heads), ME, pair.now))
+    pair.settle()
+    assert pair.order.behind(NODE, heads) == {}
+    assert pair.got == [("a", 1), ("a", 2), ("a", 3), ("a", 4), ("b", 1)]
+
+
+def test_what_was_asked_for_is_not_asked_for_again_at_once() -> None:
+    pair = Pair()
+    pair.send("a", lost=True)
+    heads = pair.history.heads()
+    assert pair.order.heard_heads(NODE, heads, list(heads), ME, pair.now) is not None
+    assert pair.order.behind(NODE, heads) == {"a": True}

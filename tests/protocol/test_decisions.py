@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ether.protocol.barrier import Answer, Barrier, Quiescence
-from ether.protocol.presence import Announcement, Claims, PresenceTable, State
+from ether.protocol.barrier import BEHIND, Answer, Barrier, Quiescence, heads_of
+from ether.protocol.presence import BEHIND_BRIDGE, CLAIM, ECHO, Announcement, Claims, PresenceTable, State, is_notice
 from ether.protocol.routes import Routes
 from ether.wire.topics import matches
 
@@ -123,3 +123,45 @@ def test_rest_takes_two_equal_waves() -> None:
     assert not quiescence.at_rest(wave(1))
     assert not quiescence.at_rest(wave(2))
     assert quiescence.at_rest(wave(2))
+
+
+def test_there_is_no_rest_while_somebody_lacks_what_another_has_published() -> None:
+    """Equal waves prove nothing where a wave may overtake a message."""
+    quiescence = Quiescence()
+
+    def wave(behind: int) -> dict[str, Answer]:
+        told = {"heads": {"node of a": {"data/x": 4}}}
+        return {"a": Answer(facts={"handled": 0, BEHIND: 0}, results=told), "b": Answer(facts={BEHIND: behind})}
+
+    assert [quiescence.at_rest(wave(behind)) for behind in (1, 1, 1, 0, 0)] == [False, False, False, False, True]
+    assert heads_of(wave(0)) == {"node of a": {"data/x": 4}}
+
+
+def test_claims_and_echoes_are_no_announcements() -> None:
+    assert is_notice({CLAIM: "b"})
+    assert is_notice({ECHO: "x"})
+    for value in (
+        None,
+        {},
+        {"name": "cam"},
+        announced(State.READY, "b").to_value(),
+        {CLAIM: "b", "state": "ready"},
+        [CLAIM],
+    ):
+        assert not is_notice(value)
+
+
+def test_the_first_claim_counts_until_its_incarnation_is_announced() -> None:
+    claims = Claims()
+    claims.note("cam", "first", 0.0)
+    claims.note("cam", "second", 0.1)
+    assert claims.holder("cam", 1.0) == "first"
+    claims.release("cam")
+    claims.note("cam", "third", 1.0)
+    assert claims.holder("cam", 1.0) == "third"
+    assert claims.holder("cam", 1.0 + Claims.LAST_S + 0.1) is None
+
+
+def test_members_say_whether_the_way_to_them_strips_properties() -> None:
+    assert Announcement("cam", State.READY, "b", about=dict(BEHIND_BRIDGE)).behind_bridge
+    assert not announced(State.READY, "b").behind_bridge

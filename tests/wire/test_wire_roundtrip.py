@@ -8,18 +8,21 @@ from lanes import examples
 from wire_values import headers, same, values
 
 from ether.wire import (
+    EnvelopeTwice,
     EnvelopeV5,
     EnvelopeV311,
     Headers,
     Properties,
     decode,
     encode,
+    has_property_headers,
     pack_properties,
     unpack,
     unpack_headers,
     unpack_properties,
 )
 
+ENVELOPES = (EnvelopeV5(), EnvelopeV311(), EnvelopeTwice())
 VALUES_PER_EXAMPLE = 4
 _many = settings(
     max_examples=examples(2500),
@@ -36,12 +39,24 @@ def test_values_cross_the_codec_and_both_envelopes(batch: list[object], known: H
     for value in batch:
         body = encode(value)
         assert same(value, decode(body.payload, body.content_type))
-        for envelope in (EnvelopeV5(), EnvelopeV311()):
+        for envelope in ENVELOPES:
             packed = envelope.pack(value, known)
             message = unpack(packed.payload, packed.properties)
             assert message.headers == known
             assert same(value, message.value)
             assert unpack_headers(packed.payload, packed.properties) == known
+
+
+@_many
+@given(values(), headers())
+def test_what_carries_its_headers_twice_comes_whole_with_and_without_properties(value: object, known: Headers) -> None:
+    """As over a bridge that strips them."""
+    packed = EnvelopeTwice().pack(value, known)
+    assert has_property_headers(packed.properties)
+    for properties in (packed.properties, b""):
+        message = unpack(packed.payload, properties)
+        assert message.headers == known
+        assert same(value, message.value)
 
 
 @settings(max_examples=examples(500), deadline=None, derandomize=True, database=None)
@@ -62,5 +77,5 @@ def test_properties_come_back(properties: Properties) -> None:
 @_many
 @given(values(), headers())
 def test_the_body_of_a_packed_message_is_what_encode_makes(value: object, known: Headers) -> None:
-    for envelope in (EnvelopeV5(), EnvelopeV311()):
+    for envelope in ENVELOPES:
         assert envelope.body(envelope.pack(value, known), value) == encode(value)

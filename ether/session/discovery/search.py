@@ -339,14 +339,14 @@ def _ask_all(how: str, attempts: Sequence[SearchAttempt], target: SearchTarget) 
 def _question(attempt: SearchAttempt, how: str, target: SearchTarget) -> Callable[[], list[FoundSession]]:
     def ask() -> list[FoundSession]:
         wanted = attempt.sessions if target.session is None else frozenset({target.session})
-        found = _sessions_of(attempt.url, how, ATTEMPT_S)
+        found = _sessions_of(attempt.url, how, ATTEMPT_S, target.session)
         return [session for session in found if wanted is None or session.name in wanted]
 
     return ask
 
 
-def _sessions_of(url: str, how: str, timeout_s: float) -> list[FoundSession]:
-    return _as_found(sessions_at(Endpoint.from_url(url), timeout_s), url, how)
+def _sessions_of(url: str, how: str, timeout_s: float, session: str | None) -> list[FoundSession]:
+    return _as_found(sessions_at(Endpoint.from_url(url), timeout_s, session), url, how)
 
 
 def _as_found(infos: Iterable[SessionInfo], url: str, how: str) -> list[FoundSession]:
@@ -364,7 +364,7 @@ def _sessions_of_named(target: SearchTarget, url: str) -> tuple[str, list[FoundS
     listens on the network and wants the lab key. The credentials are sent only to a broker that has refused a
     connection without them."""
     try:
-        return url, _sessions_of(url, target.how, NAMED_BROKER_S)
+        return url, _sessions_of(url, target.how, NAMED_BROKER_S, target.session)
     except NotAuthorized as error:
         address = broker_address(url)
         if address.username is not None:
@@ -375,7 +375,7 @@ def _sessions_of_named(target: SearchTarget, url: str) -> tuple[str, list[FoundS
         credentials = key.credentials()
         with_key = url_with(url, credentials.username, credentials.password)
         try:
-            return with_key, _sessions_of(with_key, target.how, NAMED_BROKER_S)
+            return with_key, _sessions_of(with_key, target.how, NAMED_BROKER_S, target.session)
         except NotAuthorized as again:
             raise WrongLabKey(again.address, address.host or "", key.source) from again
 
