@@ -55,23 +55,37 @@ def ether_every(when: str, /) -> Callable[[F], F]:
 @overload
 def ether_sub(function: F, /) -> F: ...
 @overload
-def ether_sub(*, topic: str | None = None, qos: int = 1) -> Callable[[F], F]: ...
-def ether_sub(function: Any = None, /, *, topic: str | None = None, qos: int = 1) -> Any:
+def ether_sub(
+    *, topic: str | None = None, qos: int = 1, keep: str | int | None = None, max_age: str | None = None
+) -> Callable[[F], F]: ...
+def ether_sub(
+    function: Any = None,
+    /,
+    *,
+    topic: str | None = None,
+    qos: int = 1,
+    keep: str | int | None = None,
+    max_age: str | None = None,
+) -> Any:
     """Call the method with every message on `topic` (default `ClassName.method`; `+` and `#` are wildcards).
 
     A dict is mapped to the arguments by name; any other payload goes to the sole parameter, or to the one named `root`.
     Arguments are validated against the type hints.
+
+    `keep` says what is handled of the messages that wait while the method is busy: `"all"` (the default), `"latest"`,
+    or the newest `10`, of each topic and source. With `max_age` (`"0.5s"`) a message that is older when its turn comes
+    is not handled. What is skipped is counted and shown.
     """
-    return _apply(Mark(MarkKind.SUB, topic, qos), function)
+    return _apply(Mark(MarkKind.SUB, topic, qos, keep=keep, max_age=max_age), function)
 
 
 @overload
 def ether_start(function: F, /) -> F: ...
 @overload
-def ether_start() -> Callable[[F], F]: ...
-def ether_start(function: Any = None, /) -> Any:
-    """Call the method on `ether.start()`. Short for `ether_sub(topic="start")`."""
-    return _apply(Mark(MarkKind.SUB, START_TOPIC), function)
+def ether_start(*, keep: str | int | None = None, max_age: str | None = None) -> Callable[[F], F]: ...
+def ether_start(function: Any = None, /, *, keep: str | int | None = None, max_age: str | None = None) -> Any:
+    """Call the method on `ether.start()`. Short for `ether_sub(topic="start")`, whose `keep` and `max_age` it takes."""
+    return _apply(Mark(MarkKind.SUB, START_TOPIC, keep=keep, max_age=max_age), function)
 
 
 @overload

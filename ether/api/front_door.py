@@ -145,12 +145,18 @@ class Ether(Calling, Reading, Running):
         record_writer = self._joined("ether.flush()").record_writer
         return 0 if record_writer is None else record_writer.flush(Deadline(timeout_s))
 
-    def subscribe(self, topic: str, *, qos: int = 1) -> Subscription:
+    def subscribe(
+        self, topic: str, *, qos: int = 1, keep: str | int | None = None, max_age: str | None = None
+    ) -> Subscription:
         """Receive the messages on a topic in this program (`+` and `#` are wildcards).
 
         Returns a subscription, which is a context manager and an iterator of messages, with `get(timeout_s=…)` for the
-        next one. No message that is published after this call has returned is missed."""
-        return self._joined("ether.subscribe()").subscribe(topic, qos)
+        next one. No message that is published after this call has returned is missed.
+
+        `keep` and `max_age` are as for `ether_sub`: `keep="latest"` gives only the newest message that waits, of each
+        topic and source; `max_age="0.5s"` none that is older. `skipped` counts what is left out. Raises `ConfigError`
+        for another `keep` or `max_age`, `InvalidName`."""
+        return self._joined("ether.subscribe()").subscribe(topic, qos, keep, max_age)
 
     # -- objects of this program
 

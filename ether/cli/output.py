@@ -94,7 +94,9 @@ def _cell(value: object) -> str:
 
 
 def _painted(cell: str, coloured: bool) -> str:
-    code = _STATE_COLOURS.get(cell.strip().partition(" ")[0]) if coloured else None
+    code = _STATE_COLOURS.get(cell.strip().partition(" ")[0].rstrip(",")) if coloured else None
+    if code is not None and ", behind: " in cell:
+        code = _STATE_COLOURS["warn"]
     return f"\x1b[{code}m{cell}\x1b[0m" if code else cell
 
 

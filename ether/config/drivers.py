@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from ether.config.keep import keep_count
 from ether.config.part import ConfigPart
 from ether.config.when import duration_s, parse_when
 from ether.errors import ConfigError
@@ -47,6 +48,17 @@ def _check_when(text: Any) -> Any:
     return text
 
 
+def _check_keep(keep: Any) -> Any:
+    keep_count(keep)
+    return keep
+
+
+def _check_max_age(text: Any) -> Any:
+    if text is not None:
+        duration_s(text)
+    return text
+
+
 def _check_after(text: Any) -> Any:
     if (seconds := duration_s(text)) < SAFE_AFTER_MIN_S:
         raise ConfigError(f"found {text!r} ({seconds:g} s); the shortest is {SAFE_AFTER_MIN_S:g} s.")
@@ -77,6 +89,16 @@ Identifier = Annotated[str, AfterValidator(_check_identifier)]
 Bound = float | int | None
 Limits = Annotated[tuple[Bound, Bound] | None, BeforeValidator(_check_limits)]
 WhenText = Annotated[str, BeforeValidator(_check_when)]
+KeepWish = Annotated[
+    Literal["all", "latest"] | Annotated[int, Field(ge=1)] | None,
+    BeforeValidator(_check_keep),
+]
+MaxAge = Annotated[str | None, BeforeValidator(_check_max_age)]
+KEEP_DESCRIPTION = (
+    "what is handled of the messages that wait: all (the default), latest, or a number, the newest of each topic and"
+    " source"
+)
+MAX_AGE_DESCRIPTION = "how old a message may be when its turn comes, such as 0.5s; left out, any age"
 AfterText = Annotated[str, BeforeValidator(_check_after)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Topic = Annotated[str, Field(min_length=1)]
@@ -105,6 +127,8 @@ class PropertyWriting(ConfigPart):
 
     topic: Topic | None = Field(None, description="messages on this topic set it, too")
     qos: Literal[0, 1] = Field(1, description="1 arrives at least once, 0 may be lost")
+    keep: KeepWish = Field(None, description=KEEP_DESCRIPTION)
+    max_age: MaxAge = Field(None, description=MAX_AGE_DESCRIPTION)
 
 
 class PropertyOptions(ArgumentOptions):

@@ -16,7 +16,19 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from ether.config.broker import BrokerField, EmbeddedBroker
-from ether.config.drivers import ArgumentOptions, Identifier, OnConnect, OnStop, PropertyOptions, SafeState, WhenText
+from ether.config.drivers import (
+    KEEP_DESCRIPTION,
+    MAX_AGE_DESCRIPTION,
+    ArgumentOptions,
+    Identifier,
+    KeepWish,
+    MaxAge,
+    OnConnect,
+    OnStop,
+    PropertyOptions,
+    SafeState,
+    WhenText,
+)
 from ether.config.names import check_name, class_path_of
 from ether.config.part import ConfigPart
 from ether.config.plan import RunPlans
@@ -74,6 +86,8 @@ InstanceName = Annotated[str, AfterValidator(partial(check_name, "instance"))]
 ClassPath = Annotated[str, BeforeValidator(class_path_of)]
 MethodName = Annotated[str, AfterValidator(_check_method)]
 EmptyIfNone = BeforeValidator(_empty_if_none)
+TopicName = Annotated[str, Field(min_length=1)] | None
+Qos = Literal[0, 1]
 
 
 class HangOptions(ConfigPart):
@@ -105,6 +119,12 @@ class EtherInstanceConfig(ConfigPart):
     )
 
     concurrency: int = Field(1, ge=1, le=256, strict=True, description="how many messages and calls it takes at a time")
+    keep: KeepWish = Field(
+        None, description=f"{KEEP_DESCRIPTION}; for all subscriptions of the instance that do not say it themselves"
+    )
+    max_age: MaxAge = Field(
+        None, description=f"{MAX_AGE_DESCRIPTION}; for all subscriptions of the instance that do not say it themselves"
+    )
 
     restart: Literal["never", "on-failure", "always"] = Field(
         "never", description="whether it is started again when its process ends; on-failure: if not with exit code 0"
@@ -139,15 +159,24 @@ class EtherInstanceConfig(ConfigPart):
 class TopicOptions(ConfigPart):
     """What `ether_sub` may be told."""
 
-    topic: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="the topic; left out, it is ClassName.method"
-    )
-    qos: Literal[0, 1] = Field(1, description="1 arrives at least once, 0 may be lost")
+    topic: TopicName = Field(None, description="the topic; left out, it is ClassName.method")
+    qos: Qos = Field(1, description="1 arrives at least once, 0 may be lost")
+    keep: KeepWish = Field(None, description=KEEP_DESCRIPTION)
+    max_age: MaxAge = Field(None, description=MAX_AGE_DESCRIPTION)
 
 
-class PubOptions(TopicOptions):
+class StartOptions(ConfigPart):
+    """What `ether_start` may be told."""
+
+    keep: KeepWish = Field(None, description=KEEP_DESCRIPTION)
+    max_age: MaxAge = Field(None, description=MAX_AGE_DESCRIPTION)
+
+
+class PubOptions(ConfigPart):
     """What `ether_pub` may be told."""
 
+    topic: TopicName = Field(None, description="the topic; left out, it is ClassName.method")
+    qos: Qos = Field(1, description="1 arrives at least once, 0 may be lost")
     save: bool = Field(False, strict=True, description="true: what is published is brought to disk, too")
     every: WhenText | None = Field(None, description="when the method is called by itself, such as 0.5s")
 
@@ -179,6 +208,7 @@ class NoOptions(ConfigPart):
 
 
 TopicUses = Annotated[tuple[TopicOptions, ...], BeforeValidator(_each_use), Field(min_length=1)]
+StartUse = Annotated[tuple[StartOptions, ...], BeforeValidator(_each_use), Field(min_length=1, max_length=1)]
 PubUses = Annotated[tuple[PubOptions, ...], BeforeValidator(_each_use), Field(min_length=1)]
 CallUse = Annotated[tuple[CallOptions, ...], BeforeValidator(_each_use), Field(min_length=1, max_length=1)]
 SyncUses = Annotated[tuple[SyncOptions, ...], BeforeValidator(_each_use), Field(min_length=1)]
@@ -195,7 +225,7 @@ class RegistryMethod(ConfigPart):
     ether_save: CallUse = Field((), description="answer ether.save(...) with a status")
     ether_sync: SyncUses = Field((), description="call the method on ether.sync(topic), which waits for all")
     ether_every: EveryUses = Field((), description="call the method again and again, at set times")
-    ether_start: OneUse = Field((), description="call the method on ether.start()")
+    ether_start: StartUse = Field((), description="call the method on ether.start()")
     ether_init: OneUse = Field((), description="call the method once, before the instance is ready")
     ether_save_all: OneUse = Field((), description="call the method on ether.save_all() and at shutdown")
     ether_cleanup: OneUse = Field((), description="call the method on ether.cleanup() and at shutdown")

@@ -25,7 +25,7 @@ class Inbound:
     """A message on its way to its receivers. Each receiver calls `done()` once, when it needs the message no more.
     Until then the message counts as unread, and unread messages slow a sender down to its slowest receiver."""
 
-    __slots__ = ("_claims", "_claims_lock", "_done", "_unpacked", "delivery")
+    __slots__ = ("_claims", "_claims_lock", "_done", "_headers", "_unpacked", "delivery")
 
     def __init__(self, delivery: Delivery, claims: int, claims_lock: threading.Lock, done: Done) -> None:
         """`claims` is the number of receivers. `claims_lock` guards the countdown where there are several; one lock
@@ -35,6 +35,7 @@ class Inbound:
         self._claims_lock = claims_lock
         self._done = done
         self._unpacked: Unpacked | None = None
+        self._headers: Headers | None = None
 
     def unpack(self) -> Unpacked:
         """Value and headers; raises `DecodeError`."""
@@ -45,7 +46,9 @@ class Inbound:
     def headers(self) -> Headers | None:
         """The headers, without decoding a large value; None for a foreign message. Never raises."""
         if self._unpacked is None and len(self.delivery.payload) > _SMALL:
-            return unpack_headers(self.delivery.payload, self.delivery.properties)
+            if self._headers is None:
+                self._headers = unpack_headers(self.delivery.payload, self.delivery.properties)
+            return self._headers
         try:
             return self.unpack().headers
         except DecodeError:

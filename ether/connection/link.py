@@ -126,8 +126,7 @@ class Link:
     def __init__(self, transport: Transport, source: str, topics: SessionTopics | None = None) -> None:
         """`source` is the instance's or program's name, as it stands in every header. With `topics`, missed messages
         are asked for and sent again (`ether.connection.retransmit`)."""
-        self.transport = transport
-        self.source = source
+        self.transport, self.source = transport, source
         self.refused = 0
         """Messages that were not handed to any receiver: of fenced processes, and retained commands."""
         self.unheard = 0
@@ -205,6 +204,11 @@ class Link:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         self.refusals.sum_up()
+
+    @property
+    def last_published(self) -> Receipt | None:
+        """The receipt of the last message at QoS 1 on the data plane; None before the first."""
+        return self._last.get(False)
 
     @property
     def node(self) -> str:
@@ -436,6 +440,18 @@ class Link:
     def missing(self) -> dict[str, int]:
         """For each topic how many messages are known to exist at their sources and are not in this process."""
         return {} if self.retransmitter is None else self.retransmitter.missing()
+
+    def resume_from(
+        self, numbers: Mapping[tuple[str, str], tuple[str, int]], listened_s: float, predecessor: str
+    ) -> None:
+        """Take the place of a process that has ended: see `Retransmitter.resume_from`."""
+        if self.retransmitter is not None:
+            self.retransmitter.resume_from(numbers, listened_s, predecessor)
+
+    def ask_for_missed(self) -> None:
+        """All subscriptions of the predecessor are made: get what was not handled."""
+        if self.retransmitter is not None:
+            self.retransmitter.ask_for_missed()
 
     def listen(
         self,

@@ -46,6 +46,11 @@ Note = Callable[[str, int, bytes, bytes, float], bool]
 True where there is work for this module's thread."""
 
 
+Taken = Callable[[str, str, int, bool], int]
+"""Given a topic, a node, the last number that was handed on, and whether messages of the topic are in this process:
+returns the number up to which a source needs to keep nothing for it."""
+
+
 class Tell(Protocol):
     """Publishes a value of this module's own on a full MQTT topic; raises `TransportError`."""
 
@@ -119,6 +124,8 @@ class Retransmitter:
         id whether its sender is refused."""
         self.missed = 0
         """Sequence numbers that were given up, each of them reported."""
+        self.taken: Taken = lambda topic, node, last, present: last
+        """How far the receivers have come on a topic, of what a node sends there."""
         self._source, self._node = source, node
         self._transport = transport
         self._tell, self._hand_over, self._is_fenced = tell, hand_over, is_fenced
@@ -151,6 +158,9 @@ class Retransmitter:
         self._crowded_since: float | None = None
         self._periodic_at = 0.0
         self._loose_lock = threading.Lock()
+        self._ends: dict[str, Any] = {}
+        """What the sources are told of the process whose place this one takes."""
+        self._leaving = False
         self._closed = False
 
     def open(self, listen: Listen) -> None:
@@ -164,8 +174,12 @@ class Retransmitter:
         """Tell the receivers not to ask this process any more, and the sources to keep nothing for it; before the
         connection is closed."""
         if (self._retransmit_buffer.heads() or self._reorder_buffer.heard) and self._transport.connected:
+            left: dict[str, Any] = {"node": self._node, "left": True}
+            if self._leaving:
+                self._report_progress()
+                left["returns"] = True
             try:
-                self._tell(self._all, {"node": self._node, "left": True}, timeout_s=0.0)
+                self._tell(self._all, left, timeout_s=0.0)
             except TransportError:
                 return  # a receiver that asks in vain reports it
 
@@ -297,6 +311,31 @@ class Retransmitter:
 
     # -- the receiver's side
 
+    def resume_from(
+        self, numbers: Mapping[tuple[str, str], tuple[str, int]], listened_s: float, predecessor: str
+    ) -> None:
+        """Go on in the place of a process that has ended, the node `predecessor`, which had listened for `listened_s`
+        seconds. `numbers`: for each topic and node the source's name, and the last number that was handled. To be
+        called before listening; then `ask_for_missed`."""
+        now = time.monotonic()
+        self._ends = {"by": predecessor, "ends": sorted({topic for topic, _ in numbers})}
+        with self._lock:
+            self._reorder_buffer.take_over(numbers, now - listened_s, now)
+
+    def ask_for_missed(self) -> None:
+        """Ask every source for what came since; all subscriptions are confirmed. The sources keep it for this process
+        from now on, and not for its predecessor: they are told in this order."""
+        with self._lock:
+            self._reorder_buffer.taken_over()
+        self._do(self._report_progress)
+        self.came_up()
+        self._do(partial(self._tell, self._all, self._ends, timeout_s=_SEND_TIMEOUT_S))
+
+    def leave_to_successor(self) -> None:
+        """This process is about to be started again: ask for nothing more. At the end the sources are not told to keep
+        nothing more for it, but how far it has come."""
+        self._leaving = True
+
     def listening(self, topic_filter: str, qos: int) -> None:
         """Track the topics that match from now on."""
         if qos and is_data(topic_filter):
@@ -407,8 +446,10 @@ class Retransmitter:
 
     def _report_progress(self) -> None:
         """Tell each source how far this reader is."""
+        present = self._present()[0]
         with self._lock:
-            news, pulled = self._reorder_buffer.news(), self._reorder_buffer.pulled
+            news = self._reorder_buffer.news(lambda topic, node, last: self.taken(topic, node, last, topic in present))
+            pulled = self._reorder_buffer.pulled
         for node, got in news.items():
             said = {"by": self._node, "got": got, "pulls": [topic for topic in got if topic in pulled]}
             try:
@@ -423,6 +464,8 @@ class Retransmitter:
 
     def _watch_crowd(self, now: float) -> None:
         """Pause what comes faster than the receivers take it, and resume what they have caught up with."""
+        if self._leaving:
+            return
         present, size = self._present()
         if sum(present.values()) < _CROWDED_COUNT and size < _CROWDED_BYTES:
             self._crowded_since = None
@@ -532,7 +575,8 @@ class Retransmitter:
             case {"node": str(node), "left": True}:
                 with self._lock:
                     self._reorder_buffer.left(node)
-                self._on_end(node)
+                if value.get("returns") is not True:
+                    self._on_end(node)
             case {"by": str(node), "got": dict(got), "pulls": list(pulls)}:
                 self._on_report(node, _numbers(got), [name for name in pulls if name in got])
             case {"by": str(node), "ends": list(topics)}:
@@ -643,7 +687,11 @@ class Retransmitter:
 
         def room(topic: str) -> int:
             here = present.get(topic, 0)
-            return 0 if here > _PORTION_COUNT // 2 or size > _PORTION_BYTES // 2 else _PORTION_COUNT - here
+            return (
+                0
+                if self._leaving or here > _PORTION_COUNT // 2 or size > _PORTION_BYTES // 2
+                else _PORTION_COUNT - here
+            )
 
         with self._lock:
             questions = self._reorder_buffer.questions(self._node, now, room)

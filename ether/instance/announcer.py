@@ -28,7 +28,8 @@ _WITH_TOPICS = ((MarkKind.SUB, "subscribes"), (MarkKind.PUB, "publishes"), (Mark
 
 
 def described(cls: type, method: MethodSpec) -> dict[str, object]:
-    """One method as plain data; `every` lists the times at which the instance calls it by itself."""
+    """One method as plain data; `every` lists the times at which the instance calls it by itself. `keep` and `max_age`
+    say, by topic, what its subscriptions want of waiting messages, where they do not want all of them."""
     description: dict[str, object] = {"kinds": list(dict.fromkeys(mark.kind.value for mark in method.marks))}
     if any(mark.kind in TAKES_ARGUMENTS for mark in method.marks):
         description |= describe_spec(cls, method).to_value()
@@ -37,6 +38,11 @@ def described(cls: type, method: MethodSpec) -> dict[str, object]:
     for kind, key in _WITH_TOPICS:
         if topics := method.topics(kind):
             description[key] = list(topics)
+    subscribed = method.of_kind(MarkKind.SUB)
+    if kept := {mark.topic: mark.keep for mark in subscribed if mark.kept.newest is not None}:
+        description["keep"] = kept
+    if ages := {mark.topic: mark.max_age for mark in subscribed if mark.max_age}:
+        description["max_age"] = ages
     return description
 
 

@@ -164,6 +164,8 @@ class Control:
 
     def _receive(self, inbound: Inbound) -> None:
         verb = _verb(inbound)
+        if verb == DRAIN:
+            self._before_a_restart(inbound)
         if verb == FENCE:
             self._on_fence(inbound)
         elif verb in _AT_ONCE:
@@ -208,6 +210,17 @@ class Control:
             busy = bool(host.status().get("busy"))
             answer = level_answer(value) if verb == LOG_LEVEL else tag_answer(host.record_writer, value, 0.0, busy=busy)
             self._reply(inbound, answer)
+
+    def _before_a_restart(self, inbound: Inbound) -> None:
+        """An instance that is drained in order to be started again leaves the messages that wait to the next
+        incarnation. That takes effect at once: the question itself waits in line behind them."""
+        try:
+            asked = inbound.unpack().value
+        except PayloadError:
+            return  # the worker reports it
+        host = self._host
+        if isinstance(asked, dict) and asked.get("returns") is True and host.name in asked.get("instances", ()):
+            host.pass_on()
 
     def _on_fence(self, inbound: Inbound) -> None:
         value = inbound.take()

@@ -73,6 +73,9 @@ class ControlHost(InstanceHost, Protocol):
     def record_writer(self) -> RecordWriter | None:
         """None where this instance records nothing."""
 
+    def pass_on(self) -> None:
+        """Leave the messages that have not been begun to the next incarnation, where it can get them."""
+
     def perform(self, verb: str, asked: Mapping[str, Any]) -> Answer | None:
         """Carry out a control verb on the worker; None for a verb that is not known."""
 

@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +25,19 @@ from ether.connection import causes as context
 from ether.connection.causes import CallContext, Cause, handling
 from ether.connection.failure_text import describe_failure, text_of, user_traceback
 from ether.connection.link import Inbound, Link, trace_of
-from ether.connection.worker import Job, Worker
+from ether.connection.worker import Job, Stopped, Worker
 from ether.errors import PublishTimeout
 from ether.instance.announcer import Announcer
 from ether.instance.async_runner import CoroutineRunner
 from ether.instance.binding import Overrides, publishing
 from ether.instance.control import Control
 from ether.instance.devices import DeviceCalls
-from ether.instance.jobs import MessageJob, TickJob
+from ether.instance.jobs import TickJob
 from ether.instance.method_tables import method_tables
+from ether.instance.position_file import NO_ROW
 from ether.instance.recent_inputs import RecentInputs
 from ether.instance.safe_state import make_guard
+from ether.instance.subscriptions import InWork, MethodSubscriptions
 from ether.instance.ticker import Ticker
 from ether.log import get_ether_logger
 from ether.protocol.barrier import OUTSTANDING, Answer
@@ -45,7 +48,8 @@ from ether.spec.arguments import check_needs_nothing
 from ether.spec.marks import Mark, MarkKind
 from ether.spec.methods import ClassSpec, MethodSpec
 from ether.system.processes import rss_mb
-from ether.wire.topics import SessionTopics, matches
+from ether.wire.head import Headers
+from ether.wire.topics import SessionTopics
 
 if TYPE_CHECKING:
     from ether.recording.writer import RecordWriter
@@ -57,6 +61,8 @@ _SHARE_FOR_SENDING = 0.8
 
 _FIND_DEVICES_EVERY = 4
 """Every fourth heartbeat the instance looks for devices that were made meanwhile."""
+_LATELY_S = 1.0
+"""Between two messages none is in work. For so long the one before shows how late the instance is."""
 
 
 class HostedInstance:
@@ -84,14 +90,17 @@ class HostedInstance:
         self._link = link
         tables = method_tables(obj, spec, topics)
         self._originals, self._arguments, self._results = tables.originals, tables.arguments, tables.results
-        self._publications, self._subscriptions = tables.publications, tables.subscriptions
+        self._publications = tables.publications
+        self.subscriptions = MethodSubscriptions(self, tables.subscriptions)
         self._dedup_windows = {method.name: DedupWindow() for method in spec.with_mark(MarkKind.SUB)}
         self._recent_inputs = RecentInputs()
         self._coroutines = CoroutineRunner(name)
         self._own_workers = {m.name: Worker(m.concurrency) for m in spec.methods if m.concurrency > 1}
         """For each method with a concurrency above 1 a worker of its own."""
-        self._busy: dict[int, tuple[str, float]] = {}
-        """For each thread that runs user code the method and the time of its begin, on the monotonic clock."""
+        self._busy: dict[int, InWork] = {}
+        """What each thread that runs user code does."""
+        self._latest: InWork = ("", 0.0, None)
+        """The message that was begun last."""
         self._handled = self._published = 0
         self._count_lock = threading.Lock()
         self._overrides, self._accessors = self._put_wrappers()
@@ -131,10 +140,18 @@ class HostedInstance:
             worker.start()
         self.control.listen()
         self._link.listen(self.topics.call(self.name, "+"), self.server.receive, now=self.server.take)
-        for method in self.spec.with_mark(MarkKind.SUB):
-            receive = self._receiver(method)
-            for topic_filter, qos in self._subscriptions[method.name]:
-                self._link.listen(topic_filter, receive, now=receive, qos=qos)
+        methods = self.spec.with_mark(MarkKind.SUB)
+        self.subscriptions.listen(self._link, methods, lambda method: self._worker_of(method).submit)
+
+    def keep_positions(self, path: Path) -> None:
+        """Note in a file which messages are handled, and go on where an earlier incarnation has stopped. To be called
+        before `subscribe`. Without such a file the instance works the same, and a restart loses messages."""
+        threads = {method.name: self._worker_of(method.name).threads for method in self.spec.with_mark(MarkKind.SUB)}
+        try:
+            self.subscriptions.keep_positions(path, self._link.node, threads)
+        except OSError as error:
+            self.logger.warning("%s: a restart will lose messages, because %s cannot be written: %s",
+                                self.name, path, error)  # fmt: skip
 
     def initialise(self) -> None:
         """Run the methods marked `ether_init` and the device's `on_connect` calls; raises whatever they raise."""
@@ -145,41 +162,53 @@ class HostedInstance:
 
     def status(self) -> dict[str, object]:
         """What the instance is doing now; part of each heartbeat, and the answer to a caller that asks."""
-        busy = list(self._busy.values())
-        queued = self.worker.queued + sum(worker.queued for worker in self._own_workers.values())
+        busy, now = list(self._busy.values()), time.monotonic()
         status: dict[str, object] = {
             "busy": None,
-            "queued": queued,
+            "queued": self.waiting(),
             "expired": self.server.expired,
             **self.guard.about(),
         }
         if missed := self.ticks.missed:
             status["missed"] = missed
         if busy:
-            method, since = min(busy, key=lambda entry: entry[1])
-            status |= {"busy": method, "busy_s": time.monotonic() - since}
+            method, since, _ = min(busy, key=lambda work: work[1])
+            status |= {"busy": method, "busy_s": now - since}
+        elif status["queued"] and now - self._latest[1] < _LATELY_S:
+            busy = [self._latest]  # between two messages
+        if (lateness := self.subscriptions.lateness(busy, now)) is not None:
+            status |= lateness._asdict()
+        if skipped := self.subscriptions.skipped():
+            status["skipped"] = {name: {"keep": n.by_keep, "age": n.by_age} for name, n in skipped.items()}
         return status
+
+    def waiting(self) -> int:
+        """How many messages and calls wait for this instance: those in its process, and the messages of which it knows
+        that they wait at their sources."""
+        jobs = self.worker.queued + sum(worker.queued for worker in self._own_workers.values())
+        return jobs - self.subscriptions.idle_turns + self.subscriptions.to_come(self._link)
 
     def heartbeat(self, number: int) -> Heartbeat:
         """The next heartbeat. Devices that were made late are found here, and leases of dead holders end here."""
         if number % _FIND_DEVICES_EVERY == 0:
             self.announcer.devices.find()
         self.lease_server.look()
-        status = self.status()
-        busy, busy_s, queued = status["busy"], status.get("busy_s", 0.0), status["queued"]
-        assert busy is None or isinstance(busy, str)
-        assert isinstance(busy_s, float)
-        assert isinstance(queued, int)
+        self.subscriptions.tell_skipped()
+        self.subscriptions.note_zeros()
+        status: dict[str, Any] = self.status()
         return Heartbeat(
             self.incarnation,
             number,
-            busy,
-            busy_s,
-            queued,
+            status["busy"],
+            status.get("busy_s", 0.0),
+            status["queued"],
             self._handled,
             self._published,
             time.process_time(),
             rss_mb() if number > 1 else None,  # its first reading loads psutil, 15 ms: not while a session starts
+            status.get("age_s"),
+            status.get("behind_s"),
+            status.get("skipped", {}),
         )
 
     def about(self) -> dict[str, object]:
@@ -199,10 +228,12 @@ class HostedInstance:
         self.ticks.stop()
         self.guard.stop()
         self.announcer.hide()
+        self.subscriptions.tell_skipped(last=True)
         for worker in self._own_workers.values():
             worker.stop()
             worker.join()
         self._own_workers = {}
+        self.subscriptions.close(self._link)
         self._overrides.remove()
         self._coroutines.close()
 
@@ -211,25 +242,43 @@ class HostedInstance:
     def handle(self, inbound: Inbound, method: MethodSpec) -> None:
         """Decode a message, validate its payload and call the method, on the worker. Raises whatever goes wrong. A
         message that was handled before is ignored."""
-        unpacked = inbound.unpack()
-        message_id = unpacked.headers.id if unpacked.headers else None
-        if self._dedup_windows[method.name].before(message_id):
+        headers = inbound.headers()
+        name, worker = method.name, self._worker_of(method.name)
+        if headers is None:
+            self._bind_and_call(name, inbound.unpack().value, Cause(None, os.urandom(16).hex(), worker))
             return
-        if unpacked.headers is not None:
-            self._recent_inputs.note(inbound.delivery.topic, unpacked.headers.source, unpacked.headers.id)
-        trace = trace_of(message_id) if message_id else os.urandom(16).hex()
-        self.call(method.name, unpacked.value, message_id, trace, None)
+        row = self.subscriptions.row_of(name, inbound, headers)
+        if self._dedup_windows[name].before(headers.id) or row.leaves_out(headers.seq):
+            return
+        if row is not NO_ROW and self.subscriptions.passing_on:
+            return
+        row.begin(headers.seq)
+        try:
+            self._recent_inputs.note(inbound.delivery.topic, headers.source, headers.id)
+            cause = Cause(headers.id, trace_of(headers.id), worker)
+            self._bind_and_call(name, inbound.unpack().value, cause, (inbound.delivery.topic, headers))
+        except Stopped:
+            raise  # it was not finished: the next incarnation handles it again
+        except BaseException:
+            self.subscriptions.ended(row, headers.seq, self._link.last_published)
+            raise
+        self.subscriptions.ended(row, headers.seq, self._link.last_published)
 
     def call(
         self, method: str, payload: object, message_id: str | None, trace: str | None, call: CallContext | None
     ) -> Any:
         """Validate the payload and call a method, as the handling of a message. Raises whatever goes wrong. The value
         is checked only where a caller (`call`) gets it."""
+        value = self._bind_and_call(method, payload, Cause(message_id, trace, self._worker_of(method), call))
+        return value if call is None else self._results[method].check(value)
+
+    def _bind_and_call(
+        self, method: str, payload: object, cause: Cause, message: tuple[str, Headers] | None = None
+    ) -> Any:
         self.guard.check(method)
         positional, named = self._arguments[method].bind(payload)
-        with handling(Cause(message_id, trace, self._worker_of(method), call)):
-            value = self._call(method, positional, named)
-        return value if call is None else self._results[method].check(value)
+        with handling(cause):
+            return self._call(method, positional, named, message)
 
     def tick(self, method: str) -> None:
         """Call a method because its time has come. Raises whatever goes wrong."""
@@ -273,28 +322,25 @@ class HostedInstance:
     def _worker_of(self, method: str) -> Worker:
         return self._own_workers.get(method, self.worker)
 
-    def _receiver(self, method: MethodSpec) -> Callable[[Inbound], bool]:
-        """One receiver for each method: the link calls a receiver once per message, even where several of its topic
-        filters match."""
-        submit = self._worker_of(method.name).submit
-
-        def receive(inbound: Inbound) -> bool:
-            submit(MessageJob(self, inbound, method))
-            return True
-
-        return receive
-
     def call_own(self, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Call a method that no message caused. Raises whatever goes wrong."""
         with handling(Cause(None, os.urandom(16).hex(), self.worker)):
             self._call(method, args, kwargs)
 
-    def _call(self, name: str, positional: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    def _call(
+        self,
+        name: str,
+        positional: Sequence[Any],
+        named: Mapping[str, Any],
+        message: tuple[str, Headers] | None = None,
+    ) -> Any:
         """Call a method, and note that this thread is busy with it. A handler that waits for an answer may run another
         job meanwhile, so the entry of the waiting handler is put back afterwards."""
         me = threading.get_ident()
         outer = self._busy.get(me)
-        self._busy[me] = (name, time.monotonic())
+        work = self._busy[me] = (name, time.monotonic(), message)
+        if message is not None:
+            self._latest = work
         try:
             result = self.function(name)(*positional, **named)
             return self._coroutines.run(result) if inspect.iscoroutine(result) else result
@@ -322,9 +368,13 @@ class HostedInstance:
                 self._published += 1
 
     def _record_facts(self, parents: tuple[str, ...], mark: Mark) -> dict[str, object]:
-        """The facts in a record beside its value: recent inputs, and whether its method asked for the record."""
+        """The facts in a record beside its value: recent inputs, how late its message was, how many were skipped before
+        it, and whether its method asked for the record."""
         heard = self._recent_inputs.beside(parents)
         facts: dict[str, object] = {"heard": heard} if heard else {}
+        for work in list(self._busy.values()):
+            if work[2] is not None and work[2][1].id in parents:
+                facts |= self.subscriptions.facts(work, self.waiting)
         return facts | {"asked": True} if mark.save else facts
 
     # -- failures
@@ -342,6 +392,10 @@ class HostedInstance:
             self.on_failure(error)
 
     # -- lifecycle
+
+    def pass_on(self) -> None:
+        """Leave the messages that have not been begun to the next incarnation, where it can get them."""
+        self.subscriptions.pass_on(self._link)
 
     def perform(self, verb: str, asked: Mapping[str, Any]) -> Answer | None:
         """Carry out a control verb, on the worker; None for a verb that is not known."""
@@ -402,14 +456,8 @@ class HostedInstance:
             self._link.flush(patience_s * _SHARE_FOR_SENDING)
         except PublishTimeout:
             return Answer(failed={"sending": f"{self._link.transport.unsettled:,} messages still wait for the broker"})
-        facts = {"handled": self._handled, "published": self._published, OUTSTANDING: self._to_come()}
-        return Answer(facts=facts)
-
-    def _to_come(self) -> int:
-        """Messages to this instance that exist at their sources and are not here yet."""
-        filters = [topic_filter for pairs in self._subscriptions.values() for topic_filter, _ in pairs]
-        missing = self._link.missing()
-        return sum(count for topic, count in missing.items() if any(matches(name, topic) for name in filters))
+        to_come = self.subscriptions.to_come(self._link)
+        return Answer(facts={"handled": self._handled, "published": self._published, OUTSTANDING: to_come})
 
     def count_handled(self) -> None:
         """Count a message that is done with, whatever became of it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ether.connection.link import Inbound
+from ether.connection.mailbox import Key, Mailbox
 from ether.errors import InSafeState, PayloadError
 from ether.instance.host import JobHost
 from ether.spec.arguments import shown
@@ -48,6 +49,28 @@ class MessageJob:
     def _finish(self) -> None:
         self._host.count_handled()
         self._inbound.done()
+
+
+class NextMessageJob:
+    """A turn of a method that does not want all messages: handles what its mailbox has for it, if there is anything."""
+
+    __slots__ = ("_host", "_key", "_mailbox", "_message", "_method")
+
+    def __init__(self, host: JobHost, mailbox: Mailbox, method: MethodSpec, key: Key) -> None:
+        self._host, self._mailbox, self._method, self._key = host, mailbox, method, key
+        self._message: MessageJob | None = None
+
+    def run(self) -> None:
+        """Handle the message."""
+        inbound = self._mailbox.take(self._key)
+        if inbound is not None:
+            self._message = MessageJob(self._host, inbound, self._method)
+            self._message.run()
+
+    def failed(self, error: BaseException) -> None:
+        """As `MessageJob.failed`."""
+        if self._message is not None:
+            self._message.failed(error)
 
 
 class TickJob:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ether.config.keep import Keep
 from ether.spec.accessors import check_property
 from ether.spec.arguments import Arguments
 from ether.spec.marks import Mark, MarkKind
@@ -32,8 +33,8 @@ class MethodTables:
     """Checks return values, for methods that can be called."""
     publications: dict[str, list[tuple[str, Mark]]]
     """The MQTT topics to publish on, with their marks."""
-    subscriptions: dict[str, list[tuple[str, int]]]
-    """The MQTT topic filters to subscribe to, with their QoS."""
+    subscriptions: dict[str, list[tuple[str, int, Keep]]]
+    """The MQTT topic filters to subscribe to, each with its QoS, and what is handled of the messages that wait."""
 
 
 def method_tables(obj: object, spec: ClassSpec, topics: SessionTopics) -> MethodTables:
@@ -59,7 +60,7 @@ def method_tables(obj: object, spec: ClassSpec, topics: SessionTopics) -> Method
         },
         subscriptions={
             method.name: [
-                (topics.data_filter(check_topic_filter(mark.topic or "")), mark.qos)
+                (topics.data_filter(check_topic_filter(mark.topic or "")), mark.qos, mark.kept)
                 for mark in method.of_kind(MarkKind.SUB)
             ]
             for method in spec.methods

@@ -27,12 +27,14 @@ RegistryOptions = Mapping[str, Mapping[str, Any]]
 calls."""
 
 _CARE = ("on_connect", "on_stop", "safe_state")
+_OWN = (*_CARE, "keep", "max_age")
+"""What an instance may say beside the entry of its class."""
 
 
 def registry_options(config: EtherConfig, instance: EtherInstanceConfig | None = None) -> RegistryOptions:
     """The registry as plain data. Settings of the instance take precedence over those of its class."""
     options = {class_path: _entry_options(entry) for class_path, entry in config.registry.items()}
-    if instance is not None and (own := _care_options(instance)):
+    if instance is not None and (own := _options_among(_OWN, instance)):
         options[instance.class_path] = {**options.get(instance.class_path, {}), **own}
     return options
 
@@ -43,11 +45,11 @@ def _entry_options(entry: RegistryEntry) -> dict[str, Any]:
         options["arguments"] = limits
     if entry.properties:
         options["properties"] = _dumped(entry.properties)
-    return {**options, **_care_options(entry)}
+    return {**options, **_options_among(_CARE, entry)}
 
 
-def _care_options(part: ConfigPart) -> dict[str, Any]:
-    dumped = part.model_dump(mode="json", include=set(_CARE))
+def _options_among(keys: tuple[str, ...], part: ConfigPart) -> dict[str, Any]:
+    dumped = part.model_dump(mode="json", include=set(keys))
     return {key: value for key, value in dumped.items() if value}
 
 
@@ -82,4 +84,6 @@ def _wrapping(entry: Mapping[str, Any]) -> Wrapping:
         },
         {name: PropertySpec.from_options(name, options) for name, options in entry.get("properties", {}).items()},
         Care.from_options(entry),
+        entry.get("keep"),
+        entry.get("max_age"),
     )

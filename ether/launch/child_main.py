@@ -23,6 +23,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import BinaryIO, cast
 
 from ether.calls.durable_server import InstanceJournal
@@ -112,6 +113,8 @@ class _InstanceProcess:
         log = LogShipper(link, self._topics, self._settings.name)
         try:
             instance = self._instance = self._built(link)
+            if instance.spec.with_mark(MarkKind.SUB):
+                instance.keep_positions(Path(self._settings.positions))
             instance.subscribe()
             if isinstance(instance.object, Extension):
                 instance.object.attach(link, self._topics, instance.name)

@@ -64,6 +64,8 @@ class InstanceSettings:
     """The simulated devices that stand for real ones; None where nothing is simulated."""
     broker_traits: dict[str, Any]
     """What the launcher has found out about the broker and the way to other members: `Link.traits`."""
+    positions: str
+    """The file in which it notes what it has handled, for its next incarnation."""
 
     def marks(self) -> Registry:
         """The registry as marks; raises `MarkError`."""
@@ -119,6 +121,7 @@ class Incarnation:
     epoch: int
     announced: dict[str, Any]
     connect_timeout_s: float
+    positions: str
 
 
 def settings_of(
@@ -147,4 +150,5 @@ def settings_of(
         leader=common.leader,
         simulated_devices=common.simulated_devices,
         broker_traits=common.broker_traits,
+        positions=incarnation.positions,
     )

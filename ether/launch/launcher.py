@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ether.config import EtherConfig, EtherInstanceConfig
@@ -49,6 +50,7 @@ from ether.session.offline import LastKnownFile, OfflineNotes
 from ether.session.session import Opening, Session
 from ether.system import processes
 from ether.system.clock import uptime, wall_time
+from ether.system.folders import file_name
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.wire.topics import SessionTopics, check_instance_name
@@ -289,8 +291,12 @@ class Launch:
             simulated_devices=self._simulation.devices,
             broker_traits=link.traits,
         )
-        started = Incarnation(name, incarnation, epoch, announced, connect_timeout_s)
+        started = Incarnation(name, incarnation, epoch, announced, connect_timeout_s, str(self._positions(name)))
         return self._policies.settings(settings_of(self.config, instance, started, common), instance)
+
+    def _positions(self, name: str) -> Path:
+        """Where an instance notes what it has handled, for its next incarnation under this program."""
+        return Path(self._folder, f"{file_name(name)}.positions")
 
     # -- leading, or being a guest
 
@@ -371,6 +377,7 @@ class Launch:
             return
         deadline = Deadline(timeout_s)
         held = self.take_name(name, deadline)
+        self._positions(name).unlink(missing_ok=True)  # it begins anew: nothing that was sent before is for it
         self._supervisor.prepare(name, instance)
         self._supervisor.take_name(name, held)
         if reasons := self._supervisor.start_and_wait([name], deadline):

@@ -1,4 +1,5 @@
-"""The end of instances, in order: drain the work in flight, save_all, cleanup, stop.
+"""The end of instances, in order: drain the work in flight, save_all, cleanup, stop. One that is started again
+afterwards finishes what it has begun, and leaves the messages that wait to its successor.
 
 Promise: each step is taken with all instances before the next step begins. Each step is bounded, and what went wrong in
 it is logged and returned. An instance that does not answer is asked no more: a signal tells it to end, and in the end
@@ -105,9 +106,8 @@ class OrderlyEnd:
             if not self.session.link.transport.connected:
                 raise TransportError("the broker is gone")
             participants = self._present(participants)
-            more = {"returns": self.returns}
-            ask = self.session.drain if step == "drain" else partial(self.session.ask, step, more=more)
-            barrier = ask(participants, timeout_s=self.step_timeout_s)
+            ask = self.session.drain if step == "drain" else partial(self.session.ask, step)
+            barrier = ask(participants, timeout_s=self.step_timeout_s, more={"returns": self.returns})
         except NeverAtRest as error:
             return {"the session": str(error)}
         except EtherError as error:  # the steps that follow must be taken all the same

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 INTERVAL_S = 0.5
@@ -29,9 +30,11 @@ less than a tenth of a second."""
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """One heartbeat. `busy` is the method that runs, for `busy_s` seconds; `queued` is how many jobs wait.
+    """One heartbeat. `busy` is the method that runs, for `busy_s` seconds; `queued`: how many messages and calls wait.
 
     `handled`, `published`: messages so far; `cpu_s`: processor time so far; `rss_mb`: memory, None where unknown.
+    `age_s`: the age of the oldest message in work; `behind_s`: its age when its turn came; both None where no message
+    of a known age is in work. `skipped`: by method, how many messages were skipped so far, by `keep` and by `age`.
     """
 
     incarnation: str
@@ -43,10 +46,13 @@ class Heartbeat:
     published: int = 0
     cpu_s: float = 0.0
     rss_mb: float | None = None
+    age_s: float | None = None
+    behind_s: float | None = None
+    skipped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def to_value(self) -> dict[str, Any]:
         """The JSON form, in which it is published."""
-        return {
+        value: dict[str, Any] = {
             "birth": self.incarnation,
             "n": self.number,
             "busy": self.busy,
@@ -57,6 +63,10 @@ class Heartbeat:
             "cpu_s": round(self.cpu_s, 3),
             "rss_mb": self.rss_mb,
         }
+        # Left out where there is nothing to say: what earlier versions of Ether do not know, they do not miss.
+        if self.age_s is not None and self.behind_s is not None:
+            value |= {"age_s": round(self.age_s, 3), "behind_s": round(self.behind_s, 3)}
+        return {**value, "skipped": self.skipped} if self.skipped else value
 
     @classmethod
     def from_value(cls, value: object) -> Heartbeat | None:
@@ -72,9 +82,27 @@ class Heartbeat:
                 "published": int(published),
                 "cpu_s": int() | float() as cpu_s,
                 "rss_mb": None | int() | float() as rss_mb,
+                **more,
             }:
-                return cls(incarnation, number, busy, float(busy_s), queued, handled, published, float(cpu_s), rss_mb)
+                return cls(
+                    incarnation, number, busy, float(busy_s), queued, handled, published, float(cpu_s), rss_mb,
+                    _seconds(more.get("age_s")), _seconds(more.get("behind_s")), _counts(more.get("skipped")),
+                )  # fmt: skip
         return None
+
+
+def _seconds(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and isfinite(value) else None
+
+
+def _counts(value: object) -> dict[str, dict[str, int]]:
+    """Numbers by method and reason; what is none is left out, because any program can publish a heartbeat."""
+    methods = value.items() if isinstance(value, dict) else ()
+    return {
+        method: {reason: count for reason, count in reasons.items() if type(count) is int}
+        for method, reasons in methods
+        if isinstance(reasons, dict)
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ class SourceRow(Generic[T]):
     silent_at: int | None = None
     """`last` when the source was reported as not answering."""
     reported: int | None = None
-    """`last` when it was last reported to the source."""
+    """The number that was last reported to the source."""
     pulled: bool = False
     """Whether no live message comes, because all filters that match are paused."""
 
@@ -149,6 +149,7 @@ class ReorderBuffer(Generic[T]):
         """Each topic filter, with the time since when it is listened to."""
         self._paused: set[str] = set()
         self._forgot_at = float("-inf")
+        self._taken_over_since: float | None = None
         self._online = True
         self._catch_up: CatchUp | None = None
         self._answered: set[str] = set()
@@ -160,8 +161,24 @@ class ReorderBuffer(Generic[T]):
     # -- what is listened to
 
     def listen(self, topic_filter: str, now: float) -> None:
-        """Order and complete what matches this filter, from now on."""
-        self._filters.setdefault(topic_filter, now)
+        """Order and complete what matches this filter, from now on; after `take_over`, from when the predecessor
+        listened on."""
+        self._filters.setdefault(topic_filter, now if self._taken_over_since is None else self._taken_over_since)
+
+    def take_over(self, numbers: Mapping[tuple[str, str], tuple[str, int]], since: float, now: float) -> None:
+        """Go on in the place of a predecessor that has listened since the time `since`: for each topic and node the
+        source's name, and the last number that needs not come again. To be called before everything else; then listen,
+        and ask all sources (`came_back`)."""
+        self._taken_over_since = since
+        self._catch_up = CatchUp(now)
+        for (topic, node), (source, last) in numbers.items():
+            row = self._rows[topic, node] = SourceRow[T](topic, node, source, last)
+            # A source that has ended meanwhile does not answer; that its end was noticed says enough.
+            row.silent_at = last
+
+    def taken_over(self) -> None:
+        """All filters of the predecessor are listened to: others begin when they begin."""
+        self._taken_over_since = None
 
     def unlisten(self, topic_filter: str, still: Iterable[tuple[str, bool]]) -> dict[str, list[str]]:
         """Stop doing so; `still` says of each topic with a row whether another filter matches it. Returns for each
@@ -394,14 +411,18 @@ class ReorderBuffer(Generic[T]):
                 found.setdefault(row.node, {})[row.topic] = row.last
         return found
 
-    def news(self) -> dict[str, dict[str, int]]:
+    def news(self, taken: Callable[[str, str, int], int] = lambda topic, node, last: last) -> dict[str, dict[str, int]]:
         """Of the positions those that each source has to be told: they have changed, or the source is to answer how
-        far it is, because nothing comes by itself."""
+        far it is, because nothing comes by itself. `taken` says of a topic and node how much of what was handed on,
+        up to the given number, the source needs not keep."""
         found: dict[str, dict[str, int]] = {}
         for row in list(self._rows.values()):
-            if row.last is not None and (row.pulled or row.last != row.reported):
-                row.reported = row.last
-                found.setdefault(row.node, {})[row.topic] = row.last
+            if row.last is None:
+                continue
+            number = taken(row.topic, row.node, row.last)
+            if row.pulled or number != row.reported:
+                row.reported = number
+                found.setdefault(row.node, {})[row.topic] = number
         return found
 
     def missing(self) -> dict[str, int]:

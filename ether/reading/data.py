@@ -70,6 +70,12 @@ class Record:
     """The number of the trial that it belongs to."""
     attempt: int | None = None
     """The attempt of that trial, from 1."""
+    behind_s: float | None = None
+    """How old the message was that led to it, in seconds, when its turn came; None where it was not late."""
+    waiting: int | None = None
+    """How many messages and calls waited then."""
+    skipped: int | None = None
+    """How many messages its method had skipped (`keep`, `max_age`) since its record before; None for none."""
 
     def cells(self) -> dict[str, Any]:
         """Its cells in a table, by column."""
@@ -326,7 +332,15 @@ def record_of(stored: StoredRecord) -> Record:
         problem=problem,
         trial=trial,
         attempt=attempt,
+        behind_s=_number_of(stored, "behind_s"),
+        waiting=None if (waiting := _number_of(stored, "waiting")) is None else int(waiting),
+        skipped=None if (skipped := _number_of(stored, "skipped")) is None else int(skipped),
     )
+
+
+def _number_of(stored: StoredRecord, fact: str) -> float | None:
+    number = stored.more.get(fact)
+    return number if isinstance(number, int | float) else None
 
 
 def trial_of(stored: StoredRecord) -> tuple[int | None, int | None]:

@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ether.calls.client import PendingCall, callable_methods
 from ether.calls.proxy import Proxy, make_proxy
+from ether.config.keep import KEEP_ALL, Keep, parse_keep
 from ether.connection import causes as context
 from ether.connection.deadline import Deadline
+from ether.connection.keep_rules import Skipped, SkippedLog
 from ether.connection.link import Inbound, Link
+from ether.connection.mailbox import Key, Mailbox
 from ether.errors import (
     CallError,
     ConfigError,
@@ -34,8 +37,10 @@ from ether.errors import (
     TransportError,
     ValidationFailed,
 )
+from ether.log import get_ether_logger
 from ether.protocol.answers import error_status, pending_status, status_of
 from ether.protocol.dedup_window import DedupWindow
+from ether.protocol.message_age import MessageAges
 from ether.recording.saved import Saved
 from ether.session.session import Session
 from ether.spec.marks import MarkKind
@@ -45,6 +50,8 @@ if TYPE_CHECKING:
     import asyncio
 
     from ether.recording.writer import RecordWriter
+
+logger = get_ether_logger("Ether")
 
 _STATUS_ERRORS = (CallError, ValidationFailed, StoreFailed, ConfigError, PublishRefused)
 """Errors that `ether.save` returns as a status instead of raising them."""
@@ -75,22 +82,33 @@ class Subscription:
     """The messages on a topic, in order, from the moment of its construction. A context manager; iterating waits
     without end for the next message.
 
-    Nothing is dropped: what has not been read waits here, and when that is much, at its source (docs/concurrency.md).
+    Nothing is dropped, unless `keep` or `max_age` asks for it: what has not been read waits here, and when that is
+    much, at its source (docs/concurrency.md).
     """
 
-    def __init__(self, link: Link, topics: SessionTopics, topic: str, qos: int) -> None:
+    def __init__(self, link: Link, topics: SessionTopics, topic: str, qos: int, keep: Keep = KEEP_ALL) -> None:
         self._link = link
         self._topics = topics
         self._filter = topics.data_filter(check_topic_filter(topic))
-        self._arrived: queue.SimpleQueue[Inbound | None] = queue.SimpleQueue()
-        self._receive = self._arrived.put
+        self._arrived: queue.SimpleQueue[Inbound | _Turn | None] = queue.SimpleQueue()
+        self._mailbox = None if keep == KEEP_ALL else Mailbox(keep, MessageAges())
+        self._skipped_log = SkippedLog(str(keep))
+        self._receive = self._take
         self._closed = False
         self._seen = DedupWindow()
-        link.listen(self._filter, self._receive, now=self._take, qos=qos)
+        link.listen(self._filter, self._receive, now=self._receive, qos=qos)
+
+    @property
+    def skipped(self) -> Skipped:
+        """How many messages were skipped so far: `by_keep`, because newer ones waited, and `by_age`."""
+        return Skipped() if self._mailbox is None else self._mailbox.skipped
 
     def _take(self, inbound: Inbound) -> bool:
         """On the transport's thread: spares the change to the dispatch thread, since it only enqueues."""
-        self._arrived.put(inbound)
+        if self._mailbox is None:
+            self._arrived.put(inbound)
+        elif (turn := self._mailbox.put(inbound)) is not None:
+            self._arrived.put(_Turn(*turn))
         return True
 
     def get(self, timeout_s: float | None = 10.0) -> Message:
@@ -99,17 +117,34 @@ class Subscription:
         deadline = None if timeout_s is None else Deadline(timeout_s)
         while True:
             try:
-                inbound = self._arrived.get(timeout=None if deadline is None else deadline.left())
+                arrived = self._arrived.get(timeout=None if deadline is None else deadline.left())
             except queue.Empty:
                 raise TimeoutError(f"no message on {self._filter!r} within {timeout_s:g} s") from None
-            if inbound is None:
+            if arrived is None:
                 raise EOFError("the subscription was closed")
+            inbound = self._taken(arrived)
+            if inbound is None:
+                continue
             try:
                 message = message_from(self._topics, inbound)
             finally:
                 inbound.done()
             if not self._seen.before(message.id):  # a retransmitted message may arrive twice
                 return message
+
+    def _taken(self, arrived: Inbound | _Turn) -> Inbound | None:
+        """The message for a turn of the mailbox; None where it was skipped meanwhile."""
+        if isinstance(arrived, Inbound):
+            return arrived
+        assert self._mailbox is not None
+        inbound = self._mailbox.take(arrived.key)
+        self._tell_skipped()
+        return inbound
+
+    def _tell_skipped(self, *, last: bool = False) -> None:
+        if line := self._skipped_log.line(self.skipped, time.monotonic(), last=last):
+            topic = self._topics.user_topic(self._filter)
+            logger.info("a subscription of %s to %r has %s", self._link.source, topic, line)
 
     def __iter__(self) -> Iterator[Message]:
         while not self._closed:
@@ -126,8 +161,11 @@ class Subscription:
         self._link.unlisten(self._filter, self._receive)
         while not self._arrived.empty():
             unread = self._arrived.get()
-            if unread is not None:
+            if isinstance(unread, Inbound):
                 unread.done()
+        if self._mailbox is not None:
+            self._mailbox.close()
+            self._tell_skipped(last=True)
         self._arrived.put(None)
 
     def __enter__(self) -> Subscription:
@@ -135,6 +173,12 @@ class Subscription:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+class _Turn(NamedTuple):
+    """Something waits in a row of the mailbox."""
+
+    key: Key
 
 
 class Client:
@@ -359,9 +403,12 @@ class Client:
 
     # -- messages
 
-    def subscribe(self, topic: str, qos: int = 1) -> Subscription:
-        """Subscribe to a topic (wildcards allowed); returns when the broker has confirmed the subscription."""
-        return Subscription(self.link, self.topics, topic, qos)
+    def subscribe(
+        self, topic: str, qos: int = 1, keep: str | int | None = None, max_age: str | None = None
+    ) -> Subscription:
+        """Subscribe to a topic (wildcards allowed); returns when the broker has confirmed the subscription. Raises
+        `ConfigError` for a `keep` or `max_age` that is none."""
+        return Subscription(self.link, self.topics, topic, qos, parse_keep(keep, max_age))
 
 
 def message_from(topics: SessionTopics, inbound: Inbound) -> Message:

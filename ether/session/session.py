@@ -295,8 +295,9 @@ class Session(MemberDiscovery):
             raise SyncError(topic, results, failed, barrier.lost, missing)
         return results
 
-    def drain(self, participants: Iterable[str], timeout_s: float) -> Barrier:
-        """Wait until no message is under way or being handled. Returns the answers of the last round.
+    def drain(self, participants: Iterable[str], timeout_s: float, more: Mapping[str, Any] | None = None) -> Barrier:
+        """Wait until no message is under way or being handled. Returns the answers of the last round. `more` are the
+        other fields of each question.
 
         Each round asks every instance for the numbers of messages that it has sent and received. Two rounds with the
         same numbers mean rest. The question goes before data, so each side first waits until the broker has the data
@@ -314,7 +315,7 @@ class Session(MemberDiscovery):
             self._send_everything(deadline)
             left_s = deadline.left()
             heads = {**told, **self.link.heads}
-            barrier = self.ask(DRAIN, participants, left_s, {"within_s": left_s, "heads": heads})
+            barrier = self.ask(DRAIN, participants, left_s, {**(more or {}), "within_s": left_s, "heads": heads})
             rounds, told = rounds + 1, heads_of(barrier.answers)
             if barrier.missing and rounds > 1 and deadline.passed:  # the time limit ended this round, not an instance
                 raise NeverAtRest(timeout_s)

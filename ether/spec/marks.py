@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ether.config.keep import Keep, parse_keep
 from ether.config.when import parse_when
 from ether.errors import ConfigError, MarkError
 
@@ -40,7 +41,8 @@ class Mark:
     `topic`: None stands for the default, `ClassName.method`; only PUB, SUB and SYNC have a topic. `save`: published
     values are recorded durably, too. `concurrency`: how many messages or calls the method takes at the same time; with
     more than 1 it runs outside the instance's worker. `every`: when Ether calls the method by itself, as written for
-    `ether.config.when`; only PUB and EVERY have it."""
+    `ether.config.when`; only PUB and EVERY have it. `keep` and `max_age`: what is handled of the messages that wait, as
+    written for `ether.config.keep`, None where nothing is said; only SUB has them."""
 
     kind: MarkKind
     topic: str | None = None
@@ -48,6 +50,8 @@ class Mark:
     concurrency: int = 1
     save: bool = False
     every: str | None = None
+    keep: str | int | None = None
+    max_age: str | None = None
 
     def __post_init__(self) -> None:
         if self.qos not in (0, 1):
@@ -59,6 +63,15 @@ class Mark:
                 parse_when(self.every)
             except ConfigError as error:
                 raise MarkError(f"{self.kind.value}: {error}") from None
+        try:
+            parse_keep(self.keep, self.max_age)
+        except ConfigError as error:
+            raise MarkError(f"{self.kind.value}: {error}") from None
+
+    @property
+    def kept(self) -> Keep:
+        """What is handled of the messages that wait."""
+        return parse_keep(self.keep, self.max_age)
 
 
 def mark_from_options(decorator: str, options: Mapping[str, Any]) -> Mark:

@@ -100,6 +100,9 @@ def describe_wrapped(cls: type, wrapping: Wrapping) -> ClassSpec:
     _check_limits_apply(cls, wrapping, {method.name for method in methods})
     for wanted in wrapping.properties.values():
         methods += _accessors(cls, wanted)
+    methods = [
+        replace(method, marks=tuple(_with_wishes(mark, wrapping) for mark in method.marks)) for method in methods
+    ]
     properties = tuple(wrapping.properties.values())
     return ClassSpec(cls.__name__, class_path_of(cls), tuple(methods), properties, wrapping.care)
 
@@ -146,6 +149,14 @@ def _with_topic(mark: Mark, default: str) -> Mark:
     if mark.topic is not None or mark.kind not in _WITH_TOPIC:
         return mark
     return replace(mark, topic=default)
+
+
+def _with_wishes(mark: Mark, wrapping: Wrapping) -> Mark:
+    """A subscription with what the instance wants of waiting messages, where it says nothing itself."""
+    if mark.kind is not MarkKind.SUB:
+        return mark
+    keep = wrapping.keep if mark.keep is None else mark.keep
+    return replace(mark, keep=keep, max_age=mark.max_age or wrapping.max_age)
 
 
 def _check_methods_exist(cls: type, names: Iterable[str]) -> None:

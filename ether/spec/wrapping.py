@@ -169,18 +169,22 @@ class PropertySpec:
             reader.append(Mark(MarkKind.PUB, get["topic"], get["qos"], save=get["save"], every=get["every"]))
         setter: list[Mark] = [] if put is None else [Mark(MarkKind.GET)]
         if put is not None and put.get("topic"):
-            setter.append(Mark(MarkKind.SUB, put["topic"], put["qos"]))
+            wishes = {"keep": put.get("keep"), "max_age": put.get("max_age")}
+            setter.append(Mark(MarkKind.SUB, put["topic"], put["qos"], **wishes))
         return cls(name, tuple(reader), tuple(setter), Limit.from_options(options))
 
 
 @dataclass(frozen=True, slots=True)
 class Wrapping:
-    """The registry's entry of one class: by method name its marks and its limits, its properties, its calls."""
+    """The registry's entry of one class: by method name its marks and its limits, its properties, its calls. `keep` and
+    `max_age` are those of an instance, for its subscriptions that say nothing themselves."""
 
     marks: Mapping[str, tuple[Mark, ...]] = field(default_factory=dict)
     limits: Mapping[str, Mapping[str, Limit]] = field(default_factory=dict)
     properties: Mapping[str, PropertySpec] = field(default_factory=dict)
     care: Care = field(default_factory=Care)
+    keep: str | int | None = None
+    max_age: str | None = None
 
     def over(self, other: Wrapping) -> Wrapping:
         """This, completed by the other's entries for names that this does not have."""
@@ -190,4 +194,6 @@ class Wrapping:
             limits={**other.limits, **self.limits},
             properties={**other.properties, **self.properties},
             care=self.care.over(other.care),
+            keep=other.keep if self.keep is None else self.keep,
+            max_age=self.max_age or other.max_age,
         )

@@ -117,6 +117,11 @@ class Receipt(ABC):
         each receipt. It runs on the network thread or the calling one, with no lock held, and must return at once
         without raising."""
 
+    def when_settled(self, callback: Callable[[], object]) -> None:
+        """As `when_done`, beside it, for whoever needs to know that it is over and not how: a refusal is reported as if
+        nobody had asked."""
+        self.when_done(callback)
+
     @abstractmethod
     def wait(self, timeout_s: float) -> None:
         """Return when done; raise `PublishTimeout` after `timeout_s` seconds, `TransportError` where the

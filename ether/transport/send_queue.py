@@ -126,7 +126,9 @@ SENT = Settled()
 class Publication(Receipt):
     """A message on its way, and its receipt."""
 
-    __slots__ = ("_event", "_lock", "_outcome", "callback", "head", "lane", "payload", "section", "size", "topic")
+    __slots__ = (
+        "_event", "_lock", "_outcome", "afterwards", "callback", "head", "lane", "payload", "section", "size", "topic",
+    )  # fmt: skip
 
     def __init__(self, lock: Lock, lane: Lane, topic: str, head: bytes, section: bytes, payload: bytes) -> None:
         self.lane, self.topic, self.head, self.section, self.payload = lane, topic, head, section, payload
@@ -135,6 +137,7 @@ class Publication(Receipt):
         self._event: Event | None = None
         self._outcome: int | Exception | None = None
         self.callback: Callable[[], object] | None = None
+        self.afterwards: Callable[[], object] | None = None
 
     @property
     def done(self) -> bool:
@@ -156,6 +159,13 @@ class Publication(Receipt):
         with self._lock:
             if self._outcome is None:
                 self.callback = callback
+                return
+        callback()
+
+    def when_settled(self, callback: Callable[[], object]) -> None:
+        with self._lock:
+            if self._outcome is None:
+                self.afterwards = callback
                 return
         callback()
 
@@ -591,6 +601,8 @@ class SendQueue:
         publication.settle_locked(outcome)
         if publication.callback is not None:
             self._due.append(publication.callback)
+        if publication.afterwards is not None:
+            self._due.append(publication.afterwards)
 
     def run_callbacks(self) -> None:
         """Call the callbacks of settled receipts, without the lock. Called after everything that may settle one."""

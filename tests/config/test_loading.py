@@ -48,6 +48,7 @@ def test_the_whole_schema(write: Callable[[str], pathlib.Path]) -> None:
             instances:
               generator:
                 class_path: dual_processors.DataGenerator
+                keep: 10
                 args: [1, two]
                 kwargs: {multiplier: 2, limits: {low: .inf, "on": off_axis}}
               second:
@@ -58,7 +59,7 @@ def test_the_whole_schema(write: Callable[[str], pathlib.Path]) -> None:
               external.Processor:
                 methods:
                   process:
-                    ether_sub: {topic: data}
+                    ether_sub: {topic: data, keep: latest, max_age: 0.5s}
                     ether_pub: [{topic: result}, {topic: copy, qos: 0}]
                     ether_init: {}
                     ether_cleanup:
@@ -68,6 +69,7 @@ def test_the_whole_schema(write: Callable[[str], pathlib.Path]) -> None:
     assert config.broker == EmbeddedBroker()
     generator, camera = config.named_instances().values()
     assert list(config.named_instances()) == ["generator", "camera"]
+    assert (generator.keep, generator.max_age, camera.keep) == (10, None, None)
     assert generator.args == (1, "two")
     assert generator.kwargs == {"multiplier": 2, "limits": {"low": float("inf"), "on": "off_axis"}}
     assert generator.autorun
@@ -77,7 +79,7 @@ def test_the_whole_schema(write: Callable[[str], pathlib.Path]) -> None:
     assert marks == [
         ("ether_pub", {"topic": "result", "qos": 1, "save": False, "every": None}),
         ("ether_pub", {"topic": "copy", "qos": 0, "save": False, "every": None}),
-        ("ether_sub", {"topic": "data", "qos": 1}),
+        ("ether_sub", {"topic": "data", "qos": 1, "keep": "latest", "max_age": "0.5s"}),
         ("ether_init", {}),
         ("ether_cleanup", {}),
     ]
@@ -214,6 +216,38 @@ def test_a_decorator_without_options_says_so(refuse: Refuse) -> None:
             "once only",
         ),
         ("registry:\n  a.B: {methods: {f: {ether_sub: []}}}", 2, "registry.a.B.methods.f.ether_sub", "stands for"),
+        (
+            "registry:\n  a.B:\n    methods:\n      f:\n        ether_sub:\n          keep: newest",
+            6,
+            "registry.a.B.methods.f.ether_sub.keep",
+            "found 'newest'; expected all, latest, or how many of the newest to keep: a whole number from 1, such as",
+        ),
+        (
+            "registry:\n  a.B:\n    methods:\n      f:\n        ether_sub:\n        - topic: x\n        - keep: 0",
+            7,
+            "registry.a.B.methods.f.ether_sub[1].keep",
+            "found 0; expected all, latest, or how many",
+        ),
+        (
+            "registry:\n  a.B: {methods: {f: {ether_start: {max_age: 0.5}}}}",
+            2,
+            "registry.a.B.methods.f.ether_start.max_age",
+            "found 0.5; write a number and its unit (ms, s, min, h, d), such as 0.5s.",
+        ),
+        (
+            "registry:\n  a.B: {properties: {power: {set: {topic: p, keep: true}}}}",
+            2,
+            "registry.a.B.properties.power.set.keep",
+            "found True; expected all, latest",
+        ),
+        ("instances:\n  a:\n    class_path: a.B\n    max_age: soon", 4, "instances.a.max_age", "found 'soon'; write"),
+        (
+            "instances:\n  a:\n    class_path: a.B\n    keep: lates",
+            4,
+            "instances.a.keep",
+            "found 'lates'; expected all, latest, or how many of the newest to keep: a whole number from 1, such as 10."
+            " Did you mean 'latest'?",
+        ),
     ],
 )
 def test_wrong_values(refuse: Refuse, text: str, line: int, path: str, says: str) -> None:
@@ -269,7 +303,7 @@ def test_models_are_frozen() -> None:
 
 def test_the_json_schema_describes_every_setting() -> None:
     schema = json.dumps(EtherConfig.model_json_schema())
-    for name in ("class_path", "autorun", "ether_pub", "max_message_bytes", "engine"):
+    for name in ("class_path", "autorun", "keep", "max_age", "ether_pub", "max_message_bytes", "engine"):
         assert f'"{name}"' in schema
 
 

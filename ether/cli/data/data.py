@@ -89,7 +89,7 @@ def record_to_json(record: Record) -> dict[str, Any]:
     facts = ("time", "topic", "source", "id", "run", "kind", "row")
     line = {name: getattr(record, name) for name in facts}
     line |= {"parents": list(record.parents), "value": to_json(record.value)}
-    for name in ("trial", "attempt", "replay_of", "problem"):
+    for name in ("trial", "attempt", "replay_of", "problem", "behind_s", "waiting", "skipped"):
         if getattr(record, name) is not None:
             line[name] = getattr(record, name)
     return line

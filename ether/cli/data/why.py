@@ -127,8 +127,21 @@ def _headline(step: LineageStep, marks: Mapping[str, str]) -> str:
     parts = [f"{how}{_name(record)} = {_value_text(record)}", f"by {record.source} {_clock(record.time)}"]
     parts += [f"row {record.row}  {record.id}"]
     parts += [f"replay of {step.replay_of}"] if step.replay_of else []
+    parts += _lateness_of(record)
     parts += [marks[record.context] if record.context else "(nothing explains it)"]
     return "  ".join(parts)
+
+
+def _lateness_of(record: StoredRecord) -> list[str]:
+    """That the message that led to a record was late, and that others were skipped before it."""
+    parts = []
+    match record.more:
+        case {"behind_s": float() | int() as behind_s, "waiting": int() as waiting}:
+            parts.append(f"{behind_s:.1f} s behind, {waiting:,} waiting")
+    match record.more:
+        case {"skipped": int() as skipped}:
+            parts.append(f"{skipped:,} skipped before it")
+    return parts
 
 
 def _mark(number: int) -> str:

@@ -25,19 +25,29 @@ class Edge(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Flow:
     """The graph. `unheard` has each publisher with a topic that no method subscribes to; `unfed` each subscribed topic
-    that no method publishes, with its subscriber."""
+    that no method publishes, with its subscriber. `wants`: what a subscriber that does not want all messages says of
+    those that wait (`keep latest, max_age 0.5s`)."""
 
     names: tuple[str, ...] = ()
     edges: tuple[Edge, ...] = ()
     unheard: tuple[tuple[str, str], ...] = ()
     unfed: tuple[tuple[str, str], ...] = ()
     classes: dict[str, str] = field(default_factory=dict)
+    wants: dict[Edge, str] = field(default_factory=dict)
+
+    def text_of(self, edge: Edge, text: str) -> str:
+        """A text about an edge, with what its subscriber wants."""
+        return f"{text} ({self.wants[edge]})" if edge in self.wants else text
 
     def to_value(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "instances": [{"name": name, "class": self.classes.get(name, "")} for name in self.names],
-            "edges": [{"from": edge.publisher, "topic": edge.topic, "to": edge.subscriber} for edge in self.edges],
+            "edges": [
+                {"from": edge.publisher, "topic": edge.topic, "to": edge.subscriber}
+                | ({"wants": self.wants[edge]} if edge in self.wants else {})
+                for edge in self.edges
+            ],
             "unheard": [{"from": name, "topic": topic} for name, topic in self.unheard],
             "unfed": [{"topic": topic, "to": name} for topic, name in self.unfed],
         }
@@ -72,6 +82,13 @@ def flow_of(announcements: Iterable[Announcement]) -> Flow:
         tuple(pair for pair in dict.fromkeys(published) if pair not in with_subscriber),
         tuple(dict.fromkeys(unfed)),
         {member.name: str(member.about.get("class", "")) for member in members},
+        {
+            edge: wants
+            for member in members
+            for pattern, wants in _wants_of(member).items()
+            for edge in edges
+            if edge.subscriber == member.name and matches(pattern, edge.topic)
+        },
     )
 
 
@@ -88,6 +105,21 @@ def topics_of(member: Announcement, key: str) -> Iterator[str]:
                 yield topic
 
 
+def _wants_of(member: Announcement) -> dict[str, str]:
+    """What a member's methods want of the messages that wait, by topic; those of several methods are joined."""
+    found: dict[str, list[str]] = {}
+    methods = member.about.get("methods")
+    for method in methods.values() if isinstance(methods, dict) else ():
+        said: dict[str, list[str]] = {}
+        for key in ("keep", "max_age"):
+            wishes = method.get(key) if isinstance(method, dict) else None
+            for topic, wish in wishes.items() if isinstance(wishes, dict) else ():
+                said.setdefault(str(topic), []).append(f"{key} {wish}")
+        for topic, wants in said.items():
+            found.setdefault(topic, []).append(", ".join(wants))
+    return {topic: "; ".join(dict.fromkeys(wants)) for topic, wants in found.items()}
+
+
 def as_text(flow: Flow) -> str:
     """The graph as lines: each publisher, its topics, and the subscribers of each topic."""
     lines = []
@@ -95,7 +127,11 @@ def as_text(flow: Flow) -> str:
         lines.append(f"{name}  ({flow.classes[name]})" if flow.classes.get(name) else name)
         topics = dict.fromkeys([*(e.topic for e in flow.edges if e.publisher == name), *_unheard(flow, name)])
         for topic in topics:
-            to = [edge.subscriber for edge in flow.edges if edge.publisher == name and edge.topic == topic]
+            to = [
+                flow.text_of(edge, edge.subscriber)
+                for edge in flow.edges
+                if edge.publisher == name and edge.topic == topic
+            ]
             lines.append(f"  {topic} -> {', '.join(to) or '(nobody)'}")
     lines += [f"(programs)  {topic} -> {name}" for topic, name in flow.unfed]
     return "\n".join(lines)
@@ -109,7 +145,9 @@ def as_mermaid(flow: Flow) -> str:
     """The graph as a Mermaid flowchart; an unheard or unfed topic is a rounded node of its own."""
     ids = {name: f"n{index}" for index, name in enumerate(flow.names)}
     lines = ["flowchart LR", *(f'    {ids[name]}["{_label(name)}"]' for name in flow.names)]
-    lines += [f'    {ids[e.publisher]} -->|"{_label(e.topic)}"| {ids[e.subscriber]}' for e in flow.edges]
+    for edge in flow.edges:
+        label = _label(flow.text_of(edge, edge.topic))
+        lines.append(f'    {ids[edge.publisher]} -->|"{label}"| {ids[edge.subscriber]}')
     topics = dict.fromkeys([*(topic for _, topic in flow.unheard), *(topic for topic, _ in flow.unfed)])
     nodes = {topic: f"t{index}" for index, topic in enumerate(topics)}
     lines += [f'    {node}(["{_label(topic)}"])' for topic, node in nodes.items()]

@@ -21,6 +21,12 @@ from ether.system.clock import wall_time
 WINDOW_S = 2.2
 """Four intervals, and a little for a heartbeat that comes late."""
 
+BEHIND_S = 2.0
+"""An instance whose message waited for longer than this before its turn is shown as behind."""
+
+_GROWS = 0.1
+"""An age that grows by more than this share of the time goes on growing; by less, it moves up and down."""
+
 
 class ShownHeartbeat(NamedTuple):
     """A heartbeat, its arrival (`at`, seconds of the monotonic clock), and how long it was on its way (`lag_s`, by the
@@ -89,6 +95,15 @@ class Heartbeats:
             (last.heartbeat.cpu_s - first.heartbeat.cpu_s) / seconds,
         )
 
+    def falls_behind(self, name: str) -> bool:
+        """Whether its messages waited longer and longer for their turn, within the window."""
+        late = [(beat.at, beat.heartbeat.behind_s) for beat in self._beats.get(name, ())]
+        known = [(at, behind_s) for at, behind_s in late if behind_s is not None]
+        if len(known) < 2:
+            return False
+        (first_at, first_s), (last_at, last_s) = known[0], known[-1]
+        return last_s > BEHIND_S / 4 and last_s - first_s > _GROWS * (last_at - first_at)
+
     def _enqueue(self, inbound: Inbound) -> None:
         self._arrived.put((inbound, time.monotonic(), wall_time()))
 
@@ -115,6 +130,11 @@ class Heartbeats:
             while beats and (beats[0].at < at - WINDOW_S or beats[0].heartbeat.incarnation != heartbeat.incarnation):
                 beats.popleft()
             beats.append(ShownHeartbeat(heartbeat, at, None if sent is None else wall - sent))
+
+
+def state_text(state: str, behind_s: float | None) -> str:
+    """The state of an instance, and how far behind it is (`ready, behind: 25 s`)."""
+    return state if behind_s is None or behind_s < BEHIND_S else f"{state}, behind: {behind_s:.0f} s"
 
 
 def busy_text(heartbeat: Heartbeat | None) -> str | None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ether.cli.exits import NoSession
-from ether.cli.lab.heartbeats import Heartbeats, busy_text
+from ether.cli.lab.heartbeats import BEHIND_S, Heartbeats, busy_text, state_text
 from ether.cli.lab.joined import JOIN_TIMEOUT_S, TOOL, joined
 from ether.cli.options import Json, Timeout, Where
 from ether.cli.output import ago, print_json, print_line, print_table, remark
@@ -32,6 +32,8 @@ _HEARTBEAT_PATIENCE_S = 0.8
 _COLUMNS = {
     "name": "NAME", "state": "STATE", "class": "CLASS", "host": "HOST", "pid": "PID", "ago": "SINCE", "busy": "BUSY",
 }  # fmt: skip
+_LATE_COLUMNS = {"queued": "QUEUE", "age_s": "AGE S"}
+"""Shown where an instance is behind, or has more to do than it is doing."""
 
 
 def ps(
@@ -70,7 +72,9 @@ def _show(name: str, rows: list[dict[str, Any]], errors: bool) -> None:
         {**row, "ago": ago(row["since"]), "class": row["class"] or f"({row['kind']})", "state": _state(row)}
         for row in rows
     ]
-    columns = {**_COLUMNS, "lease": "LEASED BY"} if any(row["lease"] for row in rows) else _COLUMNS
+    late = any(row["queued"] or (row["behind_s"] or 0.0) >= BEHIND_S for row in rows)
+    columns = {**_COLUMNS, **(_LATE_COLUMNS if late else {})}
+    columns |= {"lease": "LEASED BY"} if any(row["lease"] for row in rows) else {}
     print_table(shown, columns, nothing=f"nobody is in session {name}")
     for row in rows:
         if row["error"]:
@@ -79,7 +83,7 @@ def _show(name: str, rows: list[dict[str, Any]], errors: bool) -> None:
 
 def _state(row: dict[str, Any]) -> str:
     since = row["offline_since"]
-    return str(row["state"]) if since is None else _offline_since(since)
+    return state_text(row["state"], row["behind_s"]) if since is None else _offline_since(since)
 
 
 def _offline_since(seconds: float) -> str:
@@ -110,10 +114,14 @@ def member_rows(client: Client) -> list[dict[str, Any]]:
 
 def _row(member: Announcement, heartbeats: Heartbeats) -> dict[str, Any]:
     about, beat = member.about, heartbeats.beat(member.name)
+    heartbeat = beat.heartbeat if beat else None
     row = _announced(member)
-    row["busy"] = busy_text(beat.heartbeat if beat else None)
+    row["busy"] = busy_text(heartbeat)
     row["lease"] = _lease_text(about.get("lease"))
-    row["queued"] = beat.heartbeat.queued if beat else None
+    row["queued"] = heartbeat.queued if heartbeat else None
+    row["age_s"] = heartbeat.age_s if heartbeat else None
+    row["behind_s"] = heartbeat.behind_s if heartbeat else None
+    row["skipped"] = heartbeat.skipped if heartbeat else {}
     row["offline_since"] = about.get("offline_since")
     return row
 
@@ -152,7 +160,15 @@ def _last_known_rows(known: LastKnown) -> list[dict[str, Any]]:
 
 def _last_known_row(member: Announcement, since: float) -> dict[str, Any]:
     offline = None if _runs_here(member) else member.about.get("offline_since", since)
-    return {**_announced(member), "busy": None, "lease": None, "queued": None, "offline_since": offline}
+    unknown: dict[str, Any] = {
+        "busy": None,
+        "lease": None,
+        "queued": None,
+        "age_s": None,
+        "behind_s": None,
+        "skipped": {},
+    }
+    return {**_announced(member), **unknown, "offline_since": offline}
 
 
 def _runs_here(member: Announcement) -> bool:

@@ -1,8 +1,9 @@
 """`ether top`: a live table of a session.
 
 Rates are taken over the last two seconds of an instance's heartbeats, which come twice a second. `LAG` is how long the
-newest heartbeat was on its way, by the clocks of the two machines, which may differ. rich is imported only where the
-table is drawn: `--once` and `--json` do without.
+newest heartbeat was on its way, by the clocks of the two machines, which may differ. `AGE` is the age of the message in
+work, and `↑` beside it says that messages wait longer and longer. rich is imported only where the table is drawn:
+`--once` and `--json` do without.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ether.cli.exits import CommandMistake, Exit
-from ether.cli.lab.heartbeats import Heartbeats, busy_text
+from ether.cli.lab.heartbeats import BEHIND_S, Heartbeats, busy_text, state_text
 from ether.cli.lab.joined import TOOL, joined
 from ether.cli.options import Json, Where
 from ether.cli.output import colours, print_json, print_table
@@ -29,9 +30,11 @@ _FIRST_LOOK_S = 2.2
 """Four heartbeats of every instance."""
 
 _COLUMNS = {
-    "name": "NAME", "state": "STATE", "busy": "BUSY", "handled_hz": "IN/S", "published_hz": "OUT/S", "lag_ms": "LAG MS",
-    "queued": "QUEUE", "cpu_percent": "CPU %", "rss_mb": "MB", "host": "MACHINE",
+    "name": "NAME", "state_text": "STATE", "busy": "BUSY", "handled_hz": "IN/S", "published_hz": "OUT/S",
+    "lag_ms": "LAG MS", "queued": "QUEUE", "age": "AGE S", "skipped_total": "SKIPPED", "cpu_percent": "CPU %",
+    "rss_mb": "MB", "host": "MACHINE",
 }  # fmt: skip
+_LEFT = ("name", "state_text", "busy", "host")
 _STATE_STYLES = {"ready": "green", "starting": "cyan", "restarting": "yellow", "stopped": "dim"}
 
 
@@ -43,7 +46,8 @@ def top(
     json: Json = False,
 ) -> int:
     """Show what every instance does, live until Ctrl-C: state, messages in and out a second, how late its signs of
-    life come, messages waiting, CPU (100 % is one core), memory, machine."""
+    life come, messages waiting, age of the message in work, messages skipped (keep, max_age), CPU (100 % is one core),
+    memory, machine."""
     if not once and not json and not sys.stdout.isatty():
         raise CommandMistake("ether top draws in a terminal; for a script take --once or --json")
     with joined(where) as client:
@@ -66,7 +70,21 @@ def _print(client: Client, heartbeats: Heartbeats, *, as_json: bool) -> None:
     if as_json:
         print_json({"session": client.topics.session, "instances": rows, "machines": machines(rows)})
     else:
-        print_table(rows, _COLUMNS, nothing="there are no instances")
+        print_table([_shown(row) for row in rows], _columns(rows), nothing="there are no instances")
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """The columns of the table; what was skipped only where something was."""
+    skips = any(row["skipped"] for row in rows)
+    return {key: heading for key, heading in _COLUMNS.items() if skips or key != "skipped_total"}
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as the table shows it."""
+    age = None if row["age_s"] is None else f"{row['age_s']:.1f}{' ↑' * row['falls_behind']}"
+    state = state_text(row["state"], row["behind_s"])
+    total = sum(sum(counts.values()) for counts in row["skipped"].values())
+    return {**row, "state_text": state, "age": age, "skipped_total": total}
 
 
 def _rows(client: Client, heartbeats: Heartbeats) -> list[dict[str, Any]]:
@@ -86,6 +104,10 @@ def row_of(member: Announcement, heartbeats: Heartbeats) -> dict[str, Any]:
         "published_hz": activity.published_hz if activity else None,
         "lag_ms": 1000 * beat.lag_s if beat and beat.lag_s is not None else None,
         "queued": heartbeat.queued if heartbeat else None,
+        "age_s": heartbeat.age_s if heartbeat else None,
+        "behind_s": heartbeat.behind_s if heartbeat else None,
+        "falls_behind": heartbeats.falls_behind(member.name),
+        "skipped": heartbeat.skipped if heartbeat else {},
         "cpu_percent": 100 * activity.cpu if activity else None,
         "rss_mb": heartbeat.rss_mb if heartbeat else None,
         "host": member.about.get("host"),
@@ -125,11 +147,12 @@ def _picture(client: Client, rows: list[dict[str, Any]], height: int) -> Group:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for key, heading in _COLUMNS.items():
-        table.add_column(heading, justify="left" if key in ("name", "state", "busy", "host") else "right", no_wrap=True)
+    columns = _columns(rows)
+    for key, heading in columns.items():
+        table.add_column(heading, justify="left" if key in _LEFT else "right", no_wrap=True)
     fitting = max(1, height - 4 - len(machines(rows)))
-    for row in _most_active(rows)[:fitting]:
-        table.add_row(*(Text(_cell(row[key]), style=_style(key, row[key])) for key in _COLUMNS))
+    for row in map(_shown, _most_active(rows)[:fitting]):
+        table.add_row(*(Text(_cell(row[key]), style=_style(key, row)) for key in columns))
     heads = [
         f"{m['host']}: {m['instances']} instances, CPU {m['cpu_percent']:.0f} %, {m['rss_mb']:.0f} MB"
         for m in machines(rows)
@@ -140,13 +163,30 @@ def _picture(client: Client, rows: list[dict[str, Any]], height: int) -> Group:
 
 
 def _most_active(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows in the order of interest: first the instances that are not ready, then those that take the most CPU."""
-    return sorted(rows, key=lambda row: (row["state"] == "ready", -(row["cpu_percent"] or 0.0), row["name"]))
+    """The rows in the order of interest: first the instances that are not ready, then those that are behind, the most
+    first, then those that take the most CPU."""
+    return sorted(
+        rows,
+        key=lambda row: (
+            row["state"] == "ready",
+            -row["behind_s"] if _is_behind(row) else 0.0,
+            -(row["cpu_percent"] or 0.0),
+            row["name"],
+        ),
+    )
+
+
+def _is_behind(row: dict[str, Any]) -> bool:
+    return row["behind_s"] is not None and row["behind_s"] >= BEHIND_S
 
 
 def _cell(value: object) -> str:
     return "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
-def _style(key: str, value: object) -> str:
-    return _STATE_STYLES.get(str(value), "red") if key == "state" else ""
+def _style(key: str, row: dict[str, Any]) -> str:
+    if key == "age":
+        return "red" if row["falls_behind"] else "yellow" if _is_behind(row) else ""
+    if key != "state_text":
+        return ""
+    return "yellow" if row["state"] == "ready" and _is_behind(row) else _STATE_STYLES.get(row["state"], "red")
