@@ -98,6 +98,10 @@ class Tree:
         """A place, as compilers write it."""
         return f"{self.files[module].relative_to(self.root)}:{line}"
 
+    def lines(self, module: str) -> list[str]:
+        """The text of a module, with its comments."""
+        return self.files[module].read_text().splitlines()
+
     @cached_property
     def names(self) -> dict[str, list[tuple[str, str, int]]]:
         """For each module the dotted names that it imports, each with its kind and line. `from a import b` gives `a.b`;
@@ -299,6 +303,115 @@ def vague_names(tree: Tree) -> list[str]:
     ]
 
 
+# -- rules of the tests
+
+BARE_FROM_S = 1.0
+"""Shorter waits are pauses between two looks, or the number that is tested."""
+BARE = "# bare:"
+"""Begins a comment that says why the number of its line does not go through `patience`."""
+_CLOCKS = ("monotonic", "perf_counter")
+_WAITS = ("wait", "join", "result", "open", "flush", "close", "get")
+"""Methods whose first argument is a number of seconds, where it is a number at all."""
+_LIMITS = ("timeout", "timeout_s", "within_s")
+
+
+def bare_waits(tree: Tree) -> list[str]:
+    """Waits and bounds of tests whose number of seconds does not go through `patience()`. What is expected to run out
+    (`pytest.raises`) is a number that is tested; so is what a comment says to be one."""
+    patient = patient_functions(tree)
+    return [
+        f"{tree.where(module, number.lineno)}: {number.value} s do not go through patience() (docs/testing.md)"
+        for module, parsed in tree.modules.items()
+        for number in _bare_numbers(parsed, patient)
+        if BARE not in tree.lines(module)[number.lineno - 1]
+    ]
+
+
+def patient_functions(tree: Tree) -> set[str]:
+    """The functions of the tests that put a parameter of theirs through `patience`, themselves or by another one."""
+    functions = [
+        node
+        for parsed in tree.modules.values()
+        for node in ast.walk(parsed)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and _limits(node.args)
+    ]
+    patient, before = {"patience"}, 0
+    while len(patient) > before:
+        before = len(patient)
+        patient |= {node.name for node in functions if _passes_on(node, patient)}
+    return patient
+
+
+def _limits(arguments: ast.arguments) -> set[str]:
+    """The parameters that limit a time."""
+    return {argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}.intersection(
+        _LIMITS
+    )
+
+
+def _passes_on(function: ast.FunctionDef | ast.AsyncFunctionDef, patient: set[str]) -> bool:
+    limits = _limits(function.args)
+    return any(
+        isinstance(name, ast.Name) and name.id in limits
+        for call in ast.walk(function)
+        if isinstance(call, ast.Call) and _called(call) in patient
+        for value in (*call.args, *(keyword.value for keyword in call.keywords))
+        for name in ast.walk(value)
+    )
+
+
+def _called(call: ast.Call) -> str:
+    function = call.func
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+def _bare_numbers(module: ast.Module, patient: set[str]) -> Iterator[ast.Constant]:
+    """The numbers of a module that are seconds to wait, also those that have a name there."""
+    named = {
+        target.id: node.value
+        for node in module.body
+        if isinstance(node, (ast.Assign, ast.AnnAssign))
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    }
+    found = [named.get(each.id) if isinstance(each, ast.Name) else each for each in _seconds(module, patient)]
+    yield from dict.fromkeys(
+        number
+        for number in found
+        if isinstance(number, ast.Constant) and type(number.value) in (int, float) and number.value >= BARE_FROM_S
+    )
+
+
+def _seconds(node: ast.AST, patient: set[str]) -> Iterator[ast.expr]:
+    """What stands in a piece of code for seconds to wait, and is no part of a `patience()`."""
+    if isinstance(node, (ast.With, ast.AsyncWith)) and any(
+        isinstance(item.context_expr, ast.Call) and _called(item.context_expr) == "raises" for item in node.items
+    ):
+        return
+    if isinstance(node, ast.BinOp) and isinstance(node.left, ast.Call) and _called(node.left) in _CLOCKS:
+        yield node.right
+    elif isinstance(node, ast.Call) and _called(node) not in patient:
+        yield from (keyword.value for keyword in node.keywords if keyword.arg in _LIMITS)
+        if isinstance(node.func, ast.Attribute) and _called(node) in _WAITS:
+            yield from node.args[:1]
+    elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not _passes_on(node, patient):
+        yield from _defaults(node.args)
+    for child in ast.iter_child_nodes(node):
+        yield from _seconds(child, patient)
+
+
+def _defaults(arguments: ast.arguments) -> Iterator[ast.expr]:
+    """The default values of parameters that limit a time."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    positional = positional[len(positional) - len(arguments.defaults) :]
+    for names, values in ((positional, arguments.defaults), (arguments.kwonlyargs, arguments.kw_defaults)):
+        for argument, value in zip(names, values, strict=True):
+            if argument.arg in _LIMITS and value is not None:
+                yield value
+
+
 RULES: tuple[Callable[[Tree], list[str]], ...] = (
     circles,
     crowded_packages,
@@ -310,12 +423,13 @@ RULES: tuple[Callable[[Tree], list[str]], ...] = (
     names_with_two_meanings,
     vague_names,
 )
+TEST_RULES: tuple[Callable[[Tree], list[str]], ...] = (bare_waits,)
 
 
 def violations(root: Path) -> list[str]:
     """What all rules find below a root."""
-    tree = Tree(root)
-    return [found for rule in RULES for found in rule(tree)]
+    house, tests = Tree(root), Tree(root, ("tests",))
+    return [found for tree, rules in ((house, RULES), (tests, TEST_RULES)) for rule in rules for found in rule(tree)]
 
 
 def main() -> int:

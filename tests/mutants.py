@@ -6,7 +6,11 @@
 
 Each mutant is a named edit of one file: the exact text, which stands there once, and what takes its place. It is
 applied to a copy of the tree, never to the checkout; the copy has an environment of its own, so that child processes
-and the isolated broker run the changed code, too. The copy is tested unchanged first: where that fails, the hunt ends.
+and the isolated broker run the changed code, too.
+
+To be quick without being weaker, a mutant goes through stages and ends with the first that kills it: the fast lane of the
+rooms that it concerns, the whole fast lane, and with `--whole` all tests of these rooms, then all tests. Each stage is
+run on the unchanged copy first: where that fails, the hunt ends. The test that kills has to fail twice.
 
 The exit code is 1 where more survived than `--at-least` allows, 2 where one is stale: its text is not there any more, or more than once.
 """
@@ -16,6 +20,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -27,9 +32,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from house_rules import Tree
+
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_S = {"fast": 900, "all": 7200}
 """What takes longer hangs, which counts as noticed."""
+FOLDERS = {"broker": "brokers", "hardware_adapters": "adapters", "api": "session", "decorators": "spec"}
+"""Where the tests of a room are, where its name is another one."""
 
 
 @dataclass(frozen=True)
@@ -210,48 +219,115 @@ def _leads_to_a_checkout(entry: Path) -> bool:
     return any((Path(line) / "ether" / "__init__.py").is_file() for line in lines)
 
 
-def tested(python: Path, lane: str, arguments: Sequence[str]) -> tuple[bool, str]:
-    """Whether the tests pass, and the first that does not. Raises `RuntimeError` where pytest did not run."""
-    tree = python.parent.parent.parent
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
-    command = [str(python), "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--lane", lane, *arguments]
-    with (tree.parent / "output").open("w+") as output:
+@dataclass(frozen=True)
+class Stage:
+    """A part of the tests against which a mutant is run: a lane, and files or folders (all of them where none are
+    named). A mutant goes through its stages until one kills it."""
+
+    lane: str
+    places: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return (
+            f"{self.lane}{' ' if self.places else ''}{' '.join(place.removeprefix('tests/') for place in self.places)}"
+        )
+
+
+class Copy:
+    """A copy of the checkout, in which mutants are tested one after the other."""
+
+    def __init__(self, python: Path, arguments: Sequence[str]) -> None:
+        self.python, self.arguments = python, arguments
+        self.tree = python.parent.parent.parent
+        self._house = Tree(ROOT)
+        self._sound: set[Stage] = set()
+
+    def stages(self, mutant: Mutant, lane: str) -> list[Stage]:
+        """The tests that are most likely to notice come first; the last stage is the whole lane."""
+        near = self._near(mutant.path)
+        quick = [Stage("fast", near), Stage("fast")]
+        return quick if lane == "fast" else [*quick, Stage("all", near), Stage("all")]
+
+    def _near(self, path: str) -> tuple[str, ...]:
+        """The folders of tests for the room of a module, and for the rooms that import it."""
+        module = path.removesuffix(".py").replace("/", ".")
+        importers = sorted(each.importer for each in self._house.imports if each.imported == module)
+        folders = [FOLDERS.get(folder, folder) for folder in map(_room_of, [module, *importers])]
+        return tuple(f"tests/{folder}" for folder in dict.fromkeys(folders) if (ROOT / "tests" / folder).is_dir())
+
+    def check_unchanged(self, stage: Stage) -> None:
+        """A test that fails without a mutant proves nothing. Raises `RuntimeError`."""
+        if stage in self._sound:
+            return
+        began = time.monotonic()
+        passed, why, _ = self.tested(stage)
+        if not passed:
+            raise RuntimeError(f"the unchanged copy fails ({stage}): {why}")
+        self._sound.add(stage)
+        print(f"the unchanged copy passes: {stage} ({time.monotonic() - began:.0f} s)", flush=True)
+
+    def kills(self, mutant: Mutant, stage: Stage) -> str:
+        """What notices the mutant in this stage; "" where nothing does. A test that fails only once has not noticed it:
+        it is run a second time."""
+        self.check_unchanged(stage)
+        path = self.tree / mutant.path
+        right = path.read_text()
+        path.write_text(mutant.applied(right))
         try:
-            code = subprocess.run(
-                command, cwd=tree, env=environment, stdout=output, stderr=subprocess.STDOUT, timeout=LIMIT_S[lane],
-                check=False,
-            ).returncode  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return False, f"hangs for more than {LIMIT_S[lane]} s"
-        output.seek(0)
-        text = output.read()
-    if code not in (0, 1, 2):
-        raise RuntimeError(f"pytest ended with {code}:\n{text[-3000:]}")
-    first = next((line for line in text.splitlines() if line.startswith(("FAILED", "ERROR"))), "no test could be run")
-    return code == 0, "" if code == 0 else first[:160]
+            passed, why, test = self.tested(stage)
+            if passed:
+                return ""
+            if test and self.tested(Stage(stage.lane, (test,)))[0]:
+                print(f"         {mutant.name}: failed once and passed then: {test}", flush=True)
+                return ""
+            return why
+        finally:
+            path.write_text(right)
+
+    def tested(self, stage: Stage) -> tuple[bool, str, str]:
+        """Whether the tests pass, what was said of the first that does not, and its name ("" where no test was run).
+        Raises `RuntimeError` where pytest did not run."""
+        named = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
+        command = [str(self.python), "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--lane", stage.lane]
+        with (self.tree.parent / "output").open("w+") as output:
+            try:
+                code = subprocess.run(
+                    [*command, *stage.places, *self.arguments], cwd=self.tree, env=named, stdout=output,
+                    stderr=subprocess.STDOUT, timeout=LIMIT_S[stage.lane], check=False,
+                ).returncode  # fmt: skip
+            except subprocess.TimeoutExpired:
+                return False, f"hangs for more than {LIMIT_S[stage.lane]} s", ""
+            output.seek(0)
+            text = output.read()
+        if code in (0, 5):  # 5: none of these tests is in the lane
+            return True, "", ""
+        if code not in (1, 2):
+            raise RuntimeError(f"pytest ended with {code}:\n{text[-3000:]}")
+        first = next((line for line in text.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
+        found = re.match(r"FAILED (\S+::\S+)(?: - |$)", first)  # a name with spaces in it is not told from what follows
+        return False, first[:160] or "no test could be run", found[1] if found else ""
+
+
+def _room_of(module: str) -> str:
+    package, _, rest = module.partition(".")
+    return rest.partition(".")[0] if package == "ether" else package
 
 
 def hunt(mutants: Sequence[Mutant], lane: str, arguments: Sequence[str]) -> list[Mutant]:
     """Test each mutant in turn; returns those that survived."""
     survivors = []
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        python = copy_tree(Path(folder))
-        began = time.monotonic()
-        passed, why = tested(python, lane, arguments)
-        if not passed:
-            raise RuntimeError(f"the unchanged copy fails: {why}")
-        print(f"the unchanged copy passes ({time.monotonic() - began:.0f} s)", flush=True)
+        copy = Copy(copy_tree(Path(folder)), arguments)
         for mutant in mutants:
-            path = python.parent.parent.parent / mutant.path
-            right, began = path.read_text(), time.monotonic()
-            path.write_text(mutant.applied(right))
-            try:
-                passed, why = tested(python, lane, arguments)
-            finally:
-                path.write_text(right)
-            survivors += [mutant] * passed
-            verdict = "SURVIVED" if passed else "killed  "
-            print(f"{verdict} {mutant.name} ({time.monotonic() - began:.0f} s) {why}", flush=True)
+            began = time.monotonic()
+            for stage in copy.stages(mutant, lane):
+                why = copy.kills(mutant, stage)
+                if why:
+                    print(f"killed   {mutant.name} ({time.monotonic() - began:.0f} s, {stage}) {why}", flush=True)
+                    break
+            else:
+                survivors.append(mutant)
+                print(f"SURVIVED {mutant.name} ({time.monotonic() - began:.0f} s): {mutant.promise}", flush=True)
     return survivors
 
 

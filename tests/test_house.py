@@ -18,7 +18,9 @@ from house_rules import (
     PACKAGES,
     ROOT,
     RULES,
+    TEST_RULES,
     Tree,
+    bare_waits,
     circles,
     crowded_packages,
     foreign_owners,
@@ -162,6 +164,44 @@ def test_a_planted_violation_is_found(case: str, tmp_path: Path) -> None:
     plant(tmp_path, files)
     assert rule(Tree(tmp_path)) == [found]
     assert violations(tmp_path) == [found]
+
+
+@pytest.mark.parametrize("rule", TEST_RULES, ids=lambda rule: rule.__name__)
+def test_the_tests_keep_their_rules(rule: Callable[[Tree], list[str]]) -> None:
+    found = rule(Tree(ROOT, ("tests",)))
+    assert not found, "\n".join(found)
+
+
+SOON = "def soon(look, timeout_s=5.0):\n    return patience(timeout_s)\n"
+WAITS = {
+    "event.wait(5)": True,
+    "event.wait(patience(5))": False,
+    "event.wait(0.01)": False,
+    "event.wait(5)  # bare: the number is what is tested": False,
+    "thread.join(2.5)": True,
+    "link.flush(10)": True,
+    "heard.get(timeout=5)": True,
+    "subprocess.run([], timeout=60)": True,
+    "ether.get('a', 'b', timeout_s=30)": True,
+    "deadline = time.monotonic() + 5": True,
+    "deadline = time.monotonic() + patience(5)": False,
+    "END_S = 5.0\nprocess.wait(END_S)": True,
+    "END_S = patience(5.0)\nprocess.wait(END_S)": False,
+    "with pytest.raises(TimeoutError):\n    event.wait(5)": False,
+    "def hear(timeout_s=5.0):\n    return said.get(timeout=timeout_s)": True,
+    "from parts import soon\nsoon(look, 5)": False,
+    "def again(look, timeout_s=5.0):\n    return soon(look, timeout_s)\nagain(look, timeout_s=9)": False,
+    "' '.join(words)\nnumbers.get(name)": False,
+}
+"""Code of tests, and whether its wait is a bare one."""
+
+
+@pytest.mark.parametrize("text", WAITS)
+def test_a_wait_that_does_not_go_through_patience_is_found(text: str, tmp_path: Path) -> None:
+    plant(tmp_path, {"tests/parts.py": SOON, "tests/test_a.py": text})
+    found = bare_waits(Tree(tmp_path, ("tests",)))
+    assert len(found) == WAITS[text], found
+    assert violations(tmp_path) == found
 
 
 def plant(root: Path, files: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from patience import patience
 
 from hardware_adapters import (
     AdapterError,
@@ -173,7 +174,7 @@ def test_a_late_answer_is_never_taken_for_the_next_one(lab: SimulatedLab) -> Non
             heater.query("HELLO?")
         lab.mend("heater")
         heater.write("POW 7")
-        assert heater.query_value("POW?", float, timeout_s=2.0) == 7
+        assert heater.query_value("POW?", float, timeout_s=patience(2.0)) == 7
         assert heater.counts.late == 1
 
 
@@ -189,7 +190,7 @@ def test_retries_repeat_a_question(lab: SimulatedLab) -> None:
 
 
 def test_a_damaged_answer_says_what_came_back(lab: SimulatedLab) -> None:
-    with SerialPort(lab.port("liar"), framing=SCALE, timeout_s=5.0) as scale:
+    with SerialPort(lab.port("liar"), framing=SCALE, timeout_s=patience(5.0)) as scale:
         with pytest.raises(BadAnswer, match=r"a damaged message; what came back: b'12.5\*00'") as caught:
             scale.query("W?")  # at once, not at the time-out
         assert caught.value.answer == b"12.5*00"
@@ -306,7 +307,7 @@ def test_what_nobody_asked_for_reaches_the_listener() -> None:
         device.write("event 1")
         device.write("event 2")
         assert device.query("answer") == "answer"
-        assert [got.get(timeout=5), got.get(timeout=5)] == [b"event 1", b"event 2"]
+        assert [got.get(timeout=patience(5)), got.get(timeout=patience(5))] == [b"event 1", b"event 2"]
     assert (device.counts.inputs, device.counts.failed_callbacks) == (2, 1)
 
 
@@ -320,7 +321,7 @@ def test_a_closed_adapter_says_so(lab: SimulatedLab) -> None:
 
 def test_closing_ends_a_question_that_waits(lab: SimulatedLab) -> None:
     outcome: queue.Queue[BaseException] = queue.Queue()
-    heater = SerialPort(lab.port("heater"), timeout_s=60.0)
+    heater = SerialPort(lab.port("heater"), timeout_s=patience(60.0))
 
     def asking() -> None:
         try:
@@ -335,7 +336,7 @@ def test_closing_ends_a_question_that_waits(lab: SimulatedLab) -> None:
         assert thread.is_alive()
         thread.join(0.01)
     heater.close()
-    assert isinstance(outcome.get(timeout=5), Disconnected)
+    assert isinstance(outcome.get(timeout=patience(5)), Disconnected)
     thread.join()
 
 
@@ -402,7 +403,7 @@ def test_rfc2217_a_serial_port_on_the_network() -> None:
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        with SerialPort(f"rfc2217://127.0.0.1:{server.getsockname()[1]}", timeout_s=5) as device:
+        with SerialPort(f"rfc2217://127.0.0.1:{server.getsockname()[1]}", timeout_s=patience(5)) as device:
             assert device.query("HELLO?") == "HELLO?"
     finally:
         stop.set()

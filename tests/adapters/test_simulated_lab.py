@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patience
 
 from hardware_adapters import AdapterError, BadAnswer, NoAnswer, Presence, SerialPort, WrongDevice
 from hardware_adapters.simulate import Fault, LabError, ManualClock, ScaledClock, SimulatedLab
@@ -71,10 +72,10 @@ def test_the_heater_warms_what_the_thermometer_reads(bench: Path) -> None:
 def test_an_hour_passes_faster_than_the_walls_clock(bench: Path) -> None:
     with SimulatedLab(bench, clock=ScaledClock(speed=100_000)) as lab, SerialPort(lab.port("heater")) as heater:
         heater.write("POW 100")
-        assert heater.query("POW?", timeout_s=10) == "100"
+        assert heater.query("POW?", timeout_s=patience(10)) == "100"
         began = lab.clock.now()
         while lab.clock.now() < began + 3600:
-            heater.query("POW?", timeout_s=10)
+            heater.query("POW?", timeout_s=patience(10))
         assert lab.value("thermometer.temperature") == pytest.approx(101, abs=0.01)
 
 
@@ -126,16 +127,16 @@ def test_a_planned_disconnect_pulls_the_plug_and_puts_it_back(bench: Path) -> No
         SimulatedLab(bench, clock=clock) as lab,
         SerialPort(lab.port("heater"), identity="ACME,Heater,0042,1.3", on_presence=heard.put) as heater,
     ):
-        assert heard.get(timeout=5).online
+        assert heard.get(timeout=patience(5)).online
         heater.write("POW 50")
         lab.fault("heater", "disconnect", in_s=10, for_s=2)
         assert heater.query("POW?") == "50"
         clock.advance(10)
-        assert not heard.get(timeout=5).online
+        assert not heard.get(timeout=patience(5)).online
         with pytest.raises(AdapterError):
             heater.query("POW?")
         clock.advance(3)
-        assert heard.get(timeout=5).online
+        assert heard.get(timeout=patience(5)).online
         assert heater.query("POW?") == "0"  # the power was gone
 
 
@@ -151,7 +152,7 @@ def test_each_fault_of_the_line(bench: Path) -> None:
                 heater.query("POW?")
             lab.mend("heater")
             clock.advance(1)  # what was delayed comes now
-            assert heater.query("POW?", timeout_s=5) == "0"
+            assert heater.query("POW?", timeout_s=patience(5)) == "0"
         lab.fault("heater", "garbage", amount=8)
         with pytest.raises(BadAnswer):
             heater.query_value("POW?", float)

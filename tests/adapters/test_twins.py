@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import patience
 
 from hardware_adapters import AdapterError, Identity, NoTwin, PortNotFound, SerialPort
 from hardware_adapters.simulate import SimulatedLab
@@ -36,11 +37,11 @@ def test_both_sides_name_the_variable_alike() -> None:
 
 
 def test_a_real_port_is_its_twin_and_keeps_its_name(lab: SimulatedLab) -> None:
-    with SerialPort("/dev/ttyUSB1", timeout_s=2) as port:
+    with SerialPort("/dev/ttyUSB1", timeout_s=patience(2)) as port:
         assert port.query("*IDN?") == "ACME,Heater,2,1"
         assert port.port == lab.port("right")
         assert port.name == "/dev/ttyUSB1"
-    with SerialPort(lab.port("right"), timeout_s=2) as port:  # mapped before
+    with SerialPort(lab.port("right"), timeout_s=patience(2)) as port:  # mapped before
         assert port.query("*IDN?") == "ACME,Heater,2,1"
 
 
@@ -53,7 +54,7 @@ def test_a_real_port_is_its_twin_and_keeps_its_name(lab: SimulatedLab) -> None:
     ],
 )
 def test_a_device_is_found_by_its_identity(lab: SimulatedLab, identity: Identity, candidates: list[str] | None) -> None:
-    with SerialPort(identity=identity, candidates=candidates, timeout_s=2) as port:
+    with SerialPort(identity=identity, candidates=candidates, timeout_s=patience(2)) as port:
         assert port.query("*IDN?") == "ACME,Heater,2,1"
 
 
@@ -75,10 +76,10 @@ def test_visa_resources_are_their_twins(lab: SimulatedLab, resource: str) -> Non
     pytest.importorskip("pyvisa", reason="pyvisa is not installed: pip install -e '.[visa]'")
     from hardware_adapters import VisaInstrument
 
-    with VisaInstrument(resource, timeout_s=2) as visa:
+    with VisaInstrument(resource, timeout_s=patience(2)) as visa:
         assert visa.query("*IDN?").startswith("ACME,")
         assert visa.name == resource
-    with VisaInstrument(identity="ACME,Meter,4,1", timeout_s=2) as visa:
+    with VisaInstrument(identity="ACME,Meter,4,1", timeout_s=patience(2)) as visa:
         assert visa.query("*IDN?") == "ACME,Meter,4,1"
     with pytest.raises(NoTwin):
         VisaInstrument("GPIB0::9::INSTR")

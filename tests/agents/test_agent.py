@@ -319,7 +319,7 @@ def test_all_goes_on_when_the_broker_is_killed_and_started_again(
 
 def answers(ether: Ether, name: str, pid: int) -> bool:
     try:
-        return bool(ether.get(name, "pid", timeout_s=1) == pid)
+        return bool(ether.get(name, "pid", timeout_s=patience(1)) == pid)
     except Exception:
         return False
 
@@ -504,7 +504,7 @@ def retained_health(ether: Ether, agent: str) -> dict[str, Any]:
     assert client is not None
     with ether.subscribe(f"mqtt:{client.topics.health(agent)}") as subscription:
         for _ in range(5):
-            value = subscription.get(timeout_s=15).value
+            value = subscription.get(timeout_s=patience(15)).value
             assert isinstance(value, dict)
             if value["clock_ahead_s"] is not None:
                 return value

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from agent_parts import Machine, becomes, config, leave, member, sensor
+from patience import patience
 from programs import Program
 from running_brokers import engines, mosquitto_missing, running_broker, soon
 
@@ -90,5 +91,5 @@ def alive(ether: Ether) -> dict[str, str]:
 
 def until_nothing_is_left(program: Program) -> None:
     """A second is the rule, which other tests hold it to; on a machine that is busy with others these 5 s count."""
-    program.process.wait(30)
+    program.process.wait(patience(30))
     assert soon(lambda: not program._left(0), CLEAN_S), f"left behind: {program._left(0)}; it said:\n{program.said()}"

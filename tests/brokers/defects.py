@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from patience import patience
 from raw_client import PUBACK, Publication, RawClient, Target, Will, connect_packet, packet, publish_packet, text
 
 Check = Callable[[Target], None]
@@ -43,7 +44,7 @@ def _one_round(target: Target, publisher: RawClient, root: str, clients: int, tu
     heard: dict[int, list[str]] = {number: [] for number in range(clients)}
 
     def one(number: int) -> None:
-        together.wait(10)
+        together.wait(patience(10))
         with RawClient(target, f"crowd-{number}-{secrets.token_hex(4)}") as client:
             try:
                 filters = [(f"{root}/state/+", 1), (f"{root}/data/#", 1), (f"{root}/reply/{number}", 1)]
@@ -57,12 +58,12 @@ def _one_round(target: Target, publisher: RawClient, root: str, clients: int, tu
     threads = [threading.Thread(target=one, args=(number,), name=f"crowd-{number}") for number in range(clients)]
     for thread in threads:
         thread.start()
-    all_there = all(subscribed.acquire(timeout=5) for _ in range(clients))
+    all_there = all(subscribed.acquire(timeout=patience(5)) for _ in range(clients))
     for number in range(20 if all_there else 0):
         publisher.publish(f"{root}/data/{number}", str(turn).encode(), qos=1)
     publisher.publish(f"{root}/data/end", b"", qos=1)
     for thread in threads:
-        thread.join(15)
+        thread.join(patience(15))
     return heard
 
 

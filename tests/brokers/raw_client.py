@@ -13,6 +13,8 @@ import struct
 from types import TracebackType
 from typing import NamedTuple
 
+from patience import patience
+
 PUBLISH, PUBACK, SUBACK, PINGRESP = 0x30, 0x40, 0x90, 0xD0
 
 
@@ -119,7 +121,7 @@ class RawClient:
     def packet(self, timeout_s: float = 5.0) -> tuple[int, bytes] | None:
         """First byte and body of the next packet; None at the end of the connection."""
         while (whole := self._take()) is None:
-            self.socket.settimeout(timeout_s)
+            self.socket.settimeout(patience(timeout_s))
             try:
                 data = self.socket.recv(262_144)
             except (ConnectionResetError, BrokenPipeError):

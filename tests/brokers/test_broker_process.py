@@ -62,7 +62,7 @@ def run(path: Path, start: list[str] | None = None, **options: Any) -> subproces
         assert process.stdout is not None
         assert process.stderr is not None
         said, complained = process.stdout.read(), process.stderr.read()
-        return subprocess.CompletedProcess(command, process.wait(20), said, complained)
+        return subprocess.CompletedProcess(command, process.wait(patience(20)), said, complained)
 
 
 @pytest.fixture
@@ -268,7 +268,9 @@ def test_a_parent_that_reads_no_warnings_stops_nobody(engine: str, folder: Path)
 
 def test_supervising_mosquitto_costs_no_event_loop(folder: Path) -> None:
     script = "import sys; import broker.__main__, broker.engines.mosquitto_engine; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script], capture_output=True, text=True, timeout=patience(20), check=True
+    )
     assert not {"asyncio", "amqtt", "dataclasses", "shutil", "ether"} & set(done.stdout.split())
 
 
@@ -282,6 +284,6 @@ def test_at_mqtts_own_limit_any_client_is_let_in(engine: str) -> None:
         client.on_connect = lambda _client, _data, _flags, reason, _properties: connected.put(reason.is_failure)
         client.connect(broker.host, broker.port)
         client.loop_start()
-        assert connected.get(timeout=10) is False
+        assert connected.get(timeout=patience(10)) is False
         client.disconnect()
         client.loop_stop()

@@ -172,7 +172,7 @@ def test_everything_is_recorded(ether: Ether, broker: str, request: pytest.Fixtu
 
         assert soon(lambda: len(recorded("out")) == 500, 20.0), f"{len(recorded('out'))} of 500"
         assert recorded("out") == [2 * number for number in range(500)]
-    assert ether.flush(10) == 0
+    assert ether.flush(patience(10)) == 0
 
 
 JOINER = """
@@ -241,7 +241,7 @@ def taken_at_last(ether: Ether, count: int) -> int:
     taken, grew_at = -1, time.monotonic()
     while taken < count and time.monotonic() - grew_at < patience(30):
         with suppress(RequestTimeout):  # the question waits behind the burst, or is lost with a part of it
-            now = ether.get("reader", "taken", timeout_s=5)
+            now = ether.get("reader", "taken", timeout_s=patience(5))
             if now > taken:
                 taken, grew_at = now, time.monotonic()
         threading.Event().wait(0.05)
@@ -258,7 +258,7 @@ def test_a_burst(ether: Ether, broker: str, request: pytest.FixtureRequest, coun
     for number in range(count):
         ether.pub({"number": number}, topic="burst")
     assert taken_at_last(ether, count) == count
-    assert ether.get("reader", "in_order", timeout_s=30)
+    assert ether.get("reader", "in_order", timeout_s=patience(30))
 
 
 def test_an_orderly_end(broker: str, request: pytest.FixtureRequest) -> None:

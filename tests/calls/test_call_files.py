@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import patience
 
 from ether.calls.durable_outbox import CallOutbox, files_in
 from ether.calls.durable_records import Age, JournaledResult, JournalEntry, SavedCall, new_call_id
@@ -66,7 +67,7 @@ def end(started: subprocess.Popen[str]) -> None:
     assert started.stdin is not None
     assert started.stdout is not None
     started.stdin.close()
-    started.wait(10)
+    started.wait(patience(10))
     started.stdout.close()
 
 
@@ -90,7 +91,7 @@ def test_a_call_is_there_until_it_is_answered(outbox: CallOutbox, tmp_path: Path
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 def test_the_calls_of_the_dead_are_taken_over_and_those_of_the_living_are_not(tmp_path: Path) -> None:
     dead = process(tmp_path, "main", "die", 1, 2, 3)
-    dead.wait(10)
+    dead.wait(patience(10))
     living = process(tmp_path, "main", "live", 4)
     outbox = CallOutbox(tmp_path, "main")
     taken, problems = outbox.take_over()
@@ -117,7 +118,7 @@ def test_the_calls_of_the_dead_are_taken_over_and_those_of_the_living_are_not(tm
 def test_an_instance_takes_over_its_own_earlier_lives_only(tmp_path: Path) -> None:
     for owner, number in (("camera", 1), ("camera.left", 2)):
         dead = process(tmp_path, owner, "die", number)
-        dead.wait(10)
+        dead.wait(patience(10))
         end(dead)
     outbox = CallOutbox(tmp_path, "camera")
     assert [each.caller for each in outbox.take_over("camera")[0]] == ["camera"]
@@ -129,7 +130,7 @@ def test_an_instance_takes_over_its_own_earlier_lives_only(tmp_path: Path) -> No
 def test_several_heirs_at_once_lose_nothing(tmp_path: Path) -> None:
     for number in range(6):
         dead = process(tmp_path, f"p{number}", "die", 2 * number, 2 * number + 1)
-        dead.wait(10)
+        dead.wait(patience(10))
         end(dead)
     heirs = [CallOutbox(tmp_path, f"heir{number}") for number in range(3)]
     taken: list[SavedCall] = []
@@ -145,7 +146,7 @@ def test_several_heirs_at_once_lose_nothing(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(patience(30))
     assert failed == []
     assert {each.call_id for each in taken} == {call(number).call_id for number in range(12)}
     assert sum(map(len, heirs)) == len(taken)
@@ -161,7 +162,7 @@ def test_a_file_that_is_no_outbox_is_named_and_stays_and_the_others_are_taken(
     strange = tmp_path / "ahead.1-00.calls"
     strange.write_bytes(b"this is no database, and longer than its head" * 100)
     dead = process(tmp_path, "main", "die", 1)
-    dead.wait(10)
+    dead.wait(patience(10))
     end(dead)
     taken, problems = outbox.take_over()
     assert [each.call_id for each in taken] == [call(1).call_id]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from engine_params import EVERY, On
 from lateness import Lateness
+from patience import patience
 
 from ether import Ether
 from ether.calls.lease_server import LeaseServer
@@ -73,7 +74,7 @@ class Bench:
     def __init__(self) -> None:
         self.broker = LoopbackBroker()
         self.link = Link(LoopbackTransport(self.broker, "store"), "store")
-        self.link.open(1)
+        self.link.open(patience(1))
         self.host = Host(self.link)
         self.server = CallServer(self.host, self.link)
         self.consumed = 0
@@ -118,7 +119,7 @@ def test_the_transports_thread_takes_requests_while_an_answer_waits_for_room(ben
 
     dispatching = threading.Thread(target=dispatch)
     dispatching.start()
-    assert asked.wait(5)
+    assert asked.wait(patience(5))
     slowest = 0.0
     while dispatching.is_alive():
         began = time.monotonic()
@@ -166,14 +167,14 @@ class Flood:
     def __init__(self, ether: Ether, first: int) -> None:
         slowest_publish: list[tuple[float, float]] = []
         flood = threading.Thread(
-            target=lambda: slowest_publish.append(ether.get("f", "flood", {"count": 30_000}, timeout_s=90))
+            target=lambda: slowest_publish.append(ether.get("f", "flood", {"count": 30_000}, timeout_s=patience(90)))
         )
         calls: list[tuple[float, float]] = []
         with Lateness() as lateness:
             flood.start()
             while flood.is_alive():
                 began, number = time.monotonic(), first + len(calls)
-                assert ether.get("f", "quick", {"number": number}, timeout_s=60) == number
+                assert ether.get("f", "quick", {"number": number}, timeout_s=patience(60)) == number
                 calls.append((began, time.monotonic()))
             self.calls = len(calls)
             self.publish_s, self.call_s = (

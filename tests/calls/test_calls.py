@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from engine_params import EVERY, NEEDS_MOSQUITTO, On, argument
+from patience import patience
 from running_brokers import running_broker, session_broker
 
 from ether import Ether, ether_get, ether_save, ether_sub, ether_sync
@@ -368,15 +369,15 @@ def test_sync_names_who_failed_and_who_died_in_the_time_of_the_others(ether: Eth
 
         def ask() -> None:
             try:
-                ether.sync("trial", failing="member3", waiting="member7", timeout_s=60)
+                ether.sync("trial", failing="member3", waiting="member7", timeout_s=patience(60))
             except SyncError as error:
                 done.append(error)
 
         asking = threading.Thread(target=ask)
         asking.start()
-        assert begun.get(timeout_s=20).value == "member7"
+        assert begun.get(timeout_s=patience(20)).value == "member7"
         os.kill(victim, signal.SIGKILL)
-        asking.join(20)
+        asking.join(patience(20))
     (error,) = done
     assert set(error.results) == {f"member{n}" for n in range(8)} - {"member3", "member7"}
     assert error.failed == {"member3": "ValueError: member3 would not"}
@@ -423,7 +424,9 @@ def test_any_mqtt_5_program_can_call(ether: Ether) -> None:
         def ask(method: str, body: str, *more: str) -> str:
             topic = f"ether/1/bench/call/store/{method}"
             command = ["mosquitto_rr", *options, "-t", topic, "-e", "my/replies", "-m", body, "-W", "10", *more]
-            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+            return subprocess.run(
+                command, capture_output=True, text=True, check=True, timeout=patience(20)
+            ).stdout.strip()
 
         assert ask("area", '{"box": {"width": 2, "height": 4}}') == "8.0"
         failed = ask("fail", '{"how": "KeyError"}', "-F", "%P %p")
@@ -439,7 +442,7 @@ def test_the_example_runs(tmp_path: Path, engine: str, on: On) -> None:
         if file.is_file():
             shutil.copy(file, tmp_path)
     command = [sys.executable, "run.py", argument(on(engine))]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=patience(60))
     lines = done.stdout.splitlines()
     assert lines[0].startswith("saved: {'status': 'success', 'result': 1")
     assert lines[1] == "read: {'id': 1, 'name': 'plate 7', 'tags': ['pilot']}"

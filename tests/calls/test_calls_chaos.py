@@ -119,7 +119,7 @@ def wait_ready(ether: Ether, *names: str, timeout_s: float = 10.0) -> dict[str, 
     """Wait until they are ready; why they are not."""
     launch = ether._launch
     assert launch is not None
-    return launch.session.wait_ready(names, Deadline(timeout_s), dict)
+    return launch.session.wait_ready(names, Deadline(patience(timeout_s)), dict)
 
 
 @dataclass
@@ -213,7 +213,9 @@ def test_a_call_does_not_wait_for_another_service(ether: Ether, engine: str, led
     answers: list[object] = []
     with ether.subscribe("dozing") as dozing:
         sleeper = threading.Thread(
-            target=lambda: answers.append(ether.get("slow", "doze", {"call": "sleep", "seconds": 2.0}, timeout_s=30.0))
+            target=lambda: answers.append(
+                ether.get("slow", "doze", {"call": "sleep", "seconds": 2.0}, timeout_s=patience(30.0))
+            )
         )
         sleeper.start()
         dozing.get()
@@ -324,7 +326,7 @@ def test_requests_that_expire_in_the_queue_leave_nothing_behind(ether: Ether, en
     gate = ledger.parent / "gate"
     os.mkfifo(gate)
     with ether.subscribe("dozing") as dozing:
-        held = ether.get_later("one", "hold", {"call": "held", "gate": str(gate)}, timeout_s=60.0)
+        held = ether.get_later("one", "hold", {"call": "held", "gate": str(gate)}, timeout_s=patience(60.0))
         dozing.get()
     ids = [ether.get_later("one", "answer", {"call": f"x-{n}", "number": n}, timeout_s=0.5) for n in range(1500)]
     for each in ids:
@@ -376,11 +378,13 @@ def test_a_first_call_from_inside_an_instance_ends_in_an_answer_or_a_call_error(
     ether.tap({"instances": {**tallies(ledger, "one"), **callers("other")}}, broker=url)
     network.apply(Policy(acknowledge_and_drop=1.0, topics="/reply/other"), Direction.TO_CLIENT)
     with Lateness() as lateness:
-        told = ether.get("other", "relay", {"service": "one", "seconds": 0.0, "timeout_s": 0.5}, timeout_s=20.0)
+        told = ether.get(
+            "other", "relay", {"service": "one", "seconds": 0.0, "timeout_s": 0.5}, timeout_s=patience(20.0)
+        )
     assert told["error"] == "RequestTimeout"
     assert told["at"] - told["deadline"] < LATE_S + lateness.between(told["deadline"] - LAST_STEPS_S, told["at"])
     network.apply(CALM)
-    again = ether.get("other", "relay", {"service": "one", "seconds": 0.0, "timeout_s": 10.0}, timeout_s=20.0)
+    again = ether.get("other", "relay", {"service": "one", "seconds": 0.0, "timeout_s": 10.0}, timeout_s=patience(20.0))
     assert again["error"] is None
 
 
@@ -486,7 +490,7 @@ def kill_two(ether: Ether, called: Any) -> None:
     """Kill each process that calls, in the middle of its calls."""
     right: Counter[int] = Counter()
     while len([number for number in right.values() if number >= 100]) < 2:
-        said = called.get(30.0).value
+        said = called.get(patience(30.0)).value
         assert said["wrong"] == 0
         if said["pid"] not in right:
             os.kill(said["pid"], signal.SIGKILL)
@@ -502,18 +506,18 @@ def test_an_instance_that_is_killed_inside_of_a_handler_is_lost_within_a_second(
     """For the program that started it, and for another instance, which hears of it from the broker."""
     victims = [f"victim{n}" for n in range(rounds)]
     instances = {**tallies(ledger, *victims), **callers("other")}
-    ether.tap({"instances": instances}, broker={"engine": engine}, timeout_s=60)
+    ether.tap({"instances": instances}, broker={"engine": engine}, timeout_s=patience(60))
     for victim in victims:
         with ether.subscribe("dozing") as dozing:
             relayed = ether.get_later("other", "relay", {"service": victim, "seconds": 60, "timeout_s": 30})
             pid = dozing.get().value["pid"]  # type: ignore[index]
-        mine = ether.get_later(victim, "doze", {"call": "behind", "seconds": 60}, timeout_s=30)
+        mine = ether.get_later(victim, "doze", {"call": "behind", "seconds": 60}, timeout_s=patience(30))
         killed = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(InstanceLost, match=victim):
             ether.collect(mine, timeout_s=20)
         assert time.monotonic() - killed < patience(1.0)
-        theirs = ether.collect(relayed, timeout_s=20)
+        theirs = ether.collect(relayed, timeout_s=patience(20))
         assert theirs["error"] == "InstanceLost"
         assert theirs["at"] - killed < 1.0
         with pytest.raises(NoResponder):
@@ -524,11 +528,11 @@ def test_an_instance_that_is_killed_inside_of_a_handler_is_lost_within_a_second(
 def test_an_instance_that_is_stopped_is_told_from_a_busy_one(ether: Ether, engine: str, ledger: Path) -> None:
     ether.tap({"instances": tallies(ledger, "hung", "busy")}, broker={"engine": engine})
     with ether.subscribe("dozing") as dozing:
-        doze = ether.get_later("busy", "doze", {"call": "doze", "seconds": 2.0}, timeout_s=30)
+        doze = ether.get_later("busy", "doze", {"call": "doze", "seconds": 2.0}, timeout_s=patience(30))
         dozing.get()
-        first = ether.get_later("hung", "doze", {"call": "short", "seconds": 0.0}, timeout_s=30)
+        first = ether.get_later("hung", "doze", {"call": "short", "seconds": 0.0}, timeout_s=patience(30))
         pid = dozing.get().value["pid"]  # type: ignore[index]
-    assert ether.collect(first, timeout_s=10) == "short"
+    assert ether.collect(first, timeout_s=patience(10)) == "short"
     record = Record()
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -543,7 +547,7 @@ def test_an_instance_that_is_stopped_is_told_from_a_busy_one(ether: Ether, engin
     finally:
         os.kill(pid, signal.SIGCONT)
     assert record.make(ether, "hung", "continued", 5, 10.0) == ""
-    assert ether.collect(doze, timeout_s=10) == "doze"
+    assert ether.collect(doze, timeout_s=patience(10)) == "doze"
     assert record.make(ether, "busy", "awake", 6, 10.0) == ""
     assert set(executions(ledger)) == {"doze", "short", "continued", "awake"}  # nothing that had expired
     assert pending(ether) == 0

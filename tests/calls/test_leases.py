@@ -105,7 +105,7 @@ def test_messages_and_the_instances_own_work_go_on(ether: Ether, other: Ether) -
     other.tap({"session": "let"})
     with ether.lease("camera"), other.subscribe("seen") as seen:
         other.pub({"number": 3}, "light")
-        assert seen.get(timeout_s=10).value == 3
+        assert seen.get(timeout_s=patience(10)).value == 3
 
 
 def test_it_begins_when_what_others_had_begun_is_over_and_what_they_queued_is_refused(
@@ -113,25 +113,25 @@ def test_it_begins_when_what_others_had_begun_is_over_and_what_they_queued_is_re
 ) -> None:
     ether.tap(LAB)
     other.tap({"session": "let"})
-    running_now = other.get_later("camera", "wait_for_file", {"path": str(tmp_path / "go")}, timeout_s=60)
-    queued = other.get_later("camera", "snap", {"who": "queued"}, timeout_s=60)
+    running_now = other.get_later("camera", "wait_for_file", {"path": str(tmp_path / "go")}, timeout_s=patience(60))
+    queued = other.get_later("camera", "snap", {"who": "queued"}, timeout_s=patience(60))
     eventually((tmp_path / "go.began").exists)
     with pytest.raises(RequestTimeout), ether.lease("camera", timeout_s=0.3):
         pass
     granted, over = threading.Event(), threading.Event()
 
     def take() -> None:
-        with ether.lease("camera", timeout_s=40):
+        with ether.lease("camera", timeout_s=patience(40)):
             granted.set()
-            over.wait(40)
+            over.wait(patience(40))
 
     thread = threading.Thread(target=take)
     thread.start()
     eventually(lambda: "lease" in row(ether, "camera"))  # asked for, and announced
     assert not granted.is_set()  # what was begun goes on
     (tmp_path / "go").touch()
-    assert granted.wait(30)
-    assert other.collect(running_now, timeout_s=30) == "seen"
+    assert granted.wait(patience(30))
+    assert other.collect(running_now, timeout_s=patience(30)) == "seen"
     with pytest.raises(InstanceLeased):
         other.collect(queued, timeout_s=30)
     over.set()
@@ -146,12 +146,12 @@ def test_nested_and_on_several_threads_it_is_one_programs(ether: Ether, other: E
     def beside() -> None:
         with ether.lease("camera", reason="beside"):
             inner_over.set()
-            assert may_end.wait(20)
+            assert may_end.wait(patience(20))
 
     thread = threading.Thread(target=beside)
     with ether.lease("camera"), ether.lease("camera"):
         thread.start()
-        assert inner_over.wait(10)
+        assert inner_over.wait(patience(10))
     with pytest.raises(InstanceLeased):
         other.get("camera", "snap")
     may_end.set()
@@ -219,7 +219,7 @@ def test_it_ends_with_its_holder(
         with pytest.raises(InstanceLeased, match="will die"):
             ether.get("camera", "snap")
         os.kill(program.process.pid, signal.SIGKILL)
-        program.process.wait(10)
+        program.process.wait(patience(10))
         assert snap_when_free(ether, 10) < LEASE_TIMEOUT_S  # its process is looked at: nobody waits for its silence
 
 
@@ -257,7 +257,7 @@ def test_it_outlives_the_broker(ether: Ether, other: Ether, engine: str) -> None
 
         eventually(lambda: broker._child.pid != killed)
         eventually(is_refused, 40)
-        assert ether.get("camera", "snap", {"who": "me"}, timeout_s=30)
+        assert ether.get("camera", "snap", {"who": "me"}, timeout_s=patience(30))
         assert lease.held
 
 
@@ -266,7 +266,7 @@ def test_an_instance_that_was_started_again_is_nobodys(ether: Ether) -> None:
     lease = ether.lease("camera")
     lease.__enter__()
     ether.restart("camera")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + patience(10)
     while lease.held:
         assert time.monotonic() < deadline
         ether.get("camera", "log")

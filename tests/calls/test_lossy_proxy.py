@@ -12,6 +12,7 @@ import pytest
 from lossy_proxy import CALM, Broken, Direction, Fate, LossyProxy, Policy, split_packets
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from patience import patience
 from running_brokers import RunningBroker, mosquitto_missing, running_broker
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
@@ -21,7 +22,7 @@ KINDS = [
     pytest.param(("mosquitto", V311), id="mosquitto-3.1.1", marks=needs_mosquitto),
     pytest.param(("mosquitto", V5), id="mosquitto-5", marks=needs_mosquitto),
 ]
-WAIT_S = 5.0
+WAIT_S = patience(5.0)
 TO_BROKER, TO_CLIENT = Direction.TO_BROKER, Direction.TO_CLIENT
 
 

@@ -163,7 +163,7 @@ def test_r8_a_broker_that_is_away_or_stands_still_ends_no_call(engine: str) -> N
         rounds = 5 if os.environ.get("ETHER_LONG") == "1" else 1
         for number in range(2 * rounds):
             call = ether.get_later("cam", "scan", timeout_s=patience(60))
-            threading.Event().wait(2.0)  # the outage begins in the middle of the call
+            threading.Event().wait(patience(2.0))  # the outage begins in the middle of the call
             broker = outage(broker, ("killed", "frozen")[number % 2], 10.0)
             assert ether.collect(call, timeout_s=patience(15)) == 42
             for _ in range(10):

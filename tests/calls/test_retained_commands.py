@@ -89,7 +89,7 @@ def test_a_retained_request_does_not_run_after_a_reconnect(url: str) -> None:
 
 def answers(ether: Ether) -> bool:
     try:
-        return bool(ether.get("pump", "pid", timeout_s=1))
+        return bool(ether.get("pump", "pid", timeout_s=patience(1)))
     except Exception:
         return False
 

@@ -30,7 +30,7 @@ LONG = os.environ.get("ETHER_LONG") == "1"
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and named pipes")
 
-WITHIN_S = 30.0
+WITHIN_S = patience(30.0)
 AT_ONCE = {"restart": "always", "restart_limit": 1000, "restart_window_s": 0.1}
 """Restarts that are not counted together, so that the pause before each of them does not grow."""
 

@@ -71,7 +71,7 @@ def test_a_save_runs_once_and_is_answered(apart: tuple[Ether, Ether, str, str]) 
     """R2: it was `pending`, and the pump had dosed 6 times in 18 s."""
     leader, guest, *_ = apart
     begun = time.monotonic()
-    assert guest.save("pump", "dose", {"ul": 5}, timeout_s=6) == {
+    assert guest.save("pump", "dose", {"ul": 5}, timeout_s=patience(6)) == {
         "status": "success",
         "result": 1,
         "message": "pump.dose succeeded",

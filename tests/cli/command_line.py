@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patience
 from programs import Program, running
 from running_brokers import engines, mosquitto_missing
 
@@ -153,7 +154,7 @@ def ether(folder: Path, *words: str, timeout_s: float = 60.0, **environment: str
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=timeout_s,
+        timeout=patience(timeout_s),
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr)

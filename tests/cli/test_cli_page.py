@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from command_line import ETHER
+from patience import patience
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
@@ -31,7 +32,7 @@ def run(words: list[str], folder: Path) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
     )
     assert done.returncode == 0, (words, done.stdout)

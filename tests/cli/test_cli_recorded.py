@@ -13,6 +13,7 @@ from command_line import Bench, Done, bench, make_lab
 from command_line import ether as ether_process
 from ledgers import BEGAN, Source, make_ledger
 from optional import library
+from patience import patience
 
 from ether.cli.main import main
 from ether.ledger.places import default_folder, leave_pointer
@@ -256,9 +257,9 @@ def test_play_that_is_interrupted_says_how_far_it_came(lab: Bench) -> None:
     ):
         assert echo.stderr is not None
         assert "listening" in echo.stderr.readline()
-        assert echo.wait(30) == 0  # the second message of this minute
+        assert echo.wait(patience(30)) == 0  # the second message of this minute
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=patience(20))
         assert process.returncode == 130
         assert " messages in " in out
 

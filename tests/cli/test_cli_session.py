@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from command_line import ENGINES, ETHER, Bench, bench, make_lab
+from patience import patience
 
 from ether.version import VERSION
 
@@ -97,7 +98,7 @@ def test_ctrl_c_is_the_ordinary_end_of_watching(lab: Bench) -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("ticks: ")
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(patience(10)) == 0
 
 
 def test_topic_hz_and_bw(lab: Bench) -> None:
@@ -149,7 +150,7 @@ def test_top_draws_in_a_terminal_until_ctrl_c(lab: Bench) -> None:
         while drawn.count(b"session bench") < 3:
             drawn += os.read(ours, 4096)
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(patience(10)) == 0
     os.close(ours)
     assert b"source" in drawn
     assert b"MACHINE" in drawn

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from patience import patience
 
 from ether.errors import ConfigError
 from ether.security.lab_key import LabKey, key_file, load_key, load_or_make_key
@@ -93,13 +94,13 @@ def test_two_programs_that_need_it_at_once_get_the_same(environment: dict[str, s
     start = threading.Barrier(8)
 
     def make() -> None:
-        start.wait(5)
+        start.wait(patience(5))
         made.append(load_or_make_key(environment))
 
     threads = [threading.Thread(target=make) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(5)
+        thread.join(patience(5))
     assert len(made) == 8
     assert len(set(made)) == 1

@@ -81,7 +81,7 @@ def stack() -> Iterator[ExitStack]:
 
 def connected(stack: ExitStack, url: str, name: str) -> Link:
     link = make_link(Endpoint.from_url(url), name, will=None, max_packet_bytes=None, topics=TOPICS)
-    link.open(10)
+    link.open(patience(10))
     stack.callback(link.close)
     return link
 
@@ -155,7 +155,7 @@ def burst(stack: ExitStack, url: str, sources: int, count: int) -> list[threadin
 
         def publish(link: Link = link, index: int = index) -> None:
             for number in range(1, count + 1):
-                link.publish(TOPICS.data(f"burst/{index % 2}"), number, timeout_s=30.0)
+                link.publish(TOPICS.data(f"burst/{index % 2}"), number, timeout_s=patience(30.0))
 
         threads.append(threading.Thread(target=publish))
     for thread in threads:
@@ -247,7 +247,7 @@ def test_a_reader_that_is_stopped_holds_up_nobody_and_gets_everything_afterwards
     began = time.monotonic()
     for number in range(1, count + 1):
         link.publish(TOPICS.data("burst/0"), number)
-    link.flush(30)
+    link.flush(patience(30))
     fast.wait_for(100 + count, 30)
     took_s = time.monotonic() - began
     process.send_signal(signal.SIGCONT)
@@ -328,6 +328,6 @@ PROGRAM = """
 def test_v8_a_burst_of_20_000_is_handled_whole_on_any_broker(url: str, tmp_path: Path) -> None:
     write(tmp_path, "burst.py", PROGRAM)
     with running(tmp_path, "burst.py", url) as program:
-        finished = program.finish(patience(200))
+        finished = program.finish(200)
     assert finished.out.split() == ["20000", "True"], finished.err
     assert finished.code == 0, finished.err

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from patience import patience
 
 from ether.connection.link import Inbound, Link
 from ether.errors import EncodeError
@@ -24,7 +25,7 @@ def broker() -> LoopbackBroker:
 @pytest.fixture
 def link(broker: LoopbackBroker) -> Iterator[Link]:
     opened = Link(LoopbackTransport(broker, client_id="one"), "one")
-    opened.open(1)
+    opened.open(patience(1))
     yield opened
     opened.close()
 
@@ -37,7 +38,7 @@ def test_sequence_numbers_count_each_topic_and_skip_nothing(link: Link) -> None:
             client.publish(object(), "a")
         client.publish(2, "a")
         client.publish(3, "b")
-        arrived = [everything._arrived.get(timeout=5) for _ in range(3)]
+        arrived = [everything._arrived.get(timeout=patience(5)) for _ in range(3)]
         heads = [inbound.unpack().headers for inbound in arrived if inbound is not None]
         for inbound in arrived:
             assert inbound is not None
@@ -62,7 +63,7 @@ def test_sequence_numbers_of_many_threads_arrive_in_order(link: Link) -> None:
             thread.join()
         sequence = []
         for _ in range(1600):
-            inbound = a._arrived.get(timeout=5)
+            inbound = a._arrived.get(timeout=patience(5))
             assert inbound is not None
             head = inbound.unpack().headers
             assert head is not None
@@ -82,10 +83,10 @@ def test_announcements_come_back_after_an_outage(link: Link, broker: LoopbackBro
         heard.release()
 
     link.listen(TOPICS.state("+"), hear)
-    assert heard.acquire(timeout=5)
+    assert heard.acquire(timeout=patience(5))
     broker.stop()
     broker.start()
-    assert heard.acquire(timeout=5)
+    assert heard.acquire(timeout=patience(5))
     assert seen[0] == seen[-1] == {"state": "ready"}
 
 
@@ -99,7 +100,7 @@ def test_a_receiver_that_fails_does_not_deafen_the_others(link: Link, caplog: py
     with client.subscribe("good") as good:
         client.publish(1, "bad")
         client.publish(2, "good")
-        assert good.get(timeout_s=5).value == 2
+        assert good.get(timeout_s=patience(5)).value == 2
     assert "a defect" in caplog.text
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from patience import patience
 
 from ether.connection.link import Inbound, Link
 from ether.transport.base import Delivery
@@ -50,7 +51,7 @@ class Engine(LoopbackTransport):
 @pytest.fixture
 def link() -> Iterator[Link]:
     opened = Link(Engine(LoopbackBroker(), "one"), "one", TOPICS)
-    opened.open(1, dispatch=False)
+    opened.open(patience(1), dispatch=False)
     yield opened
     opened.close()
 

@@ -46,7 +46,7 @@ class Bench:
 
     def link(self, name: str, url: str) -> Link:
         link = make_link(Endpoint.from_url(url), name, will=None, max_packet_bytes=None, topics=TOPICS)
-        link.open(10)
+        link.open(patience(10))
         self._stack.callback(link.close)
         return link
 
@@ -57,7 +57,7 @@ class Bench:
         client = Client(self.sender, TOPICS)
         for number in range(first, last + 1):
             client.publish(number, topic, qos)
-        self.sender.flush(10)
+        self.sender.flush(patience(10))
 
     def lose(self, first: int, last: int, topic: str = "a", qos: int = 1) -> None:
         """Publish, and nothing arrives; from now on nothing else does either. The broker's word for what was published
@@ -72,7 +72,7 @@ class Bench:
         came_back = connected_again(self.receiver)
         self.proxy.cut("receiver")
         self.proxy.apply(CALM)
-        assert came_back.wait(10)
+        assert came_back.wait(patience(10))
 
 
 def connected_again(link: Link) -> threading.Event:
@@ -88,7 +88,7 @@ def connected_again(link: Link) -> threading.Event:
 
 
 def numbers(subscription: Subscription, count: int) -> list[object]:
-    return [subscription.get(timeout_s=20).value for _ in range(count)]
+    return [subscription.get(timeout_s=patience(20)).value for _ in range(count)]
 
 
 @pytest.fixture(params=ENGINES)
@@ -121,13 +121,13 @@ def test_holes_in_the_middle_are_filled_in_order(bench: Bench) -> None:
 def test_headers_are_those_of_the_first_time(bench: Bench) -> None:
     with closing(bench.subscribe("a")) as subscription:
         bench.publish(1, 1)
-        first = subscription.get(timeout_s=20)
+        first = subscription.get(timeout_s=patience(20))
         bench.proxy.apply(NOTHING_LIVE)
         bench.sender.publish(TOPICS.data("a"), b"\0\1", parents=("cause",))
         assert bench.proxy.wait_for(lambda: bench.proxy.count(Fate.ACKNOWLEDGE_AND_DROP) == 1, 10)
         bench.proxy.apply(CALM)
         bench.publish(3, 3)
-        again, third = (subscription.get(timeout_s=20) for _ in range(2))
+        again, third = (subscription.get(timeout_s=patience(20)) for _ in range(2))
     assert again.value == b"\0\1"
     assert (again.source, again.parents) == ("sender", ("cause",))
     assert first.time is not None
@@ -170,7 +170,7 @@ def test_a_broker_that_is_killed_and_started_again_costs_nothing(bench: Bench) -
                 again = connected_again(bench.receiver), connected_again(bench.sender)
                 bench.broker.kill()
                 bench.broker = bench.broker.restart()
-                assert all(event.wait(10) for event in again)
+                assert all(event.wait(patience(10)) for event in again)
                 got += numbers(subscription, 50)
         finally:
             enough.set()
@@ -216,7 +216,7 @@ def gap_reports(link: Link, caplog: pytest.LogCaptureFixture) -> list[str]:
     """What was reported when the link's own thread has done all its work."""
     done = threading.Event()
     link.retransmitter._do(done.set)  # type: ignore[union-attr]
-    assert done.wait(5)
+    assert done.wait(patience(5))
     return [record.getMessage() for record in caplog.records if "missed messages" in record.getMessage()]
 
 
@@ -285,7 +285,7 @@ def loopback() -> Iterator[Callable[[str], Link]]:
 
         def opened(name: str) -> Link:
             link = Link(LoopbackTransport(broker, client_id=name), name, TOPICS)
-            link.open(1)
+            link.open(patience(1))
             stack.callback(link.close)
             return link
 

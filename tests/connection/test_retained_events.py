@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from patience import patience
 
 from ether.connection.link import Inbound, Link
 from ether.transport.base import Delivery
@@ -48,7 +49,7 @@ def broker() -> LoopbackBroker:
 @pytest.fixture
 def link(broker: LoopbackBroker) -> Iterator[Link]:
     opened = Link(LoopbackTransport(broker, client_id="one"), "one")
-    opened.open(1, dispatch=False)
+    opened.open(patience(1), dispatch=False)
     yield opened
     opened.close()
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from patience import patience
 from pydantic import BaseModel, field_serializer
 
 from ether import Ether
@@ -38,7 +39,7 @@ def broker(request: pytest.FixtureRequest) -> LoopbackBroker:
 @pytest.fixture
 def link(broker: LoopbackBroker) -> Iterator[Link]:
     opened = Link(LoopbackTransport(broker, client_id="one"), "one")
-    opened.open(1)
+    opened.open(patience(1))
     yield opened
     opened.close(0.0)
 
@@ -54,7 +55,7 @@ def timed(work: list[threading.Thread]) -> None:
     for thread in work:
         thread.start()
     for thread in work:
-        thread.join(60)
+        thread.join(patience(60))
 
 
 # -- the link
@@ -91,7 +92,7 @@ def test_a_value_is_numbered_for_the_record_while_a_publisher_waits(broker: Loop
     headers, body = link.stamp("record dose", 7, ())
     assert not ended.is_set(), "it waited with the publisher"
     assert (headers.seq, body.payload) == (1, b"7")
-    waiting.join(10)
+    waiting.join(patience(10))
 
 
 def test_a_message_that_found_no_room_uses_no_number(broker: LoopbackBroker, link: Link) -> None:
@@ -103,7 +104,7 @@ def test_a_message_that_found_no_room_uses_no_number(broker: LoopbackBroker, lin
     waiting = threading.Thread(target=link.publish, args=(TOPIC, "waited"))
     waiting.start()
     broker.start()
-    waiting.join(10)
+    waiting.join(patience(10))
     kept: list[Headers] = []
     link.publish(TOPIC, "last", keep=lambda headers, _: kept.append(headers))
     assert kept[0].seq == 1 + MAX_COUNT + 2
@@ -131,7 +132,7 @@ def test_a_serializer_may_publish(link: Link) -> None:
 
     done = threading.Thread(target=link.publish, args=(TOPIC, Dose(value=7)), daemon=True)
     done.start()
-    done.join(5)
+    done.join(patience(5))
     assert not done.is_alive(), "it waits for a lock that it holds"
 
 
@@ -213,19 +214,19 @@ def waiting_room(queue: SendQueue, size: int) -> Iterator[threading.Event]:
     came, room = threading.Event(), queue.room("t", size)
 
     def wait() -> None:
-        room.wait(30)
+        room.wait(patience(30))
         came.set()
 
     thread = threading.Thread(target=wait)
     thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + patience(10)
     while not queue._ordinary.line and not came.is_set():
         assert time.monotonic() < deadline
         came.wait(0.001)
     try:
         yield came
     finally:
-        thread.join(30)
+        thread.join(patience(30))
         room.release()
 
 
@@ -302,7 +303,7 @@ def test_recording_returns_at_once_while_four_threads_publish_in_vain(caplog: py
     caplog.set_level(logging.CRITICAL)
     with Ether() as ether:
         ether.tap({"instances": {}, "record": ["dose"]})
-        ether.record({"warm": 1}, "dose").wait(20)
+        ether.record({"warm": 1}, "dose").wait(patience(20))
         brokers = broker_pids()
         assert brokers
         for pid in brokers:
@@ -335,5 +336,5 @@ def test_recording_returns_at_once_while_four_threads_publish_in_vain(caplog: py
         finally:
             for pid in brokers:
                 os.kill(pid, signal.SIGCONT)
-        last.wait(40)  # also what was recorded during the outage reaches the disk
+        last.wait(patience(40))  # also what was recorded during the outage reaches the disk
         print(f"timeouts after {took}, slowest record {max(recorded) * 1000:.1f} ms of {len(recorded)}")

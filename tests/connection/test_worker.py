@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from patience import patience
+
 from ether.connection.worker import Worker
 
 
@@ -47,7 +49,7 @@ def test_an_urgent_job_passes_what_is_queued() -> None:
     thread = threading.Thread(target=worker.run)
     worker.stop()
     thread.start()
-    thread.join(5)
+    thread.join(patience(5))
     assert done == ["first", "urgent", "0", "1", "2"]
 
 

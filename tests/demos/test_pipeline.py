@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from engine_params import EMBEDDED, EVERY, STOCKS, On, argument
+from patience import patience
 from programs import run, running, write
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -198,5 +199,5 @@ def test_a_forked_helper_of_the_user_does_not_keep_children_alive(tmp_path: Path
         program.wait_for("its pid is")
         helper = int(next(line for line in program.lines["out"] if "its pid is" in line).split()[-1])
         program.kill()
-        program.process.wait(10)
+        program.process.wait(patience(10))
         program.assert_nothing_left(except_for=helper)

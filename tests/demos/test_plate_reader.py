@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import patience
 from programs import run, running
 from running_brokers import engines, mosquitto_missing
 
@@ -74,7 +75,7 @@ def ether(folder: Path, *words: str, **environment: str) -> str:
 
     done = subprocess.run(
         [sys.executable, *ETHER, *words], cwd=folder, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=patience(60), check=False,
     )  # fmt: skip
     assert done.returncode == 0, done
     return done.stdout

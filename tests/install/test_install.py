@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from patience import patience
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ether", "broker", "hardware_adapters")
@@ -37,7 +38,7 @@ def run(*command: str | Path, cwd: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=patience(100),
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
@@ -142,7 +143,12 @@ def test_an_installation_works_from_an_unrelated_folder(
     assert version in run(fresh.scripts / "ether", "--version", cwd=tmp_path)
     assert version in run(fresh.python, "-m", "ether", "--version", cwd=tmp_path)
     refused = subprocess.run(
-        [str(fresh.python), "-I", "-m", "broker"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        [str(fresh.python), "-I", "-m", "broker"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=patience(60),
     )
     assert "Usage: python -I -m broker SETTINGS_FILE" in refused.stdout + refused.stderr
 

@@ -146,7 +146,7 @@ def test_a_device_that_is_made_late_counts(ether: Ether, lab: SimulatedLab) -> N
     late = Late()
     ether.host(late, "late")
     states = States(ether, "late")
-    late.port = SerialPort(lab.port("heater"), timeout_s=2)
+    late.port = SerialPort(lab.port("heater"), timeout_s=patience(2))
     lab.unplug("heater")
     assert states.next()["state"] == "offline"
     late.port.close()
@@ -162,7 +162,7 @@ def test_devices_are_found_where_users_keep_them(lab: SimulatedLab) -> None:
         def presence(self) -> object:
             raise AssertionError("a property of the user's was read")
 
-    with SerialPort(lab.port("heater"), timeout_s=2) as port:
+    with SerialPort(lab.port("heater"), timeout_s=patience(2)) as port:
         assert found_below(port) == [port]
         assert found_below(Keeps(parts={"a": [Keeps(port=port)]}, again=port, trap=Trap())) == [port]
         circle = Keeps()

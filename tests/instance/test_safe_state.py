@@ -158,11 +158,11 @@ def test_the_network_is_dropped_and_comes_back(
     broker, proxy = far
     ether.tap(config(device, proxy.url(broker.username, broker.password)))
     for _ in range(ROUNDS):
-        eventually(lambda: ether.get("heater", "set_power", 40, timeout_s=2))
+        eventually(lambda: ether.get("heater", "set_power", 40, timeout_s=patience(2)))
         dropped = time.monotonic()
         assert proxy.stall(AFTER_S + 1.0) > 0
         assert device.until("power 0", dropped) <= AFTER_S + CALLS_S
-    eventually(lambda: ether.get("heater", "set_power", 30, timeout_s=2))
+    eventually(lambda: ether.get("heater", "set_power", 30, timeout_s=patience(2)))
     assert device.words()[-1] == "power 30"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import patience
 
 from ether import Ether
 from ether.errors import ValidationFailed
@@ -92,7 +93,7 @@ def test_three_drivers_from_yaml_alone(ether: Ether) -> None:
     polled = ether.subscribe("generator/frequency")
     ether.get("generator", "set_frequency", 12.5)
     assert ether.get("generator", "frequency") == 12.5
-    while polled.get(10.0).value != 12.5:  # it is polled, and what was set arrives
+    while polled.get(patience(10.0)).value != 12.5:  # it is polled, and what was set arrives
         pass
     assert ether.get("generator", "output") is True  # on_connect
     with pytest.raises(ValidationFailed, match="value: a number from 1 to 1000 Hz"):

@@ -6,6 +6,7 @@ import logging
 import threading
 
 import pytest
+from patience import patience
 
 from ether import ether_every, ether_pub, ether_sub
 from ether.errors import MarkError
@@ -146,7 +147,7 @@ def test_real_clocks_and_no_tick_after_stop() -> None:
 
     ticker = Ticker("probe", [("read", "1ms")], submit, logging.getLogger("probe"))
     ticker.start()
-    assert three.wait(10)
+    assert three.wait(patience(10))
     ticker.stop()
     ticker.stop()
     count = len(ticks)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from patience import patience
 from running_brokers import mosquitto_missing, soon
 
 from ether.cli.machines.probe import _websocket_check
@@ -90,7 +91,7 @@ def test_another_machine_needs_only_the_address_and_the_key(start: Start, tmp_pa
     broker = start(listen=BESIDE)
     transport = open_transport(broker.endpoint, client_id="owner")
     transport.connect(5)
-    transport.publish("ether/1/bench/session", b'{"host": "pc1"}', retain=True).wait(5)
+    transport.publish("ether/1/bench/session", b'{"host": "pc1"}', retain=True).wait(patience(5))
     found = find(broker=f"{BESIDE}:{broker.lan_port}", environment=os.environ)
     assert found is not None
     assert (found.name, found.host) == ("bench", "pc1")
@@ -201,7 +202,7 @@ def test_through_a_websocket_with_the_address_and_the_key(start: Start, tmp_path
     assert broker.websocket_url == broker.entry["websocket"] == url
     transport = open_transport(broker.endpoint, client_id="owner")
     transport.connect(5)
-    transport.publish("ether/1/bench/session", b'{"host": "pc1"}', retain=True).wait(5)
+    transport.publish("ether/1/bench/session", b'{"host": "pc1"}', retain=True).wait(patience(5))
     for named in ({"broker": url, "environment": os.environ}, {"environment": {**os.environ, "ETHER_BROKER": url}}):
         found = find(**named)
         assert found is not None

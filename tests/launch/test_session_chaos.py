@@ -128,7 +128,7 @@ def assert_clean(probe: Ether, session: str, survivor: Ether | None, since: floa
 def until_nothing_is_left(program: Program) -> float:
     """Seconds from the end of a killed program to that of the last process and file of it. A second is the rule, which
     other tests hold it to; on a machine where every process waits for the processor only these 5 s are promised."""
-    program.process.wait(30)
+    program.process.wait(patience(30))
     ended = time.monotonic()
     assert soon(lambda: not program._left(0), CLEAN_S), f"left behind: {program._left(0)}; it said:\n{program.said()}"
     return time.monotonic() - ended
@@ -237,7 +237,7 @@ def test_a_broker_that_was_killed_costs_no_member_its_place(folder: Path, engine
 def ready_and_answering(ether: Ether) -> bool:
     states = [(member["name"], member["state"]) for member in ether.instances()]
     try:
-        answered = ether.get("w", "add", {"a": 1, "b": 2}, timeout_s=1.0) == 3
+        answered = ether.get("w", "add", {"a": 1, "b": 2}, timeout_s=patience(1.0)) == 3
     except EtherError:
         return False
     return answered and states == [("v", "ready"), ("w", "ready")]
@@ -320,7 +320,9 @@ def is_whole(program: Program, records: list[SessionRecord]) -> bool:
     try:
         newcomer.tap(session=records[0].session, broker=records[0].url)
         names = [member["name"] for member in newcomer.instances()]
-        return {"w"} <= set(names) <= {"v", "w"} and newcomer.get("w", "add", {"a": 1, "b": 2}, timeout_s=15) == 3
+        return {"w"} <= set(names) <= {"v", "w"} and newcomer.get(
+            "w", "add", {"a": 1, "b": 2}, timeout_s=patience(15)
+        ) == 3
     except EtherError:
         return False
     finally:
@@ -398,7 +400,7 @@ def test_busy_cores_are_no_hang(ether: Ether, engine: str) -> None:
         while time.monotonic() < deadline:
             ether.pub({"n": rounds}, topic="count")
             for _ in workers:
-                counted.get(timeout_s=30.0)
+                counted.get(timeout_s=patience(30.0))
             rounds += 1
     print(f"{engine}: {rounds} rounds of {len(workers)} in {QUIET_S:g} s")
     assert changes == []

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import patience
 from running_brokers import alive, engines, mosquitto_missing, running_broker, soon
 
 from ether import Ether
@@ -20,7 +21,7 @@ from ether.errors import LifecycleFailed
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals for one thread are Linux's")
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
-NOTICED_S = 5.0
+NOTICED_S = patience(5.0)
 
 
 def signal_another_thread(pid: int, number: signal.Signals) -> None:

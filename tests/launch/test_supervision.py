@@ -60,7 +60,7 @@ class Seen:
     def until(self, name: str, state: str, timeout_s: float = 10.0) -> tuple[float, list[str]]:
         """When it was told, and the states of that instance up to it."""
         states = []
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + patience(timeout_s)
         while True:
             try:
                 when, told = self._told.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -204,7 +204,7 @@ def test_a_hang_is_flagged_and_a_restart_mends_it(
         hang(ether, pid)
         when, _ = seen.until("w", "restarting")
         assert when - begun < FLAGGED_S
-        assert ether.get("w", "pid", timeout_s=20) != pid
+        assert ether.get("w", "pid", timeout_s=patience(20)) != pid
         seen.until("w", "ready")
 
 
@@ -250,7 +250,7 @@ def test_one_instance_is_added_restarted_and_removed_while_all_runs(ether: Ether
         restarting.start()
         seen.until("x", "restarting")
         assert other.get("x", "pid") != first
-        restarting.join(20)
+        restarting.join(patience(20))
         ether.remove("x")
         seen.until("x", "stopped")
         with pytest.raises(NoResponder):
@@ -276,7 +276,7 @@ def test_a_death_and_another_ones_readiness_at_the_same_moment_do_not_deadlock(t
     def announcement(name: str) -> Announcement | None:
         if threading.current_thread().name == "ether-wait-bad":
             death_is_handled.set()
-            assert readiness_is_handled.wait(5)
+            assert readiness_is_handled.wait(patience(5))
         return asked(name)
 
     def watch_first(announcement: Announcement) -> None:
@@ -287,18 +287,18 @@ def test_a_death_and_another_ones_readiness_at_the_same_moment_do_not_deadlock(t
     session.watch(watch_first)
     try:
         for link in links:
-            link.open(5)
-        session.open(5)
+            link.open(patience(5))
+        session.open(patience(5))
         supervisor.connect(session, lambda *_: pytest.fail("nothing is started here"))
         session.watch(lambda announcement: told.set() if announcement.state is State.READY else None)
         for name in ("bad", "good"):
             supervisor.prepare(name, EtherInstanceConfig(class_path="not.Started"))
             supervisor.take_name(name, (f"incarnation of {name}", 1))
         supervisor.child("bad").kill()
-        assert death_is_handled.wait(5)
+        assert death_is_handled.wait(patience(5))
         ready = Announcement("good", State.READY, "incarnation of good", about={"epoch": 1})
         links[1].announce(topics.state("good"), ready.to_value())
-        assert told.wait(5)
+        assert told.wait(patience(5))
         assert supervisor.child("bad").end(5)
         assert "killed by signal 9" in supervisor.ended["bad"]
     finally:

@@ -41,7 +41,7 @@ def saves_with(fault: str, folder: Path) -> list[dict[str, Any]]:
     traced = ["strace", "-f", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={fault}"]
     traced += ["-P", str(folder / "head")] if call == "write" else []
     command = [*traced, sys.executable, str(HERE / "ledger_faults.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience(60))
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ledger_parts import NOW, OTHER, OUTBOX, batch, content, entry, gap, message_id, run_of, stored
+from patience import patience
 
 from ether.errors import LedgerDamaged, LedgerError, LedgerFailed
 from ether.ledger.reader import LedgerReader, RecordFilter
@@ -67,7 +68,7 @@ os.kill(os.getpid(), 9)
 @pytest.fixture(scope="module")
 def _left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ledger") / "session"
-    subprocess.run([sys.executable, "-c", KILLED, str(folder), *sys.path], check=False, timeout=60)
+    subprocess.run([sys.executable, "-c", KILLED, str(folder), *sys.path], check=False, timeout=patience(60))
     return folder
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from log_rig import ENGINES, TOPICS, alone, levels, links
+from patience import patience
 from running_brokers import RunningBroker, running_broker, soon
 
 from ether.connection.link import Link
@@ -43,7 +44,7 @@ def open_link(broker: RunningBroker) -> Iterator[Callable[[str], Link]]:
 def link() -> Iterator[Link]:
     """Over a broker in memory."""
     opened = Link(LoopbackTransport(LoopbackBroker(), client_id="main"), "main")
-    opened.open(1)
+    opened.open(patience(1))
     yield opened
     opened.close()
 

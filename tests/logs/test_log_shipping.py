@@ -160,7 +160,7 @@ def test_a_flood_is_cut_and_counted_and_no_error_is_missing(shipper: LogShipper,
             log.debug("debug %d", number)
             if number % 1000 == 999:
                 log.error("error %d", number)
-    shipper.close(10)
+    shipper.close(patience(10))
     emitted = 100_100
     records = listener.wait_for(lambda records: len(records) >= shipper.shipped)
     assert soon(lambda: listener.said_cut == {name: count for name, count in shipper.cut.items() if count}, 10)
@@ -182,7 +182,7 @@ def test_a_flood_from_many_threads_is_counted_exactly(shipper: LogShipper, liste
         thread.start()
     for thread in threads:
         thread.join()
-    shipper.close(10)
+    shipper.close(patience(10))
     records = listener.wait_for(lambda records: len(records) >= shipper.shipped)
     assert len(records) == shipper.shipped
     assert shipper.shipped + sum(shipper.cut.values()) == 20_000
@@ -226,7 +226,7 @@ def test_without_a_broker_nobody_waits_and_errors_are_kept(
     log.error("the last while nobody listens")
     broker.restart()
     records = listener.wait_for(lambda records: "the last while nobody listens" in texts(records), 30)
-    shipper.close(10)
+    shipper.close(patience(10))
     assert "the first while nobody listens" in texts(records)
     assert shipper.shipped + sum(shipper.cut.values()) == emitted.count
 
@@ -238,7 +238,7 @@ def test_closing_without_a_broker_takes_no_time_and_says_what_is_lost(
     assert soon(lambda: not shipper._link.transport.connected, 10)
     for number in range(10):
         log.error("lost %d", number)
-    assert slowest_s(lambda _: shipper.close(30), 1) < patience(2)
+    assert slowest_s(lambda _: shipper.close(patience(30)), 1) < patience(2)
     lost = shipper.cut["error"]
     assert lost >= 9  # one may have been on its way when the broker died
     (said,) = [text for record in caplog.records if "left before" in (text := record.getMessage())]
@@ -277,7 +277,7 @@ class NoisyTransport(LoopbackTransport):
 
 def test_a_logger_inside_of_the_transport_does_not_loop() -> None:
     link = Link(NoisyTransport(LoopbackBroker(), client_id="cam"), "cam")
-    link.open(1)
+    link.open(patience(1))
     with levels(logging.DEBUG):
         shipper = LogShipper(link, TOPICS, "cam")
         log.info("one")
@@ -292,7 +292,7 @@ def test_a_logger_inside_of_the_transport_does_not_loop() -> None:
 def test_a_record_out_of_the_middle_of_the_shippers_own_code_is_not_lost() -> None:
     """As a signal handler or a finalizer would log it."""
     link = Link(LoopbackTransport(LoopbackBroker(), client_id="cam"), "cam")
-    link.open(1)
+    link.open(patience(1))
     listener = Listener(link)
     with levels(logging.DEBUG):
         shipper = LogShipper(link, TOPICS, "cam")
@@ -313,7 +313,7 @@ def test_a_record_out_of_the_middle_of_the_shippers_own_code_is_not_lost() -> No
 
 def test_an_interrupt_in_the_middle_of_the_shippers_own_code_is_survived() -> None:
     link = Link(LoopbackTransport(LoopbackBroker(), client_id="cam"), "cam")
-    link.open(1)
+    link.open(patience(1))
     listener = Listener(link)
     with levels(logging.DEBUG):
         shipper = LogShipper(link, TOPICS, "cam")
@@ -340,7 +340,7 @@ class DeafTransport(LoopbackTransport):
 
 def test_the_queue_is_bounded_while_nothing_can_be_sent() -> None:
     link = Link(DeafTransport(LoopbackBroker(), client_id="cam"), "cam")
-    link.open(1)
+    link.open(patience(1))
     with levels(logging.DEBUG):
         shipper = LogShipper(link, TOPICS, "cam")
         for number in range(3 * QUEUE_MAX):
@@ -433,6 +433,8 @@ listener = Listener(link)
 shipper.close()
 link.close()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=patience(60), check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stderr

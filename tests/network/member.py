@@ -19,7 +19,7 @@ from ether.errors import CallError, TransportError
 
 PUBLISH_EVERY_S = 0.02
 CALL_EVERY_S = 0.02
-CALL_TIMEOUT_S = 1.0
+CALL_TIMEOUT_S = 1.0  # bare: a user's program, without the parts of the tests
 
 
 class Member:

@@ -38,7 +38,7 @@ def main(broker: str, hertz: str) -> None:
             number += 1
             ether.pub({"n": number}, topic="sensor")
         tell("published", number)
-        tell("unsaved", ether.flush(60))
+        tell("unsaved", ether.flush(60))  # bare: a user's program, without the parts of the tests
         tell("memory", peak_kb())
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from namespaces import Machine, namespaces_missing, running_network
+from patience import patience
 from programs import Program, write
 from running_brokers import alive, soon
 
@@ -127,5 +128,5 @@ def test_a_test_run_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
         pids = [int(pid) for pid in doomed.stdout.readline().split()]
         assert len(pids) == 3
         doomed.kill()
-        doomed.wait(5)
+        doomed.wait(patience(5))
         assert soon(lambda: not any(alive(pid) for pid in pids), 5)

@@ -39,11 +39,12 @@ def test_what_a_sensor_says_while_it_is_cut_off_is_recorded_in_order(tmp_path: P
             with pi.run(SENSOR, f"mqtt://{pc.address}", str(HERTZ)) as program:
                 sensor = Journal(program)
                 sensor.first("sending")
-                threading.Event().wait(1.0)  # the length of what is recorded before, during and after is what is tested
+                # The length of what is recorded before, during and after the cut is what is tested.
+                threading.Event().wait(1.0)  # bare: before
                 network.cut(pi)
                 threading.Event().wait(CUT_S)
                 network.heal(pi)
-                threading.Event().wait(1.0)
+                threading.Event().wait(1.0)  # bare: after
                 program.process.send_signal(signal.SIGUSR1)
                 sensor.first("memory", timeout_s=90)
                 assert program.finish().code == 0, program.said()[-6000:]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from patience import patience
 from programs import Program, running, write
 from running_brokers import alive, soon
 
@@ -179,7 +180,7 @@ def member(ether: Ether, name: str) -> dict[str, Any]:
     """What is announced under a name, by programs and agents, too; empty where nothing is."""
     client = ether._client
     assert client is not None
-    client.session.open(10)
+    client.session.open(patience(10))
     found = [each for each in client.session.announcements() if each.name == name]
     return {"state": found[0].state.value, "error": found[0].error, **found[0].about} if found else {}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+from patience import patience
+
 from ether import ether, ether_get
 
 
@@ -18,7 +20,7 @@ class Asker:
     @ether_get
     def when_away(self, name: str, timeout_s: float = 10.0) -> float:
         """The moment, on this machine's monotonic clock, at which it first saw that an instance is not ready."""
-        never, deadline = threading.Event(), time.monotonic() + timeout_s
+        never, deadline = threading.Event(), time.monotonic() + patience(timeout_s)
         while time.monotonic() < deadline:
             if not any(member["name"] == name and member["state"] == "ready" for member in ether.instances()):
                 return time.monotonic()

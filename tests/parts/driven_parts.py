@@ -6,6 +6,8 @@ import threading
 import time
 from pathlib import Path
 
+from patience import patience
+
 from ether import ether
 
 
@@ -49,4 +51,4 @@ class Controller:
     """Keeps a heater on."""
 
     def regulate(self) -> None:
-        ether.get("heater", "set_power", 40, timeout_s=2)
+        ether.get("heater", "set_power", 40, timeout_s=patience(2))

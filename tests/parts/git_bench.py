@@ -12,6 +12,7 @@ from shutil import which
 from typing import Any
 
 import pytest
+from patience import patience
 
 needs_git = pytest.mark.skipif(which("git") is None, reason="git is not installed")
 
@@ -78,7 +79,7 @@ def ask_context(
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
     )
     assert done.returncode == 0, done.stderr

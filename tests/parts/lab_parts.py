@@ -216,7 +216,7 @@ class Lingering:
         threading.Thread(target=self.linger_for_ever, daemon=False).start()
 
     def linger_for_ever(self) -> None:
-        threading.Event().wait(600)
+        threading.Event().wait(600)  # bare: as good as for ever
 
 
 class Stubborn:
@@ -226,7 +226,7 @@ class Stubborn:
     def go_on(self, root: int) -> None:
         while True:
             try:
-                threading.Event().wait(600)
+                threading.Event().wait(600)  # bare: as good as for ever
             except Exception:  # as users write it
                 continue
 
@@ -241,4 +241,4 @@ class Deaf:
     @ether_sub(topic="go")
     def go_on(self, root: int) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGABRT])
-        threading.Event().wait(600)
+        threading.Event().wait(600)  # bare: as good as for ever

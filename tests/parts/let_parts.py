@@ -6,6 +6,8 @@ import os
 import threading
 import time
 
+from patience import patience
+
 from ether import ether, ether_get, ether_pub, ether_save, ether_sub, ether_sync
 
 
@@ -30,7 +32,7 @@ class Camera:
     def wait_for_file(self, path: str) -> str:
         """Busy until the file is there, for half a minute at most."""
         open(f"{path}.began", "w").close()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + patience(30)
         while not os.path.exists(path) and time.monotonic() < deadline:
             self.pause.wait(0.02)
         return "seen" if os.path.exists(path) else "never came"

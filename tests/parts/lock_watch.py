@@ -147,7 +147,7 @@ def _saying(what: str) -> Callable[..., None]:
     return lambda *_, **__: _ask(what)
 
 
-def _on_publish(*_: Any, timeout_s: float = 10.0, **__: Any) -> None:
+def _on_publish(*_: Any, timeout_s: float = 10.0, **__: Any) -> None:  # bare: what it is in the product
     held = _held()
     if timeout_s > 0 or len(held) > 1 or held[0].name != ORDER_LOCK:
         _ask("publishes")

@@ -68,7 +68,7 @@ def links(broker: RunningBroker) -> Iterator[Callable[[str], Link]]:
 
         def open_link(name: str) -> Link:
             link = make_link(Endpoint.from_url(broker.url_tcp), name, will=None, max_packet_bytes=None)
-            link.open(10)
+            link.open(patience(10))
             opened.callback(link.close)
             return link
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from patience import patience
 
 SECTOR_BYTES = 512
 SCRATCH = "-shm"
@@ -81,7 +82,7 @@ def recorded(command: list[str], trace: Path, *, fault: str = "", timeout_s: flo
         str(trace),
     ]
     traced += ["-e", f"inject={fault}"] if fault else []
-    done = subprocess.run([*traced, *command], capture_output=True, check=False, timeout=timeout_s)
+    done = subprocess.run([*traced, *command], capture_output=True, check=False, timeout=patience(timeout_s))
     assert done.returncode in (0, -9, 137), done.stderr.decode()
     return list(_calls(trace))
 

@@ -86,9 +86,9 @@ class Program:
 
     def finish(self, timeout_s: float = 60.0) -> Finished:
         """Wait for its end."""
-        self.process.wait(timeout_s)
+        self.process.wait(patience(timeout_s))
         for reader in self._readers:
-            reader.join(5)
+            reader.join(patience(5))
         return Finished(self.process.returncode, "".join(self.lines["out"]), "".join(self.lines["err"]))
 
     def descendants(self) -> list[int]:
@@ -107,7 +107,7 @@ class Program:
     def assert_nothing_left(self, except_for: int = 0) -> None:
         """No process lives a second after its end, no file of it stays."""
         try:
-            self.process.wait(30)
+            self.process.wait(patience(30))
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the program has not ended; it said:\n{self.said()}") from None
         deadline = time.monotonic() + GONE_S

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from patience import patience
+
 from ether import ether_get, ether_pub, ether_shutdown
 from hardware_adapters import SerialPort, VisaInstrument
 
@@ -13,7 +15,7 @@ class Heater:
 
     def __init__(self, port: str, identity: str = "ACME,Heater,0042,1.3") -> None:
         self.power = 0.0
-        self.port = SerialPort(port, identity=identity, timeout_s=2, on_connect=self.restore)
+        self.port = SerialPort(port, identity=identity, timeout_s=patience(2), on_connect=self.restore)
 
     def restore(self, port: SerialPort) -> None:
         port.write(f"POW {self.power:g}")
@@ -40,7 +42,7 @@ class Thermometer:
     """A VISA device whose address stands in the class itself."""
 
     def __init__(self) -> None:
-        self.visa = VisaInstrument(THERMOMETER, timeout_s=2)
+        self.visa = VisaInstrument(THERMOMETER, timeout_s=patience(2))
 
     @ether_get
     @ether_pub(topic="temperature")

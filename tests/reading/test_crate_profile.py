@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from git_bench import PARTS, ask_context
 from lineage_lab import Writer, write_pipeline
+from patience import patience
 
 from ether.ledger.reader import LedgerReader
 from ether.provenance.context import configuration_facts
@@ -59,7 +60,11 @@ print("\\n" + json.dumps({"passed": found.passed(models.Severity.REQUIRED), "iss
 
 def judged(folder: Path, profile: str) -> dict[str, object]:
     done = subprocess.run(
-        [sys.executable, "-c", _JUDGE, str(folder), profile], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", _JUDGE, str(folder), profile],
+        capture_output=True,
+        text=True,
+        timeout=patience(100),
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     verdict = json.loads(done.stdout.splitlines()[-1])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from ledgers import BEGAN, Source, make_ledger
+from patience import patience
 
 from ether.ledger.writer import LedgerWriter
 from ether.reading.data import Data, Query
@@ -97,7 +98,7 @@ def test_threads_read_side_by_side(folder: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(patience(30))
     assert found == [11] * 4
 
 

@@ -67,7 +67,7 @@ def test_a_session_that_saves_nothing_has_no_recorder_and_one_that_does_gets_it(
     assert ether.get("s", "burden") == {"sqlite": False, "threads": []}
     assert [it["name"] for it in ether.instances()] == ["s"]
     assert not default_folder(session, os.environ).exists()
-    saved = ether.get("s", "save", {"value": 7}, timeout_s=30)
+    saved = ether.get("s", "save", {"value": 7}, timeout_s=patience(30))
     assert [it["name"] for it in ether.instances()] == ["recorder", "s"]
     mine = ether.record(8, "dose")
     mine.wait()
@@ -111,12 +111,12 @@ def test_a_recorder_that_was_killed_goes_on(ether: Ether, engine: str, tmp_path:
     ether.tap({"record": {"folder": str(tmp_path / "ledger")}, "instances": {"s": SAVING}}, broker=on(engine))
     ids = []
     for n in range(3):
-        ids.append(ether.get("s", "save", {"value": n}, timeout_s=30))
+        ids.append(ether.get("s", "save", {"value": n}, timeout_s=patience(30)))
         victim = pid_of(ether, "recorder")
         os.kill(victim, signal.SIGKILL)
         kept = [ether.record(n, "while it is away") for _ in range(10)]
         for saved in kept:
-            saved.wait(30)
+            saved.wait(patience(30))
         ids += [saved.id for saved in kept]
         assert soon(lambda gone=victim: ready_pid(ether) not in (0, gone), 20)
     assert "0 gaps, 0 duplicates" in ether.get("recorder", "proof")["summary"]
@@ -158,7 +158,7 @@ def test_two_recorders_each_with_its_own_and_one_that_hangs_or_leaves(
         saved = [ether.pub(n, topic="a/x", save=True) for n in range(50, 60)]
         for each in saved:
             assert each is not None
-            each.wait(5)
+            each.wait(patience(5))
         assert (len(records_of(tmp_path / "first")), len(records_of(tmp_path / "second"))) == (60, 25)
     finally:
         os.kill(hanging, signal.SIGCONT)
@@ -217,7 +217,7 @@ def test_a_full_disk_is_told_at_once_and_saving_goes_on_when_there_is_room(
         assert "cannot record" in ether.get("recorder", "proof")["problem"]
         ballast.unlink()
         began = time.monotonic()
-        assert ether.flush(10) == 0
+        assert ether.flush(patience(10)) == 0
         assert time.monotonic() - began < patience(3.0)
         ether.record("after", "after").wait()
         proof = ether.get("recorder", "proof")
@@ -255,7 +255,7 @@ def stranger(broker: RunningBroker, topic: str, text: str) -> None:
     subprocess.run(
         ["mosquitto_pub", "-h", broker.host, "-p", str(broker.port), "-u", broker.username, "-P", broker.password,
          "-V", version, "-q", "1", "-t", f"ether/1/strange/data/{topic}", "-m", text],
-        check=True, timeout=20,
+        check=True, timeout=patience(20),
     )  # fmt: skip
 
 
@@ -380,7 +380,7 @@ def test_many_threads_save(ether: Ether, engine: str, tmp_path: Path, on: On) ->
     def save(name: str) -> None:
         for n in range(200):
             ether.record(n, name)
-        ether.record(200, name).wait(30)
+        ether.record(200, name).wait(patience(30))
 
     threads = [threading.Thread(target=save, args=(f"t{n}",)) for n in range(8)]
     for thread in threads:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patience
 from programs import Program, running, write
 from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker, soon
 
@@ -174,7 +175,7 @@ def test_what_was_called_saved_is_on_disk_once(bench: Bench, chance: random.Rand
     enough = soon(lambda: len(bench.acknowledged()) >= SAVES, MOST_S)
     assert enough, f"{len(bench.acknowledged())} saves"
     bench.end()
-    proof = bench.ether.get("recorder", "proof", timeout_s=120)
+    proof = bench.ether.get("recorder", "proof", timeout_s=patience(120))
     bench.ether.shutdown()
     check(proof, bench.acknowledged(), tmp_path / "ledger")
     print(f"{sum(kills.values())} kills {dict(kills)}, {proof['summary']}, {len(bench.acknowledged())} acknowledged,"

@@ -45,7 +45,7 @@ class Rig:
 
     def link(self, name: str) -> Link:
         link = self.links[name] = Link(LoopbackTransport(self.broker, name), name)
-        link.open(5)
+        link.open(patience(5))
         self._stack.callback(link.close)
         return link
 
@@ -106,7 +106,7 @@ def test_nobody_records_and_then_somebody_does(rig: Rig) -> None:
     with pytest.raises(NotSaved, match="nobody records in this session") as refused:
         saved.wait(0.05)
     assert not refused.value.lost
-    assert asked.wait(5)
+    assert asked.wait(patience(5))
     rig.recorder()
     saved.wait()
 
@@ -121,7 +121,7 @@ def test_a_recorder_that_ends_on_a_slow_disk_leaves_its_ledger_to_the_thread_tha
 
     def slow_append(self: LedgerWriter, *args: Any) -> dict[str, int]:
         writes.set()
-        assert may_go_on.wait(20)
+        assert may_go_on.wait(patience(20))
         return append(self, *args)
 
     def noted_close(self: LedgerWriter) -> None:
@@ -132,12 +132,12 @@ def test_a_recorder_that_ends_on_a_slow_disk_leaves_its_ledger_to_the_thread_tha
     monkeypatch.setattr(LedgerWriter, "close", noted_close)
     monkeypatch.setattr("ether.recording.recorder._CLOSE_S", 0.05)
     record(record_writer, 2)
-    assert writes.wait(5)
+    assert writes.wait(patience(5))
     recorder.detach()
     assert not closed_by, "closed while its own thread was in the middle of a batch"
     may_go_on.set()
     assert recorder._thread is not None
-    recorder._thread.join(10)
+    recorder._thread.join(patience(10))
     assert closed_by == [recorder._thread]
     assert [it.value for it in rig.records()] == [1, 2]
     assert not [each for each in caplog.records if each.exc_info]
@@ -162,19 +162,19 @@ def test_two_threads_that_record_first_explain_once_and_hold_no_lock_meanwhile(r
     def explain() -> list[Entry]:
         explained.append(1)
         explaining.set()
-        assert may_go_on.wait(10)
+        assert may_go_on.wait(patience(10))
         return [Entry(0, "context", "", "c1", 0, 0.0, (), "", None, b"", {})]
 
     record_writer.explain = explain
     threads = [threading.Thread(target=record, args=(record_writer, number)) for number in range(3)]
     for thread in threads:
         thread.start()
-    assert explaining.wait(5)
-    assert record_writer._turn.acquire(timeout=1)
+    assert explaining.wait(patience(5))
+    assert record_writer._turn.acquire(timeout=patience(1))
     record_writer._turn.release()
     may_go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(patience(10))
     assert explained == [1]
     assert record_writer.flush(Deadline(10)) == 0
     assert sorted(it.value for it in rig.records()) == [0, 1, 2]
@@ -186,7 +186,7 @@ def test_closing_does_not_wait_for_nobody(rig: Rig) -> None:
     recorder.detach()
     record(record_writer, 2)
     began = time.monotonic()
-    record_writer.close(30)
+    record_writer.close(patience(30))
     assert time.monotonic() - began < patience(5)
     [left] = rig.waiting()
     assert left.name.startswith("camera~")
@@ -201,7 +201,7 @@ def test_closing_does_not_wait_for_a_broker_that_is_away(rig: Rig) -> None:
     rig.broker.stop()
     record(record_writer, 2)
     began = time.monotonic()
-    record_writer.close(30)
+    record_writer.close(patience(30))
     assert time.monotonic() - began < patience(5)
     rig.broker.start()
 
@@ -228,7 +228,7 @@ def test_at_the_limit_who_saves_is_blocked_and_then_told(rig: Rig, monkeypatch: 
     waiting = threading.Thread(target=publish, args=(record_writer, "last", "t0"))
     waiting.start()
     rig.recorder()
-    waiting.join(20)
+    waiting.join(patience(20))
     assert not waiting.is_alive(), "there is room again"
     assert record_writer.flush(Deadline(10)) == 0
     values = [it.value for it in rig.records()]
@@ -275,7 +275,7 @@ def test_what_is_too_old_is_given_up_at_once_however_much_it_is(rig: Rig, monkey
         kept[-1].wait(20)
     rig.recorder()
     young = record(record_writer, "young")
-    young.wait(20)
+    young.wait(patience(20))
     assert [it.value for it in rig.records()][-1] == "young"
     with LedgerReader.open(rig.folder / "recorder") as reader:
         proof = prove(reader.outboxes(), 0)
@@ -298,7 +298,7 @@ def test_an_orphan_whose_row_cannot_be_read_is_put_aside_and_the_others_are_sent
     entry = Entry(1, "record", "value", "00000000-0000-7000-8000-000000000001", 1, 1e9, (), "", None, b'"left"')
     whole = left_behind(folder, "b", pack_entry(entry))
     rig.recorder()
-    record(rig.record_writer(), "own").wait(5)
+    record(rig.record_writer(), "own").wait(patience(5))
     assert soon(lambda: not whole.exists(), 10)
     assert soon(lambda: {it.value for it in rig.records()} == {"own", "left"}, 10)
     assert Path(f"{damaged}.damaged").exists()
@@ -384,7 +384,7 @@ class Stalling:
         recorder._writer.append = self._wait  # type: ignore[method-assign]
 
     def _wait(self, *given: Any) -> Any:
-        self.let_go.wait(30)
+        self.let_go.wait(patience(30))
         return self._append(*given)
 
 
@@ -393,7 +393,7 @@ def test_a_recorder_that_hangs_holds_nobody_up_and_nothing_is_forgotten_before_i
     stalling = Stalling(rig.recorder("two"))
     record_writer = rig.record_writer()
     for n in range(20):
-        record(record_writer, n).wait(5)
+        record(record_writer, n).wait(patience(5))
     assert [it.value for it in rig.records("one")] == list(range(20))
     assert record_writer._sender is not None
     assert record_writer._sender._own.base == 0
@@ -424,7 +424,7 @@ def test_one_recorder_in_trouble_is_no_trouble_where_another_writes(rig: Rig, mo
         disk.setattr(bad._writer, "append", fail)
         record_writer = rig.record_writer()
         for n in range(10):
-            record(record_writer, n).wait(5)
+            record(record_writer, n).wait(patience(5))
         disk.setattr(good._writer, "append", fail)
         began = time.monotonic()
         with pytest.raises(NotSaved, match="cannot record: the disk of the ledger"):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import patience
 from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker
 
 from ether import Ether
@@ -47,7 +48,7 @@ def test_a_stranger_drives_the_pipeline(bench: tuple[Ether, RunningBroker]) -> N
     ether, broker = bench
     with ether.subscribe("result") as results, ether.subscribe("data") as data:
         command = ["mosquitto_pub", *options(broker), "-t", "ether/1/bench/data/data", "-m", '{"data": 5}']
-        subprocess.run(command, check=True, timeout=20)
+        subprocess.run(command, check=True, timeout=patience(20))
         values = sorted(results.get().value["value"] for _ in range(2))  # type: ignore[index]
         strange = data.get()
     assert values == [10, 20]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from engine_params import EVERY, On
 from ledgers import BEGAN, Source, make_ledger
+from patience import patience
 
 from ether import Ether
 from ether.config import load_config
@@ -57,7 +58,7 @@ def test_what_is_planned_happens_and_tells_the_next_plan(tapped: Ether, tmp_path
             met.append((trial.condition, round(trial.readback, 3)))
             with tapped.subscribe("result") as results:
                 tapped.pub({"n": trial.number}, topic="measure")
-                assert results.get(timeout_s=10).value == {"n": trial.number}
+                assert results.get(timeout_s=patience(10)).value == {"n": trial.number}
     assert met == [
         ({"x": 1, "y": 0}, 1.001), ({"x": 1, "y": 5}, 51.001), ({"x": 2, "y": 0}, 2.001), ({"x": 2, "y": 5}, 52.001),
     ]  # fmt: skip
@@ -94,7 +95,7 @@ def test_the_plan_decides_what_holds_a_run_up(tapped: Ether) -> None:
 
 
 def _soon(holds: Callable[[], bool]) -> None:
-    deadline, pause = time.monotonic() + 10, threading.Event()
+    deadline, pause = time.monotonic() + patience(10), threading.Event()
     while not holds() and time.monotonic() < deadline:
         pause.wait(0.01)
     assert holds()

@@ -139,7 +139,7 @@ def test_a_recording_gives_the_same_results_bit_for_bit(
             "-s",
             "again",
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=patience(60), check=False)
         assert done.stdout.startswith("5 messages in "), done
         heard.wait_for(RESULTS)
     again = Ether().data("again")

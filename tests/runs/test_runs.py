@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from engine_params import EVERY, On
+from patience import patience
 
 from ether import Ether
 from ether.errors import (
@@ -236,7 +237,7 @@ def test_an_instance_that_dies_while_a_trial_begins_is_waited_for_and_prepared(
     def retag_after_a_death(run: Run, trial: int | None, *rest: Any) -> None:
         if trial == 2 and not gone.is_set():  # the stage was there a moment ago, so the trial was allowed to begin
             ether.get_later("stage", "die")
-            assert gone.wait(20)
+            assert gone.wait(patience(20))
         retag(run, trial, *rest)
 
     monkeypatch.setattr(Run, "retag", retag_after_a_death)
@@ -257,7 +258,7 @@ def _until_new_birth(ether: Ether, name: str) -> None:
     before = pid()
     changed = threading.Event()
     ether.on_change(lambda told: changed.set() if told["name"] == name and told["state"] == "ready" else None)
-    assert changed.wait(20)
+    assert changed.wait(patience(20))
     assert pid() != before
 
 
@@ -314,12 +315,12 @@ def test_a_run_is_held_up_by_an_interlock_and_by_people(tapped: Tapped) -> None:
                 bodies.append(trial.number)
                 if trial.number == 1:
                     first.set()
-                    assert go_on.wait(20)
+                    assert go_on.wait(patience(20))
 
         first, go_on = threading.Event(), threading.Event()
         thread = threading.Thread(target=measure)
         thread.start()
-        assert first.wait(20)
+        assert first.wait(patience(20))
         ether.pub("open", topic="door")
         held("door is 'open'")  # before the next: each topic has a thread of its own
         ether.pub(3, topic="beam")
@@ -332,7 +333,7 @@ def test_a_run_is_held_up_by_an_interlock_and_by_people(tapped: Tapped) -> None:
         _soon(lambda: run.held_up_by == "paused: lunch")
         assert bodies == [1]
         other.resume_run()
-        thread.join(20)
+        thread.join(patience(20))
     other.shutdown()
     assert bodies == [1, 2, 3]
     (suspended,) = [event for event in events(ether, run) if event["event"] == "suspend"]
@@ -343,7 +344,7 @@ def test_a_run_is_held_up_by_an_interlock_and_by_people(tapped: Tapped) -> None:
 
 def _soon(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     pause = threading.Event()
-    for _ in range(int(timeout_s / 0.02)):
+    for _ in range(int(patience(timeout_s) / 0.02)):
         if condition():
             return
         pause.wait(0.02)

@@ -186,7 +186,7 @@ def test_an_instance_that_is_killed_serves_again_and_its_callers_are_told(
 
 def serves(ether: Ether, former: int) -> bool:
     try:
-        return bool(ether.get("pump", "pid", timeout_s=2) != former)
+        return bool(ether.get("pump", "pid", timeout_s=patience(2)) != former)
     except EtherError:
         return False
 

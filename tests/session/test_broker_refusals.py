@@ -268,7 +268,7 @@ def test_a_broker_that_restarts_makes_nothing_given_up(
 
 def _answers(ether: Ether) -> bool:
     try:
-        return bool(ether.get("cam", "snap", timeout_s=2) == b"\0")
+        return bool(ether.get("cam", "snap", timeout_s=patience(2)) == b"\0")
     except EtherError:
         return False
 
@@ -354,24 +354,24 @@ def test_a_save(ether: Ether, brokers: ExitStack, version: str) -> None:
     url = brokers.enter_context(broker_of("5", SIZE_LIMIT) if version == "5" else _cutting(100_000))
     ether.tap({"session": f"save-{version}", "broker": url, "instances": CAM})
     began = time.monotonic()
-    status = ether.save("cam", "dose", {"given": b"x" * LARGE}, timeout_s=15)
+    status = ether.save("cam", "dose", {"given": b"x" * LARGE}, timeout_s=patience(15))
     assert (status["status"], status["error"]) == ("error", "TooLargeForBroker")
     assert status["message"].startswith("the broker refused the message of 2,000,")
     assert took_s(began) < patience(5)
     assert ether.get("cam", "doses") == 0
     began = time.monotonic()
-    status = ether.save("cam", "dose", {"size": LARGE}, timeout_s=15)
+    status = ether.save("cam", "dose", {"size": LARGE}, timeout_s=patience(15))
     assert status["status"] == "error"
     assert version == "3.1.1" or "the method has ended, but its answer could not be sent" in status["message"]
     assert took_s(began) < patience(5)
-    assert ether.save("cam", "dose", timeout_s=15)["result"] == 2
+    assert ether.save("cam", "dose", timeout_s=patience(15))["result"] == 2
 
 
 def test_a_save_without_rights(ether: Ether, brokers: ExitStack) -> None:
     broker = brokers.enter_context(limited_mosquitto(acl=denied("ether/1/dosing/call/cam/dose")))
     ether.tap({"session": "dosing", "broker": broker.url_tcp, "instances": CAM})
     began = time.monotonic()
-    status = ether.save("cam", "dose", timeout_s=15)
+    status = ether.save("cam", "dose", timeout_s=patience(15))
     assert (status["status"], status["error"]) == ("error", "PublishRefused")
     assert "not authorized" in status["message"]
     assert took_s(began) < patience(3)
@@ -401,7 +401,7 @@ def test_a_log_record_that_is_too_large_for_the_broker(ether: Ether, brokers: Ex
 
     def arrives() -> bool:
         try:
-            ether.get("cam", "complain", {"length": 9_000}, timeout_s=5)
+            ether.get("cam", "complain", {"length": 9_000}, timeout_s=patience(5))
         except EtherError:
             return False
         return soon(lambda: "it failed: yyy" in log_of("logs"), 1)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patience
 from programs import Program, running, write
 from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker
 from set_clock import DAY_S, HOUR_S, SetClock
@@ -121,7 +122,7 @@ def some_time(program: Program, rounds: int = 1) -> None:
 
 
 def until(program: Program, done: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    deadline, pause = time.monotonic() + timeout_s, threading.Event()
+    deadline, pause = time.monotonic() + patience(timeout_s), threading.Event()
     while not done():
         assert time.monotonic() < deadline, program.said()
         pause.wait(0.02)
@@ -228,7 +229,7 @@ def test_a_run_is_resumed_by_a_program_with_another_time(
         program.wait_for("trial 1 is over")
         some_time(program)
         program.kill()
-        program.process.wait(10)
+        program.process.wait(patience(10))
         until(program, lambda: not program.descendants())
     last = max(int(line.split()[1]) for line in progress(program))
     clock.set(second)

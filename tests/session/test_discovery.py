@@ -69,7 +69,7 @@ def announce(url: str, *names: str, pid: int = 7) -> None:
     with connected(url) as transport:
         for name in names:
             info = {"session": name, "host": "pc1", "pid": pid, "since": 1000.0, "version": "0.1", "engine": "x"}
-            transport.publish(f"ether/1/{name}/session", json.dumps(info).encode(), retain=True).wait(5)
+            transport.publish(f"ether/1/{name}/session", json.dumps(info).encode(), retain=True).wait(patience(5))
 
 
 def record(environment: dict[str, str], name: str, url: str = "mqtt://127.0.0.1:1") -> SessionRecord:
@@ -105,7 +105,7 @@ def test_the_directory_believes_only_the_form_of_an_entry(any_broker: RunningBro
     }  # fmt: skip
     with connected(any_broker.url_tcp) as transport:
         for name, payload in entries.items():
-            transport.publish(f"ether/1/{name}/session", payload, retain=True).wait(5)
+            transport.publish(f"ether/1/{name}/session", payload, retain=True).wait(patience(5))
     listed = sessions_at(Endpoint.from_url(any_broker.url_tcp), 5)
     assert listed == [SessionInfo("empty-object"), SessionInfo("types")]
 
@@ -113,7 +113,7 @@ def test_the_directory_believes_only_the_form_of_an_entry(any_broker: RunningBro
 def test_a_session_that_left_is_not_listed(broker: RunningBroker) -> None:
     announce(broker.url_tcp, "bench")
     with connected(broker.url_tcp) as transport:
-        transport.publish("ether/1/bench/session", b"", retain=True).wait(5)
+        transport.publish("ether/1/bench/session", b"", retain=True).wait(patience(5))
     assert sessions_at(Endpoint.from_url(broker.url_tcp), 5) == []
 
 
@@ -453,7 +453,7 @@ def test_questions_in_parallel() -> None:
         raise KeyError("x")
 
     try:
-        one, two, three = in_parallel([lambda: 1, fail, lambda: stuck.wait(10)], 0.2)
+        one, two, three = in_parallel([lambda: 1, fail, lambda: stuck.wait(patience(10))], 0.2)
     finally:
         stuck.set()
     assert one == 1

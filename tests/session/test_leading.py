@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patience
 from programs import Program, running, write
 from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker, soon
 from set_clock import DAY_S, SetClock
@@ -109,7 +110,7 @@ def test_instances_without_their_keeper_are_a_reason_to_wait(broker: RunningBrok
         link = first._joined("a test").link
         state, entry = "ether/1/bench/state/cam", "ether/1/bench/session"
         link.publish(state, {"name": "cam", "state": "ready", "birth": "b", "keeper": "main", "epoch": 1}, retain=True)
-        link.flush(5)
+        link.flush(patience(5))
         found: list[Any] = []
         waiting = threading.Thread(target=lambda: found.extend(sessions_returning(endpoint, "bench", ())))
         waiting.start()
@@ -120,7 +121,7 @@ def test_instances_without_their_keeper_are_a_reason_to_wait(broker: RunningBrok
         assert [info.session for info in found] == ["bench"]
         link.withdraw(entry)
         link.publish(state, {"name": "cam", "state": "lost", "birth": "b", "keeper": "main", "epoch": 1}, retain=True)
-        link.flush(5)
+        link.flush(patience(5))
         assert sessions_returning(endpoint, "bench", ()) == []
         link.withdraw(state)
 
@@ -161,7 +162,7 @@ def test_of_two_that_lead_the_later_one_steps_back(
     program = next(member["keeper"] for member in seen.instances() if member["name"] == "two")
     assert program in seen.session_info()["programs"]
     second.kill()  # its last word with the broker is still that of one who leads
-    second.process.wait(10)
+    second.process.wait(patience(10))
     del wanted["two"]
     assert soon(lambda: keepers(seen) == wanted, 10), keepers(seen)
     assert soon(lambda: seen.session_info().get("pid") == first.process.pid, 5)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from patience import patience
 from running_brokers import engines, mosquitto_missing
 
 from ether import Ether
@@ -53,10 +54,10 @@ def test_ten_thousand_failures(ether: Ether, engine: str, capsys: pytest.Capture
     with ether.subscribe("doubled") as doubled:
         for number in range(MESSAGES):
             topic, body, error = KINDS[number % len(KINDS)]
-            transport.publish(launch.topics.data(topic), body, timeout_s=60)
+            transport.publish(launch.topics.data(topic), body, timeout_s=patience(60))
             sent[error] += 1
         ether.pub({"value": 21}, topic="int")
-        assert doubled.get(timeout_s=60).value == 42
+        assert doubled.get(timeout_s=patience(60)).value == 42
     ether.shutdown()
     told = Counter(re.findall(r"failed: (\w+): ", capsys.readouterr().err))
     assert told == sent

@@ -99,7 +99,7 @@ def test_of_many_who_want_a_name_at_once_one_gets_it(broker: RunningBroker, roun
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(20)
+                thread.join(patience(20))
             assert sorted(outcomes.values()) == ["holds it"] + ["refused"] * (len(members) - 1)
 
 
@@ -150,10 +150,10 @@ def test_a_replaced_process_that_was_cut_off_gives_up_when_it_is_back() -> None:
         broker.restart()
         os.kill(pid, signal.SIGCONT)
         gone(pid)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + patience(20)
         while True:
             try:
-                assert other.get("cam", "slow_pid", {"seconds": 0}, timeout_s=5) == os.getpid()
+                assert other.get("cam", "slow_pid", {"seconds": 0}, timeout_s=patience(5)) == os.getpid()
                 return
             except EtherError:
                 assert time.monotonic() < deadline
@@ -172,7 +172,7 @@ def drained(subscription: Any) -> int:
 def freeze(pid: int) -> None:
     """Stop a process; returns when it stands still, which on a busy machine is not at once."""
     os.kill(pid, signal.SIGSTOP)
-    deadline, pause = time.monotonic() + 10, threading.Event()
+    deadline, pause = time.monotonic() + patience(10), threading.Event()
     while (state := state_letter(pid)) != "T":
         assert time.monotonic() < deadline, state
         pause.wait(0.01)
@@ -184,7 +184,7 @@ def state_letter(pid: int) -> str:
 
 def gone(pid: int) -> None:
     """Return when a process has ended of its own accord."""
-    deadline, pause = time.monotonic() + 10, threading.Event()
+    deadline, pause = time.monotonic() + patience(10), threading.Event()
     while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
         pause.wait(0.02)
     assert not os.path.exists(f"/proc/{pid}"), "it has not stopped itself"
@@ -217,7 +217,7 @@ def test_programs_that_want_the_same_new_session_at_once_share_one(rounds: int) 
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(60)
+                thread.join(patience(60))
             assert not failures
             leaders = [program for program in programs if program.broker_url is not None]
             assert len(leaders) == 1

@@ -27,7 +27,7 @@ def broker() -> LoopbackBroker:
 def links(broker: LoopbackBroker) -> Iterator[dict[str, Link]]:
     opened = {name: Link(LoopbackTransport(broker, client_id=name), name) for name in ("main", "guest", "late")}
     for link in opened.values():
-        link.open(1)
+        link.open(patience(1))
     yield opened
     for link in opened.values():
         link.close()
@@ -40,7 +40,7 @@ def announce(link: Link, name: str, state: State = State.READY) -> None:
 
 def lead(link: Link) -> Session:
     session = Session(link, TOPICS)
-    session.open(1, Opening.FRESH)
+    session.open(patience(1), Opening.FRESH)
     link.announce(TOPICS.session_info, {"program": link.source, "run": "r1", "host": "pc"})
     return session
 
@@ -53,7 +53,7 @@ def test_a_broker_that_shows_retained_messages_is_seen_to(links: dict[str, Link]
     lead(links["main"])
     announce(links["main"], "cam")
     guest = Session(links["guest"], TOPICS)
-    guest.open(1, Opening.JOINS)
+    guest.open(patience(1), Opening.JOINS)
     assert links["guest"].wildcards_show_retained is True
     assert known(guest) == ["cam"]
     assert not guest.tests_left
@@ -66,39 +66,39 @@ def test_what_the_broker_hides_the_members_tell(links: dict[str, Link], broker: 
     assert leader.await_change(lambda: known(leader) == ["cam"], patience(1))
     broker._retained.clear()
     guest = Session(links["guest"], TOPICS)
-    guest.open(1, Opening.JOINS)
+    guest.open(patience(1), Opening.JOINS)
     assert known(guest) == []
     assert guest.heard_again(0.2) == {"cam"}
     assert known(guest) == ["cam"]
     late = Session(links["late"], TOPICS)
     links["late"].wildcards_show_retained = False
-    late.open(1, Opening.PART)
+    late.open(patience(1), Opening.PART)
     assert known(late) == ["cam"]
 
 
 def test_members_that_the_leader_knows_are_waited_for(links: dict[str, Link], broker: LoopbackBroker) -> None:
     leader = lead(links["main"])
     announce(links["guest"], "cam")
-    Session(links["guest"], TOPICS).open(1)
+    Session(links["guest"], TOPICS).open(patience(1))
     assert leader.await_change(lambda: known(leader) == ["cam"], patience(1))
     del broker._retained[TOPICS.state("cam")]
     late = Session(links["late"], TOPICS)
-    late.open(1, Opening.JOINS)
+    late.open(patience(1), Opening.JOINS)
     assert known(late) == ["cam"], "the leader has it in its roster, and its process has told what it is"
 
 
 def test_nobody_is_asked_where_nobody_is(links: dict[str, Link]) -> None:
     alone = Session(links["late"], TOPICS)
-    alone.open(1, Opening.STARTS)
+    alone.open(patience(1), Opening.STARTS)
     assert known(alone) == []
     assert alone.hear_the_latest(Deadline(1))
 
 
 def test_a_self_test_that_was_left_behind_is_cleared(links: dict[str, Link], broker: LoopbackBroker) -> None:
     left = TOPICS.state("$test-left")
-    links["main"].publish(left, {ECHO: "$test-left"}, retain=True).wait(1)
+    links["main"].publish(left, {ECHO: "$test-left"}, retain=True).wait(patience(1))
     guest = Session(links["guest"], TOPICS)
-    guest.open(1, Opening.STARTS)
+    guest.open(patience(1), Opening.STARTS)
     assert guest.tests_left
     assert left in broker._retained
     guest.withdraw_tests()
@@ -111,8 +111,8 @@ def test_claims_and_echoes_change_nobody(links: dict[str, Link]) -> None:
     assert leader.await_change(lambda: known(leader) == ["cam"], patience(1))
     changes: list[Announcement] = []
     leader.watch(changes.append)
-    links["guest"].publish(TOPICS.state("cam"), {ECHO: "x"}).wait(1)
-    links["guest"].publish(TOPICS.state("cam"), {CLAIM: "x"}).wait(1)
+    links["guest"].publish(TOPICS.state("cam"), {ECHO: "x"}).wait(patience(1))
+    links["guest"].publish(TOPICS.state("cam"), {CLAIM: "x"}).wait(patience(1))
     leader.catch_up(1, among="cam")
     assert changes == []
     assert known(leader) == ["cam"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patience
 from programs import running, write
 from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker
 
@@ -326,7 +327,7 @@ def test_an_instance_that_is_killed_is_named_and_does_not_hold_up_the_end(
     assert launch is not None
     child = launch._supervisor.child("victim")
     os.kill(child.pid, signal.SIGKILL)
-    child._waiter.join(5)
+    child._waiter.join(patience(5))
     ether.shutdown()
     told = capsys.readouterr()
     assert "instance victim ended: was killed by signal 9" in caplog.text
@@ -489,7 +490,7 @@ def test_a_broker_that_dies_is_started_again_and_everybody_is_back(
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        assert back.wait(20)
+        assert back.wait(patience(20))
         watcher.join()
         assert ether.broker_url == url
         ether.pub("again", topic="in")

@@ -90,9 +90,9 @@ class Room:
     def __init__(self) -> None:
         self.broker = LoopbackBroker(version=ProtocolVersion.V5)
         self.link = Link(LoopbackTransport(self.broker, "main"), "main")
-        self.link.open(1)
+        self.link.open(patience(1))
         self.session = Session(self.link, TOPICS)
-        self.session.open(5)
+        self.session.open(patience(5))
         self.changes: list[tuple[str, State]] = []
         self.session.watch(lambda announcement: self.changes.append((announcement.name, announcement.state)))
         self.opened: list[Instance] = []

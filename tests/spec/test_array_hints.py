@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import pytest
+from patience import patience
 
 from ether.errors import MarkError, ValidationFailed
 from ether.spec.arguments import Arguments
@@ -247,4 +248,4 @@ def test_numpy_is_not_loaded_for_it() -> None:
         "def f(x: list[int], y: int = 0): ...\n"
         "ArraySpec('float64', (None, 3)); Arguments(f, 'f').bind({'x': [1]}); sys.exit('numpy' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=patience(60)).returncode == 0

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from patience import patience
+
 import ether
 from ether.system import clock
 
@@ -46,7 +48,7 @@ def test_a_test_sets_the_clock_of_a_process_at_any_moment(tmp_path: Path) -> Non
             process.stdin.flush()
             assert abs(json.loads(process.stdout.readline()) - wanted) < 1.0
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(patience(10)) == 0
 
 
 def test_the_uptime_goes_on_and_belongs_to_a_boot() -> None:

@@ -75,7 +75,10 @@ class Systemd:
 
     def hear(self, timeout_s: float = 10.0) -> str | None:
         """The next message, None where there is none for so long."""
-        self._socket.settimeout(timeout_s)
+        return self._heard_within(patience(timeout_s))
+
+    def _heard_within(self, seconds: float) -> str | None:
+        self._socket.settimeout(seconds)
         try:
             return self._socket.recv(65536).decode()
         except TimeoutError:
@@ -85,7 +88,7 @@ class Systemd:
         """The next message with this text in it."""
         deadline, heard = time.monotonic() + patience(timeout_s), []
         while time.monotonic() < deadline:
-            message = self.hear(deadline - time.monotonic())
+            message = self._heard_within(deadline - time.monotonic())
             if message is not None and text in message:
                 return message
             heard.append(message)
@@ -145,7 +148,7 @@ def test_an_ordinary_end(systemd: Systemd) -> None:
         assert process.stdin is not None
         process.stdin.close()
         systemd.wait_for("STOPPING=1")
-        assert process.wait(10) == 0
+        assert process.wait(patience(10)) == 0
         assert systemd.hear(2 * PERIOD_S) is None
 
 
@@ -246,7 +249,7 @@ def test_the_broker_as_a_service(engine: str, systemd: Systemd, tmp_path: Path) 
         systemd.wait_for("WATCHDOG=1")
         process.send_signal(signal.SIGTERM)
         systemd.wait_for("STOPPING=1")
-        assert process.wait(20) == 0
+        assert process.wait(patience(20)) == 0
     assert soon(lambda: not [path for path in tmp_path.iterdir() if path.is_dir()], 2.0)
 
 
@@ -265,7 +268,7 @@ def test_the_brokers_service_lets_in_who_holds_the_lab_key(tmp_path: Path) -> No
                 endpoint = Endpoint("tcp", found[1], int(found[2]), username=who.username, password=who.password)
                 assert lets_in(endpoint) is fits
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(patience(20)) == 0
     finally:
         systemd.close()
 
@@ -307,7 +310,7 @@ def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
         command = [sys.executable, "-P", "-m", "ether.launch.broker_service", "--listen", "loopback"]
         command += ["--engine", "amqtt", "--port", str(taken.getsockname()[1])]
         environ = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=patience(60), check=False)
     assert done.returncode == 1
     assert " - ERROR - the embedded broker ended" in done.stderr
     assert "another program" in done.stderr.lower() or "in use" in done.stderr.lower()
@@ -318,6 +321,6 @@ def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
 )
 def test_a_broker_that_was_told_nonsense_says_so(words: list[str]) -> None:
     command = [sys.executable, "-m", "ether.launch.broker_service", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patience(60), check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

@@ -1,7 +1,7 @@
 """Services: units that systemd accepts and finds tight, and what is written, run and taken away for them.
 
-systemctl and journalctl are programs on PATH that write down how they were called. Run as a program, with tests/ on the
-import path, this module writes the examples in systemd/ anew.
+systemctl and journalctl are programs on PATH that write down how they were called. Run as a program, with tests/parts/
+on the import path, this module writes the examples in systemd/ anew.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from patience import patience
 
 from ether.errors import ServiceFailed
 from ether.system import services
@@ -59,7 +60,7 @@ def analyze(folder: Path, service: Service, *words: str) -> subprocess.Completed
         env={**os.environ, "XDG_RUNTIME_DIR": str(folder), "LC_ALL": "C.UTF-8"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
     )
 
@@ -181,7 +182,7 @@ def test_what_cannot_be_a_service(kind: Kind, scope: Scope, more: dict[str, obje
 
 def test_the_examples_are_what_is_render() -> None:
     written = {path: (EXAMPLES / path).read_text() for path in examples()}
-    assert written == examples(), f"run: PYTHONPATH=.:tests python {Path(__file__).relative_to(ROOT)}"
+    assert written == examples(), f"run: PYTHONPATH=.:tests/parts python {Path(__file__).relative_to(ROOT)}"
     there = {path.relative_to(EXAMPLES) for path in EXAMPLES.rglob("*") if path.suffix in (".service", ".conf")}
     assert there == set(examples())
 

@@ -169,5 +169,5 @@ def messages(transport: Transport, count: int, timeout_s: float = 30.0) -> list[
 
 def nothing_more(transport: Transport, topic: str) -> None:
     """Assert that nothing is under way: the next message is one that is sent now."""
-    transport.publish(topic, b"the end").wait(10)
+    transport.publish(topic, b"the end").wait(patience(10))
     assert messages(transport, 1)[0].payload == b"the end"

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from patience import patience
+
 from ether.transport import Endpoint
 
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, DISCONNECT = 1, 2, 3, 4, 8, 9, 12, 14
@@ -90,7 +92,7 @@ class FakeBroker:
 
     def heard(self, timeout_s: float = 10.0) -> object:
         """The next thing that the script put into `said`."""
-        return self.said.get(timeout=timeout_s)
+        return self.said.get(timeout=patience(timeout_s))
 
 
 Script = Callable[[FakeConnection, FakeBroker], None]
@@ -115,7 +117,7 @@ def fake_broker(script: Script, *, receive_buffer: int | None = None) -> Iterato
             for sock in current:
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
+            thread.join(patience(10))
             assert not broker.errors, broker.errors
 
 

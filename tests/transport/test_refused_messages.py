@@ -108,7 +108,7 @@ def test_a_refusal_is_told_with_the_message(code: int, kind: type[Exception], wo
         with pytest.raises(kind):
             refused.wait(1)
         taken = transport.publish("some/topic", b"body")
-        taken.wait(5)
+        taken.wait(patience(5))
         assert taken.error is None
 
 
@@ -143,7 +143,7 @@ def test_a_message_at_which_the_broker_closes_the_connection_is_given_up_after_t
         opened(broker.url_tcp, "v") as reader,
         opened(proxy.url, protocol=protocol) as transport,
     ):
-        transport.publish("v", b"before").wait(5)
+        transport.publish("v", b"before").wait(patience(5))
         large = transport.publish("big", bytes(200_000))
         behind = transport.publish("v", b"behind")
         told = next_refusal(transport)
@@ -158,7 +158,7 @@ def test_a_message_at_which_the_broker_closes_the_connection_is_given_up_after_t
         for size in (200_000, 500_000):
             with pytest.raises(PayloadTooLarge, match="this broker closes the connection at 200,0"):
                 transport.publish("big", bytes(size))
-        transport.publish("v", bytes(90_000)).wait(5)
+        transport.publish("v", bytes(90_000)).wait(patience(5))
         assert len(proxy.cuts) == STRIKES
 
 
@@ -168,14 +168,14 @@ def test_what_was_learned_of_a_limit_is_forgotten_after_a_while(
 ) -> None:
     monkeypatch.setattr("ether.transport.cut_rules.BAN_S", 0.5)
     with picky_proxy(broker.port, takes_at_most(100_000)) as proxy, opened(proxy.url) as transport:
-        transport.publish("v", b"before").wait(5)
+        transport.publish("v", b"before").wait(patience(5))
         transport.publish("big", bytes(200_000))
         next_refusal(transport)
         proxy.judge = lambda packet: None  # somebody has raised it
 
         def passes() -> bool:
             try:
-                transport.publish("big", bytes(200_000)).wait(5)
+                transport.publish("big", bytes(200_000)).wait(patience(5))
             except PayloadTooLarge:
                 return False
             return True
@@ -192,7 +192,7 @@ def test_several_poisons_in_a_stream(broker: RunningBroker) -> None:
         opened(broker.url_tcp, "a", "b") as reader,
         opened(proxy.url) as transport,
     ):
-        transport.publish("x", b"before").wait(5)
+        transport.publish("x", b"before").wait(patience(5))
         for n in range(300):
             transport.publish("ab"[n % 2], f"{n}".encode())
             if n in (50, 51, 120, 200):
@@ -214,7 +214,7 @@ def test_a_topic_at_which_the_broker_closes_the_connection(broker: RunningBroker
         opened(broker.url_tcp, "v", "w") as reader,
         opened(proxy.url) as transport,
     ):
-        transport.publish("v", bytes(50)).wait(5)
+        transport.publish("v", bytes(50)).wait(patience(5))
         bad = [transport.publish("not here", f"{n}".encode()) for n in range(3)]
         good = [transport.publish("v", f"{n}".encode()) for n in range(3)]
         told = [next_refusal(transport) for _ in bad]
@@ -230,7 +230,7 @@ def test_a_topic_at_which_the_broker_closes_the_connection(broker: RunningBroker
         for _ in range(20):
             transport.publish("not here", b"again")
             assert isinstance(next_refusal(transport).error, PublishRefused)
-        transport.publish("w", bytes(500_000)).wait(5)
+        transport.publish("w", bytes(500_000)).wait(patience(5))
         assert len(proxy.cuts) == cuts
 
 
@@ -248,7 +248,7 @@ def test_a_disconnect_says_why(broker: RunningBroker) -> None:
             client.send(b"\x40\x02" + packet_id)
 
     with fake_broker(script) as fake, opened(fake.endpoint, protocol=V5) as transport:
-        transport.publish("v", b"x").wait(5)
+        transport.publish("v", b"x").wait(patience(5))
         transport.publish("big", bytes(20_000))
         behind = transport.publish("v", b"y")
         assert "says 'Packet too large'" in str(next_refusal(transport).error)
@@ -308,7 +308,7 @@ def test_a_broker_that_is_killed_again_and_again_makes_nothing_given_up(protocol
 
         def publish() -> None:
             for n in range(3000):
-                receipt = transport.publish("v", f"{n}".encode() * 100, timeout_s=60)
+                receipt = transport.publish("v", f"{n}".encode() * 100, timeout_s=patience(60))
                 receipt.wait(patience(30))
                 taken.append(n)
                 if len(taken) % 400 == 100:
@@ -334,7 +334,7 @@ def test_a_broker_that_closes_at_everything_makes_nothing_given_up(broker: Runni
         picky_proxy(broker.port) as proxy,
         opened(proxy.url) as transport,
     ):
-        transport.publish("v", b"before").wait(5)
+        transport.publish("v", b"before").wait(patience(5))
         proxy.judge = lambda packet: CUT
         sent = [transport.publish("v", f"{n}".encode()) for n in range(5)]
         sent.append(transport.publish("big", bytes(70_000)))
@@ -379,7 +379,7 @@ def test_a_network_that_fails_every_moment_makes_nothing_given_up(broker: Runnin
         cutting = threading.Thread(target=cut_now_and_then)
         cutting.start()
         try:
-            sent = [transport.publish("big", b"%06d" % n + bytes(100_000), timeout_s=60) for n in range(50)]
+            sent = [transport.publish("big", b"%06d" % n + bytes(100_000), timeout_s=patience(60)) for n in range(50)]
             found = bodies(reader, 50, 30)
         finally:
             ends.set()
@@ -394,7 +394,7 @@ def test_a_network_that_fails_every_moment_makes_nothing_given_up(broker: Runnin
 def test_a_broker_that_stands_still_and_is_killed_makes_nothing_given_up() -> None:
     """It has the message, does not answer, and dies: four times in a row, with the same message alone under way."""
     with running_broker("mosquitto") as running, opened(running.url_tcp) as transport:
-        transport.publish("v", b"before").wait(5)
+        transport.publish("v", b"before").wait(patience(5))
         for _ in range(4):
             assert soon(lambda: transport.connected, 10)
             os.kill(running.engine_pid, signal.SIGSTOP)
@@ -420,7 +420,7 @@ def test_a_suspect_is_not_overtaken_on_its_own_topic() -> None:
             client.send(b"\x40\x02" + packet_id)
 
     with fake_broker(script) as fake, opened(fake.endpoint, protocol=V311) as transport:
-        transport.publish("w", b"before").wait(5)
+        transport.publish("w", b"before").wait(patience(5))
         receipts = [transport.publish(topic, body) for topic, body in (
             ("v", b"bad"), ("v", b"behind"), ("w", b"1"), ("v", b"last"), ("w", b"2"),
         )]  # fmt: skip

@@ -140,7 +140,7 @@ def test_messages_of_every_size_arrive_whole(broker: TlsBroker, opened: list[Tra
     receiver, sender = connect(broker, opened, "t"), connect(broker, opened)
     bodies = [os.urandom(size) for size in (0, 1, 1000, 16_383, 16_384, 16_385, 65_536, 100_000, 3 * MIB, 24 * MIB)]
     for body in bodies:
-        sender.publish("t", body, timeout_s=30)
+        sender.publish("t", body, timeout_s=patience(30))
     assert [delivery.payload for delivery in messages(receiver, len(bodies))] == bodies
 
 
@@ -178,7 +178,7 @@ def test_many_threads_write_while_one_reads(broker: TlsBroker, opened: list[Tran
 
     def publish(number: int) -> None:
         for count in range(each):
-            both.publish(f"t/{number}", f"{count} ".encode() + b"x" * (count % 7 * 400), qos=1, timeout_s=30)
+            both.publish(f"t/{number}", f"{count} ".encode() + b"x" * (count % 7 * 400), qos=1, timeout_s=patience(30))
 
     writers = [threading.Thread(target=publish, args=(number,)) for number in range(threads)]
     for writer in writers:
@@ -187,7 +187,7 @@ def test_many_threads_write_while_one_reads(broker: TlsBroker, opened: list[Tran
     for delivery in messages(both, threads * each, 60):
         got[delivery.topic].append(int(delivery.payload.split()[0]))
     for writer in writers:
-        writer.join(10)
+        writer.join(patience(10))
     assert got == {topic: list(range(each)) for topic in got}
     assert both.dropped == 0
     assert overlaps == []
@@ -200,7 +200,7 @@ def test_it_comes_back_with_its_subscriptions(broker: TlsBroker, opened: list[Tr
     assert isinstance(take(receiver), ConnectionDown)
     broker.start()
     assert isinstance(take(receiver), ConnectionUp)
-    sender.publish("t", b"again", timeout_s=10)
+    sender.publish("t", b"again", timeout_s=patience(10))
     assert take(receiver).payload == b"again"
 
 
@@ -211,7 +211,7 @@ def test_a_clean_leave_sends_no_will(broker: TlsBroker, opened: list[Transport])
     for _ in range(20):
         leaving.publish("elsewhere", b"x" * 50_000)
     leaving.close()
-    connect(broker, opened).publish("after", b"").wait(5)
+    connect(broker, opened).publish("after", b"").wait(patience(5))
     assert take(receiver).topic == "after"
 
 
@@ -251,7 +251,7 @@ def test_a_port_without_tls(opened: list[Transport], kind: Kind) -> None:
         opened.append(transport)
         with pytest.raises(BrokerUnreachable, match="TLS failed, perhaps it speaks none on this port"):
             transport.connect(5)
-        server.join(5)
+        server.join(patience(5))
 
 
 def test_a_server_that_never_answers_ends_in_time(opened: list[Transport]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from patience import patience
 
 from ether.errors import (
     InvalidName,
@@ -53,7 +54,7 @@ def test_qos_is_the_lower_of_both(backend: Backend, topic: str) -> None:
 def test_receipt_is_done_when_the_broker_has_acknowledged(backend: Backend, topic: str) -> None:
     transport = backend.connected(topic)
     receipt = transport.publish(topic, b"x")
-    receipt.wait(5)
+    receipt.wait(patience(5))
     assert receipt.done
     assert not receipt.no_subscribers
     receipt.wait(0)
@@ -64,7 +65,7 @@ def test_callback_of_a_receipt(backend: Backend, topic: str) -> None:
     called = threading.Event()
     receipt = transport.publish(topic, b"x")
     receipt.when_done(called.set)
-    assert called.wait(5)
+    assert called.wait(patience(5))
     called.clear()
     receipt.when_done(called.set)
     assert called.is_set()
@@ -72,13 +73,13 @@ def test_callback_of_a_receipt(backend: Backend, topic: str) -> None:
 
 def test_receipt_of_qos_0_is_done(backend: Backend, topic: str) -> None:
     receipt = backend.connected().publish(topic, b"x", qos=0)
-    receipt.wait(5)
+    receipt.wait(patience(5))
     assert receipt.done
 
 
 def test_no_subscribers_is_told_over_mqtt_5(backend: Backend, topic: str) -> None:
     receipt = backend.connected().publish(topic, b"x")
-    receipt.wait(5)
+    receipt.wait(patience(5))
     assert receipt.no_subscribers is (backend.version is V5)
 
 
@@ -106,7 +107,7 @@ def test_wildcard_at_the_start_hears_no_dollar_topics(backend: Backend, topic: s
     everything = backend.connected("#")
     sender = backend.connected()
     with suppress(TransportError):  # a broker may refuse to take such a message from us
-        sender.publish(f"$other/{topic}", b"x").wait(1)
+        sender.publish(f"$other/{topic}", b"x").wait(patience(1))
     backend.connected().publish(topic, b"y")
     while (item := take(everything)).topic != topic:
         assert isinstance(item, Delivery)
@@ -116,30 +117,30 @@ def test_wildcard_at_the_start_hears_no_dollar_topics(backend: Backend, topic: s
 def test_retained_is_kept_replaced_and_cleared(backend: Backend, topic: str) -> None:
     sender = backend.connected()
     for payload in [b"one", b"two"]:
-        sender.publish(topic, payload, retain=True).wait(5)
+        sender.publish(topic, payload, retain=True).wait(patience(5))
     late = backend.connected(topic)
     assert messages(late, 1) == [Delivery(topic, b"two", 1, retained=True)]
-    sender.publish(topic, b"three", retain=True).wait(5)
+    sender.publish(topic, b"three", retain=True).wait(patience(5))
     assert messages(late, 1) == [Delivery(topic, b"three", 1, retained=False)]
-    sender.publish(topic, b"", retain=True).wait(5)
+    sender.publish(topic, b"", retain=True).wait(patience(5))
     assert messages(late, 1) == [Delivery(topic, b"", 1, retained=False)]
     nothing_more(backend.connected(f"{topic}/#"), topic)
 
 
 def test_retained_reaches_only_those_who_subscribe_to_it(backend: Backend, topic: str) -> None:
     sender = backend.connected()
-    sender.publish(f"{topic}/kept", b"x", retain=True).wait(5)
+    sender.publish(f"{topic}/kept", b"x", retain=True).wait(patience(5))
     nothing_more(backend.connected(f"{topic}/other"), f"{topic}/other")
-    sender.publish(f"{topic}/kept", b"", retain=True).wait(5)
+    sender.publish(f"{topic}/kept", b"", retain=True).wait(patience(5))
 
 
 def test_repeated_subscribe_brings_retained_again(backend: Backend, topic: str) -> None:
     transport = backend.connected()
-    transport.publish(topic, b"kept", retain=True).wait(5)
+    transport.publish(topic, b"kept", retain=True).wait(patience(5))
     for _ in range(3):
         transport.subscribe([topic])
         assert messages(transport, 1) == [Delivery(topic, b"kept", 1, retained=True)]
-    transport.publish(topic, b"", retain=True).wait(5)
+    transport.publish(topic, b"", retain=True).wait(patience(5))
 
 
 def test_will_is_published_after_a_sudden_death(backend: Backend, topic: str) -> None:
@@ -148,7 +149,7 @@ def test_will_is_published_after_a_sudden_death(backend: Backend, topic: str) ->
     assert messages(watcher, 1) == [Delivery(topic, b"gone", 1, retained=False)]
     late = backend.connected(topic)
     assert messages(late, 1)[0].retained
-    late.publish(topic, b"", retain=True).wait(5)
+    late.publish(topic, b"", retain=True).wait(patience(5))
 
 
 def test_will_is_not_published_after_close(backend: Backend, topic: str) -> None:
@@ -168,7 +169,7 @@ def test_large_payload(backend: Backend, topic: str) -> None:
     got = messages(transport, 1)[0]
     assert len(got.payload) == len(payload)
     assert got.payload == payload
-    receipt.wait(10)
+    receipt.wait(patience(10))
 
 
 def test_sizes_around_every_boundary(backend: Backend, topic: str) -> None:
@@ -250,8 +251,8 @@ def test_arguments_that_cannot_be(backend: Backend, topic: str) -> None:
 def test_unsubscribe(backend: Backend, topic: str) -> None:
     transport = backend.connected(f"{topic}/a", f"{topic}/b")
     transport.unsubscribe([f"{topic}/a"])
-    transport.publish(f"{topic}/a", b"not heard").wait(5)
-    transport.publish(f"{topic}/b", b"heard").wait(5)
+    transport.publish(f"{topic}/a", b"not heard").wait(patience(5))
+    transport.publish(f"{topic}/b", b"heard").wait(patience(5))
     assert messages(transport, 1)[0].payload == b"heard"
     transport.unsubscribe([f"{topic}/never"])
 
@@ -294,7 +295,7 @@ def test_threads_that_subscribe(backend: Backend, topic: str) -> None:
 
     def subscribe(number: int) -> None:
         try:
-            transport.subscribe([f"{topic}/{number}"], timeout_s=10)
+            transport.subscribe([f"{topic}/{number}"], timeout_s=patience(10))
         except BaseException as error:
             failures.append(error)
 
@@ -316,7 +317,7 @@ def test_reader_that_sleeps_loses_nothing(backend: Backend, topic: str) -> None:
     receiver = backend.connected(topic)
     sender = backend.connected()
     for number in range(count):
-        receipt = sender.publish(topic, b"%d" % number, timeout_s=60)
+        receipt = sender.publish(topic, b"%d" % number, timeout_s=patience(60))
     assert receipt.__class__ is not None
     if backend.name != "loopback":
         assert queued(receiver) < 2_000, "the broker holds the rest, not this process"
@@ -342,7 +343,7 @@ def test_receive_is_woken_by_close(backend: Backend) -> None:
     waiting = threading.Thread(target=lambda: got.append(transport.receive(None)))
     waiting.start()
     transport.close()
-    waiting.join(5)
+    waiting.join(patience(5))
     assert got[1:] == [None]
 
 
@@ -351,7 +352,7 @@ def test_what_had_arrived_can_be_taken_after_close(backend: Backend, topic: str)
     for number in range(5):
         transport.publish(topic, b"%d" % number)
     first = messages(transport, 1)
-    transport.publish(topic, b"last").wait(5)
+    transport.publish(topic, b"last").wait(patience(5))
     transport.close()
     rest = []
     while (item := take(transport, None)) is not None:
@@ -385,7 +386,7 @@ def test_close_from_many_threads_at_once(backend: Backend) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(5)
+        thread.join(patience(5))
         assert not thread.is_alive()
 
 
@@ -418,7 +419,7 @@ def test_close_while_others_publish(backend: Backend, topic: str) -> None:
     ended: list[str] = []
 
     def publish() -> None:
-        began.wait(5)
+        began.wait(patience(5))
         try:
             while True:
                 transport.publish(topic, b"x" * 100, qos=1)
@@ -428,10 +429,10 @@ def test_close_while_others_publish(backend: Backend, topic: str) -> None:
     threads = [threading.Thread(target=publish) for _ in range(4)]
     for thread in threads:
         thread.start()
-    began.wait(5)
+    began.wait(patience(5))
     transport.close()
     for thread in threads:
-        thread.join(5)
+        thread.join(patience(5))
     assert ended == ["closed"] * 4
 
 
@@ -439,7 +440,7 @@ def test_close_flushes(backend: Backend, topic: str) -> None:
     receiver = backend.connected(topic)
     sender = backend.connected()
     receipts = [sender.publish(topic, b"%d" % n) for n in range(300)]
-    sender.close(timeout_s=10)
+    sender.close(timeout_s=patience(10))
     assert all(receipt.done for receipt in receipts)
     assert len(messages(receiver, 300)) == 300
 

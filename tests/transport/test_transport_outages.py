@@ -46,7 +46,7 @@ def test_everything_is_restored_after_a_restart(fragile: Backend, topic: str) ->
     assert transport.connected
     assert [d.payload for d in messages(transport, 50)] == [b"%d" % n for n in range(50)]
     for receipt in receipts:
-        receipt.wait(5)
+        receipt.wait(patience(5))
 
 
 def test_what_was_under_way_is_sent_again(fragile: Backend, topic: str) -> None:
@@ -64,7 +64,7 @@ def test_what_was_under_way_is_sent_again(fragile: Backend, topic: str) -> None:
     assert [int(d.payload) for d in messages(transport, len(unacknowledged))] == unacknowledged
     assert all(receipt.done for receipt in receipts) or transport.connected
     for receipt in receipts:
-        receipt.wait(5)
+        receipt.wait(patience(5))
 
 
 def test_three_restarts_in_a_row(fragile: Backend, topic: str) -> None:
@@ -76,7 +76,8 @@ def test_three_restarts_in_a_row(fragile: Backend, topic: str) -> None:
         fragile.start()
         await_up(transport)
         assert messages(transport, 1)[0].payload == b"%d" % number
-        receipt.wait(10)  # else the next restart would lose the acknowledgement, and the message would come twice
+        # Else the next restart would lose the acknowledgement, and the message would come twice.
+        receipt.wait(patience(10))
 
 
 def test_publishers_block_for_room_then_time_out(fragile: Backend, topic: str) -> None:
@@ -100,7 +101,7 @@ def test_a_blocked_publisher_goes_on_when_the_broker_is_back(fragile: Backend, t
     blocked = threading.Thread(target=transport.publish, args=(topic, b""), kwargs={"timeout_s": 30})
     blocked.start()
     fragile.start()
-    blocked.join(20)
+    blocked.join(patience(20))
     assert not blocked.is_alive()
     await_up(transport)
 
@@ -119,10 +120,10 @@ def test_room_is_waited_for_first_and_used_without_a_wait(fragile: Backend, topi
     waiting = threading.Thread(target=room.wait, args=(30,))
     waiting.start()
     fragile.start()
-    waiting.join(20)
+    waiting.join(patience(20))
     assert not waiting.is_alive()
     await_up(transport)
-    transport.publish(topic, b"reserved", timeout_s=0.0, room=room).wait(10)
+    transport.publish(topic, b"reserved", timeout_s=0.0, room=room).wait(patience(10))
     room.release()
     assert messages(transport, 1)[0].payload == b"reserved"
 
@@ -136,7 +137,7 @@ def test_subscribe_during_an_outage_waits_for_the_broker(fragile: Backend, topic
     asking = threading.Thread(target=transport.subscribe, args=([topic],), kwargs={"timeout_s": 20})
     asking.start()
     fragile.start()
-    asking.join(20)
+    asking.join(patience(20))
     assert not asking.is_alive()
     await_up(transport)
     transport.publish(f"{topic}/given/up", b"not heard")
@@ -167,7 +168,7 @@ def test_close_while_disconnected(fragile: Backend, topic: str) -> None:
 
     def wait() -> None:
         try:
-            receipt.wait(20)
+            receipt.wait(patience(20))
         except TransportError as error:
             waiting.append(error)
 
@@ -176,7 +177,7 @@ def test_close_while_disconnected(fragile: Backend, topic: str) -> None:
     began = time.monotonic()
     transport.close()
     assert time.monotonic() - began < patience(1.5)
-    waiter.join(5)
+    waiter.join(patience(5))
     assert [type(error) for error in waiting] == [TransportClosed]
     assert told.is_set()
     assert take(transport, None) is None
@@ -193,7 +194,7 @@ def test_close_right_after_the_broker_died(fragile: Backend, topic: str) -> None
 
 def test_connection_changes_come_in_order_with_messages(fragile: Backend, topic: str) -> None:
     transport = fragile.connected(topic)
-    transport.publish(topic, b"before").wait(5)
+    transport.publish(topic, b"before").wait(patience(5))
     first = messages(transport, 1)
     fragile.stop()
     down = take(transport)

@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
+from patience import patience
 
 from ether.errors import ConfigError, InvalidName, TransportError
 from ether.transport import Delivery, Endpoint, ProtocolVersion
@@ -292,7 +293,7 @@ def test_no_acknowledgement_is_forgotten_between_reader_and_network_thread() -> 
 
     def read() -> None:
         for _ in range(total):
-            item = inbox.get(30)
+            item = inbox.get(patience(30))
             assert isinstance(item, Delivery)
             inbox.consumed(item)
 
@@ -302,7 +303,7 @@ def test_no_acknowledgement_is_forgotten_between_reader_and_network_thread() -> 
         inbox.put_deliveries(
             [delivery(n) for n in range(number, number + 100)], [b"%d" % n for n in range(number, number + 100)]
         )
-    reader.join(30)
+    reader.join(patience(30))
     assert sent == [b"%d" % n for n in range(total)]
 
 

@@ -158,8 +158,8 @@ def close_while_connecting(transport: Transport) -> None:
     began = time.monotonic()
     transport.close()
     assert time.monotonic() - began < patience(1)
-    assert isinstance(failures.get(timeout=1), TransportClosed)
-    connecting.join(5)
+    assert isinstance(failures.get(timeout=patience(1)), TransportClosed)
+    connecting.join(patience(5))
 
 
 # refused
@@ -258,7 +258,7 @@ def test_deaf_connection_is_mended() -> None:
         client.stay()
 
     with fake_broker(script) as broker, opened(broker.endpoint) as transport:
-        transport.subscribe(["a"], timeout_s=3)
+        transport.subscribe(["a"], timeout_s=patience(3))
         down = await_kind(transport, ConnectionDown)
         assert isinstance(down, ConnectionDown)
         assert "deaf" in down.reason
@@ -289,7 +289,7 @@ def test_close_while_subscribing() -> None:
 
     def subscribe(transport: Transport) -> None:
         try:
-            transport.subscribe(["a"], timeout_s=20)
+            transport.subscribe(["a"], timeout_s=patience(20))
         except TransportError as error:
             failures.put(error)
 
@@ -298,8 +298,8 @@ def test_close_while_subscribing() -> None:
         asking.start()
         broker.heard()
         transport.close()
-        assert isinstance(failures.get(timeout=2), TransportClosed)
-        asking.join(5)
+        assert isinstance(failures.get(timeout=patience(2)), TransportClosed)
+        asking.join(patience(5))
 
 
 def test_deaf_after_a_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,7 +383,7 @@ def test_receive_maximum_is_respected() -> None:
 
     with fake_broker(script) as broker, opened(broker.endpoint) as transport:
         for receipt in [transport.publish("a", b"x") for _ in range(10)]:
-            receipt.wait(5)
+            receipt.wait(patience(5))
 
 
 def test_packet_ids_go_round() -> None:
@@ -402,9 +402,9 @@ def test_packet_ids_go_round() -> None:
         client.stay()
 
     with fake_broker(script) as broker, opened(broker.endpoint) as transport:
-        receipts = [transport.publish("a", b"", timeout_s=60) for _ in range(70_001)]
+        receipts = [transport.publish("a", b"", timeout_s=patience(60)) for _ in range(70_001)]
         kept = broker.heard(60)
-        receipts[0].wait(5)
+        receipts[0].wait(patience(5))
     assert kept == 1
     assert (min(ids), max(ids)) == (2, 65_535)
 
@@ -580,7 +580,7 @@ def test_packets_of_many_threads_do_not_interleave() -> None:
 
         def publish(name: str) -> None:
             for number, size in enumerate(sizes):
-                transport.publish(name, name.encode() * size, qos=number % 2, timeout_s=30)
+                transport.publish(name, name.encode() * size, qos=number % 2, timeout_s=patience(30))
 
         threads = [threading.Thread(target=publish, args=(name,)) for name in "abcd"]
         for thread in threads:
@@ -597,7 +597,7 @@ def test_broker_that_stops_reading_blocks_publishers_and_not_close() -> None:
 
     def script(client: FakeConnection, broker: FakeBroker) -> None:
         client.accept()
-        may_read.wait(30)
+        may_read.wait(patience(30))
 
     with fake_broker(script, receive_buffer=4096) as broker, opened(broker.endpoint) as transport:
         last = flood(transport)
@@ -625,14 +625,14 @@ def test_receipt_of_a_qos_0_message_that_had_to_wait() -> None:
 
     def script(client: FakeConnection, broker: FakeBroker) -> None:
         client.accept()
-        may_read.wait(30)
+        may_read.wait(patience(30))
         client.stay()
 
     with fake_broker(script) as broker, opened(broker.endpoint) as transport:
         receipts = [transport.publish("a", bytes(4 << 20), qos=0) for _ in range(2)]
         assert not receipts[-1].done
         may_read.set()
-        receipts[-1].wait(10)
+        receipts[-1].wait(patience(10))
         assert receipts[-1].done
 
 

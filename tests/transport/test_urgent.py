@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from patience import patience
 
 from ether.errors import PublishTimeout
 from ether.transport import ConnectionUp, Delivery
@@ -102,13 +103,13 @@ def test_who_waits_for_room_in_one_lane_is_not_served_by_the_other(queue: SendQu
     room, came = queue.room("t", 100), threading.Event()
 
     def wait() -> None:
-        room.wait(30)
+        room.wait(patience(30))
         came.set()
 
     waiting = threading.Thread(target=wait)
     waiting.start()
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patience(10)
         while not queue._ordinary.line:
             assert time.monotonic() < deadline
             came.wait(0.001)
@@ -117,9 +118,9 @@ def test_who_waits_for_room_in_one_lane_is_not_served_by_the_other(queue: SendQu
         assert not came.is_set()
         while queue.unsettled > MAX_COUNT // 2:
             acknowledge_all(queue)
-        assert came.wait(10)
+        assert came.wait(patience(10))
     finally:
-        waiting.join(30)
+        waiting.join(patience(30))
         room.release()
     while queue.unsettled:
         acknowledge_all(queue)
@@ -141,7 +142,7 @@ def test_the_end_waits_as_long_as_the_broker_goes_on_acknowledging(queue: SendQu
     drained = queue.drain(30)
     took_s = time.monotonic() - began
     stopped.set()
-    broker.join(10)
+    broker.join(patience(10))
     assert not drained
     assert queue.unsettled == 10
     assert 1.9 < took_s < 4, "twenty acknowledgements take 1 s, and 1 s without any is the end"

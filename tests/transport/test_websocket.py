@@ -225,7 +225,7 @@ def test_waiting_finishes_what_has_begun() -> None:
             sock.recv(65_536)
         assert sock.unsent
         theirs.settimeout(0.05)
-        wait, deadline = sock.waiting_with(waker), time.monotonic() + 10
+        wait, deadline = sock.waiting_with(waker), time.monotonic() + patience(10)
         last = b""
         while sock.unsent:
             assert time.monotonic() < deadline
@@ -276,7 +276,7 @@ def web_server(answer: Callable[[bytes], bytes], *, stay: bool = False) -> Itera
         port = listener.getsockname()[1]
         yield Endpoint("ws", "127.0.0.1", port, "/lab/mqtt", username="me", password="s3cret"), requests
         listener.shutdown(socket.SHUT_RDWR)
-        server.join(10)
+        server.join(patience(10))
 
 
 def refused(endpoint: Endpoint, timeout_s: float = 5.0) -> EtherError:
@@ -284,10 +284,10 @@ def refused(endpoint: Endpoint, timeout_s: float = 5.0) -> EtherError:
     began = time.monotonic()
     try:
         with pytest.raises((BrokerUnreachable, NotAuthorized)) as caught:
-            transport.connect(timeout_s)
+            transport.connect(patience(timeout_s))
     finally:
         transport.close()
-    assert time.monotonic() - began < timeout_s + 1
+    assert time.monotonic() - began < patience(timeout_s + 1)
     said = str(caught.value)
     assert endpoint.address in said
     assert endpoint.address.endswith("/lab/mqtt")
@@ -390,9 +390,9 @@ def test_close_ends_a_handshake_that_hangs() -> None:
 
         thread = threading.Thread(target=connect)
         thread.start()
-        assert asked.wait(5)
+        assert asked.wait(patience(5))
         transport.close()
-        thread.join(5)
+        thread.join(patience(5))
         assert isinstance(outcome[0], TransportClosed)
 
 
@@ -513,7 +513,7 @@ def amqtt() -> Iterator[Endpoint]:
         assert child.stdout is not None
         port = json.loads(child.stdout.readline())["port"]
         yield Endpoint.from_url(f"ws://me:s3cret@127.0.0.1:{port}")
-        child.communicate("end\n", timeout=10)
+        child.communicate("end\n", timeout=patience(10))
 
 
 def test_amqtt_behind_its_own_websocket(amqtt: Endpoint) -> None:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pydantic
 import pytest
+from patience import patience
 from wire_values import same
 
 from ether.errors import DecodeError, EncodeError
@@ -219,4 +220,4 @@ def test_an_array_without_numpy_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 def test_importing_and_plain_messages_load_no_numpy() -> None:
     code = "import sys, ether.wire as w; w.encode({'a': [1, b'x', 2j]}); assert 'numpy' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=patience(60))
