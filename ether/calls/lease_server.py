@@ -24,8 +24,8 @@ from ether.connection.worker import Worker
 from ether.errors import EtherError, InstanceLeased
 from ether.system.clock import wall_time
 
-LEASE = "ether.lease"
-"""Stands where a request names its method; a method's name cannot contain a dot."""
+LEASE = "ether-lease"
+"""Stands where a request names its method, as `ether.calls.server.STATUS` does."""
 
 _ALONE_S = 3600.0
 """Limits the wait for the instance to be idle; the asking program gives up long before."""

@@ -2,7 +2,7 @@
 
 A broker that was away or stood still may have lost a request or an answer, also where caller and instance live; so does
 one that drops what exceeds its queue for a client. So when the caller's own connection is back, when an instance
-announces itself again, and where a call has waited for long, the caller asks the instance about them (`ether.recall`).
+announces itself again, and where a call has waited for long, the caller asks the instance about them (`ether-recall`).
 The instance sends the answers that it has once more, and names the calls that it has never received; those are sent
 again. A call that is under way there needs nothing.
 

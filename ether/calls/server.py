@@ -4,7 +4,7 @@ Promises: a request whose deadline has passed is not run. A request that is deli
 delivery gets the first answer. A save of Ether's that has lost its id on the way is not run: its second delivery
 could not be recognised. Whatever the method does, the caller gets an answer, in the form in which its request arrived:
 with headers in the body where the properties were lost. An answer that was lost on its way is sent again to a caller
-that asks for it. Requests about the instance itself (`ether.status`, `ether.cancel`, `ether.lease`, `ether.recall`) are
+that asks for it. Requests about the instance itself (`ether-status`, `ether-cancel`, `ether-lease`, `ether-recall`) are
 answered at once, on the dispatch thread, even while the worker is busy.
 
 The trap: a request is first seen on the transport's thread (`CallServer.take`), which may only queue it. A request that
@@ -57,9 +57,9 @@ from ether.transport.base import Refusal
 from ether.wire.envelope import Headers
 from ether.wire.head import unpack_properties
 
-STATUS, CANCEL, RECALL = "ether.status", "ether.cancel", "ether.recall"
-"""Stand where a request names its method; a method's name cannot contain a dot. `ether.recall` asks what became of
-calls: `{"calls": {correlation: age in seconds}}`."""
+STATUS, CANCEL, RECALL = "ether-status", "ether-cancel", "ether-recall"
+"""Stand where a request names its method; a method's name cannot contain a hyphen, and NATS takes no topic with a dot.
+`ether-recall` asks what became of calls: `{"calls": {correlation: age in seconds}}`."""
 
 OWN = (STATUS, CANCEL, LEASE, RECALL)
 """Requests that the instance itself answers, at once."""

@@ -232,7 +232,7 @@ def test_stale_requests_are_not_run_although_the_brokers_expiry_is_lost(bench: t
     keep = {"instances": ["main"], "do": "remove", "name": "pump", "_ether": head_of(reply_to)}
     publish(url, "ether/1/bench/control/keep", json.dumps(keep))
     take = {"do": "take", "token": "t", "reason": "r", "facts": {}, "_ether": head_of(reply_to)}
-    publish(url, "ether/1/bench/call/pump/ether.lease", json.dumps(take))
+    publish(url, "ether/1/bench/call/pump/ether-lease", json.dumps(take))
     with spied(url, reply_to) as next_answer:
         fresh = head_of(reply_to, time=time.time())
         publish(url, COUNT, json.dumps({"_ether": fresh}))
@@ -251,7 +251,7 @@ def test_requests_that_come_twice_are_carried_out_once(bench: tuple[Ether, Ether
         request = next_request()
     for properties in (request.properties, b""):
         publish(url, SYNC, request.payload, properties=properties)
-    lease = "ether/1/bench/call/pump/ether.lease"
+    lease = "ether/1/bench/call/pump/ether-lease"
     with spied(url, lease) as next_request:
         with caller.lease("pump", reason="alone"):
             taken = next_request()
@@ -263,6 +263,6 @@ def test_requests_that_come_twice_are_carried_out_once(bench: tuple[Ether, Ether
 def test_a_lease_without_a_holder_is_not_given(bench: tuple[Ether, Ether, str]) -> None:
     leader, _, url = bench
     take = {"do": "take", "token": "t", "reason": "r", "facts": {}}
-    publish(url, "ether/1/bench/call/pump/ether.lease", json.dumps(take))
+    publish(url, "ether/1/bench/call/pump/ether-lease", json.dumps(take))
     publish(url, DOSE, '{"ul": 1}')
     assert soon(lambda: leader.get("pump", "count") == 1, 5)

@@ -18,7 +18,7 @@ TOPICS = SessionTopics("bench")
 
 EVENTS = [
     TOPICS.call("pump", "dose"),
-    TOPICS.call("pump", "ether.lease"),
+    TOPICS.call("pump", "ether-lease"),
     TOPICS.reply("main-123"),
     TOPICS.control("stop"),
     TOPICS.control("keep"),
