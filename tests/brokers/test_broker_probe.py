@@ -162,7 +162,7 @@ def test_rights_of_one_session() -> None:
         own = found_at(broker.url_tcp, "bench").finding("rights")
     assert foreign.verdict is NO
     assert foreign.prevents
-    assert "--session" in foreign.advice
+    assert "--session NAME" in foreign.advice
     assert own.verdict is not NO, own
 
 

@@ -49,8 +49,9 @@ KNOWN_LIMITS = {
     (NATS.name, "test_a_topic_with_its_default_name"): KnownLimit("2.9 takes no dot in a topic"),
     **{
         (name, "test_a_strangers_message_is_handled_once"): COPIES
-        for name in (STOCK, STOCK_PERSISTENT, "mosquitto", NATS.name)
+        for name in (STOCK, STOCK_PERSISTENT, "mosquitto")
     },
+    (NATS.name, "test_a_strangers_message_is_handled_once"): KnownLimit(COPIES.why, race=True),
     (NATS.name, "test_many_names_are_claimed"): KnownLimit(OVERTAKEN.why),
 } | {
     (NATS.name, name): OVERTAKEN
@@ -225,7 +226,7 @@ def test_many_names_are_claimed(ether: Ether, broker: str, request: pytest.Fixtu
     started(ether, broker, request, {})
     for number in range(40):
         ether.host(Pump(), name=f"pump{number}")
-    assert len(ether.instances()) == 40
+    assert soon(lambda: len(ether.instances()) == 40, 5.0), "announcements come a moment later"
 
 
 def test_an_instance_is_restarted(ether: Ether, broker: str, request: pytest.FixtureRequest) -> None:

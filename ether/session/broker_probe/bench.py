@@ -25,6 +25,7 @@ RETAINED_S = 60
 _CONNECT_S = 3.0
 _CLEAR_S, _LEAVE_S = 1.0, 0.2
 _QUIET_S = 0.4
+_DELIVERIES = 10
 
 
 class ConnectionCut(Exception):
@@ -50,6 +51,8 @@ class Probing:
         self.accepted: dict[ProtocolVersion, BareConnection] = {}
         """The first connection of each version that was let in, in the order of the attempts."""
         self.round_trip_s = 0.0
+        self.delivery_s = 0.0
+        """The longest that a message to ourselves took, of a few."""
         self.end = monotonic() + max(budget_s - _CLEAR_S - _LEAVE_S, 0.0)
         self.stopped = False
         self.retained: set[str] = set()
@@ -125,8 +128,9 @@ class ProbeBench:
 
     @property
     def quiet_s(self) -> float:
-        """Nothing that was expected arrives any more, once nothing has arrived for so long."""
-        return _QUIET_S + 4 * self.shared.round_trip_s
+        """Nothing that was expected arrives any more, once nothing has arrived for so long: many times as long as a
+        message took in the beginning."""
+        return max(_QUIET_S + 4 * self.shared.round_trip_s, _DELIVERIES * self.shared.delivery_s)
 
     def soon(self, timeout_s: float) -> float:
         """The end of a wait within the probe, as monotonic seconds."""
@@ -208,8 +212,9 @@ class ProbeBench:
 
     def collect(self, connections: Sequence[BareConnection], count: int) -> list[Delivery]:
         """What arrives until there are `count` messages, or nothing more comes: for `quiet_s` no message, and a ping
-        that was sent at its beginning is answered. A broker that merely gets no processor time answers none. Raises
-        `OutOfTime` where the probe's time is over before one or the other."""
+        that was sent at its beginning is answered. A broker that merely gets no processor time answers none. The trap:
+        brokers that deliver on other paths than they answer on may still be about to deliver. Raises `OutOfTime` where
+        the probe's time is over before one or the other."""
         taken: list[Delivery] = []
         while len(taken) < count:
             more = self._next(connections)

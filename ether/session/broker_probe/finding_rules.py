@@ -188,7 +188,7 @@ def _rights(fact: RightsFact, facts: ProbeFacts) -> Finding:
         f"{plane.plane} ({plane.topic or plane.topic_filter}): {words}" for plane, words in problems.items()
     )
     advice = (
-        f"let the user read and write ether/1/{fact.session}/# (docs/brokers.md has the table of rights)."
+        "let the user read and write ether/1/NAME/# for each session NAME (docs/brokers.md has the table of rights)."
         " Where the rights are for one session alone, name it: --session NAME"
     )
     if not any(plane.needed for plane in problems):
