@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ether.protocol.barrier import BEHIND, Answer, Barrier, Quiescence, heads_of
+from ether.protocol.dedup_window import REMEMBERED_IDS, DedupWindow
 from ether.protocol.presence import BEHIND_BRIDGE, CLAIM, ECHO, Announcement, Claims, PresenceTable, State, is_notice
 from ether.protocol.routes import Routes
 from ether.wire.topics import matches
@@ -75,6 +76,17 @@ def test_the_first_claim_counts_until_it_is_over() -> None:
     assert claims.holder("cam", now=Claims.LAST_S + 1) == "second"
     claims.release("cam")
     assert claims.holder("cam", now=Claims.LAST_S + 1) is None
+
+
+def test_a_duplicate_is_recognised_as_long_as_it_is_remembered() -> None:
+    window = DedupWindow()
+    assert [window.before(message_id) for message_id in ("a", "b", "a", "b", "c")] == [False, False, True, True, False]
+    assert not window.before(None)
+    assert not window.before(None), "foreign messages have no id"
+    for number in range(REMEMBERED_IDS):
+        assert not window.before(f"later {number}")
+    assert not window.before("a"), "too many lie between"
+    assert len(window._ids) == REMEMBERED_IDS
 
 
 def test_what_is_not_an_announcement_is_ignored() -> None:
