@@ -244,7 +244,8 @@ def _retained_by_wildcard(fact: RetainedFact, facts: ProbeFacts) -> Finding:
     missing = " and ".join(sign for sign, came in (("+", fact.by_plus), ("#", fact.by_hash)) if not came)
     return Finding(
         "retained by wildcard", NO, f"not with {missing}", "",
-        "who joins does not see who is there, and a name may get two holders for a moment",
+        "a session without instances is not found by looking, only by its name",
+        "who joins asks the members, which announce themselves again",
     )  # fmt: skip
 
 
@@ -345,7 +346,8 @@ def _order_across_topics(fact: OrderFact, facts: ProbeFacts) -> Finding:
         return Finding(name, YES, "yes", f"{fact.pairs} pairs")
     return Finding(
         name, NO, "a message overtakes one to another topic", f"{fact.overtaken} of {fact.pairs} pairs",
-        "a message to oneself does not tell that all before it has arrived",
+        "what a program publishes on several topics arrives in another order",
+        "Ether itself relies on no order across topics",
     )  # fmt: skip
 
 
