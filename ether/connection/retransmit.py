@@ -95,6 +95,9 @@ _SHALLOW_WINDOW = 100
 requests and answers included: Mosquitto as everybody has it has 20 under way, and queues 1,000. There, receivers are
 paused as soon as they are behind."""
 
+_FEW = _PORTION_COUNT // 10
+"""With no more than this to do, a receiver that was slow has caught up."""
+
 _DROPPED_EVERY_S = 10.0
 """How often it is said that readers will miss messages, at most."""
 
@@ -494,7 +497,7 @@ class Retransmitter:
     def _resume(self, present: Mapping[str, int]) -> None:
         with self._lock:
             names = self._reorder_buffer.caught_up()
-        names = [name for name in names if not any(matches(name, topic) for topic in present)]
+        names = [name for name in names if _count_of(name, present) <= _FEW]
         if not names or not self._transport.connected:
             return
         self._transport.widen(False)
@@ -717,6 +720,10 @@ def _numbers(said: Mapping[object, object]) -> dict[str, int]:
 
 def _only_wake() -> None:
     """A task that wakes the thread and does nothing."""
+
+
+def _count_of(topic_filter: str, counts: Mapping[str, int]) -> int:
+    return sum(count for topic, count in counts.items() if matches(topic_filter, topic))
 
 
 def _asked_now(ask: Ask) -> dict[str, Any]:
