@@ -141,7 +141,7 @@ MUTANTS: Sequence[Mutant] = (
     _("silence-is-consent", "drop", "a sync says who is missing", "ether/protocol/barrier.py",
       "        return {**failed, **self.lost, **silent}", "        return {**failed, **self.lost}"),
     _("dead-participant-unnamed", "drop", "a sync says who died", "ether/protocol/barrier.py",
-      "            self.lost[participant] = why\n", ""),
+      "        self.lost[participant] = why\n", ""),
     _("restarts-never-stop", "force", "what dies again and again is left alone", "ether/launch/restart_rules.py",
       "        if len(self._begun) >= self.policy.limit:\n", "        if False:\n"),
     _("restart-after-an-orderly-end", "force", "`on-failure` means a failure", "ether/launch/restart_rules.py",

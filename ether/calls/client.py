@@ -356,9 +356,6 @@ class CallClient:
         expiry_s = timeout_s if expires else None
         extra = ExtraHeaders(schema, self._reply_topic, pending.correlation, expiry_s, None, trace, twice)
         pending.sent_at = time.monotonic()
-        if not self._looks_after:
-            self._looks_after = True
-            self.later.after(_OVERDUE_S, self._look_after)
         receipt = self._link.publish(topic, value, parents=parents, extra=extra, timeout_s=room_s)
         receipt.when_done(partial(self._on_receipt, pending, receipt))
 
@@ -482,8 +479,21 @@ class CallClient:
 
     # -- waiting
 
+    def wait_until(self, pending: PendingCall, until: float) -> bool:
+        """Wait until the call is settled, or until a point on the monotonic clock; returns whether it is settled. A
+        call that waits for long is looked after from then on."""
+        if pending.wait(min(until, time.monotonic() + _OVERDUE_S)):
+            return True
+        self._begin_to_look_after()
+        return pending.wait(until)
+
+    def _begin_to_look_after(self) -> None:
+        if not self._looks_after:
+            self._looks_after = True
+            self.later.after(0.0, self._look_after)
+
     def _wait(self, pending: PendingCall) -> None:
-        if pending.wait(pending.deadline - _probe_lead(pending)):
+        if self.wait_until(pending, pending.deadline - _probe_lead(pending)):
             return
         self.probe(pending)
         if not pending.wait(pending.deadline):
@@ -496,12 +506,12 @@ class CallClient:
         thread for both.
         """
         nested = worker.begin_wait(trace)
-        probed = False
+        probed, overdue_at = False, time.monotonic() + _OVERDUE_S
         try:
             pending.when_done(lambda: nested.put(None))
             while not pending.settled:
                 until = pending.deadline if probed else pending.deadline - _probe_lead(pending)
-                job = next_job(nested, until - time.monotonic())
+                job = next_job(nested, min(until, overdue_at) - time.monotonic())
                 if job is not None:
                     worker.perform(job)
                 elif time.monotonic() >= pending.deadline:
@@ -511,6 +521,9 @@ class CallClient:
                 elif not probed and not pending.settled and time.monotonic() >= until:
                     self.probe(pending)
                     probed = True
+                elif time.monotonic() >= overdue_at:
+                    overdue_at = pending.deadline
+                    self._begin_to_look_after()
         finally:
             worker.end_wait(trace, nested)
 

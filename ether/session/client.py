@@ -393,7 +393,7 @@ class Client:
         """
         pending = self.later(call_id)
         until = pending.deadline if timeout_s is None else time.monotonic() + timeout_s
-        if until < pending.deadline and not pending.wait(until):
+        if until < pending.deadline and not self.session.calls.wait_until(pending, until):
             raise TimeoutError(f"{pending.call} has not answered within {timeout_s:g} s; it goes on")
         self.session.calls.await_end(pending)
         if pending.when_cut is not None and not pending.settled and not pending.wait(until):

@@ -50,6 +50,9 @@ MAX_BYTES, LOW_BYTES = 64 << 20, 48 << 20
 _BURST = 4
 """This many unacknowledged messages are a burst. Single messages, and calls one after the other, never reach it."""
 
+_HELD_S = 1.0
+"""A broker that closes a connection because of a message does so sooner."""
+
 _STILL_S = 1.0
 """A broker that acknowledges nothing for so long is not waited for at the end."""
 
@@ -657,9 +660,12 @@ class SendQueue:
             raise
 
     def _fill_carefully_locked(self, link: SendLink, suspicion: Suspicion[Publication]) -> None:
-        """Send one message, where none is under way: then an end of the connection says something about it."""
+        """Send one message, where none is under way: then an end of the connection says something about it. One that
+        the broker has not answered within `_HELD_S` is no reason for a cut, and the others go on without its answer."""
         now = monotonic()
-        if self._inflight or (place := self._next_locked(suspicion, now)) is None:
+        waits = bool(self._inflight) and now - suspicion.written_at < _HELD_S
+        if waits or (place := self._next_locked(suspicion, now)) is None:
+            self.left = True  # the network thread looks again, at its next tick at the latest
             return
         urgent = self._urgent.waiting
         waiting, at = (urgent, place) if place < len(urgent) else (self._ordinary.waiting, place - len(urgent))

@@ -19,7 +19,7 @@ import pytest
 from distance import Distance
 from limited_mosquitto import limited_mosquitto
 from patience import patience
-from running_brokers import STOCK, engines, mosquitto_missing, running_broker
+from running_brokers import STOCK, engines, mosquitto_missing, running_broker, soon
 
 from ether.session.broker_probe import BrokerFindings, CapabilityVerdict, judge, probe_broker
 from ether.transport import Endpoint, ProtocolVersion
@@ -259,7 +259,7 @@ def test_one_that_lets_in_and_then_answers_nothing_or_cuts(answer: Callable[[Fak
         found = found_at(url)
     assert found.entered
     assert not found.carries_a_session
-    assert found.finding("rights").verdict is (NO if answer is cut_at_a_message else UNKNOWN)
+    assert found.finding("rights").verdict in ((NO, UNKNOWN) if answer is cut_at_a_message else (UNKNOWN,))
 
 
 # -- it leaves nothing behind
@@ -297,7 +297,8 @@ def test_ctrl_c_leaves_nothing_behind() -> None:
         with retained_by_a_probing(broker.url_tcp) as process:
             os.kill(process.pid, signal.SIGINT)
             assert process.wait(patience(5)) != 0
-        assert retained_at(broker.url_tcp) == []
+        # A message that another probe retained in that very moment is over after a second.
+        assert soon(lambda: retained_at(broker.url_tcp) == [], 5)
 
 
 @needs_mosquitto

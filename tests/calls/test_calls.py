@@ -48,6 +48,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Ether]:
     """The instances above, on each engine."""
     with session_broker(request.param) as broker, Ether() as own:
         own.tap({"instances": INSTANCES}, broker=broker)
+        own.save("store", "keep", {"root": 0})  # opens its files, which no test of this module is to be blamed for
         yield own
 
 

@@ -38,6 +38,14 @@ class Slip(Receipt):
     def no_subscribers(self) -> bool:
         return False
 
+    @property
+    def error(self) -> None:
+        return None
+
+    @property
+    def watched(self) -> bool:
+        return True
+
     def when_done(self, callback: Callable[[], object]) -> None:
         assert self._callback is None, "one callback for each receipt"
         self._callback = callback
