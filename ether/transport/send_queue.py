@@ -629,8 +629,7 @@ class SendQueue:
             if self._suspicion.has_suspects:
                 self._fill_carefully_locked(link, self._suspicion)
                 return
-            window = min(window, self._suspicion.window)
-            self._suspicion.written_at = monotonic()
+            window = self._careful_window_locked(self._suspicion)
         small: list[bytes] = []
         first, then = self._urgent.waiting, self._ordinary.waiting
         try:
@@ -658,6 +657,19 @@ class SendQueue:
             # bookkeeping. What has left is then unknown; the next connection sends everything again.
             link.fail(_INTERRUPTED)
             raise
+
+    def _careful_window_locked(self, suspicion: Suspicion[Publication]) -> int:
+        """How many messages may be under way now. What the broker has not answered within `_HELD_S` is no reason for a
+        cut, and holds nothing back: its answer may be lost."""
+        now, under_way = monotonic(), len(self._inflight)
+        window = min(self._window, suspicion.window)
+        if under_way >= window and now - suspicion.written_at >= _HELD_S:
+            window = min(self._window, under_way + 1)
+        if under_way < window:
+            suspicion.written_at = now
+        else:
+            self.left = True  # the network thread looks again, at its next tick at the latest
+        return window
 
     def _fill_carefully_locked(self, link: SendLink, suspicion: Suspicion[Publication]) -> None:
         """Send one message, where none is under way: then an end of the connection says something about it. One that
