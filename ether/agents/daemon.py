@@ -32,7 +32,7 @@ from ether.agents.wanted_file import AgentFile, NotKept, agent_path, read_agent_
 from ether.errors import EtherError, NameTaken
 from ether.log import get_ether_logger, install_console
 from ether.security.lab_key import key_file
-from ether.session.discovery.search import FoundSession, find, remember
+from ether.session.discovery.search import LOOK_PATIENCE_S, FoundSession, find, remember
 from ether.system.journald import write_for_journal
 from ether.system.systemd import Notifier, Watchdog
 from ether.wire.topics import check_instance_name, check_session_name
@@ -155,7 +155,7 @@ class Agent:
 
     def _find(self, session: str | None) -> FoundSession | None:
         try:
-            return find(session=session, broker=self._broker, environment=self._environment)
+            return find(session=session, broker=self._broker, environment=self._environment, patience_s=LOOK_PATIENCE_S)
         except EtherError as error:
             self._warn_once(f"looking for a session: {error}")
             return None

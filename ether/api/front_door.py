@@ -307,7 +307,7 @@ class Ether(Calling, Reading, Running):
         found = running_session(config, os.environ)
         with starting_alone(None if found is not None else config.session, timeout_s):
             if found is None and config.session is not None:
-                found = running_session(config, os.environ)  # another program may have started it meanwhile
+                found = running_session(config, os.environ, again=True)  # another program may have started it
             session = found.name if found is not None else config.session or new_session_name()
             if found is None:
                 get_ether_logger().info("Starting Ether session: %s...", session)

@@ -16,6 +16,7 @@
     │   │   └── BrokerRefuses               … one answers, and no session can use it
     │   ├── NotAuthorized (PermissionError) … the broker refuses this user
     │   │   └── WrongLabKey                 … the broker refuses this machine's lab key
+    │   ├── NotDelivered (PermissionError)  … the broker does not let this program read a topic
     │   ├── SubscribeRefused                … a subscription was not granted
     │   ├── PublishRefused                  … the broker will not take this message
     │   ├── TransportClosed                 … used after close()
@@ -253,6 +254,16 @@ class NotAuthorized(TransportError, PermissionError):
     def __init__(self, address: str, why: str) -> None:
         self.address, self.why = address, why
         super().__init__(f"the broker at {address} refuses this connection: {why}. Check user name and password.")
+
+
+class NotDelivered(TransportError, PermissionError):
+    """The broker takes messages on a topic that a session needs, and does not let this program read them. `why` says
+    how that showed; `advice` is for a case that has a way out other than the broker's rights."""
+
+    def __init__(self, topic: str, why: str, advice: str = "") -> None:
+        self.topic, self.why = topic, why
+        self.advice = advice or "The rights that a session needs are listed in docs/brokers.md, under Rights."
+        super().__init__(f"the broker does not let this program read {topic!r}: {why}. {self.advice}")
 
 
 class SubscribeRefused(TransportError):

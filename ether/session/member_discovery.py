@@ -20,14 +20,15 @@ from __future__ import annotations
 import enum
 import os
 import threading
+import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from ether.connection.deadline import Deadline
 from ether.connection.link import ExtraHeaders, Inbound, Link, lost_properties
-from ether.errors import TransportError
+from ether.errors import NotDelivered, TransportError
 from ether.log import get_ether_logger
 from ether.protocol.presence import ECHO, HOLDS_ITS_NAME, TAKES_PART, is_notice
 from ether.session.members import Members
@@ -47,6 +48,9 @@ from ether.wire.topics import SessionTopics, is_event
 logger = get_ether_logger("Ether")
 
 _ECHO_PATIENCE_S = 0.5
+
+_DELIVERS_S = 5.0
+"""How long a broker may take to deliver the first message to ourselves after it took it."""
 
 _MEET_S = 0.5
 """How long a program that joins waits for the leader's roster. A leader that is busy answers later."""
@@ -74,6 +78,7 @@ class MemberDiscovery(Members):
         super().__init__(link, topics)
         self._reply_topic = topics.reply(reply_client(link.source))
         self._info: dict[str, Any] = {}
+        self._info_heard = -1.0
         self._rolls: dict[bytes, dict[str, Present]] = {}
         """The answers to each roll call under way, by name."""
         self._opened = self._listening = self._meets = False
@@ -113,7 +118,7 @@ class MemberDiscovery(Members):
             link.publish(self.topics.state(test), {ECHO: test}, retain=True, extra=extra, timeout_s=deadline.left())
         link.listen(self.topics.state("+"), self._receive_state, timeout_s=deadline.left())
         try:
-            self.catch_up(deadline.left(), among=test if tries else None)
+            self._hear_back(test if tries else link.source, ECHO, os.urandom(8).hex(), deadline, gives_up_s=_DELIVERS_S)
         finally:
             if tries:
                 link.withdraw(self.topics.state(test))
@@ -146,11 +151,20 @@ class MemberDiscovery(Members):
         also when the connection is lost."""
         self._hear_back(among or self.link.source, ECHO, os.urandom(8).hex(), Deadline(timeout_s), while_online)
 
-    def _hear_back(self, name: str, key: str, text: str, deadline: Deadline, while_online: bool = False) -> None:
-        """Send a notice to the topic of a name, and return when it has come back; raises `TransportError`."""
+    def _hear_back(
+        self,
+        name: str,
+        key: str,
+        text: str,
+        deadline: Deadline,
+        while_online: bool = False,
+        gives_up_s: float | None = None,
+    ) -> None:
+        """Send a notice to the topic of a name, and return when it has come back; raises `TransportError`. With
+        `gives_up_s`, a broker that takes it, and has not delivered it so much later, does not let this program read."""
         with self._changed:
             self._awaited.add(text)
-        came_back, receipt = False, None
+        came_back, receipt, taken_at = False, None, None
         while not came_back and not deadline.passed:  # sent again, in case the broker died with the first one
             if while_online and self.link.offline_since is not None:
                 break
@@ -160,12 +174,22 @@ class MemberDiscovery(Members):
             came_back = self._is_back(text, receipt, min(_ECHO_PATIENCE_S, deadline.left()))
             if receipt.error is not None and not came_back:
                 break
+            if receipt.done:
+                taken_at = taken_at or time.monotonic()
+            if gives_up_s and taken_at and not came_back and time.monotonic() - taken_at >= gives_up_s:
+                raise NotDelivered(
+                    topic, f"it took a message to ourselves, which did not come back in {gives_up_s:g} s"
+                )
         with self._changed:
             self._awaited.discard(text)
         if not came_back and receipt is not None and receipt.error is not None:
             raise receipt.error
         if not came_back:
-            raise TransportError(f"the broker did not deliver a message to ourselves within {deadline.timeout_s:g} s")
+            raise TransportError(
+                f"the broker did not deliver a message to ourselves within {deadline.timeout_s:g} s, on"
+                f" {self.topics.state(name)!r}. It is cut off, very busy, or does not let this program read there"
+                " (docs/brokers.md, under Rights)."
+            )
 
     def _is_back(self, text: str, receipt: Receipt, timeout_s: float) -> bool:
         """Wait for a notice; ends early where the broker refuses it."""
@@ -212,6 +236,11 @@ class MemberDiscovery(Members):
                 raise
         return dict(self._info)
 
+    def leader_heard_since(self, since: float) -> bool:
+        """Whether a leader has published the session's entry since a moment of the monotonic clock. What the broker has
+        retained may be older than the broker's last start, and the leader may have died with it."""
+        return self._info_heard >= since
+
     def _on_info(self, inbound: Inbound) -> None:
         """On the dispatch thread. A program that leads from now on may be behind another bridge."""
         value = inbound.take()
@@ -219,6 +248,8 @@ class MemberDiscovery(Members):
             return
         with self._changed:
             before, self._info = self._info, value if isinstance(value, dict) else {}
+            if self._info and not inbound.delivery.retained:
+                self._info_heard = time.monotonic()
             self._notify()
         leader = self._leader()
         is_news = leader not in ("", self.link.source) and before.get("run") != self._info.get("run")
@@ -257,11 +288,21 @@ class MemberDiscovery(Members):
 
         self._call_roll(None, patience, enough)
 
-    def heard_again(self, timeout_s: float) -> frozenset[str]:
-        """Ask all members to announce again; the names that were announced within `timeout_s` seconds."""
-        roll = self._call_roll(None, Deadline(timeout_s), lambda roll: False)
+    def heard_again(self, timeout_s: float, names: Collection[str] | None = None) -> frozenset[str]:
+        """Ask members (None: all) to announce again; the names that were announced within `timeout_s` seconds. Returns
+        as soon as all of `names` were."""
+
+        def enough(roll: Mapping[str, Present]) -> bool:
+            return names is not None and self._announced_in(roll).issuperset(names)
+
+        return self._announced_in(self._call_roll(None if names is None else list(names), Deadline(timeout_s), enough))
+
+    def _announced_in(self, roll: Mapping[str, Present]) -> frozenset[str]:
+        """Who has answered a roll call, and whose announcements these answers hold."""
         topics = [topic for present in roll.values() for topic in present.announced]
-        return frozenset(name for topic in topics if (name := self.topics.instance_of_state(topic)) is not None)
+        return frozenset(roll) | {
+            name for topic in topics if (name := self.topics.instance_of_state(topic)) is not None
+        }
 
     def call_roll(self, names: Iterable[str]) -> None:
         """Ask members to publish their announcements again, for all; does not wait for them."""

@@ -198,13 +198,32 @@ class SessionTopics:
         """Recorders' receipts for one outbox."""
         return f"{self._prefix}ack/{outbox}"
 
+    def retained_of(self, member: str) -> tuple[str, str, str]:
+        """Every topic on which a message of a member is retained: its announcement, and what is only valid with it (the
+        health of an agent's machine, a recorder's description)."""
+        return self.state(member), self.health(member), self.recorder(member)
+
     def control(self, verb: str) -> str:
         """The session's own commands."""
         return f"{self._prefix}control/{verb}"
 
+    @property
+    def leader_probe(self) -> str:
+        """A message on it asks the program that leads the session to publish the session's entry again. It has one
+        level more than a verb, so that only a leader subscribes to it, and no instance's `control/+`."""
+        return f"{self._prefix}control/leader/probe"
+
     def missed(self, whom: str) -> str:
         """Messages that a receiver missed: to one process by its node, or to `all`."""
         return f"{self._prefix}control/missed/{whom}"
+
+    def member_of(self, mqtt_topic: str) -> str | None:
+        """The member without which a retained message on this topic is not valid: the inverse of `retained_of`. None
+        for the session's own topics (`session`, `run`) and for all others."""
+        plane, _, rest = mqtt_topic.removeprefix(self._prefix).partition("/")
+        member, _, last = rest.partition("/")
+        expected = {"state": ("", "health"), "record": ("about",)}.get(plane, ())
+        return member if member and last in expected else None
 
     def user_topic(self, mqtt_topic: str) -> str:
         """A user's name for an MQTT topic: the inverse of `data()`."""

@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from ether.session.discovery.known_brokers import MOST, read_remembered, remembe
 from ether.session.discovery.local_sessions import SessionRecord, write_record
 from ether.session.discovery.search import FoundSession, choose, explore, find, in_parallel, remember
 from ether.transport import Transport, open_transport
+from ether.transport.base import Delivery
 from ether.transport.endpoint import Endpoint
 
 NEEDS_MOSQUITTO = pytest.mark.skipif(mosquitto_missing is not None, reason=mosquitto_missing or "")
@@ -163,6 +165,55 @@ def test_several_sessions_at_a_named_broker(any_broker: RunningBroker, environme
         found = find(**{"broker": any_broker.url_tcp, "environment": environment, **way})  # type: ignore[arg-type]
         assert found is not None
         assert found.name == "other"
+
+
+def test_sessions_of_dead_leaders_do_not_count(any_broker: RunningBroker, environment: dict[str, str]) -> None:
+    """Where leaders are asked, one whose process has ended here is none, and its entry is cleared."""
+    url, dead = any_broker.url_tcp, {"host": socket.gethostname(), "pid": 2**22 - 1, "since": 1000.0}
+    with connected(url) as transport:
+        transport.publish("ether/1/ghost/session", json.dumps(dead).encode(), retain=True).wait(patience(5))
+        transport.subscribe(["ether/1/bench/session", "ether/1/bench/control/leader/probe"])
+        lead(transport)
+        answering = threading.Thread(target=answer_probes, args=(transport, ended := threading.Event()))
+        answering.start()
+        try:
+            assert find(broker=url, session="bench", environment=environment, patience_s=10.0) is not None
+            with pytest.raises(SeveralSessions):
+                find(broker=url, environment=environment)
+            found = find(broker=url, environment=environment, patience_s=10.0)
+            assert found == FoundSession("bench", url, "argument", "pc1", 7, 1000.0)
+            assert not found.doubtful
+            assert [info.session for info in sessions_at(Endpoint.from_url(url), 5)] == ["bench"]
+        finally:
+            ended.set()
+            answering.join(patience(5))
+
+
+def lead(transport: Transport) -> None:
+    info = {"host": "pc1", "pid": 7, "since": 1000.0}
+    transport.publish("ether/1/bench/session", json.dumps(info).encode(), retain=True).wait(patience(5))
+
+
+def answer_probes(transport: Transport, ended: threading.Event) -> None:
+    while not ended.is_set():
+        item = transport.receive(0.1)
+        if isinstance(item, Delivery):
+            transport.consumed(item)
+            if item.topic.endswith("/probe"):
+                lead(transport)
+
+
+def test_a_remembered_session_in_doubt_is_asked_again_with_patience(environment: dict[str, str]) -> None:
+    """Several brokers are asked at the same time, within a second: too short for a leader that may come back."""
+    with running_broker("auto") as broker:
+        announce(broker.url_tcp, "bench")
+        remember(FoundSession("bench", broker.url_tcp, "argument", "pc1", 7, 1000.0), environment)
+        in_doubt = find(environment=environment, patience_s=0.5)
+        assert in_doubt is not None
+        assert in_doubt.doubtful
+        if "5" in broker.protocols:  # over 3.1.1 the broker does not say that nobody is there
+            assert find(environment=environment, patience_s=10.0) is None
+            assert sessions_at(Endpoint.from_url(broker.url_tcp), 5) == []
 
 
 @pytest.mark.parametrize("typed", ["127.0.0.1:{port}", "localhost:{port}", "mqtt://127.0.0.1:{port}"])

@@ -39,9 +39,9 @@ def joined(where: Where, timeout_s: float = JOIN_TIMEOUT_S, *, log_level: str = 
 
 def found_session(where: Where) -> FoundSession:
     """The session and its address; raises `NoSession`."""
-    from ether.session.discovery.search import find
+    from ether.session.discovery.search import LOOK_PATIENCE_S, find
 
-    found = find(session=where.session, broker=where.broker, environment=os.environ)
+    found = find(session=where.session, broker=where.broker, environment=os.environ, patience_s=LOOK_PATIENCE_S)
     if found is None:
         raise NoSession(where.session or os.environ.get("ETHER_SESSION"))
     return found

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -33,9 +33,10 @@ from ether.errors import ConfigError, EtherError, NotAuthorized, SeveralSessions
 from ether.log import get_ether_logger
 from ether.security.lab_key import USERNAME, LabKey, key_file, load_key
 from ether.session.discovery import mdns
-from ether.session.discovery.directory import SessionInfo, sessions_at
+from ether.session.discovery.directory import Directory, read_directory
 from ether.session.discovery.known_brokers import read_remembered, remember_broker, state_file
-from ether.session.discovery.local_sessions import read_records
+from ether.session.discovery.local_sessions import SessionRecord, read_records
+from ether.session.leader_rules import RETURN_S, SILENT_S
 from ether.session.recovery import recorded_at, sessions_returning
 from ether.transport.endpoint import Endpoint
 from ether.wire.topics import check_session_name
@@ -50,6 +51,10 @@ THIS_MACHINE, NETWORK, REMEMBERED = "this machine", "network", "remembered"
 
 NAMED_BROKER_S = 5.0
 """How long a named broker may take to answer."""
+TAP_PATIENCE_S = SILENT_S + 2 * RETURN_S
+"""How long `ether.tap()` waits at a named broker for a leader that may be there: until that is certain."""
+LOOK_PATIENCE_S = RETURN_S + 0.5
+"""How long a command or an agent waits, which joins a session in doubt and never starts one."""
 ATTEMPT_S = 1.0
 """How long the brokers of the network, or those joined before, may take together."""
 MOST_ATTEMPTS = 32
@@ -67,6 +72,8 @@ class FoundSession:
     host: str
     pid: int | None
     since: float | None
+    doubtful: bool = field(default=False, compare=False)
+    """Its leader was asked and has not answered yet; it may be dead."""
 
     @property
     def address(self) -> str:
@@ -92,17 +99,30 @@ class SearchStep:
 @dataclass(frozen=True, slots=True)
 class SearchTarget:
     """What is searched: a session's name and a broker's URL, or None; `how` says where the broker was named; `mdns_s`
-    is the time for the network in seconds, 0 for none."""
+    is the time for the network in seconds, 0 for none.
+
+    With `patience_s`, sessions count only whose leaders live: a leader that does not answer is waited for for so long
+    (`ether.session.leader_rules`), in places with many brokers for `ATTEMPT_S` together. Without it, entries are
+    believed. `waits` tells whether to wait for sessions that are about to return to a broker that was restarted."""
 
     session: str | None
     broker: str | None
     how: str
     mdns_s: float
     environment: Mapping[str, str]
+    patience_s: float | None = None
+    waits: bool = True
 
     @classmethod
     def of(
-        cls, session: str | None, broker: str | None, environment: Mapping[str, str], mdns_timeout_s: float | None
+        cls,
+        session: str | None,
+        broker: str | None,
+        environment: Mapping[str, str],
+        mdns_timeout_s: float | None,
+        patience_s: float | None = None,
+        *,
+        waits: bool = True,
     ) -> SearchTarget:
         """Complete the arguments from the environment. Raises `InvalidName`, `ConfigError`."""
         name = session or environment.get(SESSION_VARIABLE) or None
@@ -111,7 +131,8 @@ class SearchTarget:
         given = broker or environment.get(BROKER_VARIABLE) or None
         mdns_s = mdns.browse_seconds(environment) if mdns_timeout_s is None else mdns_timeout_s
         how = ARGUMENT if broker or not given else ENVIRONMENT
-        return cls(name, None if given is None else complete_url(given), how, mdns_s, environment)
+        url = None if given is None else complete_url(given)
+        return cls(name, url, how, mdns_s, environment, patience_s, waits)
 
 
 Look = Callable[[SearchTarget], SearchStep]
@@ -120,9 +141,9 @@ Look = Callable[[SearchTarget], SearchStep]
 # -- the search
 
 
-def running_session(config: EtherConfig, environment: Mapping[str, str]) -> FoundSession | None:
-    """The session to join; None where one is to be started. `config` comes from `with_environment`. Raises
-    `SeveralSessions`, `BrokerUnreachable`, `WrongLabKey`."""
+def running_session(config: EtherConfig, environment: Mapping[str, str], *, again: bool = False) -> FoundSession | None:
+    """The session to join; None where one is to be started. `config` comes from `with_environment`. `again`: this is
+    the second look, just after one that found nothing. Raises `SeveralSessions`, `BrokerUnreachable`, `WrongLabKey`."""
     # A configuration without a session's name that describes instances, or the settings of an embedded broker, is meant
     # to start a session of its own.
     embedded = isinstance(config.broker, EmbeddedBroker)
@@ -131,7 +152,9 @@ def running_session(config: EtherConfig, environment: Mapping[str, str]) -> Foun
         return None
 
     broker = config.broker.url if isinstance(config.broker, ExternalBroker) else None
-    return find(session=config.session, broker=broker, environment=environment)
+    return find(
+        session=config.session, broker=broker, environment=environment, patience_s=TAP_PATIENCE_S, waits=not again
+    )
 
 
 def with_environment(config: EtherConfig, environment: Mapping[str, str]) -> EtherConfig:
@@ -151,18 +174,22 @@ def find(
     environment: Mapping[str, str],
     report: Callable[[str], None] = logger.debug,
     mdns_timeout_s: float | None = None,
+    patience_s: float | None = None,
+    waits: bool = True,
 ) -> FoundSession | None:
-    """The session to join, None where there is none. `report` gets a line for each place that was searched.
+    """The session to join, None where there is none. `report` gets a line for each place that was searched;
+    `patience_s` and `waits` are those of `SearchTarget`.
 
     Raises `SeveralSessions`, `ConfigError`; for a named broker `BrokerUnreachable` and `NotAuthorized`; for a named
     session whose broker refuses this program `WrongLabKey`."""
-    target = SearchTarget.of(session, broker, environment, mdns_timeout_s)
+    target = SearchTarget.of(session, broker, environment, mdns_timeout_s, patience_s, waits=waits)
     refused: dict[str, NotAuthorized] = {}
     for look in search_order(target):
         step = look(target)
         report(f"discovery, {step}")
         refused.update(step.refused)
-        if (chosen := choose(step.found, target.session)) is not None:
+        chosen = choose(step.found, target.session)
+        if chosen is not None and not (chosen.doubtful and _is_dead(chosen, target)):
             return chosen
     if target.session in refused:
         raise refused[target.session]
@@ -171,15 +198,27 @@ def find(
     return None
 
 
+def _is_dead(found: FoundSession, target: SearchTarget) -> bool:
+    """Ask the leader of a session again, which many brokers were asked for at the same time, with all patience."""
+    patience_s = target.patience_s or 0.0
+    if patience_s > ATTEMPT_S and found.how != target.how:
+        directory = read_directory(Endpoint.from_url(found.url), NAMED_BROKER_S, found.name, patience_s)
+        if found.name not in directory.sessions:
+            return True
+    logger.warning("the leader of session %r (%s, pid %s) does not answer", found.name, found.host, found.pid)
+    return False
+
+
 def explore(
     *,
     session: str | None = None,
     broker: str | None = None,
     environment: Mapping[str, str],
     mdns_timeout_s: float | None = None,
+    patience_s: float | None = None,
 ) -> list[SearchStep]:
     """Search every place, whatever is found; a place that cannot be searched says why in its `detail`."""
-    target = SearchTarget.of(session, broker, environment, mdns_timeout_s)
+    target = SearchTarget.of(session, broker, environment, mdns_timeout_s, patience_s)
     return [_guarded(name, look, target) for name, look in _PLACES.items()]
 
 
@@ -219,9 +258,10 @@ def look_at_named(target: SearchTarget) -> SearchStep:
     ago, wait for the sessions that are about to return to it."""
     if target.broker is None:
         return SearchStep(target.how, detail="no broker was named")
-    url, found = _sessions_of_named(target, target.broker)
-    if not any(target.session in (None, session.name) for session in found):
-        found = [*found, *_sessions_back_at(url, target)]
+    url, look = _look_at_named(target, target.broker)
+    found = _as_found(look, url, target.how)
+    if target.waits and not any(target.session in (None, session.name) for session in found):
+        found = [*found, *_sessions_back_at(url, target, look.dead)]
     return SearchStep(target.how, tuple(found), f"at {Endpoint.from_url(target.broker).address}")
 
 
@@ -339,32 +379,52 @@ def _ask_all(how: str, attempts: Sequence[SearchAttempt], target: SearchTarget) 
 def _question(attempt: SearchAttempt, how: str, target: SearchTarget) -> Callable[[], list[FoundSession]]:
     def ask() -> list[FoundSession]:
         wanted = attempt.sessions if target.session is None else frozenset({target.session})
-        found = _sessions_of(attempt.url, how, ATTEMPT_S, target.session)
+        patience_s = None if target.patience_s is None else min(target.patience_s, ATTEMPT_S / 2)
+        look = read_directory(Endpoint.from_url(attempt.url), ATTEMPT_S, target.session, patience_s)
+        found = _as_found(look, attempt.url, how)
         return [session for session in found if wanted is None or session.name in wanted]
 
     return ask
 
 
-def _sessions_of(url: str, how: str, timeout_s: float, session: str | None) -> list[FoundSession]:
-    return _as_found(sessions_at(Endpoint.from_url(url), timeout_s, session), url, how)
+def _as_found(directory: Directory, url: str, how: str) -> list[FoundSession]:
+    return [
+        FoundSession(info.session, url, how, info.host, info.pid, info.since, info.session in directory.doubtful)
+        for info in directory.sorted
+    ]
 
 
-def _as_found(infos: Iterable[SessionInfo], url: str, how: str) -> list[FoundSession]:
-    return [FoundSession(info.session, url, how, info.host, info.pid, info.since) for info in infos]
-
-
-def _sessions_back_at(url: str, target: SearchTarget) -> list[FoundSession]:
+def _sessions_back_at(url: str, target: SearchTarget, dead: Collection[str]) -> list[FoundSession]:
+    """The sessions that come back to a broker within the time in which every living process does. A session whose
+    program lives on this machine, but has not come back by then (it is stopped, or very busy), is joined all the same:
+    a second leader would be worse."""
     endpoint = Endpoint.from_url(url)
-    recorded = recorded_at(endpoint, target.session, read_records(target.environment))
-    return _as_found(sessions_returning(endpoint, target.session, recorded), url, target.how)
+
+    def recorded() -> list[SessionRecord]:
+        records = read_records(target.environment)
+        names = recorded_at(endpoint, target.session, records)
+        return [record for record in records if record.session in names]
+
+    expected = {record.session for record in recorded()}
+    back = {info.session: info for info in sessions_returning(endpoint, target.session, expected, dead)}
+    found = _as_found(Directory(back), url, target.how)
+    for record in recorded() if expected else ():
+        if record.session not in {session.name for session in found}:
+            logger.warning("session %r is not back at its broker yet, but pid %d lives", record.session, record.pid)
+            found.append(FoundSession(record.session, url, target.how, record.host, record.pid, record.since))
+    return found
 
 
-def _sessions_of_named(target: SearchTarget, url: str) -> tuple[str, list[FoundSession]]:
-    """The sessions of a named broker, and the URL that worked. A URL without a user may belong to a session that
-    listens on the network and wants the lab key. The credentials are sent only to a broker that has refused a
-    connection without them."""
+def _look_at_named(target: SearchTarget, url: str) -> tuple[str, Directory]:
+    """What a named broker shows, and the URL that worked. A URL without a user may belong to a session that listens on
+    the network and wants the lab key. The credentials are sent only to a broker that has refused a connection without
+    them."""
+
+    def look(at: str) -> Directory:
+        return read_directory(Endpoint.from_url(at), NAMED_BROKER_S, target.session, target.patience_s)
+
     try:
-        return url, _sessions_of(url, target.how, NAMED_BROKER_S, target.session)
+        return url, look(url)
     except NotAuthorized as error:
         address = broker_address(url)
         if address.username is not None:
@@ -375,7 +435,7 @@ def _sessions_of_named(target: SearchTarget, url: str) -> tuple[str, list[FoundS
         credentials = key.credentials()
         with_key = url_with(url, credentials.username, credentials.password)
         try:
-            return with_key, _sessions_of(with_key, target.how, NAMED_BROKER_S, target.session)
+            return with_key, look(with_key)
         except NotAuthorized as again:
             raise WrongLabKey(again.address, address.host or "", key.source) from again
 
