@@ -13,7 +13,6 @@ The program that asks has waited for that instance before it asks; the agent, af
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,6 +40,7 @@ from ether.session.session import KEEP, Session
 from ether.system.backoff import Backoff
 from ether.system.clock import uptime, wall_time
 from ether.system.health import read_health
+from ether.system.process_owner import process_facts
 from ether.system.processes import birth_of
 from ether.transport.base import Will
 from ether.version import VERSION
@@ -167,12 +167,10 @@ class AgentSession:
             link.close()
 
     def _about(self) -> dict[str, Any]:
-        pid = os.getpid()
         return {
             "kind": KIND,
-            "host": socket.gethostname(),
-            "pid": pid,
-            "pid_started": birth_of(pid),
+            **process_facts(),
+            "pid_started": birth_of(os.getpid()),
             "since": self._launch.since,
             "held_s": round(uptime() - self._launch.began, 3),
             "version": VERSION,
@@ -214,8 +212,7 @@ class AgentSession:
         if not link.transport.connected:
             return
         try:
-            for name in self._supervisor.names:
-                link.withdraw(self.topics.state(name))
+            link.withdraw_all(self._launch.retained_of(self._supervisor.names))
             if self._name_claim is not None and not self._fenced:
                 self._name_claim.release()
                 link.withdraw(self.topics.health(self.name))

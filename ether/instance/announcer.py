@@ -7,8 +7,6 @@ or the adapter's. The trap: until the instance is ready, nothing but its start m
 from __future__ import annotations
 
 import inspect
-import os
-import socket
 import threading
 from collections.abc import Callable, Mapping
 
@@ -22,6 +20,7 @@ from ether.spec.descriptions import describe_spec
 from ether.spec.marks import MarkKind
 from ether.spec.methods import MethodSpec
 from ether.system.clock import uptime, wall_time
+from ether.system.process_owner import process_facts
 from ether.transport.base import Receipt
 
 _WITH_TOPICS = ((MarkKind.SUB, "subscribes"), (MarkKind.PUB, "publishes"), (MarkKind.SYNC, "syncs"))
@@ -73,8 +72,7 @@ class Announcer:
             **self.devices.about(),
             "class": spec.name,
             "class_path": spec.class_path,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
+            **process_facts(),
             "since": self.since,
             "held_s": round(uptime() - self.began, 3),
             "node": self._link.node,

@@ -262,6 +262,8 @@ class _InstanceProcess:
         lifeline.read()  # returns when the pipe is closed, which is at the launcher's death
         if self._instance is not None:
             self._instance.guard.orphaned()
+            if isinstance(self._instance.object, Extension):
+                self._instance.object.orphaned()
         last = _FinalJob(self._instance, (MarkKind.SAVE_ALL, MarkKind.CLEANUP))
         self._worker.interrupt(last)
         ending = self._final is not None and self._final.begun

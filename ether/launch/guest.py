@@ -5,8 +5,6 @@ Promise: the program appears among the members, and vanishes when it leaves or d
 
 from __future__ import annotations
 
-import os
-import socket
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,6 +16,7 @@ from ether.protocol.presence import Announcement, State
 from ether.session.client import Client
 from ether.session.session import Opening
 from ether.system.clock import wall_time
+from ether.system.process_owner import process_facts
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.wire.topics import SessionTopics, check_instance_name
@@ -31,7 +30,7 @@ class Guest(Client):
 
     def __init__(self, link: Link, topics: SessionTopics, incarnation: str) -> None:
         super().__init__(link, topics)
-        about = {"kind": "program", "host": socket.gethostname(), "pid": os.getpid(), "since": wall_time()}
+        about = {"kind": "program", **process_facts(), "since": wall_time()}
         self._announcement = Announcement(link.source, State.READY, incarnation, about=about)
         self._log: LogShipper | None = None
 

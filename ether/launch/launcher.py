@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +48,7 @@ from ether.session.leadership import Leadership, appear_as_guest, clear
 from ether.session.members import Event
 from ether.session.name_claim import program_name, take_name
 from ether.session.offline import LastKnownFile, OfflineNotes
+from ether.session.rights import check_that_it_comes_back
 from ether.session.session import Opening, Session
 from ether.system import processes
 from ether.system.clock import uptime, wall_time
@@ -244,8 +246,12 @@ class Launch:
         self._simulation.check_session(session.info(deadline.left()), joined=self._found is not None)
         self._simulation.await_devices(self.topics.session, deadline)
         self._last_known = LastKnownFile(session, self._program, self._endpoint.address, self._folder)
+        began = time.monotonic()
         self._policies.appear(link)
-        self._supervisor.connect(session, self._settings)
+        self._check_rights(began)
+        self._supervisor.connect(
+            session, self._settings, leads=lambda: not self.joined, sweeps=self._found is None and self._broker is None
+        )
         self._remote_instances.connect(session)
         if self._found is not None:
             self._recording.join(session.info(deadline.left()))
@@ -258,6 +264,18 @@ class Launch:
         self._control_server = ControlServer(link, self.topics, self._program, self._policies.control)
         if self._leadership is not None:
             self._leadership.defend()
+
+    def _check_rights(self, began: float) -> None:
+        """Return when the entry of a session that this program leads since `began`, and the question whether it does,
+        have come back to it: a leader whom nobody sees, or can ask, would be taken for dead."""
+        leadership = self._leadership
+        if leadership is not None and self._broker is None:
+            leadership.ask_itself()
+            announced: dict[str, Callable[[], bool]] = {
+                self.topics.session_info: partial(self.session.leader_heard_since, began),
+                self.topics.leader_probe: lambda: leadership.was_asked,
+            }
+            check_that_it_comes_back(self.session, announced)
 
     def _start_instances(self, deadline: Deadline) -> None:
         remote = self._remote_instances
@@ -342,7 +360,13 @@ class Launch:
         """A broker of our own forgets everything when it ends; with any other one nothing of ours must stay."""
         if self._broker is None and link.transport.connected:
             own = self.topics.state(self._program) if self.joined else self.topics.session_info
-            clear(link, [*(self.topics.state(name) for name in self._supervisor.held), own], _LEAVE_TIMEOUT_S)
+            clear(link, [*self.retained_of(self._supervisor.held), own], _LEAVE_TIMEOUT_S)
+
+    def retained_of(self, names: Sequence[str]) -> list[str]:
+        """The topics on which messages of these instances are retained. A recorder that was killed could not take its
+        description back."""
+        recorders = [name for name in names if is_recorder(name, self._supervisor.config(name))]
+        return [*map(self.topics.state, names), *map(self.topics.recorder, recorders)]
 
     # -- objects of this process
 
@@ -398,10 +422,11 @@ class Launch:
         for name in local:
             self._supervisor.expect_end(name)
         problems = self._end().of([*local, *remote], STEPS if steps is None else steps)
+        retained = self.retained_of(local)
         for name in local:
             self._supervisor.forget(name)
-            if self.session.link.transport.connected:
-                self.session.link.withdraw(self.topics.state(name))
+        if self.session.link.transport.connected:
+            self.session.link.withdraw_all(retained)
         return problems
 
     def restart(self, name: str, timeout_s: float) -> None:

@@ -15,7 +15,6 @@ must not call the session.
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -40,6 +39,7 @@ from ether.protocol.failure_detector import FailureDetector, Heartbeat, Limits
 from ether.protocol.presence import LIVES, TAKES_PART, Announcement, State
 from ether.session.reaper import Reaper
 from ether.session.session import Session
+from ether.system.process_owner import process_facts
 
 logger = get_ether_logger("Ether")
 
@@ -156,12 +156,20 @@ class Supervisor:
         if self._has_room():
             self._start_process(record)
 
-    def connect(self, session: Session, make_settings: MakeSettings) -> None:
-        """Give the supervisor its session. Clears what killed programs have left in it."""
+    def connect(
+        self,
+        session: Session,
+        make_settings: MakeSettings,
+        *,
+        leads: Callable[[], bool] = lambda: False,
+        sweeps: bool = False,
+    ) -> None:
+        """Give the supervisor its session. Clears what killed programs have left in it. `leads`: whether this program
+        leads it; `sweeps`: it begins to, on a broker that was there before."""
         self._session, self._make_settings, self._program = session, make_settings, session.link.source
         session.watch(self._on_announcement)
-        self._reaper = Reaper(session, self._supervised.keys, lambda: self._program)
-        self._reaper.start(_ORPHANS_END_S)
+        self._reaper = Reaper(session, self._supervised.keys, lambda: self._program, leads)
+        self._reaper.start(_ORPHANS_END_S, sweeps=sweeps)
 
     def take_name(self, name: str, incarnation_and_epoch: tuple[str, int]) -> None:
         """Announce a prepared instance as starting, under this incarnation and epoch: from now on calls to it wait."""
@@ -324,9 +332,10 @@ class Supervisor:
         known = session.announcement(record.name)
         is_current = known is not None and known.incarnation == record.incarnation
         about: Mapping[str, Any] = known.about if known is not None and is_current else {}
-        about = {**about, "epoch": record.epoch, "host": socket.gethostname(), "keeper": self._program}
-        if state in (State.STARTING, State.RESTARTING):
-            about["pid"] = os.getpid()  # until the next process runs, this one holds the name
+        facts = process_facts()
+        if state not in (State.STARTING, State.RESTARTING):
+            del facts["pid"]  # only until the next process runs, this one holds the name
+        about = {**about, **facts, "epoch": record.epoch, "keeper": self._program}
         try:
             session.say(Announcement(record.name, state, record.incarnation, why, about))
         except TransportError as error:

@@ -113,6 +113,8 @@ class Recorder(Extension):
         self._passive_capture = PassiveCapture(
             link, topics, self._filters, self._capture, logs=self._logs, strangers=self._strangers
         )
+        self._defend = self._on_about
+        link.listen(topics.recorder(name), self._defend)
         about = RecorderAbout(name, self._incarnation, self._filters)
         await_taken(link.announce(topics.recorder(name), about.to_value()))
         logger.info("%s records to %s", name, self._folder)
@@ -138,6 +140,23 @@ class Recorder(Extension):
             logger.warning(
                 "%s still writes to %s, and closes it when the disk has taken that", self._name, self._folder
             )
+
+    def orphaned(self) -> None:
+        """The program that would start this recorder again has died, so its description goes, too: otherwise every
+        program of a later session would keep its values for it. While that program lives the description stays, also
+        when the recorder dies: then values wait in outboxes until it is started again."""
+        topic = self._topics.recorder(self._name)
+        self._link.leave_to_others(topic)
+        try:
+            self._link.transport.publish(topic, b"", retain=True, timeout_s=0.0)
+        except EtherError as error:
+            logger.debug("%s could not take its description back: %s", self._name, error)
+
+    def _on_about(self, inbound: Inbound) -> None:
+        """On the dispatch thread. Whoever clears the description of a recorder took it for dead."""
+        if not inbound.delivery.payload and not self._closing:
+            self._link.repeat(self._topics.recorder(self._name))
+        inbound.done()
 
     def _take(self, inbound: Inbound) -> bool:
         """On the transport's thread."""

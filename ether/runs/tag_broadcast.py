@@ -96,7 +96,8 @@ class TagBroadcast:
 
     def _announce(self, tag: Tag) -> None:
         try:
-            self._link.announce(self._topic, tag.to_value())
+            # With the name of the program, after whose death a later leader clears it (`ether.session.reaper`).
+            self._link.announce(self._topic, {**tag.to_value(), "program": self._link.source})
         except TransportError as error:  # the link repeats it as soon as it is connected
             logger.debug("the tag of %s could not be announced yet: %s", tag.run, error)
 

@@ -263,6 +263,9 @@ class Members(ABC):
             inbound.done()
         if name is None:
             return
+        if value is None:
+            # Where the announcement is this program's own, somebody took it for dead; otherwise nothing is repeated.
+            self.link.repeat(inbound.delivery.topic)
         if is_notice(value):
             self._on_notice(name, value, inbound)
         elif not name.startswith("$"):  # a self-test that is withdrawn
