@@ -75,7 +75,11 @@ def kinds_of(pids: Sequence[int]) -> dict[str, list[int]]:
     for pid in pids:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
         kind = (
-            "instance" if b"\0instance" in command else "broker" if b"broker" in command or b"mosq" in command else None
+            "instance"
+            if b"\0instance\0" in command
+            else "broker"
+            if b"broker" in command or b"mosq" in command
+            else None
         )
         if kind is not None:
             kinds[kind].append(pid)

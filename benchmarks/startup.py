@@ -57,7 +57,7 @@ from pathlib import Path
 memory = {{}}
 for pid in [os.getpid(), *startup.descendants(os.getpid())]:
     command = Path(f"/proc/{{pid}}/cmdline").read_bytes().split(b"\\0")
-    kinds = [name for name in ("instance", "broker") if name.encode() in command]
+    kinds = [name for name in ("instance", "template", "broker") if name.encode() in command]
     name = "main" if pid == os.getpid() else (kinds or [command[0].decode().split("/")[-1]])[0]
     memory[f"{{name}} {{pid}}"] = startup.pss_mb(pid)
 ether.shutdown()

@@ -18,7 +18,7 @@ import sys
 
 from broker import settings
 from broker.events import EventWriter
-from broker.failures import BrokerFailure, EngineMissing, ExitCode, SettingsRefused
+from broker.failures import BrokerFailure, ExitCode, SettingsRefused
 from broker.lifeline import Lifeline
 from broker.listeners import private
 
@@ -62,12 +62,12 @@ def _serve(chosen: settings.Settings, events: EventWriter, lifeline: Lifeline) -
 def _engine(chosen: settings.Settings) -> str:
     if chosen.engine != "auto":
         return chosen.engine
+    if settings.needs_amqtt(chosen):
+        return "amqtt"
     from broker.engines import mosquitto_engine
 
     if mosquitto_engine.find() is not None:
         return "mosquitto"
-    if (host := settings.beyond_loopback(chosen)) is not None:
-        raise EngineMissing(settings.LOOPBACK_ONLY.format(host=host))
     return "amqtt"
 
 

@@ -33,6 +33,10 @@ class EventWriter:
         """Report an event that a user must see. Never blocks; callable from any thread."""
         self._put("warning", {"text": text})
 
+    def answered(self, event: str, error: str | None) -> None:
+        """Say what came of a command of the lifeline; `error` is one sentence, or None. Callable from any thread."""
+        self._put(event, {"error": error})
+
     def failed(self, text: str) -> None:
         """Report that the broker ends by itself, and why."""
         self._put("failed", {"text": text})

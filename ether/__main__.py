@@ -1,6 +1,8 @@
-"""`python -m ether instance` is the process of one instance, which its launcher starts; all else is the command line.
+"""`python -m ether instance` is the process of one instance, which its launcher starts, `python -m ether template` one
+that forks such processes; all else is the command line.
 
-The trap: each of the two must not load what only the other needs, so both are imported late.
+The trap: each of them must not load what only the others need, so they are imported late. Instances that are forked go
+the same way as those that are not: `serve` returns in them.
 """
 
 from __future__ import annotations
@@ -10,6 +12,11 @@ import sys
 
 def main() -> int:
     """Returns the exit code."""
+    if len(sys.argv) == 3 and sys.argv[1] == "template":
+        from ether.launch.template.server import serve
+
+        if not serve():
+            return 0
     if sys.argv[1:] != ["instance"]:
         from ether.cli.main import main as command_line
 

@@ -19,9 +19,10 @@ import logging
 import os
 import sys
 from functools import cache
-from typing import TextIO
+from typing import Any, TextIO
 
 from ether.errors import ConfigError
+from ether.errors.tracebacks import lines_of
 
 ROOT_NAME = "Ether"
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -121,7 +122,25 @@ class _Console(logging.StreamHandler[TextIO]):
         super().emit(record)
 
 
-class _Lines(logging.Formatter):
+class UserTracebacks(logging.Formatter):
+    """Shows exceptions as `ether.errors.tracebacks` does: the user's frames, without Ether's inside.
+
+    The trap: formatters leave their text in the record for the next one, so it is made anew here, and not left."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        theirs = record.exc_text
+        if record.exc_info:
+            record.exc_text = None
+        try:
+            return super().format(record)
+        finally:
+            record.exc_text = theirs
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 (the standard library's name)
+        return "".join(lines_of(ei[1])).rstrip("\n") if ei[1] is not None else super().formatException(ei)
+
+
+class _Lines(UserTracebacks):
     """The format of a line; subclasses choose the name in it."""
 
     default_msec_format = "%s.%03d"

@@ -14,9 +14,10 @@ medium (serial port or VISA), which sends and waits. `_connection` is None while
 `close()`. The first one that takes `_connection` away does the rest, and later ones return at once.
 
 Promise: each call returns an answer to its own command, or raises one `AdapterError` that says what happened, within
-its time-out (with retries: each attempt's). A device that is unplugged and plugged in again is found by its identity,
-at whatever port. `on_connect` restores its settings before any other thread may send; until then every call raises
-`Disconnected` at once. Another device is never mistaken for it.
+its time-out (with retries: each attempt's). After a failed one, the next one first waits until the owed answer has come
+or its time is over, or asks a sync question (step_rules.py). A device that is unplugged and plugged in again is found
+by its identity, at whatever port. `on_connect` restores its settings before any other thread may send; until then every
+call raises `Disconnected` at once. Another device is never mistaken for it.
 
 The trap: `retries` repeats a command. Reading twice is harmless, dosing twice is not: the default is 0, and `write`
 never repeats. `on_connect`, `on_input` and `on_presence` are called from threads of the adapter.
@@ -35,12 +36,13 @@ from typing import Any, NoReturn, Self, TypeVar, Unpack
 
 from hardware_adapters.connection import LineCounts, Medium, PortConnection, PortEvents
 from hardware_adapters.counts import AdapterCounts, Counters
-from hardware_adapters.errors import AdapterError, BadAnswer, Disconnected, NoAnswer, WrongDevice
-from hardware_adapters.identity import Fingerprint, Identity
+from hardware_adapters.errors import AdapterError, BadAnswer, Disconnected, NoAnswer, WrongDevice, shown
+from hardware_adapters.identity import Fingerprint, Identity, SyncQuestion
 from hardware_adapters.lease import Lease, PortLock
 from hardware_adapters.listeners import CallbackThread, late_bound
 from hardware_adapters.options import AdapterOptions, check_options
-from hardware_adapters.search import FoundPort, Search
+from hardware_adapters.replays import check_command
+from hardware_adapters.search import AskTimes, FoundPort, Search
 
 logger = logging.getLogger("Ether.hardware")
 
@@ -77,11 +79,14 @@ class Adapter:
         check_options(options)
         identity = options.get("identity")
         self._identity = Identity(identity) if isinstance(identity, str) else identity
+        sync = options.get("sync")
+        self._sync = SyncQuestion(*sync) if sync else None
         self.name = options.get("name") or port or str(self._identity)
         self.timeout_s, self.retries = options.get("timeout_s", 1.0), options.get("retries", 0)
         self.encoding = options.get("encoding", "utf-8")
         self._on_connect = late_bound(options.get("on_connect"))
         self._on_input = late_bound(options.get("on_input"))
+        self._knows_input = options.get("unsolicited") is not None
         on_presence = late_bound(options.get("on_presence"))
         self._watchers: tuple[Callable[[Any], object], ...] = (on_presence,) if on_presence else ()
         self._reconnects = options.get("reconnect", True)
@@ -92,11 +97,11 @@ class Adapter:
         self._connection: PortConnection | None = None
         self._found: FoundPort | None = None
         self._setting_up: int | None = None  # the thread that runs on_connect: it passes all checks of other threads
-        self._last_success, self._doubtful = 0.0, False
+        self._last_success, self._doubtful, self._said_out_of_step = 0.0, False, False
         self._closing = threading.Event()
         self._search = Search(
             medium, port, self._identity, encode, events=PortEvents(self._input, self._lost), holder=self.name,
-            timeout_s=self.timeout_s, closing=self._closing,
+            times=AskTimes(self.timeout_s, options.get("boot_s", 0.0)), closing=self._closing,
         )  # fmt: skip
         self._searcher: threading.Thread | None = None
         self._presence = Presence(False, port or "", "not connected yet")
@@ -160,6 +165,7 @@ class Adapter:
     def send_raw(self, message: bytes, command: bytes | None = None) -> None:
         """Send bytes as they are, already framed: binary blocks, wake-up characters."""
         with self._exclusive(command or message) as connection:
+            self._verify(connection)
             self._counters.sent += 1
             self._watched(connection, lambda: connection.tell(message))
 
@@ -220,6 +226,7 @@ class Adapter:
                     return self._once(command, parse, timeout_s)
                 except (NoAnswer, BadAnswer) as error:
                     self._counters.count_failure(error)
+                    self._say_out_of_step(error)
                     if attempt == attempts:
                         self._raise_last(error, attempts)
                     self._counters.retried += 1
@@ -227,17 +234,32 @@ class Adapter:
 
     def _raise_last(self, error: NoAnswer | BadAnswer, attempts: int) -> NoReturn:
         if isinstance(error, NoAnswer) and attempts > 1:
-            raise NoAnswer(error.port, error.command, error.timeout_s, attempts) from error
+            raise NoAnswer(error.port, error.command, error.timeout_s, attempts, error.late_s) from error
         raise error
+
+    def _say_out_of_step(self, error: AdapterError) -> None:
+        connection = self._connection
+        if not self._said_out_of_step and connection is not None and not connection.in_step:
+            self._said_out_of_step = True
+            logger.warning(
+                "%s%s. Until its answer can no longer be taken for another's, nothing else is asked. This is said once;"
+                " counts.late and counts.resynchronised go on counting",
+                "" if self.name == error.port else f"{self.name}: ",
+                error,
+            )
 
     def _once(self, command: bytes, parse: Callable[[bytes], T], timeout_s: float) -> T:
         with self._exclusive(command) as connection:
-            self._counters.sent += 1
             message = self._encode(command)
+            if not self._verify(connection) and self._sync is not None and not connection.in_step:
+                self._resynchronise(connection, self._sync, command, timeout_s)
+            self._counters.sent += 1
             answer = self._watched(connection, lambda: connection.ask(message, timeout_s))
             try:
                 value = parse(answer)
             except ValueError as error:
+                connection.refuse()
+                self._doubtful = True
                 why = f"not what was expected ({error})"
                 raise BadAnswer(self.port, why, command=command, answer=answer) from error
         self._counters.answered += 1
@@ -252,6 +274,7 @@ class Adapter:
         """
         if self._setting_up == threading.get_ident():
             return nullcontext()
+        check_command(self.name, command)
         self._usable_connection(command)
         lease = self._lock.lease(self.name, f"{command[:40]!r}")
         if lease.interrupted:
@@ -262,11 +285,9 @@ class Adapter:
 
     @contextmanager
     def _exclusive(self, command: bytes) -> Iterator[PortConnection]:
-        """One command: take the lock, check that the right device is there, and give out the connection."""
+        """One command: take the lock, and give out the connection."""
         with self._lease_for(command):
-            connection = self._usable_connection(command)
-            self._verify(connection)
-            yield connection
+            yield self._usable_connection(command)
 
     def _usable_connection(self, command: bytes) -> PortConnection:
         """The connection, where this thread may use it now. Raises Disconnected."""
@@ -289,22 +310,38 @@ class Adapter:
         self._last_success = time.monotonic()
         return value
 
-    def _verify(self, connection: PortConnection) -> None:
-        """Ask the device for its identity where the last success is too long ago, or the last command failed.
+    def _resynchronise(self, connection: PortConnection, sync: SyncQuestion, command: bytes, timeout_s: float) -> None:
+        """Ask the sync question, and drop what comes before its answer. Raises why the command is not sent."""
+        query = sync.query.encode(self.encoding) if isinstance(sync.query, str) else sync.query
+        message = self._encode(query)
+        try:
+            answer = self._watched(connection, lambda: connection.ask(message, timeout_s, sync.fits, wait=False))
+        except (NoAnswer, BadAnswer) as error:
+            why = f"it was not sent: an earlier question was not answered, and {query!r}, asked to be in step, neither"
+            raise BadAnswer(self.port, f"{why}: {error.problem}", command=command, answer=error.answer) from error
+        if not sync.fits(answer):
+            connection.refuse()
+            why = f"it was not sent: to be in step {query!r} was asked, and not answered with {shown(sync.pattern)}"
+            raise BadAnswer(self.port, why, command=command, answer=answer)
+
+    def _verify(self, connection: PortConnection) -> bool:
+        """Ask the device for its identity where the last success is too long ago, or the last command failed; whether
+        it was asked.
 
         A pulled and exchanged plug is not always noticed by the medium; this is what finds it.
         """
         asked, found = self._identity is not None and self._identity.is_asked, self._found
         if not asked or found is None or self._verify_after_s is None or self._setting_up == threading.get_ident():
-            return
+            return False
         if not self._doubtful and time.monotonic() - self._last_success < self._verify_after_s:
-            return
+            return False
         try:
             self._watched(connection, lambda: self._search.verify(connection, found))
         except WrongDevice as error:
             self._drop(connection, Disconnected(self.port, str(error)))
             raise
         self._doubtful = False
+        return True
 
     # Connecting
 
@@ -313,6 +350,11 @@ class Adapter:
         if self._connection is None:
             return
         self._counters.inputs += 1
+        if self._counters.inputs == 1 and not self._knows_input:
+            logger.warning(
+                "%s sent %s, which nobody asked for. While a question waits, such a message cannot be told from its"
+                " answer: unsolicited= says which messages are no answers (said once)", self.name, shown(frame),
+            )  # fmt: skip
         if self._on_input is not None:
             self._callbacks.put(self._on_input, frame)
 
@@ -370,6 +412,7 @@ class Adapter:
                 return
             self._connection = None
             self._counters.add_connection(connection.counts)
+            self._search.owed = connection.owed()
             if self._presence.online:
                 self._lock.interrupt(error.problem)
                 self._change_presence(Presence(False, self.port, error.problem))

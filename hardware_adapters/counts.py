@@ -14,7 +14,9 @@ from hardware_adapters.errors import AdapterError, NoAnswer
 class AdapterCounts:
     """Commands sent and answered, attempts repeated, answers missing (`unanswered`) and damaged (`bad`), unsolicited
     frames (`inputs`), connections made, callbacks dropped and failed, answers after their time-out (`late`), bytes
-    that belonged to no frame (`skipped_bytes`), and how often each fault of the line occurred."""
+    that belonged to no frame (`skipped_bytes`), how often each fault of the line occurred, how often the line came back
+    in step after a failed question (`resynchronised`), commands that were sent back (`echoes`), and messages too many
+    for their question (`surplus`)."""
 
     sent: int
     answered: int
@@ -28,6 +30,9 @@ class AdapterCounts:
     late: int
     skipped_bytes: int
     faults: Mapping[str, int]
+    resynchronised: int = 0
+    echoes: int = 0
+    surplus: int = 0
 
 
 @dataclass(slots=True)
@@ -41,9 +46,7 @@ class Counters:
     bad: int = 0
     inputs: int = 0
     connections: int = 0
-    _late: int = 0
-    _skipped: int = 0
-    _faults: Counter[str] = field(default_factory=Counter)
+    _ended: LineCounts = field(default_factory=LineCounts)
 
     def count_failure(self, error: AdapterError) -> None:
         """Count a query that failed."""
@@ -54,14 +57,21 @@ class Counters:
 
     def add_connection(self, line: LineCounts) -> None:
         """Add the counts of a connection that ends."""
-        self._late += line.late
-        self._skipped += line.skipped_bytes
-        self._faults.update(line.faults)
+        self._ended = _sum(self._ended, line)
 
     def counts(self, line: LineCounts, dropped: int, failed: int) -> AdapterCounts:
         """The sum, with the counts of the present connection."""
-        faults = dict(self._faults + Counter(line.faults))
+        total = _sum(self._ended, line)
         return AdapterCounts(
             self.sent, self.answered, self.retried, self.unanswered, self.bad, self.inputs, self.connections,
-            dropped, failed, self._late + line.late, self._skipped + line.skipped_bytes, faults,
+            dropped, failed, total.late, total.skipped_bytes, total.faults, total.resynchronised, total.echoes,
+            total.surplus,
         )  # fmt: skip
+
+
+def _sum(one: LineCounts, other: LineCounts) -> LineCounts:
+    return LineCounts(
+        one.skipped_bytes + other.skipped_bytes, dict(Counter(one.faults) + Counter(other.faults)),
+        one.late + other.late, one.resynchronised + other.resynchronised, one.echoes + other.echoes,
+        one.surplus + other.surplus,
+    )  # fmt: skip

@@ -88,12 +88,16 @@ class PortBusy(AdapterError, BlockingIOError):
 
 
 class NoAnswer(AdapterError, TimeoutError):
-    """Nothing came back within `timeout_s` seconds, in each of `attempts` attempts."""
+    """Nothing came back within `timeout_s` seconds, in each of `attempts` attempts. An answer that comes within the
+    next `late_s` seconds is dropped, and never given to another question."""
 
-    def __init__(self, port: str, command: bytes | str | None, timeout_s: float, attempts: int = 1) -> None:
-        self.timeout_s, self.attempts = timeout_s, attempts
+    def __init__(
+        self, port: str, command: bytes | str | None, timeout_s: float, attempts: int = 1, late_s: float = 0.0
+    ) -> None:
+        self.timeout_s, self.attempts, self.late_s = timeout_s, attempts, late_s
         tried = f", {attempts} times" if attempts > 1 else ""
-        super().__init__(port, f"no answer within {timeout_s:g} s{tried}", command=command)
+        late = f"; if it comes in the next {late_s:g} s, it is dropped" if late_s else ""
+        super().__init__(port, f"no answer within {timeout_s:g} s{tried}{late}", command=command)
 
 
 class BadAnswer(AdapterError, ValueError):

@@ -104,6 +104,23 @@ class Identity:
         return " and ".join(parts)
 
 
+@dataclass(frozen=True, slots=True)
+class SyncQuestion:
+    """A question whose answer shows that no earlier answer is owed."""
+
+    query: str | bytes
+    answer: str | bytes | re.Pattern[str]
+
+    @property
+    def pattern(self) -> str | bytes:
+        """The answer as it is written."""
+        return self.answer.pattern if isinstance(self.answer, re.Pattern) else self.answer
+
+    def fits(self, answer: bytes) -> bool:
+        """Whether this is the answer."""
+        return Identity(self.answer, query=self.query).recognise(answer) is not None
+
+
 def recognised(
     identity: Identity | None, known: Fingerprint | None, port: str, info: PortInfo, ask: Callable[[str | bytes], bytes]
 ) -> Fingerprint:

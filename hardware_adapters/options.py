@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from typing import Any, TypedDict
 
 from hardware_adapters.identity import Identity
+from hardware_adapters.step_rules import SETTLE_S, LineRules
 
 
 class AdapterOptions(TypedDict, total=False):
@@ -17,7 +19,13 @@ class AdapterOptions(TypedDict, total=False):
     other threads may use it; `on_input(frame)` gets unsolicited frames; `on_presence(presence)` is called at offline
     and online. With `reconnect=False` a lost device is not searched. After `verify_after_s` seconds without a
     success, a device with an identity to ask for is asked again (None: never). `encoding` is that of `query` and
-    `write`.
+    `write`. `boot_s`: so long a device may boot after its port was opened, with messages of its own. `sync` is a
+    question and its answer (a text, bytes, or a pattern for the whole answer) that show after a failed query that the
+    line is in step: `("*OPC?", "1")`. An identity that is asked for serves as one.
+
+    For serial lines and plain sockets: `unsolicited(frame)` tells input from answers (by default, a frame is input
+    where no query waits); `echo`: whether the device sends commands back (None: that is noticed); after a failed query
+    the line must be quiet for `settle_s`.
     """
 
     name: str
@@ -30,6 +38,16 @@ class AdapterOptions(TypedDict, total=False):
     reconnect: bool
     verify_after_s: float | None
     encoding: str
+    boot_s: float
+    sync: tuple[str | bytes, str | bytes | re.Pattern[str]] | None
+    unsolicited: Callable[[bytes], bool] | None
+    echo: bool | None
+    settle_s: float
+
+
+def line_rules(options: AdapterOptions) -> LineRules:
+    """What they say of the instrument's line."""
+    return LineRules(options.get("settle_s", SETTLE_S), options.get("unsolicited"), options.get("echo"))
 
 
 def check_options(options: AdapterOptions) -> None:

@@ -8,6 +8,7 @@ query of the identity and nothing else. The trap: that query may mean something 
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -24,12 +25,20 @@ from hardware_adapters.errors import (
     WrongDevice,
 )
 from hardware_adapters.identity import Fingerprint, Identity, PortInfo, recognised
+from hardware_adapters.step_rules import Owed
 
 ASK_S = 0.5
-"""The time-out of the identity's query, which is sent twice at most."""
+"""The time-out of the identity's query. It is sent twice at most; at the named port, until `timeout_s` has passed."""
 
 ASK_AGAIN_S = 0.5
 """A port with a foreign device is not opened again before this time has passed."""
+
+
+class AskTimes(NamedTuple):
+    """How long the identity is asked for at the named port, and how long a device may boot after each opening."""
+
+    timeout_s: float
+    boot_s: float = 0.0
 
 
 class FoundPort(NamedTuple):
@@ -57,17 +66,19 @@ class Search:
         *,
         events: PortEvents,
         holder: str,
-        timeout_s: float,
+        times: AskTimes,
         closing: threading.Event,
     ) -> None:
         if port is None and identity is None:
             raise ValueError("an adapter needs a port, or an identity by which to find one")
         self._medium, self._port, self._identity, self._encode = medium, port, identity, encode
         self._events, self._holder, self._closing = events, holder, closing
-        self._ask_s = min(ASK_S, timeout_s)
+        self._ask_s, self._boot_s = min(ASK_S, times.timeout_s), times.boot_s
+        self._attempts = max(2, math.ceil(times.timeout_s / self._ask_s))
         self._foreign: dict[str, float] = {}
         self._last: str | None = port
         self.known: Fingerprint | None = None
+        self.owed: Sequence[Owed] = ()  # answers that the device may still send, whatever connection there is
 
     def find(self) -> FoundPort:
         """The device, connected. Raises why it is not found; WrongDevice where two devices fit an identity that is
@@ -91,7 +102,7 @@ class Search:
 
     def verify(self, connection: PortConnection, found: FoundPort) -> None:
         """Send the identity's query again. Raises WrongDevice, and the errors of a query."""
-        recognised(self._identity, found.fingerprint, found.port, found.info, self._asker(connection))
+        recognised(self._identity, found.fingerprint, found.port, found.info, self._asker(connection, 2))
 
     def _candidate_ports(self) -> list[PortInfo]:
         """The ports to try, in order.
@@ -125,9 +136,9 @@ class Search:
         self._refuse_by_usb(info)
         if time.monotonic() - self._foreign.get(info.device, -ASK_AGAIN_S) < ASK_AGAIN_S:
             raise WrongDevice(info.device, str(self.known or self._identity), "another one, as was found a moment ago")
-        connection = self._medium.open(info.device, self._events, self._holder)
+        connection = self._medium.open(info.device, self._events, self._holder, self.owed)
         try:
-            fingerprint = recognised(self._identity, self.known, info.device, info, self._asker(connection))
+            fingerprint = self._recognised(connection, info)
         except BaseException as error:
             connection.close()
             if isinstance(error, WrongDevice):
@@ -135,23 +146,55 @@ class Search:
             raise
         return FoundPort(connection, info, fingerprint)
 
+    def _recognised(self, connection: PortConnection, info: PortInfo) -> Fingerprint:
+        """The fingerprint of the device at an open port. A board that is reset when its port is opened says other
+        things, or nothing, while it boots: the port stays open meanwhile, because each opening would reset it again."""
+        attempts = self._attempts if info.device == self._port else 2
+        if not self._boot_s:
+            return recognised(self._identity, self.known, info.device, info, self._asker(connection, attempts))
+        booted = time.monotonic() + self._boot_s
+        if self._identity is None or not self._identity.is_asked:
+            self._closing.wait(self._boot_s)
+        while time.monotonic() < booted and not self._closing.is_set():
+            try:
+                return recognised(self._identity, self.known, info.device, info, self._asker(connection, 2))
+            except (NoAnswer, BadAnswer, WrongDevice):
+                continue
+        return recognised(self._identity, self.known, info.device, info, self._asker(connection, attempts, wait=True))
+
     def _refuse_by_usb(self, info: PortInfo) -> None:
         if self._identity is not None and not self._identity.fits_port(info):
             raise WrongDevice(info.device, str(self._identity), f"USB serial number {info.usb_serial}")
         if self.known is not None and self.known.usb_serial != info.usb_serial:
             raise WrongDevice(info.device, str(self.known), f"USB serial number {info.usb_serial}")
 
-    def _asker(self, connection: PortConnection) -> Callable[[str | bytes], bytes]:
-        """A query that is sent twice at most: opening a port resets some boards, and their first bytes are noise."""
+    def _asker(
+        self, connection: PortConnection, attempts: int, *, wait: bool = False
+    ) -> Callable[[str | bytes], bytes]:
+        """A query that is sent so often at most: opening a port resets some boards, and their first bytes are noise.
+
+        It is sent at once (but with `wait`) also where answers are owed, and what comes before the right answer is
+        dropped. Where something else came alone, the next one waits until nothing is owed: then whatever comes is the
+        answer, be it a stranger's.
+        """
 
         def ask(query: str | bytes) -> bytes:
             message = self._encode(query.encode() if isinstance(query, str) else query)
-            try:
-                return connection.ask(message, self._ask_s)
-            except (NoAnswer, BadAnswer):
-                return connection.ask(message, self._ask_s)
+            waits = wait
+            for _ in range(attempts - 1):
+                try:
+                    return connection.ask(message, self._ask_s, self._fits, wait=waits)
+                except NoAnswer:
+                    continue
+                except BadAnswer:
+                    waits = True
+            return connection.ask(message, self._ask_s, self._fits, wait=waits)
 
         return ask
+
+    def _fits(self, answer: bytes) -> bool:
+        found = self._identity.recognise(answer) if self._identity else None
+        return found is not None and (self.known is None or found == self.known.answer)
 
     def _only(self, found: list[FoundPort]) -> FoundPort | None:
         if len(found) < 2:

@@ -10,21 +10,33 @@ session can be used.
 
 How it works. There is no reading thread: `ask` writes and reads in the caller's thread, one caller at a time
 (`_using`). Message-based interfaces (GPIB, USBTMC, VXI-11) mark the end of a message, so one read is one answer.
-Plain sockets and serial lines (`_is_stream`) do not, so their bytes go through a `Framer`. After a failed query the
-session is `_stale`: before the next command the late answer is cleared away, by a device clear or, on a stream, by
-reading until nothing comes.
+Plain sockets and serial lines (`_is_stream`) do not, so their bytes go through a `Framer`. `LineStep` decides which
+message answers which query. After a failed query the session is out of step: before the next command the late answer
+is cleared away by a device clear, or, where there is none, waited for. What has come before a query is read and dropped
+first, or goes to `on_input`.
 
-The trap: VISA over a plain socket or serial line notices a pulled plug only at the next query.
+The trap: VISA over a serial line, and with a vendor's library over a plain socket, notices a pulled plug only at the
+next query.
 """
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
 from hardware_adapters.adapter import Adapter
-from hardware_adapters.connection import LineCounts, PortEvents
+from hardware_adapters.connection import (
+    QUIET_LIMIT_S,
+    LineCounts,
+    PortEvents,
+    not_quiet,
+    two_answers,
+    unanswered,
+)
 from hardware_adapters.errors import (
     AdapterError,
     BadAnswer,
@@ -37,7 +49,9 @@ from hardware_adapters.errors import (
 )
 from hardware_adapters.framing import Framer, ScpiMessages, unblocked
 from hardware_adapters.identity import PortInfo
-from hardware_adapters.options import AdapterOptions
+from hardware_adapters.options import AdapterOptions, line_rules
+from hardware_adapters.sockets import PROBE_S, HangUpWatch, connection_fault, send_at_once
+from hardware_adapters.step_rules import Fate, LineRules, LineStep, Owed
 from hardware_adapters.twins import simulated_bench
 
 try:
@@ -49,7 +63,12 @@ except ImportError as missing:
 Status = constants.StatusCode
 _OPEN_S = 5.0
 _CLEAR_S = 1.0
-_SETTLE_S, _SETTLE_READS = 0.05, 50
+_INPUTS = (Fate.INPUT, Fate.SURPLUS)
+_SHORTEST_S = 0.001
+"""VISA counts in milliseconds, and 0 is no waiting, or (libusb) for ever."""
+
+_SIM_READ_S = 0.005
+"""Pyvisa-sim gives out one byte at a time, and an immediate read would lose the first one of a message."""
 
 _KINDS: dict[type[AdapterError], tuple[Status, ...]] = {
     PortNotFound: (
@@ -111,7 +130,7 @@ class VisaInstrument(Adapter):
     `resource` is its VISA name, with the library after `@` (None: it is found by its identity, in `library`).
     `candidates` are further names. `settings` are set on the pyvisa resource (`{"baud_rate": 9600}`). `end` terminates
     commands (`command_end`, where that differs), and answers on interfaces without an end of message. The other
-    options: see `Adapter`.
+    options: see `AdapterOptions`.
     """
 
     def __init__(
@@ -132,7 +151,7 @@ class VisaInstrument(Adapter):
             candidates = bench.resources(candidates) if resource is None or candidates is not None else None
         if resource is not None:
             library = resource.partition("@")[2] or library
-        medium = VisaMedium(library, settings or {}, end, resource, candidates)
+        medium = VisaMedium(library, settings or {}, end, line_rules(options), resource, candidates)
         ends_with = end if command_end is None else command_end
         super().__init__(medium, resource, encode=lambda payload: payload + ends_with, **options)
 
@@ -141,9 +160,15 @@ class VisaMedium:
     """Opens VISA resources."""
 
     def __init__(
-        self, library: str, settings: dict[str, Any], end: bytes, named: str | None, candidates: Sequence[str] | None
+        self,
+        library: str,
+        settings: dict[str, Any],
+        end: bytes,
+        rules: LineRules,
+        named: str | None,
+        candidates: Sequence[str] | None,
     ) -> None:
-        self._library, self._settings, self._end = library, settings, end
+        self._library, self._settings, self._end, self._rules = library, settings, end, rules
         self._named, self._candidates = named, candidates
 
     def ports(self) -> Sequence[PortInfo]:
@@ -161,11 +186,11 @@ class VisaMedium:
             return []
         return [resource_info(name + suffix) for name in listed]
 
-    def open(self, port: str, events: PortEvents, holder: str) -> VisaConnection:
+    def open(self, port: str, events: PortEvents, holder: str, owed: Sequence[Owed] = ()) -> VisaConnection:
         """See `Medium`."""
         name, _, library = port.partition("@")
         manager = manager_of(library or self._library, port)
-        resource = _translated(port, lambda: manager.open_resource(name, open_timeout=int(_OPEN_S * 1000)))
+        resource = _opened(port, lambda: manager.open_resource(name, open_timeout=int(_OPEN_S * 1000)))
         if not isinstance(resource, resources.MessageBasedResource):
             known = resource.session != constants.VI_NULL and _is_name(name)
             resource.close()
@@ -174,6 +199,12 @@ class VisaMedium:
             raise VisaFailure(port, "this resource takes no messages (register-based)")
         if resource.session == constants.VI_NULL:  # pyvisa-sim reports a missing resource only so
             raise PortNotFound(port, _description(Status.error_resource_not_found))
+        connected = _socket_of(resource)
+        if connected is not None and (fault := connection_fault(connected, PROBE_S)):
+            resource.close()  # pyvisa-py opens a socket without a look at whether anybody answers
+            raise PortNotFound(port, f"nobody answers there: {fault}")
+        if connected is not None:
+            send_at_once(connected)
         try:
             if _is_stream(name):
                 resource.read_termination = self._end.decode("latin-1")
@@ -182,7 +213,29 @@ class VisaMedium:
         except errors.VisaIOError as error:
             resource.close()
             raise visa_error(port, error.error_code) from error
-        return VisaConnection(port, resource, events, self._end)
+        return VisaConnection(port, resource, events, self._end, LineStep(self._rules, owed))
+
+
+def _opened(port: str, action: Callable[[], Any]) -> Any:
+    """What opening gives. A connection that breaks while it is made is a port that is not there."""
+    try:
+        return _translated(port, action)
+    except (Disconnected, NoAnswer) as error:
+        raise PortNotFound(port, f"it does not open: {error.problem}") from error
+
+
+def _io_of(resource: resources.MessageBasedResource) -> Any:
+    """The socket or serial line below a session of pyvisa-py; None where another library has it."""
+    return getattr(_session_of(resource), "interface", None)
+
+
+def _session_of(resource: resources.MessageBasedResource) -> Any:
+    return getattr(resource.visalib, "sessions", {}).get(resource.session)
+
+
+def _socket_of(resource: resources.MessageBasedResource) -> socket.socket | None:
+    found = _io_of(resource)
+    return found if isinstance(found, socket.socket) else None
 
 
 def manager_of(library: str, port: str) -> pyvisa.ResourceManager:
@@ -244,44 +297,83 @@ def _translated(port: str, action: Callable[[], Any], command: bytes | None = No
 class VisaConnection:
     """One open VISA resource; the calling thread itself writes and reads."""
 
-    def __init__(self, port: str, resource: resources.MessageBasedResource, events: PortEvents, end: bytes) -> None:
-        self.port, self._resource, self._events, self._end = port, resource, events, end
+    def __init__(
+        self, port: str, resource: resources.MessageBasedResource, events: PortEvents, end: bytes, step: LineStep
+    ) -> None:
+        self.port, self._resource, self._events, self._end, self._step = port, resource, events, end, step
         self._framer = Framer(ScpiMessages(end))
         self._stream = _is_stream(port.partition("@")[0])
+        self._session, self._io, self._socket = _session_of(resource), _io_of(resource), _socket_of(resource)
+        self._poll = select.poll() if self._socket is not None and hasattr(select, "poll") else None
+        if self._poll is not None and self._socket is not None:
+            self._poll.register(self._socket, select.POLLIN)
+        self._blind_s = _SIM_READ_S if port.endswith("sim") else 0.0  # where only a read tells whether bytes have come
         self._using = threading.RLock()
-        self._stale, self._closed, self._late = False, False, 0
-        self._timeout_s = 0.0
+        self._clears = not self._stream  # whether the interface has a device clear, as far as is known
+        self._closed, self._timeout_s = False, 0.0
+        self._asked, self._deadline = b"", 0.0
         self._lost: AdapterError | None = None
+        self._watch = HangUpWatch(self._socket, self._hung_up) if self._socket is not None else None
 
     @property
     def counts(self) -> LineCounts:
         """See `Connection`."""
-        return LineCounts(self._framer.skipped, self._framer.faults, self._late)
+        return LineCounts(self._framer.skipped, self._framer.faults, *self._step.counts)
 
     @property
     def lost(self) -> AdapterError | None:
         """See `Connection`."""
         return self._lost
 
-    def ask(self, command: bytes, timeout_s: float) -> bytes:
+    @property
+    def in_step(self) -> bool:
+        """See `Connection`."""
+        return self._step.in_step
+
+    def owed(self) -> Sequence[Owed]:
+        """See `Connection`."""
+        return self._step.owed(time.monotonic())
+
+    def ask(
+        self, command: bytes, timeout_s: float, fits: Callable[[bytes], bool] | None = None, *, wait: bool = True
+    ) -> bytes:
         """See `Connection`."""
         with self._using:
-            self._ready(command, timeout_s)
+            if self._closed:
+                self._check_open(command)
+            self._get_ready(command, wait)
+            if self._lost is not None:
+                self._check_open(command)
+            self._asked, self._deadline = command, time.monotonic() + timeout_s
+            self._step.begin(command, timeout_s, self._deadline, fits)
             try:
+                self._set_timeout(timeout_s, command)
                 self._do(lambda: self._resource.write_raw(command), command, timeout_s)
                 return self._answer(command, timeout_s)
-            except (NoAnswer, BadAnswer):
-                self._stale = True
-                raise
+            finally:
+                self._step.failed(time.monotonic())  # nothing, where there is an answer
+
+    def refuse(self) -> None:
+        """See `Connection`. Where messages have an end, the answer was that to the query, whatever it says."""
+        if self._stream:
+            with self._using:
+                self._step.refused(self._asked, time.monotonic(), self._deadline)
 
     def tell(self, command: bytes) -> None:
         """See `Connection`."""
         with self._using:
-            self._ready(command, _OPEN_S)
+            self._check_open(command)
+            if self._stream:
+                self._step.wrote(command, time.monotonic())
+            elif not self._step.in_step and self._clears:
+                self._clear(command)
+            self._set_timeout(_OPEN_S, command)
             self._do(lambda: self._resource.write_raw(command), command, _OPEN_S)
 
     def close(self) -> None:
         """See `Connection`."""
+        if self._watch is not None:
+            self._watch.close()
         with self._using:
             if not self._closed:
                 self._closed = True
@@ -290,44 +382,158 @@ class VisaConnection:
                 except AdapterError:
                     pass  # the session was broken already; VISA has freed it all the same
 
-    def _ready(self, command: bytes, timeout_s: float) -> None:
-        """Prepare the session for a command: after a failed query clear its late answer away; set the time-out."""
+    def _hung_up(self, fault: str) -> None:
+        """The other side of a socket has gone. Bytes of it that came before may still be unread."""
+        self._lost = self._lost or Disconnected(self.port, f"the connection broke: {fault}")
+        self._events.on_lost()
+
+    def _check_open(self, command: bytes) -> None:
+        """Raise Disconnected where the session is closed, or the other side of a socket has hung up: pyvisa-py would
+        learn of that from the second command on."""
         if self._closed:
             raise Disconnected(self.port, "the adapter has closed this session", command=command)
-        if self._stale:
-            self._timeout_s = 0.0
-            self._clear(command)
-            self._framer.discard()
-            self._stale = False
+        if self._socket is not None:
+            self._waiting()
+            if self._lost is not None:
+                raise Disconnected(self.port, self._lost.problem, command=command)
+
+    def _set_timeout(self, timeout_s: float, command: bytes) -> None:
         if timeout_s != self._timeout_s:  # only where it changes: setting it configures a serial line anew
             self._do(lambda: setattr(self._resource, "timeout", timeout_s * 1000), command, timeout_s)
             self._timeout_s = timeout_s
 
-    def _clear(self, command: bytes) -> None:
-        """Clear a late answer away: a stream is read until nothing comes, other interfaces send a device clear."""
+    def _get_ready(self, command: bytes, wait: bool) -> None:
+        """Read what has come before the query, and wait until the line is in step."""
+        step = self._step
+        if not self._stream and self._clears and (step.in_step or self._clear(command)):
+            return
+        if self._waiting() is not False:
+            limit = time.monotonic() + QUIET_LIMIT_S
+            while self._hear(self._blind_s, command):
+                if time.monotonic() >= limit:
+                    raise not_quiet(self.port, command)
+        if wait and not step.in_step:
+            self._wait_in_step(command)
+
+    def _wait_in_step(self, command: bytes) -> None:
+        """Read until the owed answer has come, or its time has passed, and the line is quiet."""
+        step, began = self._step, time.monotonic()
+        limit = max(step.ready_at(began), began) + QUIET_LIMIT_S
+        while (now := time.monotonic()) < (ready := step.ready_at(now)):
+            if now >= limit:
+                raise not_quiet(self.port, command)
+            self._hear(min(ready, limit) - now, command)
+        self._framer.discard()
+        step.settled()
+
+    def _clear(self, command: bytes) -> bool:
+        """Send a device clear, which makes the instrument forget what it was asked; whether the interface has one."""
         try:
-            if not self._stream:
-                self._do(self._resource.clear, command, _CLEAR_S)
-                return
-            self._resource.timeout = _SETTLE_S * 1000
-            for _ in range(_SETTLE_READS):  # pyvisa-py's own clear never returns where the other side has gone
-                self._do(self._resource.read_raw, command, _SETTLE_S)
-                self._late += 1
+            self._set_timeout(_CLEAR_S, command)
+            self._do(self._resource.clear, command, _CLEAR_S)
         except (VisaFailure, NoAnswer, BadAnswer):
-            pass  # the stream is empty, or this interface has no device clear
+            self._clears = False
+            return False
+        self._step.proven()
+        return True
+
+    def _waiting(self) -> bool | None:
+        """Whether bytes have come that were not read; None where only a read can tell."""
+        if self._io is None:
+            return None
+        if self._socket is None:
+            return bool(self._do(lambda: getattr(self._io, "in_waiting", 0), b"", 0.0))
+        if self._session._pending_buffer:  # pyvisa-py has read more than it gave out
+            return True
+        readable = self._poll.poll(0) if self._poll is not None else select.select([self._socket], [], [], 0)[0]
+        if readable and (fault := connection_fault(self._socket)):
+            self._lost = self._lost or Disconnected(self.port, f"the connection broke: {fault}")
+            return False
+        return bool(readable)
+
+    def _hear(self, within_s: float, command: bytes) -> bool:
+        """Read once what comes within this time, and sort it; whether something came.
+
+        A read that times out loses the beginning of a message, and its rest would be taken for a whole one. So it
+        begins only when bytes have come, where that can be seen.
+        """
+        there = self._comes(within_s)
+        if there is False:
+            return False
+        wait_s = self._step.rules.settle_s if there else within_s
+        wait_s = max(wait_s, _SHORTEST_S) if wait_s else 0.0
+        self._set_timeout(wait_s, command)
+        try:
+            data = bytes(self._do(self._resource.read_raw, command, wait_s))
+        except (VisaFailure, NoAnswer, BadAnswer):
+            if there:
+                self._step.torn(time.monotonic())
+            return False
+        self._sort(data, command)
+        return True
+
+    def _comes(self, within_s: float) -> bool | None:
+        """Whether bytes come within this time; None where only a read can tell."""
+        waiting = self._waiting()
+        if waiting is False and within_s > 0:
+            readable = getattr(self._io, "fileno", None)
+            if readable is None:
+                return None
+            return bool(select.select([readable()], [], [], within_s)[0]) and self._waiting()
+        return waiting
 
     def _answer(self, command: bytes, timeout_s: float) -> bytes:
-        """Read one message. On a stream, VISA ends a read at the first byte of `end`, also inside of a binary block:
-        then the next read brings the rest, until the framer has a whole message."""
-        while True:
-            data = bytes(self._do(self._resource.read_raw, command, timeout_s))
-            if not self._stream:
-                return self._message(data, command)
+        """Read until the answer is there, and nothing else came where that is to be expected."""
+        step = self._step
+        rest = b""
+        while step.answer is None:
             skipped = self._framer.skipped
-            if frames := self._framer.feed(data):
-                return frames[0]
+            try:
+                data = bytes(self._do(self._resource.read_raw, command, timeout_s))
+            except NoAnswer as error:
+                raise self._unanswered(command, timeout_s, rest) from error.__cause__
+            self._sort(data, command)
+            rest = self._framer.pending
             if self._framer.skipped > skipped:
                 raise BadAnswer(self.port, "garbage instead of a message", command=command, answer=data)
+            if step.answer is None and not rest:  # an echo, a late answer, or something unasked
+                left = self._deadline - time.monotonic()
+                if left <= 0:
+                    raise self._unanswered(command, timeout_s, rest)
+                self._set_timeout(left, command)
+        while self._stream and step.second is None and self._hear_more(command):
+            pass
+        if step.second is not None:
+            spoilt = two_answers(self.port, command, step)
+            step.refused(command, time.monotonic(), 0.0)
+            raise spoilt
+        answer = step.answer
+        step.answered()
+        return answer
+
+    def _unanswered(self, command: bytes, timeout_s: float, rest: bytes) -> AdapterError:
+        self._check_open(command)
+        return unanswered(self.port, command, timeout_s, self._step, rest, 0)
+
+    def _hear_more(self, command: bytes) -> bool:
+        """After the answer: read what is there already, and where the answer is held, what comes until then."""
+        if not self._step.needs_no_hold:
+            now = time.monotonic()
+            if (until := self._step.hold_until(now)) > now:
+                return self._hear(until - now, command)
+        left_over = self._session._pending_buffer if self._socket is not None else self._waiting()
+        return bool(left_over) and self._hear(0.0, command)
+
+    def _sort(self, data: bytes, command: bytes) -> None:
+        """Sort messages into answers and input. On a stream, VISA ends a read at the first byte of `end`, also inside
+        of a binary block: then the next read brings the rest, until the framer has a whole message."""
+        now = time.monotonic()
+        frames = self._framer.feed(data) if self._stream else [self._message(data, command)]
+        for frame in frames:
+            if self._step.take(frame, now) in _INPUTS:
+                self._events.on_input(frame)
+        if not frames:
+            self._step.moved(now)
 
     def _message(self, data: bytes, command: bytes) -> bytes:
         if data[:1] != b"#" or not data[1:2].isdigit():

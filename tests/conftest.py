@@ -1,7 +1,8 @@
 """What every test is held to: nothing that it started outlives it, and nobody publishes, waits or calls user code under
 a lock that forbids it (`lock_watch`; ETHER_LOCK_WATCH=0 switches that off). Warnings are errors (pyproject.toml).
 
-Which tests run, and in how many processes, is decided in parts/lanes.py: its hooks are imported here.
+Which tests run, and in how many processes, is decided in parts/lanes.py: its hooks are imported here. In which order
+the processes get them is decided in parts/distribution.py.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import databases
+import distribution
 import lock_watch
 import pytest
 from engine_params import On
@@ -45,6 +47,17 @@ _MAIN = sys.modules.get("__main__")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# What pytest collects are some hundred thousand objects that stay until the end. The garbage collector would look at
+# all of them time and again: meanwhile, where it finds nothing, and in every test.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+    gc.collect()
+    gc.freeze()
+
+
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("ether", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fast", settings.get_profile("ether"), max_examples=20)
@@ -54,6 +67,7 @@ settings.load_profile("ether")
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test module is imported: decorators there read the profile and the lane."""
     _configure_lanes(config)
+    config.pluginmanager.register(distribution)
     if fast_lane():
         settings.load_profile("fast")
 
@@ -136,7 +150,7 @@ def on() -> Iterator[On]:
 @pytest.fixture
 def rounds() -> int:
     """How often a test about chance repeats itself: a few times, or 20 times with ETHER_LONG=1."""
-    return 20 if os.environ.get("ETHER_LONG") == "1" else 7
+    return 20 if os.environ.get("ETHER_LONG") == "1" else 4
 
 
 @pytest.fixture(autouse=True, scope="module")

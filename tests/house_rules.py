@@ -12,6 +12,7 @@ import by name (`importlib.import_module("ether.x")`) is a string, and no rule s
 from __future__ import annotations
 
 import ast
+import gc
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -36,23 +37,28 @@ OWNERS = {
 """Library: the package for which the rule holds, and the modules (or packages) that may import it."""
 SYNC_CALLS = ("fsync", "fdatasync", "F_FULLFSYNC")
 SYNC_OWNER = "ether.ledger.durable"
+CLOCK_OWNER = "ether.system.clock"
 LATE_IMPORTS = (
     "broker.__main__",  # a broker loads its engine alone: tests/brokers/test_broker_process.py
-    "broker.engines.amqtt_engine",  # a missing amqtt is an exit code: test_a_missing_amqtt_is_a_failure_of_its_own
+    # TLS and WebSockets are loaded where a listener needs them: test_a_plain_broker_loads_neither_tls_nor_websockets.
+    "broker.engines.amqtt_engine",
     "ether.__main__",  # an instance's process loads no command line: tests/test_house.py
     "ether.api",  # `import ether` loads nothing heavy: tests/test_house.py
     # SQLite is loaded with the first durable call, or not at all: tests/recording/test_saving.py,
     # test_a_session_that_saves_nothing_has_no_recorder_and_one_that_does_gets_it.
     "ether.calls.durable_retry",
     "ether.calls.durable_server",
+    "ether.cli.lab.dashboard",  # what the extra brings may be missing, and is said in a sentence
+    "ether.cli.lab.page_process",  # no launcher for a page that nobody asked for
     "ether.cli.lab.joined",  # what joins nothing loads no connection: tests/cli/test_cli_offline.py
     "ether.config.broker_url",  # pydantic for an error's text alone: tests/config/test_import_weight.py
     "ether.config.loading",  # YAML for files alone: tests/config/test_import_weight.py
+    "ether.launch.broker",  # no certificates for a session of this machine alone: test_encrypted_broker
     # Each instance's process loads it; most processes never make a context: tests/launch/test_child_imports.py.
     "ether.launch.process_records",
     # A program that records nothing makes no context either.
     "ether.launch.recording_setup",
-    "ether.launch.simulated_lab",
+    "ether.launch.simulated.lab",
     "ether.pytest_plugin",  # every run of pytest loads it
     # Reading loads no pandas, pyarrow, NumPy or h5py: test_reading_loads_no_table_library, test_csv_needs_no_library.
     "ether.reading.data",
@@ -87,12 +93,19 @@ class Tree:
     files: dict[str, Path] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        for package in self.packages:
-            for file in sorted((self.root / package).rglob("*.py")):
-                parts = file.relative_to(self.root).with_suffix("").parts
-                name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-                self.modules[name] = ast.parse(file.read_text(), str(file))
-                self.files[name] = file
+        # A million small objects, none of which is garbage: looking for some would take three quarters of the time.
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            for package in self.packages:
+                for file in sorted((self.root / package).rglob("*.py")):
+                    parts = file.relative_to(self.root).with_suffix("").parts
+                    name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+                    self.modules[name] = ast.parse(file.read_text(), str(file))
+                    self.files[name] = file
+        finally:
+            if collects:
+                gc.enable()
 
     def where(self, module: str, line: int) -> str:
         """A place, as compilers write it."""
@@ -262,6 +275,33 @@ def foreign_syncs(tree: Tree) -> list[str]:
     ]
 
 
+def foreign_clocks(tree: Tree) -> list[str]:
+    """Readings of the time of day outside the one module that may: ages and deadlines that go by it are found out only
+    when somebody sets a clock."""
+    return [
+        f"{tree.where(module, node.lineno)}: the time of day belongs to {CLOCK_OWNER}"
+        for module, parsed in tree.modules.items()
+        if module.startswith("ether.") and module != CLOCK_OWNER
+        for node in ast.walk(parsed)
+        if isinstance(node, (ast.Attribute, ast.Call, ast.ImportFrom)) and _reads_time_of_day(node)
+    ]
+
+
+def _reads_time_of_day(node: ast.Attribute | ast.Call | ast.ImportFrom) -> bool:
+    match node:
+        case ast.ImportFrom(module="time"):
+            return any(name.name in ("time", "time_ns") for name in node.names)
+        case ast.Attribute(ast.Name("time"), "time" | "time_ns"):
+            return True
+        case ast.Call(ast.Attribute(ast.Name("time"), "strftime"), _, []):
+            return len(node.args) < 2
+        case ast.Call(ast.Attribute(ast.Name("time"), "localtime" | "gmtime" | "ctime"), [], []):
+            return True
+        case ast.Call(ast.Attribute(source, "now" | "utcnow" | "today"), _, []):
+            return "date" in ast.unparse(source)
+    return False
+
+
 def late_imports(tree: Tree) -> list[str]:
     """Imports of the house's own modules inside functions, where no test weighs what is loaded; and permissions for
     such imports that nothing needs any more."""
@@ -419,6 +459,7 @@ RULES: tuple[Callable[[Tree], list[str]], ...] = (
     impure_rules,
     foreign_owners,
     foreign_syncs,
+    foreign_clocks,
     late_imports,
     names_with_two_meanings,
     vague_names,

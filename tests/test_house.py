@@ -23,6 +23,7 @@ from house_rules import (
     bare_waits,
     circles,
     crowded_packages,
+    foreign_clocks,
     foreign_owners,
     foreign_syncs,
     impure_rules,
@@ -134,6 +135,16 @@ PLANTED = {
         foreign_syncs,
         {"ether/a.py": "from os import fsync"},
         "ether/a.py:1: fsync belongs to ether.ledger.durable",
+    ),
+    "a clock that somebody can set": (
+        foreign_clocks,
+        {"ether/a.py": "import time\nage = time.time() - 5", "broker/b.py": "import time\ntime.time()"},
+        "ether/a.py:2: the time of day belongs to ether.system.clock",
+    ),
+    "today's date": (
+        foreign_clocks,
+        {"ether/a.py": "from datetime import datetime\nnow = datetime.now()\nit.now(1)"},
+        "ether/a.py:2: the time of day belongs to ether.system.clock",
     ),
     "a late import": (
         late_imports,
@@ -263,13 +274,20 @@ BREACHES = {
     "ether is built in layers": "import ether.session.session",
     "the three houses touch only at the front door": "import hardware_adapters",
     "the broker knows nothing of ether": "import ether",
+    "the broker is built in layers": "import broker.core.exchange",
+    "the broker's codec and core do no I/O": "import socket",
     "adapters use only ether's public names": "import ether.session.session",
     "wire, spec and protocol do no I/O": "import threading",
     "each third-party engine has one owner": "import numpy",
     "test doubles stay out of production": "import ether.testing",
 }
 """For each contract of pyproject.toml, an import that breaks it."""
-PLACES = {"the broker knows nothing of ether": "broker", "adapters use only ether's public names": "hardware_adapters"}
+PLACES = {
+    "the broker knows nothing of ether": "broker",
+    "the broker is built in layers": "broker/wire",
+    "the broker's codec and core do no I/O": "broker/core",
+    "adapters use only ether's public names": "hardware_adapters",
+}
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import again
+import distribution
 import mutants
 import patience
 import pytest
@@ -131,6 +133,64 @@ def test_workers_are_for_more_than_one_file(tmp_path: Path, arguments: list[str]
     assert (" workers [" in ran.stdout) is workers, ran.stdout
 
 
+TURNS = """
+    import pytest
+
+    @pytest.fixture(params=["a", "b", pytest.param("c", marks=pytest.mark.skipif(True, reason="not installed"))])
+    def broker(request):
+        return request.param
+
+    class TestInTurn:
+        pytestmark = pytest.mark.in_turn("broker")
+
+        @pytest.mark.parametrize("number", [1, 2])
+        def test_one(self, broker, number): pass
+        def test_two(self, broker): pass
+        def test_without(self): pass
+
+    def test_each(broker): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("long", "ran"),
+    [
+        ("0", ["one[a-1]", "one[b-2]", "two[a]", "without", "each[a]", "each[b]"]),
+        ("1", ["one[a-1]", "one[a-2]", "one[b-1]", "one[b-2]", "two[a]", "two[b]", "without", "each[a]", "each[b]"]),
+    ],
+)
+def test_brokers_take_turns_except_in_the_long_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: str, ran: list[str]
+) -> None:
+    (tmp_path / "test_turns.py").write_text(textwrap.dedent(TURNS))
+    monkeypatch.setenv("ETHER_LONG", long)
+    said = run(tmp_path, "-v", "-k", "TestInTurn or each").stdout
+    assert sorted(re.findall(r"::test_(\S+) PASSED", said)) == sorted(ran), said
+    monkeypatch.setenv("ETHER_LONG", "0")
+    assert "1 passed" in run(tmp_path, "test_turns.py::TestInTurn::test_two[b]").stdout, "what is asked for is run"
+
+
+def test_what_takes_longest_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distribution, "seconds_of_files", lambda: {"long.py": 9.0, "longer.py": 30.0})
+    waiting = distribution.LongestFirst()
+    for path, count in {"many.py": 200, "long.py": 1, "new.py": 3, "longer.py": 2}.items():
+        waiting[path] = {f"{path}::test_{number}": False for number in range(count)}
+    assert [waiting.popitem(last=False)[0] for _ in range(4)] == ["longer.py", "many.py", "long.py", "new.py"]
+
+
+def test_the_order_of_files_is_of_files_that_are_there() -> None:
+    assert [path for path in distribution.seconds_of_files() if not (mutants.ROOT / path).is_file()] == []
+
+
+def test_the_tests_that_take_longest_are_found_and_run_again(tmp_path: Path) -> None:
+    path = tmp_path / "seconds.out"
+    path.write_text("0.10 tests/a.py::test_b[x y]\n7.00 tests/a.py::test_a\n30.00 tests/c/d.py::test_c\n")
+    rows = again.read(path)
+    assert again.slowest(rows, 2, []) == ["tests/c/d.py::test_c", "tests/a.py::test_a"]
+    assert again.slowest(rows, 2, ["tests/a.py"]) == ["tests/a.py::test_a", "tests/a.py::test_b[x y]"]
+    assert again.table(rows).splitlines()[2:] == ["   30 tests/c/d.py", "    7 tests/a.py"]
+
+
 def test_bounds_go_by_one_factor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seconds(3) == 3 * patience.FACTOR
     monkeypatch.setenv("ETHER_PATIENCE", "4")
@@ -157,6 +217,18 @@ def test_a_stale_mutant_is_an_error(tmp_path: Path) -> None:
         mutant.applied("pass\n")
     with pytest.raises(mutants.Stale, match="2 times"):
         mutant.applied(2 * mutant.old)
+
+
+@pytest.mark.slow("parses the whole tree")
+def test_a_mutant_meets_the_nearest_tests_first() -> None:
+    copy = mutants.Copy(mutants.ROOT / "copy" / ".venv" / "bin" / "python", [])
+    mutant = next(each for each in mutants.MUTANTS if each.path == "ether/ledger/durable.py")
+    files, rooms, everything, *again = copy.stages(mutant, "all")
+    assert "tests/ledger/test_disk_faults.py" in files.places
+    assert "tests/ledger" in rooms.places
+    assert everything == mutants.Stage("fast")
+    assert [each.places for each in again] == [files.places, rooms.places, ()]
+    assert copy.stages(mutant, "fast") == [files, rooms, everything]
 
 
 def test_there_are_enough_mutants_and_each_has_a_name() -> None:

@@ -152,7 +152,9 @@ class Host:
         self.link = link
         self.announced = 0
 
-    def wait_alone(self, timeout_s: float) -> None: ...
+    def wait_alone(self, timeout_s: float) -> bool:
+        return True
+
     def report(self, *_: object, **__: object) -> None: ...
 
     def announce_changed(self) -> None:

@@ -12,6 +12,7 @@ The trap: its log is a pipe. Mosquitto blocks when the pipe is full, so one thre
 import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -22,15 +23,16 @@ from broker.engines.mosquitto_config import (
     FIRST_WITH_MQTT_5,
     FIRST_WITH_UNIX_SOCKETS,
     Version,
+    acl,
     configuration,
     password_line,
 )
 from broker.events import EventWriter
-from broker.failures import AddressInUse, EngineFailed, EngineMissing
+from broker.failures import AddressInUse, EngineFailed, EngineMissing, SettingsRefused
 from broker.lifeline import SIGNALS_S, Lifeline
 from broker.listeners import ports, private
 from broker.listeners.probe import lets_in
-from broker.settings import Settings
+from broker.settings import Settings, changed_rights, revoked_users
 
 START_S = 10.0
 STOP_S = 0.4
@@ -56,6 +58,44 @@ _ROUTINE = re.compile(
     r"|^Socket error on client"
     r"|Unable to set TCP_NODELAY",  # mosquitto sets it for Unix sockets, too, which do not have it
 )
+
+
+_ENTERED = re.compile(r"New client connected from \S+ as (.*) \(p\d+, c\d+, k\d+, u'([^']*)'\)\.$")
+_LEFT = re.compile(r"Client (.*) (?:disconnected.*|closed its connection\.|has exceeded timeout, disconnecting\.)$")
+"""Greedy: what a client id looks like is the client's choice, what stands around it is mosquitto's."""
+
+
+class _Members:
+    """Under which ids the users are here, and whose certificates were taken back. From two threads."""
+
+    def __init__(self) -> None:
+        self._user_of: dict[str, str] = {}
+        self._revoked: frozenset[str] = frozenset()
+        self._lock = threading.Lock()
+
+    def hear(self, line: str) -> str | None:
+        """A line of mosquitto's log. Gives the client id that has to go at once: it came before mosquitto had read who
+        may not."""
+        with self._lock:
+            if (entered := _ENTERED.match(line)) is not None:
+                self._user_of[entered[1]] = entered[2]
+                return entered[1] if entered[2] in self._revoked else None
+            if (left := _LEFT.match(line)) is not None:
+                self._user_of.pop(left[1], None)
+        return None
+
+    def revoke(self, users: frozenset[str]) -> list[str]:
+        """From now on these users may not be here; the ids under which they are."""
+        with self._lock:
+            self._revoked = users
+            return [client_id for client_id, user in self._user_of.items() if user in users]
+
+
+def _stamps(settings: Settings) -> list[tuple[int, int]]:
+    """Differs after each change of the certificates' files."""
+    paths = (settings.tls_certificate, settings.tls_key, settings.tls_client_ca, settings.tls_crl)
+    found = [os.stat(path) for path in paths if path is not None and os.path.exists(path)]
+    return [(status.st_mtime_ns, status.st_size) for status in found]
 
 
 def find() -> str | None:
@@ -107,7 +147,10 @@ class _Supervisor:
         self._reader: threading.Thread | None = None
         self._last_lines: list[str] = []
         self._announced = False
+        self._port = settings.port
         self._lan_port: int | None = None
+        self._members = _Members()
+        self._read_at_start: object = None
         self._websocket_port: int | None = None
 
     def run(self) -> None:
@@ -120,16 +163,12 @@ class _Supervisor:
 
     def _start(self) -> int | None:
         """The port of a mosquitto that accepts clients, or None where the end was asked for during the start."""
-        private.write(
-            self._folder,
-            "users",
-            password_line(self._settings.username, self._settings.password, self._version),
-        )
+        self._write_rights(self._settings)
         settings = self._settings
         attempts = 1 if settings.port and (settings.lan_port or not settings.lan_host) else ATTEMPTS_AT_A_FREE_PORT
         for _ in range(attempts):
             port = settings.port or ports.free(settings.host)
-            self._lan_port = ports.for_lan(settings.lan_host, settings.lan_port) if settings.lan_host else None
+            self._lan_port = self._free_lan_port(settings.lan_host) if settings.lan_host else None
             self._websocket_port = ports.for_websocket(settings.lan_host, settings.websocket_port)
             self._launch(port)
             outcome = self._wait_for_start(port)
@@ -138,19 +177,34 @@ class _Supervisor:
             self._end()
         raise AddressInUse(settings.host, port)
 
+    def _free_lan_port(self, host: str) -> int:
+        return ports.for_lan(host, self._settings.lan_port, tls=self._settings.tls_certificate is not None)
+
     def _launch(self, port: int) -> None:
+        self._port = port
+        self._write_configuration(self._settings, port)
+        self._last_lines.clear()
+        self._read_at_start = _stamps(self._settings)
+        self._process = orphans.spawn([self._program, "-c", "mosquitto.conf"], self._folder)
+        if self._reader is None:
+            self._lifeline.watch(lambda: self._inbox.put("stop"), self._take_command)
+        self._reader = threading.Thread(target=self._read_log, args=(self._process,), name="log", daemon=True)
+        self._reader.start()
+
+    def _write_configuration(self, settings: Settings, port: int) -> None:
         socket_path = self._unix_socket
         if socket_path is not None and os.path.dirname(socket_path) == self._folder:
             socket_path = os.path.basename(socket_path)  # a relative name survives a folder with spaces in its name
         others = self._lan_port, self._websocket_port
-        text = configuration(self._settings, port, self._version, socket_path, *others)
+        text = configuration(settings, port, self._version, socket_path, *others)
         private.write(self._folder, "mosquitto.conf", text)
-        self._last_lines.clear()
-        self._process = orphans.spawn([self._program, "-c", "mosquitto.conf"], self._folder)
-        if self._reader is None:
-            self._lifeline.watch(lambda: self._inbox.put("stop"))
-        self._reader = threading.Thread(target=self._read_log, args=(self._process,), name="log", daemon=True)
-        self._reader.start()
+
+    def _write_rights(self, settings: Settings) -> None:
+        """Write the files of users and rights, in this order: who has no rights yet may do nothing."""
+        users = {settings.username: settings.password, **settings.users}
+        lines = (password_line(user, password, self._version) for user, password in users.items())
+        private.write(self._folder, "acl", acl(settings))
+        private.write(self._folder, "users", "".join(lines))
 
     def _wait_for_start(self, port: int) -> str:
         """What the start ended with: "running", "stop", or "taken" for a port of another program."""
@@ -202,6 +256,54 @@ class _Supervisor:
             except queue.Empty:
                 continue
 
+    def _take_command(self, line: bytes) -> None:
+        """A line of the lifeline that is no `stop`: whose certificates were taken back or made anew, or users and
+        rights that hold from now on. On the lifeline's thread."""
+        command = "rights"
+        try:
+            revoked = revoked_users(line)
+            if revoked is None:
+                self._change_rights(changed_rights(line, self._settings))
+            else:
+                command = "trust"
+                self._change_trust(revoked)
+        except (SettingsRefused, OSError) as refused:
+            self._events.answered(command, error=str(refused))
+            return
+        self._events.answered(command, error=None)
+
+    def _change_rights(self, changed: Settings) -> None:
+        """Mosquitto reads the files of users and rights again at SIGHUP, and disconnects who is no user any more."""
+        process = self._process
+        if process is None or not hasattr(signal, "SIGHUP"):
+            raise SettingsRefused("this mosquitto cannot be told new rights while it runs; start it again.")
+        self._write_rights(changed)
+        self._write_configuration(changed, self._port)  # it names the file of rights from the first user on
+        process.send_signal(signal.SIGHUP)
+
+    def _change_trust(self, revoked: frozenset[str]) -> None:
+        """Mosquitto reads its certificates again, and lets nobody new in with those that were taken back; whoever is in
+        with one is ended."""
+        self._reload()
+        for client_id in self._members.revoke(revoked):
+            self._put_out(client_id)
+
+    def _reload(self) -> None:
+        """Let mosquitto read its certificates again. Where there is no signal for that, let it start again, unless it
+        has read these: whoever starts it tells it at once what holds."""
+        process = self._process
+        if process is None:
+            return
+        if hasattr(signal, "SIGHUP"):
+            process.send_signal(signal.SIGHUP)
+        elif _stamps(self._settings) != self._read_at_start:
+            process.terminate()
+
+    def _put_out(self, client_id: str) -> None:
+        """End the connection of a client, by entering under its id: mosquitto has no command for it."""
+        settings = self._settings
+        lets_in(settings.host, self._port, settings.username, settings.password, client_id=client_id)
+
     def _explanation(self) -> str:
         assert self._process is not None
         code = self._process.wait(STOP_S)
@@ -216,6 +318,8 @@ class _Supervisor:
     def _on_log_line(self, line: str) -> None:
         if re.search(r"^mosquitto version .* running", line):
             self._inbox.put("running")
+        if (client_id := self._members.hear(line)) is not None:
+            self._put_out(client_id)
         if _ROUTINE.search(line):
             return
         self._last_lines = [*self._last_lines[-4:], line]

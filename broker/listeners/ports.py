@@ -11,7 +11,7 @@ import socket
 
 from broker.failures import AddressInUse, EngineFailed
 
-STANDARD = 1883
+STANDARD, STANDARD_TLS = 1883, 8883
 
 
 def free(host: str) -> int:
@@ -19,10 +19,10 @@ def free(host: str) -> int:
     return _bound(host, 0)
 
 
-def for_lan(host: str, wanted: int) -> int:
-    """The port for other machines: `wanted`; for 0 the standard one, or a free one where that is taken. Raises
-    `AddressInUse`, or `EngineFailed` for an address that this machine does not have."""
-    return _tried(host, wanted or STANDARD, wanted) or free(host)
+def for_lan(host: str, wanted: int, *, tls: bool = False) -> int:
+    """The port for other machines: `wanted`; for 0 the standard one (with TLS another one), or a free one where that is
+    taken. Raises `AddressInUse`, or `EngineFailed` for an address that this machine does not have."""
+    return _tried(host, wanted or (STANDARD_TLS if tls else STANDARD), wanted) or free(host)
 
 
 def for_websocket(host: str | None, wanted: int | None) -> int | None:

@@ -1,60 +1,56 @@
-"""MQTT 3.1.1 packets as bytes, encoded and decoded by ourselves on the hot path.
+"""What every MQTT packet is made of: kinds, lengths, texts, and the reason codes of MQTT 5.
 
-For: PUBLISH and the acknowledgements, SUBSCRIBE and UNSUBSCRIBE. A CONNECT is decoded by amqtt's own codec.
-Promise: pure functions; a malformed packet raises `MalformedPacket` and nothing else, whatever its bytes are.
-The trap: the lengths in a packet come from a client that is not trusted. Every length is compared with the end of the
-packet before anything is sliced.
+Promise: pure functions; bytes that are no packet raise `MalformedPacket`, which carries the reason code that the
+client is told, or `IndexError` where a packet ends too early and no other byte follows it in the buffer: callers treat
+both alike. The trap: the lengths in a packet come from a client that is not trusted, and bytes of the next packet may
+follow it in the buffer. Every position is compared with the end of the packet before a slice of it is believed.
 """
 
-from dataclasses import dataclass
-
-CONNECT, PUBLISH, PUBACK, PUBREC, PUBREL = 1, 3, 4, 5, 6
-SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT = 8, 10, 12, 14
+CONNECT, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 1, 3, 4, 5, 6, 7
+SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT, AUTH = 8, 10, 12, 14, 15
 
 PINGRESP = b"\xd0\x00"
-UNSUPPORTED_PROTOCOL = b"\x20\x02\x00\x01"  # in 3.1.1 format, which clients of MQTT 5 understand, too
-REFUSED_FILTER = 0x80
-LONGEST_CONNECT = 10 + 5 * 65_537  # a variable header and five fields of at most 65,535 bytes each
 
-Filters = list[tuple[str, int]]
+# Reason codes of MQTT 5 (section 2.4)
+SUCCESS = 0x00
+NO_SUBSCRIBERS = 0x10
+NO_SUBSCRIPTION = 0x11
+FAILURE = 0x80
+MALFORMED = 0x81
+PROTOCOL_ERROR = 0x82
+UNSUPPORTED_VERSION = 0x84
+INVALID_CLIENT_ID = 0x85
+BAD_LOGIN = 0x86
+NOT_AUTHORIZED = 0x87
+UNAVAILABLE = 0x88
+SHUTTING_DOWN = 0x8B
+BAD_AUTHENTICATION_METHOD = 0x8C
+SILENT = 0x8D
+TAKEN_OVER = 0x8E
+INVALID_FILTER = 0x8F
+INVALID_TOPIC = 0x90
+UNKNOWN_PACKET_ID = 0x92
+TOO_MANY_UNACKNOWLEDGED = 0x93
+INVALID_ALIAS = 0x94
+PACKET_TOO_LARGE = 0x95
+QUOTA_EXCEEDED = 0x97
+
+LONGEST_CONNECT = 524_288
+"""Before a client is admitted nothing larger is collected: five fields of 65,535 bytes each, and some of properties."""
 
 
 class MalformedPacket(ValueError):
-    """The bytes are no MQTT 3.1.1 packet; the connection must be closed."""
+    """The bytes are no packet that the standard allows here; the connection must end. `reason` is an MQTT 5 code."""
+
+    def __init__(self, text: str, reason: int = MALFORMED) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PublishPacket:
-    """One message to be delivered; `qos` is the publisher's, 0 or 1 (2 is delivered as 1)."""
-
-    topic: bytes
-    payload: bytes
-    qos: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of memory that a queued message costs: topic, payload and the Python objects around them."""
-        return len(self.topic) + len(self.payload) + OVERHEAD_BYTES
-
-    def frame(self, retain: bool = False) -> bytes:
-        """This message as a PUBLISH packet of QoS 0."""
-        length = 2 + len(self.topic) + len(self.payload)
-        head = bytes((0x30 | retain,)) + remaining_length(length) + _short(len(self.topic))
-        return b"".join((head, self.topic, self.payload))
-
-    def numbered_frame(self, packet_id: int, retain: bool, duplicate: bool) -> bytes:
-        """This message as a PUBLISH packet of QoS 1; `duplicate` (DUP) says that the client may have it already."""
-        length = 4 + len(self.topic) + len(self.payload)
-        head = bytes((0x32 | retain | duplicate << 3,)) + remaining_length(length) + _short(len(self.topic))
-        return b"".join((head, self.topic, _short(packet_id), self.payload))
-
-
-OVERHEAD_BYTES = 100
-"""What the Python objects of one queued message cost, roughly."""
-
-
-def remaining_length(number: int) -> bytes:
-    """The one to four length bytes of a packet: seven bits each, the lowest first, bit 7 where another one follows."""
+def variable_integer(number: int) -> bytes:
+    """One to four bytes of seven bits each, the lowest first, bit 7 where another one follows."""
+    if number < 128:
+        return bytes((number,))
     encoded = bytearray()
     while number > 127:
         encoded.append(number & 127 | 128)
@@ -63,83 +59,73 @@ def remaining_length(number: int) -> bytes:
     return bytes(encoded)
 
 
-def acknowledgement(kind: int, packet_id: int) -> bytes:
-    """PUBACK, PUBREC, PUBCOMP (0x70) or UNSUBACK (0xb0): the first byte `kind` and the packet id."""
-    return bytes((kind, 2, packet_id >> 8, packet_id & 255))
-
-
-def suback(packet_id: int, codes: list[int]) -> bytes:
-    """The SUBACK: the granted QoS of each filter, or `REFUSED_FILTER`."""
-    return b"\x90" + remaining_length(2 + len(codes)) + _short(packet_id) + bytes(codes)
-
-
-def connack(session_present: bool, code: int) -> bytes:
-    """The answer to a CONNECT; code 0 lets the client in."""
-    return bytes((0x20, 2, session_present, code))
-
-
-def packet_id(body: bytes) -> int:
-    """The packet id at the beginning of a body; 0 is not allowed."""
-    number = int.from_bytes(body[:2], "big")
-    if len(body) < 2 or number == 0:
-        raise MalformedPacket("a packet number is missing")
-    return number
-
-
-def subscribe(body: bytes) -> tuple[int, Filters]:
-    """Packet id, and filters with the QoS asked for."""
-    at, filters = 2, []
-    while at < len(body):
-        text, at = _text(body, at)
-        if at >= len(body) or body[at] > 2:
-            raise MalformedPacket("a filter without a valid QoS")
-        filters.append((text, body[at]))
+def read_variable_integer(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """The number at `at`, and where it ends."""
+    number = shift = 0
+    while at < end:
+        byte = data[at]
+        number |= (byte & 127) << shift
         at += 1
-    return packet_id(body), _not_empty(filters)
+        if byte < 128:
+            if byte == 0 and shift:
+                raise MalformedPacket("a number with more bytes than it needs")
+            return number, at
+        shift += 7
+        if shift > 21:
+            raise MalformedPacket("a number of more than four bytes")
+    raise MalformedPacket("a number that is longer than its packet")
 
 
-def unsubscribe(body: bytes) -> tuple[int, list[str]]:
-    """Packet id, and filters."""
-    at, filters = 2, []
-    while at < len(body):
-        text, at = _text(body, at)
-        filters.append(text)
-    return packet_id(body), [text for text, _ in _not_empty([(text, 0) for text in filters])]
+def packet(first: int, body: bytes) -> bytes:
+    """A whole packet: first byte, length, body."""
+    return bytes((first,)) + variable_integer(len(body)) + body
 
 
-def level_of(body: bytes) -> int:
-    """The protocol level of a CONNECT: 4 is 3.1.1, 5 is 5, 3 is 3.1."""
-    name, at = _text(body, 0)
-    if name not in ("MQTT", "MQIsdp") or at >= len(body):
-        raise MalformedPacket(f"the protocol {name!r}")
-    return body[at]
+def short(number: int) -> bytes:
+    """Two bytes, the higher one first."""
+    return number.to_bytes(2, "big")
 
 
-def decoded_topic(topic: bytes) -> str:
-    """The text of a topic that a message is published to."""
-    if not topic or b"+" in topic or b"#" in topic or b"\x00" in topic:
-        raise MalformedPacket("a topic that is empty or holds a wildcard or NUL")
+def field(data: bytes) -> bytes:
+    """A text or binary field: two bytes of length, and the bytes."""
+    return len(data).to_bytes(2, "big") + data
+
+
+def read_short(data: bytes, at: int, end: int) -> int:
+    """The two-byte number at `at`."""
+    if at + 2 > end:
+        raise MalformedPacket("a number that is longer than its packet")
+    return data[at] << 8 | data[at + 1]
+
+
+def read_field(data: bytes, at: int, end: int) -> tuple[bytes, int]:
+    """The binary field at `at`, and where it ends."""
+    stop = at + 2 + read_short(data, at, end)
+    if stop > end:
+        raise MalformedPacket("a field that is longer than its packet")
+    return data[at + 2 : stop], stop
+
+
+def read_text(data: bytes, at: int, end: int) -> tuple[bytes, int]:
+    """The text at `at` as UTF-8 bytes, checked, and where it ends."""
+    value, at = read_field(data, at, end)
+    return checked_text(value), at
+
+
+def checked_text(value: bytes) -> bytes:
+    """The bytes, where they are a text of MQTT: UTF-8 without U+0000 and without surrogates."""
+    if b"\x00" in value:
+        raise MalformedPacket("a text with a NUL")
     try:
-        return topic.decode()
-    except UnicodeDecodeError as error:
-        raise MalformedPacket("a topic that is not UTF-8") from error
-
-
-def _not_empty(filters: Filters) -> Filters:
-    if not filters:
-        raise MalformedPacket("no filter")
-    return filters
-
-
-def _text(body: bytes, at: int) -> tuple[str, int]:
-    end = at + 2 + int.from_bytes(body[at : at + 2], "big")
-    if at + 2 > len(body) or end > len(body):
-        raise MalformedPacket("a text that is longer than its packet")
-    try:
-        return body[at + 2 : end].decode(), end
+        value.decode()
     except UnicodeDecodeError as error:
         raise MalformedPacket("a text that is not UTF-8") from error
+    return value
 
 
-def _short(number: int) -> bytes:
-    return number.to_bytes(2, "big")
+def read_packet_id(data: bytes, at: int, end: int) -> int:
+    """The packet id at `at`; 0 is not allowed."""
+    number = read_short(data, at, end)
+    if number == 0:
+        raise MalformedPacket("the packet id 0")
+    return number

@@ -13,14 +13,14 @@ The program that asks has waited for that instance before it asks; the agent, af
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ether.agents.allowed import Roots
+from ether.agents.allowed import NO_ROOTS, Roots
+from ether.agents.registry_rules import permitted_registry
 from ether.agents.wanted_file import AgentFile, Wanted
 from ether.config import EtherConfig, EtherInstanceConfig
 from ether.connection.assembly import death_notice
@@ -30,17 +30,21 @@ from ether.errors import EtherError, NameTaken
 from ether.instance.local_instances import OpenLink
 from ether.instance.registry import registry_options
 from ether.launch.child_settings import InstanceSettings
+from ether.launch.end_limits import EndLimits
 from ether.launch.launcher import STEP_TIMEOUT_S, Launch, Policies
 from ether.log import get_ether_logger
 from ether.protocol.clock_offset import OffsetEstimator
 from ether.protocol.presence import BEHIND_BRIDGE, Announcement, State, is_notice
+from ether.security.rights import agent_sign
 from ether.session.discovery.search import FoundSession
 from ether.session.fencing import NameClaim, NameHold
 from ether.session.name_claim import take_name, taken
+from ether.session.own_rights import KEYS as RIGHTS
 from ether.session.session import KEEP, Session
 from ether.system.backoff import Backoff
 from ether.system.clock import uptime, wall_time
 from ether.system.health import read_health
+from ether.system.process_owner import process_facts
 from ether.system.processes import birth_of
 from ether.transport.base import Will
 from ether.version import VERSION
@@ -67,8 +71,9 @@ class AgentSession:
     on the agent's. `_changing` is held by each of them while it starts or stops instances.
     """
 
-    def __init__(self, name: str, found: FoundSession, roots: Roots, file: AgentFile) -> None:
-        """`file` says what is wanted; where that belongs to another session, the caller has set it aside."""
+    def __init__(self, name: str, found: FoundSession, roots: Roots, file: AgentFile, marks: Roots = NO_ROOTS) -> None:
+        """`roots` cover the classes that may run here, `marks` those that a registry from elsewhere may mark. `file`
+        says what is wanted; where that belongs to another session, the caller has set it aside."""
         policies = Policies(
             program=name,
             control=self,
@@ -83,7 +88,7 @@ class AgentSession:
         self.topics = self._launch.topics
         self.name = name
         self.url = found.url
-        self._roots = roots
+        self._roots, self._marks = roots, marks
         self._file = file
         self._wanted = dict(file.instances)
         self._restored = set(self._wanted)
@@ -138,6 +143,7 @@ class AgentSession:
         """Join the session, and announce the agent as ready. Raises `NameTaken` and `EtherError`."""
         deadline = Deadline(timeout_s)
         self._launch.start(timeout_s)
+        self._session.commands_as, self._session.is_limited = agent_sign(self.name), True
         try:
             self._announce_ready(deadline)
         except BaseException:
@@ -152,7 +158,7 @@ class AgentSession:
         return death_notice(self.topics, dead)
 
     def _claim_name(self, open_link: OpenLink) -> tuple[str, int]:
-        link = open_link(f"{self.name}-{os.urandom(3).hex()}", None)
+        link = open_link(self.name, None)
         session = Session(link, self.topics)
         deadline = Deadline(STEP_TIMEOUT_S)
         try:
@@ -167,12 +173,10 @@ class AgentSession:
             link.close()
 
     def _about(self) -> dict[str, Any]:
-        pid = os.getpid()
         return {
             "kind": KIND,
-            "host": socket.gethostname(),
-            "pid": pid,
-            "pid_started": birth_of(pid),
+            **process_facts(),
+            "pid_started": birth_of(os.getpid()),
             "since": self._launch.since,
             "held_s": round(uptime() - self._launch.began, 3),
             "version": VERSION,
@@ -214,8 +218,7 @@ class AgentSession:
         if not link.transport.connected:
             return
         try:
-            for name in self._supervisor.names:
-                link.withdraw(self.topics.state(name))
+            link.withdraw_all(self._launch.retained_of(self._supervisor.names))
             if self._name_claim is not None and not self._fenced:
                 self._name_claim.release()
                 link.withdraw(self.topics.health(self.name))
@@ -229,7 +232,7 @@ class AgentSession:
         """Run the instance that the request describes: `runs` where it does already, else `started` or `replaced`.
         Raises `ClassNotAllowed`, `ConfigError`, `NameTaken`, `NotKept`."""
         wanted = Wanted.of(name, asked.get("instance"), asked.get("registry", {}), by)
-        self._roots.check(wanted.config().class_path)
+        self._check(wanted)
         with self._changing:
             if self._wanted.get(name) == wanted and self._lives(name):
                 logger.info("%s asks for %s, which runs", by, name)
@@ -251,12 +254,14 @@ class AgentSession:
         self._check_wanted(name)
         return self.remove_all([name], None)
 
-    def remove_all(self, names: Sequence[str], steps: Sequence[str] | None) -> dict[str, str]:
+    def remove_all(
+        self, names: Sequence[str], steps: Sequence[str] | None, limits: EndLimits | None = None
+    ) -> dict[str, str]:
         """Stop the named instances that are wanted here, and want them no more; returns what went wrong."""
         with self._changing:
             mine = [name for name in names if name in self._wanted]
             self._forget(mine)  # first: what was asked to go must not come back after a power cut
-            return self._end_of(mine, steps)
+            return self._end_of(mine, steps, limits)
 
     def restart(self, name: str, timeout_s: float) -> None:
         """Stop one instance in order and start it again. Raises `KeyError` where it is not wanted here."""
@@ -278,8 +283,10 @@ class AgentSession:
         if name not in self._wanted:
             raise KeyError(f"agent {self.name} runs no instance {name!r}")
 
-    def _end_of(self, names: Iterable[str], steps: Sequence[str] | None) -> dict[str, str]:
-        return self._launch.remove_all([name for name in names if name in self._supervisor.names], steps)
+    def _end_of(
+        self, names: Iterable[str], steps: Sequence[str] | None, limits: EndLimits | None = None
+    ) -> dict[str, str]:
+        return self._launch.remove_all([name for name in names if name in self._supervisor.names], steps, limits)
 
     def _note(self, name: str, wanted: Wanted) -> None:
         """Want an instance, on disk, too; except in a session without a name, which cannot be found again."""
@@ -326,11 +333,24 @@ class AgentSession:
         places = [folder for folder in self._roots.folders if folder not in settings.import_path]
         return replace(
             settings,
-            registry=registry_options(wanted.registry_config(), instance),
+            registry=registry_options(self._registry_of(wanted), instance),
             script=None,
+            rights=_rights_of(instance),
             import_path=[*settings.import_path, *places],
             announced={**settings.announced, "machine": self.name, "asked_by": wanted.by},
         )
+
+    def _check(self, wanted: Wanted) -> None:
+        """Return for what may run here, marked as it says. Raises `ClassNotAllowed`, `MarksNotAllowed`,
+        `ConfigError`."""
+        self._roots.check(wanted.config().class_path)
+        self._registry_of(wanted)
+
+    def _registry_of(self, wanted: Wanted) -> EtherConfig:
+        """The part of the request's registry that this machine's owner lets count."""
+        config, instance = wanted.registry_config(), wanted.config()
+        holds = permitted_registry(instance.class_path, config.registry, instance, self._marks.covers)
+        return config.model_copy(update={"registry": {path: config.registry[path] for path in holds}})
 
     # -- tending
 
@@ -365,7 +385,7 @@ class AgentSession:
         if name in self._supervisor.names:
             self._supervisor.discard(name)
         try:
-            self._roots.check(self._wanted[name].config().class_path)
+            self._check(self._wanted[name])
             self._start_one(name)
         except (EtherError, OSError) as error:
             if self._logged_errors.get(name) != str(error):
@@ -416,3 +436,9 @@ class AgentSession:
         """Forget what is wanted, on disk, too."""
         with self._changing:
             self._forget(list(self._wanted))
+
+
+def _rights_of(instance: EtherInstanceConfig) -> dict[str, list[str]] | None:
+    """What the configuration says that an instance may do; None where it says nothing of rights."""
+    said = {key: getattr(instance, key) for key in RIGHTS}
+    return None if all(value is None for value in said.values()) else {key: list(it or ()) for key, it in said.items()}

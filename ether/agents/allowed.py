@@ -56,6 +56,14 @@ class Roots:
             if not self._covers(place):
                 raise ClassNotAllowed(class_path, roots, f"it is {place.class_path} in {place.file}")
 
+    def covers(self, class_path: str) -> bool:
+        """The same as an answer."""
+        try:
+            self.check(class_path)
+        except ClassNotAllowed:
+            return False
+        return True
+
     def _covers(self, place: SourcePlace) -> bool:
         inside = (os.path.commonpath([folder, place.file]) == folder for folder in self._folders_on(place))
         return self._covers_name(place.class_path) or any(inside)
@@ -67,6 +75,9 @@ class Roots:
 
     def _covers_name(self, class_path: str) -> bool:
         return any(class_path == name or class_path.startswith(f"{name}.") for name in self.names)
+
+
+NO_ROOTS = Roots()
 
 
 def roots_of(texts: Iterable[str]) -> Roots:
@@ -84,8 +95,13 @@ def roots_of(texts: Iterable[str]) -> Roots:
     return Roots(tuple(dict.fromkeys(names)), tuple(dict.fromkeys(folders)))
 
 
+REGISTRY = "registry:"
+"""Begins a line of the file that says what `--allow-registry` says."""
+
+
 def read_roots(path: str) -> list[str]:
-    """The roots in a file, one on each line; `#` begins a comment. Raises `ConfigError`."""
+    """The roots in a file, one on each line; `#` begins a comment, and `registry:` the roots of the classes that may be
+    marked from elsewhere. Raises `ConfigError`."""
     try:
         with open(path, encoding="utf-8") as file:
             lines = file.read().splitlines()

@@ -27,12 +27,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ether.agents.agent_session import AgentSession
-from ether.agents.allowed import read_roots, roots_of
+from ether.agents.allowed import REGISTRY, read_roots, roots_of
 from ether.agents.wanted_file import AgentFile, NotKept, agent_path, read_agent_file
 from ether.errors import EtherError, NameTaken
 from ether.log import get_ether_logger, install_console
 from ether.security.lab_key import key_file
-from ether.session.discovery.search import FoundSession, find, remember
+from ether.session.discovery.search import LOOK_PATIENCE_S, FoundSession, find, remember
 from ether.system.journald import write_for_journal
 from ether.system.systemd import Notifier, Watchdog
 from ether.wire.topics import check_instance_name, check_session_name
@@ -64,19 +64,24 @@ class Agent:
         *,
         allow: Sequence[str] = (),
         allow_file: str | None = None,
+        allow_registry: Sequence[str] = (),
         session: str | None = None,
         broker: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """`name` defaults to the host's; `allow` are roots, to which those in `allow_file` are added (default:
-        `ether/allowed` in the user's configuration folder, where that exists). `session` and `broker` narrow down where
-        it takes part. Raises `ConfigError` and `InvalidName`."""
+        `ether/allowed` in the user's configuration folder, where that exists). `allow_registry` are the roots of the
+        classes that registries from elsewhere may mark. `session` and `broker` narrow down where it takes part.
+        Raises `ConfigError` and `InvalidName`."""
         self._environment = os.environ if environment is None else environment
         self.name = check_instance_name(name or socket.gethostname())
         named = session or self._environment.get("ETHER_SESSION") or None
         self._session = None if named is None else check_session_name(named)
         self._broker = broker
-        self.roots = roots_of([*allow, *_roots_in(allow_file, self._environment)])
+        listed = _roots_in(allow_file, self._environment)
+        self.roots = roots_of([*allow, *(root for root in listed if not root.startswith(REGISTRY))])
+        marks = [root.removeprefix(REGISTRY).strip() for root in listed if root.startswith(REGISTRY)]
+        self.marks = roots_of([*allow_registry, *marks])
         self.path = agent_path(self.name, self._environment)
         self._stop = threading.Event()
         self._events: queue.SimpleQueue[BaseException | str] = queue.SimpleQueue()
@@ -155,7 +160,7 @@ class Agent:
 
     def _find(self, session: str | None) -> FoundSession | None:
         try:
-            return find(session=session, broker=self._broker, environment=self._environment)
+            return find(session=session, broker=self._broker, environment=self._environment, patience_s=LOOK_PATIENCE_S)
         except EtherError as error:
             self._warn_once(f"looking for a session: {error}")
             return None
@@ -197,7 +202,7 @@ class Agent:
         wanted = self._wanted
         if wanted.instances and wanted.session != found.name:
             wanted.set_aside(f"it is of session {wanted.session!r}, and the agent was sent to {found.name!r}")
-        joined = self._joined = AgentSession(self.name, found, self.roots, wanted)
+        joined = self._joined = AgentSession(self.name, found, self.roots, wanted, self.marks)
         try:
             joined.start(JOIN_S)
         except NameTaken:

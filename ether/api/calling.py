@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ether.decorators import ether_sync
+from ether.protocol.request_table import CALL_TIMEOUT_S
 from ether.spec.marks import MarkKind
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-CALL_TIMEOUT_S = 10.0
 LATER_TIMEOUT_S = 3600.0
 
 
@@ -28,13 +28,13 @@ class Calling(ABC):
 
     # -- calls
 
-    def get(self, service: str, method: str, params: object = None, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+    def get(self, service: str, method: str, params: object = None, timeout_s: float | None = None) -> Any:
         """Call a method marked `ether_get` in another process, and return its value.
 
         `service` is the name of an instance, or of a class; of a class, the least busy ready instance is called.
         `params` are mapped to the method's arguments like the payload of a message: a dict by name, anything else to
         the sole parameter. `timeout_s` is a deadline in seconds that is sent along: a request that has expired is not
-        run.
+        run. Left out, it is 10 s, and as long as the method says that it takes (`takes`).
 
         Raises `RemoteError` where the method raises; its class is also that of the builtin exception, so that
         `except ValueError` works. Raises `NoResponder` where there is no such instance or method, `InstanceLost` where
@@ -42,9 +42,7 @@ class Calling(ABC):
         """
         return self._joined("ether.get()").call(service, method, params, timeout_s, MarkKind.GET)
 
-    def save(
-        self, service: str, method: str, params: object = None, timeout_s: float = CALL_TIMEOUT_S
-    ) -> dict[str, Any]:
+    def save(self, service: str, method: str, params: object = None, timeout_s: float | None = None) -> dict[str, Any]:
         """Call a method marked `ether_save` durably: the call is written to disk before it is sent, is sent again
         until it is answered, and is run exactly once, whatever is restarted meanwhile. Parameters are those of `get`.
 
@@ -57,12 +55,12 @@ class Calling(ABC):
         """
         return self._joined("ether.save()").save(service, method, params, timeout_s)
 
-    async def aget(self, service: str, method: str, params: object = None, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+    async def aget(self, service: str, method: str, params: object = None, timeout_s: float | None = None) -> Any:
         """`get` for async code. Any number of calls may be under way; cancelling the task cancels the call."""
         return await self._joined("ether.aget()").call_async(service, method, params, timeout_s, MarkKind.GET)
 
     async def asave(
-        self, service: str, method: str, params: object = None, timeout_s: float = CALL_TIMEOUT_S
+        self, service: str, method: str, params: object = None, timeout_s: float | None = None
     ) -> dict[str, Any]:
         """`save` for async code. Cancelling the task cancels the call."""
         return await self._joined("ether.asave()").save_async(service, method, params, timeout_s)
@@ -124,16 +122,16 @@ class Calling(ABC):
         `message`. Raises `KeyError` for an unknown id."""
         return list(self._joined("ether.log_of()").later(call_id).log)
 
-    def instance(self, name: str, *, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+    def instance(self, name: str, *, timeout_s: float | None = None) -> Any:
         """A proxy of an instance: `ether.instance("camera1").snap(exposure=0.1)` calls the remote method `snap`.
 
         Its methods have the names, signatures and docstrings of the remote class, as the instance announces them; the
         class itself is not imported. A method marked `ether_get` returns its value, one marked `ether_save` a status.
-        `timeout_s` bounds each call, in seconds. Raises `NoResponder` where there is no such instance.
+        `timeout_s` bounds each call, in seconds, as of `get`. Raises `NoResponder` where there is no such instance.
         """
         return self._joined("ether.instance()").proxy(name, timeout_s, of_class=False)
 
-    def service(self, class_name: str, *, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+    def service(self, class_name: str, *, timeout_s: float | None = None) -> Any:
         """A proxy of a class: each call goes to the least busy of its ready instances. Otherwise as `instance`."""
         return self._joined("ether.service()").proxy(class_name, timeout_s, of_class=True)
 
@@ -189,6 +187,14 @@ def _collected(client: Client, call_id: str, timeout_s: float | None, show: bool
         pending.watch(bar.draw)
     try:
         return client.collect(call_id, timeout_s)
+    except KeyboardInterrupt:
+        from ether.log import get_ether_logger
+
+        get_ether_logger().warning(
+            "%s goes on although nobody waits for it; ether.cancel(%r) asks for its end, ether.collect(%r) waits again",
+            pending.call, call_id, call_id,
+        )  # fmt: skip
+        raise
     finally:
         if bar is not None:
             bar.close()

@@ -12,27 +12,59 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ether.api.calling import CALL_TIMEOUT_S, Calling
+from ether.api.calling import Calling
+from ether.api.lineage import Making
 from ether.api.reading import Reading
 from ether.api.running import Running
+from ether.api.watching import Watching
 from ether.errors import LifecycleFailed, NotAllowedHere, NotJoined
+from ether.errors.keywords import named_keywords
+from ether.protocol.request_table import CALL_TIMEOUT_S
 from ether.spec.marks import START_TOPIC
+from ether.spec.nothing import NOTHING
 
 if TYPE_CHECKING:
     from ether.config import EtherConfig, EtherInstanceConfig
     from ether.launch.launcher import Launch
+    from ether.launch.template.ground import Ground
     from ether.protocol.presence import Announcement
     from ether.recording.saved import Saved
     from ether.session.changes import Changes
     from ether.session.client import Client, Subscription
 
 DEFAULT_TIMEOUT_S = 30.0
+_OTHER_NAMES = {
+    "publish": "pub", "send": "pub", "emit": "pub", "put": "pub", "produce": "pub", "write": "pub",
+    "call": "get", "request": "get", "invoke": "get", "rpc": "get", "query": "get", "ask": "get",
+    "connect": "tap", "join": "tap", "open": "tap", "init": "tap", "launch": "tap",
+    "stop": "shutdown", "close": "shutdown", "quit": "shutdown", "disconnect": "shutdown", "end": "shutdown",
+    "sub": "subscribe", "listen": "subscribe", "on": "subscribe", "consume": "subscribe",
+    "log": "record", "store": "record", "save_value": "record", "proxy": "instance", "register": "host",
+    "list": "instances", "nodes": "instances", "devices": "instances", "wait": "wait_for", "read": "data",
+}  # fmt: skip
+"""What other tools call the same."""
 
 
-class Ether(Calling, Reading, Running):
+_INSIDERS = frozenset({"adopt", "watch_start", "on_shutdown_asked"})
+"""What Ether's command line and instances call."""
+
+
+class Launching(NamedTuple):
+    """How `tap` starts what it starts."""
+
+    takeover: bool
+    sim: bool
+    timeout_s: float
+
+
+@named_keywords("ether")
+class Ether(Calling, Making, Reading, Running, Watching):
     """A program's access to its session: starting, joining and ending it, messages, calls, runs and recorded data."""
+
+    NOTHING: Final = NOTHING
+    """What a method marked `ether_pub` returns that has nothing to say: no message, unlike None."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -41,6 +73,8 @@ class Ether(Calling, Reading, Running):
         self._changes: Changes | None = None
         self._watch: Callable[[Announcement], object] | None = None
         self._pid = os.getpid()
+        self._given: tuple[str | None, str] = (None, "")
+        """The session's name and the digest of the configuration that the last `tap` was given."""
 
     # -- joining and leaving
 
@@ -53,6 +87,7 @@ class Ether(Calling, Reading, Running):
         restart: bool = False,
         takeover: bool = False,
         sim: bool = False,
+        start: bool = True,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> Ether:
         """Join the running session, or start one. Returns when every autorun instance of `config` is ready.
@@ -61,6 +96,10 @@ class Ether(Calling, Reading, Running):
         a mapping such as `{"engine": "amqtt"}`) replace what it says about them. Without a configuration, the running
         session is searched for (docs/discovery.md). A configuration that describes instances and names no session
         starts a session of its own. When a program that has joined leaves, only the instances that it started end.
+
+        The same configuration twice is the same session: in a program that has it already nothing happens, and while
+        another program of this machine has started it, this one joins and starts none of its instances again. With
+        `start=False` a session is only joined, and `SessionNotFound` raised where there is none.
 
         With `restart`, a session that this program already has is ended first. With `takeover`, instances of other
         programs that have the names of this one's are replaced. With `sim`, the simulated lab that the configuration
@@ -73,14 +112,22 @@ class Ether(Calling, Reading, Running):
         `NameTaken`; `SeveralSessions`; `BrokerFailed`; `BrokerUnreachable`; `NotAllowedHere` inside of an instance, or
         where this program has a session already. After an error nothing is left running.
         """
-        from ether.config import changed, load_config
+        from ether.config import changed, digest_of, load_config
+        from ether.errors.tracebacks import show_at_the_users_line
+        from ether.log import get_ether_logger
 
+        show_at_the_users_line()
         with self._lock:
-            self._make_room(restart)
             described = load_config(config)
             given = {key: value for key, value in (("session", session), ("broker", broker)) if value is not None}
             merged = changed(described, **given) if given else described
-            self._start(merged, takeover, sim, timeout_s)
+            digest = digest_of(merged) + ("-sim" if sim else "")
+            if not restart and self._launch is not None and self._given == (merged.session, digest):
+                get_ether_logger().info("Ether session %s runs already with this configuration", self.session_id)
+                return self
+            self._make_room(restart)
+            self._given = (merged.session, digest)
+            self._start(merged, digest, start, Launching(takeover, sim, timeout_s))
         return self
 
     def shutdown(self) -> None:
@@ -156,7 +203,10 @@ class Ether(Calling, Reading, Running):
         `keep` and `max_age` are as for `ether_sub`: `keep="latest"` gives only the newest message that waits, of each
         topic and source; `max_age="0.5s"` none that is older. `skipped` counts what is left out. Raises `ConfigError`
         for another `keep` or `max_age`, `InvalidName`."""
-        return self._joined("ether.subscribe()").subscribe(topic, qos, keep, max_age)
+        client = self._joined("ether.subscribe()")
+        subscription = client.subscribe(topic, qos, keep, max_age)
+        client.topic_check.heard(topic)
+        return subscription
 
     # -- objects of this program
 
@@ -203,20 +253,20 @@ class Ether(Calling, Reading, Running):
     # -- the members of the session
 
     def instances(self) -> list[dict[str, Any]]:
-        """All instances of the session, sorted by name. Each is a dict with `name`, `state`, `class`, `host`, `pid`,
-        `since` (unix seconds), `error`, and whatever else the instance announces.
+        """All instances of the session, sorted by name (a notebook shows a table). Each is a dict with `name`, `state`,
+        `class`, `host`, `pid`, `since` (unix seconds), `error`, and whatever else the instance announces.
 
         While this program has no connection, `last_known` is True: all values are those from before the connection was
-        lost, at `offline_since` (unix seconds)."""
+        lost, at `offline_since` (unix seconds). The `state` of an instance that took part then is `unreachable`, and
+        `last_state` is the one from before; objects that this program hosts are as they are."""
+        from ether.api.shown import Rows, row_of
+
         session = self._joined("ether.instances()").session
         session.open(CALL_TIMEOUT_S)
         since = session.link.offline_since
         stale = {"last_known": False} if since is None else {"last_known": True, "offline_since": since}
-        return [
-            {"name": member.name, "state": member.state.value, "error": member.error, **stale, **member.about}
-            for member in session.announcements()
-            if member.kind == "instance"
-        ]
+        members = (member for member in session.announcements() if member.kind == "instance")
+        return Rows({**row_of(session, member), **stale, **member.about} for member in members)
 
     def session_info(self) -> dict[str, Any]:
         """The session, as a dict: its name as `session`; `host`, `pid`, `since` (unix seconds), `version` and `broker`
@@ -293,34 +343,71 @@ class Ether(Calling, Reading, Running):
             raise NotAllowedHere("ether.tap()", why)
         self.shutdown()
 
-    def _start(self, config: EtherConfig, takeover: bool, sim: bool, timeout_s: float) -> None:
-        from ether.launch.launcher import Launch
-        from ether.launch.simulated_lab import all_here
+    def _start(self, config: EtherConfig, digest: str, start: bool, how: Launching) -> None:
+        from ether.config import changed
         from ether.log import get_ether_logger, install_console
-        from ether.session.discovery.search import remember, running_session, with_environment
+        from ether.session.discovery.elsewhere import search_elsewhere
+        from ether.session.discovery.search import only_running, remember, running_session, with_environment
         from ether.session.name_claim import new_session_name
         from ether.session.start_lock import starting_alone
         from ether.system.folders import calls_folder, file_name
 
         install_console()
-        config = with_environment(all_here(config) if sim else config, os.environ)
-        found = running_session(config, os.environ)
-        with starting_alone(None if found is not None else config.session, timeout_s):
+        logger = get_ether_logger()
+        if how.sim:
+            from ether.launch.simulated.lab import all_here
+
+            config = all_here(config)
+        config = with_environment(config, os.environ)
+        found = running_session(config, os.environ) if start else only_running(config, os.environ)
+        with starting_alone(None if found is not None else config.session, how.timeout_s):
             if found is None and config.session is not None:
-                found = running_session(config, os.environ)  # another program may have started it meanwhile
+                found = running_session(config, os.environ, again=True)  # another program may have started it
             session = found.name if found is not None else config.session or new_session_name()
+            elsewhere = None
             if found is None:
-                get_ether_logger().info("Starting Ether session: %s...", session)
+                logger.info("Starting Ether session: %s...", session)
+                elsewhere = search_elsewhere(config, os.environ)
             else:
-                get_ether_logger().info("Joining Ether session: %s on %s (%s)...", session, found.host, found.how)
-            launch = Launch(config, session, found, takeover=takeover, sim=sim)
-            client = self._client = launch.start(timeout_s, self._watch)
+                logger.info("Joining Ether session: %s on %s (%s)...", session, found.host, found.how)
+                if config.instances and found.configuration == digest:
+                    logger.info("It was started with this very configuration (pid %s): nothing is started", found.pid)
+                    config = changed(config, instances={}, record=None)
+            ground = _ground_for(config)
+            from ether.launch.launcher import Launch  # while both work: it takes a quarter of a second
+
+            try:
+                launch = Launch(
+                    config, session, found, takeover=how.takeover, sim=how.sim, elsewhere=elsewhere, ground=ground
+                )
+            except BaseException:
+                ground.close()
+                if elsewhere is not None:
+                    elsewhere.close()
+                raise
+            launch.configuration = digest
+            client = self._client = launch.start(how.timeout_s, self._watch)
             client.keep_saves(lambda: calls_folder(session), file_name(client.link.source), own=False)
-        if found is not None:
-            remember(found, os.environ)
+        if launch.found is not None:
+            remember(launch.found, os.environ)
+        elif config.session is not None and not config.instances:
+            self._warn_of_others(session)
         self._launch, self._pid = launch, os.getpid()
         atexit.register(self._at_exit)
-        get_ether_logger().info("Ether system started successfully")
+        logger.info("Ether system started successfully")
+
+    def _warn_of_others(self, session: str) -> None:
+        """A program without instances names a session mostly to join it."""
+        from ether.errors import running_sessions
+        from ether.log import get_ether_logger
+        from ether.session.discovery.local_sessions import read_records
+
+        others = [record.session for record in read_records(os.environ) if record.session != session]
+        if others:
+            get_ether_logger().warning(
+                "no session %r was found, so one was started%s (start=False only joins)",
+                session, running_sessions(session, others),
+            )  # fmt: skip
 
     def _stop(self) -> dict[str, str]:
         with self._lock:
@@ -347,6 +434,7 @@ class Ether(Calling, Reading, Running):
     def _joined(self, call: str) -> Client:
         if self._client is None:
             raise NotJoined(call)
+        self._client.link.check_not_forked(call)
         return self._client
 
     def _launched(self, call: str) -> Launch:
@@ -362,5 +450,39 @@ class Ether(Calling, Reading, Running):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.shutdown()
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            from difflib import get_close_matches
+
+            public = [each for each in dir(type(self)) if not each.startswith("_")]
+            meant = _OTHER_NAMES.get(name) or next(iter(get_close_matches(name, public, n=1)), None)
+            hint = f" Did you mean ether.{meant}?" if meant and not name.startswith("_") else ""
+            raise AttributeError(f"ether has no {name!r}.{hint}", name=name, obj=self)
+
+    def __dir__(self) -> list[str]:
+        """What completion offers: not what Ether's own parts call."""
+        return [name for name in super().__dir__() if name not in _INSIDERS]
+
     def __repr__(self) -> str:
         return f"<Ether: {f'session {self.session_id!r}' if self._client else 'no session'}>"
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the session with its instances. Nothing is waited for."""
+        if self._client is None:
+            return None
+        from ether.api.shown import Rows, row_of, text_as_html
+
+        members = self._client.session.announcements()
+        rows = Rows(row_of(self._client.session, member) for member in members if member.kind == "instance")
+        return text_as_html(f"session {self.session_id}") + rows._repr_html_()
+
+
+def _ground_for(config: EtherConfig) -> Ground:
+    """The ground of this program's processes, on which the template process begins at once, if there is to be one."""
+    from ether.launch.template.ground import Ground
+
+    ground = Ground(config.preload)
+    if any(each.autorun and each.fork and each.host is None for each in config.instances.values()):
+        ground.begin()
+    return ground

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ether.errors import NoRunHere, NotAllowedHere
+from ether.errors.keywords import probably_meant
+from ether.log import get_ether_logger
 
 if TYPE_CHECKING:
     from ether.config.plan import RunPlan
@@ -36,7 +38,8 @@ class Running(ABC):
 
         Its beginning, its end and the way in which it ended are recorded, with `metadata` (here `compound`). All data
         that any instance or program of the session saves meanwhile belongs to the run. Its trials come from
-        `run.trials(…)`, `run.scan(…)` or `run.planned()`. Its `id` is `name/N`, for the Nth run of that name.
+        `run.trials(…)`, `run.scan(…)`, `run.adapt(…)` or `run.planned()`. Its `id` is `name/N`, for the Nth run of that
+        name.
 
         With `resume`, the last run of that name goes on at its first trial that is not done; where there is none, a
         new run begins. `suspend_while` maps topics to conditions (a function of the value, or a value to be equal to):
@@ -52,6 +55,11 @@ class Running(ABC):
         from ether.runs.run import Run, RunOptions
         from ether.system.process_owner import is_dead_here, owner_facts
 
+        for key in metadata:
+            if (meant := probably_meant(key, ["resume", "suspend_while", "progress"])) is not None:
+                get_ether_logger().warning(
+                    "ether.run(): %s= is recorded as metadata of run %r. Did you mean %s=?", key, name, meant
+                )
         plan = self._launched("ether.run()").config.plan.get(check_name("run", name))
         client = self._joined("ether.run()")
         if client.record_writer is None:
@@ -71,6 +79,11 @@ class Running(ABC):
     def resume_run(self, *, timeout_s: float = _ASK_S) -> str:
         """Let a paused run go on. Result and errors are those of `pause_run`."""
         return self._ask_run("ether.resume_run()", "resume", "", timeout_s)
+
+    def stop_run(self, why: str = "", *, timeout_s: float = _ASK_S) -> str:
+        """End the run that goes on in this session, whichever program leads it: where its next trial would begin,
+        `RunStopped` is raised there. Result and errors are those of `pause_run`."""
+        return self._ask_run("ether.stop_run()", "stop", why, timeout_s)
 
     def wait_for(self, topic: str, condition: Callable[[Any], object] | None = None, *, timeout_s: float = 60.0) -> Any:
         """Wait for a message on a topic whose value meets a condition, and return the value:

@@ -24,16 +24,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+from ether.calls.call_order import PublishedBefore
 from ether.calls.host import LocalCallee
 from ether.calls.lease_server import LEASE, mark_of
 from ether.calls.reconciliation import Reconciliation
 from ether.calls.server import CANCEL, RECALL, STATUS, CallJob, CallRequest
 from ether.connection import causes as context
+from ether.connection.input_rules import Input
 from ether.connection.later import Later
 from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.connection.worker import Worker, next_job
 from ether.errors import EtherError, InstanceLost, NoResponder, PayloadTooLarge, PublishRefused, RequestTimeout
-from ether.protocol.answers import LATER, LOG, PROGRESS, ErrorReport
+from ether.protocol.answers import LATER, LOG, PROGRESS, WATCHED, ErrorReport
 from ether.protocol.presence import LIVES, TAKES_PART, Announcement
 from ether.protocol.request_table import RequestTable
 from ether.spec.descriptions import MethodDescription
@@ -59,11 +61,17 @@ class _Request(NamedTuple):
     expires: bool
     twice: bool
     """As in `ExtraHeaders`."""
+    origin: str | None
+    """The trial that the call belongs to."""
+    after: str | None
+    """What was published before it, as `Headers.after`."""
 
 
 class PendingCall:
     """A call under way. It is settled once; several threads may wait for it and watch its progress."""
 
+    watched = False
+    """Whether its progress is reported: its answer takes the way of the reports, so that it comes behind them."""
     request: _Request | None = None
     """None for a call within the process, and once the call is settled."""
     sent_at = 0.0
@@ -72,7 +80,8 @@ class PendingCall:
     asks_at = 0.0
     """When the instance is asked next what became of it, on the monotonic clock; 0: not decided yet."""
     lost = ""
-    """Why its instance was lost while the broker had not yet said whether it delivered the request."""
+    """Why its instance was lost while the broker had not yet said whether it delivered the request: the dead one may
+    have got it, or the next process under the name."""
 
     def __init__(
         self, call: str, instance: str, kind: MarkKind | None, timeout_s: float, correlation: bytes | None = None
@@ -83,6 +92,8 @@ class PendingCall:
         self.timeout_s = timeout_s
         self.deadline = time.monotonic() + timeout_s
         self.correlation = correlation or os.urandom(16)
+        self.origin = context.origin()
+        """The trial that the call belongs to, however often and by whichever thread it is sent."""
         self.progress: tuple[float, str] | None = None
         self.log: list[dict[str, Any]] = []
         self.status: Mapping[str, Any] | None = None
@@ -91,6 +102,8 @@ class PendingCall:
         self.when_cut: Callable[[EtherError], None] | None = None
         """Set for a durable call, which outlives the end of one attempt: called with the attempt's error, and the call
         goes on."""
+        self.when_answered: Callable[[], None] | None = None
+        """Called when a result has come, on the thread that reads it."""
         self.when_late: Callable[[], None] | None = None
         """Set for a durable call; called shortly before its deadline, to make the call durable in time."""
         self._take: Callable[[], Outcome] | None = None
@@ -232,7 +245,11 @@ class CallClient:
         """For service, method and kind the instances that can take the call, as long as `_known` is up to date."""
         self._behind_bridges: frozenset[str] = frozenset()
         """The instances to which requests have to carry their headers twice, as long as `_known` is up to date."""
+        self._takes_known: list[Announcement] = []
+        self._takes: dict[tuple[str, str], float] = {}
+        """How long methods say that they take, by instance or class, as long as `_takes_known` is up to date."""
         self._turn = 0
+        self._published_before = PublishedBefore(link, topics)
         self.later = Later(f"ether-later-{link.source}")
         self._inquiries: dict[bytes, Callable[[object], object]] = {}
         """What is to be done with the answers to open questions about calls."""
@@ -287,7 +304,8 @@ class CallClient:
             mine = self.requests.give_up(pending.correlation)
         if mine:
             why = "is not connected" if pending.undelivered else doing(pending.status)
-            pending.fail(RequestTimeout(pending.call, pending.instance, pending.timeout_s, why))
+            before = (pending.status or {}).get("before")
+            pending.fail(RequestTimeout(pending.call, pending.instance, pending.timeout_s, why, before))
         else:
             pending.wait(time.monotonic() + 1.0)  # another thread has taken it out of the table, and is settling it now
 
@@ -312,11 +330,13 @@ class CallClient:
             pending.status = value if isinstance(value, dict) else None
 
         question.when_done(note)
-        pending.when_done(lambda: self._drop(question))
         try:
-            self._send(question, self._topics.call(pending.instance, STATUS), None, None, _PROBE_LEAD_S, twice=True)
+            asked = {"call": pending.correlation.hex()}
+            self._send(question, self._topics.call(pending.instance, STATUS), asked, None, _PROBE_LEAD_S, twice=True)
         except EtherError:
-            self._drop(question)
+            return
+        # Behind the sending: the call may have been settled just before the question entered the table.
+        pending.when_done(partial(self._drop, question))
 
     def lease(self, instance: str, asked: Mapping[str, Any], timeout_s: float) -> Any:
         """Take, renew or release the lease of an instance for this program, as `asked` says. Raises `InstanceLeased`,
@@ -340,21 +360,40 @@ class CallClient:
         self, pending: PendingCall, topic: str, params: object, schema: str | None, timeout_s: float,
         *, expires: bool = True, twice: bool,
     ) -> None:  # fmt: skip
-        value, trace = self._link.prepare(params, twice=twice), context.current().trace
-        pending.request = request = _Request(topic, value, schema, context.parents(), trace, expires, twice)
+        value, trace, origin = self._link.prepare(params, twice=twice), context.current().trace, pending.origin
+        after = None if pending.kind is None else self._published_before.of(pending.instance)
+        said, answered = after or (None, None)
+        pending.request = request = _Request(
+            topic, value, schema, context.parents(), trace, expires, twice, origin, said
+        )
+        if answered is not None:
+            pending.when_answered = answered
+        pending.watched = schema in WATCHED
         with self._lock:
             self.requests.add(pending.correlation, pending.instance, pending)
+        if origin is not None and pending.kind is not None:
+            self._note_caused(pending, origin)
         try:
             self._publish(pending, request, timeout_s, timeout_s)
         except BaseException:
             self._drop(pending)
+            if origin is not None:
+                self._link.caused.end(origin, pending.correlation)
             raise
+
+    def _note_caused(self, pending: PendingCall, origin: str) -> None:
+        """A call of a trial is in work until it is settled."""
+        caused, key = self._link.caused, pending.correlation
+        caused.begin(origin, key, f"the call of {pending.call}")
+        pending.when_done(lambda: caused.end(origin, key))
 
     def _publish(self, pending: PendingCall, request: _Request, timeout_s: float, room_s: float) -> None:
         """Publish a request that has `timeout_s` seconds left; wait for room for at most `room_s` seconds."""
-        topic, value, schema, parents, trace, expires, twice = request
+        topic, value, schema, parents, trace, expires, twice, origin, after = request
         expiry_s = timeout_s if expires else None
-        extra = ExtraHeaders(schema, self._reply_topic, pending.correlation, expiry_s, None, trace, twice)
+        extra = ExtraHeaders(
+            schema, self._reply_topic, pending.correlation, expiry_s, None, trace, twice, False, origin, after
+        )
         pending.sent_at = time.monotonic()
         receipt = self._link.publish(topic, value, parents=parents, extra=extra, timeout_s=room_s)
         receipt.when_done(partial(self._on_receipt, pending, receipt))
@@ -363,22 +402,32 @@ class CallClient:
         """Call an instance of this very process: without the broker, with the same checks and the same errors."""
         with self._lock:
             self.requests.add(pending.correlation, pending.instance, pending)
+        if pending.origin is not None:
+            self._link.caused.count(pending.origin, "calls within the process")
+            self._note_caused(pending, pending.origin)
 
         def respond(value: object, error: ErrorReport | None) -> None:
             with self._lock:
                 mine = self.requests.give_up(pending.correlation)
             if mine:
-                pending.settle(lambda: (value, error))
+                pending.settle(lambda: self._given(pending, value, error))
 
         cause = context.current()
         trace = cause.trace or pending.correlation.hex()
         request = CallRequest(
             method, self._link.source, None, cause.message_id, trace, pending.deadline, watched=True,
-            asker=self._reply_topic,
+            asker=self._reply_topic, origin=pending.origin,
         )  # fmt: skip
         job = CallJob(instance, request, lambda: params, respond, pending.take_note)
         pending.cancel_local = job.context.cancel
-        instance.call_here(method, job, trace)
+        instance.call_here(method, job, trace, self._link.node)
+
+    def _given(self, pending: PendingCall, value: object, error: ErrorReport | None) -> Outcome:
+        """The outcome of a call within this process, which has no id."""
+        if error is None:
+            call = f"{pending.instance}.{pending.call.rpartition('.')[2]}"
+            self._link.inputs.give(Input("call", call, pending.instance, 0, ""))
+        return value, error
 
     def give_up(self, pending: PendingCall) -> bool:
         """Accept no answer to a durable call any more; False where the call is settled already."""
@@ -393,17 +442,17 @@ class CallClient:
     def _on_receipt(self, pending: PendingCall, receipt: Receipt) -> None:
         """The broker has answered a request itself: it has taken it, delivered it to nobody, or refused it. On the
         network thread."""
+        waits = receipt.no_subscribers and pending.when_cut is None and pending.kind is not None
+        pending.undelivered = waits  # before `receipt_known`: `lose` takes a call for delivered that has only that
         pending.receipt_known = True  # before the look at `lost`; `lose` does the opposite
-        if receipt.no_subscribers:
-            if pending.when_cut is not None or pending.kind is None:
-                self.nobody_took(pending)
-            else:
-                pending.undelivered = True
-                self._reconciliation.undelivered(pending)
+        if waits:
+            self._reconciliation.undelivered(pending)
+        elif receipt.no_subscribers:
+            self.nobody_took(pending)
         elif isinstance(receipt.error, PublishRefused | PayloadTooLarge):
             self._cut(pending, receipt.error)
         elif pending.lost:
-            self._cut(pending, InstanceLost(pending.call, pending.instance, pending.lost))
+            self._reconciliation.in_doubt(pending)
 
     def _cut(self, pending: PendingCall, error: EtherError) -> None:
         with self._lock:
@@ -473,9 +522,14 @@ class CallClient:
             self._looks_after = True
             self.later.after(_OVERDUE_S, self._look_after)
 
-    def nobody_took(self, call: PendingCall) -> None:
+    def nobody_took(self, call: PendingCall, why: str = "") -> None:
         """End a call that the broker has delivered to nobody."""
-        self._cut(call, NoResponder(call.call, f"{call.instance} is not connected any more"))
+        gone = f"{call.instance} is not connected any more"
+        self._cut(call, NoResponder(call.call, f"{gone}: {why}" if why else gone))
+
+    def the_dead_had_it(self, call: PendingCall) -> None:
+        """End a call whose instance has died, and that the next process under its name has not received."""
+        self._cut(call, InstanceLost(call.call, call.instance, call.lost))
 
     # -- waiting
 
@@ -529,10 +583,14 @@ class CallClient:
 
     # -- what arrives, on the dispatch thread
 
-    def receive(self, inbound: Inbound) -> None:
-        """Take an answer, or a progress report or log record that comes before it."""
+    def receive(self, inbound: Inbound, by: str | None = None) -> None:
+        """Take an answer, or a progress report or log record that comes before it. `by`: who answers; None: as its
+        header says."""
         headers = inbound.headers()
         correlation = headers.correlation if headers else None
+        if self._is_forged(correlation, by or (headers.source if headers else "")):
+            inbound.done()
+            return
         if headers is not None and headers.schema in (PROGRESS, LOG):
             self._take_note(headers.schema, correlation, inbound)
             return
@@ -541,29 +599,53 @@ class CallClient:
             return
         with self._lock:
             pending = self.requests.settle(correlation)
-        if pending is None or not pending.settle(lambda: read_answer(inbound)):
+        if pending is None or not pending.settle(lambda: self._read(pending, inbound)):
             inbound.done()
 
-    def take(self, correlation: bytes | None, inbound: Inbound) -> bool:
-        """Take an answer, on the transport's thread; False where no call waits for it."""
+    def _is_forged(self, correlation: bytes | None, by: str) -> bool:
+        """Whether an answer comes from somebody else than who was asked, which is counted."""
         with self._lock:
-            pending = self.requests.take(correlation)
-        if pending is None:
-            return False
-        if not pending.settle(lambda: read_answer(inbound)):
+            asked = self.requests.asked_by(correlation)
+            forged = asked is not None and asked != by
+            self.requests.counts.forged += forged
+        return forged
+
+    def take(self, correlation: bytes | None, inbound: Inbound, by: str) -> bool:
+        """Take an answer of `by`, on the transport's thread; False where no call of it waits for one, and for a call
+        that is watched, whose reports may still wait for the dispatch thread."""
+        with self._lock:
+            pending = self.requests.get(correlation) if self.requests.asked_by(correlation) == by else None
+            if pending is None or pending.watched:
+                return False
+            self.requests.take(correlation)
+        if not pending.settle(lambda: self._read(pending, inbound)):
             inbound.done()
         return True
 
+    def _read(self, pending: PendingCall, inbound: Inbound) -> Outcome:
+        """Decode an answer, on the thread that asks for the result: what is made there may be made of it."""
+        outcome = read_answer(inbound)
+        if pending.when_answered is not None and outcome[1] is None:  # who was refused may not have been heard out
+            pending.when_answered()
+        if outcome[1] is None and pending.kind is not None:
+            headers = inbound.headers()
+            if headers is not None and headers.parents:
+                call = f"{headers.source}.{pending.call.rpartition('.')[2]}"
+                self._link.inputs.give(Input("call", call, headers.source, 0, headers.parents[0]))
+        return outcome
+
     def lose(self, instance: str, why: str, *, returns: bool = False) -> list[PendingCall]:
         """An instance has died: returns the calls that `cut` is to end when its last answers have come. They are not
-        sent again. Where it `returns`, a call whose request has reached nobody waits for it; so does one of which the
-        broker has not said yet whether anybody got it, until the broker says so."""
+        sent again. Where it `returns`, a call whose request has reached nobody waits for it. So does one of which the
+        broker had not said yet whether anybody got it: where somebody did, the next process says whether it was that
+        one."""
         lost: list[PendingCall] = []
         with self._lock:
             for pending in self.requests.asked_of(instance):
                 if returns and pending.request is not None and pending.kind is not None and pending.when_cut is None:
-                    pending.lost = why  # before the look at `receipt_known`; `_on_receipt` does the opposite
-                    if pending.undelivered or not pending.receipt_known:
+                    in_doubt, pending.lost = bool(pending.lost), pending.lost or why
+                    # `lost` before the look at `receipt_known`; `_on_receipt` does the opposite
+                    if in_doubt or pending.undelivered or not pending.receipt_known:
                         continue
                 pending.request = None
                 lost.append(pending)
@@ -608,12 +690,20 @@ class CallClient:
         known, kind = self._find(), marked.value
         if known is not self._known:
             self._known, self._able = known, {}
+            self._published_before.know(known)
             self._behind_bridges = frozenset(a.name for a in known if a.behind_bridge)
         key = (service, method, kind)
         able = self._able.get(key)
         if able is None:
             able = self._able[key] = self._able_to(service, method, kind, known)
         return able[0] if len(able) == 1 else self._least_busy(able)
+
+    def takes_s(self, service: str, method: str) -> float | None:
+        """How many seconds a call may take, as the method says; None where it says nothing, or is not known."""
+        known = self._find()
+        if known is not self._takes_known:
+            self._takes_known, self._takes = known, _said_to_take(known)
+        return self._takes.get((service, method)) if self._takes else None
 
     def _able_to(self, service: str, method: str, kind: str, known: list[Announcement]) -> list[str]:
         """The ready instances that can take this call; raises `NoResponder`.
@@ -643,7 +733,8 @@ class CallClient:
         candidates = [a for a in known if service == (a.about.get("class") if of_class else a.name)]
         ready = [a for a in candidates if a.state in TAKES_PART]
         if not ready:
-            names = [str(a.about.get("class")) if of_class else a.name for a in known if a.state in TAKES_PART]
+            there = [a for a in known if a.state in TAKES_PART and a.kind == "instance"]
+            names = [str(a.about.get("class")) if of_class else a.name for a in there]
             why = _why_none_ready(service, candidates)
             raise NoResponder(service, why, _nearest(service, list(dict.fromkeys(names))))
         return ready[0]
@@ -671,10 +762,24 @@ def doing(status: Mapping[str, Any] | None) -> str:
     if status is None:
         return "stopped responding: it did not say what it is doing either"
     waiting = status.get("queued", 0)
-    more = f", {waiting} more waiting" if waiting else ""
+    more = f", {waiting:,} more waiting" if waiting else ""
+    if before := status.get("before"):
+        more += f", {before:,} {'of them ' if waiting >= before else ''}before this call"
     if status.get("busy"):
-        return f"is still busy, since {status.get('busy_s', 0):.1f} s in {status['busy']}{more}"
+        busy_s = status.get("busy_s", 0)
+        return f"is still busy, since {busy_s:.1f} s in {status['busy']}{more}{_as_it_says(status, busy_s)}"
     return f"is not busy{more}: the request or its answer was lost"
+
+
+def _as_it_says(status: Mapping[str, Any], busy_s: float) -> str:
+    """Whether a method that runs takes as long as it says that it takes."""
+    takes_s = status.get("takes_s")
+    if not takes_s:
+        usual = "; if that is its usual time, say so at its decorator, as in takes='5min', or wait longer: timeout_s"
+        return usual if status.get("runs_s") else ""
+    if busy_s <= takes_s:
+        return f"; it says that it takes up to {takes_s:g} s"
+    return f"; that is longer than the {takes_s:g} s that it says it takes: it may hang"
 
 
 def callable_methods(announcement: Announcement) -> Iterator[tuple[str, tuple[str, MethodDescription]]]:
@@ -685,6 +790,18 @@ def callable_methods(announcement: Announcement) -> Iterator[tuple[str, tuple[st
         description = MethodDescription.from_value(value)
         if kinds and description is not None:
             yield name, (kinds[0], description)
+
+
+def _said_to_take(known: Iterable[Announcement]) -> dict[tuple[str, str], float]:
+    found: dict[tuple[str, str], float] = {}
+    for announcement in known:
+        methods = announcement.about.get("methods")
+        for name, described in methods.items() if isinstance(methods, dict) else ():
+            takes_s = described.get("takes_s") if isinstance(described, dict) else None
+            if isinstance(takes_s, int | float) and 0 < takes_s < threading.TIMEOUT_MAX:
+                for service in (announcement.name, str(announcement.about.get("class"))):
+                    found[service, name] = max(float(takes_s), found.get((service, name), 0.0))
+    return found
 
 
 def _methods(announcement: Announcement, kind: str) -> list[str]:
@@ -709,8 +826,23 @@ def _why_none_ready(service: str, candidates: list[Announcement]) -> str:
 def _why_not(announcement: Announcement, method: str, kind: str) -> str:
     kinds = _kinds(announcement, method)
     if kinds:
-        return f"{method!r} of {announcement.about.get('class')} is marked {' and '.join(kinds)}, not {kind}"
+        told = f"{method!r} of {announcement.about.get('class')} is marked {' and '.join(kinds)}, not {kind}"
+        return f"{told}{_instead(announcement, method, kinds)}"
     return f"{announcement.about.get('class')} has no method {method!r} marked {kind}"
+
+
+def _instead(announcement: Announcement, method: str, kinds: list[str]) -> str:
+    """What reaches a method that carries these marks."""
+    for mark, call in (("ether_get", "ether.get"), ("ether_save", "ether.save")):
+        if mark in kinds:
+            return f": {call}({announcement.name!r}, {method!r}, …) calls it"
+    methods = announcement.about.get("methods")
+    described = methods.get(method) if isinstance(methods, dict) else None
+    for key, call in (("subscribes", "ether.pub(…, topic={!r})"), ("syncs", "ether.sync({!r})")):
+        topics = described.get(key) if isinstance(described, dict) else None
+        if isinstance(topics, list) and topics:
+            return f": {call.format(str(topics[0]))} reaches it"
+    return ""
 
 
 def _names(known: list[Announcement]) -> list[str]:

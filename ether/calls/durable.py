@@ -24,6 +24,7 @@ from ether.protocol.answers import SAVE, SAVE_LATER
 from ether.spec.marks import MarkKind
 from ether.system.clock import wall_time
 from ether.wire.codec import encode
+from ether.wire.origin import mark_of
 
 
 class DurableCalls:
@@ -118,8 +119,9 @@ class DurableCalls:
         assert self._retry is not None
         now = wall_time()
         call_id, journal = new_call_id(int(now * 1000)), self._retry.journal_of(instance) if instance else ""
-        saved = SavedCall(call_id.hex(), service, method, instance, journal, now, self._session.link.source)
         pending = PendingCall(f"{service}.{method}", instance, MarkKind.SAVE, timeout_s, call_id)
+        caller = " ".join(filter(None, (self._session.link.source, mark_of(pending.origin))))
+        saved = SavedCall(call_id.hex(), service, method, instance, journal, now, caller)
         return DurableCall(saved, pending, schema, waited=waited, promised=False)
 
     def _send(self, call: DurableCall, params: object) -> None:

@@ -10,6 +10,7 @@ import os
 from typing import NamedTuple
 
 from ether.wire.codec import Body
+from ether.wire.origin import mark_of
 
 RESENT_DAYS = 30.0
 """An unanswered call is sent again for this long, counted in days in which its caller's machine ran."""
@@ -45,7 +46,13 @@ class SavedCall(NamedTuple):
     made: float
     """Unix seconds, for people."""
     caller: str
-    """The instance or program that made the call."""
+    """The instance or program that made the call; behind its name, after a space, the mark of a replay that has caused
+    it (`ether.wire.origin.mark_of`), so that it counts for whoever sends the call again. No name contains a `$`."""
+
+    @property
+    def mark(self) -> str | None:
+        """The mark of the replay that has caused the call; None where none has."""
+        return mark_of(self.caller.rpartition(" ")[2])
 
 
 class Age:

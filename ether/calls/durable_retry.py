@@ -211,6 +211,7 @@ class DurableRetry:
     def _taken_over(self, saved: SavedCall) -> PendingCall:
         name = f"{saved.service}.{saved.method}"
         pending = PendingCall(name, saved.instance, MarkKind.SAVE, 0.0, bytes.fromhex(saved.call_id))
+        pending.origin = saved.mark
         call = DurableCall(saved, pending, SAVE_LATER, waited=False, promised=True)
         call.age = Age(uptime(), self.outbox().age_s(saved.call_id))
         call.sends = 1 if saved.instance else 0  # its earlier process may have sent it
@@ -358,6 +359,8 @@ class DurableRetry:
 
     def _attempt(self, call: DurableCall) -> None:
         """Send a call, where it can be sent now; give it up where no instance can ever answer it."""
+        if call.pending.settled:  # while the calls were sent that were due with it
+            return
         with self._changed:
             call.put_off()
         try:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ether.calls.durable_records import JournaledResult, JournalEntry
 from ether.errors import DecodeError, EncodeError, EtherError, TransportError
 from ether.log import get_ether_logger
-from ether.protocol.answers import INTERRUPTED, RAISED, UNKEPT, ErrorReport
+from ether.protocol.answers import INTERRUPTED, UNKEPT, UNSENT, ErrorReport
 from ether.wire.codec import decode, encode
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class JournaledCall:
         try:
             body = encode(value if error is None else error.to_value())
         except EncodeError as unsendable:
-            error = ErrorReport(RAISED, type(unsendable).__name__, str(unsendable))
+            error = ErrorReport(UNSENT, type(unsendable).__name__, str(unsendable))
             body = encode(error.to_value())
         try:
             self._journal.opened().finish(self._id, body, error.class_name if error else None)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ether.calls.lease_server import LeaseHost, LeaseServer
-from ether.connection.causes import CallContext
+from ether.connection.causes import Cause
+from ether.connection.inputs import Lineage
 from ether.connection.worker import Job
 from ether.protocol.presence import Announcement
 from ether.spec.methods import ClassSpec
@@ -22,8 +23,9 @@ class CallRecorder(Protocol):
         """Whether the session records this topic, or the calls of this `instance.method`."""
 
     def keep_call(
-        self, call: str, message_id: str | None, value: object, parents: tuple[str, ...], caller: str
-    ) -> None:
+        self, call: str, message_id: str | None, value: object, lineage: Lineage, caller: str,
+        origin: str | None = None,
+    ) -> None:  # fmt: skip
         """Record a call. Raises `EtherError` and `ValueError`."""
 
 
@@ -50,15 +52,27 @@ class CallHost(LeaseHost, Protocol):
         """What the instance is doing now."""
 
     def cannot_call(self, method: str) -> str | None:
-        """Why a method cannot be called from outside; None where it can."""
+        """Why a method cannot be called from outside; None where it can. Asked when a call arrives, and when its turn
+        has come."""
 
-    def submit_call(self, method: str, job: Job, trace: str | None) -> None:
-        """Queue a call."""
+    def takes_turn(self, method: str) -> bool:
+        """Whether a method runs in turn with messages, and not on threads of its own."""
 
-    def call(
-        self, method: str, payload: object, message_id: str | None, trace: str | None, call: CallContext | None
-    ) -> Any:
-        """Validate the payload and call the method; raises whatever goes wrong."""
+    def before(self, method: str, job: Job, node: str) -> int | None:
+        """How many jobs are to be run before a call that waits; None where it does not wait."""
+
+    def messages_of(self, node: str) -> int:
+        """How many messages of a sender wait on the worker."""
+
+    def serves(self, trace: str | None) -> bool:
+        """Whether a handler waits for this chain of calls."""
+
+    def submit_call(self, method: str, job: Job, trace: str | None, node: str) -> None:
+        """Queue a call of that node."""
+
+    def call(self, method: str, payload: object, cause: Cause) -> Any:
+        """Validate the payload and call the method because of a request; raises whatever goes wrong. The worker in
+        `cause` is set here."""
 
     def count_expired(self) -> None:
         """A request was not run, because its deadline had passed."""
@@ -67,8 +81,8 @@ class CallHost(LeaseHost, Protocol):
 class LocalCallee(CallHost, Protocol):
     """An instance of this very process, which is called without the broker."""
 
-    def call_here(self, method: str, job: Job, trace: str | None) -> None:
-        """Run a call, or queue it where a job runs."""
+    def call_here(self, method: str, job: Job, trace: str | None, node: str) -> None:
+        """Run a call of that node, or queue it where a job runs."""
 
     def announcement(self) -> Announcement:
         """What is announced of the instance while it is ready."""

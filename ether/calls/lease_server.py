@@ -49,7 +49,7 @@ class LeaseHost(Protocol):
     def worker(self) -> Worker:
         """Runs the instance's jobs."""
 
-    def wait_alone(self, timeout_s: float) -> None:
+    def wait_alone(self, timeout_s: float) -> bool:
         """Inside of a job: wait until no other job of the instance runs."""
 
     def report(self, what: str, error: BaseException, details: Mapping[str, object], *, answered: bool = False) -> None:

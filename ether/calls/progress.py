@@ -23,12 +23,15 @@ class ProgressBar:
         self._stream = stream if stream is not None else sys.stderr
         self._overwrites = self._stream.isatty()
         self._drawn = ""
+        self._closed = False
 
-    def draw(self, fraction: float, text: str) -> None:
-        """Show how far the call is: `fraction` from 0 to 1."""
-        done = round(_WIDTH * min(1.0, max(0.0, fraction)))
-        line = f"{self._title} [{'#' * done}{'.' * (_WIDTH - done)}] {100 * fraction:3.0f} % {text}".rstrip()
-        if line == self._drawn:
+    def draw(self, fraction: float | None, text: str) -> None:
+        """Show how far the call is: `fraction` from 0 to 1, None where the whole is not known."""
+        line = f"{self._title} {text}".rstrip()
+        if fraction is not None:
+            done = round(_WIDTH * min(1.0, max(0.0, fraction)))
+            line = f"{self._title} [{'#' * done}{'.' * (_WIDTH - done)}] {100 * fraction:3.0f} % {text}".rstrip()
+        if line == self._drawn or self._closed:
             return
         if self._overwrites:
             self._stream.write("\r" + line.ljust(len(self._drawn)))
@@ -38,7 +41,8 @@ class ProgressBar:
         self._drawn = line
 
     def close(self) -> None:
-        """Keep the line as it is, and go to the next line."""
+        """Keep the line as it is, and go to the next line; nothing is drawn any more, although the call may go on."""
+        self._closed = True
         if self._overwrites and self._drawn:
             self._stream.write("\n")
             self._stream.flush()

@@ -40,6 +40,10 @@ class OpenCall(Protocol):
     correlation: bytes
     undelivered: bool
     """The broker has delivered its request to nobody."""
+    receipt_known: bool
+    """The broker has said what it did with the request."""
+    lost: str
+    """Why its instance was lost while the request was on its way; "" where it was not."""
     sent_at: float
     """When its request was sent last, on the monotonic clock."""
 
@@ -74,8 +78,11 @@ class Caller(Protocol[C]):
     def send_again(self, call: C) -> None:
         """Send the request of a call again, with the time that is left. Raises `EtherError`."""
 
-    def nobody_took(self, call: C) -> None:
-        """End a call that was delivered to nobody."""
+    def nobody_took(self, call: C, why: str = "") -> None:
+        """End a call that was delivered to nobody; `why` is what its instance's last announcement says."""
+
+    def the_dead_had_it(self, call: C) -> None:
+        """End a call whose instance has died, and that the next process under its name has not received."""
 
 
 class Reconciliation(Generic[C]):
@@ -108,15 +115,23 @@ class Reconciliation(Generic[C]):
         """The broker has delivered the request of this call to nobody."""
         self._later.after(0.0, partial(self._look, call, time.monotonic() + BACK_S))
 
+    def in_doubt(self, call: C) -> None:
+        """Somebody was given the request of this call while the news was on its way that its instance has died."""
+        self._later.after(0.0, partial(self._look_who_has, call))
+
     # -- on the thread of `Later`
 
     def _ask(self, instance: str, before: float) -> None:
         """Ask an instance about the calls that were sent before that time."""
-        calls, now = [call for call in self._caller.open_calls(instance) if call.sent_at < before], time.monotonic()
+        calls = [call for call in self._caller.open_calls(instance) if call.sent_at < before]
         for call in calls:
             if call.undelivered:
                 self._caller.send_again(call)
-        ages = {call.correlation.hex(): round(now - call.began, 3) for call in calls if call.sent_at < before}
+        self._inquire(instance, [call for call in calls if call.sent_at < before])
+
+    def _inquire(self, instance: str, calls: Sequence[C]) -> None:
+        now = time.monotonic()
+        ages = {call.correlation.hex(): round(now - call.began, 3) for call in calls}
         names = list(ages)
         for at in range(0, len(names), _AT_ONCE):
             part = {name: ages[name] for name in names[at : at + _AT_ONCE]}
@@ -140,7 +155,18 @@ class Reconciliation(Generic[C]):
         if lives and time.monotonic() < until:
             self._later.after(_LOOK_S, partial(self._look, call, until))
         else:
-            self._caller.nobody_took(call)
+            self._caller.nobody_took(call, "" if member is None or lives else member.error)
+
+    def _look_who_has(self, call: C) -> None:
+        """Ask the next process under the name, once there is one."""
+        member = self._caller.member(call.instance)
+        if call.settled:
+            return
+        if member is not None and member.state in LIVES:
+            self._inquire(call.instance, [call])
+        elif member is None or not member.returns:
+            self._caller.the_dead_had_it(call)
+        # otherwise `heard` follows, or the news that it does not come back
 
     def _answered(self, instance: str, said: object) -> None:
         """An instance has named the calls that it never received."""
@@ -150,5 +176,9 @@ class Reconciliation(Generic[C]):
                 if member.incarnation != incarnation:
                     return  # another incarnation than the one that the calls went to knows nothing about them
                 for call in self._caller.open_calls(instance):
-                    if call.correlation.hex() in unknown:
+                    if call.correlation.hex() not in unknown:
+                        continue
+                    if not call.lost or call.undelivered:
                         self._caller.send_again(call)
+                    elif call.receipt_known:  # if not, it is asked about again when the receipt comes
+                        self._caller.the_dead_had_it(call)

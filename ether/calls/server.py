@@ -15,19 +15,23 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
+from ether.calls.call_order import CallOrder
 from ether.calls.durable_records import CALL_ID_BYTES
 from ether.calls.durable_server import InstanceJournal, JournaledCall
 from ether.calls.host import CallHost
 from ether.calls.lease_server import LEASE
-from ether.connection.causes import CallContext
-from ether.connection.failure_text import text_of, user_traceback
+from ether.connection.causes import CallContext, Cause
+from ether.connection.failure_text import text_of
+from ether.connection.inputs import Lineage
+from ether.connection.later import Later
 from ether.connection.link import ExtraHeaders, Inbound, Link, lost_properties
 from ether.connection.request_ages import RequestAges
+from ether.connection.worker import FOREIGN
 from ether.errors import (
     ArgumentProblem,
     Cancelled,
@@ -38,6 +42,7 @@ from ether.errors import (
     TransportError,
     ValidationFailed,
 )
+from ether.errors.tracebacks import lines_of
 from ether.protocol.answers import (
     CANCELLED,
     INVALID,
@@ -47,6 +52,7 @@ from ether.protocol.answers import (
     PROGRESS,
     RAISED,
     SAVES,
+    UNSENT,
     WATCHED,
     ErrorReport,
 )
@@ -55,7 +61,8 @@ from ether.protocol.request_table import Answered
 from ether.spec.marks import MarkKind
 from ether.transport.base import Refusal
 from ether.wire.envelope import Headers
-from ether.wire.head import unpack_properties
+from ether.wire.head import node_of, unpack_properties
+from ether.wire.topics import answer_topic, may_be_answered
 
 STATUS, CANCEL, RECALL = "ether-status", "ether-cancel", "ether-recall"
 """Stand where a request names its method; a method's name cannot contain a hyphen, and NATS takes no topic with a dot.
@@ -63,6 +70,8 @@ STATUS, CANCEL, RECALL = "ether-status", "ether-cancel", "ether-recall"
 
 OWN = (STATUS, CANCEL, LEASE, RECALL)
 """Requests that the instance itself answers, at once."""
+
+_HEX = frozenset("0123456789abcdef")
 
 _STATUS_TIMEOUT_S = 0.2
 """Limits the wait for room in the outgoing queue: the dispatch thread must not wait longer."""
@@ -87,6 +96,8 @@ class CallRequest(NamedTuple):
     parents: tuple[str, ...] = ()
     asker: str = ""
     """The reply topic, which identifies the calling program."""
+    origin: str | None = None
+    """As `Headers.origin`."""
 
 
 Respond = Callable[[object, ErrorReport | None], None]
@@ -108,13 +119,17 @@ class CallJob:
     ) -> None:
         """`forget` is called instead of `respond` where the request has expired: no caller waits for an answer.
         `begin` is called before the method runs; where it returns False, it has answered the request itself."""
+        self.begun_at: float | None = None
+        """When its turn came, on the monotonic clock."""
+        self.method, self.caller_node = request.method, ""
         self._forget = forget
         self._begin = begin
         self._host = host
         self._request = request
         self._payload = payload
         self._respond = respond
-        self.context = CallContext(f"{host.name}.{request.method}", tell)
+        caller = "" if request.correlation is None else request.caller or "?"
+        self.context = CallContext(f"{host.name}.{request.method}", tell, caller=caller)
 
     def run(self) -> None:
         request = self._request
@@ -124,27 +139,34 @@ class CallJob:
             return
         if self.context.cancelled:
             raise Cancelled(self.context.call)
+        if (why := self._host.cannot_call(request.method)) is not None:
+            self._answer(None, ErrorReport(NO_METHOD, "NoResponder", why))
+            return
         if self._begin is not None and not self._begin():
             return
         # The lease was checked when the request arrived; another program may have taken it while the request waited.
+        self.begun_at = time.monotonic()
         lease_server = self._host.lease_server
         if (refusal := lease_server.refusal(request.method, request.asker, request.trace)) is not None:
             raise refusal
         chain = lease_server.enter(request.trace)
         try:
-            value = self._host.call(request.method, self._payload(), request.message_id, request.trace, self.context)
+            cause = Cause(request.message_id, request.trace, None, self.context, request.origin)
+            value = self._host.call(request.method, self._payload(), cause)
         finally:
             lease_server.leave(chain)
         self._answer(value, None)
-        self._record({"result": value})
+        self._record({"result": value}, Lineage(self._request.parents, self.context.made_of, *self.context.begun))
 
     def failed(self, error: BaseException) -> None:
-        report = report_of(error, self._host.name)
-        if report.kind == RAISED:
+        method = f"{self._host.spec.name}.{self._request.method}"
+        report = report_of(error, self._host.name, method)
+        if report.kind in (RAISED, UNSENT):
             details = {"caller": self._request.caller, "message_id": self._request.message_id}
-            self._host.report(f"{self._host.spec.name}.{self._request.method} raised", error, details, answered=True)
+            what = "raised" if report.kind == RAISED else "ran, but its answer cannot travel"
+            self._host.report(f"{method} {what}", error, details, answered=True)
         self._answer(None, report)
-        self._record(report.to_value())
+        self._record(report.to_value(), Lineage(self._request.parents, described=False))
 
     def _answer(self, value: object, error: ErrorReport | None) -> None:
         """Answer. A method that has run has not failed because its answer finds no room or no connection."""
@@ -153,20 +175,22 @@ class CallJob:
         except TransportError as unsent:
             self._host.logger.warning("the answer of %s could not be sent: %s", self.context.call, unsent)
 
-    def _record(self, outcome: Mapping[str, object]) -> None:
+    def _record(self, outcome: Mapping[str, object], lineage: Lineage) -> None:
         """Record the call, where the session records calls. It has been answered, so no caller waits for this."""
         record_writer, request = self._host.record_writer, self._request
         if record_writer is None or not record_writer.wants(self.context.call):
             return
         try:
             facts = {"params": self._payload(), **outcome}
-            record_writer.keep_call(self.context.call, request.message_id, facts, request.parents, request.caller)
+            record_writer.keep_call(
+                self.context.call, request.message_id, facts, lineage, request.caller, request.origin
+            )
         except (EtherError, ValueError) as error:  # a value that cannot be sent cannot be recorded either
             self._host.logger.warning("the call of %s is not recorded: %s", self.context.call, error)
 
 
-def report_of(error: BaseException, instance: str) -> ErrorReport:
-    """The error that a caller of `instance` gets for an exception."""
+def report_of(error: BaseException, instance: str, method: str = "") -> ErrorReport:
+    """The error that a caller of `instance` gets for an exception; `method` is the `Class.method` that was called."""
     name = type(error).__name__
     if isinstance(error, ValidationFailed):
         return ErrorReport(INVALID, name, str(error), problems=error.problems)
@@ -176,8 +200,8 @@ def report_of(error: BaseException, instance: str) -> ErrorReport:
         return ErrorReport(LEASED, name, str(error), holder={"instance": instance, **error.holder})
     if isinstance(error, Cancelled):
         return ErrorReport(CANCELLED, name, str(error))
-    lines = traceback.format_exception(type(error), error, user_traceback(error))
-    return ErrorReport(RAISED, name, text_of(error), "".join(lines))
+    kind = UNSENT if method and isinstance(error, EtherError) and error.after == method else RAISED
+    return ErrorReport(kind, name, text_of(error), "".join(lines_of(error)))
 
 
 class CallServer:
@@ -188,7 +212,7 @@ class CallServer:
         self._link = link
         self._lock = threading.Lock()
         self._answered: Answered[tuple[object, ErrorReport | None]] = Answered(time.monotonic)
-        self._running: dict[tuple[str, bytes], CallContext] = {}
+        self._running: dict[tuple[str, bytes], CallJob] = {}
         """The calls that are queued or running, by caller and correlation, so that they can be cancelled."""
         self._latest: dict[bytes, tuple[_Head, bool]] = {}
         """The latest request of each durable call that was sent again while it was queued or running, and whether its
@@ -196,9 +220,17 @@ class CallServer:
         self._saves = frozenset(method.name for method in host.spec.with_mark(MarkKind.SAVE))
         self._lease_requests = DedupWindow()
         self.ages = RequestAges()
+        self._later = Later(f"ether-order-{host.name}")
+        self._order = CallOrder(link, self._later, host.serves)
         self.expired = 0
+        self.refused = 0
+        """Requests whose answers would have gone where no answers belong."""
         self.journal: InstanceJournal | None = None
         """Makes each durable call run once in all incarnations of this instance; None: once in this incarnation."""
+
+    def close(self) -> None:
+        """Hold no calls any more. A second call does nothing."""
+        self._later.close()
 
     def receive(self, inbound: Inbound) -> None:
         """Take a request, on the dispatch thread: answer, refuse or queue it."""
@@ -207,6 +239,9 @@ class CallServer:
         except DecodeError as error:
             self._host.logger.warning("a request for %s cannot be read: %s", self._host.name, error)
             inbound.done()
+            return
+        if headers.reply_to is not None and not _may_be_answered(inbound, headers):
+            self._refuse_way_back(inbound, headers.reply_to)
             return
         method = inbound.delivery.topic.rpartition("/")[2]
         refusal = None if method in OWN else self._refusal(method, headers)  # asked once, because a lease may end now
@@ -229,6 +264,8 @@ class CallServer:
         headers = inbound.headers()
         if headers is None or headers.correlation is None or method in OWN:
             return False
+        if headers.reply_to is not None and not _may_be_answered(inbound, headers):
+            return False
         if self._host.cannot_call(method) is not None:
             return False
         if not self._host.lease_server.admits(headers.reply_to or "", headers.trace):
@@ -238,6 +275,16 @@ class CallServer:
         if first:
             self._queue(method, headers, inbound)
         return first
+
+    def _refuse_way_back(self, inbound: Inbound, reply_to: str) -> None:
+        """A request is not run whose answer would be a message of this instance's where no answers belong."""
+        self.refused += 1
+        self._host.logger.warning(
+            "a request on %r is refused: its answer would go to %r, and answers go to reply/<client> of this session"
+            " alone, those to other programs to nothing under ether/ (%d refused so far)",
+            inbound.delivery.topic, reply_to, self.refused,
+        )  # fmt: skip
+        inbound.done()
 
     def _queue(self, method: str, headers: _Head, inbound: Inbound) -> None:
         request = _request(method, headers, self.ages.left_s(headers))
@@ -256,8 +303,16 @@ class CallServer:
             respond, begin = journaled.respond, journaled.begin
         job = CallJob(self._host, request, lambda: inbound.unpack().value, respond, tell, forget, begin)
         if headers.correlation is not None:
-            self._running[key] = job.context
-        self._host.submit_call(method, job, request.trace)
+            self._running[key] = job
+        node = FOREIGN if headers.id is None else node_of(headers.id)
+        job.caller_node = node
+        submit = partial(self._host.submit_call, method, job, request.trace, node)
+        if self._host.takes_turn(method):
+            self._order.submit(node, headers.after, request.trace, request.deadline, job, submit)
+            return
+        if headers.after is not None:
+            self._order.note(node, headers.after)
+        submit()
 
     def _take_on(self, headers: _Head, inbound: Inbound) -> bool:
         """Whether this is a request's first delivery. A later delivery gets the stored answer, if there is one; it is
@@ -300,7 +355,7 @@ class CallServer:
         if headers.reply_to is None:
             return
         self._link.publish(
-            headers.reply_to,
+            self._way_back(headers, headers.reply_to),
             value if error is None else error.to_value(),
             parents=(headers.id,) if headers.id else (),
             extra=ExtraHeaders(
@@ -311,6 +366,10 @@ class CallServer:
             timeout_s=timeout_s,
         )
 
+    def _way_back(self, headers: _Head, reply_to: str) -> str:
+        """The topic of the answer. A stranger gets its answer where it asked for it."""
+        return reply_to if headers.id is None and not headers.source else answer_topic(reply_to, self._host.name)
+
     def _answer_or_say_why_not(
         self, headers: _Head, value: object, error: ErrorReport | None, timeout_s: float = 10.0, *, twice: bool
     ) -> tuple[object, ErrorReport | None]:
@@ -318,7 +377,8 @@ class CallServer:
         try:
             self._send(headers, value, error, timeout_s, twice=twice)
         except PayloadError as unsendable:
-            value, error = None, report_of(unsendable, self._host.name)
+            value, error = None, ErrorReport(UNSENT, type(unsendable).__name__, str(unsendable))
+            self._host.logger.warning("%s: an answer cannot travel: %s", self._host.name, unsendable)
             self._send(headers, value, error, timeout_s, twice=twice)
         return value, error
 
@@ -327,8 +387,7 @@ class CallServer:
         messages, and for such an error itself."""
         if headers.correlation is None or headers.reply_to or headers.schema or headers.error is not None:
             return False
-        why = f"the method has ended, but its answer could not be sent: {refusal.error}"
-        report = ErrorReport(RAISED, type(refusal.error).__name__, why)
+        report = ErrorReport(UNSENT, type(refusal.error).__name__, str(refusal.error))
         extra = ExtraHeaders(correlation=headers.correlation, error=report.class_name, twice=True)
         try:
             self._link.publish(
@@ -345,7 +404,7 @@ class CallServer:
 
         def tell(schema: str, value: object) -> None:
             extra = ExtraHeaders(schema=schema, correlation=headers.correlation, twice=twice)
-            self._link.publish(reply_to, value, extra=extra)
+            self._link.publish(self._way_back(headers, reply_to), value, extra=extra)
 
         return tell
 
@@ -357,7 +416,8 @@ class CallServer:
             elif method == LEASE:
                 self._lease(headers, inbound.unpack().value, twice=twice)
             elif method == STATUS:
-                self._send(headers, self._host.status(), None, _STATUS_TIMEOUT_S, twice=twice)
+                status = {**self._host.status(), **self._about_call(headers, _asked(inbound))}
+                self._send(headers, status, None, _STATUS_TIMEOUT_S, twice=twice)
             elif method == RECALL:
                 self._recall(headers, inbound.unpack().value, twice=twice)
             else:
@@ -366,6 +426,25 @@ class CallServer:
             self._host.logger.warning("a question about %s was not answered: %s", self._host.name, error)
         finally:
             inbound.done()
+
+    def _about_call(self, headers: _Head, asked: object) -> dict[str, object]:
+        """What became of a call whose caller asks: since when it is being run, or how many messages and calls are to be
+        handled before it. Empty for a call that was never received."""
+        match asked:
+            case {"call": str(name)} if len(name) % 2 == 0 and set(name) <= _HEX:
+                correlation = bytes.fromhex(name)
+            case _:
+                return {}
+        job = self._running.get((headers.source, correlation)) or self._running.get(("", correlation))
+        if job is None:
+            return {}
+        if job.begun_at is not None:
+            return {"before": 0, "runs_s": time.monotonic() - job.begun_at}
+        if (held := self._order.before(job)) is not None:
+            node, missing = held
+            return {"before": missing + self._host.messages_of(node)}
+        before = self._host.before(job.method, job, job.caller_node)
+        return {} if before is None else {"before": before}
 
     def _refusal(self, method: str, head: _Head) -> ErrorReport | None:
         """Why a request is not even queued; None for one that is."""
@@ -427,9 +506,16 @@ class CallServer:
                 "%s was asked to cancel %.80r, which is no call's id", self._host.name, correlation
             )
             return
-        context = self._running.get((caller, call_id)) or self._running.get(("", call_id))
-        if context is not None:
-            context.cancel()
+        job = self._running.get((caller, call_id)) or self._running.get(("", call_id))
+        if job is not None:
+            job.context.cancel()
+
+
+def _asked(inbound: Inbound) -> object:
+    try:
+        return inbound.unpack().value
+    except PayloadError:
+        return None
 
 
 def _do_not_answer(answer: object) -> None:
@@ -449,6 +535,8 @@ class _ForeignHead:
     schema: str | None
     time: float | None
     parents: tuple[str, ...] = ()
+    origin: str | None = None
+    after: str | None = None
 
 
 _Head = Headers | _ForeignHead
@@ -463,6 +551,10 @@ def _headers(inbound: Inbound) -> _Head:
     properties = unpack_properties(inbound.delivery.properties)
     expiry = properties.message_expiry_s
     return _ForeignHead("", None, properties.response_topic, properties.correlation_data, expiry, None, None, None)
+
+
+def _may_be_answered(inbound: Inbound, head: _Head) -> bool:
+    return may_be_answered(inbound.delivery.topic, head.reply_to or "", stranger=isinstance(head, _ForeignHead))
 
 
 def _about(head: _Head, correlation: bytes) -> _ForeignHead:
@@ -481,7 +573,7 @@ def _request(method: str, head: _Head, left_s: float | None) -> CallRequest:
     watched = head.schema in WATCHED
     asker = head.reply_to or ""
     return CallRequest(
-        method, head.source, head.correlation, head.id, head.trace, deadline, watched, head.parents, asker
+        method, head.source, head.correlation, head.id, head.trace, deadline, watched, head.parents, asker, head.origin
     )
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 
 from ether.cli.exits import CommandMistake
+from ether.cli.output import json_harmless
 
 ReadFile = Callable[[str], bytes]
 
@@ -117,5 +118,5 @@ def parse_since(text: str, now: float) -> float:
 
 def shown_value(value: object, limit: int = 2000) -> str:
     """A value as one line of JSON, cut after `limit` characters."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = json_harmless(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"

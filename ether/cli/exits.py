@@ -6,6 +6,7 @@ The codes are a contract with scripts (docs/cli.md): the meaning of a number nev
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 
 from ether.errors import (
     BrokerFailed,
@@ -17,9 +18,11 @@ from ether.errors import (
     QueryMistake,
     RemoteError,
     RequestTimeout,
+    SessionNotFound,
     SeveralLedgers,
     SeveralSessions,
     TransportError,
+    running_sessions,
 )
 
 
@@ -42,20 +45,22 @@ class CommandMistake(EtherError, ValueError):
 
 
 class NoSession(EtherError, LookupError):
-    """No session was found; `session` is the name that was asked for, None where none was."""
+    """No session was found; `session` is the name that was asked for, None where none was; `running` those that run on
+    this machine."""
 
-    def __init__(self, session: str | None) -> None:
+    def __init__(self, session: str | None, running: Sequence[str] = ()) -> None:
         self.session = session
         what = "no session is running" if session is None else f"no session named {session!r} is running"
         super().__init__(
-            f"{what} here or in reach; ether run FILE starts one, ether sessions lists them,"
-            " --broker URL looks at another broker"
+            f"{what} here or in reach{running_sessions(session, running)}; ether run FILE starts one, ether sessions"
+            " lists them, --broker URL looks at another broker"
         )
 
 
 _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (CommandMistake, Exit.USAGE),
     (NoSession, Exit.NO_SESSION),
+    (SessionNotFound, Exit.NO_SESSION),
     (SeveralSessions, Exit.NO_SESSION),
     (NoLedger, Exit.NO_SESSION),
     (SeveralLedgers, Exit.NO_SESSION),

@@ -19,7 +19,7 @@ import typer
 
 from ether.cli.exits import Exit, exit_code_of, sentence_of
 from ether.cli.options import with_flat_options
-from ether.cli.output import ReaderGone
+from ether.cli.output import ReaderGone, remark
 from ether.errors import EtherError
 from ether.version import VERSION
 
@@ -49,12 +49,23 @@ ENTRIES = (
     CommandEntry(
         "status", "ether.cli.data.status:status", "What is saved of what was to be saved, and what is missing."
     ),
+    CommandEntry("rescue", "ether.cli.data.rescue:rescue", "Bring home what ended programs have left unsaved."),
     CommandEntry("verify", "ether.cli.data.verify:verify", "Whether a ledger is what was written."),
+    CommandEntry(
+        "ledger", "ether.cli.data.ledger:app", "Volumes, backups, archives and deletions of what was recorded."
+    ),
     CommandEntry("data", "ether.cli.data.data:data", "What was recorded: records, topics, ledgers."),
+    CommandEntry("find", "ether.cli.data.find:find", "Runs of all ledgers, by what was said of them: animal=7."),
     CommandEntry("runs", "ether.cli.runs.runs:runs", "Named runs: how they ended, how many trials are done."),
     CommandEntry("export", "ether.cli.data.export:export", "Write recorded values to a Parquet, CSV or HDF5 file."),
+    CommandEntry("report", "ether.cli.data.report:report", "Write a run as one HTML file, for a lab book."),
     CommandEntry("play", "ether.cli.data.play:play", "Publish recorded messages again into a running session."),
     CommandEntry("top", "ether.cli.lab.top:top", "A live table: state, rates, queues, CPU, memory."),
+    CommandEntry(
+        "dashboard",
+        "ether.cli.lab.dashboard:dashboard",
+        "The session as a page in the browser, live; calls, runs, safe state.",
+    ),
     CommandEntry("graph", "ether.cli.lab.graph:graph", "Who publishes to whom."),
     CommandEntry("why", "ether.cli.data.why:why", "Where a recorded value came from, back to the first message."),
     CommandEntry("diff", "ether.cli.data.diff:diff", "What differed between two recorded runs."),
@@ -65,9 +76,14 @@ ENTRIES = (
         "instance", "ether.cli.lab.instance:instance", "Run one instance of a configuration, as a service does."
     ),
     CommandEntry("agent", "ether.cli.machines.agent:agent", "Run instances here for sessions elsewhere."),
+    CommandEntry("rights", "ether.cli.machines.rights:rights", "What each device may publish, hear and call, and why."),
     CommandEntry(
         "service", "ether.cli.machines.service:app", "Services that run after a reboot: install, status, logs, remove."
     ),
+    CommandEntry("pair", "ether.cli.security.pair:pair", "Let another machine into this machine's lab."),
+    CommandEntry("join", "ether.cli.security.join:join", "Make this machine a member of a lab, by what pair shows."),
+    CommandEntry("members", "ether.cli.security.members:members", "The machines of this lab, and until when."),
+    CommandEntry("revoke", "ether.cli.security.revoke:revoke", "Put a machine out of the lab, at once."),
     CommandEntry(
         "plan", "ether.cli.runs.plan:plan", "Check an experiment, its time and its disk, before anything moves."
     ),
@@ -158,7 +174,7 @@ def _usage_sentence(words: list[str], error: typer.TyperException) -> str:
 
 
 def _complain(sentence: str, code: int) -> int:
-    print(f"{PROGRAM}: {sentence}", file=sys.stderr)
+    remark(f"{PROGRAM}: {sentence}")
     return code
 
 

@@ -43,27 +43,31 @@ def colours(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool
 def print_json(value: object, *, lines: bool = False) -> None:
     """Write a value as JSON: indented, or in one line for a stream of them."""
     is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    print_line(json.dumps(to_json(value), ensure_ascii=not is_utf8, indent=None if lines else 2, allow_nan=False))
+    text = json.dumps(to_json(value), ensure_ascii=not is_utf8, indent=None if lines else 2, allow_nan=False)
+    print_line(json_harmless(text), escaped=True)
 
 
 def print_table(rows: Sequence[Mapping[str, object]], columns: Mapping[str, str], *, nothing: str) -> None:
     """Write rows in aligned columns; `columns` maps keys to headings. Without rows, `nothing` goes to standard
     error."""
     if not rows:
-        print(nothing, file=sys.stderr)
+        remark(nothing)
         return
     cells = [[_cell(row.get(key)) for key in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns.values(), *cells, strict=True)]
     coloured = colours(sys.stdout)
-    print_line(_joined(list(columns.values()), widths))
+    print_line(_joined(list(columns.values()), widths), escaped=True)
     for row in cells:
         line = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print_line("  ".join(_painted(cell, coloured) for cell in line).rstrip())
+        print_line("  ".join(_painted(cell, coloured) for cell in line).rstrip(), escaped=True)
 
 
-def print_line(text: str) -> None:
-    """Write a line; characters that the terminal's encoding lacks are written as escapes."""
+def print_line(text: str, *, escaped: bool = False) -> None:
+    """Write a line; characters that the terminal's encoding lacks are written as escapes, and so are those that would
+    control the terminal or turn its text round: names, topics and texts come from any program. `escaped`: the caller
+    has done that, and added colours of its own."""
     encoding = sys.stdout.encoding or "utf-8"
+    text = text if escaped else harmless(text)
     try:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         sys.stdout.flush()
@@ -71,14 +75,39 @@ def print_line(text: str) -> None:
         raise ReaderGone from error
 
 
-def harmless(line: str) -> str:
-    """A line in which every control character is escaped, so that recorded text cannot control the terminal."""
-    return "".join(char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in line)
+def harmless(text: str) -> str:
+    """A text in which every control character is escaped, except tabs and the ends of lines: C0, C1, and those that
+    turn the direction of writing, so that a recorded text can neither control the terminal nor show something
+    else than it says."""
+    if text.isprintable():
+        return text
+    return "".join(char if _shows(char) or char in "\t\n" else ascii(char)[1:-1] for char in text)
+
+
+def json_harmless(text: str) -> str:
+    """JSON in which the same characters are escaped as JSON escapes them. They can only stand within its strings."""
+    if text.isprintable():
+        return text
+    return "".join(char if _shows(char) or char == "\n" else _as_json(char) for char in text)
+
+
+def _shows(char: str) -> bool:
+    """Whether a character only shows itself; wide and narrow spaces do, which Python counts among the others."""
+    return char.isprintable() or (char.isspace() and char > "\x9f" and char not in "\u2028\u2029")
+
+
+def _as_json(char: str) -> str:
+    return json.dumps(char)[1:-1] if ord(char) != 0x7F else "\\u007f"
+
+
+def alarming(line: str) -> str:
+    """A line in red, where colours may be written."""
+    return f"\x1b[31m{line}\x1b[0m" if colours(sys.stdout) else line
 
 
 def remark(text: str) -> None:
-    """Write a line beside the result, to standard error."""
-    sys.stderr.write(f"{text}\n")  # one write, because other threads write there, too
+    """Write a line beside the result, to standard error, escaped as by `print_line`."""
+    sys.stderr.write(f"{harmless(text)}\n")  # one write, because other threads write there, too
     sys.stderr.flush()
 
 

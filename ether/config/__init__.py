@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ether.config.broker import BrokerAddress, BrokerConfig, EmbeddedBroker, ExternalBroker
-    from ether.config.loading import changed, load_config
+    from ether.config.loading import changed, digest_of, load_config
     from ether.config.models import EtherConfig, EtherInstanceConfig, RegistryEntry, RegistryMethod
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "RegistryEntry",
     "RegistryMethod",
     "changed",
+    "digest_of",
     "load_config",
 ]
 
@@ -40,6 +41,7 @@ _HOMES = {
     "RegistryEntry": "ether.config.models",
     "RegistryMethod": "ether.config.models",
     "changed": "ether.config.loading",
+    "digest_of": "ether.config.loading",
     "load_config": "ether.config.loading",
 }
 

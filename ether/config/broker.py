@@ -7,11 +7,12 @@ same models. A URL may contain a password: it is stored as written, and no `repr
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from ether.config.broker_url import DEFAULT_MQTT_PORT, BrokerAddress, broker_address
+from ether.config.broker_url import DEFAULT_MQTT_PORT, BrokerAddress, broker_address, complete_url
 from ether.config.part import ConfigPart
 from ether.config.problems import nearest_of, shown, without_password
 from ether.errors import ConfigError
@@ -29,11 +30,10 @@ __all__ = [
 LOOPBACK = "loopback"
 LAN = "lan"
 EVERYWHERE = "0.0.0.0"
-LISTEN_RULE = "expected loopback, lan, or an address of this machine such as 192.168.1.5."
-LOOPBACK_ONLY = (
-    "the amqtt engine listens on loopback only, because its access control has holes: install mosquitto or name an"
-    " external broker by its URL to let other machines into the session."
+SECURITY_RULE = (
+    "expected on (encrypted, and every machine known by its certificate), or off (plain text, one password for all)."
 )
+LISTEN_RULE = "expected loopback, lan, or an address of this machine such as 192.168.1.5."
 WEBSOCKET_NEEDS_LAN = (
     "this port is for other machines, and the broker listens on loopback only: add listen: lan, or an address of this"
     " machine."
@@ -54,6 +54,20 @@ _SHORT_SPELLINGS = {
 }
 
 
+_NO_HOSTS = (*_SHORT_SPELLINGS, "auto", LOOPBACK, LAN)
+"""Words that a person means otherwise than as the name of a machine."""
+_TYPED = re.compile(r"\[?[\w.:-]+\]?(:\d+)?")
+
+
+def _typed(text: str) -> str:
+    """The URL for an address as people type it: `192.168.1.5`, `bench-pc:1884`, `::1`. Everything else as it is: URLs,
+    and what looks like a misspelt engine."""
+    if "://" in text or not _TYPED.fullmatch(text):
+        return text
+    is_word = not any(mark in text for mark in ".:")
+    return text if is_word and nearest_of(text, _NO_HOSTS) is not None else complete_url(text)
+
+
 def _parsed(url: str) -> BrokerAddress:
     try:
         return broker_address(url, BROKER_RULE)
@@ -64,7 +78,8 @@ def _parsed(url: str) -> BrokerAddress:
         raise
 
 
-def _check_url(url: str) -> str:
+def _check_url(text: str) -> str:
+    url = _typed(text)
     _parsed(url)
     return url
 
@@ -80,6 +95,15 @@ def _check_listen(where: object) -> object:
     except ValueError:
         nearest = nearest_of(where, (LOOPBACK, LAN)) if isinstance(where, str) else None
         raise ConfigError(f"found {shown(where)}; {LISTEN_RULE}", nearest=nearest) from None
+
+
+def _check_security(wish: object) -> object:
+    """`on` and `off`, which YAML reads as true and false."""
+    if isinstance(wish, bool):
+        return "on" if wish else "off"
+    if wish in ("on", "off"):
+        return wish
+    raise ConfigError(f"found {shown(wish)}; {SECURITY_RULE}")
 
 
 class EmbeddedBroker(ConfigPart):
@@ -99,7 +123,12 @@ class EmbeddedBroker(ConfigPart):
     listen: Annotated[str, BeforeValidator(_check_listen)] = Field(
         LOOPBACK,
         description="loopback: for this machine alone; lan: on every network of this machine; or one of its addresses."
-        " Other machines need this machine's lab key",
+        " Other machines join by `ether pair` here and `ether join` there",
+    )
+    security: Annotated[Literal["on", "off"], BeforeValidator(_check_security)] = Field(
+        "on",
+        description="on: what other machines send and receive is encrypted, and each of them is known by its"
+        " certificate; off: plain text on the network, and one password for all. Loopback is plain in either case",
     )
     max_message_bytes: int = Field(
         DEFAULT_MAX_MESSAGE_BYTES,
@@ -114,14 +143,12 @@ class EmbeddedBroker(ConfigPart):
         strict=True,
         ge=1,
         le=65535,
-        description="a second port on the network, for programs behind a firewall that come by ws://host:port; null for"
-        " none. Only beside listen: lan, or an address",
+        description="a second port on the network, for programs behind a firewall that come by wss://host:port; null"
+        " for none. Only beside listen: lan, or an address",
     )
 
     @model_validator(mode="after")
     def _may_listen_there(self) -> EmbeddedBroker:
-        if self.engine == "amqtt" and self.listen != LOOPBACK:
-            raise ConfigError(LOOPBACK_ONLY, path="listen")
         if self.websocket_port is not None and self.listen == LOOPBACK:
             raise ConfigError(WEBSOCKET_NEEDS_LAN, path="websocket_port")
         if self.websocket_port is not None and self.websocket_port == self.port:
@@ -131,13 +158,18 @@ class EmbeddedBroker(ConfigPart):
         return self
 
     @property
+    def encrypted(self) -> bool:
+        """Whether other machines reach it, and by TLS alone."""
+        return self.lan_host is not None and self.security == "on"
+
+    @property
     def lan_host(self) -> str | None:
         """The address at which other machines reach the broker; None where it listens on loopback alone."""
         return {LOOPBACK: None, LAN: EVERYWHERE}.get(self.listen, self.listen)
 
 
 class ExternalBroker(ConfigPart):
-    """A broker that runs already; `url` as it was written."""
+    """A broker that runs already; `url` as it was written, or the URL of an address."""
 
     kind: Literal["external"] = Field("external", description="a broker that runs already")
     url: Annotated[str, AfterValidator(_check_url)] = Field(

@@ -61,10 +61,23 @@ def broker_address(url: str, rule: str = URL_RULE) -> BrokerAddress:
 
 
 def complete_url(text: str) -> str:
-    """The URL for a URL, or for an address as people type it: `192.168.1.5`, `bench-pc:1884`, `::1`."""
+    """The URL for a URL, or for an address as people type it: `192.168.1.5`, `bench-pc:8884`, `::1`. An address alone
+    is reached by TLS; plain text on a network has to be said (mqtt://). This machine itself needs none."""
     if "://" in text:
         return text
-    return f"mqtt://[{text}]" if text.count(":") > 1 and not text.startswith("[") else f"mqtt://{text}"
+    bare = text.count(":") > 1 and not text.startswith("[")
+    host = text if bare else text.rpartition("]")[0] or text.partition(":")[0]
+    scheme = "mqtt" if _is_loopback(host.lstrip("[")) else "mqtts"
+    return f"{scheme}://[{text}]" if bare else f"{scheme}://{text}"
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def url_with(url: str, username: str, password: str) -> str:

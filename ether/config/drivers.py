@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from ether.config.change import check_dead_band, check_on
 from ether.config.keep import keep_count
 from ether.config.part import ConfigPart
 from ether.config.when import duration_s, parse_when
@@ -99,6 +100,10 @@ KEEP_DESCRIPTION = (
     " source"
 )
 MAX_AGE_DESCRIPTION = "how old a message may be when its turn comes, such as 0.5s; left out, any age"
+OnWish = Annotated[Literal["change"] | None, BeforeValidator(check_on)]
+DeadBandWish = Annotated[float | dict[str, float] | None, BeforeValidator(check_dead_band)]
+ON_DESCRIPTION = "change: only values that differ from the one published last; left out, every value"
+DEAD_BAND_DESCRIPTION = "by how much a number must differ to count as changed, such as 0.5 or {temperature: 0.5}"
 AfterText = Annotated[str, BeforeValidator(_check_after)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Topic = Annotated[str, Field(min_length=1)]
@@ -120,6 +125,8 @@ class PropertyReading(ConfigPart):
     every: WhenText | None = Field(None, description="when it is read and published, such as 0.5s")
     qos: Literal[0, 1] = Field(1, description="1 arrives at least once, 0 may be lost")
     save: bool = Field(False, strict=True, description="true: what is published is brought to disk, too")
+    on: OnWish = Field(None, description=ON_DESCRIPTION)
+    dead_band: DeadBandWish = Field(None, description=DEAD_BAND_DESCRIPTION)
 
 
 class PropertyWriting(ConfigPart):
@@ -160,6 +167,9 @@ class SafeStateOptions(ConfigPart):
     calls: Annotated[Calls, Field(min_length=1)] = Field(description="what is called then, in this order")
     watch: Names = Field((), description="instances that control this one: it is safe when one of them is gone, too")
     allow: Names = Field((), description="methods that run all the same while the device is in its safe state")
+    refuse: Names = Field(
+        (), description="methods whose ticks end, too, although they take no argument and publish what they return"
+    )
     force: bool = Field(
         False, strict=True, description="true: where the worker hangs, call from another thread, beside what it does"
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,12 @@ def load_config(source: Source = None) -> EtherConfig:
         return _validated(dict(source))
     if isinstance(source, (str, os.PathLike)):
         raw = _read(_path(source))
+        if os.fspath(source).endswith(".py"):
+            raise ConfigError(
+                "this is a Python program; a configuration is a YAML file with `instances:`. Run the program by"
+                f" `python {os.fspath(source)}`, and give a YAML file here.",
+                file=os.fspath(source),
+            )
         document = _document(raw, os.fspath(source))
         text = raw.decode("utf-8", "surrogateescape")
         return _validated(document.data, document).read_from(
@@ -53,16 +59,33 @@ def changed(config: EtherConfig, **changes: Any) -> EtherConfig:
     return _validated({**dict(config), **changes}).read_from(config.written)
 
 
+def digest_of(config: EtherConfig) -> str:
+    """Tells whether two configurations are the same one, whatever their sessions are named. Two objects without a
+    `repr` of their own differ."""
+    import hashlib
+    import json
+
+    text = json.dumps(config.model_dump(exclude={"session"}), default=repr, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def at_place(config: EtherConfig, problem: str, path: str) -> ConfigError:
     """The error for a fault that was found after loading. `path` is dotted, and may lead further in than the file does;
     file and line are those of the nearest key that the file has."""
     if config.written is None:
         return ConfigError(problem, path=path)
+    parts = tuple(int(n) if n else name for n, name in re.findall(r"\[(\d+)\]|([^.\[\]]+)", path))
+    return ConfigError(problem, file=config.written.file, line=line_at(config, parts), path=path)
+
+
+def line_at(config: EtherConfig, place: Sequence[str | int]) -> int | None:
+    """The line of a key, or of the nearest enclosing key that the file has; None without a file."""
+    if config.written is None:
+        return None
     from ether.config.yaml_source import read_yaml
 
     document = read_yaml(config.written.text.encode("utf-8", "surrogateescape"), config.written.file)
-    parts = tuple(int(n) if n else name for n, name in re.findall(r"\[(\d+)\]|([^.\[\]]+)", path))
-    return ConfigError(problem, file=config.written.file, line=document.line_of(parts), path=path)
+    return document.line_of(place)
 
 
 def _validated(data: dict[Any, Any], document: YamlDocument | None = None) -> EtherConfig:

@@ -17,14 +17,18 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from ether.config.broker import BrokerField, EmbeddedBroker
 from ether.config.drivers import (
+    DEAD_BAND_DESCRIPTION,
     KEEP_DESCRIPTION,
     MAX_AGE_DESCRIPTION,
+    ON_DESCRIPTION,
     ArgumentOptions,
+    DeadBandWish,
     Identifier,
     KeepWish,
     MaxAge,
     OnConnect,
     OnStop,
+    OnWish,
     PropertyOptions,
     SafeState,
     WhenText,
@@ -33,6 +37,7 @@ from ether.config.names import check_name, class_path_of
 from ether.config.part import ConfigPart
 from ether.config.plan import RunPlans
 from ether.config.record import RecordField
+from ether.config.when import duration_s
 from ether.errors import ConfigError, InvalidName
 
 NAME_KEYWORD = "ether_name"
@@ -65,9 +70,21 @@ def _each_time(value: Any) -> Any:
     return [{"every": use} if isinstance(use, (str, int, float)) else use for use in uses]
 
 
+def _check_duration(text: str | None) -> str | None:
+    if text is not None:
+        duration_s(text)
+    return text
+
+
 def _check_method(name: str) -> str:
     if not name.isidentifier():
         raise ConfigError(f"{name!r:.80} is not the name of a method.")
+    return name
+
+
+def _check_module(name: str) -> str:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(f"{name!r:.80} is not the name of a module.")
     return name
 
 
@@ -84,10 +101,13 @@ SessionName = Annotated[str, AfterValidator(partial(check_name, "session"))]
 HostName = Annotated[str, AfterValidator(partial(check_name, "host"))]
 InstanceName = Annotated[str, AfterValidator(partial(check_name, "instance"))]
 ClassPath = Annotated[str, BeforeValidator(class_path_of)]
+ModuleName = Annotated[str, AfterValidator(_check_module)]
 MethodName = Annotated[str, AfterValidator(_check_method)]
 EmptyIfNone = BeforeValidator(_empty_if_none)
 TopicName = Annotated[str, Field(min_length=1)] | None
 Qos = Literal[0, 1]
+ResultWish = Literal["ignore"] | None
+RESULT_DESCRIPTION = "ignore: callers get null instead of what the method returns, which may be no plain value"
 
 
 class HangOptions(ConfigPart):
@@ -102,6 +122,38 @@ class HangOptions(ConfigPart):
     reaction: Literal["report", "restart"] = Field(
         "report", description="report: its state is hung until it answers again; restart: kill it and start it again"
     )
+
+
+class SecurityOptions(ConfigPart):
+    """What devices may do that are no host of an instance."""
+
+    guests: Literal["none", "read", "call", "all"] = Field(
+        "call", description="none; read: hear data; call: also call methods; all: everything, as this machine"
+    )
+
+
+class EndOptions(ConfigPart):
+    """How long the end of the instances may take."""
+
+    work_s: float = Field(
+        5.0,
+        ge=0.5,
+        le=3600,
+        description="seconds, together, for handlers that are at work, threads and atexit functions; then they are left"
+        " or killed",
+    )
+    save_s: float = Field(
+        60.0,
+        ge=0.5,
+        le=86400,
+        description="seconds for each of save_all, cleanup and shutdown, and for sending what was recorded; work_s cuts"
+        " none of them short",
+    )
+
+
+def _texts_or_none(given: Any) -> Any:
+    """One text, or a list of them."""
+    return [given] if isinstance(given, str) else given
 
 
 class EtherInstanceConfig(ConfigPart):
@@ -139,8 +191,29 @@ class EtherInstanceConfig(ConfigPart):
     hang: Annotated[HangOptions, EmptyIfNone] = Field(
         HangOptions(), description="when it counts as hung, and what happens then"
     )
+    detach: bool = Field(
+        False,
+        strict=True,
+        description="true: processes that its code has started live on when it ends; false: they end with it",
+    )
+    fork: bool = Field(
+        True,
+        strict=True,
+        description="false: its process is started by itself, not forked from the template process; for libraries that"
+        " do not survive a fork. Only Linux has such a process",
+    )
     host: HostName | None = Field(
         None, description="the machine whose agent runs it (`ether agent` there); left out, this one"
+    )
+    publishes: Annotated[tuple[str, ...] | None, BeforeValidator(_texts_or_none)] = Field(
+        None,
+        description="topics that its code publishes on beside its decorators (ether.pub); for rights of its device",
+    )
+    hears: Annotated[tuple[str, ...] | None, BeforeValidator(_texts_or_none)] = Field(
+        None, description="topics, + and # allowed, that its code subscribes to beside its decorators (ether.subscribe)"
+    )
+    calls: Annotated[tuple[str, ...] | None, BeforeValidator(_texts_or_none)] = Field(
+        None, description="what its code calls: SERVICE or SERVICE.METHOD"
     )
     on_connect: OnConnect = ()
     on_stop: OnStop = ()
@@ -179,6 +252,8 @@ class PubOptions(ConfigPart):
     qos: Qos = Field(1, description="1 arrives at least once, 0 may be lost")
     save: bool = Field(False, strict=True, description="true: what is published is brought to disk, too")
     every: WhenText | None = Field(None, description="when the method is called by itself, such as 0.5s")
+    on: OnWish = Field(None, description=ON_DESCRIPTION)
+    dead_band: DeadBandWish = Field(None, description=DEAD_BAND_DESCRIPTION)
 
 
 class EveryOptions(ConfigPart):
@@ -189,10 +264,18 @@ class EveryOptions(ConfigPart):
     )
 
 
+Takes = Annotated[str | None, AfterValidator(_check_duration)]
+
+
 class CallOptions(ConfigPart):
     """What `ether_get` and `ether_save` may be told."""
 
-    concurrency: int = Field(1, ge=1, le=256, strict=True, description="how many calls may run at the same time")
+    concurrency: int | None = Field(
+        None, ge=1, le=256, strict=True,
+        description="how many calls may run at the same time, on threads of their own; left out, on the worker",
+    )  # fmt: skip
+    takes: Takes = Field(None, description="how long a call may take, such as 5min; callers wait as long, and 10 s")
+    result: ResultWish = Field(None, description=RESULT_DESCRIPTION)
 
 
 class SyncOptions(ConfigPart):
@@ -201,6 +284,7 @@ class SyncOptions(ConfigPart):
     topic: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="the topic of ether.sync(topic); left out, it is ClassName.method"
     )
+    result: ResultWish = Field(None, description=RESULT_DESCRIPTION)
 
 
 class NoOptions(ConfigPart):
@@ -234,12 +318,16 @@ class RegistryMethod(ConfigPart):
     arguments: Annotated[dict[Identifier, ArgumentOptions], EmptyIfNone] = Field(
         {}, description="limits and units of its arguments, by name"
     )
+    result: ResultWish = Field(None, description=f"{RESULT_DESCRIPTION}; for all decorators of the method")
 
     def marks(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each use of each decorator that was given: the decorator's name, and the options by name."""
         for decorator in DECORATORS:
             for use in getattr(self, decorator):
-                yield decorator, dict(use)
+                options = dict(use)
+                if self.result is not None and "result" in options:
+                    options["result"] = self.result
+                yield decorator, options
 
 
 DECORATORS = tuple(name for name in RegistryMethod.model_fields if name.startswith("ether_"))
@@ -329,6 +417,27 @@ class EtherConfig(ConfigPart):
         description="what is recorded to disk: all, a list of topics, or a mapping; left out, what asks to be",
     )
 
+    security: SecurityOptions | None = Field(
+        None, description="what devices may do that no `host:` names; with it every device has rights, and no more"
+    )
+
+    begin_within_s: float = Field(
+        10.0,
+        ge=0,
+        le=3600,
+        description="seconds after which an instance that is ready begins its ticks although others that the program"
+        " starts are not ready; 0: at once",
+    )
+
+    end: Annotated[EndOptions, EmptyIfNone] = Field(
+        EndOptions(), description="how long the end of the instances may take"
+    )
+
+    preload: Annotated[tuple[ModuleName, ...], BeforeValidator(_list_of_names)] = Field(
+        (),
+        description="a list of modules that are imported once, in the process from which the instances of this machine"
+        " are forked (Linux), and not in each of them",
+    )
     plan: RunPlans = Field({}, description="a mapping from the names of runs to their trials, for ether plan")
     simulate: str | dict[str, Any] | None = Field(
         None,

@@ -69,6 +69,8 @@ def _check_one_source(plan: RunPlan) -> RunPlan:
         raise ConfigError(f"found {given}; expected one of them: a number of trials, or the conditions of each.")
     if plan.set is not None and plan.conditions is None:
         raise ConfigError("found set without conditions; what is set are the conditions.", path="set")
+    if plan.order == "snake" and not (isinstance(plan.conditions, dict) and plan.by == "grid"):
+        raise ConfigError("found snake; this order needs a grid: conditions by name, and by: grid.", path="order")
     return plan
 
 
@@ -122,7 +124,9 @@ class RunPlan(ConfigPart):
     by: Literal["grid", "zip"] = Field(
         "grid", description="of parameters: every combination, or the first of each, then the second"
     )
-    order: Literal["given", "random"] = Field("given", description="given, or random")
+    order: Literal["given", "random", "snake"] = Field(
+        "given", description="given, random, or snake: a grid to and fro, so that one parameter changes at a time"
+    )
     seed: int | None = Field(None, strict=True, description="makes the same random order again")
     prepare: str | None = Field(
         PREPARE, min_length=1, description="the sync topic that prepares a trial; null for none"

@@ -11,9 +11,12 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from ether.config.part import ConfigPart
 from ether.config.problems import shown
+from ether.config.volumes import parse_keep, parse_rotation
 from ether.errors import ConfigError
 
 ALL = "all"
+LONGEST_SYNC_S = 5.0
+"""A trial is over when its values are on disk: it takes so much longer."""
 RECORD_RULE = "expected all, a list of topics such as [temperature, camera/#], or a mapping such as {topics: all}."
 
 
@@ -44,6 +47,18 @@ def _check_topics(topics: Any) -> Any:
     return topics
 
 
+def _check_rotation(words: Any) -> Any:
+    if words is not None:
+        parse_rotation(words)
+    return words
+
+
+def _check_keep(words: Any) -> Any:
+    if words is not None:
+        parse_keep(words)
+    return words
+
+
 class Recording(ConfigPart):
     """What is recorded, and where."""
 
@@ -60,6 +75,26 @@ class Recording(ConfigPart):
         "auto",
         description="whether messages of programs that are not Ether's are recorded on the session's own topics; auto:"
         " unless the broker is this session's alone, on this machine, at a port of its own choice",
+    )
+    rotate: Annotated[str | tuple[str, ...] | None, AfterValidator(_check_rotation)] = Field(
+        None,
+        description="when a volume of the ledger is closed: hour, day, week, month, a size such as 500MB, or"
+        " [500MB, day]; left out, never",
+    )
+    keep: Annotated[str | dict[str, str] | None, AfterValidator(_check_keep)] = Field(
+        None,
+        description="how long what is recorded is kept: 30d, or by topic {camera/#: 7d, '#': 1y}; left out, for ever",
+    )
+    until_backed_up: bool = Field(
+        False,
+        strict=True,
+        description="whether nothing is deleted before ether ledger backup has it",
+    )
+    sync_every_s: float = Field(
+        0.0,
+        ge=0,
+        le=LONGEST_SYNC_S,
+        description="saves SD cards: at most one transaction in so many seconds, so values are acknowledged later",
     )
     outbox: OutboxOptions = Field(OutboxOptions(), description="what each process keeps until it is recorded")
 

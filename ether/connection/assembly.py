@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
+from ether.connection.deadline import Deadline
 from ether.connection.link import Link
+from ether.errors import BrokerRefuses, NotAuthorized, TransportError
 from ether.protocol.presence import WILL, Announcement
 from ether.spec.methods import ClassSpec, class_path_of, describe_wrapped
 from ether.spec.wrapping import Wrapping
+from ether.system.backoff import Backoff
 from ether.transport import open_transport
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.wire.topics import SessionTopics
+
+T = TypeVar("T")
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.4
+
+_REFUSES_S = 1.0
+"""So long a broker that refuses is asked again."""
 
 Registry = Mapping[str, Wrapping]
 """From a class path to the configuration's entries for that class."""
@@ -39,6 +51,24 @@ def open_link(
     link = make_link(endpoint, source, will=will, max_packet_bytes=limit, topics=topics)
     link.open(timeout_s)
     return link
+
+
+def connected_within(connect: Callable[[], T], patience: Deadline, goes_on: Callable[[], bool] = lambda: True) -> T:
+    """The result of `connect`, which is called again while a broker that is about to return cannot be reached: until
+    `patience` is over, or `goes_on` is false. Raises what `connect` raises; `NotAuthorized` at once, `BrokerRefuses`
+    where the broker still refuses a moment later: one that ends or starts closes connections, too."""
+    pauses, refused = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S), None
+    while True:
+        try:
+            return connect()
+        except NotAuthorized:
+            raise
+        except TransportError as error:
+            refused = (refused or Deadline(_REFUSES_S)) if isinstance(error, BrokerRefuses) else None
+            if patience.passed or (refused is not None and refused.passed) or not goes_on():
+                raise
+        # The only sign of another program's broker is that it takes a connection, so that is tried again and again.
+        threading.Event().wait(min(pauses.next_s(), patience.left()))
 
 
 def new_incarnation() -> str:

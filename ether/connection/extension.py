@@ -18,3 +18,8 @@ class Extension(ABC):
     @abstractmethod
     def detach(self) -> None:
         """The instance ends; the link is still open. May be called twice."""
+
+    @abstractmethod
+    def orphaned(self) -> None:
+        """The launcher has died, and the process ends within a second, without `detach`. Called on a thread of its own;
+        must return at once."""

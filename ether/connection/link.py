@@ -15,16 +15,21 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ether.connection import fork_guard as forks
+from ether.connection.caused_work import CausedWork
 from ether.connection.deadline import Deadline
 from ether.connection.inbound import Done
 from ether.connection.inbound import Inbound as Inbound
+from ether.connection.inputs import InputLog
 from ether.connection.refusals import Refusals
+from ether.connection.retained_rules import RetainedOnce
 from ether.connection.retransmit import Retransmitter
-from ether.errors import PayloadTooLarge, PublishRefused, PublishTimeout, TransportError
+from ether.errors import NotAllowedHere, PayloadTooLarge, PublishRefused, PublishTimeout, TransportError
 from ether.log import get_ether_logger
 from ether.protocol.routes import Routes
 from ether.system.clock import wall_time
@@ -51,7 +56,7 @@ from ether.wire.envelope import (
     unpack_headers,
 )
 from ether.wire.head import MessageIds, node_of
-from ether.wire.topics import SessionTopics, is_data, is_event, is_urgent, matches
+from ether.wire.topics import SessionTopics, answer_topic, is_data, is_event, is_urgent, matches, may_be_answered
 
 logger = get_ether_logger("Ether")
 
@@ -102,17 +107,22 @@ class ExtraHeaders(NamedTuple):
     """The headers stand in the body, too, over MQTT 5: the message may pass a bridge that strips properties."""
     urgent: bool = False
     """The message goes before data, also where its topic does not say so (`ether.wire.topics.is_urgent`)."""
+    origin: str | None = None
+    """The trial that caused it, and whether it descends from a replay (`ether.wire.origin`)."""
+    after: str | None = None
+    """As `Headers.after`."""
 
     def complete(self, message_id: str, source: str, sequence: int, time: float, parents: tuple[str, ...]) -> Headers:
         """All headers of one message."""
-        schema, reply_to, correlation, expiry_s, error, trace, _, _ = self
+        schema, reply_to, correlation, expiry_s, error, trace, _, _, origin, after = self
         traceparent = None
         if reply_to:  # a new chain of calls is named after its first message, as `trace_of` does
             own = message_id.replace("-", "")
             traceparent = f"00-{trace or own}-{own[16:]}-01"
         return Headers(
-            message_id, source, sequence, time, parents, schema, traceparent, reply_to, correlation, expiry_s, error
-        )
+            message_id, source, sequence, time, parents, schema, traceparent, reply_to, correlation, expiry_s, error,
+            origin, after,
+        )  # fmt: skip
 
 
 _Message = tuple[str, object, float, int, bool, tuple[str, ...], ExtraHeaders | None, Keep | None]
@@ -123,10 +133,13 @@ _Message = tuple[str, object, float, int, bool, tuple[str, ...], ExtraHeaders | 
 class Link:
     """One process's connection to one session. Every method may be called from any thread."""
 
+    back_at: float | None = None
+    """When a lost connection was made again last, by `time.monotonic`; None where none was lost."""
+
     def __init__(self, transport: Transport, source: str, topics: SessionTopics | None = None) -> None:
         """`source` is the instance's or program's name, as it stands in every header. With `topics`, missed messages
         are asked for and sent again (`ether.connection.retransmit`)."""
-        self.transport, self.source = transport, source
+        self.transport, self.source, self._forks = transport, source, forks.watch()
         self.refused = 0
         """Messages that were not handed to any receiver: of fenced processes, and retained commands."""
         self.unheard = 0
@@ -142,9 +155,11 @@ class Link:
         self.on_refusal: list[TakeRefusal] = []
         """Asked in turn, until one answers for the message, where no publisher watches its receipt."""
         self.refusals = Refusals(source)
-        self.offline_since: float | None = None
-        """Unix seconds; None while connected."""
-        self._fenced: frozenset[str] = frozenset()
+        self.inputs = InputLog()  # what was handed to the user's code of this process
+        self.offline_since: float | None = None  # unix seconds; None while connected
+        self.caused = CausedWork()
+        """What this process has sent because of trials, and what of theirs it has not finished."""
+        self._fenced: Mapping[str, frozenset[str | None]] = {}  # by node the names that are refused; None: all
         self._side_sequence = 0
         self._envelope: Envelope = EnvelopeV5()
         self._envelope_twice: Envelope = EnvelopeTwice()
@@ -155,8 +170,7 @@ class Link:
         self._announcements: dict[str, object] = {}
         self._urgent: dict[str, bool] = {}
         """For each of the latest topics whether its messages go before data (`is_urgent`)."""
-        self._last: dict[bool, Receipt] = {}
-        """The receipt of the last message that was urgent, and of the last one that was not."""
+        self._last: dict[bool, Receipt] = {}  # the receipt of the last message that was urgent, and that was not
         self._publish_lock = threading.Lock()
         self._session_topics = topics
         self._consumed = transport.consumed
@@ -167,20 +181,20 @@ class Link:
         """What `now` has not taken, until the dispatch thread comes to it: the receivers, by the delivery's id()."""
         self._routes_lock = threading.Lock()
         self._retained_named: set[str] = set()
+        self._retained_once = RetainedOnce()
         self._thread: threading.Thread | None = None
         self.retransmitter = (
             None
             if topics is None
             else Retransmitter(
-                source,
-                self.node,
-                topics,
-                transport,
-                tell=self.tell,
-                hand_over=self.hand_over,
-                is_fenced=self.is_fenced,
+                source, self.node, topics, transport, tell=self.tell, hand_over=self.hand_over, is_fenced=self.is_fenced
             )
         )
+
+    def check_not_forked(self, call: str) -> None:
+        """Raises `NotAllowedHere` in a process that was forked from the one that this link belongs to."""
+        if forks.times != self._forks:
+            raise NotAllowedHere(call, "this process was forked from one that has the session; let that one do it")
 
     def open(self, timeout_s: float, *, dispatch: bool = True) -> None:
         """Connect, and start the dispatch thread. Without `dispatch` the owner calls `step()` itself."""
@@ -215,9 +229,13 @@ class Link:
         """The end of the id of every message of this link."""
         return self._ids.node
 
-    def fence(self, nodes: Iterable[str]) -> None:
-        """Refuse and count every message of these nodes from now on: other processes have taken their places."""
-        self._fenced |= frozenset(nodes) - {self.node}
+    def fence(self, nodes: Iterable[str], name: str | None = None) -> None:
+        """Refuse and count every message of these nodes from now on: other processes have taken their places. With
+        `name` only what they send under that name, so that a fence for one name silences nobody else."""
+        for node in nodes:
+            if node != self.node:
+                names = self._fenced.get(node, frozenset())
+                self._fenced = {**self._fenced, node: names | {name}}
 
     def put_headers_twice(self) -> None:
         """From now on, every message carries its headers in the body, too."""
@@ -249,13 +267,16 @@ class Link:
         timeout_s: float = 10.0,
         keep: Keep | None = None,
     ) -> Receipt:
-        """Publish a value on a full MQTT topic. Raises `EncodeError`, `PayloadTooLarge`, `PublishTimeout`.
+        """Publish a value on a full MQTT topic. Raises `EncodeError`, `PayloadTooLarge`, `PublishTimeout`, and
+        `NotAllowedHere` in a forked process.
 
         A message with `keep` waits for room like any other while there is a connection. Without a connection, or where
         no room comes in time, it is recorded although it is not published; `unheard` counts these.
 
         Sequence numbers are given in the order in which the messages leave; a value that cannot be sent uses none.
         """
+        if forks.times != self._forks:
+            self.check_not_forked("publishing")
         twice = extra is not None and extra.twice
         value = self.prepare(value, twice=twice)  # before the lock is taken, because it may run user code
         message = (topic, value, wall_time(), qos, retain, parents, extra, keep)
@@ -309,6 +330,8 @@ class Link:
                 self._last[urgent] = receipt
                 if self.retransmitter is not None:
                     self.retransmitter.sent(topic, sequence, packed.payload, packed.properties)
+                if extra is not None and extra.origin is not None:
+                    self.caused.sent(extra.origin, topic, sequence)
             if keep is not None:
                 keep(headers, envelope.body(packed, value))
         return receipt
@@ -348,7 +371,9 @@ class Link:
         self.unheard += 1
         return self._send(message, unheard=full)
 
-    def stamp(self, what: str, value: object, parents: tuple[str, ...]) -> tuple[Headers, Body]:
+    def stamp(
+        self, what: str, value: object, parents: tuple[str, ...], origin: str | None = None
+    ) -> tuple[Headers, Body]:
         """Headers and body of a value that is recorded without being published. `what` names the sequence that the
         value is numbered in. Raises `EncodeError` and `PayloadTooLarge`."""
         body = encode(value)
@@ -356,7 +381,8 @@ class Link:
         now = wall_time()
         with self._publish_lock:
             sequence = self._sequences[what] = self._sequences.get(what, 0) + 1
-            return Headers(self._ids.next(int(now * 1000)), self.source, sequence, now, parents), body
+            headers = Headers(self._ids.next(int(now * 1000)), self.source, sequence, now, parents, origin=origin)
+            return headers, body
 
     def _check_fits_batch(self, what: str, payload: bytes) -> None:
         """A recorded value travels to recorders in a message that holds more than the value, and must fit in there."""
@@ -398,19 +424,42 @@ class Link:
 
     def withdraw(self, topic: str, timeout_s: float = 2.0) -> None:
         """Stop repeating an announcement, and clear it at the broker."""
-        self._announcements.pop(topic, None)
-        self.transport.publish(topic, b"", retain=True, timeout_s=timeout_s).wait(timeout_s)
+        self.withdraw_all([topic], timeout_s)
+
+    def withdraw_all(self, topics: Iterable[str], timeout_s: float = 2.0) -> None:
+        """The same for several, one behind the other, with one wait for all of them: a broker may take 40 ms for
+        each."""
+        receipts: list[Receipt] = []
+        for topic in topics:
+            self._announcements.pop(topic, None)
+            receipts.append(self.transport.publish(topic, b"", retain=True, timeout_s=timeout_s))
+        for receipt in receipts:
+            receipt.wait(timeout_s)
 
     @property
     def heads(self) -> dict[str, dict[str, int]]:
         """The last numbers of what this process has published of late, by node and topic, for `lacks` of others."""
         return self.retransmitter.heads() if self.retransmitter is not None else {}
 
-    def lacks(self, heads: object) -> int:
-        """On how many topics something of other processes has not arrived yet, although they have published it."""
+    def heads_here(self) -> dict[str, int]:
+        """The last number of what this process has published at QoS 1 on each topic of the data plane."""
+        return self.retransmitter.last_numbers() if self.retransmitter is not None else {}
+
+    def lacking(self, node: str, heads: Mapping[str, int], *, ask: bool) -> tuple[int, int]:
+        """See `Retransmitter.lacking`."""
+        return (0, 0) if self.retransmitter is None else self.retransmitter.lacking(node, heads, ask=ask)
+
+    def pull_first(self, nodes: frozenset[str]) -> None:
+        """See `Retransmitter.pull_first`."""
+        if self.retransmitter is not None:
+            self.retransmitter.pull_first(nodes)
+
+    def lacks(self, heads: object, *, ask: bool = True) -> int:
+        """On how many topics something of other processes has not arrived yet, although they have published it. With
+        `ask` they are asked for it; without, it is taken to be on its way."""
         if self.retransmitter is None or not isinstance(heads, dict):
             return 0
-        return self.retransmitter.lacks({str(node): _numbers(last) for node, last in heads.items()})
+        return self.retransmitter.lacks({str(node): _numbers(last) for node, last in heads.items()}, ask=ask)
 
     def flush(self, timeout_s: float) -> None:
         """Return when the broker has answered everything that was published before; raises `PublishTimeout`. Where it
@@ -441,12 +490,32 @@ class Link:
         """For each topic how many messages are known to exist at their sources and are not in this process."""
         return {} if self.retransmitter is None else self.retransmitter.missing()
 
+    @property
+    def paused(self) -> bool:
+        """Whether subscriptions are paused, because receivers here are behind: messages wait at their sources."""
+        return self.retransmitter is not None and self.retransmitter.paused
+
     def resume_from(
         self, numbers: Mapping[tuple[str, str], tuple[str, int]], listened_s: float, predecessor: str
     ) -> None:
         """Take the place of a process that has ended: see `Retransmitter.resume_from`."""
         if self.retransmitter is not None:
             self.retransmitter.resume_from(numbers, listened_s, predecessor)
+
+    def expect(self, sources: Iterable[str], since: float) -> None:
+        """Get everything from sources that are started together with this process: see `Retransmitter.expect`."""
+        if self.retransmitter is not None:
+            self.retransmitter.expect(sources, since)
+
+    def all_subscribed(self) -> None:
+        """The subscriptions of the start are made."""
+        if self.retransmitter is not None:
+            self.retransmitter.all_subscribed()
+
+    def have_heads_told(self, sources: Iterable[str]) -> None:
+        """All that are started together are ready: see `Retransmitter.have_heads_told`."""
+        if self.retransmitter is not None:
+            self.retransmitter.have_heads_told(sources)
 
     def ask_for_missed(self) -> None:
         """All subscriptions of the predecessor are made: get what was not handled."""
@@ -475,11 +544,38 @@ class Link:
         if self.retransmitter is not None:
             self.retransmitter.listening(topic_filter, qos)
         try:
-            self.transport.subscribe([topic_filter], qos=qos, timeout_s=timeout_s, as_published=is_event(topic_filter))
+            self._subscribe(topic_filter, qos, timeout_s)
         except BaseException:
             # Nobody reads what this receiver would get from now on, by another filter of the same text.
             self._stop_routing(topic_filter, receiver)
             raise
+
+    def listens_to(self, mqtt_topic: str) -> bool:
+        """Whether a receiver of this process gets the messages on a topic."""
+        with self._routes_lock:
+            return bool(self._routes.match(mqtt_topic))
+
+    def listen_all(self, routes: Sequence[tuple[str, TakeNow, int]], *, timeout_s: float = 5.0) -> None:
+        """Route several filters, each with its receiver and QoS. A filter of several receivers is subscribed to once,
+        with the highest of their QoS, and when all of them are there: its retained messages come once."""
+        highest: dict[str, int] = {}
+        for topic_filter, receiver, qos in routes:
+            highest[topic_filter] = max(qos, highest.get(topic_filter, 0))
+            with self._routes_lock:
+                self._take_now_of[receiver] = receiver
+                self._routes.add(topic_filter, receiver)
+            if self.retransmitter is not None:
+                self.retransmitter.listening(topic_filter, qos)
+        for topic_filter, qos in highest.items():
+            self._subscribe(topic_filter, qos, timeout_s)
+
+    def _subscribe(self, topic_filter: str, qos: int, timeout_s: float) -> None:
+        with self._routes_lock:
+            self._retained_once.subscribes(topic_filter)
+        self.transport.subscribe(
+            [topic_filter], qos=qos, timeout_s=timeout_s, as_published=is_event(topic_filter),
+            counted=is_data(topic_filter),
+        )  # fmt: skip
 
     def unlisten(self, topic_filter: str, receiver: Receiver) -> None:
         """Stop routing a topic filter to a receiver. The subscription ends with its last receiver."""
@@ -491,6 +587,8 @@ class Link:
         with self._routes_lock:
             last = self._routes.remove(topic_filter, receiver)
             self._take_now_of.pop(receiver, None)
+            if last:
+                self._retained_once.unsubscribes(topic_filter)
         if last and self.retransmitter is not None:
             self.retransmitter.unlistening(topic_filter)
         return last
@@ -506,12 +604,14 @@ class Link:
             case ConnectionDown(reason):
                 logger.warning("%s lost its connection to the broker: %s. Trying again...", self.source, reason)
                 self.offline_since = self.offline_since or wall_time()
+                with self._routes_lock:
+                    self._retained_once.went_down()
                 if self.retransmitter is not None:
                     self.retransmitter.went_down()
                 self._tell_connection(False)
             case ConnectionUp():
                 logger.info("%s is connected to the broker again", self.source)
-                self.offline_since = None
+                self.offline_since, self.back_at = None, time.monotonic()
                 if self.retransmitter is not None:
                     self.retransmitter.came_up()
                 self.announce_again()
@@ -547,7 +647,9 @@ class Link:
             return
         with self._routes_lock:
             receivers = self._routes.match(delivery.topic)
-        if not receivers:
+            if delivery.retained and is_data(delivery.topic):
+                receivers = self._retained_once.fresh(delivery.topic, delivery.payload, receivers)
+        if not receivers or self.transport.is_surplus(delivery):
             self.transport.consumed(delivery)
             return
         inbound = Inbound(delivery, len(receivers), self._claims_lock, self._consumed)
@@ -594,6 +696,13 @@ class Link:
         # All receivers or none: a message that is split between two threads would be counted and sorted twice.
         if not takers or None in takers:
             return False
+        if delivery.retained and is_data(delivery.topic):
+            with self._routes_lock:
+                receivers = self._retained_once.fresh(delivery.topic, delivery.payload, receivers)
+                takers = [self._take_now_of.get(receiver) for receiver in receivers]
+        if not takers or self.transport.is_surplus(delivery):
+            self.transport.consumed(delivery)
+            return True
         inbound = Inbound(delivery, len(takers), self._claims_lock, self._consumed)
         if self._fenced and self._is_fenced(inbound):
             self._refuse(inbound)
@@ -619,13 +728,14 @@ class Link:
             self._not_taken[id(delivery)] = (inbound, left)
         return not left
 
-    def is_fenced(self, message_id: str) -> bool:
+    def is_fenced(self, headers: Headers) -> bool:
         """Whether the messages of this message's sender are refused."""
-        return node_of(message_id) in self._fenced
+        names = self._fenced.get(node_of(headers.id))
+        return names is not None and (headers.source in names or None in names)
 
     def _is_fenced(self, inbound: Inbound) -> bool:
         headers = inbound.headers()
-        return headers is not None and self.is_fenced(headers.id)
+        return headers is not None and self.is_fenced(headers)
 
     def _refuse(self, inbound: Inbound) -> None:
         self.refused += 1
@@ -680,13 +790,17 @@ def _watched() -> None:
     """For a receipt whose publisher waits for it, and so needs no other word of a refusal."""
 
 
-def reply_headers(inbound: Inbound, error: str | None = None) -> tuple[str, ExtraHeaders] | None:
-    """The topic and the headers for the answer to a request; None where it asks for none. An answer to a request whose
-    properties were lost on the way carries its headers twice, because it goes the same way back."""
+def reply_headers(inbound: Inbound, by: str, error: str | None = None) -> tuple[str, ExtraHeaders] | None:
+    """The topic on which `by` answers, and the headers of the answer; None where the request asks for none. An answer
+    to a request whose properties were lost on the way carries its headers twice, because it goes the same way back."""
     headers = inbound.headers()
     if headers is None or not headers.reply_to:
         return None
-    return headers.reply_to, ExtraHeaders(correlation=headers.correlation, error=error, twice=lost_properties(inbound))
+    if not may_be_answered(inbound.delivery.topic, headers.reply_to, stranger=False):
+        return None
+    return answer_topic(headers.reply_to, by), ExtraHeaders(
+        correlation=headers.correlation, error=error, twice=lost_properties(inbound)
+    )
 
 
 def lost_properties(inbound: Inbound) -> bool:

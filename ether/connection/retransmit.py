@@ -33,17 +33,17 @@ from ether.log import get_ether_logger
 from ether.protocol.audience import REPORT_S, Audience
 from ether.protocol.reorder_buffer import Gap, ReorderBuffer, Sorted, Verdict
 from ether.protocol.retransmit_buffer import BACKLOG_BYTES, YOUNG_S, Ask, Resent, RetransmitBuffer, seconds_on_the_way
-from ether.protocol.sent_log import SentMessage
+from ether.protocol.sent_log import Load, SentMessage
 from ether.system.clock import wall_time
 from ether.transport.base import Delivery, Transport
-from ether.wire.head import node_of
+from ether.wire.head import Headers, node_of
 from ether.wire.topics import MQTT_MAX_BYTES, MQTT_MAX_LEVELS, SessionTopics, is_data, matches
 
 logger = get_ether_logger("Ether")
 
-Note = Callable[[str, int, bytes, bytes, float], bool]
+Note = Callable[[str, int, bytes, bytes, float], Load]
 """Notes a message that has left: its topic, number, payload, properties, and the time in seconds of a steady clock.
-True where there is work for this module's thread."""
+Tells whether there is work for this module's thread, or too much."""
 
 
 Taken = Callable[[str, str, int, bool], int]
@@ -90,6 +90,13 @@ _CROWDED_COUNT, _CROWDED_BYTES = 500, 8 << 20
 _PAUSE_AFTER_S = 1.0
 """Where receivers have been so much behind for so long, they are slow; less is a burst."""
 
+_FLOOD_COUNT, _FLOOD_BYTES = 8000, 24 << 20
+"""So much at once is no burst either. What comes beyond that is acknowledged and left at its source: less than what the
+transport takes in (`receive_queue.WIDE_COUNT`), so that nothing waits at the broker, in the way of calls."""
+
+_FLOOD_LOOK_S = 0.1
+"""How often the crowd is looked at while it is not decided."""
+
 _SHALLOW_WINDOW = 100
 """A broker that has fewer messages under way to a client at a time may queue few for it as well, and drop the rest,
 requests and answers included: Mosquitto as everybody has it has 20 under way, and queues 1,000. There, receivers are
@@ -121,12 +128,14 @@ class Retransmitter:
         *,
         tell: Tell,
         hand_over: HandOver,
-        is_fenced: Callable[[str], bool],
+        is_fenced: Callable[[Headers], bool],
     ) -> None:
         """`source` is the link's name for people, `node` the end of its message ids. `is_fenced` tells from a message's
         id whether its sender is refused."""
         self.missed = 0
         """Sequence numbers that were given up, each of them reported."""
+        self.on_gap: Callable[[Gap], object] = lambda gap: None
+        """Called with each gap that is reported, on this module's own thread."""
         self.taken: Taken = lambda topic, node, last, present: last
         """How far the receivers have come on a topic, of what a node sends there."""
         self._source, self._node = source, node
@@ -136,7 +145,10 @@ class Retransmitter:
         self._all = topics.missed(_EVERYBODY)
         self._topics = topics
         self._spill = FileSpill()
-        self._retransmit_buffer = RetransmitBuffer(young_s=YOUNG_S, spill=self._spill)
+        self._tending = threading.Lock()
+        """Guards what tends the buffer, and `_untold`: this module's thread, and a publisher that is faster than it.
+        Held while files are written and read, never while anything waits for the network."""
+        self._retransmit_buffer = RetransmitBuffer(young_s=YOUNG_S, spill=self._spill, began=time.monotonic())
         self._audience = Audience()
         self._audience_lock = threading.Lock()
         self._untold: dict[str, tuple[int, int]] = {}
@@ -163,7 +175,8 @@ class Retransmitter:
         self._loose_lock = threading.Lock()
         self._ends: dict[str, Any] = {}
         """What the sources are told of the process whose place this one takes."""
-        self._leaving = False
+        self._leaving = self._ending = self._wide = False
+        self._pulled_first: frozenset[str] = frozenset()
         self._closed = False
 
     def open(self, listen: Listen) -> None:
@@ -194,7 +207,13 @@ class Retransmitter:
         if thread is not None and not closed:
             self._tasks.put(None)
             thread.join()
-        self._spill.close()
+        with self._tending:
+            self._spill.close()
+
+    @property
+    def paused(self) -> bool:
+        """Whether this process takes messages from their sources at its own pace."""
+        return self._reorder_buffer.is_paused
 
     def outstanding(self) -> dict[str, int]:
         """For each topic how many messages its receivers here have not finished with: those in this process, and those
@@ -214,7 +233,9 @@ class Retransmitter:
     def sent(self, topic: str, sequence: int, payload: bytes, properties: bytes) -> None:
         """Note a message that has left at QoS 1. Called for each one, in the order of the numbers of its topic."""
         note = self._notes.get(topic) or self._note_of(topic)
-        if note(topic, sequence, payload, properties, time.monotonic()):
+        if growth := note(topic, sequence, payload, properties, now := time.monotonic()):
+            if growth is Load.FAR:
+                self._tend_buffer(now)
             self._tasks.put(_only_wake)
 
     def refused(self, topic: str, sequence: int) -> None:
@@ -238,7 +259,8 @@ class Retransmitter:
 
     def _answer(self, ask: Ask) -> None:
         self._tend_buffer(now := time.monotonic())
-        answers = self._retransmit_buffer.answer(ask, self._node, matches, now)
+        with self._tending:
+            answers = self._retransmit_buffer.answer(ask, self._node, matches, now)
         to = self._topics.missed(ask.by)
         for answer in answers:
             for message in answer.messages:
@@ -275,17 +297,19 @@ class Retransmitter:
             self._tell_heads(self._all, everybody)
 
     def _tend_buffer(self, now: float) -> None:
-        with self._audience_lock:
-            floors = self._audience.floors()
-        dropped = self._retransmit_buffer.tend(floors, now)
-        for topic, (count, last) in dropped.topics.items():
-            self._untold[topic] = self._untold.get(topic, (0, 0))[0] + count, last
+        with self._tending:
+            with self._audience_lock:
+                floors = self._audience.floors()
+            dropped = self._retransmit_buffer.tend(floors, now)
+            for topic, (count, last) in dropped.topics.items():
+                self._untold[topic] = self._untold.get(topic, (0, 0))[0] + count, last
 
     def _tell_heads(self, topic: str, heads: Mapping[str, int]) -> None:
         self._guarded(partial(self._tell, topic, {"node": self._node, "heads": heads}, timeout_s=_SEND_TIMEOUT_S))
 
     def _say_dropped(self) -> None:
-        untold, self._untold = self._untold, {}
+        with self._tending:
+            untold, self._untold = self._untold, {}
         for topic, (count, last) in untold.items():
             name = self._topics.user_topic(topic)
             logger.warning(
@@ -334,10 +358,31 @@ class Retransmitter:
         self.came_up()
         self._do(partial(self._tell, self._all, self._ends, timeout_s=_SEND_TIMEOUT_S))
 
+    def expect(self, sources: Iterable[str], since: float) -> None:
+        """Get everything that these sources publish, also before this process listens: they are started together with
+        it, since that time of the steady clock. To be called before listening; then `all_subscribed`."""
+        with self._lock:
+            self._reorder_buffer.expect(sources, since)
+
+    def all_subscribed(self) -> None:
+        """What is listened to from now on is wanted from now on."""
+        with self._lock:
+            self._reorder_buffer.taken_over()
+
+    def have_heads_told(self, sources: Iterable[str]) -> None:
+        """Ask these sources to tell everybody their last numbers: those that have just become ready may lack what a
+        source has published, and published nothing since."""
+        said = {"tell": sorted(sources)}
+        self._do(partial(self._tell, self._all, said, timeout_s=_SEND_TIMEOUT_S))
+
     def leave_to_successor(self) -> None:
         """This process is about to be started again: ask for nothing more. At the end the sources are not told to keep
         nothing more for it, but how far it has come."""
         self._leaving = True
+
+    def ask_no_more(self) -> None:
+        """This process ends, and handles no more messages: leave what has not come where it is."""
+        self._ending = True
 
     def listening(self, topic_filter: str, qos: int) -> None:
         """Track the topics that match from now on."""
@@ -373,11 +418,20 @@ class Retransmitter:
         node = node_of(headers.id)
         # The common case, the message that is next in order, takes no lock. Other threads change only rows that are
         # waiting, and `passes` refuses those.
-        if self._reorder_buffer.passes(delivery.topic, node, headers.seq):
+        full = self._wide and self._is_full()
+        if not full and self._reorder_buffer.passes(delivery.topic, node, headers.seq):
             return False
         with self._lock:
-            self._arrived(delivery, delivery, node, headers.source, headers.seq)
+            self._arrived(delivery, delivery, node, headers.source, headers.seq, full=full)
         return True
+
+    def _is_full(self) -> bool:
+        """Whether so much waits for the receivers that a message is better left at its source."""
+        count, size = self._transport.unread_total()
+        held = self._reorder_buffer
+        return count + self._loose + held.held >= _FLOOD_COUNT or (
+            size + self._loose_bytes + held.held_bytes >= _FLOOD_BYTES
+        )
 
     def _tracks(self, topic: str) -> bool:
         with self._lock:
@@ -386,7 +440,9 @@ class Retransmitter:
                 self._tracked[topic] = tracked
         return tracked
 
-    def _arrived(self, delivery: Delivery, came_as: Delivery, node: str, source: str, number: int) -> None:
+    def _arrived(
+        self, delivery: Delivery, came_as: Delivery, node: str, source: str, number: int, *, full: bool = False
+    ) -> None:
         """Sort one message in; under the lock. `came_as` is what the transport delivered: another object than
         `delivery` where a message was sent again.
 
@@ -395,7 +451,9 @@ class Retransmitter:
         size = len(delivery.payload) + len(delivery.properties)
         self._reorder_buffer.room = _ASIDE_MAX - self._loose
         sources = self._reorder_buffer.sources
-        result = self._reorder_buffer.arrived(delivery.topic, node, source, number, delivery, size, time.monotonic())
+        result = self._reorder_buffer.arrived(
+            delivery.topic, node, source, number, delivery, size, time.monotonic(), full=full
+        )
         at_once = delivery is came_as and result is not None and bool(result.ready) and result.ready[0] is delivery
         if not at_once:
             self._transport.consumed(came_as)
@@ -462,22 +520,33 @@ class Retransmitter:
 
     def _on_long(self) -> None:
         """The queue of unread messages has become long. On the network thread."""
-        if self._transport.window < _SHALLOW_WINDOW:
-            self._do(lambda: self._watch_crowd(time.monotonic()))
+        self._do(self._hear_all if self._transport.window >= _SHALLOW_WINDOW else self._watch_now)
+
+    def _hear_all(self) -> None:
+        """Leave nothing at the broker while it is not decided yet whether this is a burst or a slow reader: what waits
+        there is in the way of calls to this process."""
+        self._wide = True
+        self._transport.widen(True)
+
+    def _watch_now(self) -> None:
+        self._watch_crowd(time.monotonic())
 
     def _watch_crowd(self, now: float) -> None:
         """Pause what comes faster than the receivers take it, and resume what they have caught up with."""
-        if self._leaving:
+        if self._leaving or self._ending:
             return
         present, size = self._present()
         if sum(present.values()) < _CROWDED_COUNT and size < _CROWDED_BYTES:
             self._crowded_since = None
             self._resume(present)
+            if self._wide and not self.paused:
+                self._wide = False
+                self._transport.widen(False)
         elif self._transport.window < _SHALLOW_WINDOW:
             self._pause(present)
         elif self._crowded_since is None:
             self._crowded_since = now
-        elif now - self._crowded_since >= _PAUSE_AFTER_S:
+        elif now - self._crowded_since >= _PAUSE_AFTER_S or self._is_full():
             self._pause(present)
 
     def _pause(self, present: Mapping[str, int]) -> None:
@@ -492,7 +561,7 @@ class Retransmitter:
             logger.info("%s is behind on %s: it takes what waits at its sources at its own pace", self._source, topics)
             self._transport.unsubscribe(names, timeout_s=_SUBSCRIBE_TIMEOUT_S)
             # What the broker still has for these topics would stay in the way of requests and answers.
-            self._transport.widen(True)
+            self._hear_all()
 
     def _resume(self, present: Mapping[str, int]) -> None:
         with self._lock:
@@ -500,6 +569,7 @@ class Retransmitter:
         names = [name for name in names if _count_of(name, present) <= _FEW]
         if not names or not self._transport.connected:
             return
+        self._wide = False
         self._transport.widen(False)
         self._transport.subscribe(names, timeout_s=_SUBSCRIBE_TIMEOUT_S)
         with self._lock:
@@ -517,6 +587,7 @@ class Retransmitter:
                 self._source, gap.source or "an instance", topic, numbers, gap.why,
                 extra={"ether": {"source": gap.source, "topic": topic, "first": gap.first, "last": gap.last}},
             )  # fmt: skip
+            self._guarded(partial(self.on_gap, gap._replace(topic=topic)))
 
     # -- outages
 
@@ -557,7 +628,7 @@ class Retransmitter:
             if isinstance(value, dict):
                 self._understand(value)
             return True
-        if headers is None or self._is_fenced(headers.id) or not self._tracks(topic):
+        if headers is None or self._is_fenced(headers) or not self._tracks(topic):
             inbound.done()
             return True
         delivery = Delivery(topic, came_as.payload, came_as.qos, False, came_as.properties)
@@ -582,6 +653,8 @@ class Retransmitter:
                     self._on_end(node)
             case {"by": str(node), "got": dict(got), "pulls": list(pulls)}:
                 self._on_report(node, _numbers(got), [name for name in pulls if name in got])
+            case {"tell": list(sources)} if self._source in sources and (told := self._retransmit_buffer.heads()):
+                self._do(partial(self._tell_heads, self._all, told))
             case {"by": str(node), "ends": list(topics)}:
                 self._on_end(node, [name for name in topics if isinstance(name, str)])
             case {"echo": str(token), "said": float(said_at)} if token == self._echo:
@@ -592,16 +665,36 @@ class Retransmitter:
         heads = list(self._retransmit_buffer.heads().items())[-_HEADS_MAX:]
         return {self._node: dict(heads)} if heads else {}
 
-    def lacks(self, heads: Mapping[str, Mapping[str, int]]) -> int:
+    def last_numbers(self) -> dict[str, int]:
+        """The same of all topics, without the node."""
+        return self._retransmit_buffer.heads()
+
+    def lacking(self, node: str, heads: Mapping[str, int], *, ask: bool) -> tuple[int, int]:
+        """How many messages of a node up to these numbers have not come to the receivers, and on how many topics it is
+        not known. A node is asked for what does not come by itself; with `ask` for all of it. May be called on the
+        transport's thread."""
+        wanted = {topic: number for topic, number in heads.items() if self._tracks(topic)}
+        with self._lock:
+            missing, unknown, untold = self._reorder_buffer.lacking(node, wanted, ask=ask)
+        if untold:
+            self._on_heads(node, {topic: wanted[topic] for topic in untold})
+            self._do(_only_wake)
+        return missing, unknown
+
+    def pull_first(self, nodes: frozenset[str]) -> None:
+        """Of what waits at its sources, get that of these nodes first: calls wait for it."""
+        self._pulled_first = nodes
+
+    def lacks(self, heads: Mapping[str, Mapping[str, int]], *, ask: bool = True) -> int:
         """On how many topics not everything has arrived up to the last numbers of other processes, as `heads()` gave
-        them. They are asked for the rest. May be called on the transport's thread."""
+        them. With `ask` they are asked for the rest. May be called on the transport's thread."""
         count = 0
         for node, numbers in heads.items():
             wanted = {topic: number for topic, number in numbers.items() if self._tracks(topic)}
             with self._lock:
                 behind = {} if node == self._node else self._reorder_buffer.behind(node, wanted)
             count += len(behind)
-            if fresh := {topic: wanted[topic] for topic, asked in behind.items() if not asked}:
+            if ask and (fresh := {topic: wanted[topic] for topic, asked in behind.items() if not asked}):
                 self._on_heads(node, fresh)
         return count
 
@@ -666,6 +759,8 @@ class Retransmitter:
 
     def _look_again_s(self) -> float | None:
         """None where nothing was sent or heard: the first message wakes the thread."""
+        if self._wide and not self.paused:
+            return _FLOOD_LOOK_S
         if self._reorder_buffer.busy:
             return _LOOK_S
         return REPORT_S if self._active else None
@@ -686,18 +781,21 @@ class Retransmitter:
             self._periodic_at = now + REPORT_S
             for work in (self._report_progress, partial(self._tend, now), partial(self._watch_crowd, now)):
                 self._guarded(work)
+        elif self._wide and not self.paused:
+            self._guarded(self._watch_now)
         present, size = self._present() if self._reorder_buffer.busy else ({}, 0)
 
         def room(topic: str) -> int:
             here = present.get(topic, 0)
             return (
                 0
-                if self._leaving or here > _PORTION_COUNT // 2 or size > _PORTION_BYTES // 2
+                if self._leaving or self._ending or here > _PORTION_COUNT // 2 or size > _PORTION_BYTES // 2
                 else _PORTION_COUNT - here
             )
 
         with self._lock:
-            questions = self._reorder_buffer.questions(self._node, now, room)
+            first = dict.fromkeys(self._pulled_first, 0 if self._leaving or self._ending else _ahead(present, size))
+            questions = self._reorder_buffer.questions(self._node, now, room, first)
             says = self._reorder_buffer.says(now)
             self._echo = self._echo or os.urandom(8).hex()
             echo = {"echo": self._echo, "said": now}
@@ -708,9 +806,17 @@ class Retransmitter:
             self._tell(self._own, echo, timeout_s=_SEND_TIMEOUT_S)
 
 
-def _ignore(topic: str, sequence: int, payload: bytes, properties: bytes, now: float) -> bool:
+def _ahead(present: Mapping[str, int], size: int) -> int:
+    """How many messages are asked for of a source that calls wait for, whatever is here already, as long as memory is
+    bounded."""
+    if size < 2 * _PORTION_BYTES and sum(present.values()) < _FLOOD_COUNT:
+        return _PORTION_COUNT
+    return _FEW if size < 4 * _PORTION_BYTES else 0
+
+
+def _ignore(topic: str, sequence: int, payload: bytes, properties: bytes, now: float) -> Load:
     """For calls, answers and states, which are repeated in other ways, or not at all."""
-    return False
+    return Load.WITHIN
 
 
 def _numbers(said: Mapping[object, object]) -> dict[str, int]:

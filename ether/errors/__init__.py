@@ -3,6 +3,7 @@
     EtherError
     ├── ConfigError (ValueError)            the YAML, dict or settings cannot be used
     ├── InvalidName (ValueError)            a session, instance or topic name breaks the rule
+    ├── WrongCall (TypeError)               a call that does not fit a function of Ether's
     ├── MarkError (TypeError)               a decorator or registry entry marks what cannot be marked
     ├── PayloadError (ValueError)           a value or body that cannot be sent or read
     │   ├── EncodeError                     … this value cannot be encoded
@@ -15,7 +16,11 @@
     │   ├── BrokerUnreachable               … no broker answers at the address
     │   │   └── BrokerRefuses               … one answers, and no session can use it
     │   ├── NotAuthorized (PermissionError) … the broker refuses this user
+    │   │   ├── NotAMember                  … this machine is no device of the broker's lab
+    │   │   ├── NotEncrypted                … a session on the network that is not encrypted
+    │   │   ├── CertificateRefused          … the broker refuses this device's certificate
     │   │   └── WrongLabKey                 … the broker refuses this machine's lab key
+    │   ├── NotDelivered (PermissionError)  … the broker does not let this program read a topic
     │   ├── SubscribeRefused                … a subscription was not granted
     │   ├── PublishRefused                  … the broker will not take this message
     │   ├── TransportClosed                 … used after close()
@@ -24,12 +29,15 @@
     ├── UnsupportedFeature (NotImplementedError)  MQTT 3.1.1 does not have the feature
     ├── BrokerFailed (RuntimeError)         the embedded broker did not start
     ├── SeveralSessions (LookupError)       several sessions run, and none was named
+    ├── SessionNotFound (LookupError)       none is in reach, and none was to be started
+    ├── SessionRuns (RuntimeError)          one that was to be started runs already
     ├── ServiceFailed (RuntimeError)        a service of this machine: not installed, started or removed
     ├── OutboxFailed (OSError)              the file of unsaved records cannot be written or read
     ├── OutboxFull (TimeoutError)           no room for a record within the time, and the policy is to wait
     ├── NotSaved (OSError)                  a value is not on disk: not yet, or never
     ├── NotJoined (RuntimeError)            a call that needs a session, before `ether.tap()`
     ├── NotAllowedHere (RuntimeError)       a call that is not possible from this place, or twice
+    ├── NotAllowed (PermissionError)        an instance on another device does what its rights do not say
     ├── StartFailed (RuntimeError)          `ether.tap()`: which instances are not ready, and why
     ├── NameTaken (RuntimeError)            a session or instance of this name exists already
     ├── LedgerError (OSError)               the folder in which results are recorded
@@ -41,14 +49,17 @@
     ├── NoLedger (LookupError)              nothing is recorded under this name
     ├── SeveralLedgers (LookupError)        one session is recorded in several folders
     ├── NotRecorded (LookupError)           no record of this ledger is meant, or several are
+    ├── NotAnInput (TypeError)              `ether.made_of()`: what is given as an input has no id
     ├── NoSuchRun (LookupError)             … the ledger has no such run
     ├── QueryMistake (ValueError)           `ether.data()`: a condition or a point in time that cannot be parsed
     ├── ExportFailed (ValueError)           records cannot be written in this format
     ├── ExportUnwritable (OSError)          … the file cannot be written
     ├── MissingExtra (ImportError)          a needed library is not installed
     ├── InSafeState (RuntimeError)          the instance's device is in its safe state, the method does not run
+    ├── ReplayRefused (RuntimeError)        it could move a device, and its cause is a replay of a recording
     ├── RunGoesOn (RuntimeError)            `ether.run()`: another run goes on in this session
     ├── RunDiffers (ValueError)             … the run to be resumed had other conditions
+    ├── RunStopped (RuntimeError)           … another program has ended the run
     ├── TrialNotReady (TimeoutError)        … an instance is not ready for the trial, or for its end
     ├── TrialDisturbed (ConnectionError)    … an instance died during the trial
     ├── ReadbackDiffers (ValueError)        … the value read back is not the value set
@@ -58,6 +69,7 @@
     ├── LifecycleFailed (RuntimeError)      save_all, cleanup or shutdown failed at some instances
     └── CallError                           a call to another instance that returns no value
         ├── RemoteError                     … the method raised; also an instance of the builtin that it raised
+        │   └── AnswerNotSent               … it ran, but what it returned cannot be sent (`ran` is True)
         ├── NoResponder (LookupError)       … no such instance, or no such method
         ├── InstanceLost (ConnectionError)  … the instance died while it worked on the call
         ├── InstanceLeased (BlockingIOError) … another program holds a lease of the instance
@@ -79,7 +91,9 @@ from dataclasses import dataclass
 
 # isort: off
 from ether.errors.base import EtherError as EtherError
+from ether.errors.rights import NotAllowed as NotAllowed
 from ether.errors.calls import (
+    AnswerNotSent as AnswerNotSent,
     CallError as CallError,
     Cancelled as Cancelled,
     InstanceLeased as InstanceLeased,
@@ -93,6 +107,7 @@ from ether.errors.calls import (
     remote_error as remote_error,
 )
 from ether.errors.devices import InSafeState as InSafeState
+from ether.errors.devices import ReplayRefused as ReplayRefused
 from ether.errors.ledger import (
     LedgerDamaged as LedgerDamaged,
     LedgerError as LedgerError,
@@ -102,8 +117,10 @@ from ether.errors.ledger import (
     SchemaTooNew as SchemaTooNew,
 )
 from ether.errors.reason_codes import TOO_LARGE, advice_for, reason_text
+from ether.errors.keywords import WrongCall as WrongCall
 from ether.errors.lineage import (
     NoSuchRun as NoSuchRun,
+    NotAnInput as NotAnInput,
     NotRecorded as NotRecorded,
 )
 from ether.errors.reading import (
@@ -121,6 +138,7 @@ from ether.errors.runs import (
     ReadbackDiffers as ReadbackDiffers,
     RunDiffers as RunDiffers,
     RunGoesOn as RunGoesOn,
+    RunStopped as RunStopped,
     TrialDisturbed as TrialDisturbed,
     TrialNotReady as TrialNotReady,
 )
@@ -173,11 +191,17 @@ class PayloadError(EtherError, ValueError):
 
 
 class EncodeError(PayloadError):
-    """A value that cannot be sent. `path` is the place inside the value, e.g. `images[3].mask`."""
+    """A value that cannot be sent. `path` is the place inside the value, e.g. `images[3].mask`; `what` says which value
+    it is, e.g. `the arguments of cam.snap`, where that is known."""
 
-    def __init__(self, path: str, problem: str) -> None:
-        self.path, self.problem = path, problem
-        super().__init__(f"cannot send {path or 'the value'}: {problem}")
+    def __init__(self, path: str, problem: str, what: str = "") -> None:
+        self.path, self.problem, self.what = path, problem, what
+        named = f"{what}, at {path}" if what and path else what or path or "the value"
+        super().__init__(f"cannot send {named}: {problem}")
+
+    def of(self, what: str) -> EncodeError:
+        """The same error, of a value that is known by now; itself where it was known before."""
+        return self if self.what else EncodeError(self.path, self.problem, what)
 
 
 class DecodeError(PayloadError):
@@ -253,6 +277,16 @@ class NotAuthorized(TransportError, PermissionError):
     def __init__(self, address: str, why: str) -> None:
         self.address, self.why = address, why
         super().__init__(f"the broker at {address} refuses this connection: {why}. Check user name and password.")
+
+
+class NotDelivered(TransportError, PermissionError):
+    """The broker takes messages on a topic that a session needs, and does not let this program read them. `why` says
+    how that showed; `advice` is for a case that has a way out other than the broker's rights."""
+
+    def __init__(self, topic: str, why: str, advice: str = "") -> None:
+        self.topic, self.why = topic, why
+        self.advice = advice or "The rights that a session needs are listed in docs/brokers.md, under Rights."
+        super().__init__(f"the broker does not let this program read {topic!r}: {why}. {self.advice}")
 
 
 class SubscribeRefused(TransportError):
@@ -333,13 +367,19 @@ class NotJoined(EtherError, RuntimeError):
 
 
 class StartFailed(EtherError, RuntimeError):
-    """Instances that did not become ready; `reasons` maps the name of each to the reason, with its traceback."""
+    """Instances that did not become ready; `reasons` maps the name of each to the reason, with its traceback. With
+    `instance` one was to be added to, or restarted in, a session that runs on without it."""
 
-    def __init__(self, session: str, reasons: Mapping[str, str]) -> None:
+    def __init__(self, session: str, reasons: Mapping[str, str], *, instance: bool = False) -> None:
         self.session, self.reasons = session, dict(reasons)
         names = ", ".join(self.reasons)
         details = "\n".join(f"\n--- {name} ---\n{reason.rstrip()}" for name, reason in self.reasons.items())
-        super().__init__(f"session {session!r} did not start; not ready: {names}\n{details}")
+        what = (
+            f"instance {names} did not start; session {session!r} runs on without it"
+            if instance
+            else f"session {session!r} did not start; not ready: {names}"
+        )
+        super().__init__(f"{what}\n{details}")
 
 
 class LifecycleFailed(EtherError, RuntimeError):
@@ -373,12 +413,100 @@ class NameTaken(EtherError, RuntimeError):
         pid: int | None = None,
         since: float | None = None,
         responds: bool = True,
+        advice: str = "choose another, or take it over (takeover)",
     ) -> None:
         self.kind, self.name, self.host, self.pid, self.since, self.responds = kind, name, host, pid, since, responds
         began = "" if since is None else time.strftime(", since %Y-%m-%d %H:%M:%S", time.localtime(since))
         where = f"on {host or 'an unknown host'}, pid {'unknown' if pid is None else pid}{began}"
         how = "" if responds else ", but does not answer"
-        super().__init__(f"the {kind} name {name!r} is held {where}{how}; choose another, or take it over (takeover)")
+        super().__init__(f"the {kind} name {name!r} is held {where}{how}; {advice}")
+
+
+class SessionNotFound(EtherError, LookupError):
+    """No session is in reach that could be joined, and none was to be started. `session` is the name that was asked
+    for, None where none was; `running` are the names of those that run on this machine."""
+
+    def __init__(self, session: str | None, running: Sequence[str] = ()) -> None:
+        self.session, self.running = session, tuple(running)
+        what = "no session is running" if session is None else f"no session named {session!r} is running"
+        super().__init__(f"{what} here or in reach{running_sessions(session, running)}")
+
+
+class SessionRuns(EtherError, RuntimeError):
+    """A session that was to be started runs already. `pid` is that of the program that leads it; `why` says more."""
+
+    def __init__(self, session: str, host: str, pid: int | None, why: str = "") -> None:
+        self.session, self.host, self.pid = session, host, pid
+        more = f" ({why})" if why else ""
+        super().__init__(
+            f"session {session} runs already, on {host}, pid {pid}{more}: `ether down -s {session}` ends it, or join it"
+            f" by ether.tap(session={session!r})"
+        )
+
+
+def running_sessions(session: str | None, running: Sequence[str]) -> str:
+    """For the end of a sentence: which sessions run instead of this one, and which of them may be meant."""
+    if not running:
+        return ""
+    import difflib
+
+    nearest = difflib.get_close_matches(session or "", running, n=1)
+    hint = f". Did you mean {nearest[0]!r}?" if nearest else ""
+    return f"; there {'is' if len(running) == 1 else 'are'}: {', '.join(running)}{hint}"
+
+
+class NotAMember(NotAuthorized):
+    """The broker belongs to a lab of which this machine is no device, so nothing was sent to it. `host` is the machine
+    that runs it, where that is known."""
+
+    def __init__(self, address: str, host: str = "", session: str = "") -> None:
+        self.host, self.session = host, session
+        super().__init__(address, "this machine is no member of its lab")
+        what = f"session {session!r}, at {address}," if session else f"the broker at {address}"
+        where = f"on {host}" if host else "on the machine that runs it"
+        self.args = (
+            f"{what} is for the members of a lab, and this machine is none of them: type `ether pair NAME` {where},"
+            " and here the `ether join …` that it shows. A broker that Ether did not start needs a certificate that"
+            " this system trusts (SSL_CERT_FILE names another authority).",
+        )
+
+
+class NotEncrypted(NotAuthorized):
+    """A session on the network that says of itself that it is not encrypted; this program has not said that it may
+    be."""
+
+    def __init__(self, address: str, host: str, session: str) -> None:
+        self.host, self.session = host, session
+        super().__init__(address, "it is not encrypted")
+        self.args = (
+            f"session {session!r} on {host or 'another machine'} ({address}) is not encrypted, and nothing was sent to"
+            " it: start it without `security: off`, or join it all the same with ETHER_SECURITY=off.",
+        )
+
+
+_ALERTS = {
+    "revoked": "it was taken back by `ether revoke`",
+    "expired": "it ended more than a year ago",
+    "unknown ca": "it is of another lab",
+    "required": "none was shown",
+}
+"""What a broker's alert means, by a word of it."""
+
+
+class CertificateRefused(NotAuthorized):
+    """The broker does not accept the certificate of this device; `why` in the words of TLS."""
+
+    def __init__(self, address: str, why: str, name: str = "") -> None:
+        self.why, self.name = why, name
+        text = why.lower().replace("_", " ")
+        meaning = next((said for word, said in _ALERTS.items() if word in text), text)
+        super().__init__(address, meaning)
+        device = name or "NAME"
+        self.args = (
+            f"the broker at {address} does not accept this device's certificate: {meaning}. To let this device in"
+            f" again, type `ether pair {device}` on the machine that runs the session, and here the `ether join …` that"
+            " it shows.",
+        )
 
 
 class WrongLabKey(NotAuthorized):
@@ -396,6 +524,14 @@ class WrongLabKey(NotAuthorized):
             f" the file ~/.config/ether/key {where} to the same place on this one, or set ETHER_KEY to its content."
             " A broker that Ether did not start wants user and password in its URL.",
         )
+
+    def of_session(self, session: str) -> WrongLabKey:
+        """This error, for a program that has named no session, and found this one."""
+        self.args = (
+            f"session {session!r} was found, but {self.args[0]} To start a session of your own beside it, name it:"
+            " session=…, --session, or ETHER_SESSION.",
+        )
+        return self
 
 
 class SeveralSessions(EtherError, LookupError):

@@ -13,6 +13,9 @@ from ether.errors.base import EtherError
 class CallError(EtherError):
     """A call to another instance that returns no value."""
 
+    ran: bool | None = None
+    """Whether the method has run to its end: a call that is repeated then acts twice. None where that is not known."""
+
 
 class RemoteError(CallError):
     """The method raised an exception.
@@ -56,8 +59,26 @@ def remote_error(call: str, remote_class: str, remote_message: str, remote_trace
 _combined: dict[type[Exception], type[RemoteError]] = {}
 
 
+class AnswerNotSent(RemoteError):
+    """The method ran to its end, and what it returned cannot be sent to the caller: it is no plain value, too large for
+    the broker, or does not fit the method's own return hint. `remote_class` and `remote_message` say which."""
+
+    ran = True
+
+    def __str__(self) -> str:
+        return (
+            f"{self.call} ran, but its answer cannot travel: {self.remote_class}: {self.remote_message}\nWhat it does"
+            " is done; another call does it again. `result: ignore` beside the method in the registry takes no answer."
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return AnswerNotSent, (self.call, self.remote_class, self.remote_message, self.remote_traceback)
+
+
 class NoResponder(CallError, LookupError):
     """No instance can answer the call. `existing` are the names that exist, the nearest first."""
+
+    ran = False
 
     def __init__(self, call: str, why: str, existing: Sequence[str] = ()) -> None:
         self.call, self.why, self.existing = call, why, tuple(existing)
@@ -74,17 +95,20 @@ class InstanceLost(CallError, ConnectionError):
 
 
 class RequestTimeout(CallError, TimeoutError):
-    """No answer by the deadline. `timeout_s` is the time waited in seconds, `state` says what the instance was
-    doing."""
+    """No answer by the deadline. `timeout_s` is the time waited in seconds, `state` says what the instance was doing,
+    `before` how many messages and calls were to be handled before this call: 0 where it was being run, None where that
+    is not known."""
 
-    def __init__(self, call: str, instance: str, timeout_s: float, state: str) -> None:
-        self.call, self.instance, self.timeout_s, self.state = call, instance, timeout_s, state
+    def __init__(self, call: str, instance: str, timeout_s: float, state: str, before: int | None = None) -> None:
+        self.call, self.instance, self.timeout_s, self.state, self.before = call, instance, timeout_s, state, before
         super().__init__(f"{call} did not answer within {timeout_s:g} s: {instance} {state}")
 
 
 class InstanceLeased(CallError, BlockingIOError):
     """Another program holds a lease of the instance (`ether.lease`). `holder` describes that program: `program`,
     `host`, `pid`, `reason`, `since` (unix seconds)."""
+
+    ran = False
 
     def __init__(self, instance: str, method: str, holder: Mapping[str, Any]) -> None:
         self.instance, self.method, self.holder = instance, method, dict(holder)

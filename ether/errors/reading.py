@@ -18,7 +18,9 @@ class NoLedger(EtherError, LookupError):
         what = "nothing has been recorded yet" if wanted is None else f"nothing is recorded of {wanted!r}"
         there = f" There are ledgers of: {', '.join(self.existing[:20])}." if self.existing else ""
         meant = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        super().__init__(f"{what}: no ledger in {place}.{there}{meant}")
+        how = " `record: all` in the configuration, ether run --record, or ether.record(value, name), records."
+        how = "" if self.existing else how
+        super().__init__(f"{what}: no ledger in {place}.{how}{there}{meant}")
 
 
 class SeveralLedgers(EtherError, LookupError):

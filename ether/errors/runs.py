@@ -28,6 +28,15 @@ class RunDiffers(EtherError, ValueError):
         )
 
 
+class RunStopped(EtherError, RuntimeError):
+    """Another program, or a person on the page, has ended the run; `why` says who. Raised where the next trial would
+    begin."""
+
+    def __init__(self, run: str, why: str) -> None:
+        self.run, self.why = run, why
+        super().__init__(f"the run {run!r} was stopped: {why}. With resume=True it goes on at its next trial.")
+
+
 class TrialNotReady(EtherError, TimeoutError):
     """A trial cannot begin or end; `reasons` maps the name of each instance that is not ready to the reason."""
 
@@ -51,20 +60,25 @@ class TrialDisturbed(EtherError, ConnectionError):
 
 class ConditionNotMet(EtherError, TimeoutError):
     """`ether.wait_for()`: no message on `topic` met the condition within `timeout_s` seconds. `last` is the value of
-    the last of the `heard` messages."""
+    the last of the `heard` messages; `nearest` is the published topic that was probably meant, where nobody publishes
+    this one."""
 
-    def __init__(self, topic: str, timeout_s: float, heard: int, last: object) -> None:
-        self.topic, self.timeout_s, self.heard, self.last = topic, timeout_s, heard, last
+    def __init__(self, topic: str, timeout_s: float, heard: int, last: object, nearest: str | None = None) -> None:
+        self.topic, self.timeout_s, self.heard, self.last, self.nearest = topic, timeout_s, heard, last, nearest
         told = f"{heard} came, the last one was {last!r:.200}" if heard else "none came at all"
+        told += f", and nobody publishes it. Did you mean {nearest!r}?" if nearest else ""
         super().__init__(f"no message on {topic!r} met the condition within {timeout_s:g} s: {told}")
 
 
 class ReadbackDiffers(EtherError, ValueError):
-    """A scan set `asked` and read back `found`, which differs by more than `within`."""
+    """A scan set `asked` and read back `found`, which differs by more than `within` (of each parameter, where it is a
+    mapping)."""
 
-    def __init__(self, trial: str, asked: object, found: object, within: float) -> None:
+    def __init__(self, trial: str, asked: object, found: object, within: float | Mapping[str, float]) -> None:
         self.trial, self.asked, self.found, self.within = trial, asked, found, within
-        super().__init__(f"{trial}: {asked!r:.100} was set and {found!r:.100} read back; at most {within:g} may differ")
+        limits = within.items() if isinstance(within, Mapping) else [("", within)]
+        told = ", ".join(f"{name} {limit:g}".strip() for name, limit in limits)
+        super().__init__(f"{trial}: {asked!r:.100} was set and {found!r:.100} read back; at most {told} may differ")
 
 
 class NotPlanned(EtherError, LookupError):

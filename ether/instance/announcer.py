@@ -7,8 +7,6 @@ or the adapter's. The trap: until the instance is ready, nothing but its start m
 from __future__ import annotations
 
 import inspect
-import os
-import socket
 import threading
 from collections.abc import Callable, Mapping
 
@@ -22,17 +20,21 @@ from ether.spec.descriptions import describe_spec
 from ether.spec.marks import MarkKind
 from ether.spec.methods import MethodSpec
 from ether.system.clock import uptime, wall_time
+from ether.system.process_owner import process_facts
 from ether.transport.base import Receipt
 
 _WITH_TOPICS = ((MarkKind.SUB, "subscribes"), (MarkKind.PUB, "publishes"), (MarkKind.SYNC, "syncs"))
 
 
 def described(cls: type, method: MethodSpec) -> dict[str, object]:
-    """One method as plain data; `every` lists the times at which the instance calls it by itself. `keep` and `max_age`
+    """One method as plain data; `every` lists the times at which the instance calls it by itself, and
+    `takes_s` how many seconds a call may take. `keep` and `max_age`
     say, by topic, what its subscriptions want of waiting messages, where they do not want all of them."""
     description: dict[str, object] = {"kinds": list(dict.fromkeys(mark.kind.value for mark in method.marks))}
     if any(mark.kind in TAKES_ARGUMENTS for mark in method.marks):
         description |= describe_spec(cls, method).to_value()
+    if method.takes_s is not None:
+        description["takes_s"] = method.takes_s
     if times := method.times:
         description["every"] = list(times)
     for kind, key in _WITH_TOPICS:
@@ -73,14 +75,18 @@ class Announcer:
             **self.devices.about(),
             "class": spec.name,
             "class_path": spec.class_path,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
+            **process_facts(),
             "since": self.since,
             "held_s": round(uptime() - self.began, 3),
             "node": self._link.node,
             "doc": inspect.cleandoc(cls.__doc__ or ""),
             "methods": {method.name: described(cls, method) for method in spec.methods},
         }
+
+    @property
+    def machine(self) -> object:
+        """The agent that runs it; None where a program does."""
+        return self._holding.get("machine")
 
     def announcement(self) -> Announcement:
         """The announcement of the instance while it is ready; its state is OFFLINE while a device is absent, and the

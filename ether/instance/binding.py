@@ -7,34 +7,75 @@ both.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from typing import Any
 
-Publish = Callable[[str, object], None]
-"""Called with the method's name and what it returned."""
+from ether.instance.streams import Stream, is_stream
+
+Publish = Callable[..., None]
+"""Called with the method's name, what it returned, and what `begin` has returned, if there is one. Of what a generator
+yields the last is left out, because the generator goes on."""
 
 
-def publishing(name: str, method: Callable[..., Any], publish: Publish) -> Callable[..., Any]:
-    """A wrapper that calls the method and publishes its result. Where the method raises, it publishes nothing."""
+def publishing(
+    name: str, method: Callable[..., Any], publish: Publish, begin: Callable[[str], object] | None = None
+) -> Callable[..., Any]:
+    """A wrapper that calls the method and publishes its result. Where the method raises, it publishes nothing. What a
+    generator yields is published as it is yielded, to whoever runs through it. `begin` is called with the method's name
+    before the method."""
     if inspect.iscoroutinefunction(method):
 
         @functools.wraps(method)
         async def call_async(*args: Any, **kwargs: Any) -> Any:
+            begun = () if begin is None else (begin(name),)
             result = await method(*args, **kwargs)
-            publish(name, result)
+            if is_stream(result):
+                return _publishing_each(name, result, publish)
+            publish(name, result, *begun)
             return result
 
         return call_async
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
+        begun = () if begin is None else (begin(name),)
         result = method(*args, **kwargs)
-        publish(name, result)
+        if is_stream(result):
+            return _publishing_each(name, result, publish)
+        publish(name, result, *begun)
         return result
 
     return call
+
+
+def _publishing_each(name: str, stream: Stream, publish: Publish) -> Stream:
+    if isinstance(stream, AsyncGenerator):
+        return _publishing_each_async(name, stream, publish)
+    return _publishing_each_now(name, stream, publish)
+
+
+def _publishing_each_now(name: str, stream: Generator[Any, Any, Any], publish: Publish) -> Generator[Any, Any, Any]:
+    try:
+        value = next(stream)
+        while True:
+            publish(name, value)
+            value = stream.send((yield value))
+    except StopIteration as end:
+        return end.value
+    finally:
+        stream.close()  # also where whoever runs through it stops early
+
+
+async def _publishing_each_async(
+    name: str, stream: AsyncGenerator[Any, Any], publish: Publish
+) -> AsyncGenerator[Any, Any]:
+    async with contextlib.aclosing(stream):
+        async for value in stream:
+            publish(name, value)
+            yield value
 
 
 class Overrides:

@@ -165,8 +165,9 @@ class DeviceCalls:
         self._check("on_stop", care.on_stop)
         if care.safe_state is not None:
             self._check("safe_state", care.safe_state.calls)
-            for name in care.safe_state.allow:
-                self._function(name, "safe_state.allow")
+            for where, names in (("allow", care.safe_state.allow), ("refuse", care.safe_state.refuse)):
+                for name in names:
+                    self._function(name, f"safe_state.{where}")
 
     def connect(self) -> None:
         """Make the calls of `on_connect`. Raises whatever they raise."""
@@ -187,7 +188,7 @@ class DeviceCalls:
         for call in calls:
             try:
                 self._host.call_own(call.method, call.args, call.kwargs)
-            except (Exception, SystemExit) as error:  # noqa: BLE001  part of the worker loop: this is user code
+            except BaseException as error:  # noqa: BLE001  part of the worker loop: this is user code
                 failed[call.method] = f"{type(error).__name__}: {text_of(error)}"
                 self._host.report(f"{self._host.spec.name}.{call} ({why})", error, {})
         return failed

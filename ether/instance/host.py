@@ -58,7 +58,7 @@ class JobHost(InstanceHost, Protocol):
     def tick(self, method: str) -> None:
         """Call a method because its time has come; raises whatever goes wrong."""
 
-    def count_handled(self) -> None:
+    def finished(self, inbound: Inbound, method: str) -> None:
         """A message is done with, whatever became of it."""
 
 
@@ -76,8 +76,21 @@ class ControlHost(InstanceHost, Protocol):
     def pass_on(self) -> None:
         """Leave the messages that have not been begun to the next incarnation, where it can get them."""
 
+    @property
+    def closed(self) -> bool:
+        """Whether the last steps have begun: nothing else is run any more."""
+
+    def begin_no_message(self) -> None:
+        """The end has come before all messages were handled: begin no more of them."""
+
+    def begin_end(self) -> None:
+        """The cleanup begins: from now on nothing is run but the last steps."""
+
     def perform(self, verb: str, asked: Mapping[str, Any]) -> Answer | None:
         """Carry out a control verb on the worker; None for a verb that is not known."""
+
+    def make_safe(self, why: str, tell: Callable[[Answer], object]) -> None:
+        """Ask for the safe state, or for its end; `tell` gets the answer. Returns at once."""
 
     def status(self) -> dict[str, object]:
         """What the instance is doing now."""

@@ -15,41 +15,54 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ether.calls.lease_server import LeaseServer
 from ether.calls.server import CallServer
+from ether.config.topic_parts import parts_of
 from ether.connection import causes as context
-from ether.connection.causes import CallContext, Cause, handling
-from ether.connection.failure_text import describe_failure, text_of, user_traceback
-from ether.connection.link import Inbound, Link, trace_of
+from ether.connection import fork_guard as forks
+from ether.connection.causes import Cause, handling, origin_of
+from ether.connection.deadline import Deadline
+from ether.connection.failure_text import describe_failure, failure_sentence, text_of
+from ether.connection.inherited_causes import follow_threads
+from ether.connection.input_rules import Input
+from ether.connection.inputs import NAMED, Lineage, forget_named, lineage_of, named_parents
+from ether.connection.link import ExtraHeaders, Inbound, Link, trace_of
 from ether.connection.worker import Job, Stopped, Worker
-from ether.errors import PublishTimeout
+from ether.errors import EncodeError, PayloadError, PublishTimeout, ReplayRefused, ValidationFailed
+from ether.errors.tracebacks import line_of, user_traceback
 from ether.instance.announcer import Announcer
 from ether.instance.async_runner import CoroutineRunner
 from ether.instance.binding import Overrides, publishing
 from ether.instance.control import Control
 from ether.instance.devices import DeviceCalls
+from ether.instance.failure_rules import Failure, Failures
 from ether.instance.jobs import TickJob
-from ether.instance.method_tables import method_tables
+from ether.instance.method_tables import method_tables, unchecked_text
 from ether.instance.position_file import NO_ROW
-from ether.instance.recent_inputs import RecentInputs
+from ether.instance.publications import PublishedTopic
 from ether.instance.safe_state import make_guard
+from ether.instance.streams import is_stream, run_through
 from ether.instance.subscriptions import InWork, MethodSubscriptions
 from ether.instance.ticker import Ticker
 from ether.log import get_ether_logger
-from ether.protocol.barrier import OUTSTANDING, Answer
+from ether.protocol.barrier import OUTSTANDING, UNHANDLED, Answer, said_of_unhandled
 from ether.protocol.dedup_window import DedupWindow
 from ether.protocol.failure_detector import Heartbeat
 from ether.protocol.presence import Announcement
 from ether.spec.arguments import check_needs_nothing
 from ether.spec.marks import Mark, MarkKind
 from ether.spec.methods import ClassSpec, MethodSpec
+from ether.spec.nothing import NOTHING
+from ether.system.clock import wall_time
 from ether.system.processes import rss_mb
 from ether.wire.head import Headers
-from ether.wire.topics import SessionTopics
+from ether.wire.origin import may_not_move_devices
+from ether.wire.topics import OUTSIDE, SessionTopics, matches
 
 if TYPE_CHECKING:
     from ether.recording.writer import RecordWriter
@@ -61,8 +74,15 @@ _SHARE_FOR_SENDING = 0.8
 
 _FIND_DEVICES_EVERY = 4
 """Every fourth heartbeat the instance looks for devices that were made meanwhile."""
+_OWN_THREADS_S = 1.0
+"""For all methods on threads of their own that are still at work when the instance ends."""
 _LATELY_S = 1.0
 """Between two messages none is in work. For so long the one before shows how late the instance is."""
+
+_NOT_HANDED_OVER = (
+    "%s: %s has named what %d values are made of, and has not handed these very values over, by returning, publishing "
+    "or recording them. What they are made of is not recorded; call ether.made_of() last"
+)
 
 
 class HostedInstance:
@@ -85,32 +105,53 @@ class HostedInstance:
         self.logger = get_ether_logger(name)
         self.worker = worker
         self.on_failure: Callable[[BaseException], None] | None = None
+        self.on_step: Callable[[str], None] = lambda step: None
+        """Called when a step of the end begins, save_all for example, and with an empty text when it is over."""
+        self.topics_used: Callable[[], Mapping[str, object]] = dict
+        """What is announced of the topics that its code uses without a mark."""
+        self.last_step = ""
+        """The step that is being taken; empty where none is."""
         self.record_writer: RecordWriter | None = None
         """Brings records to disk; None where nothing is recorded."""
         self._link = link
         tables = method_tables(obj, spec, topics)
         self._originals, self._arguments, self._results = tables.originals, tables.arguments, tables.results
-        self._publications = tables.publications
+        self._publications, self._named_levels = tables.publications, tables.named_levels
         self.subscriptions = MethodSubscriptions(self, tables.subscriptions)
         self._dedup_windows = {method.name: DedupWindow() for method in spec.with_mark(MarkKind.SUB)}
-        self._recent_inputs = RecentInputs()
+        self._ignored = frozenset(method.name for method in spec.methods if method.ignores_result)
+        if unchecked := unchecked_text(self._arguments.values()):
+            self.logger.warning("%s: not checked, because these hints mean nothing at run time: %s", name, unchecked)
+        self._moves = _moves(spec)
+        """The methods that may move the device, which no replay may call."""
+        self._inputs = link.inputs
+        self._inputs.in_work = self._in_work
+        worker.behind = lambda: link.paused
         self._coroutines = CoroutineRunner(name)
-        self._own_workers = {m.name: Worker(m.concurrency) for m in spec.methods if m.concurrency > 1}
-        """For each method with a concurrency above 1 a worker of its own."""
+        self._own_workers = {m.name: Worker(m.concurrency) for m in spec.methods if m.concurrency is not None}
+        """For each method with threads of its own their worker."""
+        self._takes_s = {m.name: m.takes_s for m in spec.methods if m.takes_s is not None}
+        """How long calls of methods may take, where they say so."""
         self._busy: dict[int, InWork] = {}
         """What each thread that runs user code does."""
+        self.closed = False
+        """Whether the last steps have begun, after which no method is run that is not part of them."""
+        self._suspended: list[InWork] = []
+        """What threads had begun before, and go on with behind what they are doing."""
         self._latest: InWork = ("", 0.0, None)
         """The message that was begun last."""
         self._handled = self._published = 0
+        self._failures = Failures()
         self._count_lock = threading.Lock()
         self._overrides, self._accessors = self._put_wrappers()
+        follow_threads()
         self._build_parts(holding)
 
     def _put_wrappers(self) -> tuple[Overrides, dict[str, Callable[..., Any]]]:
         """Put publishing wrappers over the object's methods. Accessors of properties are no attributes of the object,
         so their wrappers are kept here instead."""
         wrappers = {
-            name: publishing(name, self._originals[name], self._publish)
+            name: publishing(name, self._originals[name], self._publish, self._begun)
             for name, publications in self._publications.items()
             if publications
         }
@@ -119,18 +160,30 @@ class HostedInstance:
             for method in self.spec.methods
             if method.accessor is not None
         }
-        return Overrides(self.object, wrappers), accessors
+        try:
+            return Overrides(self.object, wrappers), accessors
+        except TypeError:  # an object of a class written in C takes no attributes: its own calls publish nothing
+            return Overrides(self.object, {}), accessors | wrappers
 
     def _build_parts(self, holding: Mapping[str, object]) -> None:
         link, epoch = self._link, holding.get("epoch", 0)
         self.ticks = Ticker(self.name, self._times(), self._submit_tick, self.logger)
+        if self.worker.threads == 1 and not any(method in self._own_workers for method, _ in self._times()):
+            self.ticks.helped, self.worker.turn = True, self.ticks.turn
         self.device = DeviceCalls(self)
         self.guard = make_guard(self, self.device, self.ticks, link)
         self.lease_server = LeaseServer(self, link)
-        self.announcer = Announcer(self, link, holding, lambda: {**self.guard.about(), **self.lease_server.about()})
+        self.announcer = Announcer(self, link, holding, self._changing)
         self.server = CallServer(self, link)
         self.control = Control(self, self.announcer, link, epoch if isinstance(epoch, int) else 0)
         link.on_refusal += [self.control.on_refusal, self.server.on_refusal]
+
+    def _changing(self) -> dict[str, object]:
+        return {**self.guard.offers(), **self.guard.about(), **self.lease_server.about(), **self.topics_used()}
+
+    def make_safe(self, why: str, tell: Callable[[Answer], object]) -> None:
+        """A person asks for the safe state (`SafeStateGuard.demand`)."""
+        self.guard.demand(why, tell)
 
     # -- start, status and end
 
@@ -174,6 +227,8 @@ class HostedInstance:
         if busy:
             method, since, _ = min(busy, key=lambda work: work[1])
             status |= {"busy": method, "busy_s": now - since}
+            if (takes_s := self._takes_s.get(method)) is not None:
+                status["takes_s"] = takes_s
         elif status["queued"] and now - self._latest[1] < _LATELY_S:
             busy = [self._latest]  # between two messages
         if (lateness := self.subscriptions.lateness(busy, now)) is not None:
@@ -194,8 +249,11 @@ class HostedInstance:
             self.announcer.devices.find()
         self.lease_server.look()
         self.subscriptions.tell_skipped()
+        self.tell_failures()
         self.subscriptions.note_zeros()
         status: dict[str, Any] = self.status()
+        with self._count_lock:
+            failures = self._failures.about()
         return Heartbeat(
             self.incarnation,
             number,
@@ -209,6 +267,8 @@ class HostedInstance:
             status.get("age_s"),
             status.get("behind_s"),
             status.get("skipped", {}),
+            failures,
+            status.get("takes_s"),
         )
 
     def about(self) -> dict[str, object]:
@@ -229,9 +289,15 @@ class HostedInstance:
         self.guard.stop()
         self.announcer.hide()
         self.subscriptions.tell_skipped(last=True)
+        self.tell_failures(last=True)
+        if left := self.subscriptions.unhandled(self._link):
+            self.logger.warning("%s: %s", self.name, said_of_unhandled(left), extra={"ether": {"unhandled": left}})
+        self.server.close()
         for worker in self._own_workers.values():
             worker.stop()
-            worker.join()
+        deadline = Deadline(_OWN_THREADS_S)
+        for worker in self._own_workers.values():
+            worker.join(deadline.left())
         self._own_workers = {}
         self.subscriptions.close(self._link)
         self._overrides.remove()
@@ -245,18 +311,29 @@ class HostedInstance:
         headers = inbound.headers()
         name, worker = method.name, self._worker_of(method.name)
         if headers is None:
-            self._bind_and_call(name, inbound.unpack().value, Cause(None, os.urandom(16).hex(), worker))
+            if self.subscriptions.closed:
+                self.subscriptions.leave(inbound)
+                return
+            self._inputs.note((inbound.delivery.topic, None))
+            self._bind_and_call(
+                name, inbound.unpack().value, Cause(None, os.urandom(16).hex(), worker, message=inbound)
+            )
             return
         row = self.subscriptions.row_of(name, inbound, headers)
         if self._dedup_windows[name].before(headers.id) or row.leaves_out(headers.seq):
             return
         if row is not NO_ROW and self.subscriptions.passing_on:
             return
+        if self.subscriptions.closed:
+            self.subscriptions.leave(inbound)
+            return
         row.begin(headers.seq)
         try:
-            self._recent_inputs.note(inbound.delivery.topic, headers.source, headers.id)
-            cause = Cause(headers.id, trace_of(headers.id), worker)
-            self._bind_and_call(name, inbound.unpack().value, cause, (inbound.delivery.topic, headers))
+            message, caused = (inbound.delivery.topic, headers), self._link.caused
+            cause = Cause(
+                headers.id, trace_of(headers.id), worker, None, origin_of(headers), caused, message=inbound
+            )  # fmt: skip
+            self._bind_and_call(name, inbound.unpack().value, cause, message)
         except Stopped:
             raise  # it was not finished: the next incarnation handles it again
         except BaseException:
@@ -264,27 +341,59 @@ class HostedInstance:
             raise
         self.subscriptions.ended(row, headers.seq, self._link.last_published)
 
-    def call(
-        self, method: str, payload: object, message_id: str | None, trace: str | None, call: CallContext | None
-    ) -> Any:
+    def call(self, method: str, payload: object, cause: Cause) -> Any:
         """Validate the payload and call a method, as the handling of a message. Raises whatever goes wrong. The value
-        is checked only where a caller (`call`) gets it."""
-        value = self._bind_and_call(method, payload, Cause(message_id, trace, self._worker_of(method), call))
-        return value if call is None else self._results[method].check(value)
+        is checked only where a caller (`cause.call`) gets it."""
+        worker, caused, call = self._worker_of(method), self._link.caused, cause.call
+        if call is not None:
+            if call.caller and cause.message_id:
+                self._inputs.note(Input("call", call.call, self.name, 0, cause.message_id))
+            call.begun = self._inputs.upto, self._in_work()
+        whole = Cause(cause.message_id, cause.trace, worker, call, cause.origin, caused)
+        value = self._bind_and_call(method, payload, whole)
+        if call is None or method in self._ignored:
+            return None if call is not None else value
+        return self._results[method].check(value)
 
     def _bind_and_call(
         self, method: str, payload: object, cause: Cause, message: tuple[str, Headers] | None = None
     ) -> Any:
         self.guard.check(method)
-        positional, named = self._arguments[method].bind(payload)
+        if method in self._moves and may_not_move_devices(cause.origin):
+            raise ReplayRefused(self.name, f"{self.spec.name}.{method}")
+        inbound = cause.message
+        from_topic = self._from_topic(method, inbound) if inbound is not None and method in self._named_levels else None
+        positional, named = self._arguments[method].bind(payload, from_topic)
         with handling(cause):
-            return self._call(method, positional, named, message)
+            result = self._call(method, positional, named, message, wanted=cause.call is not None)
+            if cause.call is not None and (made_of := named_parents(result)) is not None:
+                cause.call.made_of = made_of
+            if NAMED:
+                self._forget_named(method)
+            return result
+
+    def _from_topic(self, method: str, inbound: Inbound) -> dict[str, str]:
+        """What stands at the named levels of a message's topic, by the first filter of the method that selects it."""
+        topic = inbound.delivery.topic
+        for topic_filter, places in self._named_levels[method]:
+            if matches(topic_filter, topic):
+                return parts_of(places, self.topics.user_topic(topic))
+        return {}
+
+    def _forget_named(self, method: str) -> None:
+        """A handler has returned: what it has named, and not handed over, is of no use any more."""
+        if left := forget_named():
+            self.logger.warning(_NOT_HANDED_OVER, self.name, f"{self.spec.name}.{method}", left)
 
     def tick(self, method: str) -> None:
         """Call a method because its time has come. Raises whatever goes wrong."""
-        self.guard.check(method)
+        if self.closed:
+            return
+        self.guard.check_tick(method)
         with handling(Cause(None, os.urandom(16).hex(), self._worker_of(method))):
             self._call(method, [], {})
+            if NAMED:
+                self._forget_named(method)
 
     def _times(self) -> list[tuple[str, str]]:
         for method in self.spec.methods:
@@ -293,19 +402,38 @@ class HostedInstance:
         return [(method.name, when) for method in self.spec.methods for when in method.times]
 
     def _submit_tick(self, method: str, when: str, finish: Callable[[bool], None]) -> None:
-        self._worker_of(method).submit(TickJob(self, method, when, finish))
+        self._worker_of(method).submit(TickJob(self, method, when, finish), express="")
 
     def cannot_call(self, method: str) -> str | None:
-        """Why a method cannot be called from outside; None where it can."""
+        """Why a method cannot be called from outside; None where it can. At an end nothing can, but what the last steps
+        call themselves, on this thread."""
+        if self.closed and threading.get_ident() not in self._busy:
+            return f"{self.name} is ending, and takes no calls any more"
         if method in self._results:
             return None
         return f"{self.spec.name} has no method {method!r} that is marked ether_get or ether_save"
 
-    def submit_call(self, method: str, job: Job, trace: str | None) -> None:
-        """Queue a call."""
-        self._worker_of(method).submit(job, trace)
+    def takes_turn(self, method: str) -> bool:
+        """Whether a method runs in turn with messages: on the worker, or on threads that take messages, too."""
+        return bool(self._dedup_windows) and (method not in self._own_workers or method in self._dedup_windows)
 
-    def call_here(self, method: str, job: Job, trace: str | None) -> None:
+    def before(self, method: str, job: Job, node: str) -> int | None:
+        """How many jobs are to be run before a call that waits; None where it does not wait."""
+        return self._worker_of(method).before(job, node)
+
+    def messages_of(self, node: str) -> int:
+        """How many messages of a sender wait on the worker."""
+        return self.worker.messages_of(node)
+
+    def serves(self, trace: str | None) -> bool:
+        """Whether a handler waits for this chain of calls."""
+        return any(worker.serves(trace) for worker in (self.worker, *self._own_workers.values()))
+
+    def submit_call(self, method: str, job: Job, trace: str | None, node: str) -> None:
+        """Queue a call of that node: behind what it has published before, and before the backlog of others."""
+        self._worker_of(method).submit(job, trace, node)
+
+    def call_here(self, method: str, job: Job, trace: str | None, node: str) -> None:
         """Take a call that comes from this process. It runs at once where the caller is a job of the same worker (a
         call to oneself, which would wait for itself in the queue), or where no thread runs the worker (in a lab).
         Otherwise it is queued."""
@@ -313,7 +441,7 @@ class HostedInstance:
         if worker.on_this_thread or not worker.running:
             worker.perform(job)
         else:
-            worker.submit(job, trace)
+            worker.submit(job, trace, node)
 
     def count_expired(self) -> None:
         """Count a request that was not run, because its deadline had passed."""
@@ -333,47 +461,104 @@ class HostedInstance:
         positional: Sequence[Any],
         named: Mapping[str, Any],
         message: tuple[str, Headers] | None = None,
+        *,
+        wanted: bool = False,
     ) -> Any:
         """Call a method, and note that this thread is busy with it. A handler that waits for an answer may run another
-        job meanwhile, so the entry of the waiting handler is put back afterwards."""
+        job meanwhile, so the entry of the waiting handler is put back afterwards. The result of a method that yields is
+        the list of what it yielded, where that is `wanted`, otherwise None."""
         me = threading.get_ident()
         outer = self._busy.get(me)
         work = self._busy[me] = (name, time.monotonic(), message)
         if message is not None:
             self._latest = work
+            self._inputs.note(message)  # behind the line above: what is noted and not done with is in work
+        if outer is not None:
+            self._suspended.append(outer)
+        forked = forks.times
         try:
             result = self.function(name)(*positional, **named)
-            return self._coroutines.run(result) if inspect.iscoroutine(result) else result
+            if inspect.iscoroutine(result):
+                result = self._coroutines.run(result)
+            result = run_through(result, wanted, self._coroutines.run) if is_stream(result) else result
+            if forks.times != forked:
+                forks.end_forked(None)  # its copy in the process of the instance returns the same, and is answered
+            return result
+        except BaseException as error:
+            if forks.times != forked:
+                forks.end_forked(error)
+            raise
         finally:
             if outer is None:
                 del self._busy[me]
             else:
                 self._busy[me] = outer
+                self._suspended.remove(outer)
 
     def function(self, name: str) -> Callable[..., Any]:
         """The function behind a name: a property's reader or setter, or the object's own method."""
         found: Callable[..., Any] = self._accessors[name] if name in self._accessors else getattr(self.object, name)
         return found
 
-    def _publish(self, method: str, value: object) -> None:
-        """Publish what a method returned, on each of its topics; through the record writer where it is recorded."""
-        writer, parents = self.record_writer, context.parents()
-        for mqtt_topic, mark in self._publications[method]:
-            topic = mark.topic or ""
-            if writer is not None and (mark.save or writer.wants(topic)):
-                writer.publish_only(topic, mqtt_topic, value, mark.qos, parents, self._record_facts(parents, mark))
-            else:
-                self._link.publish(mqtt_topic, value, qos=mark.qos, parents=parents)
-            with self._count_lock:
-                self._published += 1
+    def _begun(self, method: str) -> tuple[int, tuple[str, ...]]:
+        """How a publishing method begins: `Lineage.upto` and `Lineage.in_work` of what it returns."""
+        upto, work = self._inputs.upto, self._busy.get(threading.get_ident())
+        if work is not None and work[0] == method and len(self._busy) == 1 and not self._suspended:
+            return upto, ()
+        return upto, self._in_work(method)
 
-    def _record_facts(self, parents: tuple[str, ...], mark: Mark) -> dict[str, object]:
-        """The facts in a record beside its value: recent inputs, how late its message was, how many were skipped before
-        it, and whether its method asked for the record."""
-        heard = self._recent_inputs.beside(parents)
-        facts: dict[str, object] = {"heard": heard} if heard else {}
+    def _publish(self, method: str, value: object, begun: tuple[int, tuple[str, ...]] | None = None) -> None:
+        """Publish what a method returned or yielded, on each of its topics that it is worth a message on; through the
+        record writer where it is recorded. `begun`: how the method began, unless it has yielded, and goes on."""
+        lineage = lineage_of(value, *(begun or (self._inputs.upto, self._in_work())))
+        if lineage.made_of is not None:
+            call = context.current().call
+            if call is not None and call.call == f"{self.name}.{method}":
+                call.made_of = lineage.made_of
+        for published in self._publications[method]:
+            if published.wants(value):
+                self._publish_on(method, published, value, lineage)
+
+    def _publish_on(self, method: str, published: PublishedTopic, value: object, lineage: Lineage) -> None:
+        origin = context.origin()
+        extra = None if origin is None else ExtraHeaders(origin=origin)
+        writer, mark, topic = self.record_writer, published.mark, published.mark.topic or ""
+        try:
+            if extra is not None and topic.startswith(OUTSIDE):
+                context.check_device(topic, f"publishing by {self.name}")
+            if writer is not None and (mark.save or writer.wants(topic)):
+                facts = self._record_facts(lineage, mark)
+                writer.publish_only(topic, published.mqtt_topic, value, mark.qos, lineage, facts, extra)
+            else:
+                self._link.publish(published.mqtt_topic, value, qos=mark.qos, parents=lineage.parents, extra=extra)
+        except EncodeError as error:
+            published.forget()
+            named = error.of(f"what {self.spec.name} publishes on {topic!r}")
+            named.after = f"{self.spec.name}.{method}"
+            raise named from None
+        except BaseException as error:
+            published.forget()
+            if isinstance(error, PayloadError):
+                error.after = f"{self.spec.name}.{method}"
+            raise
+        with self._count_lock:
+            self._published += 1
+
+    def _in_work(self, returned: str = "") -> tuple[str, ...]:
+        """The ids of the messages that are being handled. `returned`: this thread's method of that name returns the
+        result, and then has done with its message."""
+        me = threading.get_ident()
+        works = [work for thread, work in list(self._busy.items()) if thread != me or work[0] != returned]
+        return tuple([message[1].id for _, _, message in (*works, *self._suspended) if message is not None])
+
+    def _record_facts(self, lineage: Lineage, mark: Mark) -> dict[str, object]:
+        """The facts in a record beside its value and its inputs: how late its message was, how many were skipped before
+        it, whether the instance was in its safe state, and whether its method asked for the record."""
+        facts: dict[str, object] = {}
+        if self.guard.why:
+            facts["safe"] = self.guard.why
         for work in list(self._busy.values()):
-            if work[2] is not None and work[2][1].id in parents:
+            if work[2] is not None and work[2][1].id in lineage.handled:
                 facts |= self.subscriptions.facts(work, self.waiting)
         return facts | {"asked": True} if mark.save else facts
 
@@ -381,21 +566,53 @@ class HostedInstance:
 
     def report(self, what: str, error: BaseException, details: Mapping[str, object], *, answered: bool = False) -> None:
         """Log one failure; as a warning where a caller gets the error, too (`answered`)."""
+        traceback = user_traceback(error)
+        level = logging.WARNING if answered else logging.ERROR
+        failure = Failure(what, type(error).__name__, text_of(error), details, level)
+        unfit = tuple((p.argument, p.accepted) for p in error.problems) if isinstance(error, ValidationFailed) else ()
+        key = (what, type(error), line_of(traceback), unfit)
+        with self._count_lock:
+            first = self._failures.note(key, failure, time.monotonic(), wall_time())
         self.logger.log(
-            logging.WARNING if answered else logging.ERROR,
+            level if first else logging.DEBUG,
             "%s",
             describe_failure(f"{self.name}: {what}", error, details),
-            exc_info=(type(error), error, user_traceback(error)),
+            exc_info=(type(error), error, traceback) if first and traceback is not None else None,
             extra={"ether": {**details, "instance": self.name}},
         )
+        self.tell_failures()
         if self.on_failure is not None and not answered:
             self.on_failure(error)
+
+    def tell_failures(self, *, last: bool = False) -> None:
+        """Log the sums of failures that came again, where it is time to. `last`: the instance ends."""
+        with self._count_lock:
+            sums = self._failures.due(time.monotonic(), last=last)
+        for each in sums:
+            failure = each.failure
+            self.logger.log(
+                failure.level,
+                "%s",
+                failure_sentence(f"{self.name}: {failure.what}: {each.text}", failure.kind, failure.text,
+                                 failure.details),
+                extra={"ether": {**failure.details, "instance": self.name, "repeated": each.count}},
+            )  # fmt: skip
 
     # -- lifecycle
 
     def pass_on(self) -> None:
         """Leave the messages that have not been begun to the next incarnation, where it can get them."""
         self.subscriptions.pass_on(self._link)
+
+    def begin_no_message(self) -> None:
+        """The end has come before all messages were handled: begin no more of them, so that the state that save_all
+        saves is the last one. May be called on the transport's thread."""
+        self.subscriptions.stop(self._link)
+
+    def begin_end(self) -> None:
+        """The cleanup begins: from now on nothing is run but the last steps."""
+        self.subscriptions.stop(self._link)
+        self.closed = True
 
     def perform(self, verb: str, asked: Mapping[str, Any]) -> Answer | None:
         """Carry out a control verb, on the worker; None for a verb that is not known."""
@@ -407,23 +624,37 @@ class HostedInstance:
         kind = _LIFECYCLE_VERBS.get(verb)
         if kind is None:
             return None
-        return self.run_marked(kind)
+        answer = self.run_marked(kind)
+        if verb == "stop" and (left := self.subscriptions.unhandled(self._link)):
+            answer = replace(answer, results={**answer.results, UNHANDLED: left})
+        return answer
 
-    def wait_alone(self, timeout_s: float) -> None:
-        """Inside of a job of the worker: wait until no other job runs, neither here nor on the methods' own workers."""
-        for worker in (self.worker, *self._own_workers.values()):
-            worker.wait_alone(timeout_s)
+    def wait_alone(self, timeout_s: float) -> bool:
+        """Inside of a job of the worker: wait until no other job runs, neither here nor on the methods' own workers.
+        False when the time is over, which holds for each of the workers."""
+        workers = (self.worker, *self._own_workers.values())
+        alone = [worker.wait_alone(timeout_s) for worker in workers]
+        return all(alone)
 
     def run_marked(self, kind: MarkKind) -> Answer:
         """Run every method that carries a mark, even after one has failed. A shutdown also makes the device's calls."""
+        self.last_step = kind.value
+        self.on_step(kind.value)
+        try:
+            return self._run_marked(kind)
+        finally:
+            self.last_step = ""
+            self.on_step("")
+
+    def _run_marked(self, kind: MarkKind) -> Answer:
         ran: list[str] = []
         failed: dict[str, str] = {}
         for method in self.spec.with_mark(kind):
             try:
                 self._call(method.name, [], {})
                 ran.append(method.name)
-            except (Exception, SystemExit) as error:  # noqa: BLE001  part of the worker loop: this is user code
-                failed[method.name] = f"{type(error).__name__}: {error}"
+            except BaseException as error:  # noqa: BLE001  part of the worker loop: this is user code
+                failed[method.name] = f"{type(error).__name__}: {text_of(error)}"
                 self.report(f"{self.spec.name}.{method.name} ({kind.value})", error, {})
         if kind is MarkKind.SHUTDOWN:
             self.guard.stop()
@@ -441,9 +672,12 @@ class HostedInstance:
             if topic in method.topics(MarkKind.SYNC):
                 try:
                     self.guard.check(method.name)
+                    if method.name in self._moves:
+                        context.check_device(self.name, f"{self.spec.name}.{method.name}")
                     positional, named = self._arguments[method.name].bind(arguments)
-                    results[method.name] = self._call(method.name, positional, named)
-                except (Exception, SystemExit) as error:  # noqa: BLE001  part of the worker loop: this is user code
+                    result = self._call(method.name, positional, named, wanted=True)
+                    results[method.name] = None if result is NOTHING or method.name in self._ignored else result
+                except BaseException as error:  # noqa: BLE001  part of the worker loop: this is user code
                     failed[method.name] = f"{type(error).__name__}: {text_of(error)}"
                     self.report(f"{self.spec.name}.{method.name} (sync {topic!r})", error, {})
         return Answer(tuple(results), failed, results=results)
@@ -456,10 +690,22 @@ class HostedInstance:
             self._link.flush(patience_s * _SHARE_FOR_SENDING)
         except PublishTimeout:
             return Answer(failed={"sending": f"{self._link.transport.unsettled:,} messages still wait for the broker"})
-        to_come = self.subscriptions.to_come(self._link)
-        return Answer(facts={"handled": self._handled, "published": self._published, OUTSTANDING: to_come})
+        # With a backlog, the question has gone before it.
+        return Answer(facts={"handled": self._handled, "published": self._published, OUTSTANDING: self.waiting()})
 
-    def count_handled(self) -> None:
+    def finished(self, inbound: Inbound, method: str) -> None:
         """Count a message that is done with, whatever became of it."""
         with self._count_lock:
             self._handled += 1
+        if self._link.caused:
+            self.subscriptions.finished(inbound, method)
+
+
+def _moves(spec: ClassSpec) -> frozenset[str]:
+    """The methods of a class that may move a device: those with limits; and of a class with a safe state all that do
+    not only read and that its safe state does not allow."""
+    safe = spec.care.safe_state
+    limited = {method.name for method in spec.methods if method.limits}
+    if safe is None:
+        return frozenset(limited)
+    return frozenset(limited | {m.name for m in spec.methods if not m.reads and m.name not in safe.allow})

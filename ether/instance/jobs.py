@@ -10,11 +10,13 @@ from collections.abc import Callable
 
 from ether.connection.link import Inbound
 from ether.connection.mailbox import Key, Mailbox
+from ether.connection.worker import FOREIGN
 from ether.errors import InSafeState, PayloadError
 from ether.instance.host import JobHost
 from ether.spec.arguments import shown
 from ether.spec.methods import MethodSpec
 from ether.wire.envelope import unpack_headers
+from ether.wire.head import node_of
 
 
 class MessageJob:
@@ -24,6 +26,12 @@ class MessageJob:
 
     def __init__(self, host: JobHost, inbound: Inbound, method: MethodSpec) -> None:
         self._host, self._inbound, self._method = host, inbound, method
+
+    @property
+    def node(self) -> str:
+        """As `worker.MessageOf`. Read only where there is a backlog."""
+        headers = self._inbound.headers()
+        return FOREIGN if headers is None else node_of(headers.id)
 
     def run(self) -> None:
         """Handle the message."""
@@ -47,17 +55,18 @@ class MessageJob:
             self._finish()
 
     def _finish(self) -> None:
-        self._host.count_handled()
+        self._host.finished(self._inbound, self._method.name)
         self._inbound.done()
 
 
 class NextMessageJob:
     """A turn of a method that does not want all messages: handles what its mailbox has for it, if there is anything."""
 
-    __slots__ = ("_host", "_key", "_mailbox", "_message", "_method")
+    __slots__ = ("_host", "_key", "_mailbox", "_message", "_method", "node")
 
-    def __init__(self, host: JobHost, mailbox: Mailbox, method: MethodSpec, key: Key) -> None:
-        self._host, self._mailbox, self._method, self._key = host, mailbox, method, key
+    def __init__(self, host: JobHost, mailbox: Mailbox, method: MethodSpec, node: str, key: Key) -> None:
+        """`node` as `worker.MessageOf`: the sender of the row's messages, `ANYBODY` where it has those of several."""
+        self._host, self._mailbox, self._method, self._key, self.node = host, mailbox, method, key, node
         self._message: MessageJob | None = None
 
     def run(self) -> None:

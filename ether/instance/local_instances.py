@@ -152,6 +152,11 @@ class LocalInstances:
     def __len__(self) -> int:
         return len(self._instances)
 
+    def object_of(self, name: str) -> object | None:
+        """The object that this process hosts under a name; None where it hosts none."""
+        local = self._instances.get(name)
+        return None if local is None else local.instance.object
+
     def add(
         self,
         session: Session,

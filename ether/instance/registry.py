@@ -6,12 +6,10 @@ The trap: an instance's process must not load the configuration's pydantic model
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ether.connection.assembly import Registry
-from ether.log import get_ether_logger
 from ether.spec.marks import mark_from_options
 from ether.spec.wrapping import Care, Limit, PropertySpec, Wrapping
 
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
     from ether.config import EtherConfig, EtherInstanceConfig
     from ether.config.models import RegistryEntry
     from ether.config.part import ConfigPart
-
-logger = get_ether_logger("Ether")
 
 RegistryOptions = Mapping[str, Mapping[str, Any]]
 """For each class path the entry of the class: its methods' decorators and arguments, its properties, its device's
@@ -55,15 +51,6 @@ def _options_among(keys: tuple[str, ...], part: ConfigPart) -> dict[str, Any]:
 
 def _dumped(parts: Mapping[str, ConfigPart]) -> dict[str, Any]:
     return {name: part.model_dump(mode="json") for name, part in parts.items()}
-
-
-def warn_of_registry_typos(config: EtherConfig) -> None:
-    """Warn of entries whose class path is nearly that of an instance. An entry that no instance names is no mistake by
-    itself: it may be meant for a base class."""
-    used = {instance.class_path for instance in config.instances.values()}
-    for class_path in config.registry.keys() - used:
-        if nearest := difflib.get_close_matches(class_path, used, n=1, cutoff=0.9):
-            logger.warning("registry: no instance is a %s; did you mean %s?", class_path, nearest[0])
 
 
 def registry_marks(options: RegistryOptions) -> Registry:

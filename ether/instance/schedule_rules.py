@@ -4,8 +4,9 @@ Promises: the ticks of a period lie on a grid that does not drift, however late 
 not be taken in time is counted as missed and never made up for, so that a process which stood still for a minute does
 not fire sixty times.
 
-A point in time that the wall clock never showed, because it was set forward, was not missed: nobody was late. And a
-clock that was set back does not silence a calendar until the old time is reached again (`clock_set`).
+A point in time that the wall clock never showed, because it was set forward, was not missed: nobody was late. It is due
+after all where the clock is set right again before it. And a clock that was set back does not silence a calendar until
+the old time is reached again (`clock_set`).
 
 The trap: a period goes by the steady clock (which cannot be set), a point in time goes by the wall clock. Each schedule
 says which of the two `now` has to come from (`steady`).
@@ -13,6 +14,7 @@ says which of the two `now` has to come from (`steady`).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta, tzinfo
 from typing import NamedTuple, Protocol
@@ -26,8 +28,11 @@ SMALL_STEP_S = 3 * 3600.0
 """A wall clock that is set by no more than this was about right, as when clocks are changed for the summer."""
 
 _FREQUENT_S = 3600.0
-"""A calendar with ticks this close goes on by the new time at once when the clock is set back."""
+_CORRECTION_S = 300.0
+"""A calendar with ticks closer than the one goes on by the new time at once when the clock is set back by more than the
+other. By less, a minute that comes again is the same minute."""
 
+_REMEMBERED = 64
 _DAYS_AHEAD = 366 * 8
 """How far ahead a calendar is searched: from one 29th of February to the next takes eight years across 2100."""
 
@@ -92,22 +97,22 @@ class _OneShot:
     steady = False
 
     def __init__(self, time: float) -> None:
-        self._time: float | None = time
+        self._time = time
+        self._taken = self._left_out = False
 
     def due(self) -> float | None:
-        return self._time
+        return None if self._taken or self._left_out else self._time
 
     def take(self, now: float) -> Tick | None:
-        if self._time is None or now < self._time:
+        due = self.due()
+        if due is None or now < due:
             return None
-        in_time, self._time = now - self._time <= LATE_S, None
+        in_time, self._taken = now - due <= LATE_S, True
         return Tick(in_time, int(not in_time))
 
     def clock_set(self, before: float, now: float) -> bool:
-        left_out = self._time is not None and self._time < now - LATE_S
-        if left_out:
-            self._time = None
-        return left_out
+        was_out, self._left_out = self._left_out, not self._taken and self._time < now - LATE_S
+        return self._left_out and not was_out
 
 
 class _ByCalendar:
@@ -116,6 +121,12 @@ class _ByCalendar:
     def __init__(self, cron: Cron, start: float, zone: tzinfo | None) -> None:
         self._cron, self._zone = cron, zone
         self._next = next_time(cron, start, zone)
+        self._set_by = 0.0
+        """By how much the clock was set since the start, in all."""
+        self._soon_s = 0.0
+        """A time that was given comes again within this: it is the same time. 0 where the clock was never set."""
+        self._given: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
+        """The latest ticks that were given: for which time, and when by a clock that was never set."""
 
     def due(self) -> float | None:
         return self._next
@@ -128,24 +139,37 @@ class _ByCalendar:
         latest = self._next
         while self._next is not None and self._next <= now and passed < _MISSED_MAX:
             latest, passed = self._next, passed + 1
-            self._next = next_time(self._cron, latest, self._zone)
+            self._next = self._following(latest)
         if passed == _MISSED_MAX:
-            self._next = next_time(self._cron, now, self._zone)
+            self._next = self._following(now)
         in_time = now - latest <= LATE_S
+        if in_time:
+            self._given.append((latest, now - self._set_by))
         return Tick(in_time, passed - in_time)
 
     def clock_set(self, before: float, now: float) -> bool:
-        """Go on by the new time. A rare tick that has been taken is not taken again where the clock was set back by a
-        few hours only; as in an hour that occurs twice."""
+        """Go on by the new time. A tick that has been given is not given again where its time comes again soon: a rare
+        one within hours (as in an hour that occurs twice), a frequent one within minutes."""
         due = self._next
+        self._set_by += now - before
+        self._soon_s = _CORRECTION_S if self._is_frequent(before) else SMALL_STEP_S
         if now < before:
-            if before - now > SMALL_STEP_S or self._is_frequent(before):
-                self._next = next_time(self._cron, now, self._zone)
+            self._next = self._following(now)
             return False
         if due is None or due > now:
             return False
-        self._next = next_time(self._cron, max(before, now - LATE_S), self._zone)
+        self._next = self._following(max(before, now - LATE_S))
         return due != self._next and now - before <= SMALL_STEP_S
+
+    def _following(self, after: float) -> float | None:
+        """The first time after this one that is not one that was given just now."""
+        found = next_time(self._cron, after, self._zone)
+        while found is not None and self._soon_s and self._was_given(found):
+            found = next_time(self._cron, found, self._zone)
+        return found
+
+    def _was_given(self, time: float) -> bool:
+        return any(time == given and time - self._set_by - when <= self._soon_s for given, when in self._given)
 
     def _is_frequent(self, after: float) -> bool:
         first = next_time(self._cron, after, self._zone)

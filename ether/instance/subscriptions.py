@@ -11,7 +11,9 @@ The trap: receivers run on the transport's thread, for each message. They may on
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -19,10 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ether.config.keep import KEEP_ALL, Keep
+from ether.connection.caused_work import CausedWork
+from ether.connection.causes import origin_of
 from ether.connection.keep_rules import Skipped, SkippedLog
 from ether.connection.link import Inbound, Link
 from ether.connection.mailbox import Mailbox
-from ether.connection.worker import Job
+from ether.connection.worker import ANYBODY, FOREIGN, Job
 from ether.errors import TransportError
 from ether.instance.host import JobHost
 from ether.instance.jobs import MessageJob, NextMessageJob
@@ -73,22 +77,30 @@ class MethodSubscriptions:
         """The ages of all messages that arrive here."""
         self.passing_on = False
         """Whether the instance is about to be started again: what was not begun is left to the next incarnation."""
+        self.closed = False
+        """Whether the instance ends: no message is begun any more."""
+        self._unhandled: Counter[str] = Counter()
+        """The messages that were not begun because of that, by their topics as users write them."""
+        self._unhandled_lock = threading.Lock()
         self._positions: Positions | None = None
         self._earlier: EarlierPositions | None = None
         self._numbers: dict[tuple[str, str], tuple[str, int]] = {}
+        self._caused = CausedWork()
         self._listening: dict[str, list[str]] = {}
         """For each topic the methods that it goes to at QoS 1."""
 
     def listen(self, link: Link, methods: Sequence[MethodSpec], submit_of: Callable[[str], Submit]) -> None:
         """Subscribe; returns when the broker has confirmed all of it. `submit_of` gives what takes a method's jobs."""
+        self._caused = link.caused
         if link.retransmitter is not None:
             link.retransmitter.taken = self._taken
         if (earlier := self._earlier) is not None:
             link.resume_from(self._numbers, time.monotonic() - earlier.since, earlier.node)
+        routes: list[tuple[str, Receive, int]] = []
         for method in methods:
             receive = self.receiver(method, submit_of(method.name))
-            for topic_filter, qos, _ in self._tables[method.name]:
-                link.listen(topic_filter, receive, now=receive, qos=qos)
+            routes += [(topic_filter, receive, qos) for topic_filter, qos, _ in self._tables[method.name]]
+        link.listen_all(routes)
         if earlier is not None:
             link.ask_for_missed()
 
@@ -154,6 +166,19 @@ class MethodSubscriptions:
             row.begin(headers.seq)
             row.end(headers.seq)
             row.finish(headers.seq)
+        if self._caused:
+            self.finished(inbound, method)
+
+    def _came(self, method: str, inbound: Inbound, origin: str) -> None:
+        """A message of a trial is in work from now on."""
+        what = f"{self._host.spec.name}.{method} of {self._host.topics.user_topic(inbound.delivery.topic)!r}"
+        self._caused.begin(origin, (method, id(inbound)), what)
+
+    def finished(self, inbound: Inbound, method: str) -> None:
+        """A method is done with a message, or has skipped it."""
+        headers = inbound.headers()
+        if headers is not None and (origin := origin_of(headers)) is not None:
+            self._caused.end(origin, (method, id(inbound)))
 
     def row_of(self, method: str, inbound: Inbound, headers: Headers) -> Row:
         """Where to note that a method handles a message; `NO_ROW` for one that its source cannot send again."""
@@ -169,6 +194,29 @@ class MethodSubscriptions:
         if self._positions is not None and link.retransmitter is not None:
             self.passing_on = True
             link.retransmitter.leave_to_successor()
+
+    def stop(self, link: Link) -> None:
+        """The instance ends: begin no message, and ask for none."""
+        self.closed = True
+        if link.retransmitter is not None:
+            link.retransmitter.ask_no_more()
+
+    def leave(self, inbound: Inbound) -> None:
+        """Count a message that is not begun, because the instance ends."""
+        with self._unhandled_lock:
+            self._unhandled[self._host.topics.user_topic(inbound.delivery.topic)] += 1
+
+    def unhandled(self, link: Link) -> dict[str, int]:
+        """For each topic how many messages this end leaves: those that have come, and those that wait at their sources.
+        Without those that are left to the next incarnation."""
+        if not self.closed:
+            return {}
+        with self._unhandled_lock:
+            left = self._unhandled.copy()
+        if not self.passing_on:
+            for topic, count in self._missing(link).items():
+                left[self._host.topics.user_topic(topic)] += count
+        return dict(left)
 
     def ended(self, row: Row, number: int, published: Receipt | None) -> None:
         """A method has handled a message of that row; `published` as in `Positions.ended`."""
@@ -213,12 +261,14 @@ class MethodSubscriptions:
         return lambda inbound: routes.match(inbound.delivery.topic)[0](inbound)
 
     def _receive_all(self, method: MethodSpec, submit: Submit) -> Receive:
-        host, note = self._host, self.ages.note
+        host, note, name = self._host, self.ages.note, method.name
 
         def receive(inbound: Inbound) -> bool:
             headers = inbound.headers()
             if headers is not None:
                 note(inbound.delivery.topic, headers, time.monotonic())
+                if (origin := origin_of(headers)) is not None:
+                    self._came(name, inbound, origin)
             submit(MessageJob(host, inbound, method))
             return True
 
@@ -230,8 +280,13 @@ class MethodSubscriptions:
         make_job = partial(NextMessageJob, self._host, mailbox, method)
 
         def receive(inbound: Inbound) -> bool:
+            headers = inbound.headers()
+            if headers is not None and (origin := origin_of(headers)) is not None:
+                self._came(method.name, inbound, origin)
             if (turn := mailbox.put(inbound)) is not None:
-                submit(make_job(*turn))
+                # A row of one source has the messages of that source alone; any other row those of all.
+                sender = FOREIGN if headers is None else node_of(headers.id)
+                submit(make_job(ANYBODY if turn[0] is None else sender, *turn))
             return True
 
         return receive
@@ -264,11 +319,12 @@ class MethodSubscriptions:
     def to_come(self, link: Link) -> int:
         """How many messages to this instance exist at their sources and are not here yet. While it is about to be
         started again these are its successor's."""
-        if self.passing_on:
-            return 0
+        return 0 if self.passing_on else sum(self._missing(link).values())
+
+    def _missing(self, link: Link) -> dict[str, int]:
         filters = [topic_filter for table in self._tables.values() for topic_filter, _, _ in table]
         missing = link.missing()
-        return sum(count for topic, count in missing.items() if any(matches(name, topic) for name in filters))
+        return {topic: count for topic, count in missing.items() if any(matches(name, topic) for name in filters)}
 
     # -- what was skipped
 

@@ -1,8 +1,9 @@
 """The session's own broker: `python -I -m broker` as a child with private settings.
 
 Isolated (`-I`), because a user's own `broker.py` in the working directory must shadow nothing. Promise: a broker that
-dies is started again at the same address with the same settings; its clients reconnect and repeat their announcements.
-The trap: a broker that never became ready is not started again, because then its settings are at fault.
+dies is started again at the same address with the same settings, for as long as the session lives, after pauses that
+grow (`EndlessRestarts`); its clients reconnect and repeat their announcements. The trap: a broker that never became
+ready is not started again, because then its settings are at fault.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ import socket
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ether.config import broker as config_broker
 from ether.config.broker_url import DEFAULT_WS_PATH
@@ -26,6 +26,7 @@ from ether.connection.deadline import Deadline
 from ether.errors import BrokerFailed, TransportError
 from ether.launch.child import Child
 from ether.launch.process_group import ProcessGroup
+from ether.launch.restart_rules import LONGEST_PAUSE_S, EndlessRestarts
 from ether.log import get_ether_logger
 from ether.security.credentials import Credentials
 from ether.security.lab_key import USERNAME, load_or_make_key
@@ -34,16 +35,23 @@ from ether.system.folders import private_folder
 from ether.transport.endpoint import Endpoint
 from ether.version import VERSION
 
+if TYPE_CHECKING:
+    from ether.session.trust.broker_trust import BrokerTrust
+
 __all__ = ["BrokerFacts", "BrokerProcess", "private_folder"]
 
 logger = get_ether_logger("Ether")
 
 T = TypeVar("T")
 
-_RESTARTS = 5
-_RESTART_WINDOW_S = 60.0
-_RETURN_S = 5.0
+Rules = Callable[[Sequence[str]], Mapping[str, Mapping[str, Sequence[str]]]]
+"""From the names of devices to the rights that the broker is given: `ether.security.rights.rules_of`."""
+_EVERYTHING = {"publish": ["#"], "subscribe": ["#"], "receive": ["#"]}
+
+RETURNS_S = LONGEST_PAUSE_S + 5.0
 """Within this time a broker that ended is ready again, on a busy machine, too."""
+_SAYS_WHAT_TO_DO_FROM = 3
+"""The restart in a row from which on the log says what to do: one or two may be somebody's `kill`."""
 
 _LONGEST_SOCKET_PATH = 100
 """Unix sockets take paths of about 104 (macOS) to 108 (Linux) bytes."""
@@ -69,21 +77,31 @@ class BrokerProcess:
     """The broker child. It starts when this object is made; `wait_ready` waits, so that other processes can start
     meanwhile."""
 
-    def __init__(self, config: config_broker.EmbeddedBroker, group: ProcessGroup, folder: str) -> None:
+    def __init__(
+        self, config: config_broker.EmbeddedBroker, group: ProcessGroup, folder: str, rules: Rules | None = None
+    ) -> None:
         """Start it; does not wait. `folder` is made, and the caller removes it. In it the broker has a folder of its
-        own for settings and sockets, because it removes that when it ends."""
+        own for settings and sockets, because it removes that when it ends. `rules` gives the rights of other machines
+        by their names; None: whoever is let in may do everything."""
         self._config = config
         self._group = group
+        self._trust = _trust(config)
         self._credentials = _credentials(config)
         self._parent, self._folder = folder, os.path.join(folder, "broker")
+        self._rules = None if self._trust is None else rules
+        self._giving = threading.Lock()
+        self._rights = self._rights_of_devices()
         self._facts: BrokerFacts | None = None
         self._changed = threading.Condition()
         self._stopping = False
         self._times_ready = 0
         self._on_network: mdns.MdnsAnnouncement | None = None
         self._ended = ""
-        self._starts: deque[float] = deque(maxlen=_RESTARTS)
+        self._restarts = EndlessRestarts()
+        self._started = 0.0
         self._child = self._start()
+        if self._trust is not None and self._rules is not None:
+            self._trust.on_change = self._give_rights
 
     def wait_ready(self, timeout_s: float) -> BrokerFacts:
         """Return when clients can connect; raises `BrokerFailed`. Ends at the broker's ready line (`_on_ready`) or at
@@ -109,7 +127,7 @@ class BrokerProcess:
         """Wait for the broker to become ready once more than `times_ready` times; returns whether it has. Ends early
         where it has ended for good."""
         with self._changed:
-            self._changed.wait_for(lambda: self._times_ready > times_ready or self._ended, min(timeout_s, _RETURN_S))
+            self._changed.wait_for(lambda: self._times_ready > times_ready or self._ended, min(timeout_s, RETURNS_S))
             return self._times_ready > times_ready
 
     @property
@@ -140,22 +158,25 @@ class BrokerProcess:
 
     @property
     def lan_url(self) -> str | None:
-        """For a person to type on another machine that holds the same lab key: no password in it."""
+        """For a person to type on another machine that is a member of the lab: no password in it."""
         facts = self.wait_ready(0)
-        return None if facts.lan_port is None else Endpoint("tcp", _typed_host(facts), facts.lan_port).address
+        kind: Literal["tcp", "tls"] = "tcp" if self._trust is None else "tls"
+        return None if facts.lan_port is None else Endpoint(kind, _typed_host(facts), facts.lan_port).address
 
     @property
     def websocket_url(self) -> str | None:
         """The same for a machine behind a firewall; None where there is no such port."""
         facts = self.wait_ready(0)
         port = facts.websocket_port
-        return None if port is None else Endpoint("ws", _typed_host(facts), port, DEFAULT_WS_PATH).address
+        kind: Literal["ws", "wss"] = "ws" if self._trust is None else "wss"
+        return None if port is None else Endpoint(kind, _typed_host(facts), port, DEFAULT_WS_PATH).address
 
     @property
     def entry(self) -> dict[str, str]:
         """What the session's entry says of it."""
-        url = self.websocket_url
-        return {"engine": self.wait_ready(0).engine} | ({} if url is None else {"websocket": url})
+        url, plain = self.websocket_url, self.lan_host is not None and self._trust is None
+        entry = {"engine": self.wait_ready(0).engine} | ({} if url is None else {"websocket": url})
+        return entry | ({"security": "off"} if plain else {})
 
     def announce(self, session: str, environment: Mapping[str, str]) -> None:
         """Let other machines find the session, where the broker listens to them."""
@@ -163,15 +184,42 @@ class BrokerProcess:
         if host is None or port is None or not mdns.browse_seconds(environment):
             return
         addresses = mdns.own_addresses() if host == config_broker.EVERYWHERE else [host]
-        self._on_network = mdns.announce(session, port, addresses, VERSION, user=USERNAME)
+        how = {"user": USERNAME} if self._trust is None else {"lab": self._trust.lab.id}
+        self._on_network = mdns.announce(session, port, addresses, VERSION, **how)
+
+    def set_rights(self, users: Mapping[str, str], rights: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+        """From now on these further users (each with its password) and rights hold: `ether.security.rights.rules_of`.
+        They hold with the next packet on, also in the next broker where this one dies."""
+        self._rights = {"users": dict(users), "rights": {name: dict(rule) for name, rule in rights.items()}}
+        with self._changed:
+            ready, child = self._facts is not None, self._child
+        if ready:
+            child.send(json.dumps({"command": "rights", **self._rights}).encode() + b"\n")
+
+    def _rights_of_devices(self) -> dict[str, Any]:
+        """Users and rights of all that are members of the lab now; of this machine itself, all. Raises `LabRefused`."""
+        if self._trust is None or self._rules is None:
+            return {}
+        own = {} if self._trust.own_name is None else {self._trust.own_name: _EVERYTHING}
+        return {"users": {}, "rights": {**own, **self._rules(self._trust.devices())}}
+
+    def _give_rights(self) -> None:
+        """A member came or went: on a thread of the trust's."""
+        with self._giving:
+            wanted = self._rights_of_devices()
+            if wanted != self._rights:
+                self.set_rights(wanted["users"], wanted["rights"])
 
     def stop(self, timeout_s: float) -> None:
         """Stop it. Twice is fine."""
+        if self._trust is not None:
+            self._trust.close()
         if self._on_network is not None:
             self._on_network.close()
             self._on_network = None
         with self._changed:
             self._stopping = True
+            self._changed.notify_all()  # ends the pause before a restart
             child = self._child
         child.send(b"stop\n")
         child.end(timeout_s)
@@ -179,7 +227,7 @@ class BrokerProcess:
             os.rmdir(self._parent)  # where nothing else is in it
 
     def _start(self) -> Child:
-        self._starts.append(time.monotonic())
+        self._started = time.monotonic()
         settings = os.path.join(self._folder, "settings.json")
         try:
             for folder in (self._parent, self._folder):
@@ -209,6 +257,8 @@ class BrokerProcess:
             "password": self._credentials.password,
             "max_packet_bytes": self._config.max_message_bytes,
             "private_dir": self._folder,
+            **self._rights,
+            **({} if self._trust is None else self._trust.settings()),
         }
 
     def _on_line(self, line: str) -> None:
@@ -218,6 +268,10 @@ class BrokerProcess:
             event = {"event": "warning", "text": line.rstrip()}
         if event.get("event") == "ready":
             self._on_ready(event)
+        elif event.get("event") in ("rights", "trust"):
+            if event.get("error"):
+                as_before = "the rights of devices are as before: " if event["event"] == "rights" else ""
+                logger.error("broker: %s%s", as_before, event["error"])
         else:
             logger.warning("broker: %s", event.get("text", event))
 
@@ -238,29 +292,72 @@ class BrokerProcess:
             self._facts = facts
             self._times_ready += 1
             self._changed.notify_all()
+        if self._trust is not None:
+            self._trust.watch(lambda line: self._child.send(line), facts.lan_port)
 
     def _on_end(self, child: Child) -> None:
-        """On the child's waiting thread. The next broker is started under the lock, so that `stop` ends that one."""
+        """On the dead child's waiting thread, which starts the next one; each pause ends early when all is stopped."""
         how = f"the embedded broker ended: {child.how_it_ended().rstrip()}"
         with self._changed:
             if self._stopping:
                 return
-            again = self._facts is not None and self._may_restart()
-            if again:
-                self._child = self._start()
-            else:
+            if self._facts is None:
                 self._ended = how
                 self._changed.notify_all()
-        logger.error("%s%s", how, "\nStarted it again." if again else "")
+        if self._facts is None:
+            logger.error("%s", how)
+            return
+        while (how := self._start_again(how)) != "":
+            pass
 
-    def _may_restart(self) -> bool:
-        crowded = len(self._starts) == _RESTARTS and time.monotonic() - self._starts[0] < _RESTART_WINDOW_S
-        return not crowded
+    def _start_again(self, how: str) -> str:
+        """Start the next broker after its pause; returns why it could not be started, empty where that is done. It is
+        started under the lock, so that `stop` ends that one."""
+        pause_s = self._restarts.pause_s(time.monotonic() - self._started)
+        logger.error("%s\n%s", how, self._what_follows(pause_s))
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping, pause_s)
+            if self._stopping:
+                return ""
+            try:
+                self._child = self._start()
+            except (BrokerFailed, OSError) as error:
+                return f"the embedded broker could not be started again: {error}"
+        return ""
+
+    def _what_follows(self, pause_s: float) -> str:
+        """What a person reads below the reason."""
+        in_a_row = self._restarts.in_a_row
+        when = f"Starting it again in {pause_s:g} s" if pause_s else "Starting it again at once"
+        if in_a_row < _SAYS_WHAT_TO_DO_FROM:
+            return f"{when}."
+        return (
+            f"{when}, for the {_ordinal(in_a_row)} time in a row, and so on until it stays. Meanwhile this session's"
+            " programs keep what they publish and save, and wait. What to do: find what ends it (killed by signal 9:"
+            " mostly memory, see dmesg; an address in use: another program has its port), or try the other engine"
+            " (broker: {engine: amqtt} or {engine: mosquitto})."
+        )
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def _trust(config: config_broker.EmbeddedBroker) -> BrokerTrust | None:
+    """The certificates, where other machines come by TLS. Raises `ConfigError`, `LabError`."""
+    if not config.encrypted:
+        return None
+    from ether.session.trust.broker_trust import BrokerTrust  # late: certificates take 40 ms to load
+
+    return BrokerTrust(os.environ, config.lan_host or "")
 
 
 def _credentials(config: config_broker.EmbeddedBroker) -> Credentials:
-    """Random for a session of this machine alone. For other machines they follow from the lab key, which those hold."""
-    return Credentials.random() if config.lan_host is None else load_or_make_key(os.environ).credentials()
+    """Random for programs of this machine alone. For other machines without certificates they follow from the lab key,
+    which those hold."""
+    plain = config.lan_host is not None and not config.encrypted
+    return load_or_make_key(os.environ).credentials() if plain else Credentials.random()
 
 
 def _typed_host(facts: BrokerFacts) -> str:

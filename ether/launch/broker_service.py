@@ -1,7 +1,7 @@
-"""The broker as a service of its own: `python -m ether.launch.broker_service [--listen lan] [--port 1883]`.
+"""The broker as a service of its own: `python -m ether.launch.broker_service [--listen lan] [--port 8883]`.
 
 It is for a machine on which the broker shall outlive every session. It runs the same broker child as a session with
-`broker: {listen: lan}` does, with user and password from the lab key; programs reach it by `broker: mqtt://host`.
+`broker: {listen: lan}` does, for the members of this machine's lab; programs reach it by `broker: mqtts://host`.
 
 Promise: systemd gets READY when a client can connect, and watchdog pings for as long as one still can. A real
 connection is made each time, so a broker that hangs is noticed, not only one that died.
@@ -18,8 +18,8 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from ether.config.broker import DEFAULT_MQTT_PORT
 from ether.config.broker import EmbeddedBroker as BrokerSettings
+from ether.config.broker_url import DEFAULT_MQTT_PORT, DEFAULT_MQTTS_PORT
 from ether.errors import ConfigError, EtherError
 from ether.launch.broker import BrokerFacts, BrokerProcess
 from ether.launch.process_group import make_group
@@ -118,10 +118,13 @@ def _settings(arguments: Sequence[str]) -> BrokerSettings:
         prog="python -m ether.launch.broker_service", description="The broker as a service."
     )
     parser.add_argument("--listen", default="lan", help="lan, loopback or an address of this machine")
-    parser.add_argument("--port", type=int, default=DEFAULT_MQTT_PORT, help=f"default: {DEFAULT_MQTT_PORT}")
+    parser.add_argument("--port", type=int, default=None, help="default: 8883 with TLS, 1883 without")
+    parser.add_argument("--security", default="on", choices=["on", "off"], help="off: plain text on the network")
     parser.add_argument("--engine", default="auto", choices=["auto", "mosquitto", "amqtt"])
     given = parser.parse_args(arguments)
-    return BrokerSettings(listen=given.listen, port=given.port, engine=given.engine)
+    how = {"listen": given.listen, "engine": given.engine, "security": given.security}
+    usual = DEFAULT_MQTTS_PORT if BrokerSettings(**how).encrypted else DEFAULT_MQTT_PORT
+    return BrokerSettings(**how, port=usual if given.port is None else given.port)
 
 
 if __name__ == "__main__":

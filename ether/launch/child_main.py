@@ -15,36 +15,41 @@ The trap: every module that is imported here delays the start of every instance,
 from __future__ import annotations
 
 import faulthandler
+import inspect
 import io
 import logging
 import os
 import signal
 import sys
 import threading
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from ether.calls.durable_server import InstanceJournal
 from ether.calls.progress import CallLog
-from ether.connection.assembly import death_notice, describe_with_registry, make_link
+from ether.connection import fork_guard as forks
+from ether.connection.assembly import connected_within, death_notice, describe_with_registry, make_link
+from ether.connection.deadline import Deadline
 from ether.connection.extension import Extension
-from ether.connection.failure_text import user_traceback
 from ether.connection.link import Link, await_taken
 from ether.connection.worker import Stopped, Worker
 from ether.errors import ConfigError, EtherError, InvalidName, MarkError, PayloadTooLarge, PublishRefused
+from ether.errors.tracebacks import lines_of
 from ether.instance.class_loading import find_class
 from ether.instance.hosted import HostedInstance
-from ether.launch.child_settings import EXIT_REPLACED, InstanceSettings
+from ether.launch.child_notes import FLUSH, Notes
+from ether.launch.child_settings import BEGIN, EXIT_REPLACED, InstanceSettings
 from ether.launch.process_records import ContextFacts, open_record_writer
-from ether.launch.simulated_devices import SimulatedDevices
+from ether.launch.simulated.devices import SimulatedDevices
 from ether.log import get_ether_logger, install_instance_console
 from ether.logs.shipping import LogShipper
 from ether.protocol.presence import Announcement, State
 from ether.recording.writer import RecordWriter, SavingOptions
+from ether.runs.plan.call_rules import constructor_fault
 from ether.session.client import Client
 from ether.session.heartbeat import HeartbeatSender
+from ether.session.own_rights import OwnRights
 from ether.spec.marks import MarkKind
 from ether.system.folders import calls_folder, file_name, journal_path
 from ether.system.process_owner import is_dead_here
@@ -66,6 +71,9 @@ SEND_TIMEOUT_S = 3.0
 ORPHAN_GRACE_S = 0.4
 """For save_all and cleanup after the launcher's death. Every process of the session must be gone within a second."""
 
+_BEGINS_S = 5.0
+"""For the steps between the announcement of an instance and its ticks."""
+
 FINAL_STEPS = (MarkKind.SAVE_ALL, MarkKind.CLEANUP, MarkKind.SHUTDOWN)
 
 logger = get_ether_logger("Ether")
@@ -84,7 +92,10 @@ def main(adopt: Adopt) -> int:
     if settings is None:
         return EXIT_ORPHANED
     _take_on(settings)
-    return _InstanceProcess(settings, adopt).run(lifeline)
+    process = _InstanceProcess(settings, adopt)
+    code = process.run(lifeline)
+    process.notes.tell_exit(code)
+    return code
 
 
 class _InstanceProcess:
@@ -101,12 +112,19 @@ class _InstanceProcess:
         self._client: Client | None = None
         self._journal: InstanceJournal | None = None
         self._final: _FinalJob | None = None
+        self._forks = forks.watch()
+        self.notes = Notes()
+        """What it says to its launcher, beside its output."""
+        self._serves = threading.Event()
+        """Set when the instance is ready and its ticks may begin."""
 
     def run(self, lifeline: BinaryIO) -> int:
         """The main thread's whole work. `self._worker.run()` returns when the worker is told to stop: by the control
         plane, by SIGTERM, or by a final job."""
         threading.Thread(target=self._watch_lifeline, args=(lifeline,), name="ether-lifeline", daemon=True).start()
         signal.signal(signal.SIGTERM, self._terminate)
+        if hasattr(os, "register_at_fork"):
+            signals_at_fork(self._give_signals_back)
         link = self._connected()
         if link is None:
             return EXIT_NO_BROKER
@@ -115,12 +133,17 @@ class _InstanceProcess:
             instance = self._instance = self._built(link)
             if instance.spec.with_mark(MarkKind.SUB):
                 instance.keep_positions(Path(self._settings.positions))
+            if self._settings.together:
+                link.expect(self._settings.together, self._settings.began)
             instance.subscribe()
+            link.all_subscribed()
             if isinstance(instance.object, Extension):
                 instance.object.attach(link, self._topics, instance.name)
             instance.initialise()
             instance.announcer.show()
-        except (Exception, SystemExit) as error:  # noqa: BLE001  child main: user code may raise anything
+        except BaseException as error:  # noqa: BLE001  child main: user code may raise anything
+            if forks.times != self._forks:
+                forks.end_forked(error)  # by the constructor, or where the class is imported
             self._say_why_not(link, error)
             log.close()
             link.close()
@@ -131,11 +154,14 @@ class _InstanceProcess:
         sender.start()
         self._open_durable_calls()
         instance.guard.start()
-        instance.ticks.start()
+        self._serves.set()
+        if not self._settings.waits:
+            instance.ticks.start()
         self._worker.run()
         sender.stop()
         instance.control.give_up_name()
         instance.close()
+        self.notes.tell(FLUSH)
         if instance.record_writer is not None:
             instance.record_writer.close(SAVE_TIMEOUT_S)
         if isinstance(instance.object, Extension):
@@ -144,21 +170,28 @@ class _InstanceProcess:
         link.finish(SEND_TIMEOUT_S)
         log.close()
         self._leave(link)
+        self.notes.tell("")
         return EXIT_OK
 
     def _connected(self) -> Link | None:
         settings = self._settings
         dead = Announcement(settings.name, State.LOST, self._incarnation, about={"pid": os.getpid(), **self._announced})
         will = death_notice(self._topics, dead)
-        link = make_link(
-            settings.broker(),
-            settings.name,
-            will=will,
-            max_packet_bytes=settings.max_packet_bytes,
-            topics=self._topics,
-        )
+        deadline = Deadline(settings.connect_timeout_s)
+
+        def connect() -> Link:
+            link = make_link(
+                settings.broker(),
+                settings.name,
+                will=will,
+                max_packet_bytes=settings.max_packet_bytes,
+                topics=self._topics,
+            )
+            link.open(deadline.left())
+            return link
+
         try:
-            link.open(settings.connect_timeout_s)
+            link = connected_within(connect, deadline)
         except EtherError as error:
             print(f"{settings.name}: {error}", file=sys.stderr)
             return None
@@ -168,18 +201,30 @@ class _InstanceProcess:
     def _built(self, link: Link) -> HostedInstance:
         settings = self._settings
         client = self._client = Client(link, self._topics)
+        client.topic_check.announce_by(self._announce_changed)
         self._adopt(client)
         cls = find_class(settings.class_path, settings.script)
         spec = describe_with_registry(cls, settings.class_path, settings.marks())
         devices = SimulatedDevices.from_value(settings.simulated_devices)
-        obj = cls(*devices.of(settings.args), **devices.of(settings.kwargs))
+        obj = _constructed(cls, devices.of(settings.args), devices.of(settings.kwargs))
+        if forks.times != self._forks:
+            forks.end_forked(None)
         if spec.with_mark(MarkKind.SAVE):
             self._journal = InstanceJournal(lambda: journal_path(settings.session, settings.name))
             self._announced["journal"] = self._journal.id
+        if settings.rights is not None:
+            heard, published = (
+                [topic for method in spec.with_mark(kind) for topic in method.topics(kind)]
+                for kind in (MarkKind.SUB, MarkKind.PUB)
+            )
+            client.session.is_limited = True
+            client.rights = OwnRights.of(settings.name, settings.rights, published, heard)
         instance = HostedInstance(
             settings.name, obj, spec, link, self._topics, self._worker, self._incarnation, self._announced
         )
         instance.server.journal = self._journal
+        instance.on_step = self.notes.tell
+        instance.topics_used = client.topic_check.used
         instance.control.on_fenced = _stop_at_once
         instance.lease_server.is_dead = is_dead_here
         if not isinstance(obj, Extension):
@@ -187,6 +232,10 @@ class _InstanceProcess:
         client.session.calls.local_instances[settings.name] = instance
         logging.getLogger().addHandler(CallLog())
         return instance
+
+    def _announce_changed(self) -> None:
+        if self._instance is not None:
+            self._instance.announce_changed()
 
     def _record_writer(self, link: Link, cls: type) -> RecordWriter:
         settings = self._settings
@@ -244,24 +293,43 @@ class _InstanceProcess:
     def _terminate(self, number: int, frame: object) -> None:
         """SIGTERM, on the main thread between two of its instructions. The first one: the ordinary last steps, without
         the other instances. The second one, when the first has changed nothing: the job that runs does not return, so
-        an exception ends it."""
+        an exception ends it. What saves or cleans up is never ended so."""
         if self._final is None:
             self._final = _FinalJob(self._instance, FINAL_STEPS)
             self._worker.interrupt(self._final)
             self._worker.stop()
-        elif self._worker.on_this_thread and not self._final.begun:
+        elif self._worker.on_this_thread and not self._final.begun and not self._in_last_step:
             raise Stopped("everything ends, and this handler has not come back")
 
+    @property
+    def _in_last_step(self) -> bool:
+        return self._instance is not None and bool(self._instance.last_step)
+
+    def _give_signals_back(self) -> None:
+        """In a forked child: the signals that Ether handles have the handlers that Python gives them, so that
+        `Process.terminate()` ends it. The handlers of the user's own code stay."""
+        if signal.getsignal(signal.SIGTERM) == self._terminate:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) is _left_to_launcher:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def _watch_lifeline(self, lifeline: BinaryIO) -> None:
-        """Wait for the launcher's death, then end this process, whatever its main thread does. On a thread of its own.
+        """Wait for the launcher's word that the ticks begin, and for its death; then end this process, whatever its
+        main thread does. On a thread of its own.
 
         The last steps run on the main thread, ahead of its queue. Half of the grace is for the job that runs there to
         return. If it does not, SIGTERM makes the main thread leave it (`_terminate`, for which a final job has to be
         set already), and the other half is for the last steps themselves.
         """
+        if lifeline.read(1) == BEGIN:  # the launcher sends it to an instance that is ready
+            self._serves.wait(_BEGINS_S)
+            if self._instance is not None:
+                self._instance.ticks.start()
         lifeline.read()  # returns when the pipe is closed, which is at the launcher's death
         if self._instance is not None:
             self._instance.guard.orphaned()
+            if isinstance(self._instance.object, Extension):
+                self._instance.object.orphaned()
         last = _FinalJob(self._instance, (MarkKind.SAVE_ALL, MarkKind.CLEANUP))
         self._worker.interrupt(last)
         ending = self._final is not None and self._final.begun
@@ -278,6 +346,24 @@ def _stop_at_once(why: str) -> None:
     os._exit(EXIT_REPLACED)
 
 
+def signals_at_fork(give_back: Callable[[], None]) -> None:
+    """Call `give_back` in each process that this one forks. Until then SIGTERM and SIGINT wait there: one that came
+    before would be taken by a handler of the parent's, or by nobody, and the forked process would live on."""
+    held = threading.local()
+
+    def hold() -> None:
+        held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held.mask)
+
+    def begin() -> None:
+        give_back()
+        release()
+
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=begin)
+
+
 class _FinalJob:
     """The last lifecycle steps, as a job that runs before everything that is queued."""
 
@@ -290,6 +376,8 @@ class _FinalJob:
     def run(self) -> None:
         self.begun = True
         if self._instance is not None:
+            self._instance.begin_end()
+            self._instance.wait_alone(ORPHAN_GRACE_S / 4)
             for step in self._steps:
                 self._instance.run_marked(step)
         self.done.set()
@@ -309,8 +397,13 @@ def _take_over_stdin() -> BinaryIO:
 
 
 def _leave_terminal_signals_to_launcher() -> None:
-    """Ctrl-C in the terminal is for the main program, which shuts everything down in order."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C in the terminal is for the main program, which shuts everything down in order. It is handled, not ignored:
+    a program that is started inherits that a signal is ignored, and ffmpeg is ended by SIGINT."""
+    signal.signal(signal.SIGINT, _left_to_launcher)
+
+
+def _left_to_launcher(number: int, frame: object) -> None:
+    pass
 
 
 def _write_whole_lines() -> None:
@@ -330,9 +423,27 @@ def _take_on(settings: InstanceSettings) -> None:
     install_instance_console(settings.name)
 
 
+def _constructed(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+    """The object. Raises `ConfigError` where the constructor does not take the arguments, which names the argument, and
+    whatever the constructor raises."""
+    try:
+        return cls(*args, **kwargs)
+    except TypeError as error:
+        if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+            raise  # it was called
+        try:
+            signature = inspect.signature(cls)
+        except (ValueError, TypeError):  # some classes written in C have no signature
+            raise error from None
+        fault = constructor_fault(cls.__qualname__, signature, args, kwargs, ())
+        if fault is None:
+            raise
+        raise ConfigError(fault.text, path=fault.path or "args") from error
+
+
 def _reason_of(error: BaseException) -> str:
     """The reason that the launcher shows: for a mistake in the configuration one sentence, else the user's own
     traceback."""
     if isinstance(error, (ConfigError, InvalidName, MarkError, PublishRefused, PayloadTooLarge)):
         return f"{type(error).__name__}: {error}"
-    return "".join(traceback.format_exception(type(error), error, user_traceback(error)))
+    return "".join(lines_of(error))

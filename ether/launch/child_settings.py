@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 EXIT_REPLACED = 4
 """The exit code of an instance's process whose name another process has taken over."""
 
+BEGIN = b"b"
+"""What the launcher sends behind the settings: the instance's ticks begin."""
+
 _LENGTH = struct.Struct(">Q")
 
 
@@ -66,6 +69,14 @@ class InstanceSettings:
     """What the launcher has found out about the broker and the way to other members: `Link.traits`."""
     positions: str
     """The file in which it notes what it has handled, for its next incarnation."""
+    together: list[str]
+    """The instances that are started together with it, whose first values it is to get; empty where it starts alone."""
+    began: float
+    """When that start began, by the steady clock, which is one for all processes of the machine."""
+    waits: bool
+    """Whether its ticks begin when the launcher says so (`BEGIN`), and not as soon as it is ready."""
+    rights: dict[str, list[str]] | None = None
+    """On another device than the leader's: what it may do beside what its decorators say; None: everything."""
 
     def marks(self) -> Registry:
         """The registry as marks; raises `MarkError`."""
@@ -122,6 +133,9 @@ class Incarnation:
     announced: dict[str, Any]
     connect_timeout_s: float
     positions: str
+    together: list[str]
+    began: float
+    waits: bool
 
 
 def settings_of(
@@ -151,4 +165,7 @@ def settings_of(
         simulated_devices=common.simulated_devices,
         broker_traits=common.broker_traits,
         positions=incarnation.positions,
+        together=incarnation.together,
+        began=incarnation.began,
+        waits=incarnation.waits,
     )

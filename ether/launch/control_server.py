@@ -18,9 +18,11 @@ from typing import Any, Protocol
 from ether.connection.link import Inbound, Link, reply_headers
 from ether.connection.request_ages import RequestAges
 from ether.errors import EtherError, PayloadError
+from ether.launch.end_limits import EndLimits
 from ether.log import get_ether_logger
 from ether.protocol.barrier import Answer
 from ether.protocol.dedup_window import DedupWindow
+from ether.security.rights import KEEP_OF_AGENTS, is_of_agent
 from ether.session.session import KEEP
 from ether.system.clock import wall_time
 from ether.wire.topics import SessionTopics
@@ -40,8 +42,11 @@ class ProgramControl(Protocol):
     def remove(self, name: str) -> dict[str, str]:
         """Stop one instance in order; returns what went wrong, by instance."""
 
-    def remove_all(self, names: Sequence[str], steps: Sequence[str] | None) -> dict[str, str]:
-        """The same for several, by the steps that are still to be taken (None: all). Unknown names are left out."""
+    def remove_all(
+        self, names: Sequence[str], steps: Sequence[str] | None, limits: EndLimits | None = None
+    ) -> dict[str, str]:
+        """The same for several, by the steps that are still to be taken (None: all), within `limits` (None: those of
+        this program's own configuration). Unknown names are left out."""
 
     def restart(self, name: str, timeout_s: float) -> None:
         """Stop one instance in order, and start it again."""
@@ -68,7 +73,8 @@ class ControlServer:
         self._thread: threading.Thread | None = None
         self.on_shutdown: Callable[[], object] | None = None
         self._receive = self._take
-        link.listen(topics.control(KEEP), self._receive)
+        for topic in (topics.control(KEEP), topics.control_by(KEEP, "+")):
+            link.listen(topic, self._receive)
 
     def close(self) -> None:
         """Take no more; returns when the request under way is done. Twice is fine."""
@@ -109,6 +115,10 @@ class ControlServer:
             return
         if headers is not None and self._window.before(headers.id):
             return
+        _, sender = self._topics.commanded(inbound.delivery.topic)
+        if is_of_agent(sender) and value.get("do") not in KEEP_OF_AGENTS:
+            logger.warning("%s may not ask %s to %s: it is an agent", sender, self.program, value.get("do"))
+            return
         by = headers.source if headers is not None else "somebody"
         if deadline is not None and time.monotonic() >= deadline:
             logger.warning(
@@ -116,7 +126,7 @@ class ControlServer:
             )
             return
         answer = self._do(value, by)
-        if (reply := reply_headers(inbound)) is not None:
+        if (reply := reply_headers(inbound, self.program)) is not None:
             to, extra = reply
             self._link.publish(to, answer.to_value(self.program), extra=extra)
         if value.get("do") == "shutdown" and self.on_shutdown is not None and not answer.failed:
@@ -150,8 +160,10 @@ class ControlServer:
                 # A command names one instance, and an unknown one is an error. A program that ends its instances on
                 # this machine names several, and the steps of their end that it has not taken itself.
                 names, steps = _texts(asked.get("names")), _texts(asked.get("steps"))
-                removed = self._control.remove(name) if names is None else self._control.remove_all(names, steps)
-                return {"problems": removed}
+                limits = EndLimits.from_value(asked.get("end"))
+                if names is None:
+                    return {"problems": self._control.remove(name)}
+                return {"problems": self._control.remove_all(names, steps, limits)}
             case "run":
                 return {"run": self._control.run(name, asked, by)}
             case "record":

@@ -5,8 +5,6 @@ Promise: the program appears among the members, and vanishes when it leaves or d
 
 from __future__ import annotations
 
-import os
-import socket
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -16,8 +14,11 @@ from ether.connection.link import Link
 from ether.logs.shipping import LogShipper
 from ether.protocol.presence import Announcement, State
 from ether.session.client import Client
+from ether.session.joining import connected
+from ether.session.leader_rules import RETURN_S
 from ether.session.session import Opening
 from ether.system.clock import wall_time
+from ether.system.process_owner import process_facts
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.wire.topics import SessionTopics, check_instance_name
@@ -31,7 +32,7 @@ class Guest(Client):
 
     def __init__(self, link: Link, topics: SessionTopics, incarnation: str) -> None:
         super().__init__(link, topics)
-        about = {"kind": "program", "host": socket.gethostname(), "pid": os.getpid(), "since": wall_time()}
+        about = {"kind": "program", **process_facts(), "since": wall_time()}
         self._announcement = Announcement(link.source, State.READY, incarnation, about=about)
         self._log: LogShipper | None = None
 
@@ -56,14 +57,21 @@ class Guest(Client):
         self.close()
 
 
-def join(found: FoundSession, name: str, *, timeout_s: float = 10.0) -> Guest:
+def join(found: FoundSession, name: str, *, timeout_s: float = 10.0, returns_s: float = RETURN_S) -> Guest:
     """Join a session; returns when all its members are known. `name` should hold random bits, because the same program
-    may join twice. Raises `BrokerUnreachable`, `NotAuthorized`, `InvalidName`."""
+    may join twice. A broker that cannot be reached is waited for, for `returns_s` seconds. Raises
+    `BrokerUnreachable`, `NotAuthorized`, `InvalidName`."""
     deadline = Deadline(timeout_s)
     topics = SessionTopics(found.name)
     check_instance_name(name)
-    link = make_link(Endpoint.from_url(found.url), name, will=Will(topics.state(name), b""), max_packet_bytes=None)
-    link.open(deadline.left())
+    endpoint, will = Endpoint.from_url(found.url), Will(topics.state(name), b"")
+
+    def connect() -> Link:
+        link = make_link(endpoint, name, will=will, max_packet_bytes=None)
+        link.open(deadline.left())
+        return link
+
+    link = connected(found, connect, Deadline(min(returns_s, timeout_s)))
     try:
         guest = Guest(link, topics, new_incarnation())
         guest.session.open(deadline.left(), Opening.JOINS)

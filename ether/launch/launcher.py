@@ -13,8 +13,7 @@ over its `Policies`.
 from __future__ import annotations
 
 import os
-import shutil
-import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,34 +22,46 @@ from typing import TYPE_CHECKING, Any
 
 from ether.config import EtherConfig, EtherInstanceConfig
 from ether.config import broker as config_broker
+from ether.config.problems import nearest_of
 from ether.connection.assembly import open_link
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
-from ether.errors import LifecycleFailed, PublishTimeout, StartFailed
+from ether.errors import EtherError, LifecycleFailed, NameTaken, PublishTimeout, StartFailed
 from ether.instance.local_instances import LocalInstances, OpenLink
-from ether.instance.registry import registry_options, warn_of_registry_typos
-from ether.launch.broker import BrokerProcess, private_folder
+from ether.instance.registry import registry_options
+from ether.launch.broker import RETURNS_S, BrokerProcess, Rules
+from ether.launch.child_ends import shown
 from ether.launch.child_settings import Incarnation, InstanceSettings, SessionSettings, settings_of
 from ether.launch.control_server import ControlServer, ProgramControl
+from ether.launch.end_limits import EndLimits
+from ether.launch.opening import LaunchOpening
 from ether.launch.orderly_end import STEPS, OrderlyEnd
-from ether.launch.process_group import ProcessGroup, make_group
 from ether.launch.program_log import ProgramLog
 from ether.launch.recording_setup import LEADER, RECORDER, RecordingSetup, is_recorder
 from ether.launch.remote_instances import RemoteInstances
-from ether.launch.simulated_lab import Simulation
+from ether.launch.simulated.lab import Simulation
+from ether.launch.start_reasons import check_sources, placed
 from ether.launch.supervisor import Supervisor
+from ether.launch.template.ground import Ground
 from ether.log import get_ether_logger
 from ether.protocol.presence import BEHIND_BRIDGE, Announcement
+from ether.runs.plan.device_rights import device_table, source_topics
+from ether.security.rights import rights_of_guest, rules_of
 from ether.session.client import Client
 from ether.session.discovery.directory import entry_of
+from ether.session.discovery.elsewhere import SearchElsewhere
+from ether.session.joining import connected
 from ether.session.leadership import Leadership, appear_as_guest, clear
 from ether.session.members import Event
 from ether.session.name_claim import program_name, take_name
 from ether.session.offline import LastKnownFile, OfflineNotes
+from ether.session.rights import check_that_it_comes_back
 from ether.session.session import Opening, Session
+from ether.spec.methods import class_path_of
 from ether.system import processes
 from ether.system.clock import uptime, wall_time
 from ether.system.folders import file_name
+from ether.system.process_owner import process_facts
 from ether.transport.base import Will
 from ether.transport.endpoint import Endpoint
 from ether.wire.topics import SessionTopics, check_instance_name
@@ -61,9 +72,11 @@ if TYPE_CHECKING:
 logger = get_ether_logger("Ether")
 
 STEP_TIMEOUT_S = 10.0
-"""For each of drain, save_all, cleanup and stop."""
+"""For the broker to take what was published, and for others to answer. (`EtherConfig.end` is for the end's steps.)"""
 
 _LEAVE_TIMEOUT_S = 2.0
+_UNBUILT_S = 2.0
+"""For the end of an instance that is not built: its constructor may hold a device."""
 _HEAR_S = 2.0
 """How long a program that joins waits to know the session's recorders."""
 
@@ -92,6 +105,12 @@ class Policies:
     """Completes the settings for the process of an instance."""
 
 
+def _like(name: str, names: Sequence[str]) -> str:
+    """The nearest of some names, else all of them, as the end of an error."""
+    near = nearest_of(name, names)
+    return f" Did you mean {near!r}?" if near else f" There are: {', '.join(names) or 'none'}."
+
+
 class Launch:
     """One program's part in a session: one that it started, or one that it joined. Made by `start()`, ended by
     `stop()`."""
@@ -105,21 +124,25 @@ class Launch:
         takeover: bool = False,
         sim: bool = False,
         policies: Policies | None = None,
+        elsewhere: SearchElsewhere | None = None,
+        ground: Ground | None = None,
     ) -> None:
-        """`found` is the running session to join, None to start one. `takeover`: living holders of the same names have
-        to give them up. `sim`: the devices are simulated. Raises `ConfigError`."""
+        """`found` is the running session to join, None to start one; then `elsewhere` may still find one on another
+        machine. `takeover`: living holders of the same names have to give them up. `sim`: the devices are simulated.
+        `ground`: what was begun before. Raises `ConfigError`."""
         self.config = config
         self.topics = SessionTopics(session)
         self.since, self.began = wall_time(), uptime()
-        self._found = found
+        self._found, self._elsewhere = found, elsewhere
+        self.configuration = ""
+        """The digest of the configuration, for the session's record: by that one is known that is started twice."""
         self._takeover = takeover
         self._policies = policies or self._own_policies()
         self._program = self._policies.program
-        self._folder = private_folder()
-        self._group: ProcessGroup | None = None
-        self._group_lock = threading.Lock()
+        self._ground = ground or Ground(config.preload)
+        self._folder = self._ground.folder
         self._broker: BrokerProcess | None = None
-        self._supervisor = Supervisor(self._own_group)
+        self._supervisor = Supervisor(self._ground.group, self._ground.template)
         self._remote_instances = RemoteInstances(config)
         self._local_instances = LocalInstances()
         self._endpoint: Endpoint | None = None
@@ -127,10 +150,13 @@ class Launch:
         self._open_link: OpenLink | None = None
         self._link: Link | None = None
         self._session: Session | None = None
+        self._client: Client | None = None
         self._control_server: ControlServer | None = None
         self._offline: OfflineNotes | None = None
         self._last_known: LastKnownFile | None = None
         self._leadership: Leadership | None = None
+        self._together: LaunchOpening | None = None
+        """While the instances of the configuration start together."""
         self._log: ProgramLog | None = None
         self._simulation = Simulation(config, wanted=sim)
         self._recording = RecordingSetup(config, session, self._simulation)
@@ -165,6 +191,11 @@ class Launch:
         return self._broker.url if self._broker else None
 
     @property
+    def found(self) -> FoundSession | None:
+        """The running session that this program has joined when it started; None where it has started one."""
+        return self._found
+
+    @property
     def joined(self) -> bool:
         """True where another program leads the session."""
         return self._leadership is None or not self._leadership.leads
@@ -177,8 +208,13 @@ class Launch:
         deadline = Deadline(timeout_s)
         try:
             self._start_processes()
+            check_sources(self.config, self.topics.session)  # while the broker starts, and nothing of the user's runs
             client = self._connect(deadline, watch)
+            if self._elsewhere is not None and (found := self._elsewhere.found(deadline)) is not None:
+                client = self._join_instead(found, deadline, watch)
             self._enter(client, deadline)
+            if self._found is not None:
+                self._settle_guest_configuration(deadline)
             self._start_instances(deadline)
         except BaseException:
             self._remote_instances.undo(self._remote_instances.names)
@@ -188,20 +224,15 @@ class Launch:
 
     def _start_processes(self) -> None:
         """Start what takes longest, side by side: the broker, the simulated lab, the interpreters of the instances."""
-        warn_of_registry_typos(self.config)
         if self._found is None and isinstance(self.config.broker, config_broker.EmbeddedBroker):
-            self._broker = BrokerProcess(self.config.broker, self._own_group(), self._folder)
+            self._broker = BrokerProcess(
+                self.config.broker, self._ground.group(), self._folder, self._rules(self.config.broker)
+            )
         if self._simulation.wanted:
-            self._simulation.begin(self._own_group(), self._folder)
+            self._simulation.begin(self._ground.group(), self._folder)
         for name, instance in self._recording.instances(leads=self._found is None).items():
             if instance.autorun:
                 (self._supervisor.prepare if instance.host is None else self._remote_instances.add)(name, instance)
-
-    def _own_group(self) -> ProcessGroup:
-        with self._group_lock:
-            if self._group is None:
-                self._group = make_group(self._folder)
-            return self._group
 
     def _connect(self, deadline: Deadline, watch: Event | None) -> Client:
         """Connect to the broker as soon as it is ready; returns when the members of the session are known."""
@@ -209,14 +240,46 @@ class Launch:
         self._endpoint = endpoint
         self._open_link = partial(open_link, endpoint, self._limit, STEP_TIMEOUT_S, self.topics)
         connect = partial(self._open_link, self._program, self._policies.will(self._open_link))
-        link = self._link = connect() if self._broker is None else self._broker.connected(connect, deadline)
-        client = Client(link, self.topics)
+        link = self._link = self._linked(connect, deadline)
+        client = self._client = Client(link, self.topics)
         session = self._session = client.session
         if watch is not None:
             session.watch(watch)
         session.open(deadline.left(), self._opening())
         self._log = ProgramLog(session, self._program, leads=self._found is None)
         return client
+
+    def _join_instead(self, found: FoundSession, deadline: Deadline, watch: Event | None) -> Client:
+        """The name is another machine's: give up the broker that was started for it, and join that session. Nothing of
+        this program was announced yet, and the processes of its instances still wait for their settings."""
+        logger.info("Joining Ether session: %s on %s (%s)...", found.name, found.host, found.how)
+        self._found = found
+        self._policies = self._own_policies()
+        self._program = self._policies.program
+        self._close_connection()
+        kept = self._recording.instances(leads=False)
+        for name in [name for name in self._supervisor.names if name not in kept]:
+            self._supervisor.discard(name)
+        return self._connect(deadline, watch)
+
+    def _close_connection(self) -> None:
+        """Leave the broker, and end it where it is this program's own. Twice is fine."""
+        for part in (self._session, self._log):
+            if part is not None:
+                part.close()
+        if self._link is not None:
+            self._link.close()
+        if self._broker is not None:
+            self._broker.stop(_LEAVE_TIMEOUT_S)
+            self._broker = None
+
+    def _linked(self, connect: Callable[[], Link], deadline: Deadline) -> Link:
+        """The result of `connect`, also where the session's broker is just being started again."""
+        if self._broker is not None:
+            return self._broker.connected(connect, deadline)
+        if self._found is None:
+            return connect()
+        return connected(self._found, connect, Deadline(min(deadline.left(), RETURNS_S)))
 
     def _opening(self) -> Opening:
         if self._broker is not None:
@@ -244,8 +307,12 @@ class Launch:
         self._simulation.check_session(session.info(deadline.left()), joined=self._found is not None)
         self._simulation.await_devices(self.topics.session, deadline)
         self._last_known = LastKnownFile(session, self._program, self._endpoint.address, self._folder)
+        began = time.monotonic()
         self._policies.appear(link)
-        self._supervisor.connect(session, self._settings)
+        self._check_rights(began)
+        self._supervisor.connect(
+            session, self._settings, leads=lambda: not self.joined, sweeps=self._found is None and self._broker is None
+        )
         self._remote_instances.connect(session)
         if self._found is not None:
             self._recording.join(session.info(deadline.left()))
@@ -259,12 +326,58 @@ class Launch:
         if self._leadership is not None:
             self._leadership.defend()
 
+    def _settle_guest_configuration(self, deadline: Deadline) -> None:
+        """What the configuration of a program that joins asks of its session is done, refused, or said aloud."""
+        assert self._found is not None
+        broker = self.config.broker
+        if isinstance(broker, config_broker.EmbeddedBroker) and broker != config_broker.EmbeddedBroker():
+            logger.warning(
+                "broker: is not used: session %s runs already, led from %s, on the broker at %s",
+                self._found.name, self._found.host, self._found.address,
+            )  # fmt: skip
+        if (recorder := self._recording.own_recorder()) is not None:
+            name, instance = recorder
+            self.add(name, instance, deadline.left())
+            self._recording.await_recorder(name, deadline.left())
+
+    def _check_rights(self, began: float) -> None:
+        """Return when the entry of a session that this program leads since `began`, and the question whether it does,
+        have come back to it: a leader whom nobody sees, or can ask, would be taken for dead."""
+        leadership = self._leadership
+        if leadership is not None and self._broker is None:
+            leadership.ask_itself()
+            announced: dict[str, Callable[[], bool]] = {
+                self.topics.session_info: partial(self.session.leader_heard_since, began),
+                self.topics.leader_probe: lambda: leadership.was_asked,
+            }
+            check_that_it_comes_back(self.session, announced)
+
     def _start_instances(self, deadline: Deadline) -> None:
-        remote = self._remote_instances
-        starts = remote.starts(remote.names, deadline.left())
-        reasons = self._supervisor.start_and_wait(self._supervisor.names, deadline, starts, remote.failed)
-        if reasons := {**reasons, **remote.refused(remote.names)}:
-            raise StartFailed(self.topics.session, reasons)
+        remote, supervisor = self._remote_instances, self._supervisor
+        everybody = [*supervisor.names, *remote.names]
+        opening = LaunchOpening(supervisor.names, everybody, self.config.begin_within_s, supervisor)
+        self._together, reasons = opening, {"": "cut off"}
+        opening.begin(self.session)
+        try:
+            starts = remote.starts(remote.names, deadline.left())
+            reasons = supervisor.start_and_wait(supervisor.names, deadline, starts, remote.failed)
+            reasons |= remote.refused(remote.names)
+        finally:
+            self._together = None
+            opening.end(ready=not reasons)
+        if reasons:
+            raise StartFailed(self.topics.session, placed(reasons, self.config))
+        self._check_topics(everybody)
+        if self._client is not None:
+            self._client.topic_check.follow(self._runs, self.session.calls.later.after)
+
+    def _runs(self, name: str) -> bool:
+        return name in self._supervisor.names or name in self._remote_instances.names
+
+    def _check_topics(self, names: Sequence[str]) -> None:
+        """Say which topics of these instances, which are ready, are probably misspelt."""
+        if names and self._client is not None:
+            self._client.topic_check.session(names)
 
     def take_name(self, name: str, deadline: Deadline) -> tuple[str, int]:
         """Become the holder of an instance's name: its incarnation and epoch. Raises `NameTaken`."""
@@ -291,7 +404,12 @@ class Launch:
             simulated_devices=self._simulation.devices,
             broker_traits=link.traits,
         )
-        started = Incarnation(name, incarnation, epoch, announced, connect_timeout_s, str(self._positions(name)))
+        opening = self._together
+        together, waits = ([], False) if opening is None else opening.take(name)
+        began = 0.0 if opening is None else opening.began
+        started = Incarnation(
+            name, incarnation, epoch, announced, connect_timeout_s, str(self._positions(name)), together, began, waits
+        )
         return self._policies.settings(settings_of(self.config, instance, started, common), instance)
 
     def _positions(self, name: str) -> Path:
@@ -318,13 +436,39 @@ class Launch:
         given, named = self.config.broker, self.config.session is not None
         broker = {"engine": "external"} if self._broker is None else self._broker.entry
         entry = entry_of(self.topics.session, self._program, self.since, self._endpoint, broker, named=named)
-        self._own_group()  # its guard removes the folder, whatever becomes of this program
+        self._ground.group()  # its guard removes the folder, whatever becomes of this program
         url = given.url if isinstance(given, config_broker.ExternalBroker) else self.broker_url or ""
-        entry |= {"run": self._recording.run} | self._simulation.entry
+        entry |= {"run": self._recording.run} | self._simulation.entry | self._rights_entry
         self._leadership = Leadership(link, self.topics, entry, self.began, self._step_back)
-        self._leadership.begin(self._folder, url)
+        self._leadership.begin(self._folder, url, self.configuration)
         if self._broker is not None:
             self._broker.announce(self.topics.session, os.environ)
+
+    def _rules(self, broker: config_broker.EmbeddedBroker) -> Rules | None:
+        """What each device may do at this session's own broker; None where other machines may do everything. Where
+        devices have no identities of their own, the broker cannot tell them apart, and only their own code keeps to
+        their rights."""
+        config, session = self.config, self.topics.session
+        if config.security is None or not broker.encrypted:
+            return None
+        table = device_table(config, session, source_topics(config))
+        for name in table.missing:
+            logger.warning(
+                "%s: its class is not here; its device may publish and hear what `publishes` and `hears` say", name
+            )
+        hosts, guests = table.rights, config.security.guests
+
+        def rules(devices: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+            others = {name: rights_of_guest(session, name, guests) for name in devices if name not in hosts}
+            return rules_of({**hosts, **others})
+
+        return rules
+
+    @property
+    def _rights_entry(self) -> dict[str, str]:
+        """What the session's entry says of other machines' rights; empty where they have all."""
+        security = self.config.security
+        return {} if security is None else {"rights": f"guests: {security.guests}"}
 
     def _step_back(self, entry: Mapping[str, Any]) -> None:
         """Another program has led the session for longer: from now on this one is a guest, under another name. On a
@@ -342,28 +486,60 @@ class Launch:
         """A broker of our own forgets everything when it ends; with any other one nothing of ours must stay."""
         if self._broker is None and link.transport.connected:
             own = self.topics.state(self._program) if self.joined else self.topics.session_info
-            clear(link, [*(self.topics.state(name) for name in self._supervisor.held), own], _LEAVE_TIMEOUT_S)
+            clear(link, [*self.retained_of(self._supervisor.held), own], _LEAVE_TIMEOUT_S)
+
+    def retained_of(self, names: Sequence[str]) -> list[str]:
+        """The topics on which messages of these instances are retained. A recorder that was killed could not take its
+        description back."""
+        recorders = [name for name in names if is_recorder(name, self._supervisor.config(name))]
+        return [*map(self.topics.state, names), *map(self.topics.recorder, recorders)]
 
     # -- objects of this process
 
     def host(self, obj: object, name: str, *, takeover: bool = False) -> None:
-        """Make an object of this process an instance of the session; raises `NameTaken`."""
+        """Make an object of this process an instance of the session; raises `NameTaken`. Another object of the same
+        class that this process hosts under this name is replaced (a cell that is run again), the same one stays."""
         check_instance_name(name)
-        self._takeover = takeover
-        held = self.take_name(name, Deadline(STEP_TIMEOUT_S))
+        if (hosted := self._local_instances.object_of(name)) is not None:
+            if hosted is obj:
+                return
+            if not takeover and class_path_of(type(hosted)) != class_path_of(type(obj)):
+                advice = f"that is this program: ether.unhost({name!r}) takes it out, takeover=True replaces it"
+                facts = process_facts()
+                raise NameTaken("instance", name, host=str(facts["host"]), pid=os.getpid(), advice=advice)
+            self.unhost(name)
+        before, self._takeover = self._takeover, takeover
+        try:
+            held = self.take_name(name, Deadline(STEP_TIMEOUT_S))
+        finally:
+            self._takeover = before
         options = registry_options(self.config)
         make_writer = self._recording.record_writer_of
         self._local_instances.add(self.session, self._open_further_link, name, obj, options, held, make_writer)
+        self._check_topics([name])
 
     def _open_further_link(self, source: str, will: Will | None) -> Link:
         assert self._open_link is not None
-        link = self._open_link(source, will)
+        link = self._linked(partial(self._open_link, source, will), Deadline(STEP_TIMEOUT_S))
         link.take_on(self.session.link.traits)
         return link
 
     def unhost(self, name: str) -> None:
-        """The object leaves the session; nothing where no object is hosted under this name."""
+        """The object leaves the session; a warning where no object is hosted under this name."""
+        if name not in self._local_instances:
+            logger.warning("ether.unhost(): this program hosts no object as %r.%s", name, _like(name, self._hosted))
         self._local_instances.remove(self.session, name)
+
+    @property
+    def _hosted(self) -> list[str]:
+        return list(self._local_instances)
+
+    def _not_run_here(self, name: str) -> KeyError:
+        """The error for a name that is none of this program's instances."""
+        mine = [*self._supervisor.names, *self._remote_instances.names]
+        if name in self._hosted:
+            return KeyError(f"{name!r} is an object that this program hosts: ether.unhost({name!r}) takes it out")
+        return KeyError(f"this program runs no instance {name!r}.{_like(name, mine)}")
 
     # -- one instance, while everything runs
 
@@ -382,26 +558,30 @@ class Launch:
         self._supervisor.take_name(name, held)
         if reasons := self._supervisor.start_and_wait([name], deadline):
             self._supervisor.discard(name)
-            raise StartFailed(self.topics.session, reasons)
+            raise StartFailed(self.topics.session, reasons, instance=True)
+        self._check_topics([name])
 
     def remove(self, name: str) -> dict[str, str]:
         """Stop one instance in order; returns what went wrong. Raises `KeyError` where this program does not run it."""
         if name not in [*self._supervisor.names, *self._remote_instances.names]:
-            raise KeyError(f"this program runs no instance {name!r}")
+            raise self._not_run_here(name)
         return self.remove_all([name], None)
 
-    def remove_all(self, names: Sequence[str], steps: Sequence[str] | None) -> dict[str, str]:
+    def remove_all(
+        self, names: Sequence[str], steps: Sequence[str] | None, limits: EndLimits | None = None
+    ) -> dict[str, str]:
         """Stop the named instances that this program runs. `steps` are the steps of the end that are still to be taken,
-        None for all. Returns what went wrong."""
+        None for all; `limits` None: those of the configuration. Returns what went wrong."""
         local = [name for name in names if name in self._supervisor.names]
         remote = [name for name in names if name in self._remote_instances.names]
         for name in local:
             self._supervisor.expect_end(name)
-        problems = self._end().of([*local, *remote], STEPS if steps is None else steps)
+        problems = self._end(limits=limits).of([*local, *remote], STEPS if steps is None else steps)
+        retained = self.retained_of(local)
         for name in local:
             self._supervisor.forget(name)
-            if self.session.link.transport.connected:
-                self.session.link.withdraw(self.topics.state(name))
+        if self.session.link.transport.connected:
+            self.session.link.withdraw_all(retained)
         return problems
 
     def restart(self, name: str, timeout_s: float) -> None:
@@ -409,14 +589,21 @@ class Launch:
         if name in self._remote_instances.names:
             self._remote_instances.restart(name, timeout_s)
             return
-        instance = self._supervisor.config(name)
-        self._supervisor.expect_end(name)
-        self._end(returns=True).of([name])
-        self._supervisor.forget(name)
-        deadline = Deadline(timeout_s)
-        self._supervisor.prepare(name, instance)
-        if reasons := self._supervisor.start_and_wait([name], deadline):
-            raise StartFailed(self.topics.session, reasons)
+        if name not in self._supervisor.names:
+            raise self._not_run_here(name)
+        supervisor, deadline = self._supervisor, Deadline(timeout_s)
+        instance, serves = supervisor.config(name), supervisor.was_ready(name)
+        supervisor.expect_end(name)
+        if serves:
+            self._end(returns=True).of([name])
+        else:  # its last start failed, or is not over: there is no work in flight, and nobody who would answer
+            supervisor.end([name], _UNBUILT_S)
+        supervisor.forget(name)
+        supervisor.prepare(name, instance)
+        supervisor.take_name(name, supervisor.next_incarnation(name))  # no word of the one before counts from now on
+        if reasons := supervisor.start_and_wait([name], deadline):
+            raise StartFailed(self.topics.session, reasons, instance=True)
+        self._check_topics([name])
 
     # -- asked by other programs (`ProgramControl`), beside `remove`, `remove_all` and `restart`
 
@@ -442,11 +629,12 @@ class Launch:
         none. Twice is fine. One that runs announces itself again, because the asking process may have missed it."""
         if self.joined:
             return
-        if RECORDER not in self._supervisor.names:
+        supervisor = self._supervisor
+        if recorders := [name for name in supervisor.names if is_recorder(name, supervisor.config(name))]:
+            self.session.call_roll(recorders)
+        else:
             self._recording.adopt()
             self.add(RECORDER, self._recording.recorder(), STEP_TIMEOUT_S)
-        else:
-            self.session.call_roll([RECORDER])
 
     def refuse_requests(self) -> None:
         """Carry out no more requests of other programs; returns when the last one is done. Twice is fine."""
@@ -463,8 +651,9 @@ class Launch:
         except PublishTimeout:
             waiting = f"{self.session.link.transport.unsettled:,} messages still wait for the broker"
             raise LifecycleFailed(verb, {self._program: waiting}) from None
-        barrier = self.session.ask(verb, sorted(self.session.ready()), STEP_TIMEOUT_S)
-        if reasons := barrier.reasons(STEP_TIMEOUT_S):
+        save_s = self.config.end.save_s
+        barrier = self.session.ask(verb, sorted(self.session.ready()), save_s)
+        if reasons := barrier.reasons(save_s):
             raise LifecycleFailed(verb, reasons)
         return {name: list(answer.ran) for name, answer in sorted(barrier.answers.items())}
 
@@ -479,6 +668,9 @@ class Launch:
         recorders = [name for name in supervisor.names if is_recorder(name, supervisor.config(name))]
         try:
             problems = self._end().of([name for name in names if name not in recorders])
+            for source, left in self._bring_home().items():
+                problems[source] = "; ".join(filter(None, (problems.get(source), left)))
+            recorders = [name for name in supervisor.names if is_recorder(name, supervisor.config(name))]
             self._recording.close()
             problems |= self._end().of(recorders)  # last: until now others had something to record
             if dropped := self.session.link.finish(STEP_TIMEOUT_S):
@@ -487,23 +679,48 @@ class Launch:
         finally:
             self.abandon()
 
+    def _bring_home(self) -> dict[str, str]:
+        """Bring to disk what was saved, also where nothing has recorded so far: the first value may have come just
+        before the end. Returns what could not be brought there, by source."""
+        recording = self._recording
+        if not recording.has_unsaved():
+            return {}
+        if not recording.has_recorder and self.session.link.transport.connected:
+            try:
+                self.record()
+            except EtherError as error:
+                logger.error("no recorder could be started at the end: %s", error)
+        began = time.monotonic()
+        with shown(lambda: [f"bringing to disk what was saved goes on ({time.monotonic() - began:.0f} s)"]):
+            left = recording.bring_home()
+        for source, why in left.items():
+            logger.error("%s: %s", source, why)
+        return left
+
     def stop_without_broker(self) -> None:
         """Stop the instances where the broker is gone: SIGTERM tells each of them. Then as `abandon`."""
         supervisor = self._supervisor
         supervisor.no_more_starts()
         for name in supervisor.alive:
             supervisor.child(name).terminate()
-        for name in supervisor.end(supervisor.names, STEP_TIMEOUT_S):
+        for name in supervisor.end(supervisor.names, self.config.end.work_s, self.config.end.save_s):
             logger.error("instance %s did not end and was killed", name)
         self.abandon()
 
-    def _end(self, *, returns: bool = False) -> OrderlyEnd:
+    def _end(self, *, returns: bool = False, limits: EndLimits | None = None) -> OrderlyEnd:
         return OrderlyEnd(
-            self.session, self._supervisor, self._remote_instances, self._local_instances, STEP_TIMEOUT_S, returns
+            self.session,
+            self._supervisor,
+            self._remote_instances,
+            self._local_instances,
+            limits or EndLimits(self.config.end.work_s, self.config.end.save_s),
+            returns,
         )
 
     def abandon(self) -> None:
         """End what is left, at once, and leave the session. Twice is fine."""
+        if self._elsewhere is not None:
+            self._elsewhere.close()
         self._supervisor.no_more_starts()
         self._supervisor.end(self._supervisor.names, 0)
         for name in self._local_instances:
@@ -520,6 +737,4 @@ class Launch:
         if self._broker is not None:
             self._broker.stop(_LEAVE_TIMEOUT_S)
         self._simulation.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        if self._group is not None:
-            self._group.close()
+        self._ground.close()

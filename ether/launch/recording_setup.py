@@ -1,8 +1,8 @@
 """What a program sets up so that its session is recorded, from the configuration to the processes.
 
 Three parts: the recorder's instance and the options of saving, as the configuration asks for them; `RecordingSetup`,
-the part of one program in the recording of its session; and two uses from the command line: `saving`, for a program
-that plays recorded messages, and `orphaned_outboxes`. The saving side of each process is in `process_records`.
+the part of one program in the recording of its session; and `saving`, for a command that plays recorded messages. The
+saving side of each process is in `process_records`.
 """
 
 from __future__ import annotations
@@ -10,22 +10,27 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ether.config import EmbeddedBroker, EtherConfig, EtherInstanceConfig
+from ether.config.loading import at_place
 from ether.config.names import RECORDER_CLASS_PATH, current_class_path
+from ether.config.record import Recording
+from ether.config.volumes import parse_keep, parse_rotation, said_of_life
 from ether.connection.link import Link
-from ether.errors import DecodeError, OutboxFailed
 from ether.launch.process_records import ContextFacts, open_record_writer
-from ether.launch.simulated_lab import Simulation
+from ether.launch.simulated.lab import Simulation
+from ether.ledger.places import default_folder, leave_pointer
+from ether.recording.options import GATHER_S
 from ether.recording.receipt_rules import RECORDER as RECORDER
+from ether.recording.receipt_rules import RecorderAbout
 from ether.recording.writer import RecordWriter, SavingOptions, WhenFull
 from ether.session.client import Client
 from ether.spec.methods import class_path_of
 from ether.system.clock import wall_time
 from ether.system.folders import outbox_folder
+from ether.system.processes import this_place
 from ether.wire.entries import Entry
 from ether.wire.run_ids import SIMULATED
 from ether.wire.topics import SessionTopics
@@ -52,11 +57,29 @@ def recorder_instance(config: EtherConfig) -> EtherInstanceConfig:
     if chosen is not None:
         topics = chosen.topics if isinstance(chosen.topics, str) else list(chosen.topics)
         kwargs = {"topics": topics, "logs": chosen.logs, "strangers": records_strangers(config)}
-        if chosen.folder is not None:
-            kwargs["folder"] = os.path.abspath(chosen.folder)
+        if chosen.sync_every_s:
+            kwargs["sync_every_s"] = chosen.sync_every_s
+        if (folder := chosen_folder(config)) is not None:
+            kwargs["folder"] = folder
+        kwargs |= _life_of_the_ledger(chosen)
     return EtherInstanceConfig(
         class_path=RECORDER_CLASS_PATH, kwargs=kwargs, restart="always", restart_limit=1000, restart_window_s=1000.0
     )
+
+
+def _life_of_the_ledger(chosen: Recording) -> dict[str, Any]:
+    """The recorder's arguments for rotation and retention; none where nothing is said of them."""
+    found: dict[str, Any] = {}
+    if chosen.rotate is not None:
+        found["rotate"] = chosen.rotate if isinstance(chosen.rotate, str) else list(chosen.rotate)
+    if chosen.keep is not None:
+        found |= {"keep": chosen.keep, "until_backed_up": chosen.until_backed_up}
+    return found
+
+
+def chosen_folder(config: EtherConfig) -> str | None:
+    """The ledger's folder that the configuration names; None where it names none."""
+    return None if config.record is None or config.record.folder is None else os.path.abspath(config.record.folder)
 
 
 def records_strangers(config: EtherConfig) -> bool:
@@ -81,7 +104,7 @@ def saving_options(config: EtherConfig, session: str, run: str) -> SavingOptions
     chosen = config.record
     if chosen is None:
         return SavingOptions(folder, run=run)
-    outbox = chosen.outbox
+    outbox, named = chosen.outbox, chosen_folder(config)
     return SavingOptions(
         folder,
         None if chosen.topics == "all" else tuple(chosen.topics),
@@ -89,6 +112,8 @@ def saving_options(config: EtherConfig, session: str, run: str) -> SavingOptions
         int(outbox.max_mb * 1e6),
         outbox.max_age_s,
         WhenFull(outbox.when_full),
+        max(GATHER_S, chosen.sync_every_s),
+        (this_place().host, named) if named is not None and RECORDER not in config.named_instances() else None,
     )
 
 
@@ -124,6 +149,47 @@ class RecordingSetup:
         recorded = leads and self._config.record is not None and RECORDER not in described
         return {RECORDER: self.recorder(), **described} if recorded else described
 
+    def own_recorder(self) -> tuple[str, EtherInstanceConfig] | None:
+        """For a program that has joined: the recorder that its `record:` asks for, under a name that is free, where no
+        recorder of the session does that already. Raises `ConfigError` where another one has this very folder, and does
+        not record all of these topics."""
+        chosen, writer = self._config.record, self._record_writer
+        if chosen is None or writer is None or RECORDER in self._config.named_instances():
+            return None
+        topics = None if chosen.topics == "all" else tuple(chosen.topics)
+        place = chosen_folder(self._config) or str(default_folder(self._session, os.environ))
+        recorders = writer.recorders()
+        for about in recorders:
+            if (about.host, about.folder) == (this_place().host, place):
+                if about.covers(topics):
+                    self._check_life(chosen, about, place)
+                    return None
+                wanted = "all topics" if topics is None else ", ".join(topics)
+                problem = (
+                    f"session {self._session!r}, which this program joins, is recorded into {place} by {about.name!r},"
+                    f" which does not record {wanted}; name another folder, or let the program that leads the session"
+                    " record that"
+                )
+                raise at_place(self._config, problem, "record")
+        name = f"{RECORDER}-{os.urandom(3).hex()}" if recorders else RECORDER
+        return name, self.recorder()
+
+    def _check_life(self, chosen: Recording, about: RecorderAbout, place: str) -> None:
+        """Raise `ConfigError` where `rotate` or `keep` are others than those by which the folder is recorded to."""
+        retention = chosen.keep and parse_keep(chosen.keep, until_backed_up=chosen.until_backed_up)
+        said = said_of_life((chosen.rotate and parse_rotation(chosen.rotate)) or None, retention or None)
+        if said and said != about.life:
+            problem = (
+                f"session {self._session!r}, which this program joins, is recorded into {place} by {about.name!r} with"
+                f" {about.life or 'neither rotate nor keep'}, and not with {said}; one program says so for all"
+            )
+            raise at_place(self._config, problem, "record")
+
+    def await_recorder(self, name: str, timeout_s: float) -> None:
+        """Return when values of this program are sent to this recorder."""
+        if self._record_writer is not None:
+            self._record_writer.await_named(name, timeout_s)
+
     def options(self) -> SavingOptions:
         """How the processes of this program save."""
         return saving_options(self._config, self._session, self.run)
@@ -150,6 +216,10 @@ class RecordingSetup:
         writer = self.record_writer_of(client.link, client.topics, program, "", 0, None)
         self._record_writer = client.record_writer = writer
         writer.adopt()
+        if (folder := chosen_folder(self._config)) is not None and self.leader == LEADER:
+            # Also where no recorder ever begins: what waits in outboxes belongs into this folder.
+            with suppress(OSError):  # then the recorder, which needs the folder, says so
+                leave_pointer(self._session, folder, os.environ)
         if self._config.record is not None:
             simulated = {} if self._simulation.facts is None else {"simulated": self._simulation.facts}
             writer.keep_run(self.run, "begin", {"config": self.configuration()["sha256"], **simulated})
@@ -178,6 +248,27 @@ class RecordingSetup:
 
         return open_record_writer(link, topics, self.options(), self.leader, explain)
 
+    def has_unsaved(self) -> bool:
+        """Whether something may still have to be brought to a recorder."""
+        return self._record_writer is not None and self._record_writer.has_unsaved()
+
+    @property
+    def has_recorder(self) -> bool:
+        """Whether the session has a recorder, as far as this program knows."""
+        return self._record_writer is not None and bool(self._record_writer.recorders())
+
+    def bring_home(self) -> dict[str, str]:
+        """Bring what this program and its processes have saved to a recorder; returns what could not be, by source:
+        where it lies, and why."""
+        writer = self._record_writer
+        left = [] if writer is None else writer.bring_home(SAVE_TIMEOUT_S)
+        return {
+            source: f"{count:,} entries are on no recorder's disk ({writer.why_not()}); they wait in {path}, from"
+            f" where 'ether rescue {self._session}' brings them into a ledger"
+            for source, count, path in left
+            if writer is not None
+        }
+
     def close(self, timeout_s: float = SAVE_TIMEOUT_S) -> None:
         """Send what waits to the recorder, and close this program's record writer. Twice is fine."""
         writer, self._record_writer = self._record_writer, None
@@ -191,12 +282,12 @@ class RecordingSetup:
 
 
 @contextmanager
-def saving(client: Client, described: Mapping[str, Any]) -> Iterator[None]:
-    """Within the block the client saves what the session's recorders want; `described` says what is played. What is
-    not acknowledged at the end waits on disk, and the log says so."""
+def saving(client: Client, described: Mapping[str, Any], program: str = "ether.play") -> Iterator[None]:
+    """Within the block the client saves what the session's recorders want; `described` says what is played or by whom,
+    and `program` is the name of its context. What is not acknowledged at the end waits on disk, and the log says so."""
     info = client.session.info(_INFO_TIMEOUT_S)
     options = SavingOptions(outbox_folder(client.topics.session), run=str(info.get("run") or ""))
-    facts = ContextFacts(client.link.source, {"play": dict(described)}, class_path="ether.play")
+    facts = ContextFacts(client.link.source, {program.rpartition(".")[2]: dict(described)}, class_path=program)
     leader = str(info.get("program") or LEADER)
     writer = open_record_writer(client.link, client.topics, options, leader, facts.entries)
     writer.hear_recorders(_INFO_TIMEOUT_S)
@@ -206,35 +297,3 @@ def saving(client: Client, described: Mapping[str, Any]) -> Iterator[None]:
     finally:
         client.record_writer = None
         writer.close(SAVE_TIMEOUT_S)
-
-
-@dataclass(frozen=True, slots=True)
-class OrphanedOutbox:
-    """An outbox whose process is dead: its source, how many entries wait in it, and its file."""
-
-    source: str
-    count: int
-    path: str
-
-
-def orphaned_outboxes(session: str) -> list[OrphanedOutbox]:
-    """The outboxes of a session's dead processes; their entries stay in them. A file that cannot be read is listed
-    with 0 entries, and with the error as its source. Raises `ConfigError`."""
-    from ether.recording.outbox_file import adopt  # it loads SQLite, which an instance's process may never need
-
-    found: list[OrphanedOutbox] = []
-    waiting = adopt(outbox_folder(session))
-    while True:
-        try:
-            file = next(waiting)
-        except StopIteration:
-            return found
-        except OutboxFailed as error:
-            found.append(OrphanedOutbox(str(error), 0, error.path))
-            continue
-        try:
-            found.append(OrphanedOutbox(file.source, file.last - file.base, str(file.path)))
-            file.close()
-        except DecodeError as error:
-            file.put_aside()
-            found.append(OrphanedOutbox(f"damaged: {error}", 0, f"{file.path}.damaged"))

@@ -18,9 +18,11 @@ from typing import Any
 from ether.config import EtherConfig, EtherInstanceConfig
 from ether.connection.deadline import Deadline
 from ether.errors import EncodeError, EtherError, StartFailed
+from ether.launch.end_limits import EndLimits
 from ether.launch.start_order import Start, start_in_order
 from ether.protocol.barrier import Answer, Barrier
 from ether.protocol.presence import Announcement, State
+from ether.session.own_rights import KEYS as RIGHTS
 from ether.session.session import KEEP, Session
 from ether.wire.codec import JSON, decode, encode
 
@@ -113,7 +115,7 @@ class RemoteInstances:
         if reasons := {**reasons, **self.refused([name])}:
             self.undo([name])
             self.forget(name)
-            raise StartFailed(self._joined().topics.session, reasons)
+            raise StartFailed(self._joined().topics.session, reasons, instance=True)
 
     def refused(self, names: Sequence[str]) -> dict[str, str]:
         """The named instances that their agents refused, and why. Another instance may be ready under such a name."""
@@ -165,19 +167,25 @@ class RemoteInstances:
         agent = self._agent_of(name)
         barrier = self._ask([agent], timeout_s, {"do": "restart", "name": name})
         if reasons := barrier.reasons(timeout_s):
-            raise StartFailed(self._joined().topics.session, {name: f"{agent}: {reasons[agent]}"})
+            raise StartFailed(self._joined().topics.session, {name: f"{agent}: {reasons[agent]}"}, instance=True)
 
-    def remove(self, names: Sequence[str], timeout_s: float, steps: Sequence[str] | None = None) -> dict[str, str]:
+    def remove(
+        self, names: Sequence[str], timeout_s: float, steps: Sequence[str] | None = None,
+        limits: EndLimits | None = None,
+    ) -> dict[str, str]:  # fmt: skip
         """Let the agents stop the instances, and forget them. `steps` are the steps of the end that are still to be
-        taken, None for all. Returns what went wrong."""
+        taken, None for all; `limits` those of this program's ends, None for the agents' own. Returns what went
+        wrong."""
         agents = {name: self._agent_of(name) for name in names}
         ready = sorted({agent for agent in agents.values() if self._agents.get(agent) is State.READY})
         why_not = {agent: "is not there" for agent in agents.values() if agent not in ready}
         problems: dict[str, str] = {}
         if ready:
             asked: dict[str, Any] = {"do": "remove", "names": list(names)}
+            asked |= {} if steps is None else {"steps": list(steps)}
+            asked |= {} if limits is None else {"end": limits.to_value()}
             try:
-                barrier = self._ask(ready, timeout_s, asked if steps is None else {**asked, "steps": list(steps)})
+                barrier = self._ask(ready, timeout_s, asked)
             except EtherError as error:
                 why_not |= dict.fromkeys(ready, f"could not be asked: {error}")
             else:
@@ -205,8 +213,11 @@ def _problems_in(barrier: Barrier) -> dict[str, str]:
 def description_of(config: EtherConfig, name: str, instance: EtherInstanceConfig) -> dict[str, Any]:
     """An instance and the registry, as a request to an agent: JSON, because the agent writes it to a file. Raises
     `EncodeError`, which names what JSON cannot carry."""
+    described = instance.model_dump(exclude_defaults=True, exclude={"host", "autorun"})
+    if config.security is not None:  # then what is not said is not allowed, there as well
+        described = {**dict.fromkeys(RIGHTS, ()), **described}
     value = {
-        "instance": instance.model_dump(exclude_defaults=True, exclude={"host", "autorun"}),
+        "instance": described,
         "registry": {path: entry.model_dump(exclude_defaults=True) for path, entry in config.registry.items()},
     }
     try:

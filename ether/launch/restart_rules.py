@@ -1,7 +1,8 @@
-"""When an instance that ended is started again.
+"""When an instance, or the session's broker, that ended is started again.
 
-Promises: the first restart comes at once, later ones after pauses that double up to a limit. After `limit` restarts
-within `window_s` the instance is given up. An instance that ran for a while begins anew with the pauses.
+Promises: the first restart comes at once, later ones after pauses that double up to a limit. What ran for a while
+begins anew with the pauses. After `limit` restarts within `window_s` an instance is given up; the broker never is,
+because without it the whole session is lost (`EndlessRestarts`).
 """
 
 from __future__ import annotations
@@ -52,4 +53,20 @@ class Restarts:
         pause_s = pause_before(self._in_a_row, FIRST_PAUSE_S, LONGEST_PAUSE_S) if self._in_a_row else 0.0
         self._in_a_row += 1
         self._begun.append(now + pause_s)
+        return pause_s
+
+
+@dataclass(slots=True)
+class EndlessRestarts:
+    """The restarts of the session's broker so far: as often as it takes. Not locked; times as for `Restarts`."""
+
+    in_a_row: int = 0
+    """Restarts since the last start that held."""
+
+    def pause_s(self, ran_s: float) -> float:
+        """How long to wait before the next start. `ran_s`: how long it ran before it ended. Counts as a restart."""
+        if ran_s >= STABLE_S:
+            self.in_a_row = 0
+        pause_s = pause_before(self.in_a_row, FIRST_PAUSE_S, LONGEST_PAUSE_S) if self.in_a_row else 0.0
+        self.in_a_row += 1
         return pause_s

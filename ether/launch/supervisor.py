@@ -15,7 +15,6 @@ must not call the session.
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -30,16 +29,22 @@ from ether.connection.deadline import Deadline
 from ether.errors import EtherError, TransportError
 from ether.instance.control import KEEPER
 from ether.launch.child import Child, start_instance
-from ether.launch.child_settings import EXIT_REPLACED, InstanceSettings
+from ether.launch.child_ends import await_ends
+from ether.launch.child_settings import BEGIN, EXIT_REPLACED, InstanceSettings
 from ether.launch.heartbeats import HeartbeatListener
 from ether.launch.process_group import ProcessGroup
 from ether.launch.restart_rules import RestartPolicy, Restarts
 from ether.launch.start_order import Ended, Start, start_in_order
+from ether.launch.template.client import Template
 from ether.log import get_ether_logger
+from ether.protocol.clock_steps import ClockSteps, set_words
 from ether.protocol.failure_detector import FailureDetector, Heartbeat, Limits
 from ether.protocol.presence import LIVES, TAKES_PART, Announcement, State
 from ether.session.reaper import Reaper
 from ether.session.session import Session
+from ether.system.clock import wall_and_uptime
+from ether.system.process_owner import process_facts
+from ether.system.processes import this_place
 
 logger = get_ether_logger("Ether")
 
@@ -82,12 +87,16 @@ class ChildRecord:
     """It is being stopped on purpose: its end is no failure."""
 
 
+_NOT_HEARD_OF = " (state: not heard of)"
+
+
 class Supervisor:
     """The instances of one program. Every method may be called from any thread."""
 
-    def __init__(self, group: Callable[[], ProcessGroup]) -> None:
-        """`group` gives the process group in which children live."""
+    def __init__(self, group: Callable[[], ProcessGroup], template: Template | None = None) -> None:
+        """`group` gives the process group in which children live; `template` is what they are forked from."""
         self._group = group
+        self._template = template
         self._supervised: dict[str, ChildRecord] = {}
         self._ended: dict[str, str] = {}
         self._changed = threading.Condition()
@@ -149,25 +158,45 @@ class Supervisor:
 
     def prepare(self, name: str, config: EtherInstanceConfig) -> None:
         """Supervise an instance, and start its process, which waits for its settings. Where too many processes are
-        starting already, the process is started later."""
+        starting already, the process is started later; where it is forked, with its settings."""
         policy = RestartPolicy(config.restart, config.restart_limit, config.restart_window_s)
         record = self._supervised[name] = ChildRecord(name, config, Restarts(policy), started=time.monotonic())
         self._ended.pop(name, None)
-        if self._has_room():
+        if (template := self._template_of(record)) is not None:
+            template.begin()
+        elif self._has_room():
             self._start_process(record)
 
-    def connect(self, session: Session, make_settings: MakeSettings) -> None:
-        """Give the supervisor its session. Clears what killed programs have left in it."""
+    def _template_of(self, record: ChildRecord) -> Template | None:
+        """The template process from which an instance is forked; None where it is started by itself."""
+        template = self._template if record.config.fork else None
+        return template if template is not None and template.usable else None
+
+    def connect(
+        self,
+        session: Session,
+        make_settings: MakeSettings,
+        *,
+        leads: Callable[[], bool] = lambda: False,
+        sweeps: bool = False,
+    ) -> None:
+        """Give the supervisor its session. Clears what killed programs have left in it. `leads`: whether this program
+        leads it; `sweeps`: it begins to, on a broker that was there before."""
         self._session, self._make_settings, self._program = session, make_settings, session.link.source
         session.watch(self._on_announcement)
-        self._reaper = Reaper(session, self._supervised.keys, lambda: self._program)
-        self._reaper.start(_ORPHANS_END_S)
+        self._reaper = Reaper(session, self._supervised.keys, lambda: self._program, leads)
+        self._reaper.start(_ORPHANS_END_S, sweeps=sweeps)
 
     def take_name(self, name: str, incarnation_and_epoch: tuple[str, int]) -> None:
         """Announce a prepared instance as starting, under this incarnation and epoch: from now on calls to it wait."""
         record = self._supervised[name]
         record.incarnation, record.epoch = incarnation_and_epoch
         self._announce(record, State.STARTING, "")
+
+    def next_incarnation(self, name: str) -> tuple[str, int]:
+        """A new incarnation and its epoch, for a name that this program holds. Never below the last epoch, which this
+        program may still announce: a broker that was killed has forgotten it."""
+        return new_incarnation(), max(self._joined().next_epoch(name), self._supervised[name].epoch + 1)
 
     def start_and_wait(
         self,
@@ -187,7 +216,24 @@ class Supervisor:
         reasons = start_in_order(self._joined(), {**starts, **others}, deadline, lambda: {**others_ended(), **ended})
         with self._changed:
             self._ready_once.update(name for name in names if name not in reasons)
-        return reasons
+        return {name: self._with_what_it_does(name, reason) for name, reason in reasons.items()}
+
+    def _with_what_it_does(self, name: str, reason: str) -> str:
+        """Of an instance whose process runs, and that has announced nothing: that its class is being built."""
+        record = self._supervised.get(name)
+        if record is None or not reason.endswith(_NOT_HEARD_OF) or name not in self.alive or record.child is None:
+            return reason
+        for_s, path = time.monotonic() - record.started, record.config.class_path
+        return (
+            f"{reason.removesuffix(_NOT_HEARD_OF)}: {path} is still being imported or built (pid {record.child.pid},"
+            f" since {for_s:.1f} s); timeout_s=… (--timeout) gives it more time"
+        )
+
+    def begin_ticks(self, name: str) -> None:
+        """Let the ticks of a ready instance begin, where it waits for that; nothing where it has ended."""
+        record = self._supervised.get(name)
+        if record is not None and record.child is not None:
+            record.child.send(BEGIN)
 
     def start(self, name: str, connect_timeout_s: float) -> None:
         """Let a prepared instance be built; does not wait for it."""
@@ -201,8 +247,13 @@ class Supervisor:
         record = self._supervised[name]
         while record.child is None and not self._has_room() and not deadline.passed:
             self._joined().await_change(self._has_room, min(_LOOK_FOR_ROOM_S, deadline.left()))
-        if record.child is not None or not deadline.passed:
+        if record.child is None and deadline.passed:
+            return
+        try:
             self._send_settings(record, deadline.left())
+        except OSError as error:  # no memory, or no room for a process: the others go on
+            self._ended[name] = f"its process could not be started: {error}"
+            self._joined().wake()
 
     def _has_room(self) -> bool:
         settled = self._session.settled() if self._session is not None else frozenset()
@@ -211,17 +262,15 @@ class Supervisor:
         return len(starting) < _BUILT_AT_ONCE
 
     def _start_process(self, record: ChildRecord) -> Child:
-        record.child = start_instance(record.name, self._group(), self._on_end)
+        template = self._template_of(record)
+        fork = None if template is None else template.fork
+        record.child = start_instance(record.name, self._group(), self._on_end, detach=record.config.detach, fork=fork)
         return record.child
 
     def _send_settings(self, record: ChildRecord, connect_timeout_s: float) -> None:
         assert self._make_settings is not None
-        session = self._joined()
         if not record.incarnation:
-            # Never below the last epoch, which this program may still announce: a broker that was killed has
-            # forgotten it.
-            epoch = max(session.next_epoch(record.name), record.epoch + 1)
-            record.incarnation, record.epoch = new_incarnation(), epoch
+            record.incarnation, record.epoch = self.next_incarnation(record.name)
         record.started = time.monotonic()
         settings = self._make_settings(record.name, record.config, record.incarnation, record.epoch, connect_timeout_s)
         (record.child or self._start_process(record)).send(settings.to_bytes())
@@ -236,7 +285,7 @@ class Supervisor:
         session = self._joined()
         self._program = program
         incarnations = [record.incarnation for record in list(self._supervised.values())]
-        session.link.publish(session.topics.control(KEEPER), {"births": incarnations, "keeper": program})
+        session.link.publish(session.command_topic(KEEPER), {"births": incarnations, "keeper": program})
 
     # -- a death
 
@@ -324,9 +373,10 @@ class Supervisor:
         known = session.announcement(record.name)
         is_current = known is not None and known.incarnation == record.incarnation
         about: Mapping[str, Any] = known.about if known is not None and is_current else {}
-        about = {**about, "epoch": record.epoch, "host": socket.gethostname(), "keeper": self._program}
-        if state in (State.STARTING, State.RESTARTING):
-            about["pid"] = os.getpid()  # until the next process runs, this one holds the name
+        facts = process_facts()
+        if state not in (State.STARTING, State.RESTARTING):
+            del facts["pid"]  # only until the next process runs, this one holds the name
+        about = {**about, **facts, "epoch": record.epoch, "keeper": self._program}
         try:
             session.say(Announcement(record.name, state, record.incarnation, why, about))
         except TransportError as error:
@@ -371,7 +421,10 @@ class Supervisor:
         Each turn collects its work under `_changed` and does it after the lock is released, because both kinds of work
         call the session (see the order of the locks above).
         """
+        clock = ClockSteps(*wall_and_uptime())
         while True:
+            if (step := clock.look(*wall_and_uptime())) is not None:
+                logger.warning("%s", set_words(this_place().host, step.set_by_s))
             with self._changed:
                 if self._stopping:
                     return
@@ -460,18 +513,27 @@ class Supervisor:
             self._changed.notify_all()
         if self._reaper is not None:
             self._reaper.stop()
-        if self._heartbeats is not None:
-            self._heartbeats.stop()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        with self._thread_lock:  # a recorder that was just asked for may be starting both
+            heartbeats, thread = self._heartbeats, self._thread
+        if heartbeats is not None:
+            heartbeats.stop()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
 
-    def end(self, names: Iterable[str], timeout_s: float) -> list[str]:
+    def end(self, names: Iterable[str], timeout_s: float, step_s: float = 0.0) -> list[str]:
         """Wait for the processes of these instances to end. At half time those that still run get SIGTERM; one that
         got it before leaves the handler that it runs. Kills those that run when the time is over, and returns their
-        names. With 0 seconds kills all at once."""
-        half, deadline = Deadline(timeout_s / 2), Deadline(timeout_s)
-        started = [(name, child) for name in names if (child := self._supervised[name].child) is not None]
-        for _, child in started if timeout_s > 0 else ():
-            if not child.ended_within(half.left()):
-                child.terminate()
-        return [name for name, child in started if not child.end(deadline.left(), tells_where=timeout_s > 0)]
+        names; the last steps of an instance, save_all for example, have `step_s` each instead. With 0 seconds kills
+        all at once. Returns when what they have started has ended, too."""
+        children = {name: child for name in names if (child := self._supervised[name].child) is not None}
+        for child in children.values():
+            child.look()
+        if timeout_s > 0:
+            killed = await_ends(children, timeout_s, step_s)
+        else:
+            killed = [name for name, child in children.items() if not child.ended_within(0.0)]
+            for name in killed:  # all of them before the first is waited for: what they have started takes its time
+                children[name].kill()
+        for child in children.values():
+            child.end(0.0)
+        return killed

@@ -72,6 +72,17 @@ def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
         raise
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file (mode 0600), in one write, and sync it. It begins with a line break, so that it stands
+    alone where what was there is a torn line. The caller syncs the folder."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    with open(os.open(path, flags, 0o600), "ab", buffering=0) as file:
+        content = f"{'' if os.fstat(file.fileno()).st_size == 0 else chr(10)}{line}\n".encode()
+        if file.write(content) != len(content):
+            raise OSError(None, "only a part of a line could be written", str(path))
+        sync_descriptor(file.fileno())
+
+
 def replace_file(part: Path, path: Path) -> None:
     """Sync a finished file that another library has written, and give it the name `path`."""
     sync_file(part)

@@ -53,14 +53,16 @@ class HeadFile:
         sync_descriptor(self._descriptor)
         sync_folder(folder)
 
-    def write(self, records: int, link: bytes) -> None:
-        """Write the state of the ledger to the older slot, and sync it."""
+    def write(self, records: int, link: bytes, *, sync: bool = True) -> None:
+        """Write the state of the ledger to the older slot, and sync it. Without `sync` a power cut may leave the head
+        some commits behind the records, whose own log is synced before: never ahead of them."""
         head = Head(self._turn + 1, records, link.hex())
         os.lseek(self._descriptor, (head.turn % SLOTS) * SLOT_BYTES, os.SEEK_SET)
         written = os.write(self._descriptor, packed(head))
         if written != SLOT_BYTES:
             raise OSError(f"only {written} of {SLOT_BYTES} bytes went to {NAME}")
-        sync_descriptor(self._descriptor)
+        if sync:
+            sync_descriptor(self._descriptor)
         self._turn = head.turn
 
     def close(self) -> None:

@@ -9,7 +9,9 @@ before a record refers to it.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +20,11 @@ from ether.errors import LedgerDamaged
 from ether.ledger.durable import make_folder, sync_file, sync_folder, write_whole
 
 FOLDER = "objects"
+PACKED = ".gz"
+"""The ending of a payload that was compressed, in an archived volume."""
 _CHUNK_BYTES = 1 << 20
+_REMEMBERED = 20_000
+"""A camera makes as many in half an hour. One that is forgotten is read once more where it comes again."""
 
 
 class Objects:
@@ -27,8 +33,10 @@ class Objects:
     def __init__(self, ledger_folder: Path) -> None:
         self.ledger_folder = ledger_folder
         self.folder = ledger_folder / FOLDER
+        self.put_bytes = 0
+        """Bytes of the payloads that this object has put."""
         self._durable: set[str] = set()
-        """Hashes of files that this object has put, and that are on the disk."""
+        """Hashes of files that this object has put, and that are on the disk; at most `_REMEMBERED`."""
 
     def path(self, sha256: str) -> Path:
         """The file of the payload with that hash."""
@@ -49,7 +57,10 @@ class Objects:
         for folder in folders:
             sync_folder(folder)
             sync_folder(self.folder)
+        if len(self._durable) + len(new) > _REMEMBERED:
+            self._durable.clear()
         self._durable.update(new)
+        self.put_bytes += sum(map(len, new.values()))
 
     def forget(self) -> None:
         """Check every file again before it is relied upon: for after a failed write or sync."""
@@ -57,14 +68,22 @@ class Objects:
 
     def get(self, sha256: str) -> bytes:
         """The payload; raises `LedgerDamaged` where it is missing or not what was written."""
-        path = self.path(sha256)
         try:
-            payload = path.read_bytes()
+            payload = self._read(self.path(sha256))
         except FileNotFoundError as error:
             raise LedgerDamaged(self.ledger_folder, self.where(sha256), "the file is missing") from error
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise LedgerDamaged(self.ledger_folder, f"{self.where(sha256)}{PACKED}", str(error)) from error
         if hashlib.sha256(payload).hexdigest() != sha256:
             raise LedgerDamaged(self.ledger_folder, self.where(sha256), "its content is not what its name says")
         return payload
+
+    def _read(self, path: Path) -> bytes:
+        """The content of a file, or of its compressed form."""
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return gzip.decompress(path.with_name(f"{path.name}{PACKED}").read_bytes())
 
     def where(self, sha256: str) -> str:
         """The path of a payload relative to the ledger's folder, for messages and the seal."""

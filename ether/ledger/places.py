@@ -24,6 +24,8 @@ from ether.errors import ConfigError, NoLedger, SeveralLedgers
 
 LEDGER_FILE = "ledger.db"
 """A folder with this file in it is a ledger."""
+_ARCHIVED_FILE = "ledger.db.gz"
+"""… or an archived volume of one."""
 
 SESSION_VARIABLE = "ETHER_SESSION"
 _POINTERS = ".elsewhere"
@@ -127,7 +129,7 @@ def _named(session: str, environment: Mapping[str, str]) -> Path:
 
 def is_ledger(folder: Path) -> bool:
     """Whether there is a ledger in this folder."""
-    return (folder / LEDGER_FILE).is_file()
+    return (folder / LEDGER_FILE).is_file() or (folder / _ARCHIVED_FILE).is_file()
 
 
 def _looks_like_a_path(text: str) -> bool:

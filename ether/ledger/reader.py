@@ -1,5 +1,8 @@
 """A ledger, read: also while a writer appends to it, also from a folder that cannot be written to.
 
+A ledger has one volume or several (see `ether.ledger.volumes`). `LedgerReader` reads all of them as one; it has a
+`VolumeReader` for each.
+
 Promises: every record is checked against its checksum before it is returned; a record that fails raises `LedgerDamaged`
 with its place. Nothing in the folder changes. The writer never waits for a reader, because rows are read in short
 pieces, and no transaction stays open between two pieces.
@@ -12,33 +15,54 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from ether.errors import LedgerDamaged, LedgerFailed
 from ether.ledger import schema
+from ether.ledger.deletions import Deletion, deletions_in
 from ether.ledger.objects import Objects
+from ether.ledger.packing import UnpackedDatabase, unpacked_database
 from ether.ledger.rows import COLUMNS, LARGE_BYTES, checksum_of
 from ether.ledger.seal import SEAL
-from ether.ledger.sqlite import DATABASE, Connection, ledger_errors, open_ledger
+from ether.ledger.sqlite import DATABASE, Connection, SqliteError, ledger_errors, open_ledger
+from ether.ledger.volumes import (
+    ARCHIVED,
+    Beginning,
+    VolumeFacts,
+    beginning_of,
+    closed_volume,
+    closed_volumes,
+    read_facts,
+)
 from ether.wire.codec import decode
 from ether.wire.entries import GapFact, Kind, OutboxFacts
 from ether.wire.json_text import dumps, loads
 from ether.wire.topics import OUTSIDE, matches
 
+_T = TypeVar("_T")
+
 _PIECE_ROWS = 500
 _FEWEST_ROWS = 20
 """Of a piece, where several origins are read side by side."""
+_SPARSE = 20
+"""Where a record is fewer than one of so many rows, the index of origins is quicker than that of ids."""
 _MOST_STREAMS = 50
 """Origins that are read side by side."""
 
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM entries"
 _LAST_ROW = (1 << 63) - 1
+_NO_TRIAL = '(instr(child.more, \'"trial":\') = 0 OR instr(child.more, \'"by":"time"\') > 0)'
+_FOLDERS_TRIED = 5
+_MOST_OPEN = 100
+"""Volumes whose databases are open at the same time."""
 _FIELDS = tuple("_body" if name == "payload" else name for name in COLUMNS)
 """The field of `StoredRecord` for each column."""
 
@@ -101,10 +125,12 @@ def record_of(row: tuple[object, ...], content: Callable[[str], bytes], fetch: C
         right = False
     if not right:
         raise ValueError("its checksum is wrong")
+    if not isinstance(link, bytes):
+        raise ValueError("its link is not what was written")
     values = dict(zip(_FIELDS, row, strict=True))
     values["parents"] = _parents(str(values["parents"]))
     values["more"] = MappingProxyType(cast("dict[str, object]", loads(str(values["more"]), strict=True)))
-    values["checksum"], values["link"] = cast(bytes, checksum).hex(), cast(bytes, link).hex()
+    values["checksum"], values["link"] = cast(bytes, checksum).hex(), link.hex()
     if values["sha256"] is not None and cast(int, values["size"]) <= LARGE_BYTES:
         values["_body"] = content(str(values["sha256"]))
     return StoredRecord(**values, _fetch=fetch)  # type: ignore[arg-type]
@@ -154,43 +180,121 @@ class RecordFilter:
     until: float | None = None
 
 
-class LedgerReader:
-    """Reads one ledger. A context manager. Not locked: one thread at a time. Made by `LedgerReader.open`."""
+class VolumeReader:
+    """Reads one volume: the current one of `ledger` (`number` is None until it was opened), or a closed one. It follows
+    its volume to another folder. Not locked: one thread at a time. Raises `LedgerError`."""
 
-    def __init__(self, folder: Path, connection: Connection, *, sealed: bool) -> None:
-        self._sealed = sealed
-        self.folder = folder
-        self._connection = connection
-        self._objects = Objects(folder)
-        self.schema_version = schema.check_version(connection, folder)
-        meta = schema.meta_of(connection)
-        self.session, self.created = meta.get("session", ""), float(meta.get("created", "0"))
+    def __init__(self, ledger: Path, number: int | None = None) -> None:
+        self._ledger, self._number = ledger, number
+        self.folder = ledger
+        self._connection: Connection | None = None
+        self._ended = False
+        self._unpacked: UnpackedDatabase | None = None
+        self._sealed = False
+        self._identity: tuple[int, int] = (0, 0)
+        self._seal_path = self._database_path = ""
+        self._objects = Objects(ledger)
+        self._highest_origin: int | None = None
+        self._known_origins: dict[tuple[str, str, str], list[int]] = {}
+        self.schema_version = 0
+        self.session, self.created = "", 0.0
+        self.beginning = Beginning(0, 0, b"")
 
-    @classmethod
-    def open(cls, folder: Path) -> LedgerReader:
-        """Open the folder's ledger; raises `LedgerFailed` where there is none, `SchemaTooNew`, `LedgerDamaged`."""
-        folder = Path(folder).absolute()
-        if not (folder / DATABASE).is_file():
-            raise LedgerFailed(folder, f"there is no {DATABASE} in it: this is no ledger")
+    def connect(self) -> Connection:
+        """The database, opened where it is not."""
+        if self._ended:
+            raise LedgerFailed(self._ledger, "it was closed before it was asked")
+        if self._connection is None:
+            self._connect()
+        assert self._connection is not None
+        return self._connection
+
+    def _connect(self) -> None:
+        with ledger_errors(self._ledger):
+            for _ in range(_FOLDERS_TRIED):
+                folder = self._locate()
+                try:
+                    self._open(folder)
+                except FileNotFoundError:  # it was put elsewhere a moment ago
+                    continue
+                if self._number in (None, self.beginning.volume):
+                    self._number = self.beginning.volume
+                    return
+                self.rest()
+        raise LedgerFailed(self._ledger, f"its volume {self._number} is not there")
+
+    def _locate(self) -> Path:
+        if self._number is None:
+            return self._ledger
+        closed = closed_volume(self._ledger, self._number)
+        return self._ledger if closed is None else closed.folder
+
+    def _open(self, folder: Path) -> None:
         schema.refuse_log_on_read_only(folder)
-        with ledger_errors(folder):
-            sealed = (folder / SEAL).exists()
+        sealed, identity = (folder / SEAL).exists(), (0, 0)
+        if not (folder / DATABASE).exists() and (folder / ARCHIVED).exists():
+            self._unpacked = unpacked_database(folder)
+            connection = open_ledger(self._unpacked.folder, write=False, sealed=True)
+        else:
+            found = os.stat(folder / DATABASE)
+            identity = found.st_dev, found.st_ino
             connection = open_ledger(folder, write=False, sealed=sealed)
-            try:
-                return cls(folder, connection, sealed=sealed)
-            except BaseException:
-                connection.close()
-                raise
+        try:
+            self.schema_version = schema.check_version(connection, folder)
+            meta = schema.meta_of(connection)
+            self.session, self.created = meta.get("session", ""), float(meta.get("created", "0"))
+            self.beginning = beginning_of(meta)
+        except (ValueError, TypeError, KeyError) as error:
+            connection.close()
+            raise LedgerDamaged(
+                folder, f"{DATABASE}, meta", f"what it says of itself cannot be read: {error}"
+            ) from error
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self.folder, self._sealed, self._identity = connection, folder, sealed, identity
+        self._seal_path, self._database_path = str(folder / SEAL), str(folder / DATABASE)
+        self._objects = Objects(folder)
+        self._highest_origin = None
+
+    def has_moved(self) -> bool:
+        """Whether this volume is not where it was opened, or is written to again: a sealed database is read without
+        locks, as a file that no process changes."""
+        try:
+            if self._sealed:
+                os.stat(self._seal_path)
+            if self.folder != self._ledger:
+                return False
+            found = os.stat(self._database_path)
+        except FileNotFoundError:
+            return True
+        return (found.st_dev, found.st_ino) != self._identity
 
     def close(self) -> None:
-        """Close the database."""
-        self._connection.close()
+        """Close the database, for ever."""
+        self._ended = True
+        self.rest()
 
-    def __enter__(self) -> LedgerReader:
-        return self
+    def rest(self) -> None:
+        """Close the database. The next question opens it again."""
+        connection, unpacked_database = self._connection, self._unpacked
+        self._connection = self._unpacked = None
+        try:
+            if connection is not None:
+                connection.close()
+        finally:
+            if unpacked_database is not None:
+                unpacked_database.remove()
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.close()
+    @property
+    def number(self) -> int:
+        """The number of its volume."""
+        return self._number or self.beginning.volume
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the database is open."""
+        return self._connection is not None
 
     # -- records
 
@@ -249,6 +353,61 @@ class LedgerReader:
             "kind = 'log' AND row IN (SELECT row FROM parents WHERE parent = ?) ORDER BY row", message_id
         )
 
+    def between(
+        self, kind: str, topic: str, source: str, first_id: str, last_id: str, expected: int
+    ) -> list[tuple[int, str]]:
+        """Rows and ids of the records of one kind, topic and source from one id to another one, by id. `expected`:
+        about how many there are. They are not checked: for a day's values that would take seconds."""
+        origins = self._origins_of(kind, topic, source)
+        if not origins:
+            return []
+        ends = dict(self._all("SELECT id, row FROM records WHERE id IN (?, ?)", first_id, last_id))
+        begin, end = ends.get(first_id), ends.get(last_id)
+        listed = dumps(origins).decode()
+        if kind != "call" and begin is not None and end is not None and end - begin > _SPARSE * expected:
+            # The index of ids would be read with all other topics of that time. The rows of one outbox rise with its
+            # ids; those of calls do not, because their ids are their callers'.
+            found = self._all(
+                "SELECT row, id FROM records INDEXED BY by_origin WHERE origin IN (SELECT value FROM json_each(?))"
+                " AND row BETWEEN ? AND ? AND id BETWEEN ? AND ?", listed, begin, end, first_id, last_id,
+            )  # fmt: skip
+            return sorted(found, key=itemgetter(1))
+        return self._all(
+            "SELECT row, id FROM records INDEXED BY by_id WHERE id BETWEEN ? AND ?"
+            " AND +origin IN (SELECT value FROM json_each(?)) ORDER BY id", first_id, last_id, listed,
+        )  # fmt: skip
+
+    def places_of(self, ids: Sequence[str]) -> dict[str, tuple[int, str, str, str]]:
+        """The row, kind, topic and source of each id that is here. They are not checked."""
+        found = self._all(
+            "SELECT id, row, kind, topic, source FROM records JOIN origins USING (origin)"
+            " WHERE id IN (SELECT value FROM json_each(?)) AND kind NOT IN ('context', 'artifact') ORDER BY row DESC",
+            dumps(list(ids)).decode(),
+        )  # fmt: skip
+        return {str(known): (row, kind, topic, source) for known, row, kind, topic, source in found}
+
+    def earlier(self, record: StoredRecord) -> tuple[int, int]:
+        """How many records of the same kind and topic the same process had made before, and the row of the last of
+        them."""
+        origins = [
+            origin for origin, outbox, kind, topic in self._all("SELECT origin, outbox, kind, topic FROM origins")
+            if (outbox, kind, topic) == (record.outbox, record.kind, record.topic)
+        ]  # fmt: skip
+        counts = "SELECT count(*), coalesce(max(row), 0) FROM records WHERE row < ? AND origin IN"
+        ((count, last),) = self._all(f"{counts} (SELECT value FROM json_each(?))", record.row, dumps(origins).decode())
+        return int(count), int(last)
+
+    def _origins_of(self, kind: str, topic: str, source: str) -> list[int]:
+        """The origins of one kind, topic and source; remembered until there are more origins."""
+        ((highest,),) = self._all("SELECT max(origin) FROM origins")
+        if highest != self._highest_origin:
+            self._highest_origin, self._known_origins = highest, {}
+        key = (kind, topic, source)
+        if key not in self._known_origins:
+            query = "SELECT origin FROM origins WHERE kind = ? AND topic = ? AND source = ?"
+            self._known_origins[key] = [origin for (origin,) in self._all(query, *key)]
+        return self._known_origins[key]
+
     def context(self, sha256: str) -> dict[str, object] | None:
         """The context of that hash, None where it is not here; raises `LedgerDamaged`."""
         content = self.artifact(sha256)
@@ -275,27 +434,70 @@ class LedgerReader:
         """The runs that records belong to, in the order in which they began."""
         return [RunSummary(*row) for row in sorted(self._summaries("run", "run != ''"), key=itemgetter(2))]
 
+    def without_their_trial(self) -> dict[str, int]:
+        """By run how many values have no trial, or one by time, although a value of a trial caused them."""
+        caused = "json_extract(parent.more, '$.trial') IS NOT NULL AND json_extract(parent.more, '$.by') IS NULL"
+        found = self._all(
+            "SELECT run, count(DISTINCT child.row) FROM origins"
+            " JOIN records AS child ON child.origin = origins.origin"
+            " JOIN parents ON parents.row = child.row JOIN records AS parent ON parent.id = parents.parent"
+            f" WHERE kind IN ('data', 'record') AND instr(run, '/') > 0 AND {_NO_TRIAL} AND {caused} GROUP BY run"
+        )
+        return dict(found)
+
     def count(self) -> int:
-        """How many rows there are."""
-        return int(self._all("SELECT coalesce(max(row), 0) FROM records")[0][0])
+        """The number of the last row."""
+        ((last,),) = self._all("SELECT max(row) FROM records")
+        return self.beginning.first - 1 if last is None else int(last)
 
     def duplicates(self) -> int:
         """How many messages and recorded values are in the ledger more than once, counted from the ids."""
         twice = "SELECT count(*) - 1 AS again FROM entries WHERE id != '' AND kind IN ('data', 'record') GROUP BY id"
         return int(self._all(f"SELECT coalesce(sum(again), 0) FROM ({twice} HAVING again > 0)")[0][0])
 
-    def outboxes(self) -> list[OutboxFacts]:
-        """The state of each outbox: the highest number that is here, the highest that its source has given out, and the
-        gaps in between."""
+    def conflicts(self) -> list[tuple[str, str, int]]:
+        """Source, topic and how many entries came under numbers that were taken."""
+        return self._all(
+            "SELECT source, topic, count(*) FROM origins JOIN records ON records.origin = origins.origin"
+            " WHERE kind = 'conflict' GROUP BY source, topic ORDER BY source, topic"
+        )
+
+    def gaps(self) -> dict[str, list[GapFact]]:
+        """By outbox the gaps that are in this volume."""
         gaps: dict[str, list[GapFact]] = {}
         for record in self.records(RecordFilter(kinds=("gap",))):
             gaps.setdefault(record.outbox, []).append(_gap_fact(record))
-        query = "SELECT outbox, source, highest, head, last FROM outboxes ORDER BY source, outbox"
-        facts = [
-            OutboxFacts(outbox, source, highest, head, tuple(gaps.pop(outbox, ())), last)
-            for outbox, source, highest, head, last in self._all(query)
-        ]
-        return facts + [_lost_here(tuple(rest)) for rest in gaps.values()]
+        return gaps
+
+    def outbox_rows(self) -> list[tuple[str, str, int, int, float]]:
+        """Outbox, source, highest number, head and last time of each outbox, as this volume knows them."""
+        return self._all("SELECT outbox, source, highest, head, last FROM outboxes ORDER BY source, outbox")
+
+    def ids_between(self, first_id: str, last_id: str) -> list[str]:
+        """The ids of messages and recorded values from one id to another one."""
+        found = self._all(
+            "SELECT id FROM entries WHERE id BETWEEN ? AND ? AND kind IN ('data', 'record')", first_id, last_id
+        )
+        return [known for (known,) in found]
+
+    def id_range(self) -> tuple[str, str] | None:
+        """The first and last id of the messages and recorded values, None where there are none."""
+        # Contexts and artifacts have 64 digits. The index of ids is enough for this.
+        ((first, last),) = self._all("SELECT min(id), max(id) FROM records WHERE id != '' AND length(id) != 64")
+        return None if first is None else (first, last)
+
+    def effects_without_trial(self) -> list[tuple[str, int, str]]:
+        """Run and row of each value that has no trial, or one by time, with the ids of its causes that are not in this
+        volume."""
+        return self._all(
+            "SELECT run, child.row, parents.parent FROM origins JOIN records AS child ON child.origin = origins.origin"
+            " JOIN parents ON parents.row = child.row LEFT JOIN records AS parent ON parent.id = parents.parent"
+            f" WHERE kind IN ('data', 'record') AND instr(run, '/') > 0 AND {_NO_TRIAL} AND parent.row IS NULL"
+        )
+
+    def deletions(self) -> list[Deletion]:
+        """What was deleted from this volume, and by whom."""
+        return deletions_in(self.connect())
 
     def _summaries(self, by: str, where: str) -> list[tuple[Any, ...]]:
         """Count, first and last time of each group. The counts come from the index of origins alone; of the rows
@@ -360,7 +562,12 @@ class LedgerReader:
 
     def _object(self, sha256: str) -> bytes:
         with ledger_errors(self.folder):
-            return self._objects.get(sha256)
+            try:
+                return self._objects.get(sha256)
+            except LedgerDamaged:
+                if not self.has_moved():
+                    raise
+            return Objects(self._locate()).get(sha256)
 
     def _content(self, sha256: str) -> bytes:
         rows = self._all("SELECT payload FROM contents WHERE sha256 = ?", sha256)
@@ -373,15 +580,291 @@ class LedgerReader:
 
     def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with ledger_errors(self.folder):
-            found = self._connection.execute(query, values).fetchall()
-            if self._sealed and not (self.folder / SEAL).exists():
-                # A sealed database is read without locks, as a file that no process changes. The seal is gone, so a
-                # writer has opened the ledger, perhaps in the middle of this query: ask again, with locks.
-                self._sealed = False
-                self._connection.close()
-                self._connection = open_ledger(self.folder, write=False)
-                found = self._connection.execute(query, values).fetchall()
-            return found
+            try:
+                found = self.connect().execute(query, values).fetchall()
+                if not self.has_moved():
+                    return found
+            except SqliteError:
+                if not self.has_moved():
+                    raise
+            # It was moved, or a writer has opened it, perhaps in the middle of this query: ask again.
+            self.rest()
+            self._connect()
+            return self.connect().execute(query, values).fetchall()
+
+
+class LedgerReader:
+    """Reads one ledger: all its volumes as one. A context manager. Not locked: one thread at a time. Made by
+    `LedgerReader.open`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._current = VolumeReader(folder)
+        self._closed: list[_ClosedVolume] = []
+        try:
+            self._current.connect()
+            self._list_closed()
+        except BaseException:
+            self.close()
+            raise
+        self.schema_version = self._current.schema_version
+        self.session = self._current.session
+
+    @classmethod
+    def open(cls, folder: Path) -> LedgerReader:
+        """Open the folder's ledger; raises `LedgerFailed` where there is none, `SchemaTooNew`, `LedgerDamaged`."""
+        folder = Path(folder).absolute()
+        if not (folder / DATABASE).is_file() and not (folder / ARCHIVED).is_file():
+            raise LedgerFailed(folder, f"there is no {DATABASE} in it: this is no ledger")
+        return cls(folder)
+
+    def close(self) -> None:
+        """Close the databases."""
+        self._current.close()
+        for volume in self._closed:
+            volume.reader.close()
+
+    def __enter__(self) -> LedgerReader:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    # -- volumes
+
+    def _list_closed(self) -> None:
+        """Find the closed volumes; readers that are there go on."""
+        known = {volume.number: volume for volume in self._closed}
+        listed = closed_volumes(self.folder, self._current.beginning.volume)
+        self._closed = [known.get(each.number) or _ClosedVolume.of(self.folder, each.number) for each in listed]
+
+    def _volumes(self, *, newest_first: bool = False) -> list[VolumeReader]:
+        """The readers of all volumes, in order of their rows. Where the current volume was closed meanwhile, its reader
+        goes on as that of a closed volume."""
+        current = self._current
+        if current.folder != self.folder or current.has_moved():
+            closed = closed_volume(self.folder, current.beginning.volume)
+            if closed is not None:
+                self._closed.append(_ClosedVolume(closed.number, current, read_facts(closed.folder)))
+                self._current = VolumeReader(self.folder)
+                self._current.connect()
+                self._list_closed()
+        found = [*(volume.reader for volume in self._closed), self._current]
+        return found[::-1] if newest_first else found
+
+    @property
+    def volumes(self) -> list[VolumeReader]:
+        """The readers of the volumes, in the order of their rows; the last one is the current volume's."""
+        return self._volumes()
+
+    def _first_found(self, ask: Callable[[VolumeReader], _T | None]) -> _T | None:
+        each = (ask(self._few_open(volume)) for volume in self._volumes())
+        return next((found for found in each if found is not None), None)
+
+    # -- records, as `VolumeReader` says
+
+    def records(
+        self,
+        wanted: RecordFilter = RecordFilter(),
+        *,
+        after_row: int = 0,
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[StoredRecord]:
+        """The records that fit, in the order in which they came to the ledger, at most `limit` of them. `after_row`
+        leaves out that row and all before it, also with `newest_first`."""
+        volumes = self._volumes(newest_first=newest_first)
+        before = {volume.reader for volume in self._closed if volume.facts and volume.facts.last <= after_row}
+        each = (
+            self._few_open(volume).records(wanted, after_row=after_row, newest_first=newest_first)
+            for volume in volumes
+            if volume not in before
+        )
+        return islice(chain.from_iterable(each), limit)
+
+    def _few_open(self, wanted: VolumeReader) -> VolumeReader:
+        """The same, after volumes that are far from it were closed: those that read side by side stay near it."""
+        if wanted.is_open:
+            return wanted
+        at = wanted.beginning.volume or max((each.number for each in self._closed if each.reader is wanted), default=0)
+        open_now = sorted((abs(each.number - at), each.number, each) for each in self._closed if each.reader.is_open)
+        for _, _, far in open_now[_MOST_OPEN:]:
+            far.reader.rest()
+        return wanted
+
+    def record(self, message_id: str) -> StoredRecord | None:
+        """The message, recorded value or call of that id."""
+        for volume in self._nearest(message_id):
+            found = self._few_open(volume).record(message_id)
+            if found is not None:
+                return found
+        return None
+
+    def _nearest(self, message_id: str) -> list[VolumeReader]:
+        """The volumes, those first that were written when the message was sent: an id begins with its time. Entries may
+        come late, and clocks be wrong, so this is an order and no choice."""
+        volumes = self._volumes()
+        made = time_of_id(message_id)
+        if made is None or len(volumes) == 1:
+            return volumes
+        spans = [volume.facts.received if volume.facts else (0.0, 0.0) for volume in self._closed]
+        spans.append((spans[-1][1], float("inf")))
+        order = sorted(range(len(volumes)), key=lambda at: max(spans[at][0] - made, made - spans[at][1], 0.0))
+        return [volumes[at] for at in order]
+
+    def by_row(self, row: int) -> StoredRecord | None:
+        """The record in that row."""
+        for volume in self._closed:
+            if volume.facts and volume.facts.first <= row <= volume.facts.last:
+                return volume.reader.by_row(row)
+        return self._first_found(lambda volume: volume.by_row(row))
+
+    def children(self, message_id: str) -> list[StoredRecord]:
+        """The records that name the message as a parent, log records left out."""
+        return [record for volume in self._volumes() for record in volume.children(message_id)]
+
+    def logs_of(self, message_id: str) -> list[StoredRecord]:
+        """The log records that were made while the message was handled: they name it as a parent."""
+        return [record for volume in self._volumes() for record in volume.logs_of(message_id)]
+
+    def between(
+        self, kind: str, topic: str, source: str, first_id: str, last_id: str, expected: int
+    ) -> list[tuple[int, str]]:
+        """Rows and ids of the records of one kind, topic and source from one id to another one, by id. `expected`:
+        about how many there are. They are not checked: for a day's values that would take seconds."""
+        volumes = self._volumes()
+        found = [pair for each in volumes for pair in each.between(kind, topic, source, first_id, last_id, expected)]
+        return sorted(found, key=itemgetter(1)) if len(volumes) > 1 else found
+
+    def places_of(self, ids: Sequence[str]) -> dict[str, tuple[int, str, str, str]]:
+        """The row, kind, topic and source of each id that is here. They are not checked."""
+        found: dict[str, tuple[int, str, str, str]] = {}
+        for volume in self._volumes(newest_first=True):
+            found |= volume.places_of(ids)
+        return found
+
+    def earlier(self, record: StoredRecord) -> tuple[int, int]:
+        """How many records of the same kind and topic the same process had made before, and the row of the last of
+        them."""
+        told = [volume.earlier(record) for volume in self._volumes()]
+        return sum(count for count, _ in told), max(last for _, last in told)
+
+    def context(self, sha256: str) -> dict[str, object] | None:
+        """The context of that hash, None where it is not here; raises `LedgerDamaged`."""
+        return self._first_found(lambda volume: volume.context(sha256))
+
+    def artifact(self, sha256: str) -> bytes | None:
+        """The content of that hash, None where it is not here; raises `LedgerDamaged`."""
+        return self._first_found(lambda volume: volume.artifact(sha256))
+
+    # -- summaries
+
+    def topics(self) -> list[TopicSummary]:
+        """The topics that values were recorded on, by name."""
+        found: dict[tuple[str, str], TopicSummary] = {}
+        for summary in (summary for volume in self._volumes() for summary in volume.topics()):
+            before = found.get((summary.topic, summary.kind))
+            if before is not None:
+                summary = replace(summary, count=before.count + summary.count, first=before.first)
+            found[summary.topic, summary.kind] = summary
+        return [found[key] for key in sorted(found)]
+
+    def sources(self) -> list[str]:
+        """The names of all sources."""
+        return sorted({source for volume in self._volumes() for source in volume.sources()})
+
+    def runs(self) -> list[RunSummary]:
+        """The runs that records belong to, in the order in which they began."""
+        found: dict[str, RunSummary] = {}
+        for summary in (summary for volume in self._volumes() for summary in volume.runs()):
+            before = found.get(summary.run)
+            if before is not None:
+                summary = replace(summary, count=before.count + summary.count, first=before.first)
+            found[summary.run] = summary
+        return sorted(found.values(), key=attrgetter("first"))
+
+    def without_their_trial(self) -> dict[str, int]:
+        """By run how many values have no trial, or one by time, although a value of a trial caused them."""
+        volumes = self._volumes()
+        found: Counter[str] = Counter()
+        for volume in volumes:
+            found.update(volume.without_their_trial())
+        if len(volumes) > 1:  # a cause may be in another volume than its effect
+            apart = {
+                (run, row)
+                for volume in volumes
+                for run, row, parent in volume.effects_without_trial()
+                if (cause := self.record(parent)) is not None and "trial" in cause.more and "by" not in cause.more
+            }
+            found.update(run for run, _ in apart)
+        return dict(found)
+
+    def count(self) -> int:
+        """The number of the last row."""
+        return self._volumes()[-1].count()
+
+    def conflicts(self) -> list[tuple[str, str, int]]:
+        """Source, topic and how many entries came under a number that the ledger has with another content."""
+        found: Counter[tuple[str, str]] = Counter()
+        for volume in self._volumes():
+            for source, topic, count in volume.conflicts():
+                found[source, topic] += count
+        return [(*what, count) for what, count in sorted(found.items())]
+
+    def duplicates(self) -> int:
+        """How many messages and recorded values are in the ledger more than once, counted from the ids."""
+        volumes = self._volumes()
+        ranges = [volume.id_range() for volume in volumes] if len(volumes) > 1 else []
+        found = sum(volume.duplicates() for volume in volumes)
+        for later, span in enumerate(ranges):
+            again: set[str] = set()
+            for earlier, other in enumerate(ranges[:later]):
+                if span and other and (low := max(span[0], other[0])) <= (high := min(span[1], other[1])):
+                    again |= {*volumes[later].ids_between(low, high)} & {*volumes[earlier].ids_between(low, high)}
+            found += len(again)
+        return found
+
+    def outboxes(self) -> list[OutboxFacts]:
+        """The state of each outbox: the highest number that is here, the highest that its source has given out, and the
+        gaps in between."""
+        volumes = self._volumes()
+        gaps: dict[str, list[GapFact]] = {}
+        for outbox, listed in (pair for volume in volumes for pair in volume.gaps().items()):
+            gaps.setdefault(outbox, []).extend(listed)
+        facts = [
+            OutboxFacts(outbox, source, highest, head, tuple(gaps.pop(outbox, ())), last)
+            for outbox, source, highest, head, last in volumes[-1].outbox_rows()
+        ]
+        return facts + [_lost_here(tuple(rest)) for rest in gaps.values()]
+
+    def deletions(self) -> list[Deletion]:
+        """What was deleted from this ledger, in the order of its rows."""
+        return [deletion for volume in self._volumes() for deletion in volume.deletions()]
+
+
+class _ClosedVolume(NamedTuple):
+    """The reader of a closed volume. `facts` are None where their file cannot be read."""
+
+    number: int
+    reader: VolumeReader
+    facts: VolumeFacts | None
+
+    @classmethod
+    def of(cls, ledger: Path, number: int) -> _ClosedVolume:
+        """A reader that has nothing open yet."""
+        found = closed_volume(ledger, number)
+        return cls(number, VolumeReader(ledger, number), read_facts(found.folder) if found else None)
+
+
+def time_of_id(message_id: str) -> float | None:
+    """Unix seconds when the message was made: the first 12 digits of a UUID of version 7 are milliseconds. None for
+    another id."""
+    if message_id[8:9] != "-" or message_id[14:15] != "7":
+        return None
+    try:
+        return int(message_id[:8] + message_id[9:13], 16) / 1000
+    except ValueError:
+        return None
 
 
 def _gap_fact(record: StoredRecord) -> GapFact:

@@ -15,7 +15,7 @@ would offer it again for ever.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from math import isfinite
 from typing import NamedTuple
@@ -25,11 +25,13 @@ from ether.wire.json_text import dumps
 
 LARGE_BYTES = 64 * 1024
 """A payload of more bytes is a file of its own in objects/."""
+LEAN_LARGE_BYTES = 1 << 20
+"""The same where syncs are to be spared: each such file costs three to five of them."""
 
 BY_HASH = frozenset({"context", "artifact"})
 """Kinds whose id is the hash of their payload."""
 
-_ORDINARY = KINDS - BY_HASH - {"gap"}
+_ORDINARY = KINDS - BY_HASH - {"gap", "conflict"}
 """Kinds whose rows `_add_ordinary` can make."""
 
 COLUMNS = (
@@ -112,6 +114,15 @@ class Unfit(ValueError):
     """An entry that no row can hold."""
 
 
+IsKept = Callable[[str, Sequence[Entry]], Sequence[bool]]
+"""Of entries whose numbers the ledger of an outbox has: for each whether it is kept as it is, or nothing is known of
+it. False: there is another one under its number."""
+
+
+def _nothing_known(outbox: str, entries: Sequence[Entry]) -> Sequence[bool]:
+    return [True] * len(entries)
+
+
 class Intake:
     """Gathers the rows of one transaction. They follow on `rows_before` rows, the last of which has `link`.
 
@@ -128,7 +139,12 @@ class Intake:
         received: float,
         *,
         careful: bool,
+        is_kept: IsKept = _nothing_known,
+        large_bytes: int = LARGE_BYTES,
     ) -> None:
+        self._is_kept, self._large_bytes = is_kept, large_bytes
+        self.conflicts = 0
+        """How many entries were in the ledger with another content, and are kept as entries of their own."""
         self.rows_before, self.link, self.received, self._careful = rows_before, link, received, careful
         self._known, self._origins = outboxes, origins
         self.origins: dict[Origin, tuple[int, bytes]] = {}
@@ -159,9 +175,12 @@ class Intake:
         if self._careful:
             batch = batch._replace(outbox=_unicode(batch.outbox), source=_unicode(batch.source))
         state = self.state(batch.outbox, batch.source)
+        if state.source != batch.source:
+            self.refused.append(f"a batch that {batch.source!r} sends in the name of the outbox of {state.source!r}")
+            return
         highest = state.highest
-        entries = batch.entries
-        if not self._careful and _are_ordinary(entries, highest + 1):
+        entries, again = batch.entries, list[Entry]()
+        if not self._careful and _are_ordinary(entries, highest + 1, self._large_bytes):
             self._add_ordinary(batch.outbox, batch.source, entries)
             highest, entries = entries[-1].number, ()
         for entry in entries:
@@ -180,11 +199,32 @@ class Intake:
             elif entry.number > highest:
                 break
             else:
-                self.repeated += 1
+                again.append(entry)
+        if again:
+            self._take_again(batch, again)
         # `head` is the sender's word, so it is bounded by what the database can hold.
         head = min(max(state.head, batch.head, highest), _LARGEST)
         if (highest, head) != (state.highest, state.head) or batch.outbox not in self._known:
             self.outboxes[batch.outbox] = OutboxState(state.source, highest, head, self.received)
+
+    def _take_again(self, batch: Batch, entries: Sequence[Entry]) -> None:
+        """Entries whose numbers are in the ledger already: sent again, or another content under the same number. Of two
+        contents none is known to be the right one, so the later one is kept, too, as an entry of its own."""
+        known = self._known.get(batch.outbox)
+        before = known.highest if known else 0
+        # What this transaction has taken is not in the database yet. Rows of other outboxes do no harm: ids differ.
+        taken = {(row[2], row[3], row[9]) for row in self.rows} if entries[-1].number > before else ()
+        here = [(entry.number, entry.id, len(entry.payload)) in taken for entry in entries]
+        asked = [entry for entry, is_here in zip(entries, here, strict=True) if not is_here and entry.number <= before]
+        answers = iter(self._is_kept(batch.outbox, asked) if asked else ())
+        for entry, is_here in zip(entries, here, strict=True):
+            if is_here or (entry.number <= before and next(answers)):
+                self.repeated += 1
+                continue
+            self.conflicts += 1
+            what = {"kind": entry.kind, "outbox": batch.outbox, "number": entry.number}
+            more = {**entry.more, "conflict": what}
+            self._add("", batch.source, 0, entry._replace(number=0, kind="conflict", more=more))
 
     def take_loose(self, source: str, entry: Entry) -> None:
         """Take an entry without an outbox: of a source that does not use Ether, or the recorder's own."""
@@ -210,7 +250,7 @@ class Intake:
         size = len(payload)
         sha256: str | None = None
         body: bytes | None = payload
-        if size > LARGE_BYTES or kind in BY_HASH:
+        if kind in BY_HASH or size > self._large_bytes:
             sha256, body = _sha256(payload).hexdigest(), None
             if kind in BY_HASH and sha256 != entry_id:
                 raise Unfit(f"its content has the SHA-256 {sha256}, not {entry_id}")
@@ -282,7 +322,7 @@ class Intake:
         return known
 
 
-def _are_ordinary(entries: Sequence[Entry], first: int) -> bool:
+def _are_ordinary(entries: Sequence[Entry], first: int, large_bytes: int) -> bool:
     """Whether `_add_ordinary` may take these: they are numbered from `first` on without a hole, every payload goes into
     its row, the ids need no escaping in JSON, and all times are finite floats. Each check is one operation of C over
     all entries, because a loop of Python would cost what the fast way saves."""
@@ -294,7 +334,7 @@ def _are_ordinary(entries: Sequence[Entry], first: int) -> bool:
     texts = "".join(chain(ids, *parents))
     return (
         texts.isascii() and not texts.encode().translate(None, _PLAIN)
-        and {*map(type, times)} == {float} and isfinite(sum(times)) and max(map(len, payloads)) <= LARGE_BYTES
+        and {*map(type, times)} == {float} and isfinite(sum(times)) and max(map(len, payloads)) <= large_bytes
     )  # fmt: skip
 
 

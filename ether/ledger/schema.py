@@ -13,12 +13,17 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ether.errors import LedgerFailed, SchemaTooNew
+from ether.errors import LedgerDamaged, LedgerFailed, SchemaTooNew
 from ether.ledger.sqlite import DATABASE, WAL, Connection
 
 APPLICATION_ID = 0x45544C31  # "ETL1"
 SCHEMA = 1
 """The version that this Ether writes."""
+
+_IN_PART = 0x100
+"""Added to the version in the file, of a database whose rows are not all rows from 1 on: of a volume that continues
+another one, or of which rows were deleted. An Ether that knows no volumes refuses it, and does not call the other rows
+missing."""
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -65,24 +70,50 @@ CREATE TABLE outboxes (
 ) WITHOUT ROWID;
 """
 
+_VIEW = " ".join(next(each for each in _TABLES.split(";\n") if each.startswith("CREATE VIEW")).split())
+
+_DELETED = """
+CREATE TABLE deletions (        -- who has deleted rows of this volume, when and why: JSON
+  deletion INTEGER PRIMARY KEY,
+  said TEXT NOT NULL,
+  checksum BLOB NOT NULL        -- SHA-256 of said
+);
+CREATE TABLE deleted (          -- the rows that are gone
+  first INTEGER PRIMARY KEY,
+  last INTEGER NOT NULL,
+  link BLOB NOT NULL,           -- of the last of them: the chain goes on from it
+  deletion INTEGER NOT NULL
+);
+"""
+
 MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {}
 """By each earlier version, the step from it to the next version."""
 
 
 def version_of(connection: Connection) -> int:
     """The schema version, 0 for an empty database."""
+    return _stored_version(connection) & ~_IN_PART
+
+
+def _stored_version(connection: Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def create(connection: Connection, meta: Mapping[str, str]) -> None:
-    """Make the tables, all or none."""
+def create(connection: Connection, meta: Mapping[str, str], *, deletions: bool = False) -> None:
+    """Make the tables, all or none. `deletions`: with those for rows that were deleted."""
+    in_part = _IN_PART if deletions or "volume" in meta else 0
     connection.execute("BEGIN IMMEDIATE")
-    for statement in _TABLES.split(";\n"):
+    for statement in f"{_TABLES}{_DELETED if deletions else ''}".split(";\n"):
         connection.execute(statement)
     connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {SCHEMA}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA | in_part}")
     connection.execute("COMMIT")
+
+
+def has_deletions(connection: Connection) -> bool:
+    """Whether rows of this volume were deleted."""
+    return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'deleted'").fetchone())
 
 
 def migrate(connection: Connection, folder: Path) -> list[int]:
@@ -92,7 +123,8 @@ def migrate(connection: Connection, folder: Path) -> list[int]:
     while (version := version_of(connection)) < SCHEMA:
         connection.execute("BEGIN IMMEDIATE")
         MIGRATIONS[version](connection)
-        connection.execute(f"PRAGMA user_version = {version + 1}")
+        in_part = _stored_version(connection) & _IN_PART
+        connection.execute(f"PRAGMA user_version = {version + 1 | in_part}")
         connection.execute("COMMIT")
         passed.append(version)
     return passed
@@ -107,12 +139,31 @@ def check_version(connection: Connection, folder: Path) -> int:
         raise LedgerFailed(folder, "its first writer ended before it was made; the next writer will make it")
     if int(connection.execute("PRAGMA application_id").fetchone()[0]) != APPLICATION_ID:
         raise LedgerFailed(folder, f"its {DATABASE} is the database of something else")
+    _check_shape(connection, folder)
     return version
 
 
+def _check_shape(connection: Connection, folder: Path) -> None:
+    """Raise `LedgerDamaged` for a database with a view, table or trigger that is not a ledger's own: a query of a view
+    that somebody has replaced may never end, or say anything."""
+    for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master"):
+        words = " ".join(sql.split()) if isinstance(sql, str) else ""
+        right = {
+            "view": name == "entries" and words == _VIEW,
+            "table": name != "entries" and words.upper().startswith("CREATE TABLE"),
+            "index": True,
+        }.get(kind, False)
+        if not right:
+            raise LedgerDamaged(folder, DATABASE, f"its {kind} {str(name)!r:.40} is not a ledger's own")
+
+
 def meta_of(connection: Connection) -> dict[str, str]:
-    """The ledger's own description: `session`, and `created` in unix seconds."""
-    return dict(connection.execute("SELECT key, value FROM meta"))
+    """The ledger's own description: `session`, and `created` in unix seconds. Raises `ValueError` where it is
+    damaged."""
+    said = dict(connection.execute("SELECT key, value FROM meta"))
+    if not all(isinstance(key, str) and isinstance(value, str) for key, value in said.items()):
+        raise ValueError("its meta is no text")
+    return said
 
 
 def refuse_log_on_read_only(folder: Path) -> None:

@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 from ether.ledger.durable import sync_folder, write_whole
 from ether.ledger.head import NAME as HEAD
-from ether.ledger.objects import Objects, digest_of
+from ether.ledger.objects import PACKED, Objects, digest_of
 from ether.ledger.sqlite import DATABASE, PAGE_BYTES, Connection
+from ether.ledger.volumes import ARCHIVED, FACTS
 
 SEAL = "seal"
 PAGES = "pages"
@@ -40,15 +41,30 @@ def seal(folder: Path, connection: Connection) -> str | None:
     connection.close()
     if busy:
         return "a reader had it open"
-    page_hashes, database = _hashed_pages(folder)
-    write_whole(folder / PAGES, page_hashes)
-    lines = [_TITLE, f"{database}  {DATABASE}", f"{digest_of(folder / HEAD)}  {HEAD}"]
-    lines.append(f"{hashlib.sha256(b''.join(page_hashes)).hexdigest()}  {PAGES}")
-    lines += [f"{path.name}  {path.relative_to(folder).as_posix()}" for path in Objects(folder).files()]
-    text = "".join(f"{line}\n" for line in lines)
-    write_whole(folder / SEAL, [f"{text}{_LAST}{hashlib.sha256(text.encode()).hexdigest()}\n".encode()])
+    write_seal(folder)
     sync_folder(folder)
     return None
+
+
+def write_seal(folder: Path) -> None:
+    """Write the files `pages` and `seal` of a folder to which nobody writes; the caller syncs the folder. Raises
+    `OSError`."""
+    lines = [_TITLE]
+    if (folder / DATABASE).exists():
+        page_hashes, database = _hashed_pages(folder)
+        write_whole(folder / PAGES, page_hashes)
+        lines.append(f"{database}  {DATABASE}")
+        lines.append(f"{digest_of(folder / HEAD)}  {HEAD}")
+        lines.append(f"{hashlib.sha256(b''.join(page_hashes)).hexdigest()}  {PAGES}")
+    else:
+        lines += [f"{digest_of(folder / name)}  {name}" for name in (ARCHIVED, HEAD)]
+    if (folder / FACTS).exists():
+        lines.append(f"{digest_of(folder / FACTS)}  {FACTS}")
+    for path in Objects(folder).files():
+        digest = digest_of(path) if path.name.endswith(PACKED) else path.name
+        lines.append(f"{digest}  {path.relative_to(folder).as_posix()}")
+    text = "".join(f"{line}\n" for line in lines)
+    write_whole(folder / SEAL, [f"{text}{_LAST}{hashlib.sha256(text.encode()).hexdigest()}\n".encode()])
 
 
 def _hashed_pages(folder: Path) -> tuple[list[bytes], str]:

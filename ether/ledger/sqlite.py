@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,12 +33,23 @@ DATABASE = "ledger.db"
 WAL = "ledger.db-wal"
 SHARED_MEMORY = "ledger.db-shm"
 PAGE_BYTES = 4096
-"""Of a ledger's database. The seal has a hash for each page."""
+"""Of a ledger's database. The seal has a hash for each piece of the file of this size, whatever its pages are."""
+LEAN_PAGE_BYTES = 512
+"""Of a database that is made to spare a card: a commit writes whole pages, of which most hold little that is new."""
+
 
 _FOLDER_MODE = 0o700
 """Records and calls may hold secrets of their user."""
 
 _LEDGER_BUSY_S = 0.5
+
+swapping = threading.Lock()
+"""Held while a ledger's database is opened, and while another one takes its place (`ether.ledger.rotation`).
+
+SQLite opens the database first, and its shared memory, by name, with the first query. A connection of this process that
+had the old database and the new shared memory would believe that nobody else uses that (locks of a process do not
+conflict with each other), and cut it off under the writer, which then dies of SIGBUS. In another process SQLite sees
+the writer's lock."""
 
 # -- opening
 
@@ -74,26 +86,86 @@ def _open(
     return connection
 
 
-def open_ledger(folder: Path, *, write: bool, sealed: bool = False) -> Connection:
+def open_ledger(folder: Path, *, write: bool, sealed: bool = False, lean: bool = False) -> Connection:
     """A connection to the folder's ledger; raises `SqliteError`. `sealed` (only for reading): there is no writer, so
     the file is read as it is. Otherwise SQLite would put its shared-memory file beside it, which a sealed folder
-    must not get and a read-only one cannot."""
+    must not get and a read-only one cannot. `lean` (only for writing): as little as possible is written, and the log is
+    copied into the database by `copy_log` alone."""
     path = folder / DATABASE
-    if not write:
-        return connect(path, "ro", busy_s=_LEDGER_BUSY_S, immutable=sealed)
-    connection = connect(path, "rwc", busy_s=_LEDGER_BUSY_S)
-    try:
-        _make_durable(connection)
-    except BaseException:
-        connection.close()
-        raise
+    if sealed and not write:
+        return connect(path, "ro", busy_s=_LEDGER_BUSY_S, immutable=True)
+    with swapping:
+        connection = connect(path, "rwc" if write else "ro", busy_s=_LEDGER_BUSY_S)
+        try:
+            if write:
+                _make_durable(connection, lean=lean)
+            else:
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the shared memory
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
-def _make_durable(connection: Connection) -> None:
+def copy_log(connection: Connection) -> None:
+    """Copy the log of a lean ledger into its database, as far as readers let it. Raises `SqliteError`."""
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+
+@contextmanager
+def open_new(path: Path, page_bytes: int = PAGE_BYTES) -> Iterator[Connection]:
+    """A new database of a ledger, empty, which becomes durable with `sync_file` after the block: until then nothing is
+    synced, and there is no log beside it. Raises `SqliteError`."""
+    connection = connect(path, "rwc", busy_s=_LEDGER_BUSY_S)
+    try:
+        connection.execute(f"PRAGMA page_size = {page_bytes}")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA journal_mode = MEMORY")
+        yield connection
+        connection.execute("PRAGMA journal_mode = WAL")
+    finally:
+        connection.close()
+
+
+def close_without_copying(connection: Connection, folder: Path) -> None:
+    """Close a connection to a ledger whose files somebody else has changed: the last one that closes would copy the log
+    into the database, by what it knows of a log that is not there any more."""
+    guard: Connection | None = None
+    try:
+        # SQLite copies nothing while somebody else has the database open; and a connection that only reads never does.
+        guard = connect(folder / DATABASE, "ro", busy_s=0.0)
+        guard.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except SqliteError:
+        pass  # it cannot be read, and may be locked all the same
+    try:
+        connection.close()
+    finally:
+        if guard is not None:
+            guard.close()
+
+
+def attach(connection: Connection, path: Path, name: str) -> None:
+    """Give a connection a second database to read from, a file that nobody changes. Raises `SqliteError`."""
+    connection.execute(f"ATTACH ? AS {name}", (f"{path.absolute().as_uri()}?mode=ro&immutable=1",))
+
+
+def _make_durable(connection: Connection, *, lean: bool = False) -> None:
     """A ledger is synced at each commit."""
-    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # has an effect on a new file alone
+    # Has an effect on a new file alone:
+    connection.execute(f"PRAGMA page_size = {LEAN_PAGE_BYTES if lean else PAGE_BYTES}")
     _set_durability(connection, "FULL")
+    if lean:
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+
+
+def page_bytes_of(connection: Connection) -> int:
+    """The size of a page of the database. Raises `SqliteError`."""
+    return int(connection.execute("PRAGMA page_size").fetchone()[0])
+
+
+def pages_of_database(connection: Connection) -> int:
+    """How many pages the database has, with those that are still in its log. Raises `SqliteError`."""
+    return int(connection.execute("PRAGMA page_count").fetchone()[0])
 
 
 def open_locked(path: Path, *, new: bool) -> Connection | None:
@@ -203,7 +275,10 @@ def _ledger_error(folder: Path, error: sqlite3.Error) -> LedgerError:
     # On a full disk SQLite may fail to make or extend its log and shared memory, and reports that as an I/O error.
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and 0 <= _free(folder) < _NEARLY_NONE_BYTES:
         return LedgerFull(folder, _free(folder))
-    return LedgerFailed(folder, f"{error} ({getattr(error, 'sqlite_errorname', 'SQLite')})")
+    name = getattr(error, "sqlite_errorname", "SQLite")
+    # SQLite does not tell a quota that is used up from a disk that fails.
+    hint = "; the disk is not full: it fails, or a quota is used up" if name == "SQLITE_IOERR_WRITE" else ""
+    return LedgerFailed(folder, f"{error} ({name}){hint}")
 
 
 def _free(folder: Path) -> int:

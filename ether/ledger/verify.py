@@ -12,32 +12,40 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from ether.errors import LedgerError, LedgerFailed
+from ether.errors import LedgerDamaged, LedgerError, LedgerFailed
 from ether.ledger import schema
+from ether.ledger.deletions import Deletion
 from ether.ledger.durable import PART
 from ether.ledger.head import NAME as HEAD
 from ether.ledger.head import read_head, slots_of, unpacked
 from ether.ledger.lock import LOCK, WRITER, is_held
 from ether.ledger.objects import FOLDER as OBJECTS
-from ether.ledger.objects import Objects, digest_of
+from ether.ledger.objects import PACKED, Objects, digest_of
+from ether.ledger.packing import digest_of_packed, unpacked_database
 from ether.ledger.seal import PAGES, SEAL, Seal, pages_of, read_seal
 from ether.ledger.sqlite import (
     DATABASE,
     PAGE_BYTES,
     SHARED_MEMORY,
     WAL,
+    Connection,
     SqliteError,
     is_of_the_disk,
     ledger_errors,
     open_ledger,
 )
 from ether.ledger.verify_records import Range, RecordCheck, VerifyFinding, VerifyReport, ranges
+from ether.ledger.volumes import ARCHIVED, BACKUPS, FACTS, ROTATE_NOW, Beginning, closed_volumes, is_current, read_facts
+from ether.ledger.volumes import FOLDER as VOLUMES
 from ether.ledger.wal import tails
 
 _HASH_BYTES = 32
-_OWN = {DATABASE, WAL, SHARED_MEMORY, HEAD, SEAL, PAGES, LOCK, WRITER}
+_OWN = {ARCHIVED, DATABASE, WAL, SHARED_MEMORY, HEAD, SEAL, PAGES, LOCK, WRITER, FACTS, BACKUPS, ROTATE_NOW}
+_TRIES = 5
 """The files of a ledger, besides those in objects/."""
 
 _Difference = tuple[str, str]
@@ -45,16 +53,104 @@ _Difference = tuple[str, str]
 
 
 def verify(folder: Path) -> VerifyReport:
-    """Verify everything in the folder; raises `LedgerFailed` where it is no ledger or cannot be read at all."""
+    """Verify everything in the folder, with all volumes; raises `LedgerFailed` where it is no ledger or cannot be read
+    at all."""
     folder = Path(folder).absolute()
-    if not (folder / DATABASE).is_file():
+    if not (folder / DATABASE).is_file() and not (folder / ARCHIVED).is_file():
         raise LedgerFailed(folder, f"there is no {DATABASE} in it: this is no ledger")
-    schema.refuse_log_on_read_only(folder)
     with ledger_errors(folder):
-        report = _Verification(folder).report()
-        if report.sealed and not (folder / SEAL).exists():  # a writer has opened it meanwhile, and changed its files
-            report = _Verification(folder).report()
-        return report
+        known: dict[Path, VerifiedVolume] = {}
+        for _ in range(_TRIES):
+            report = _verified(folder, known)
+            if report is not None:
+                return report
+        raise LedgerFailed(folder, "it is changed again and again while it is read; try later")
+
+
+def _verified(folder: Path, known: dict[Path, VerifiedVolume]) -> VerifyReport | None:
+    """The report of a folder with all its volumes; None where it was changed meanwhile. `known`: closed volumes that
+    were verified before that; a closed volume that changes gets another folder."""
+    current = VerifiedVolume(folder)
+    number = current.beginning.volume if current.is_known else None
+    closed = closed_volumes(folder, number)
+    try:
+        for each in closed:
+            if each.folder not in known:
+                known[each.folder] = VerifiedVolume(each.folder, each.number)
+    except FileNotFoundError:  # a volume was replaced by its next generation
+        return None
+    volumes = [known[each.folder] for each in closed]
+    if current.has_changed() or closed != closed_volumes(folder, number):
+        return None
+    beyond = [each for each in closed_volumes(folder) if number is not None and each.number > number]
+    if not volumes and not beyond and not is_current(folder):
+        return current.report
+    findings = [*_between(volumes, current), *current.report.findings]
+    for volume in volumes:
+        where = volume.folder.relative_to(folder).as_posix()
+        findings += [replace(finding, where=f"{where}/{finding.where}") for finding in volume.report.findings]
+    counted = [each.folder for each in (*closed, *beyond)]
+    for path in sorted((folder / VOLUMES).glob("*")):
+        if path.is_dir() and path not in counted:
+            what = "a volume that was not finished, or was replaced; nothing refers to it"
+            findings.append(VerifyFinding(f"{VOLUMES}/{path.name}", what, harm=False))
+    for each in beyond:
+        what = "it goes beyond the current volume, which was put back from an older copy"
+        findings.append(VerifyFinding(f"{VOLUMES}/{each.folder.name}", what))
+    reports = [*(volume.report for volume in volumes), current.report]
+    return VerifyReport(
+        folder, sum(each.records for each in reports), all(each.sealed for each in reports), tuple(findings)
+    )
+
+
+def _between(volumes: list[VerifiedVolume], current: VerifiedVolume) -> Iterator[VerifyFinding]:
+    """Whether each volume goes on where the one before it ends, and which are not there."""
+    row, link, number = 0, "", 0
+    for volume in (*volumes, *([current] if current.is_known else [])):
+        beginning = volume.beginning
+        if beginning.volume != number + 1:
+            lost = f"{number + 1:06d}" + ("" if beginning.volume == number + 2 else f" to {beginning.volume - 1:06d}")
+            rows = ((row + 1, beginning.first - 1),) if beginning.first > row + 1 else ()
+            yield VerifyFinding(f"{VOLUMES}/{lost}", "the volume is missing", rows)
+        elif number and (beginning.first, beginning.follows.hex()) != (row + 1, link):
+            what = f"it does not continue volume {number}: that ends with row {row:,} and another link"
+            yield VerifyFinding(f"{VOLUMES}/{beginning.volume:06d}", what, ((beginning.first, beginning.first),))
+        number, row, link = beginning.volume, volume.last, volume.link
+
+
+class VerifiedVolume:
+    """A volume that was verified: its report, and where it begins and ends. Raises `SqliteError`, `OSError`,
+    `LedgerError` where it cannot be read for other reasons than a damage."""
+
+    def __init__(self, folder: Path, number: int | None = None) -> None:
+        self.folder = folder
+        schema.refuse_log_on_read_only(folder)
+        self._database = _identity(folder / DATABASE)
+        verification = _Verification(folder)
+        self.report = verification.report()
+        if self.has_changed():  # a writer has opened it meanwhile, and changed its files
+            self._database = _identity(folder / DATABASE)
+            verification = _Verification(folder)
+            self.report = verification.report()
+        records = verification.records
+        self.is_known = records is not None and bool(records.beginning.follows)
+        """Whether its beginning could be read."""
+        self.beginning = records.beginning if records else Beginning(number or 0, 0, b"")
+        self.last = records.last if records else 0
+        self.link = verification.head.link if verification.head else ""
+
+    def has_changed(self) -> bool:
+        """Whether it was sealed when it was read, and is not any more; or its volume was closed."""
+        unsealed = self.report.sealed and not (self.folder / SEAL).exists()
+        return unsealed or _identity(self.folder / DATABASE) != self._database
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class _Verification:
@@ -65,7 +161,9 @@ class _Verification:
         self._objects = Objects(folder)
         self._seal = read_seal(folder)
         self._written = is_held(folder)
-        self._head = read_head(folder)
+        self.head = read_head(folder)
+        self._is_archived = not (folder / DATABASE).exists() and (folder / ARCHIVED).exists()
+        self.records: RecordCheck | None = None
         self._digests: dict[str, str] = {}
         self._findings: list[VerifyFinding] = []
 
@@ -74,7 +172,7 @@ class _Verification:
         a damaged page or object affects."""
         pages, files = self._against_seal(self._seal) if self._seal else ([], [])
         # Every page of a sealed database is hashed, so its structure needs no check of its own while they all fit.
-        records = self._check_records(thorough=self._seal is None or bool(pages))
+        records = self.records = self._check_records(thorough=self._seal is None or bool(pages))
         affected = ranges(records.affected())
         self._findings += [VerifyFinding(where, what, affected) for where, what in pages]
         self._findings += [VerifyFinding(path, what, records.rows_with(path)) for path, what in files]
@@ -82,26 +180,50 @@ class _Verification:
         self._check_head(records)
         self._check_log(ranges(records.missing))
         self._check_leftovers(records)
+        self._findings += map(_deletion_note, records.deletions)
         return VerifyReport(self._folder, records.good, self._seal is not None, tuple(self._findings))
 
     def _check_records(self, *, thorough: bool) -> RecordCheck:
-        check = RecordCheck(self._folder, self._digest_of_object, self._head)
-        connection = open_ledger(self._folder, write=False, sealed=self._seal is not None)
+        check = RecordCheck(self._folder, self._digest_of_object, self.head)
         try:
-            check.run(connection, thorough=thorough)
+            with self._opened() as connection:
+                check.run(connection, thorough=thorough)
         except (SqliteError, LedgerError, ValueError) as error:
             if self._proves_no_damage(error):
                 raise
             check.unreadable(str(error))
-        finally:
-            connection.close()
         return check
+
+    @contextmanager
+    def _opened(self) -> Iterator[Connection]:
+        """The database; that of an archived volume unpacked, and compared with what it was."""
+        if not self._is_archived:
+            connection = open_ledger(self._folder, write=False, sealed=self._seal is not None)
+            try:
+                yield connection
+            finally:
+                connection.close()
+            return
+        plain = unpacked_database(self._folder)
+        try:
+            facts = read_facts(self._folder)
+            if facts is not None and plain.sha256 != facts.database:
+                self._findings.append(
+                    VerifyFinding(ARCHIVED, "what it unpacks to is not the database that was archived")
+                )
+            connection = open_ledger(plain.folder, write=False, sealed=True)
+            try:
+                yield connection
+            finally:
+                connection.close()
+        finally:
+            plain.remove()
 
     def _proves_no_damage(self, error: Exception) -> bool:
         """Whether the cause is the disk, or a ledger whose first writer never made its tables."""
         if isinstance(error, SqliteError) and is_of_the_disk(error):
             return True
-        return isinstance(error, LedgerError) and self._seal is None and not (self._head and self._head.records)
+        return isinstance(error, LedgerError) and self._seal is None and not (self.head and self.head.records)
 
     # -- against the seal
 
@@ -136,6 +258,8 @@ class _Verification:
         return None if found == sha256 else f"it is not as it was sealed: its SHA-256 is {found}"
 
     def _pages(self, seal: Seal, *, pages_are_whole: bool) -> list[_Difference]:
+        if self._is_archived:  # its one file is in the seal, like any other
+            return []
         if not pages_are_whole or PAGES not in seal.files:
             what = self._differs(DATABASE, seal.files.get(DATABASE, ""))
             return [(DATABASE, what)] if what else []
@@ -163,9 +287,9 @@ class _Verification:
                 what = "half-written or damaged; the other half tells how many records there are"
                 sealed = self._seal is not None
                 self._findings.append(
-                    VerifyFinding(where, what if self._head else "damaged", harm=sealed or not self._head)
+                    VerifyFinding(where, what if self.head else "damaged", harm=sealed or not self.head)
                 )
-        if self._head is None:
+        if self.head is None:
             what = "nothing tells how many records there should be: records cut off from the end would not be missed"
             self._findings.append(VerifyFinding(HEAD, what, harm=records.good > 0))
 
@@ -190,17 +314,29 @@ class _Verification:
     # -- files
 
     def _all_files(self) -> list[str]:
-        paths = (path for path in sorted(self._folder.rglob("*")) if not path.is_dir())
-        return [path.relative_to(self._folder).as_posix() for path in paths]
+        paths = [path for path in sorted(self._folder.glob("*")) if path.name != VOLUMES]
+        inside = (file for path in paths if path.is_dir() for file in sorted(path.rglob("*")))
+        files = (path for path in (*paths, *inside) if not path.is_dir())
+        return [path.relative_to(self._folder).as_posix() for path in files]
 
     def _digest_of_object(self, sha256: str) -> str | None:
+        path = self._objects.path(sha256)
         try:
+            if not path.exists() and (packed := path.with_name(f"{path.name}{PACKED}")).exists():
+                return digest_of_packed(packed)
             return self._digest(self._objects.where(sha256))
         except FileNotFoundError:
             return None
+        except LedgerDamaged as error:
+            return f"not known ({error.why})"
 
     def _digest(self, path: str) -> str:
         """The SHA-256 of a file, each read once: an object is checked against the seal and against its name."""
         if path not in self._digests:
             self._digests[path] = digest_of(self._folder / path)
         return self._digests[path]
+
+
+def _deletion_note(deletion: Deletion) -> VerifyFinding:
+    rows = tuple((span.first, span.last) for span in deletion.spans)
+    return VerifyFinding("deletions", str(deletion), rows, harm=False)

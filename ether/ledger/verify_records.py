@@ -19,18 +19,20 @@ from typing import Any
 
 from ether.errors import DecodeError
 from ether.ledger import schema
+from ether.ledger.deletions import Deletion, deletions_in
 from ether.ledger.head import Head
 from ether.ledger.objects import FOLDER as OBJECTS
+from ether.ledger.objects import PACKED
 from ether.ledger.rows import (
     COLUMNS,
     LARGE_BYTES,
     OutboxState,
     checksum_of,
-    first_link,
     link_of,
     outbox_checksum,
 )
 from ether.ledger.sqlite import DATABASE, Connection, SqliteError
+from ether.ledger.volumes import Beginning, beginning_of
 from ether.wire.json_text import loads
 
 _PIECE_ROWS = 500
@@ -131,10 +133,23 @@ class RecordCheck:
         """What the link of the row before may be; see `_follows`."""
         self._link_at_head: bytes | None = None
         """The link of the row that the head file calls the last."""
+        self._last_seen = 0
+
+        self.beginning = Beginning(1, 1, b"")
+        self.deletions: list[Deletion] = []
+
+    @property
+    def last(self) -> int:
+        """The last row that the head file or the table knows."""
+        return max(self._head.records if self._head else 0, self._last_seen)
 
     def rows_with(self, path: str) -> tuple[Range, ...]:
         """The rows that refer to an object's file."""
-        return ranges(self._objects.get(path.rpartition("/")[2], ())) if path.startswith(f"{OBJECTS}/") else ()
+        return (
+            ranges(self._objects.get(path.rpartition("/")[2].removesuffix(PACKED), ()))
+            if path.startswith(f"{OBJECTS}/")
+            else ()
+        )
 
     def affected(self) -> set[int]:
         """Every row that a finding affects."""
@@ -143,7 +158,8 @@ class RecordCheck:
     def unreadable(self, why: str) -> None:
         """The database cannot be read any further; every row that was not seen counts as missing."""
         last = max(self._head.records if self._head else 0, self.good)
-        self.missing.update(range(self.good + len(self.damaged) + 1, last + 1))
+        seen = self.good + len(self.damaged) + sum(deletion.rows for deletion in self.deletions)
+        self.missing.update(range(self.beginning.first + seen, last + 1))
         self.findings.append(VerifyFinding(DATABASE, f"it cannot be read: {why}", ranges(self.missing)))
 
     def run(self, connection: Connection, *, thorough: bool) -> None:
@@ -154,10 +170,21 @@ class RecordCheck:
         connection.execute("BEGIN")  # so that all queries see one state, while a writer may append
         if thorough:
             self._check_structure(connection)
-        self._links = [first_link(meta.get("session", ""), meta.get("created", ""))]
-        self._link_at_head = self._links[0]
+        self.beginning = beginning_of(meta)
+        self.deletions = deletions_in(connection)
+        self._links = [self.beginning.follows]
+        if self._head and self._head.records == self.beginning.first - 1:
+            self._link_at_head = self._links[0]
+        self._check_deletions()
+        gone = {span.first: span for deletion in self.deletions for span in deletion.spans}
+        behind = 0
         for row, values in self._rows(connection):
-            self._check_row(row, values)
+            if row in gone:
+                behind, self._links = gone[row].last, [gone[row].link]
+                if self._head and self._head.records == behind:
+                    self._link_at_head = gone[row].link
+            if row > behind:
+                self._check_row(row, values)
         self._report(self.damaged, "what the record says is not what was written")
         self._report(self.missing, "the record is missing")
         self._check_contents(connection)
@@ -183,13 +210,20 @@ class RecordCheck:
                 where = f"{DATABASE}, page {page[1]}" if page else DATABASE
                 self.findings.append(VerifyFinding(where, f"its structure is damaged: {' '.join(line.split())}"))
 
+    def _check_deletions(self) -> None:
+        for deletion in self.deletions:
+            if not deletion.whole:
+                what = "what it says of a deletion is not what was written"
+                self.findings.append(VerifyFinding(f"{DATABASE}, deletions", what))
+
     # -- rows
 
     def _rows(self, connection: Connection) -> Iterator[tuple[int, tuple[Any, ...] | None]]:
         """Each row from 1 to the last one that the table or the head file knows; None for a row that cannot be read or
         is not there."""
-        last = max(self._last_row(connection), self._head.records if self._head else 0)
-        for begin in range(1, last + 1, _PIECE_ROWS):
+        self._last_seen = self._last_row(connection)
+        last = self.last
+        for begin in range(self.beginning.first, last + 1, _PIECE_ROWS):
             end = min(begin + _PIECE_ROWS - 1, last)
             found = self._piece(connection, begin, end)
             for row in range(begin, end + 1):
@@ -231,7 +265,7 @@ class RecordCheck:
         _, *columns, body, checksum, link = values
         try:
             follows = self._follows(checksum, link)
-            right = follows and checksum_of(columns, body) == checksum
+            right = follows and isinstance(link, bytes) and checksum_of(columns, body) == checksum
         except (TypeError, ValueError):  # a damaged column may hold a value of another type
             right, self._links = False, []
         if not right:
@@ -298,13 +332,21 @@ class RecordCheck:
             written = OutboxState(*state)
             if outbox_checksum(outbox, written) != checksum:
                 what = "its state is not what was written"
-            elif written.highest != self._highest.get(outbox, 0) and not (self.damaged or self.missing):
+            elif self._lacks(outbox, written.highest):
                 what = f"it should be here up to {written.highest:,}, and is up to {self._highest.get(outbox, 0):,}"
             else:
                 continue
             self.findings.append(VerifyFinding(f"{DATABASE}, outbox {outbox}", what))
         for outbox in self._highest.keys() - known:
             self.findings.append(VerifyFinding(f"{DATABASE}, outbox {outbox}", "its state is missing"))
+
+    def _lacks(self, outbox: str, highest: int) -> bool:
+        """Whether records of an outbox are missing at the end. Of one that has none here, a volume that continues
+        another one tells how far it had come before."""
+        if self.damaged or self.missing or self.deletions:
+            return False
+        found = self._highest.get(outbox, 0)
+        return found != highest and not (self.beginning.volume > 1 and not found)
 
     def _check_parents(self, connection: Connection) -> None:
         found = set(self._table(connection, "SELECT parent, row FROM parents"))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -30,14 +30,27 @@ _NAME_MAX = 250
 _TEXT_MAX = 32_768
 """Characters. Ether's own records are shorter; a foreign record may have any length."""
 
+# In two pieces, so that each is read in time that grows with the line, whatever a damaged line holds: who logged, of a
+# bounded length, and what, whose message id is looked for from the end.
 _HEAD = re.compile(
-    r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) - (?P<instance>.+?):(?P<pid>\d{1,19})"
-    r" - (?P<level>[^ ].*?) - (?:\[(?P<logger>[\w.]+)\] )?(?P<message>.*?)"
-    r"(?:\t\[(?P<message_id>[0-9a-zA-Z-]{1,64})\])?"
+    r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) - (?P<instance>.{1,400}?):(?P<pid>\d{1,19})"
+    r" - (?P<level>[^ ].{0,1600}?) - (?:\[(?P<logger>[\w.]{1,300})\] )?"
 )
+_MESSAGE_ID = re.compile(r"\t\[([0-9a-zA-Z-]{1,64})\]$")
+_ID_MAX = 80
 _ID = re.compile("[0-9a-zA-Z-]{1,64}")
 _LEVEL_NUMBER = re.compile(r"\((-?\d{1,9})\)$|^Level (-?\d{1,9})$")
-_HARMFUL = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_HARMFUL = [
+    *range(0x20),
+    *range(0x7F, 0xA0),
+    0x61C,
+    0x200E,
+    0x200F,
+    0x2028,
+    0x2029,
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+]
 _ESCAPES = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _HARMFUL} | {9: "\\t"}
 
 
@@ -107,19 +120,19 @@ class LogLine:
 def read_lines(text: Iterable[str]) -> Iterator[LogLine]:
     """The records of a text, which is read line by line. Lines before the first record are ignored: rotation may have
     cut a file in the middle of one."""
-    found: re.Match[str] | None = None
+    found: LogLine | None = None
     below: list[str] = []
     for raw in text:
         line = raw.removesuffix("\n")
-        head = None if line.startswith(_INDENT) else _HEAD.fullmatch(line)
+        head = None if line.startswith(_INDENT) else _read_line(line)
         if head is None:
             below.append(line.removeprefix(_INDENT))
             continue
         if found is not None:
-            yield _line(found, below)
+            yield _with(found, below)
         found, below = head, []
     if found is not None:
-        yield _line(found, below)
+        yield _with(found, below)
 
 
 def level_number(level: int | str) -> int:
@@ -131,18 +144,31 @@ def level_number(level: int | str) -> int:
     return LEVELS[level.upper()]
 
 
-def _line(head: re.Match[str], below: list[str]) -> LogLine:
-    level = head["level"]
+def _read_line(line: str) -> LogLine | None:
+    """The first line of a record; None for any other line, also for one whose time is none."""
+    head = _HEAD.match(line)
+    if head is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(head["time"]).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+    level, message = head["level"], line[head.end() :]
+    message_id = _MESSAGE_ID.search(message, max(0, len(message) - _ID_MAX))
     return LogLine(
-        datetime.fromisoformat(head["time"]).timestamp(),
+        moment,
         level.partition("(")[0],
         head["instance"],
-        "\n".join([head["message"], *below]),
+        message[: message_id.start()] if message_id else message,
         int(head["pid"]),
         head["logger"] or "",
-        head["message_id"],
+        message_id[1] if message_id else None,
         level_number=_level_number(level, None),
     )
+
+
+def _with(head: LogLine, below: list[str]) -> LogLine:
+    return replace(head, message="\n".join([head.message, *below])) if below else head
 
 
 def _level_number(level: str, given: Any) -> int:

@@ -10,6 +10,7 @@ import logging
 from typing import Any
 
 from ether.connection.causes import current
+from ether.log import UserTracebacks
 
 MESSAGE_MAX = 8_192
 """Characters of a message; a longer one is cut at its end."""
@@ -21,7 +22,7 @@ _NAME_MAX = 200
 _SHORT_MAX = 500
 _CAUSE_KEYS = ("method", "topic", "source")
 _STANDARD_LEVELS = frozenset(("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
-_tracebacks = logging.Formatter()
+_tracebacks = UserTracebacks()
 
 
 def record_value(record: logging.LogRecord, instance: str) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def _exception(record: logging.LogRecord) -> str:
     """Traceback and stack, as the standard library prints them."""
     try:
         told = record.exc_text or ""
-        if not told and record.exc_info and record.exc_info[0] is not None:
+        if record.exc_info and record.exc_info[0] is not None:
             told = _tracebacks.formatException(record.exc_info)
         return "\n".join(filter(None, (told, record.stack_info)))
     except Exception as error:  # noqa: BLE001  the exception's own code runs here

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ether.errors import (
+    AnswerNotSent,
     ArgumentProblem,
     Cancelled,
     EtherError,
@@ -35,6 +36,8 @@ WATCHED = frozenset((LATER, SAVE_LATER))
 
 RAISED, INVALID, NO_METHOD, CANCELLED = "raised", "invalid", "no-method", "cancelled"
 INTERRUPTED, UNKEPT, LEASED = "interrupted", "unkept", "leased"
+UNSENT = "unsent"
+"""The method ran to its end, and what it returned cannot be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,8 @@ class ErrorReport:
             return InstanceLeased(str(holder.pop("instance", "")), method.partition(".")[2] or method, holder)
         if self.kind == INTERRUPTED:
             return Interrupted(call, self.message)
+        if self.kind == UNSENT:
+            return AnswerNotSent(call, self.class_name, self.message, self.traceback)
         return remote_error(call, self.class_name, self.message, self.traceback)
 
 
@@ -106,10 +111,15 @@ def pending_status(call_id: str, message: str) -> dict[str, Any]:
 
 
 def error_status(error: EtherError) -> dict[str, Any]:
-    """What `ether.save` returns for everything else."""
+    """What `ether.save` returns for everything else: `error` is the class and the text, as the last line of a traceback
+    has them, and `message` the text alone. `ran` is there, and True, where the method has run to its end; then
+    `message` says so, too."""
     name = getattr(error, "remote_class", type(error).__name__)
     message = getattr(error, "remote_message", str(error))
-    status = {"status": "error", "error": name, "message": message}
+    said = f"{name}: {message}" if message else name
+    status: dict[str, Any] = {"status": "error", "error": said, "message": message}
+    if getattr(error, "ran", None) is True:
+        status |= {"ran": True, "message": str(error)}
     if traceback := getattr(error, "remote_traceback", ""):
         status["traceback"] = traceback
     return status

@@ -118,6 +118,22 @@ OUTSTANDING = "outstanding"
 """Of the facts of an answer: how many messages are known to exist that the participant has not handled."""
 
 
+UNHANDLED = "unhandled"
+"""Of the results of an answer to the last step: for each topic how many messages were not handled."""
+
+_NAMED_TOPICS = 5
+
+
+def said_of_unhandled(left: Mapping[str, int]) -> str:
+    """A sentence about the messages that an end has left, by topic."""
+    total = sum(left.values())
+    most = sorted(left, key=lambda topic: (-left[topic], topic))
+    named = ", ".join(f"{left[topic]:,} on {topic!r}" for topic in most[:_NAMED_TOPICS])
+    if more := most[_NAMED_TOPICS:]:
+        named += f", {sum(left[topic] for topic in more):,} on {len(more)} other topics"
+    return f"{total:,} message{' was' if total == 1 else 's were'} not handled: {named}"
+
+
 class Quiescence:
     """Decides from one wave of answers after the other when the system is at rest. Not locked."""
 

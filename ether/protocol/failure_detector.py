@@ -35,6 +35,8 @@ class Heartbeat:
     `handled`, `published`: messages so far; `cpu_s`: processor time so far; `rss_mb`: memory, None where unknown.
     `age_s`: the age of the oldest message in work; `behind_s`: its age when its turn came; both None where no message
     of a known age is in work. `skipped`: by method, how many messages were skipped so far, by `keep` and by `age`.
+    `failures`: their number so far as `count`; of the last one its text as `last`, when it came as `at` and since when
+    its kind comes as `since` (unix seconds), and how often its kind came as `times`; empty without any.
     """
 
     incarnation: str
@@ -49,6 +51,9 @@ class Heartbeat:
     age_s: float | None = None
     behind_s: float | None = None
     skipped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    failures: Mapping[str, Any] = field(default_factory=dict)
+    takes_s: float | None = None
+    """How long the method that runs may take, where it says so."""
 
     def to_value(self) -> dict[str, Any]:
         """The JSON form, in which it is published."""
@@ -66,7 +71,11 @@ class Heartbeat:
         # Left out where there is nothing to say: what earlier versions of Ether do not know, they do not miss.
         if self.age_s is not None and self.behind_s is not None:
             value |= {"age_s": round(self.age_s, 3), "behind_s": round(self.behind_s, 3)}
-        return {**value, "skipped": self.skipped} if self.skipped else value
+        if self.skipped:
+            value["skipped"] = self.skipped
+        if self.takes_s is not None:
+            value["takes_s"] = self.takes_s
+        return {**value, "failures": dict(self.failures)} if self.failures else value
 
     @classmethod
     def from_value(cls, value: object) -> Heartbeat | None:
@@ -87,6 +96,8 @@ class Heartbeat:
                 return cls(
                     incarnation, number, busy, float(busy_s), queued, handled, published, float(cpu_s), rss_mb,
                     _seconds(more.get("age_s")), _seconds(more.get("behind_s")), _counts(more.get("skipped")),
+                    _failures(more.get("failures")),
+                    _seconds(more.get("takes_s")),
                 )  # fmt: skip
         return None
 
@@ -105,10 +116,21 @@ def _counts(value: object) -> dict[str, dict[str, int]]:
     }
 
 
+def _failures(value: object) -> dict[str, Any]:
+    """Facts about failures; nothing where one of them is not what it should be."""
+    match value:
+        case {
+            "count": int(count), "last": str(last), "at": int() | float() as at, "since": int() | float() as since,
+            "times": int(times),
+        } if isfinite(at) and isfinite(since):  # fmt: skip
+            return {"count": count, "last": last, "at": float(at), "since": float(since), "times": times}
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """When an instance counts as hung: without a heartbeat for `silent_s`, or with one job for `busy_s` (None:
-    never)."""
+    never), or for as long as its method says that it takes, where that is more."""
 
     silent_s: float = 1.5
     busy_s: float | None = None
@@ -205,7 +227,7 @@ class FailureDetector:
         if watched.hung and now - watched.heard >= limits.silent_s:
             return watched.hung  # still silent, and the echo proves nothing new: the verdict stays
         if heartbeat is not None and heartbeat.busy and limits.busy_s is not None:
-            busy_s = heartbeat.busy_s + now - watched.heard
-            if busy_s >= limits.busy_s:
-                return f"busy for {busy_s:.1f} s in {heartbeat.busy}, where {limits.busy_s:g} s are allowed"
+            busy_s, allowed_s = heartbeat.busy_s + now - watched.heard, max(limits.busy_s, heartbeat.takes_s or 0.0)
+            if busy_s >= allowed_s:
+                return f"busy for {busy_s:.1f} s in {heartbeat.busy}, where {allowed_s:g} s are allowed"
         return ""

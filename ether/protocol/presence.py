@@ -92,6 +92,12 @@ class Announcement:
         return str(self.about.get("kind", "instance"))
 
     @property
+    def wire(self) -> int:
+        """The version of the wire that it speaks."""
+        wire = self.about.get("wire", 1)
+        return wire if type(wire) is int else 1
+
+    @property
     def behind_bridge(self) -> bool:
         """Whether the way to this member strips MQTT 5 properties."""
         return self.about.get("headers") == BEHIND_BRIDGE["headers"]
@@ -136,9 +142,23 @@ class Announcement:
         name, state, incarnation = (about.pop(key, None) for key in ("name", "state", "birth"))
         error = about.pop("error", "")
         known = {member.value: member for member in State}
-        if not (isinstance(name, str) and isinstance(incarnation, str) and isinstance(error, str)):
+        if not all(isinstance(each, str) for each in (name, state, incarnation, error)):
             return None
         return cls(name, known[state], incarnation, error, about) if state in known else None
+
+
+_ANY = 1 << 40
+"""In place of the last known epoch of a name of which nothing is known."""
+
+MOST_LIVES = 1_000
+"""By so many an epoch may be higher than the last known one: so often a name can have been taken while a process did
+not hear of it."""
+
+
+def can_follow(known: int, epoch: int) -> bool:
+    """Whether an epoch may be that of a name's holder after `known`. One that is too high is nobody's: it would end
+    every holder of the name for good."""
+    return epoch <= known + MOST_LIVES
 
 
 class PresenceTable:
@@ -153,6 +173,10 @@ class PresenceTable:
         death which is known already."""
         known = self._members.get(announcement.name)
         if known is not None and self._is_outdated(known, announcement):
+            return False
+        if not can_follow(
+            known.epoch if known is not None else self._last_epochs.get(announcement.name, _ANY), announcement.epoch
+        ):
             return False
         self._members[announcement.name] = announcement
         return True

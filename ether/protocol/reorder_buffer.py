@@ -27,6 +27,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
 
 from ether.protocol.retransmit_buffer import Ask, Resent
@@ -50,6 +51,10 @@ still."""
 
 ATTEMPTS = 5
 """After how many answers in a row that fill nothing a hole is given up."""
+
+LONGEST_JUMP = 10_000_000
+"""By so many a number may be higher than the last known one: more than any source sends while a receiver is away. A
+message with a higher one is nobody's. If it counted, all that its source really sends would be taken for old."""
 
 MAX_ROWS = 10_000
 """The most pairs of source and topic that are remembered."""
@@ -140,6 +145,8 @@ class ReorderBuffer(Generic[T]):
         self._count, self._size = count, size
         self.room = count
         """How many messages may be held now, where that is fewer than `count`; set by the owner."""
+        self.jumped = 0
+        """How many messages were refused because of a number that cannot have come."""
         self.sources = 0
         """How many pairs of source and topic were ever heard of."""
         self._rows: dict[tuple[str, str], SourceRow[T]] = {}
@@ -150,6 +157,8 @@ class ReorderBuffer(Generic[T]):
         self._paused: set[str] = set()
         self._forgot_at = float("-inf")
         self._taken_over_since: float | None = None
+        self._expected: frozenset[str] = frozenset()
+        """The sources of which everything is wanted, from their first message."""
         self._online = True
         self._catch_up: CatchUp | None = None
         self._answered: set[str] = set()
@@ -177,8 +186,14 @@ class ReorderBuffer(Generic[T]):
             row.silent_at = last
 
     def taken_over(self) -> None:
-        """All filters of the predecessor are listened to: others begin when they begin."""
+        """All filters of the predecessor, or of the start, are listened to: others begin when they begin."""
         self._taken_over_since = None
+
+    def expect(self, sources: Iterable[str], since: float) -> None:
+        """These sources are started together with this receiver, none before the time `since`: what they publish before
+        it listens is wanted, too. To be called before everything else; then listen (`taken_over`)."""
+        self._expected = frozenset(sources)
+        self._taken_over_since = since
 
     def unlisten(self, topic_filter: str, still: Iterable[tuple[str, bool]]) -> dict[str, list[str]]:
         """Stop doing so; `still` says of each topic with a row whether another filter matches it. Returns for each
@@ -221,18 +236,25 @@ class ReorderBuffer(Generic[T]):
         return True
 
     def arrived(
-        self, topic: str, node: str, source: str, number: int, item: T, size: int, now: float
+        self, topic: str, node: str, source: str, number: int, item: T, size: int, now: float, *, full: bool = False
     ) -> Sorted[T] | None:
-        """Take any other message. None: it is a duplicate. The result's `ready` may include `item` itself."""
+        """Take any other message. None: it is a duplicate. The result's `ready` may include `item` itself. `full`: the
+        receivers can take no more of what comes by itself, so it is left, and asked for when there is room."""
         key = topic, node
         row = self._rows.get(key)
         if row is None:
             # A new row begins with whatever number comes first. Not after an outage, before the source has answered:
             # then earlier numbers may have been missed, and only the source can say where to begin (last None).
             unknown = self._catch_up is not None and node not in self._answered and number > 1
+            if number > 1 and source in self._expected:  # the source says what there was before
+                unknown = True
+                self._again.add(node)
             row = self._begin(key, source, None if unknown else number - 1, now)
         row.source = source
         if number in row.held or (row.last is not None and number <= row.last):
+            return None
+        if _cannot_be(row, number):
+            self.jumped += 1
             return None
         result = Sorted[T]([], [])
         if number > row.target:
@@ -240,7 +262,7 @@ class ReorderBuffer(Generic[T]):
         elif row.asked is not None:  # a missing number: an answer is coming, which extends the patience
             row.asked = now
         # Every message is held first, also one that fills a hole; `_hand_on` then takes out what is in order.
-        if row.last == number - 1 or self._has_room(size):
+        if not full and (row.last == number - 1 or self._has_room(size)):
             row.held[number] = Held(item, size)
             self._held_count += 1
             self._held_bytes += size
@@ -323,7 +345,9 @@ class ReorderBuffer(Generic[T]):
         unknown = False
         for topic in wanted:
             row = self._rows.get((topic, node)) or self._begin((topic, node), "", None, now)
-            if row.last is None or row.last < heads[topic]:
+            if _cannot_be(row, heads[topic]):
+                self.jumped += 1
+            elif row.last is None or row.last < heads[topic]:
                 row.target = max(row.target, heads[topic])
                 unknown = unknown or row.last is None
                 self._settle((topic, node))  # where it knows where to begin, the next `questions` asks for the hole
@@ -339,6 +363,23 @@ class ReorderBuffer(Generic[T]):
         rows = {topic: self._rows.get((topic, node)) for topic in heads}
         late = {topic: row for topic, row in rows.items() if row is None or row.last is None or row.last < heads[topic]}
         return {topic: row is not None and row.asked is not None for topic, row in late.items()}
+
+    def lacking(self, node: str, heads: Mapping[str, int], *, ask: bool) -> tuple[int, int, list[str]]:
+        """How many messages of a source up to these numbers were not handed on; on how many topics it is not known, as
+        it has not said where to begin; and the topics that are to be told to `heard_heads`: those of which nothing has
+        come yet or nothing comes by itself, and with `ask` all."""
+        missing, unknown, untold = 0, 0, list[str]()
+        for topic, number in heads.items():
+            row = self._rows.get((topic, node))
+            if row is None or row.last is None:
+                unknown += 1
+                if row is None:
+                    untold.append(topic)
+            elif row.last < number:
+                missing += number - row.last
+                if row.target < number and (ask or row.pulled):
+                    untold.append(topic)
+        return missing, unknown, untold
 
     def _ask_for(self, by: str, node: str | None, now: float) -> Ask:
         """The question about everything that was missed, to one source or to all (None). Where rows were forgotten, a
@@ -356,7 +397,10 @@ class ReorderBuffer(Generic[T]):
         for answer in answers:
             key = answer.topic, node
             row = self._rows.get(key) or self._begin(key, "", answer.after, now)
-            self._apply(key, row, answer, result)
+            if _cannot_be(row, max(answer.head, answer.total, answer.latest)):
+                self.jumped += 1
+            else:
+                self._apply(key, row, answer, result)
         return result
 
     def _apply(self, key: tuple[str, str], row: SourceRow[T], answer: Resent, result: Sorted[T]) -> None:
@@ -439,6 +483,16 @@ class ReorderBuffer(Generic[T]):
         return self._held_count
 
     @property
+    def held_bytes(self) -> int:
+        """Their bytes."""
+        return self._held_bytes
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether any topic filter is paused."""
+        return bool(self._paused)
+
+    @property
     def paused(self) -> list[str]:
         """The topic filters that are paused."""
         return list(self._paused)
@@ -498,10 +552,14 @@ class ReorderBuffer(Generic[T]):
         return bool(self._rows)
 
     def questions(
-        self, by: str, now: float, room: Callable[[str], int] = lambda topic: HOLD_COUNT
+        self,
+        by: str,
+        now: float,
+        room: Callable[[str], int] = lambda topic: HOLD_COUNT,
+        first: Mapping[str, int] = MappingProxyType({}),
     ) -> dict[str | None, Ask]:
         """The questions that are due, to each source, or to all of them (None); they count as asked. `room` says of a
-        topic how many more of its messages the receivers can take now."""
+        topic how many more of its messages the receivers can take now; `first` how many of some nodes in any case."""
         # What `expired` decided takes effect here: only now may `passes` hand on the next messages of those rows.
         for key in list(self._waiting):
             self._settle(key)
@@ -509,11 +567,13 @@ class ReorderBuffer(Generic[T]):
             return {}
         asks = {node: self._ask_for(by, node, now) for node in self._again}
         self._again = set()
-        for node, holes in self._holes(now, room).items():
+        for node, holes in self._holes(now, room, first).items():
             asks[node] = replace(asks.get(node) or Ask(by, {}, {}, {}), holes=holes)
         return asks
 
-    def _holes(self, now: float, room: Callable[[str], int]) -> dict[str, dict[str, tuple[int, int]]]:
+    def _holes(
+        self, now: float, room: Callable[[str], int], first: Mapping[str, int]
+    ) -> dict[str, dict[str, tuple[int, int]]]:
         """For each node and topic the first hole that is to be asked for: numbers above the first, up to the second.
         The sources of one topic share its room."""
         due: dict[str, list[SourceRow[T]]] = {}
@@ -523,11 +583,14 @@ class ReorderBuffer(Generic[T]):
         holes: dict[str, dict[str, tuple[int, int]]] = {}
         for topic, rows in due.items():
             share = room(topic) // len(rows)
-            for row in rows if share > 0 else ():
+            for row in rows:
+                most = max(share, first.get(row.node, 0))
+                if most <= 0:
+                    continue
                 assert row.last is not None
                 row.asked, row.asks = now, row.asks + 1
                 upto = min(row.held) - 1 if row.held else row.target
-                holes.setdefault(row.node, {})[topic] = row.last, min(upto, row.last + share)
+                holes.setdefault(row.node, {})[topic] = row.last, min(upto, row.last + most)
         return holes
 
     def says(self, now: float) -> bool:
@@ -621,3 +684,7 @@ class ReorderBuffer(Generic[T]):
         elif row.last < row.target:
             result.gaps.append(Gap(row.source, row.topic, row.last + 1, row.target, why))
             row.last = row.target
+
+
+def _cannot_be(row: SourceRow[T], number: int) -> bool:
+    return row.last is not None and number - row.last > LONGEST_JUMP

@@ -15,6 +15,9 @@ from typing import Generic, TypeVar
 A = TypeVar("A")
 P = TypeVar("P")
 
+CALL_TIMEOUT_S = 10.0
+"""How long a caller waits for an answer where neither it nor the method says anything else."""
+
 _SETTLED_WINDOW = 4096
 """The number of settled requests whose correlation ids are remembered, to tell a late answer from a forged one."""
 
@@ -25,6 +28,8 @@ class CallCounts:
 
     late: int = 0
     """Answers to a request that was settled before: by its deadline, its instance's death or an earlier answer."""
+    forged: int = 0
+    """Answers of somebody else than who was asked."""
     unknown: int = 0
     """Answers to a request that was never made, or is long forgotten: most likely forged."""
 
@@ -48,6 +53,11 @@ class RequestTable(Generic[P]):
         """The request that a message before the answer (progress, a log line) belongs to."""
         found = self._pending.get(correlation) if correlation is not None else None
         return found[1] if found else None
+
+    def asked_by(self, correlation: bytes | None) -> str | None:
+        """The instance that was asked; None where the request is not under way."""
+        found = self._pending.get(correlation) if correlation is not None else None
+        return found[0] if found else None
 
     def settle(self, correlation: bytes | None) -> P | None:
         """Take the request that an answer belongs to out of the table. None where there is none, which is counted."""

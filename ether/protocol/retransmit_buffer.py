@@ -21,8 +21,9 @@ KEEP_COUNT = 10_000
 """As many as a sender's own queue holds, which is what a sender can publish during an outage of its own. At 80 messages
 a second these are two minutes."""
 
-KEEP_BYTES = 32 << 20
-"""Memory that each of ten instances on a Raspberry Pi can spare."""
+KEEP_BYTES = 16 << 20
+"""Memory that each of ten instances on a Raspberry Pi can spare. It is for readers that nobody knows yet: what a known
+one lacks, also while its connection is away, is kept beyond it."""
 
 KEEP_S = 120.0
 """Longer than a restart of a broker, a router or a Raspberry Pi's network takes."""
@@ -30,7 +31,7 @@ KEEP_S = 120.0
 YOUNG_S = 2.0
 """Longer than a reader takes to say that it is there, and how far it is."""
 
-BACKLOG_BYTES, BACKLOG_MEMORY_BYTES = 256 << 20, 16 << 20
+BACKLOG_BYTES, BACKLOG_MEMORY_BYTES = 256 << 20, 8 << 20
 """What is kept beyond these for readers that are behind, and how much of it in memory. At 15 pictures of 0.9 MB a
 second, of which a reader takes half, 256 MB are 38 s."""
 
@@ -138,14 +139,15 @@ class RetransmitBuffer:
     """The latest QoS 1 messages of one process on the data plane, and what its readers are behind; `now` in seconds of
     a steady clock.
 
-    One thread at a time may call `note` and `pass_over`, and another one everything else meanwhile."""
+    One thread at a time may call `note` and `pass_over`, and one at a time everything else meanwhile."""
 
     def __init__(
         self, *, count: int = KEEP_COUNT, size: int = KEEP_BYTES, age_s: float = KEEP_S,
         backlog_bytes: int = BACKLOG_BYTES, memory_bytes: int = BACKLOG_MEMORY_BYTES, young_s: float = 0.0,
-        spill: Spill | None = None,
+        spill: Spill | None = None, began: float = float("-inf"),
     ) -> None:  # fmt: skip
-        """The limits are those of `KeepLimits`."""
+        """The limits are those of `KeepLimits`. `began`: nothing was sent before that time."""
+        self._began = began
         self._log = SentLog(KeepLimits(count, size, age_s, backlog_bytes, memory_bytes, young_s), spill)
         self._floors: Mapping[str, int] = {}
         self.note = self._log.note
@@ -227,6 +229,8 @@ class RetransmitBuffer:
 
     def _before(self, topic: str, since: float, head: int) -> int:
         """The number before the first message on a topic that was sent at the time `since` or later."""
+        if self._began >= since:
+            return 0
         gone, time = self._log.gone(topic) or (0, since - 1.0)
         if time >= since:
             return gone - 1

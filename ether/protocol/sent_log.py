@@ -8,9 +8,10 @@ Promise: of every number up to the head of a topic, the log has the message, or 
 it is not above `gone(topic)`. Messages leave the log oldest first, topic by topic.
 
 The trap: there is no lock, because it would cost each message as much as everything else here. One thread at a time
-calls `note` and `pass_over` (the publisher), another one everything else (the tender). So each attribute is written by
-one of the two, or its operations are atomic; and what is read is read against the order in which messages move, so that
-none falls in between.
+calls `note` and `pass_over` (the publisher), one at a time everything else (the tender). So each attribute is written
+by one of the two, or its operations are atomic; and what is read is read against the order in which messages move, so
+that none falls in between. A publisher that is faster than the tender takes the tender's part (`Load.FAR`): the limits
+hold whatever else the tender's thread is doing, and nothing is dropped because it was late.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -31,9 +33,8 @@ _CHUNK_COUNT = 256
 _PARTS = 16
 """A chunk is at most this part of a limit, so that the limits hold within a sixteenth."""
 
-_TENDER_IS_LATE, _TENDER_IS_AWAY = 2, 4
-"""At so many times the limit in bytes the tender is called before its next turn, and the publisher drops the oldest
-itself, because the tender waits for the network."""
+_OVER, _FAR_OVER = 1.25, 1.75
+"""At so many times the limit in bytes the tender is called before its next turn, and the publisher does its work."""
 
 _SNAPSHOTS = 100
 """How often a copy is tried that the other thread disturbs, which happens in a Python without an interpreter lock."""
@@ -50,6 +51,16 @@ class SentMessage(NamedTuple):
     sequence: int
     payload: bytes
     properties: bytes
+
+
+class Load(IntEnum):
+    """How the log stands to its limit in bytes after a message was noted."""
+
+    WITHIN = 0
+    OVER = 1
+    """There is work for `tend`."""
+    FAR = 2
+    """There is too much of it: who publishes calls `tend`, or the memory grows as fast as messages come."""
 
 
 _Row = tuple[float, str, int, bytes, bytes]
@@ -127,11 +138,9 @@ class SentLog:
         self._open_size = 0
         self._sealed: deque[_Chunk] = deque()
         # Written by the publisher:
-        self._bytes_in = self._bytes_dropped = 0
+        self._bytes_in = 0
         self._passed: dict[str, tuple[int, float]] = {}
-        """For each topic the number and time of its last message that cannot be sent again, or was dropped."""
-        self._dropped: deque[_Chunk] = deque()
-        """What the publisher has dropped, until the tender reports it."""
+        """For each topic the number and time of its last message that cannot be sent again."""
         # Written by the tender:
         self._bytes_out = 0
         self._gone: dict[str, tuple[int, float]] = {}
@@ -140,42 +149,34 @@ class SentLog:
 
     # -- the publisher's side
 
-    def note(self, topic: str, sequence: int, payload: bytes, properties: bytes, now: float) -> bool:
-        """Note a message that has left at QoS 1. True where the log has grown enough for `tend`."""
+    def note(self, topic: str, sequence: int, payload: bytes, properties: bytes, now: float) -> Load:
+        """Note a message that has left at QoS 1."""
         rows = self._open
         rows.append((now, topic, sequence, payload, properties))
         self.heads[topic] = sequence
         self._open_size += len(payload) + len(properties) + OVERHEAD_BYTES
         if len(rows) < self._chunk_count and self._open_size < self._chunk_size and now - rows[0][0] < self._chunk_s:
-            return False
+            return Load.WITHIN
         return self._seal()
 
-    def pass_over(self, topic: str, sequence: int, payload: bytes, properties: bytes, now: float) -> bool:
+    def pass_over(self, topic: str, sequence: int, payload: bytes, properties: bytes, now: float) -> Load:
         """Note a message that has left and cannot be sent again."""
         self.heads[topic] = sequence
         self._passed[topic] = sequence, now
-        return False
+        return Load.WITHIN
 
-    def _seal(self) -> bool:
+    def _seal(self) -> Load:
         chunk = _chunk(self._open)
         # First sealed, then a new open one: a reader in between sees the messages twice, never not at all.
         self._sealed.append(chunk)
         self._open, self._open_size = [], 0
         self._bytes_in += chunk.size
-        if (size := self._sealed_bytes) > _TENDER_IS_AWAY * self._limits.size:
-            self._drop_oldest()
-        return size > _TENDER_IS_LATE * self._limits.size
-
-    def _drop_oldest(self) -> None:
-        with suppress(IndexError):  # the tender has just taken it
-            chunk = self._sealed.popleft()
-            self._bytes_dropped += chunk.size
-            self._passed |= {topic: (last, chunk.latest) for topic, (_, last) in chunk.ranges.items()}
-            self._dropped.append(chunk)
+        size, limit = self._sealed_bytes, self._limits.size
+        return Load.WITHIN if size <= _OVER * limit else Load.OVER if size <= _FAR_OVER * limit else Load.FAR
 
     @property
     def _sealed_bytes(self) -> int:
-        return self._bytes_in - self._bytes_dropped - self._bytes_out
+        return self._bytes_in - self._bytes_out
 
     # -- the tender's side
 
@@ -201,13 +202,13 @@ class SentLog:
         """Bring the log within its limits. `floors` says for each topic that has readers the last number that all of
         them have got. Returns what readers will miss."""
         dropped = Dropped()
-        while self._dropped:
-            dropped.add(self._dropped.popleft(), floors)
         count = sum(chunk.count for chunk in _copy(self._sealed)) + len(self._open)
-        while (chunk := self._take(count, now)) is not None:
+        while self._sealed and self._is_over(chunk := self._sealed[0], count, now):
+            # First kept, then taken out: an exception of a signal handler in between leaves a message here twice.
+            self._keep_behind(chunk, floors)
+            self._sealed.popleft()
             count -= chunk.count
             self._bytes_out += chunk.size
-            self._keep_behind(chunk, floors)
         for chunk in list(self._backlog):
             if all(last <= floors.get(topic, last) for topic, (_, last) in chunk.ranges.items()):
                 self._remove(chunk)
@@ -217,17 +218,14 @@ class SentLog:
             dropped.add(oldest, floors)
         return dropped
 
-    def _take(self, count: int, now: float) -> _Chunk | None:
-        """The oldest sealed chunk, where it is over a limit; `count` is that of all messages in memory."""
+    def _is_over(self, oldest: _Chunk, count: int, now: float) -> bool:
+        """Whether a limit is exceeded, so that the oldest sealed chunk goes; `count` is that of all messages here."""
         limits = self._limits
-        with suppress(IndexError):  # there is none, or the publisher has dropped the last one
-            if (
-                (count > limits.count and self._sealed[0].latest <= now - limits.young_s)
-                or self._sealed_bytes + self._open_size > limits.size
-                or self._sealed[0].latest < now - limits.age_s
-            ):
-                return self._sealed.popleft()
-        return None
+        return (
+            (count > limits.count and oldest.latest <= now - limits.young_s)
+            or self._sealed_bytes + self._open_size > limits.size
+            or oldest.latest < now - limits.age_s
+        )
 
     def _keep_behind(self, chunk: _Chunk, floors: Mapping[str, int]) -> None:
         """Move what a reader has not got into the backlog; the rest is gone."""

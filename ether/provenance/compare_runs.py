@@ -1,7 +1,7 @@
 """The differences between two runs: code, configuration, arguments, packages, machines, instances, counts.
 
 A run is known by its records: their sources, and the contexts that explain them. The two runs may be in one ledger or
-in two.
+in two. A name means the last run of that name, as in `ether.data(run=…)`.
 
 Promises: only differences are listed; two equal runs make an empty `Differences`. A line that changed in a source file
 is shown as that line. The trap: an instance that made no record in a run is not part of that run.
@@ -18,6 +18,7 @@ from ether.errors import NoSuchRun, PayloadError
 from ether.ledger.reader import LedgerReader, RecordFilter
 from ether.provenance.compare_code import CodeDifference, code_differences
 from ether.wire.json_text import loads
+from ether.wire.run_ids import latest
 
 ABSENT = "(absent)"
 _KINDS = ("data", "record", "call")
@@ -92,7 +93,8 @@ def compare(reader_a: LedgerReader, run_a: str, reader_b: LedgerReader, run_b: s
 
 
 def run_facts(reader: LedgerReader, run: str) -> RunFacts:
-    """The facts of a run; raises `NoSuchRun`."""
+    """The facts of a run: by its id, or by a name, which means the last run of that name. Raises `NoSuchRun`."""
+    run = _id_of(reader, run)
     described = _description(reader, run)
     counts: Counter[str] = Counter()
     used: dict[str, str] = {}
@@ -121,6 +123,12 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any], place: str = ""
         elif old != new or type(old) is not type(new):  # 1, 1.0 and True are equal, but not the same setting
             found.append(Change(here, old, new))
     return found
+
+
+def _id_of(reader: LedgerReader, run: str) -> str:
+    """The id of the run that a text means; the text itself where no run has such a name."""
+    recorded = [known.run for known in reader.runs()]
+    return run if run in recorded else latest(run, recorded) or run
 
 
 def _description(reader: LedgerReader, run: str) -> dict[str, Any] | None:

@@ -1,7 +1,8 @@
 """The git repository of a folder: its commit, and how the files differ from it.
 
 git runs as a program of its own, without a shell and with a deadline; without locks, so that it disturbs no other git;
-and without the hooks, pagers and filters of the user's settings, so that its answer depends on the repository alone.
+and without hooks, pagers and the filters that the repository itself configures: nothing that a folder brings with it
+is run, in submodules neither.
 
 Promise: `git_state()` and `difference()` never raise and never take longer than a few deadlines; where git gives no
 answer, the result gives the reason. The trap: files larger than `FILE_MAX` are left out of the diff, which then names
@@ -10,14 +11,16 @@ them, and a diff longer than `DIFF_MAX` is cut. The content of such files is not
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ether.provenance.secrets import masked_settings, without_url_passwords
+from ether.provenance.settings_files import kind_of, without_secrets_both
 
 DIFF_MAX = 4 * 1024 * 1024
 """Bytes of a diff that are recorded."""
@@ -30,8 +33,13 @@ _GIT = (
 )  # fmt: skip
 _DIFF = (
     "diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames",
+    "--ignore-submodules=dirty",
     "--src-prefix=a/", "--dst-prefix=b/", "--unified=3",
 )  # fmt: skip
+_STATUS = (
+    "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=no", "--no-renames", "--ignore-submodules=dirty",
+)  # fmt: skip
+_FILTER = re.compile(r"(filter\..+)\.(?:clean|smudge|process|required)", re.DOTALL | re.IGNORECASE)
 _SECTION = re.compile(rb"^(?=diff --git )", re.MULTILINE)
 _SETTINGS_FILE = re.compile(rb"diff --git .*\.(?:ya?ml|toml|ini|cfg|conf|json|env|properties)\r?\n")
 _CHUNK = 200
@@ -50,7 +58,8 @@ class GitState:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The output of `git diff HEAD`. `left_out`: paths of files that are too large; `cut`: its full length in bytes if
+    """The output of `git diff HEAD`. `left_out`: paths of files that are too large, and of
+    settings that cannot be understood; `cut`: its full length in bytes if
     it was cut, else None; `masked`: whether secrets were masked in it; `problem`: the reason where there is none."""
 
     content: bytes = b""
@@ -81,7 +90,10 @@ def git_state(folder: str) -> GitState | NoGit:
     if top.problem:
         return NoGit(top.problem)
     root = os.fsdecode(top.out).rstrip("\r\n")
-    status = _git(root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=no", "--no-renames")
+    off = _filters_off(root)
+    if isinstance(off, NoGit):
+        return off
+    status = _git(root, *_STATUS, settings=off)
     if status.problem:
         return NoGit(status.problem)
     heads, changed = _parsed(os.fsdecode(status.out))
@@ -101,13 +113,63 @@ def difference(state: GitState) -> Difference:
     small = [path for path in state.changed if path not in large]
     if state.commit is None or not small:
         return Difference(left_out=large)
-    # Without paths git compares everything; the paths are named only to leave out the large files.
-    answer = _git(state.root, *_DIFF, "--", *(small if large else ()))
-    if answer.problem:
-        return Difference(left_out=large, problem=answer.problem)
-    diff = without_secrets(answer.out)
+    settings = {path: kind for path in small if (kind := kind_of(path)) is not None}
+    sections, left_out = _settings_sections(state.root, settings)
+    out, others = b"", [path for path in small if path not in settings]
+    if others:
+        off = _filters_off(state.root)
+        if isinstance(off, NoGit):
+            return Difference(left_out=large, problem=off.why)
+        # Without paths git compares everything; the paths are named only to leave out the others.
+        answer = _git(state.root, *_DIFF, "--", *(others if len(others) < len(state.changed) else ()), settings=off)
+        if answer.problem:
+            return Difference(left_out=large, problem=answer.problem)
+        out = answer.out
+    diff = without_secrets(out) + b"".join(section for section, _ in sections)
     cut = None if len(diff) <= DIFF_MAX else len(diff)
-    return Difference(diff[:DIFF_MAX], large, cut, diff != answer.out)
+    was_masked = without_secrets(out) != out or any(hides for _, hides in sections)
+    return Difference(diff[:DIFF_MAX], (*large, *left_out), cut, was_masked)
+
+
+def _settings_sections(root: str, settings: Mapping[str, str]) -> tuple[list[tuple[bytes, bool]], list[str]]:
+    """The differences of files of settings, each with whether a secret was masked in it, and the paths of those that
+    are left out: what cannot be understood might be a secret."""
+    sections, left_out = [], []
+    for path, kind in settings.items():
+        section = _settings_section(root, path, kind)
+        if section is None:
+            left_out.append(path)
+        else:
+            sections.append(section)
+    return sections, left_out
+
+
+def _settings_section(root: str, path: str, kind: str) -> tuple[bytes, bool] | None:
+    place = os.path.join(root, path)
+    if os.path.islink(place):
+        return None
+    before = _git(root, "cat-file", "blob", f"HEAD:{path}")
+    try:
+        with open(place, "rb") as file:
+            after: bytes | None = file.read()
+    except FileNotFoundError:
+        after = None
+    except OSError:
+        return None
+    try:
+        old, new = before.out.decode(), (after or b"").decode()
+    except UnicodeDecodeError:
+        return None
+    both = without_secrets_both(kind, old, new)
+    if both is None:
+        return None
+    names = "/dev/null" if before.problem else f"a/{path}", "/dev/null" if after is None else f"b/{path}"
+    masked_old, masked_new = (each.splitlines(keepends=True) for each in both)
+    lines = difflib.unified_diff(masked_old, masked_new, *names)
+    text = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    if not text:
+        text = "(what differs is secret, or how it is written)\n"
+    return f"diff --git a/{path} b/{path}\n{text}".encode("utf-8", "surrogateescape"), both != (old, new)
 
 
 def tracked(state: GitState, paths: Sequence[str]) -> set[str]:
@@ -162,7 +224,20 @@ def _size(path: str) -> int:
         return 0
 
 
-def _git(folder: str, *words: str) -> _Output:
+def _filters_off(root: str) -> tuple[str, ...] | NoGit:
+    """Settings that turn off the filters which the repository itself configures: they are programs that git would run,
+    and a folder from elsewhere brings its own `.git/config`. Filters of the user's settings (git-lfs) stay."""
+    said = _git(root, "config", "--local", "--includes", "-z", "--name-only", "--get-regexp", r"^filter\.")
+    names = {found[1] for key in os.fsdecode(said.out).split("\0") if (found := _FILTER.fullmatch(key))}
+    if strange := next((name for name in sorted(names) if "=" in name or "\n" in name), None):
+        return NoGit(f"{root} configures a filter that cannot be turned off: {strange!r:.80}")
+    off = (f"{name}.{key}=" for name in sorted(names) for key in ("clean", "smudge", "process"))
+    return tuple(word for setting in off for word in ("-c", setting)) + tuple(
+        word for name in sorted(names) for word in ("-c", f"{name}.required=false")
+    )
+
+
+def _git(folder: str, *words: str, settings: Sequence[str] = ()) -> _Output:
     """The output of git in a folder. It goes through files and not through pipes: a child of git that hangs and holds a
     pipe open would keep us waiting beyond the deadline."""
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
@@ -171,8 +246,8 @@ def _git(folder: str, *words: str) -> _Output:
     try:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             done = subprocess.run(
-                [*_GIT, *words], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                timeout=_DEADLINE_S, check=False,
+                [*_GIT, *settings, *words], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out,
+                stderr=err, timeout=_DEADLINE_S, check=False,
             )  # fmt: skip
             out.seek(0)
             err.seek(0)

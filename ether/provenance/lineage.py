@@ -1,12 +1,13 @@
 """The lineage of a value: which record is meant (`find`), and the tree of everything that led to it (`why`).
 
-From each record the tree goes to its parents (the messages that the instance was handling) and to the *heard* messages:
-for each topic and source the last message that the instance had received before. A value that was computed from stored
-state comes from those.
+From each record the tree goes to its inputs (`ether.provenance.inputs`): those that it was made of, and those that it
+could have been made of, because its process had been handed them.
 
 Promises: each record is followed once, from the place that is nearest to the value. Where it turns up again, the tree
 says so and does not repeat it; so loops end, and the size is bounded by the number of records. A cause that is not in
-the ledger is named. The trap: that a message was heard does not prove that it was used, only that it could be.
+the ledger is named, or counted where its id is not known. Many inputs of one topic are one step, which names all of
+them and is followed no further. The trap: that a message was heard does not prove that it was used, only that it could
+be.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from ether.errors import LedgerDamaged, NotRecorded, PayloadError
 from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
+from ether.provenance.inputs import COULD, FEW, How, InputGroup, inputs_of
 
 SHORTEST = 8
 """Characters of an id that are enough to look for it."""
@@ -31,7 +33,6 @@ _MARGIN_S = 60.0
 _SHOWN = 5
 """Names that a message lists."""
 
-How = Literal["asked", "parent", "heard"]
 MOST_STEPS = 1_000
 """Records in one tree, unless the caller says otherwise."""
 
@@ -82,6 +83,10 @@ def _by_beginning(reader: LedgerReader, beginning: str) -> StoredRecord:
 
 def _hint(reader: LedgerReader, given: str, is_row: bool) -> str:
     if is_row:
+        row = int(_ROW.fullmatch(given)["row"])  # type: ignore[index]
+        for deletion in reader.deletions():
+            if any(span.first <= row <= span.last for span in deletion.spans):
+                return f"it was {deletion}"
         return f"the ledger has the rows 1 to {reader.count()}"
     if any(topic.topic == given for topic in reader.topics()):
         return "it is a topic: --last asks for the newest value on it"
@@ -116,7 +121,8 @@ class LineageLog:
 @dataclass(frozen=True, slots=True)
 class LineageStep:
     """One line of the tree. `of` is the id of the record that it led to, and `how` the way in which it did. `note` says
-    why the tree goes no further here; then there may be no `record`."""
+    why the tree goes no further here; then there may be no `record`. A step with a `group` stands for many inputs;
+    where they are `followed`, the steps behind it, one deeper, are these."""
 
     id: str
     depth: int
@@ -125,6 +131,8 @@ class LineageStep:
     record: StoredRecord | None = None
     logs: tuple[LineageLog, ...] = ()
     note: str = ""
+    group: InputGroup | None = None
+    followed: bool = True
 
     @property
     def replay_of(self) -> str | None:
@@ -133,27 +141,56 @@ class LineageStep:
         return original if isinstance(original, str) else None
 
 
+class Earlier(NamedTuple):
+    """The results of the same name that the same process had made before: how many, and the row of the last one."""
+
+    number: int = 0
+    row: int = 0
+
+
+_NONE_EARLIER = Earlier()
+
+
 @dataclass(frozen=True, slots=True)
 class Tree:
     """The steps from the value to its roots, each before its own causes. `contexts`: the contexts of all steps by
-    SHA-256, None for one that was not recorded."""
+    SHA-256, None for one that was not recorded. `earlier`: of the value."""
 
     steps: tuple[LineageStep, ...]
     contexts: Mapping[str, Mapping[str, Any] | None]
+    earlier: Earlier = _NONE_EARLIER
 
     @property
     def records(self) -> list[StoredRecord]:
-        """Every record of the tree, once."""
+        """Every record of the tree, once; without those that stand in a group only."""
         return [step.record for step in self.steps if step.record is not None and not step.note]
 
     @property
     def missing(self) -> list[str]:
         """The ids of causes that are not in the ledger."""
-        return list(dict.fromkeys(step.id for step in self.steps if step.note == NOT_RECORDED))
+        found = dict.fromkeys(step.id for step in self.steps if step.note == NOT_RECORDED)
+        for group in self.groups:
+            found |= dict.fromkeys(group.named)
+        return list(found)
+
+    @property
+    def unnamed(self) -> int:
+        """How many more are not in the ledger, and their ids are not known."""
+        return sum(max(0, group.missing - len(group.named)) for group in self.groups)
+
+    @property
+    def groups(self) -> list[InputGroup]:
+        """The groups of inputs of all records in the tree."""
+        return [step.group for step in self.steps if step.group is not None]
+
+    @property
+    def could(self) -> bool:
+        """Whether the value could have been made of more than its process has told: of what it had kept from before."""
+        return not any(step.how in ("used", "trigger") for step in self.steps if step.of == self.steps[0].id)
 
     @property
     def is_cut(self) -> bool:
-        """Whether there are more records than the tree may have."""
+        """Whether there are more records than the tree may have. What is not followed in a group is not counted."""
         return any(step.note == NOT_FOLLOWED for step in self.steps)
 
 
@@ -167,33 +204,19 @@ class _Node:
     found_by: str | None
     record: StoredRecord | None
     causes: list[tuple[str, How]] = field(default_factory=list)
+    groups: list[InputGroup] = field(default_factory=list)
 
 
-def why(reader: LedgerReader, what: StoredRecord, *, most_steps: int = MOST_STEPS) -> Tree:
-    """The tree of a record, back to its roots. Records without an id (gaps, states) have no causes."""
-    nodes = _explored(reader, what, most_steps)
-    steps = tuple(_ordered(reader, nodes, what))
+def why(reader: LedgerReader, what: StoredRecord, *, most_steps: int = MOST_STEPS, few: int = FEW) -> Tree:
+    """The tree of a record, back to its roots. Records without an id (gaps, states) have no causes. A group of inputs
+    is followed where it has at most `few`."""
+    nodes = _explored(reader, what, most_steps, few)
+    steps = tuple(_ordered(reader, nodes, what, few))
     wanted = dict.fromkeys(step.record.context for step in steps if step.record is not None and step.record.context)
-    return Tree(steps, {sha256: reader.context(sha256) for sha256 in wanted})
+    return Tree(steps, {sha256: reader.context(sha256) for sha256 in wanted}, Earlier(*reader.earlier(what)))
 
 
-def causes_of(record: StoredRecord) -> list[tuple[str, How]]:
-    """The ids of its parents and of its heard messages, each once; a parent that was also heard is a parent."""
-    causes: dict[str, How] = dict.fromkeys(record.parents, "parent")
-    for known in heard_of(record):
-        causes.setdefault(known, "heard")
-    causes.pop(record.id, None)
-    return list(causes.items())
-
-
-def heard_of(record: StoredRecord) -> list[str]:
-    """The ids of its heard messages. The record has them as a list, or as a mapping by topic."""
-    heard = record.more.get("heard")
-    listed = heard.values() if isinstance(heard, Mapping) else heard if isinstance(heard, (list, tuple)) else ()
-    return [known for known in listed if isinstance(known, str)]
-
-
-def _explored(reader: LedgerReader, what: StoredRecord, most_steps: int) -> dict[str, _Node]:
+def _explored(reader: LedgerReader, what: StoredRecord, most_steps: int, few: int) -> dict[str, _Node]:
     """The graph of causes, by id. It is searched breadth first, so each record is found from its nearest place, and a
     cut at `most_steps` leaves out the farthest records."""
     nodes = {what.id: _Node(what.id, "asked", None, what)}
@@ -202,23 +225,31 @@ def _explored(reader: LedgerReader, what: StoredRecord, most_steps: int) -> dict
         node = waiting.popleft()
         if node.record is None:
             continue
-        node.causes = causes_of(node.record)
-        for known, how in node.causes:
+        node.causes, node.groups = inputs_of(reader, node.record)
+        members = [(known, group.how) for group in node.groups if len(group.ids) <= few for known in group.ids]
+        for known, how in (*node.causes, *members):
             if known not in nodes:
                 nodes[known] = found = _Node(known, how, node.id, reader.record(known))
                 waiting.append(found)
     for node in waiting:  # at the cut: their causes are named, and not followed
-        node.causes = causes_of(node.record) if node.record is not None else []
+        if node.record is not None:
+            node.causes, node.groups = inputs_of(reader, node.record)
     return nodes
 
 
-def _ordered(reader: LedgerReader, nodes: Mapping[str, _Node], what: StoredRecord) -> Iterator[LineageStep]:
+def _ordered(reader: LedgerReader, nodes: Mapping[str, _Node], what: StoredRecord, few: int) -> Iterator[LineageStep]:
     """The steps in the order of a depth-first walk, on a stack of its own: a chain of causes may be longer than
     Python's stack is deep."""
     logs_of = cache(reader.logs_of)  # a record's logs are read for its own step and for each step that it led to
-    waiting: list[tuple[str, int, str, How]] = [(what.id, 0, "", "asked")]
+    waiting: list[tuple[str | InputGroup, int, str, How]] = [(what.id, 0, "", "asked")]
     while waiting:
         known, depth, of, how = waiting.pop()
+        if isinstance(known, InputGroup):
+            is_followed = bool(known.ids) and len(known.ids) <= few
+            yield LineageStep("", depth, of, how, group=known, followed=is_followed)
+            if is_followed:
+                waiting += [(member, depth + 1, of, how) for member in reversed(known.ids)]
+            continue
         node = nodes.get(known)
         if node is None:
             yield LineageStep(known, depth, of, how, None, (), NOT_FOLLOWED)
@@ -229,7 +260,10 @@ def _ordered(reader: LedgerReader, nodes: Mapping[str, _Node], what: StoredRecor
         else:
             logs = tuple(map(_log_line, logs_with(logs_of, node.record, asked=how == "asked")))
             yield LineageStep(known, depth, of, how, node.record, logs)
-            waiting += [(cause, depth + 1, known, kind) for cause, kind in reversed(node.causes)]
+            sure = [(cause, depth + 1, known, kind) for cause, kind in node.causes if kind not in COULD]
+            heard = [(cause, depth + 1, known, kind) for cause, kind in node.causes if kind in COULD]
+            groups = [(group, depth + 1, known, group.how) for group in node.groups]
+            waiting += [*reversed(heard), *reversed(groups), *reversed(sure)]
 
 
 def _why_again(nodes: Mapping[str, _Node], known: str, of: str) -> str:

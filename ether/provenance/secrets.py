@@ -18,7 +18,7 @@ MASK = "***"
 
 _SECRET_WORDS = frozenset((
     "password", "passwords", "passwd", "passphrase", "pwd", "secret", "secrets", "token", "tokens", "key", "keys",
-    "apikey", "credential", "credentials", "authorization",
+    "apikey", "credential", "credentials", "authorization", "bearer",
 ))  # fmt: skip
 # The words of a name: `labKey`, `lab_key` and `LABKey` all have the word `key`.
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
@@ -28,7 +28,8 @@ _URL_PASSWORD = re.compile(
 )
 # One line of settings: `name: value`, `- name: value`, `export NAME=value`; in a diff after +, - or a space.
 _SETTING = re.compile(
-    r"(?P<before>^[+\- ]?\s*(?:-\s+)?(?:export\s+)?[\"']?(?P<name>[\w.-]{1,80})[\"']?\s*[:=]\s*)(?P<value>\S.*)$"
+    r"(?P<before>^[+\- ]?\s*(?:[#;]+\s*)?(?:-\s+)?(?:export\s+)?[\"']?(?P<name>[\w.-]{1,80})[\"']?\s*[:=]\s*)"
+    r"(?P<value>\S.*)$"
 )
 
 
@@ -77,13 +78,21 @@ def masked_configuration(configuration: Mapping[str, Any]) -> dict[str, Any]:
 def masked_yaml(text: str) -> str:
     """YAML with its secrets masked and everything else as it was written, comments included: the parser gives the
     positions of the secrets, and the text is cut there. Text that is no YAML is masked line by line."""
+    try:
+        return masked_yaml_documents(text)
+    except ValueError:
+        return masked_settings(text)
+
+
+def masked_yaml_documents(text: str) -> str:
+    """The same for any number of documents. Raises `ValueError` for text that is no YAML."""
     import yaml  # 18 ms, which only a process that records a configuration spends
 
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
-        return masked_settings(text)
-    spans = sorted(_secret_spans(root, ())) if root is not None else []
+        roots = [root for root in yaml.compose_all(text, Loader=yaml.SafeLoader) if root is not None]
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"it is no YAML: {error}") from error
+    spans = sorted(span for root in roots for span in _secret_spans(root, ()))
     for begin, end in reversed(spans):  # from the end, so that earlier positions stay right
         tail = text[begin:end]
         text = text[:begin] + MASK + tail[len(tail.rstrip()) :] + text[end:]

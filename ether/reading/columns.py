@@ -1,8 +1,9 @@
 """Values as columns: which columns a set of records has, and of which form each column is.
 
-A record has the columns `time, topic, source, id, run`, `trial` where it belongs to one, and then one column for each
-key of its value. Keys of inner mappings are joined by dots, and a value that is no mapping is the column `value`. A key
-with the name of another column of its record gets `value.` in front (`value.time`), or `#2` behind.
+A record has the columns `time, topic, source, id, run`, `trial` where it belongs to one, `by` where it does so by time,
+and then one column for each key of its value. Keys of inner mappings are joined by dots, and a value that is no mapping
+is the column `value`. A key with the name of another column of its record gets `value.` in front (`value.time`), or
+`#2` behind.
 
 A column's `Form` is the narrowest that holds all of its cells. Cells that fit no other form are `json`, and cells that
 JSON cannot carry (arrays of several dtypes, say) are `body`: each cell then is a body as it travels on the wire, which
@@ -71,6 +72,18 @@ def flatten(value: object, fixed: Collection[str] = FIXED) -> dict[str, Any]:
         taken.add(column)
         cells[column] = cell
     return cells
+
+
+def metadata_cells(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said of a run, as cells: `animal` is in the column `run.animal`."""
+    return {f"run.{name}": cell for name, cell in flatten(metadata, ()).items()} if metadata else {}
+
+
+def common_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a table's metadata, what all of its runs have in common: `run.animal` and so on."""
+    cells = [metadata_cells(said) for said in metadata.get("runs", {}).values()]
+    first = cells[0] if cells else {}
+    return {name: cell for name, cell in first.items() if all(one.get(name) == cell for one in cells)}
 
 
 def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -36,7 +36,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "in": lambda found, wanted: found in wanted,
     "contains": lambda found, wanted: wanted in found,
 }
-_CONDITION = re.compile(r"\s*(.+?)\s*(==|!=|<=|>=|<|>|=|\s(?:in|contains)\s)\s*(.*?)\s*", re.DOTALL)
+_OPERATOR = re.compile(r"==|!=|<=|>=|<|>|=|(?<=\s)(?:in|contains)(?=\s)")
 _FORMS = "write FIELD OP VALUE, such as 'celsius > 21', with one of " + ", ".join(_OPERATORS)
 
 _AGO = re.compile(r"-\s*(\d+(?:\.\d+)?)\s*([a-z]+)")
@@ -109,14 +109,16 @@ def _checked(field: object, operator_name: object, wanted: object) -> Comparison
 
 
 def _parsed(text: str) -> Comparison:
-    found = _CONDITION.fullmatch(text)
-    if found is None:
+    stripped = text.lstrip()
+    found = _OPERATOR.search(stripped, 1)  # a field has one character at least
+    field = stripped[: found.start()].rstrip() if found else ""
+    if found is None or not field:
         raise QueryMistake(f"cannot understand the condition {text!r:.80}; {_FORMS}")
-    field, operator_name, wanted = found.groups()
+    operator_name, wanted = found[0], stripped[found.end() :].strip()
     try:
-        return Comparison(field, operator_name.strip(), loads(wanted, strict=True))
+        return Comparison(field, operator_name, loads(wanted, strict=True))
     except DecodeError:
-        return Comparison(field, operator_name.strip(), wanted)
+        return Comparison(field, operator_name, wanted)
 
 
 def field_of(value: object, field: str) -> Any:

@@ -36,8 +36,8 @@ def status_now(state: RunState) -> str:
 
 def of_run(data: Data, trial: WhichTrials | None) -> Data:
     """The same records, with the run's name resolved: `dose` means the last run of that name, `dose/2` the second.
-    With `trial`, only the records of these trials, if they are done, and of each only the attempt that counts. Raises
-    `QueryMistake`."""
+    With `trial`, only the records of these trials, if they are done, and of each only the attempt that counts; those of
+    the trials inside of them are among them. Raises `QueryMistake`."""
     name = data.query.run
     if name is None:
         if trial is None:
@@ -57,12 +57,13 @@ def _attempts(state: RunState | None, run: str, wanted: WhichTrials) -> dict[int
         raise QueryMistake(f"{run!r} is no named run of this ledger, so it has no trials")
     counts = {number: found.counts for number, found in state.trials.items() if found.counts is not None}
     if wanted == "all":
-        return counts
+        return counts  # with those inside of others
     numbers = [wanted] if isinstance(wanted, int) else list(wanted)
     for number in numbers:
         if number not in counts:
             raise QueryMistake(f"trial {number!r} of run {run!r} is not done; {_done_text(counts)}")
-    return {number: counts[number] for number in numbers if isinstance(number, int)}
+    wanted_too = state.with_nested(number for number in numbers if isinstance(number, int))
+    return {number: counts[number] for number in wanted_too if number in counts}
 
 
 def _text_of(trial: WhichTrials) -> str:

@@ -140,16 +140,17 @@ class BatchPublisher:
         rows = outbox.rows(first, about)[: None if doubt is None else 1]
         if not rows:
             return False
-        batch = pack_batch(outbox.outbox, outbox.source, outbox.head, [packed for _, packed in rows], outbox.base)
+        blocks = [packed for _, packed in rows]
+        batch = pack_batch(outbox.outbox, outbox.source, outbox.head, blocks, outbox.base, window.given)
         self._note_silence(outbox, about, window, len(batch), now)
         sent = _Sent(outbox, about.name, window, window.attempt, first, rows[-1][0])
-        if not self._publish(batch, sent, now):
+        if not self._publish(batch, sent, about, now):
             return False
         window.sent(rows[-1][0], now)
         return True
 
-    def _publish(self, batch: bytes, sent: _Sent, now: float) -> bool:
-        topic, message = self._topics.record(sent.recorder), b""
+    def _publish(self, batch: bytes, sent: _Sent, about: RecorderAbout, now: float) -> bool:
+        topic, message = self._topics.record_by(sent.recorder, sent.outbox.source, about.wire), b""
         while True:
             left = len(batch)
             try:
@@ -174,8 +175,8 @@ class BatchPublisher:
         if doubt.state is _State.PROBING or now < doubt.until:
             return
         doubt.state = _State.PROBING
-        probe = pack_batch(outbox.outbox, outbox.source, outbox.head, [], outbox.base)
-        if not self._publish(probe, _Sent(outbox, about.name, window, window.attempt, 0, 0), now):
+        probe = pack_batch(outbox.outbox, outbox.source, outbox.head, [], outbox.base, window.given)
+        if not self._publish(probe, _Sent(outbox, about.name, window, window.attempt, 0, 0), about, now):
             doubt.state = _State.PROBE_IS_DUE
 
     def _note_silence(

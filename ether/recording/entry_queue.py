@@ -26,15 +26,15 @@ from ether.wire.entries import Entry, Kind
 from ether.wire.head import Headers
 from ether.wire.topics import matches
 
-GATHER_S = 0.05
-"""The sender leaves entries in the queue until this long after it last took some, unless a thread waits for their
-receipts: writing and sending a batch costs as much as dozens of entries."""
-
 _ENTRY_BYTES = 150
 """About what an entry takes beside its payload; counts towards the limit until the entry is packed."""
 
 _REFUSED_MOST = 1000
 """So many refused entries are merged into one gap entry at a time, which bounds their memory."""
+
+
+Orphan = tuple[str, int, str]
+"""The outbox of a dead process: its source, how many of its entries no recorder has acknowledged, and its file."""
 
 
 class EntryQueue:
@@ -51,15 +51,19 @@ class EntryQueue:
         """Bytes of entries that no recorder has acknowledged: in this queue, and as the sender last reported them."""
         self.refused = 0
         """Entries that the policy `drop-new` refused."""
+        self.orphans: Sequence[Orphan] | None = None
+        """The outboxes of dead processes that the sender has taken over and not emptied; None until somebody has asked
+        for them (`Sender.hurry`)."""
         self.closing = False
         """No thread will put entries in any more; the sender takes what is left, and ends."""
         self._closed = False
         self._fresh: list[Entry] = []
         self._fresh_bytes = 0
         self._refused_entries: list[Entry] = []
-        self._receipts = ReceiptTable(matches)
+        self._receipts = ReceiptTable(matches, options.ledger, options.topics)
         self._recorders: dict[str, RecorderAbout] = {}
         self._waiters = 0
+        self._hurried = False
         self._last_taken = 0.0
 
     # -- for threads that record
@@ -69,9 +73,10 @@ class EntryQueue:
     ) -> int:
         """Number an entry and queue it; returns its number. After the end the entry counts as lost."""
         message_id, _, seq, time_, parents, *_ = headers
+        origin = headers.origin
         with self.changed:
             self.head = number = self.head + 1
-            beside = self.tags.beside
+            beside = self.tags.beside if origin is None else self.tags.beside_caused(origin, number)
             entry = Entry(
                 number, kind, topic, message_id, seq, time_, parents, context,
                 body.content_type, body.payload, {**beside, **more} if more else beside,
@@ -147,6 +152,7 @@ class EntryQueue:
             if not (self._fresh or self.closing or has_news()):
                 self.changed.wait(patience_s)
             self._gather()
+            self._hurried = False
             # A gap is queued before the next accepted entry. Where no entry follows, it is queued here: when there is
             # room again, and at the end.
             if not self.is_full or self.closing:
@@ -159,11 +165,11 @@ class EntryQueue:
             return None if self._closed else fresh
 
     def _gather(self) -> None:
-        """Let more entries come, up to `GATHER_S` after the last batch. A first entry after a pause leaves at once; a
+        """Let more entries come, up to `gather_s` after the last batch. A first entry after a pause leaves at once; a
         thread that waits for a receipt, and the end, cut this short."""
-        left_s = self._last_taken + GATHER_S - time.monotonic()
+        left_s = self._last_taken + self.options.gather_s - time.monotonic()
         if self._fresh and left_s > 0:
-            self.changed.wait_for(lambda: self._waiters or self.closing, left_s)
+            self.changed.wait_for(lambda: self._waiters or self._hurried or self.closing, left_s)
 
     def wake(self) -> None:
         """The sender has work other than entries: its `has_news()` has become true."""
@@ -171,10 +177,12 @@ class EntryQueue:
             self.changed.notify_all()
 
     def report(
-        self, levels: Mapping[Filters, int], outbox_bytes: int, problems: Mapping[str, str], lost: Sequence[Entry]
-    ) -> None:
+        self, levels: Mapping[Filters, int], outbox_bytes: int, problems: Mapping[str, str], lost: Sequence[Entry],
+        in_named: int = 0,
+    ) -> None:  # fmt: skip
         """Take over what the sender knows: the highest acknowledged number for each set of filters, the bytes in its
-        outboxes, why recorders cannot write (by name), and the gap entries of what was given up."""
+        outboxes, why recorders cannot write (by name), the gap entries of what was given up, and the highest number
+        that is in the ledger that the configuration names."""
         with self.changed:
             was_full = self.is_full
             self.waiting_bytes = outbox_bytes + self._fresh_bytes
@@ -185,7 +193,14 @@ class EntryQueue:
                 self._receipts.lost(first, last, str(gap.more["why"]))
             there_is_room = was_full and not self.is_full
             # `|`, not `or`: both tables must be updated. Threads are woken only by news: this runs for every batch.
-            if self._receipts.saved(levels) | self._receipts.troubled(problems) or lost or there_is_room:
+            if self._receipts.saved(levels, in_named) | self._receipts.troubled(problems) or lost or there_is_room:
+                self.changed.notify_all()
+
+    def report_orphans(self, orphans: Sequence[Orphan]) -> None:
+        """Take over which outboxes of dead processes still wait."""
+        with self.changed:
+            if orphans != self.orphans:
+                self.orphans = orphans
                 self.changed.notify_all()
 
     # -- recorders
@@ -220,6 +235,16 @@ class EntryQueue:
                 self.changed.wait_for(condition, timeout_s)
             finally:
                 self._waiters -= 1
+
+    def hurry(self, upto: int) -> int:
+        """How many of the entries up to this number are neither on disk at a recorder nor given up. Where there are
+        some, the sender does not gather any longer."""
+        with self.changed:
+            left = self.unsettled(upto)
+            if left and not self._hurried:
+                self._hurried = True
+                self.changed.notify_all()
+            return left
 
     def is_saved(self, number: int, topic: str | None) -> bool:
         """Whether an entry is on disk at a recorder that keeps it; `topic` is None for what every recorder keeps."""

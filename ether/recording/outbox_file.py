@@ -8,7 +8,8 @@ it, which ends with the process, however that ends. So a file that can be locked
 takes it over: it is an orphan. Appended rows survive a kill of the process at once, and a power cut after `sync()`.
 
 Promises: rows are read in the order of their numbers; an orphan is adopted by one process only, with every row that was
-appended. A file that is empty when it is closed is removed.
+appended. A file that is empty when it is closed is removed. One that was removed or moved away while it is open goes on
+taking rows that nobody would find after a kill: `is_in_place` tells, and `put_back` writes them to a new file.
 
 The trap: a file exists for a moment before it is locked, and is locked for a moment before it has tables. Another
 process that looks for orphans may lock or remove it in these moments; `_made` and `_adopted` allow for that.
@@ -33,8 +34,11 @@ _SCHEMA = (
     "CREATE TABLE entries (number INTEGER PRIMARY KEY, packed BLOB NOT NULL)",
 )
 
-_ENDINGS = ("", "-wal", "-shm", "-journal")
-"""The endings of the files that belong to an SQLite database."""
+PAGE = "-given"
+"""The ending of the page beside an outbox in which its process says how it stands (`ether.recording.sources`)."""
+
+_ENDINGS = ("", "-wal", "-shm", "-journal", PAGE)
+"""The endings of the files that belong to an outbox: those of an SQLite database, and the page."""
 
 Row = tuple[int, bytes]
 """The number of a block's last entry, and the packed block."""
@@ -46,7 +50,10 @@ class OutboxFile:
     def __init__(self, path: Path, database: Connection, outbox: str, source: str) -> None:
         """Made by `create` and `adopt`."""
         self.path, self.outbox, self.source = path, outbox, source
+        self.ledger: str | None = _meta(database).get("ledger")
+        """The folder of the ledger that its process's configuration names; None where it names none."""
         self._database = database
+        self._identity = _identity(path)
         self._is_name_synced = False
         first, last, count, size = database.execute(
             "SELECT MIN(number), MAX(number), COUNT(*), TOTAL(LENGTH(packed)) FROM entries"
@@ -61,8 +68,9 @@ class OutboxFile:
         """Bytes of the rows."""
 
     @classmethod
-    def create(cls, folder: Path, source: str) -> OutboxFile:
-        """Make a new file, and its folder. Raises `OutboxFailed`."""
+    def create(cls, folder: Path, source: str, ledger: str | None = None) -> OutboxFile:
+        """Make a new file, and its folder. `ledger`: the folder in which its entries have to be recorded. Raises
+        `OutboxFailed`."""
         try:
             make_folder(folder)
             while True:
@@ -74,7 +82,8 @@ class OutboxFile:
                 with transaction(database):  # a file with half of its tables would count as damaged
                     for statement in _SCHEMA:
                         database.execute(statement)
-                    database.executemany("INSERT INTO meta VALUES (?, ?)", [("outbox", outbox), ("source", source)])
+                    meta = [("outbox", outbox), ("source", source), *([("ledger", ledger)] if ledger else [])]
+                    database.executemany("INSERT INTO meta VALUES (?, ?)", meta)
                 return cls(path, database, outbox, source)
             except BaseException:
                 database.close()
@@ -162,6 +171,47 @@ class OutboxFile:
         finally:
             self._database.execute("PRAGMA synchronous=NORMAL")
 
+    def is_in_place(self) -> bool:
+        """Whether the file still stands where it was opened."""
+        return self._identity is not None and _identity(self.path) == self._identity
+
+    def put_back(self) -> None:
+        """Write all rows to a new file, of another name: SQLite removes the log of a database that it closes by its
+        name. Raises `OutboxFailed`; then nothing has changed."""
+        path = self.path.with_name(f"{folder_name(self.source)}~{self.outbox}-{os.urandom(3).hex()}{SUFFIX}")
+        try:
+            make_folder(path.parent)
+            database = _made(path)
+            if database is None:
+                raise OSError(None, "another process has taken it", str(path))
+            try:
+                self._copy_to(database)
+            except BaseException:
+                _remove(path, database)
+                raise
+        except (OSError, SqliteError) as error:
+            raise OutboxFailed(str(path), error) from error
+        with suppress(SqliteError):
+            self._database.close()
+        self.path, self._database = path, database
+        self._identity, self._is_name_synced = _identity(path), False
+
+    def _copy_to(self, database: Connection) -> None:
+        with transaction(database):
+            for statement in _SCHEMA:
+                database.execute(statement)
+            for table in ("meta", "entries"):
+                with closing(self._database.execute(f"SELECT * FROM {table}")) as rows:
+                    database.executemany(f"INSERT INTO {table} VALUES (?, ?)", rows)
+
+    def send_to(self, ledger: str) -> None:
+        """Its entries belong into the ledger in this folder from now on. Raises `OutboxFailed`."""
+        try:
+            self._database.execute("INSERT OR REPLACE INTO meta VALUES ('ledger', ?)", (ledger,))
+        except SqliteError as error:
+            raise OutboxFailed(str(self.path), error) from error
+        self.ledger = ledger
+
     def close(self) -> None:
         """Close and unlock the file; an empty one is removed. Twice is fine."""
         empty = self.count == 0
@@ -217,10 +267,20 @@ def adopt(folder: Path) -> Iterator[OutboxFile]:
         raise OutboxFailed(str(path), why)
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _put_aside(path: Path) -> None:
     for ending in ("", "-wal"):
         with suppress(OSError):
             Path(f"{path}{ending}").rename(f"{path}.damaged{ending}")
+    with suppress(OSError):
+        Path(f"{path}{PAGE}").unlink(missing_ok=True)
 
 
 def _adopted(path: Path) -> OutboxFile | None:

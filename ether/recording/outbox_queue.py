@@ -10,7 +10,8 @@ are written to the outbox file and sent. Three numbers say how far the outbox is
 
 A row may be in two places: in the file, and, for the rows of the last round, in `_latest`, from where they are sent
 without reading the file. Where the disk takes nothing, rows wait in `_unwritten` instead of the file; they are sent all
-the same, and written as soon as the disk takes them.
+the same, and written as soon as the disk takes them. A lazy outbox, which saves the card, lets rows wait there on
+purpose: what a recorder acknowledges meanwhile is never written here at all.
 
 For one thread, the sender's. The trap: a receipt, or a limit, may fall inside a row. The row is then sent whole: the
 recorder ignores numbers that it has.
@@ -19,8 +20,9 @@ recorder ignores numbers that it has.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby
 from typing import TYPE_CHECKING
 
 from ether.errors import OutboxFailed
@@ -60,15 +62,25 @@ class OutboxQueue:
         self.base = file.base
         """Entries up to this number are dropped: every recorder has them."""
         self.windows: dict[str, SendWindow] = {}
+        self._given: dict[str, int] = {}
+        """The highest number that each recorder without a window had acknowledged when it left."""
+        self._places: dict[str, tuple[str, str]] = {}
+        """Host and folder of each recorder that was ever there."""
         self.batch_bytes = BATCH_BYTES
         """The most bytes of one message; a single larger entry has a message of its own."""
+        self.ledger: tuple[str, str] | None = None
+        """Host and folder of the ledger that has to have everything before it is dropped; None where any will do."""
+        self.is_lazy = False
+        """Whether acknowledged rows are dropped from the file only where they have become much, or `at_once`."""
         self._recorders: dict[str, RecorderAbout] = {}
         self._latest: list[Row] = []
         """The rows of the last `add`, whether or not the disk took them."""
         self._latest_from = 0
         """The first number in `_latest`."""
         self._unwritten: list[Row] = []
-        """Rows that the disk has not taken; they follow the last row of the file."""
+        """Rows that are not in the file; they follow its last row, or, where that is empty, `base`."""
+        self._held: deque[tuple[int, float]] = deque()
+        """The last number of each `add` whose rows were held back, and when that was."""
 
     @property
     def stored_bytes(self) -> int:
@@ -82,8 +94,8 @@ class OutboxQueue:
 
     @property
     def waiting(self) -> int:
-        """How many numbers no recorder has acknowledged."""
-        return self.head - max(self.acknowledged, self.base)
+        """How many numbers are not on disk where they have to be."""
+        return self.head - self.settled
 
     @property
     def acknowledged(self) -> int:
@@ -99,16 +111,33 @@ class OutboxQueue:
             levels[filters] = max(levels.get(filters, 0), window.acknowledged)
         return levels
 
+    @property
+    def receipts(self) -> list[tuple[str, str, str, int]]:
+        """Of each recorder, those that have left included: name, host, folder, and the highest number that it has
+        acknowledged. Those that are there come first, then the others, the latest first."""
+        given = {**self._given, **{name: window.given for name, window in self.windows.items()}}
+        latest_first = list(reversed(self._places))
+        names = sorted(latest_first, key=lambda name: name not in self.windows)
+        return [(name, *self._places[name], given.get(name, 0)) for name in names]
+
+    @property
+    def settled(self) -> int:
+        """The highest number that is on disk where it has to be: in the named ledger, else at some recorder."""
+        if self.ledger is None:
+            return self.acknowledged
+        return max([self.base, *(given for _, *place, given in self.receipts if tuple(place) == self.ledger)])
+
     def update_windows(self, recorders: dict[str, RecorderAbout], connections: Sequence[bool], now: float) -> None:
         """Take over the present recorders, and the changes of the connection since the last call; the last item of
         `connections` is its state now. A recorder without a window gets one that begins at `base`."""
         self._recorders = recorders
         for name in self.windows.keys() - recorders.keys():
-            del self.windows[name]
+            self._given[name] = self.windows.pop(name).given
         for name, about in recorders.items():
+            self._places[name] = about.host, about.folder
             window = self.windows.get(name)
             if window is None:
-                window = self.windows[name] = SendWindow(self.base)
+                window = self.windows[name] = SendWindow(self.base, self._given.get(name, 0))
             for up in connections:
                 window.connection(up, now)
             window.recorder(about.incarnation, now)
@@ -124,14 +153,29 @@ class OutboxQueue:
 
     # -- coming in
 
-    def add(self, entries: Sequence[Entry]) -> None:
-        """Pack new entries, in order, and write them. Where the disk does not take them they stay in memory."""
+    def add(self, entries: Sequence[Entry], hold_at: float | None = None) -> None:
+        """Pack new entries, in order, and write them. Where the disk does not take them they stay in memory; and with
+        `hold_at`, the present time, where they wait for a receipt until `held_s` tells that they have waited enough."""
         had_to_wait = bool(self._unwritten)
         rows = list(_in_rows(entries, min(_BLOCK_BYTES, self.batch_bytes)))
         self._unwritten += rows
         self._latest, self._latest_from = rows, entries[0].number
         self.head = rows[-1][0]
-        self.write(complain=not had_to_wait)
+        if hold_at is None:
+            self.write(complain=not had_to_wait)
+        else:
+            self._held.append((self.head, hold_at))
+
+    def held_s(self, now: float) -> float:
+        """For how long the oldest entry that waits in memory alone has been held back there."""
+        while self._held and self._held[0][0] <= self.base:
+            self._held.popleft()
+        return now - self._held[0][1] if self._held and self._unwritten else 0.0
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes that are in memory alone."""
+        return self.stored_bytes - self.file.size
 
     def write(self, *, complain: bool = False) -> bool:
         """Write the rows that the disk has not taken so far; False where it still does not."""
@@ -144,6 +188,7 @@ class OutboxQueue:
                 logger.error("%s; it waits in memory", error)
             return False
         self._unwritten = []
+        self._held.clear()
         return True
 
     # -- going out
@@ -168,15 +213,17 @@ class OutboxQueue:
         Raises `OutboxFailed`."""
         if not self.windows:
             return
-        upto = min(window.acknowledged for window in self.windows.values())
-        much = upto - self.base >= _FORGET_COUNT or self.stored_bytes >= _FORGET_BYTES
-        if upto <= self.base or not (at_once or much or upto == self.head):
+        upto = min(self.settled, *(window.acknowledged for window in self.windows.values()))
+        much = upto - self.base >= _FORGET_COUNT or self.file.size >= _FORGET_BYTES
+        costs_nothing = self.file.count == 0
+        if upto <= self.base or not (at_once or much or costs_nothing or (upto == self.head and not self.is_lazy)):
             return
         if not self._is_covered(recorded):
             # A receipt covers also numbers that its recorder got as a gap; so look at each entry.
             upto = self._first_held(upto, recorded) - 1
-        self._unwritten = [row for row in self._unwritten if row[0] > upto]
+        # Those in memory and those in the file go together: otherwise the file could get a hole between its rows.
         self.file.drop(upto)
+        self._unwritten = [row for row in self._unwritten if row[0] > upto]
         self.base = upto
 
     def _is_covered(self, recorded: Filters) -> bool:
@@ -187,7 +234,7 @@ class OutboxQueue:
     def _first_held(self, upto: int, recorded: Filters) -> int:
         """The first number, up to `upto`, of an entry that is to be recorded and that no recorder asks for; `upto` + 1
         where there is none."""
-        for entry, _ in self._oldest_first():
+        for entry, _ in self._entries_of(chain(self._rows_in_file(), self._unwritten)):
             if entry.number > upto:
                 break
             is_asked_for = any(_is_asked_for(entry, about) for about in self._recorders.values())
@@ -195,18 +242,14 @@ class OutboxQueue:
                 return entry.number
         return upto + 1
 
-    def _oldest_first(self) -> Iterator[tuple[Entry, int]]:
-        """The waiting entries, each with about the bytes that it takes. Where the disk takes nothing at present, only
-        those in memory: the others could not be changed."""
-        for _, packed in self._rows_oldest_first():
+    def _entries_of(self, rows: Iterable[Row]) -> Iterator[tuple[Entry, int]]:
+        """The waiting entries in these rows, each with about the bytes that it takes."""
+        for _, packed in rows:
             entries = unpack_entries(packed)
             size = len(packed) // len(entries)
             yield from ((entry, size) for entry in entries if entry.number > self.base)
 
-    def _rows_oldest_first(self) -> Iterator[Row]:
-        if self._unwritten:
-            yield from list(self._unwritten)
-            return
+    def _rows_in_file(self) -> Iterator[Row]:
         first = self.base + 1
         while rows := self.file.read(first, self.file.last, BATCH_COUNT, BATCH_BYTES):
             yield from rows
@@ -220,10 +263,12 @@ class OutboxQueue:
         # `going` are the entries to give up; earlier gap entries among them are swallowed, whatever `goes` would say,
         # so that one gap stands for the whole span. Every BATCH_COUNT entries `going` is folded into `gap`, which
         # bounds the memory of giving up a whole outbox. Nothing is changed before the end of the walk.
+        # Where the disk takes nothing at present, only rows in memory are looked at: the others could not be changed.
         gap: Entry | None = None
         going: list[Entry] = []
         given_up = 0
-        for entry, size in self._oldest_first():
+        self.write()
+        for entry, size in self._entries_of(list(self._unwritten) or self._rows_in_file()):
             if entry.kind != "gap" and not goes(entry, given_up):
                 break
             going.append(entry)
@@ -245,7 +290,7 @@ class OutboxQueue:
         a row; that row stays, without the entries up to it."""
         row = (gap.number, pack_entry(gap))
         self._latest = []  # its rows hold what was given up
-        if self._unwritten:  # only these were walked through, see `_oldest_first`
+        if self._unwritten:  # only these were walked through, see `give_up`
             left = [waiting for waiting in self._unwritten if waiting[0] > gap.number]
             self._unwritten = [row, *(_without(waiting, gap.number) for waiting in left[:1]), *left[1:]]
             return

@@ -27,25 +27,43 @@ Matches = Callable[[str, str], bool]
 @dataclass(frozen=True, slots=True)
 class RecorderAbout:
     """A recorder as it describes itself. `topics` are filters of users' topics, None for all. It takes values that the
-    user asked to be saved (`save=True`, `ether.record`) in any case."""
+    user asked to be saved (`save=True`, `ether.record`) in any case. `host` and `folder` say where its ledger is, ""
+    where that is not known. `life` is what it was told of the ledger's life (`ether.config.volumes.said_of_life`)."""
 
     name: str
     incarnation: str
     topics: tuple[str, ...] | None
+    host: str = ""
+    folder: str = ""
+    life: str = ""
+    wire: int = 1
+    """The version of the wire that it speaks (`ether.wire.topics.WIRE`)."""
 
     def to_value(self) -> dict[str, Any]:
         """As it is retained."""
-        return {"birth": self.incarnation, "topics": ALL if self.topics is None else list(self.topics)}
+        topics = ALL if self.topics is None else list(self.topics)
+        place = {"host": self.host, "folder": self.folder, "life": self.life, "wire": self.wire}
+        return {"birth": self.incarnation, "topics": topics, **place}
 
     @classmethod
     def from_value(cls, name: str, value: object) -> RecorderAbout | None:
         """The inverse of `to_value`; None for any other value."""
         match value:
-            case {"birth": str(incarnation), "topics": str(topics)} if topics == ALL:
-                return cls(name, incarnation, None)
-            case {"birth": str(incarnation), "topics": list(topics)} if all(isinstance(topic, str) for topic in topics):
-                return cls(name, incarnation, tuple(topics))
+            case {"birth": str(incarnation), "topics": str() | list() as topics, **place}:
+                host, folder, life = (str(place.get(key) or "") for key in ("host", "folder", "life"))
+                said = place.get("wire")
+                wire = said if isinstance(said, int) else 1
+                if topics == ALL:
+                    return cls(name, incarnation, None, host, folder, life, wire)
+                if isinstance(topics, list) and all(isinstance(topic, str) for topic in topics):
+                    return cls(name, incarnation, tuple(topics), host, folder, life, wire)
         return None
+
+    def covers(self, topics: Sequence[str] | None) -> bool:
+        """Whether it records all that these filters (None: all of a session's own) ask for."""
+        if topics is None or self.topics is None:
+            return self.topics is None and not any(topic.startswith("mqtt:") for topic in topics or ())
+        return set(topics) <= set(self.topics)
 
     def wants(self, topic: str, matches: Matches) -> bool:
         """Whether it records a topic because of its filters."""
@@ -76,8 +94,13 @@ def takes(filters: Filters, topic: str | None, matches: Matches) -> bool:
 class ReceiptTable:
     """The receipts, the given-up spans and the recorders' problems of one outbox."""
 
-    def __init__(self, matches: Matches) -> None:
+    def __init__(self, matches: Matches, ledger: tuple[str, str] | None = None, recorded: Filters = ()) -> None:
+        """`ledger`: host and folder of the ledger that must have what is recorded (`recorded`) before it counts as
+        saved; None where any will do."""
         self._matches = matches
+        self._ledger, self._recorded = ledger, recorded
+        self._in_named = 0
+        """The highest number that is in that ledger."""
         self._saved: dict[Filters, int] = {}
         """For each set of filters the highest acknowledged number; never lowered, also where a recorder leaves."""
         self._problems: Mapping[str, str] = {}
@@ -85,9 +108,11 @@ class ReceiptTable:
 
     # -- notes
 
-    def saved(self, levels: Mapping[Filters, int]) -> bool:
-        """Note the highest acknowledged numbers, by filters; True where one has risen."""
-        news = False
+    def saved(self, levels: Mapping[Filters, int], in_named: int = 0) -> bool:
+        """Note the highest acknowledged numbers, by filters, and the one of the named ledger; True where one has
+        risen."""
+        news = in_named > self._in_named
+        self._in_named = max(in_named, self._in_named)
         for filters, upto in levels.items():
             if upto > self._saved.get(filters, -1):
                 self._saved[filters] = upto
@@ -118,8 +143,14 @@ class ReceiptTable:
 
     def is_saved(self, number: int, topic: str | None) -> bool:
         """Whether an entry is on disk at a recorder that keeps it."""
+        if self._belongs_to_named(topic):
+            return number <= self._in_named and not self.why_lost(number)
         there = any(number <= upto and takes(asked, topic, self._matches) for asked, upto in self._saved.items())
         return there and not self.why_lost(number)
+
+    def _belongs_to_named(self, topic: str | None) -> bool:
+        """Whether the configuration says in which ledger an entry has to be."""
+        return self._ledger is not None and takes(self._recorded, topic, self._matches)
 
     def why_lost(self, number: int) -> str:
         """Why an entry was given up; "" where it was not."""
@@ -128,6 +159,10 @@ class ReceiptTable:
 
     def settled_to(self, recorders: Sequence[RecorderAbout]) -> int:
         """The number up to which every entry is on disk at a recorder that keeps it, or given up."""
+        upto = self._settled_anywhere(recorders)
+        return upto if self._ledger is None else min(upto, self._in_named)
+
+    def _settled_anywhere(self, recorders: Sequence[RecorderAbout]) -> int:
         asked = {about.topics for about in recorders} or set(self._saved)  # without a recorder: as the last ones said
         if None in asked:  # a recorder of everything settles each entry alone
             return self._saved.get(None, 0)
@@ -137,5 +172,7 @@ class ReceiptTable:
     def problem(self, topic: str | None, recorders: Sequence[RecorderAbout]) -> str:
         """Why none of the recorders that would keep an entry can write at present; "" where one can, or none is
         there."""
+        if self._belongs_to_named(topic):
+            recorders = [it for it in recorders if (it.host, it.folder) == self._ledger]
         reasons = [self._problems.get(it.name, "") for it in recorders if takes(it.topics, topic, self._matches)]
         return reasons[0] if reasons and all(reasons) else ""

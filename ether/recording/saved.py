@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ether.connection.deadline import Deadline
+from ether.errors.keywords import named_keywords
 
 WAIT_S = 10.0
 
@@ -16,6 +17,7 @@ class RecordFates(Protocol):
     def wait(self, number: int, topic: str | None, message_id: str, deadline: Deadline) -> None: ...
 
 
+@named_keywords("receipt")
 class Saved:
     """A value on its way to the disk of a recorder.
 

@@ -26,14 +26,18 @@ RESEND_S = 2.0
 class SendWindow:
     """One outbox, one recorder."""
 
-    def __init__(self, acknowledged: int = 0) -> None:
+    def __init__(self, acknowledged: int = 0, given: int = 0) -> None:
         self.acknowledged = acknowledged
         """The highest number up to which the recorder has everything on disk, or does not need it."""
+        self.given = given
+        """The highest number that it has acknowledged, whatever has become of its ledger since."""
         self._sent = acknowledged
         self._under_way: list[int] = []
         """The last number of each batch that has left and is not acknowledged."""
         self._recorder: str | None = None
         """The incarnation of the recorder."""
+        self._is_new = False
+        """No receipt of this incarnation has come yet."""
         self._connected = False
         self._silent_since = 0.0
         """When a receipt last came, or the first batch left after all others had been acknowledged."""
@@ -46,7 +50,7 @@ class SendWindow:
         """The recorder runs as this incarnation (None: it has died). A new incarnation has not received what its
         predecessor did not acknowledge."""
         if incarnation != self._recorder:
-            self._recorder = incarnation
+            self._recorder, self._is_new = incarnation, True
             self._rewind(now)
 
     def connection(self, up: bool, now: float) -> None:
@@ -77,7 +81,13 @@ class SendWindow:
             now  # also a receipt that repeats the last number: the recorder lives, and its disk is full
         )
         news = upto > self.acknowledged
+        # The first receipt of a new incarnation says what its ledger has. That is less than before where the ledger was
+        # put back from a copy; what the outbox still holds is sent again.
+        if self._is_new and upto < self.acknowledged:
+            self.acknowledged = upto
+            self._rewind(now)
         self.acknowledged = max(self.acknowledged, upto)
+        self.given, self._is_new = max(self.given, upto), False
         # After a rewind a late receipt may be ahead of `sent`; what it covers need not be sent again.
         self._sent = max(self._sent, self.acknowledged)
         self._under_way = [last for last in self._under_way if last > self.acknowledged]

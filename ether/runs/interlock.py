@@ -34,6 +34,7 @@ class Interlock:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._reasons: dict[str, str] = {}
+        self._released = False
         self._watches: list[tuple[Subscription, threading.Thread]] = []
 
     # -- reasons
@@ -48,6 +49,12 @@ class Interlock:
         """Remove the reason with this key, if there is one."""
         with self._changed:
             self._reasons.pop(key, None)
+            self._changed.notify_all()
+
+    def release(self) -> None:
+        """Hold nobody up any more, whatever the reasons: the run is to end."""
+        with self._changed:
+            self._released = True
             self._changed.notify_all()
 
     @property
@@ -65,7 +72,7 @@ class Interlock:
         began = time.monotonic()
         suspended(why)
         with self._changed:
-            while self._reasons:
+            while self._reasons and not self._released:
                 self._changed.wait(_WAIT_PIECE_S)  # in pieces, because on Windows Ctrl-C does not end a longer wait
         waited_s = time.monotonic() - began
         goes_on(waited_s)
@@ -132,14 +139,17 @@ def wait_for(client: Client, topic: str, condition: Callable[[Any], object] | No
     whatever the condition raises."""
     deadline = Deadline(timeout_s)
     count, last = 0, None
-    with client.subscribe(topic) as messages:
+    with client.subscribe(topic, is_input=False) as messages:  # only the one that is returned is an input
+        client.topic_check.heard(topic)
         while True:
             try:
                 message = messages.get(timeout_s=deadline.left())
             except TimeoutError:
-                raise ConditionNotMet(topic, timeout_s, count, last) from None
+                typo = None if count else client.topic_check.unpublished(topic)
+                raise ConditionNotMet(topic, timeout_s, count, last, typo.nearest if typo else None) from None
             count, last = count + 1, message.value
             if condition is None or _meets(condition, message.topic, last):
+                client.give(message)
                 return last
 
 

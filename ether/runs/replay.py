@@ -2,7 +2,8 @@
 
 Each message is a new one, with an id, a sequence number and a time of its own. Its schema (`ether/replay`) marks it as
 a replay, and its first parent is the recorded message that it repeats. Messages that live classes publish because of
-it name it as their parent, as usual.
+it name it as their parent, as usual. Its origin (`ether.wire.origin`) goes on to everything that it causes, through any
+number of hops, and is refused where that could move a device, unless the replay is meant for devices.
 
 Promises: bodies are sent as they were recorded, with their content types. Records that were added to the ledger after
 the beginning of the replay are not played, so that a recorder that records the replay causes no loop. Messages that
@@ -20,13 +21,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ether.connection import causes
 from ether.connection.link import ExtraHeaders
 from ether.errors import InvalidName
 from ether.reading.data import Data, Record
 from ether.runs.pacing_rules import ReplayPacing
 from ether.session.client import Client
 from ether.wire.head import REPLAY
-from ether.wire.topics import check_topic
+from ether.wire.origin import replayed
+from ether.wire.topics import OUTSIDE, check_topic
 
 PUBLISH_TIMEOUT_S = 60.0
 """How long one message may wait for room in the send queue: at full speed the broker is slower than the ledger."""
@@ -34,6 +37,7 @@ PUBLISH_TIMEOUT_S = 60.0
 IS_REPLAY = "replays themselves"
 IS_UNREADABLE = "not to be understood"
 IS_ELSEWHERE = "on topics that nobody may publish on"
+IS_OUTSIDE = "on topics of other programs, which may be devices (--onto-devices)"
 IS_UNHEARD = "recorded, but not sent: the broker took no more"
 
 _AT_ONCE, _AT_ONCE_BYTES = 100, 1 << 20
@@ -61,10 +65,14 @@ class Player:
     """Plays one recording once.
 
     `speed` is the number of recorded seconds that pass in one second (`math.inf`: no pauses). With `as_topic`, every
-    message goes to that topic instead of its recorded one. Raises `InvalidName`, `QueryMistake`."""
+    message goes to that topic instead of its recorded one. `onto_devices`: what it causes may move devices, and topics
+    of other programs are played, too. Raises `InvalidName`, `QueryMistake`."""
 
-    def __init__(self, client: Client, data: Data, speed: float, as_topic: str | None = None) -> None:
+    def __init__(
+        self, client: Client, data: Data, speed: float, as_topic: str | None = None, *, onto_devices: bool = False
+    ) -> None:
         self._client = client
+        self._onto_devices = onto_devices
         self._data = data.held()
         self._pace = ReplayPacing(speed)
         self._as_topic = None if as_topic is None else check_topic(as_topic)
@@ -100,7 +108,10 @@ class Player:
             return IS_REPLAY
         if record.problem is not None:
             return IS_UNREADABLE
-        return IS_ELSEWHERE if self._mqtt_topic(self._topic_of(record)) is None else None
+        topic = self._topic_of(record)
+        if self._mqtt_topic(topic) is None:
+            return IS_ELSEWHERE
+        return IS_OUTSIDE if topic.startswith(OUTSIDE) and not self._onto_devices else None
 
     def _send(self, record: Record) -> None:
         topic = self._topic_of(record)
@@ -108,13 +119,13 @@ class Player:
         assert mqtt_topic is not None
         parents = (record.id,) if record.id else ()
         link, record_writer = self._client.link, self._client.record_writer
+        extra = ExtraHeaders(schema=REPLAY, origin=replayed(causes.origin(), onto_devices=self._onto_devices))
         if record_writer is not None and record_writer.wants(topic):
             unheard = link.unheard  # counts recorded messages that the link could not send
-            record_writer.publish(topic, mqtt_topic, record.body, 1, parents, {"replay_of": record.id}, schema=REPLAY)
+            record_writer.publish(topic, mqtt_topic, record.body, 1, parents, {"replay_of": record.id}, extra)
             self._skipped.update({IS_UNHEARD: link.unheard - unheard} if link.unheard > unheard else {})
             self._make_room(len(record.body.payload))
         else:
-            extra = ExtraHeaders(schema=REPLAY)
             link.publish(mqtt_topic, record.body, parents=parents, extra=extra, timeout_s=PUBLISH_TIMEOUT_S)
         self._sent[topic] += 1
 

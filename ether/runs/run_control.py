@@ -20,7 +20,7 @@ from ether.wire.topics import SessionTopics
 logger = get_ether_logger("Ether")
 
 RUN = "run"
-"""The control verb: `{"instances": [program], "do": "pause" | "resume" | "status", "why": …}`."""
+"""The control verb: `{"instances": [program], "do": "pause" | "resume" | "status" | "stop", "why": …}`."""
 
 
 # -- the program that leads the run
@@ -34,15 +34,18 @@ class RunControl:
     ) -> None:
         """`carry_out` gets the request's verb and reason, carries it out and returns the answer; it raises `KeyError`
         for an unknown verb."""
-        self._link, self._topic, self._program = link, topics.control(RUN), program
+        self._link, self._program = link, program
+        self._filters = topics.control(RUN), topics.control_by(RUN, "+")
         self._carry_out = carry_out
         self._window, self._ages = DedupWindow(), RequestAges()
-        link.listen(self._topic, self._receive)
+        for topic in self._filters:
+            link.listen(topic, self._receive)
 
     def close(self) -> None:
         """Answer no more requests."""
         try:
-            self._link.unlisten(self._topic, self._receive)
+            for topic in self._filters:
+                self._link.unlisten(topic, self._receive)
         except EtherError as error:
             logger.debug("the run's control topic could not be left: %s", error)
 
@@ -67,7 +70,7 @@ class RunControl:
             answer = Answer((verb,), results=self._carry_out(verb, str(value.get("why") or "")))
         except KeyError as error:
             answer = Answer(failed={verb: str(error.args[0])})
-        if (reply := reply_headers(inbound)) is not None:
+        if (reply := reply_headers(inbound, self._program)) is not None:
             to, extra = reply
             self._link.publish(to, answer.to_value(self._program), extra=extra)
 

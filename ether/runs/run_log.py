@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ether.connection import causes
 from ether.connection.deadline import Deadline
 from ether.errors import CallError, NotSaved
 from ether.log import get_ether_logger
@@ -37,7 +38,8 @@ class RunLog:
         `EncodeError`."""
         of_run, of_trials = fact_topics(run)
         topic = of_run if event in ("begin", "end") else of_trials
-        self._record_writer.record("run", topic, {"event": event, **facts}, (), {"run": run}).wait(timeout_s)
+        said = {"event": event, **facts}
+        self._record_writer.record("run", topic, said, (), {"run": run}, causes.origin()).wait(timeout_s)
 
     def runs(self, run: str | None = None, timeout_s: float = EVENT_TIMEOUT_S) -> dict[str, RunState]:
         """The named runs of the ledger by id, or the run with the id `run` alone, as a recorder tells.

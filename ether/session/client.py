@@ -21,14 +21,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ether.calls.client import PendingCall, callable_methods
 from ether.calls.proxy import Proxy, make_proxy
 from ether.config.keep import KEEP_ALL, Keep, parse_keep
+from ether.config.topic_parts import parse_topic
 from ether.connection import causes as context
 from ether.connection.deadline import Deadline
+from ether.connection.input_rules import Input
+from ether.connection.inputs import Lineage, lineage_of
 from ether.connection.keep_rules import Skipped, SkippedLog
-from ether.connection.link import Inbound, Link
+from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.connection.mailbox import Key, Mailbox
 from ether.errors import (
     CallError,
     ConfigError,
+    EncodeError,
     NoResponder,
     NotAllowedHere,
     PublishRefused,
@@ -37,14 +41,20 @@ from ether.errors import (
     TransportError,
     ValidationFailed,
 )
+from ether.errors.keywords import named_keywords
 from ether.log import get_ether_logger
 from ether.protocol.answers import error_status, pending_status, status_of
 from ether.protocol.dedup_window import DedupWindow
 from ether.protocol.message_age import MessageAges
+from ether.protocol.presence import TAKES_PART
+from ether.protocol.request_table import CALL_TIMEOUT_S
 from ether.recording.saved import Saved
+from ether.session.own_rights import OwnRights
 from ether.session.session import Session
+from ether.session.topic_check import TopicCheck
 from ether.spec.marks import MarkKind
-from ether.wire.topics import SessionTopics, check_topic, check_topic_filter
+from ether.spec.nothing import NOTHING
+from ether.wire.topics import OUTSIDE, SessionTopics, check_topic, check_topic_filter
 
 if TYPE_CHECKING:
     import asyncio
@@ -76,8 +86,11 @@ class Message:
     source: str | None
     time: float | None
     parents: tuple[str, ...]
+    seq: int | None = None
+    """Its number among those of its source on its topic."""
 
 
+@named_keywords("Subscription")
 class Subscription:
     """The messages on a topic, in order, from the moment of its construction. A context manager; iterating waits
     without end for the next message.
@@ -86,8 +99,11 @@ class Subscription:
     much, at its source (docs/concurrency.md).
     """
 
-    def __init__(self, link: Link, topics: SessionTopics, topic: str, qos: int, keep: Keep = KEEP_ALL) -> None:
-        self._link = link
+    def __init__(
+        self, link: Link, topics: SessionTopics, topic: str, qos: int, keep: Keep = KEEP_ALL, *, is_input: bool = True
+    ) -> None:
+        """`is_input`: what is read here may go into what this program makes."""
+        self._link, self._is_input = link, is_input
         self._topics = topics
         self._filter = topics.data_filter(check_topic_filter(topic))
         self._arrived: queue.SimpleQueue[Inbound | _Turn | None] = queue.SimpleQueue()
@@ -97,6 +113,10 @@ class Subscription:
         self._closed = False
         self._seen = DedupWindow()
         link.listen(self._filter, self._receive, now=self._receive, qos=qos)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self._arrived.qsize()} waiting"
+        return f"<Subscription to {self._topics.user_topic(self._filter)!r}: {state}>"
 
     @property
     def skipped(self) -> Skipped:
@@ -127,9 +147,12 @@ class Subscription:
                 continue
             try:
                 message = message_from(self._topics, inbound)
+                headers = inbound.headers()
             finally:
                 inbound.done()
             if not self._seen.before(message.id):  # a retransmitted message may arrive twice
+                if self._is_input:
+                    self._link.inputs.give((inbound.delivery.topic, headers))
                 return message
 
     def _taken(self, arrived: Inbound | _Turn) -> Inbound | None:
@@ -188,55 +211,93 @@ class Client:
         self.link = link
         self.topics = topics
         self.session = Session(link, topics)
+        self.topic_check = TopicCheck(self.session)
         self.record_writer: RecordWriter | None = None
         """Brings data to disk; None where nothing is recorded (in a `Lab`)."""
+        self.rights: OwnRights | None = None
+        """What may be done here, on a device that has not all rights; None: everything."""
         self._later: dict[str, PendingCall] = {}
         self._resolved: dict[str, str] = {}
 
     def publish(self, value: object, topic: str, qos: int = 1, *, save: bool = False) -> Saved | None:
         """Publish a value on a topic. Returns the receipt where the message is saved, because the session records the
-        topic or by `save`; otherwise None."""
+        topic or by `save`; otherwise None. `NOTHING` is not published."""
         mqtt_topic = self._resolved.get(topic) or self._resolve(topic)
+        if value is NOTHING:
+            return None
         writer = self.record_writer
+        origin = context.origin()
+        extra = None if origin is None else ExtraHeaders(origin=origin)
+        if extra is not None and topic.startswith(OUTSIDE):
+            context.check_device(topic, f"publishing by {self.link.source}")
         if writer is not None and (save or writer.wants(topic)):
-            return writer.publish(topic, mqtt_topic, value, qos, context.parents(), {"asked": True} if save else {})
+            more = {"asked": True} if save else {}
+            try:
+                return writer.publish(topic, mqtt_topic, value, qos, self._lineage_of(value), more, extra)
+            except EncodeError as error:
+                raise error.of(f"the message on {topic!r}") from None
         if save:
             raise NotAllowedHere("saving", "nothing is recorded in a lab")
-        self.link.publish(mqtt_topic, value, qos=qos, parents=context.parents())
+        try:
+            self.link.publish(mqtt_topic, value, qos=qos, parents=lineage_of(value, 0, ()).parents, extra=extra)
+        except EncodeError as error:
+            raise error.of(f"the message on {topic!r}") from None
         return None
+
+    def _lineage_of(self, value: object) -> Lineage:
+        inputs = self.link.inputs
+        return lineage_of(value, inputs.upto, inputs.in_work())
 
     def record(self, value: object, name: str) -> Saved:
         """Save a value under a name without publishing it; returns the receipt."""
         if self.record_writer is None:
             raise NotAllowedHere("ether.record()", "nothing is recorded in a lab")
-        return self.record_writer.record("record", check_topic(name), value, context.parents(), {})
+        lineage = self._lineage_of(value)
+        try:
+            return self.record_writer.record("record", check_topic(name), value, lineage, {}, context.origin())
+        except EncodeError as error:
+            raise error.of(f"the record {name!r}") from None
 
     def _resolve(self, topic: str) -> str:
         """The MQTT topic, checked once for each topic. A bounded number is remembered, since a program may make up
         topics without end."""
         mqtt_topic = self.topics.data(check_topic(topic))
+        if self.rights is not None:
+            self.rights.check_publish(topic)
         if len(self._resolved) < _REMEMBERED_TOPICS:
             self._resolved[topic] = mqtt_topic
+            self.topic_check.published(topic)
         return mqtt_topic
 
     # -- calls
 
+    def patience_s(self, service: str, method: str) -> float:
+        """How long a caller waits that does not say it: 10 s, and as long as the method says that it takes."""
+        return CALL_TIMEOUT_S + (self.session.calls.takes_s(service, method) or 0.0)
+
     def begin(
-        self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind, *, later: bool = False
+        self, service: str, method: str, params: object, timeout_s: float | None, kind: MarkKind, *, later: bool = False
     ) -> PendingCall:
-        """Send a request to an instance, or to any ready instance of a class. Raises `NoResponder` where there is none,
-        `RequestTimeout` where the broker cannot be reached in time."""
-        deadline = Deadline(timeout_s)
+        """Send a request to an instance, or to any ready instance of a class. `timeout_s` None: `patience_s`. Raises
+        `NoResponder` where there is none, `RequestTimeout` where the broker cannot be reached in time."""
+        self._check_call(service, method)
+        open_s = CALL_TIMEOUT_S if timeout_s is None else timeout_s
+        deadline = Deadline(open_s)
         try:
-            opened_now = self.session.open(timeout_s)
+            opened_now = self.session.open(open_s)
         except TransportError as error:
             call = f"{service}.{method}"
-            raise RequestTimeout(call, service, timeout_s, f"could not be asked: {error}") from error
-        left_s = deadline.left() if opened_now else timeout_s
+            raise RequestTimeout(call, service, open_s, f"could not be asked: {error}") from error
+        whole_s = self.patience_s(service, method) if timeout_s is None else timeout_s
+        if whole_s > open_s:
+            deadline = Deadline(whole_s)
+        left_s = deadline.left() if opened_now else whole_s
         asked_again = False
         while True:
             try:
                 return self.session.calls.begin(service, method, params, left_s, kind, later=later)
+            except EncodeError as error:
+                raise error.of(f"the arguments of {service}.{method}") from None
             except NoResponder:
                 # The instance may have been announced a moment ago. After the first refusal this program catches up
                 # with the broker and tries again; after the second, all announcements are known, and the only hope
@@ -247,11 +308,17 @@ class Client:
                 asked_again = True
                 left_s = deadline.left()
 
-    def call(self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind) -> Any:
+    def _check_call(self, service: str, method: str) -> None:
+        if self.rights is not None:
+            self.rights.check_call(service, method)
+
+    def call(self, service: str, method: str, params: object, timeout_s: float | None, kind: MarkKind) -> Any:
         """Send a request and wait for its value; otherwise raises the error that says why there is none."""
         return self.session.calls.wait(self.begin(service, method, params, timeout_s, kind))
 
-    async def call_async(self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind) -> Any:
+    async def call_async(
+        self, service: str, method: str, params: object, timeout_s: float | None, kind: MarkKind
+    ) -> Any:
         """As `call`, without blocking the event loop; cancelling the task cancels the call."""
         import asyncio
 
@@ -276,13 +343,17 @@ class Client:
 
     # -- saves
 
-    def save(self, service: str, method: str, params: object, timeout_s: float) -> dict[str, Any]:
-        """Call a method marked `@ether_save` and wait for its answer; always returns a status."""
+    def save(self, service: str, method: str, params: object, timeout_s: float | None) -> dict[str, Any]:
+        """Call a method marked `@ether_save` and wait for its answer; always returns a status. Raises `NotAllowed`."""
+        self._check_call(service, method)
+        timeout_s = self.patience_s(service, method) if timeout_s is None else timeout_s
         name, saves = f"{service}.{method}", self.session.saves
         if not saves.kept:
             return as_status(lambda: self.call(service, method, params, timeout_s, MarkKind.SAVE), name)
         try:
             pending = saves.begin(service, method, params, timeout_s, waited=True)
+        except EncodeError as error:
+            raise error.of(f"the arguments of {name}") from None
         except _STATUS_ERRORS as error:
             return error_status(error)
         try:
@@ -292,10 +363,12 @@ class Client:
             raise
         return self._status(pending, saves.end_wait(pending))
 
-    async def save_async(self, service: str, method: str, params: object, timeout_s: float) -> dict[str, Any]:
+    async def save_async(self, service: str, method: str, params: object, timeout_s: float | None) -> dict[str, Any]:
         """As `save`, without blocking the event loop; cancelling the task cancels the call."""
         import asyncio
 
+        self._check_call(service, method)
+        timeout_s = self.patience_s(service, method) if timeout_s is None else timeout_s
         saves, loop = self.session.saves, asyncio.get_running_loop()
         try:
             if not saves.kept:
@@ -324,10 +397,10 @@ class Client:
         for pending in self.session.saves.take_over(own=own):
             self._later[pending.correlation.hex()] = pending
 
-    def proxy(self, service: str, timeout_s: float, *, of_class: bool) -> Proxy:
+    def proxy(self, service: str, timeout_s: float | None, *, of_class: bool) -> Proxy:
         """A proxy with the methods of a remote instance (or class, with `of_class`), made from its announcement alone.
-        `timeout_s` bounds this call, and each call of the proxy. Raises `NoResponder`."""
-        self.session.open(timeout_s)
+        `timeout_s` bounds this call, and each call of the proxy; None: `patience_s`. Raises `NoResponder`."""
+        self.session.open(CALL_TIMEOUT_S if timeout_s is None else timeout_s)
         announcement = self.session.calls.described(service, of_class=of_class)
         about = announcement.about
         kinds = {kind.value: kind for kind in (MarkKind.GET, MarkKind.SAVE)}
@@ -345,12 +418,20 @@ class Client:
             members = self.session.members(service)
             return ", ".join(f"{m.state.value} on {m.about.get('host', 'an unknown host')}" for m in members) or "gone"
 
-        return make_proxy(call, service, str(about.get("class")), str(about.get("doc", "")), described, state=state)
+        def renew() -> Proxy | None:
+            answering = [member for member in self.session.members(service) if member.state in TAKES_PART]
+            if not answering or announcement.incarnation in (member.incarnation for member in answering):
+                return None
+            return self.proxy(service, timeout_s, of_class=of_class)
+
+        doc = str(about.get("doc", ""))
+        return make_proxy(call, service, str(about.get("class")), doc, described, state=state, renew=renew)
 
     # -- calls whose results are collected later
 
     def begin_later(self, service: str, method: str, params: object, timeout_s: float, kind: MarkKind) -> str:
         """Send a request; returns the id by which its result is collected."""
+        self._check_call(service, method)
         self._forget_the_uncollected()
         saves = self.session.saves
         if kind is MarkKind.SAVE and saves.kept:
@@ -404,11 +485,21 @@ class Client:
     # -- messages
 
     def subscribe(
-        self, topic: str, qos: int = 1, keep: str | int | None = None, max_age: str | None = None
-    ) -> Subscription:
-        """Subscribe to a topic (wildcards allowed); returns when the broker has confirmed the subscription. Raises
-        `ConfigError` for a `keep` or `max_age` that is none."""
-        return Subscription(self.link, self.topics, topic, qos, parse_keep(keep, max_age))
+        self, topic: str, qos: int = 1, keep: str | int | None = None, max_age: str | None = None,
+        *, is_input: bool = True,
+    ) -> Subscription:  # fmt: skip
+        """Subscribe to a topic (wildcards allowed); returns when the broker has confirmed the subscription. `is_input`
+        as for `Subscription`. Named levels (`pump/{id}`) are as `+`. Raises `ConfigError` for a `keep` or `max_age`
+        that is none."""
+        topic, _ = parse_topic(topic)
+        if self.rights is not None:
+            self.rights.check_hear(topic)
+        return Subscription(self.link, self.topics, topic, qos, parse_keep(keep, max_age), is_input=is_input)
+
+    def give(self, message: Message) -> None:
+        """A message is handed to the program: it may go into what that makes."""
+        mqtt_topic = self.topics.data(message.topic)
+        self.link.inputs.give(Input("data", mqtt_topic, message.source or "", message.seq or 0, message.id or ""))
 
 
 def message_from(topics: SessionTopics, inbound: Inbound) -> Message:
@@ -418,7 +509,18 @@ def message_from(topics: SessionTopics, inbound: Inbound) -> Message:
     head = unpacked.headers
     if head is None:
         return Message(topic, unpacked.value, None, None, None, ())
-    return Message(topic, unpacked.value, head.id, head.source, head.time, head.parents)
+    return Message(topic, unpacked.value, head.id, head.source, head.time, head.parents, head.seq)
+
+
+def message_in_work(topics: SessionTopics) -> Message | None:
+    """The message, or the call, that the code that calls this is handling; None where there is none."""
+    cause = context.current()
+    if cause.message is not None:
+        return message_from(topics, cause.message)
+    if cause.call is not None:  # one within the process has no message, and so no id
+        message_id = cause.message_id if cause.call.caller else None
+        return Message(cause.call.call, None, message_id, cause.call.caller or None, None, ())
+    return None
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:

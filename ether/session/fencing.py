@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ether.connection.link import Inbound, Link
 from ether.log import get_ether_logger
-from ether.protocol.presence import HOLDS_ITS_NAME, Announcement, State, is_notice
+from ether.protocol.presence import HOLDS_ITS_NAME, Announcement, State, can_follow, is_notice
 from ether.session.seniority_rules import Seniority
 from ether.system.clock import uptime
 from ether.wire.topics import SessionTopics
@@ -69,8 +69,9 @@ class NameClaim:
         """Take in a fence message: some process has taken over a name, perhaps this one."""
         match value:
             case {"name": str(name), "epoch": int(epoch), "nodes": list(nodes)}:
-                self._link.fence(node for node in nodes if isinstance(node, str))
-                if name == self._hold.name and epoch > self._hold.epoch:
+                self._link.fence((node for node in nodes if isinstance(node, str)), name)
+                own = name == self._hold.name and self._link.node in nodes
+                if own and can_follow(self._hold.epoch, epoch) and epoch > self._hold.epoch:
                     self._yield("another process has taken it over")
 
     def _on_state(self, inbound: Inbound) -> None:
@@ -78,8 +79,8 @@ class NameClaim:
         if is_notice(value):
             return
         announced = Announcement.from_value(value)
-        if announced is None:  # cleared by another process, or not an announcement
-            self._link.repeat(self._topic)
+        if announced is None or not can_follow(self._hold.epoch, announced.epoch):
+            self._link.repeat(self._topic)  # cleared by another process, not an announcement, or of an impossible epoch
         elif announced.epoch > self._hold.epoch:
             self._yield(f"a newer process holds it: {_where(announced)}")
         elif self._hold.rivals(announced) and self._seniority.yields_to(

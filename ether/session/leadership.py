@@ -9,6 +9,10 @@ the same conclusion: the one that has led for longer goes on, and the other one 
 How they find out without comparing their clocks is in `ether.session.seniority_rules`. Their instances go on, except
 those whose names exist on both sides.
 
+Programs that look for the session ask whether it still has a leader (`ether.session.leader_check`); the leader answers
+by publishing its entry. It listens to that question before its entry is there for the first time, so that nobody takes
+a leader that has just begun for a dead one.
+
 The trap: the will of the program that stepped back still clears the entry when that program dies. So the leader defends
 the entry for as long as it leads.
 """
@@ -16,24 +20,26 @@ the entry for as long as it leads.
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ether.connection.assembly import new_incarnation
-from ether.connection.link import Inbound, Link, await_taken
-from ether.errors import EtherError
+from ether.connection.link import ExtraHeaders, Inbound, Link, await_taken
+from ether.errors import EtherError, TransportError
 from ether.log import get_ether_logger
 from ether.protocol.presence import BEHIND_BRIDGE, Announcement, State, is_notice
 from ether.session.discovery.local_sessions import SessionRecord, remove_record, write_record
 from ether.session.seniority_rules import Seniority
 from ether.system.clock import uptime
+from ether.system.process_owner import process_facts
 from ether.wire.topics import SessionTopics
 
 logger = get_ether_logger("Ether")
 
 Entry = Mapping[str, Any]
+
+_PROBE_TIMEOUT_S = 2.0
 
 
 class Leadership:
@@ -51,21 +57,27 @@ class Leadership:
         self._seniority = Seniority(entry["run"], entry["since"], began)
         self._folder = ""
         self._on_step_back = on_step_back
-        self._receive = self._on_entry
+        self._receive, self._answer = self._on_entry, self._on_probe
         self._thread: threading.Thread | None = None
         self._turn = threading.Lock()
         self._ended = False
         self.leads = True
         """False after this program has stepped back."""
+        self.was_asked = False
+        """Whether anybody has asked if this session has a leader."""
 
-    def begin(self, folder: str, url: str) -> None:
+    def begin(self, folder: str, url: str, configuration: str = "") -> None:
         """Publish the session's entry on the broker, and write its record into the private folder, for programs of this
-        machine. `url` is the broker's, with credentials. Raises `PublishRefused`."""
+        machine. `url` is the broker's, with credentials; `configuration` the digest of the program's. Raises
+        `PublishRefused`."""
         self._folder = folder
+        self._link.listen(self._topics.leader_probe, self._answer)
         entry = {**self._entry, **self._seniority.facts(uptime())}
         await_taken(self._link.announce(self._topics.session_info, entry))
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        write_record(folder, SessionRecord.of_this_process(self._topics.session, url, self._entry["since"]))
+        write_record(
+            folder, SessionRecord.of_this_process(self._topics.session, url, self._entry["since"], configuration)
+        )
 
     def defend(self) -> None:
         """From now on, defend the entry or step back. Called when the program has started up so far that it can."""
@@ -78,6 +90,24 @@ class Leadership:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+
+    def ask_itself(self) -> None:
+        """Publish the leader's probe, as others do. Raises `PublishRefused`."""
+        publish = self._link.transport.publish
+        await_taken(publish(self._topics.leader_probe, b"", timeout_s=_PROBE_TIMEOUT_S, urgent=True))
+
+    def _on_probe(self, inbound: Inbound) -> None:
+        """On the dispatch thread: somebody asks whether the session has a leader. The answer goes before data that
+        waits here, or a busy leader would seem dead; it is not retained, because the entry is already."""
+        inbound.done()
+        self.was_asked = True
+        if not self.leads or self._ended:
+            return
+        entry, extra = {**self._entry, **self._seniority.facts(uptime())}, ExtraHeaders(urgent=True)
+        try:
+            self._link.publish(self._topics.session_info, entry, extra=extra, timeout_s=_PROBE_TIMEOUT_S)
+        except TransportError as error:
+            logger.debug("who asked for the leader of this session got no answer: %s", error)
 
     def _on_entry(self, inbound: Inbound) -> None:
         """On the dispatch thread."""
@@ -109,6 +139,7 @@ class Leadership:
         )
         remove_record(self._folder)
         try:
+            self._link.unlisten(self._topics.leader_probe, self._answer)
             self._on_step_back(entry)
         except EtherError as error:
             logger.error("this program could not become a guest of session %r: %s", self._topics.session, error)
@@ -117,15 +148,14 @@ class Leadership:
 def clear(link: Link, topics: Iterable[str], timeout_s: float) -> None:
     """Withdraw retained messages; where the broker cannot be reached, only log it."""
     try:
-        for topic in topics:
-            link.withdraw(topic, timeout_s)
+        link.withdraw_all(topics, timeout_s)
     except EtherError as error:
         logger.warning("could not clear the announcements of %s: %s", link.source, error)
 
 
 def appear_as_guest(link: Link, topics: SessionTopics, program: str, since: float) -> None:
     """Announce a program that takes part and does not lead; `since` in unix seconds. Raises `PublishRefused`."""
-    about = {"kind": "program", "host": socket.gethostname(), "pid": os.getpid(), "since": since}
+    about = {"kind": "program", **process_facts(), "since": since}
     about |= BEHIND_BRIDGE if link.headers_twice else {}
     announcement = Announcement(program, State.READY, new_incarnation(), about=about)
     await_taken(link.announce(topics.state(program), announcement.to_value()))

@@ -20,16 +20,18 @@ from __future__ import annotations
 import enum
 import os
 import threading
+import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from ether.connection.deadline import Deadline
 from ether.connection.link import ExtraHeaders, Inbound, Link, lost_properties
-from ether.errors import TransportError
+from ether.errors import NotDelivered, PublishRefused, TransportError
 from ether.log import get_ether_logger
 from ether.protocol.presence import ECHO, HOLDS_ITS_NAME, TAKES_PART, is_notice
+from ether.session.leader_rules import RETURN_S
 from ether.session.members import Members
 from ether.session.roll_call import (
     ANNOUNCE,
@@ -42,11 +44,14 @@ from ether.session.roll_call import (
 from ether.system.machine_mark import reply_client
 from ether.transport.base import Delivery, ProtocolVersion, Receipt
 from ether.wire.codec import encode
-from ether.wire.topics import SessionTopics, is_event
+from ether.wire.topics import SessionTopics, is_data, is_event
 
 logger = get_ether_logger("Ether")
 
 _ECHO_PATIENCE_S = 0.5
+
+_DELIVERS_S = 5.0
+"""How long a broker may take to deliver the first message to ourselves after it took it."""
 
 _MEET_S = 0.5
 """How long a program that joins waits for the leader's roster. A leader that is busy answers later."""
@@ -74,6 +79,7 @@ class MemberDiscovery(Members):
         super().__init__(link, topics)
         self._reply_topic = topics.reply(reply_client(link.source))
         self._info: dict[str, Any] = {}
+        self._info_heard = -1.0
         self._rolls: dict[bytes, dict[str, Present]] = {}
         """The answers to each roll call under way, by name."""
         self._opened = self._listening = self._meets = False
@@ -106,32 +112,44 @@ class MemberDiscovery(Members):
         self._listen(deadline)
         link.listen(self.topics.control(ANNOUNCE), self._on_roll_call, timeout_s=deadline.left())
         link.listen(self.topics.session_info, self._on_info, timeout_s=deadline.left())
-        test = f"$test-{os.urandom(6).hex()}"
         tries = link.wildcards_show_retained is None and opening in (Opening.STARTS, Opening.JOINS)
-        if tries:
-            extra = ExtraHeaders(urgent=True)
-            link.publish(self.topics.state(test), {ECHO: test}, retain=True, extra=extra, timeout_s=deadline.left())
+        if not tries:
+            link.listen(self.topics.state("+"), self._receive_state, timeout_s=deadline.left())
+            self._hear_back(link.source, ECHO, os.urandom(8).hex(), deadline, gives_up_s=_DELIVERS_S)
+            self._meet(opening, deadline)
+            return
+        try:
+            self._test(f"$test-{os.urandom(6).hex()}", deadline)
+        except (PublishRefused, NotDelivered):
+            # A device with rights has one to a test of its own name. The name is not used otherwise: two programs of
+            # one name that start at the same moment would take each other's tests back.
+            self._test(f"$test-{link.source}", deadline)
+        self._meet(opening, deadline)
+
+    def _test(self, test: str, deadline: Deadline) -> None:
+        """Find out whether the broker shows retained messages to wildcards."""
+        link, extra = self.link, ExtraHeaders(urgent=True)
+        link.publish(self.topics.state(test), {ECHO: test}, retain=True, extra=extra, timeout_s=deadline.left())
         link.listen(self.topics.state("+"), self._receive_state, timeout_s=deadline.left())
         try:
-            self.catch_up(deadline.left(), among=test if tries else None)
+            self._hear_back(test, ECHO, os.urandom(8).hex(), deadline, gives_up_s=_DELIVERS_S)
         finally:
-            if tries:
-                link.withdraw(self.topics.state(test))
-        if tries:
-            link.wildcards_show_retained = test in self._tests_seen
-            self._tests_seen.discard(test)
-        self._meet(opening, deadline)
+            link.withdraw(self.topics.state(test))
+        link.wildcards_show_retained = test in self._tests_seen
+        self._tests_seen.discard(test)
 
     def _meet(self, opening: Opening, deadline: Deadline) -> None:
         """Hear who is there, as far as retained announcements have not told it, and try the way to the others."""
         self._meets = opening in (Opening.STARTS, Opening.JOINS)
         patience = Deadline(min(deadline.left(), _MEET_S))
-        if opening is Opening.JOINS:
-            self.await_change(lambda: bool(self._info), patience.left())
+        if opening is Opening.JOINS and not self.await_change(lambda: bool(self._info), patience.left()):
+            # The session was found, so it has a leader, which is just coming back to a broker that was restarted.
+            self.await_change(lambda: bool(self._info), min(deadline.left(), RETURN_S))
+            patience = Deadline(min(deadline.left(), _MEET_S))
         if self.link.wildcards_show_retained is False:
             self._hear_everybody(deadline)
         elif self._meets:
-            self._hear_roster(patience)
+            self._hear_roster(patience, Deadline(min(deadline.left(), RETURN_S)))
 
     def withdraw_tests(self) -> None:
         """Clear the self-tests of programs that were killed while they tested; some time after they were seen."""
@@ -146,11 +164,20 @@ class MemberDiscovery(Members):
         also when the connection is lost."""
         self._hear_back(among or self.link.source, ECHO, os.urandom(8).hex(), Deadline(timeout_s), while_online)
 
-    def _hear_back(self, name: str, key: str, text: str, deadline: Deadline, while_online: bool = False) -> None:
-        """Send a notice to the topic of a name, and return when it has come back; raises `TransportError`."""
+    def _hear_back(
+        self,
+        name: str,
+        key: str,
+        text: str,
+        deadline: Deadline,
+        while_online: bool = False,
+        gives_up_s: float | None = None,
+    ) -> None:
+        """Send a notice to the topic of a name, and return when it has come back; raises `TransportError`. With
+        `gives_up_s`, a broker that takes it, and has not delivered it so much later, does not let this program read."""
         with self._changed:
             self._awaited.add(text)
-        came_back, receipt = False, None
+        came_back, receipt, taken_at = False, None, None
         while not came_back and not deadline.passed:  # sent again, in case the broker died with the first one
             if while_online and self.link.offline_since is not None:
                 break
@@ -160,12 +187,22 @@ class MemberDiscovery(Members):
             came_back = self._is_back(text, receipt, min(_ECHO_PATIENCE_S, deadline.left()))
             if receipt.error is not None and not came_back:
                 break
+            if receipt.done:
+                taken_at = taken_at or time.monotonic()
+            if gives_up_s and taken_at and not came_back and time.monotonic() - taken_at >= gives_up_s:
+                raise NotDelivered(
+                    topic, f"it took a message to ourselves, which did not come back in {gives_up_s:g} s"
+                )
         with self._changed:
             self._awaited.discard(text)
         if not came_back and receipt is not None and receipt.error is not None:
             raise receipt.error
         if not came_back:
-            raise TransportError(f"the broker did not deliver a message to ourselves within {deadline.timeout_s:g} s")
+            raise TransportError(
+                f"the broker did not deliver a message to ourselves within {deadline.timeout_s:g} s, on"
+                f" {self.topics.state(name)!r}. It is cut off, very busy, or does not let this program read there"
+                " (docs/brokers.md, under Rights)."
+            )
 
     def _is_back(self, text: str, receipt: Receipt, timeout_s: float) -> bool:
         """Wait for a notice; ends early where the broker refuses it."""
@@ -212,6 +249,11 @@ class MemberDiscovery(Members):
                 raise
         return dict(self._info)
 
+    def leader_heard_since(self, since: float) -> bool:
+        """Whether a leader has published the session's entry since a moment of the monotonic clock. What the broker has
+        retained may be older than the broker's last start, and the leader may have died with it."""
+        return self._info_heard >= since
+
     def _on_info(self, inbound: Inbound) -> None:
         """On the dispatch thread. A program that leads from now on may be behind another bridge."""
         value = inbound.take()
@@ -219,6 +261,8 @@ class MemberDiscovery(Members):
             return
         with self._changed:
             before, self._info = self._info, value if isinstance(value, dict) else {}
+            if self._info and not inbound.delivery.retained:
+                self._info_heard = time.monotonic()
             self._notify()
         leader = self._leader()
         is_news = leader not in ("", self.link.source) and before.get("run") != self._info.get("run")
@@ -231,9 +275,10 @@ class MemberDiscovery(Members):
 
     # -- from the members themselves
 
-    def _hear_roster(self, patience: Deadline) -> None:
+    def _hear_roster(self, patience: Deadline, returning: Deadline | None = None) -> None:
         """Return when every member is known that the leading program knows (where none leads: some other member).
-        Members that are still unknown then are asked to announce again."""
+        Members that are still unknown then are asked to announce again; they may be on their way back to a broker that
+        was restarted, for which `returning` is the patience."""
         leader, own = self._leader(), self.link.source
         others = [member.name for member in self._known if member.state in TAKES_PART and member.name != own]
         if leader == own or not (leader or others):
@@ -241,7 +286,7 @@ class MemberDiscovery(Members):
         asked = leader or others[0]
         present = self._call_roll([asked], patience, lambda roll: asked in roll).get(asked)
         if present is not None and self._unknown(present.roster):
-            self._hear_everybody(patience, present.roster)
+            self._hear_everybody(returning or patience, present.roster)
 
     def _hear_everybody(self, deadline: Deadline, expected: frozenset[str] = frozenset()) -> None:
         """Ask all members to announce again. Returns when all of `expected`, and of the rosters in the answers, are
@@ -257,9 +302,17 @@ class MemberDiscovery(Members):
 
         self._call_roll(None, patience, enough)
 
-    def heard_again(self, timeout_s: float) -> frozenset[str]:
-        """Ask all members to announce again; the names that were announced within `timeout_s` seconds."""
-        roll = self._call_roll(None, Deadline(timeout_s), lambda roll: False)
+    def heard_again(self, timeout_s: float, names: Collection[str] | None = None) -> frozenset[str]:
+        """Ask members (None: all) to announce again; the names that were announced within `timeout_s` seconds. Returns
+        as soon as all of `names` were."""
+
+        def enough(roll: Mapping[str, Present]) -> bool:
+            return names is not None and self._announced_in(roll).issuperset(names)
+
+        return self._announced_in(self._call_roll(None if names is None else list(names), Deadline(timeout_s), enough))
+
+    def _announced_in(self, roll: Mapping[str, Present]) -> frozenset[str]:
+        """Whose announcements the answers to a roll call hold."""
         topics = [topic for present in roll.values() for topic in present.announced]
         return frozenset(name for topic in topics if (name := self.topics.instance_of_state(topic)) is not None)
 
@@ -316,14 +369,15 @@ class MemberDiscovery(Members):
         return frozenset(member.name for member in self._known if member.state in HOLDS_ITS_NAME)
 
     def _on_present(self, token: bytes | None, inbound: Inbound) -> None:
-        """An answer to a roll call: each announcement in it goes where it would go if the broker had retained it."""
+        """An answer to a roll call: each announcement in it goes where it would go if the broker had retained it. Data
+        is no announcement: it would come past the rights that the broker knows."""
         present = Present.from_value(inbound.take())
         if present is None:
             return
         self._try_way(present, inbound)
         prefix = self.topics.session_info.removesuffix("session")
         for topic, value in present.announced.items():
-            if topic.startswith(prefix) and not is_event(topic):
+            if topic.startswith(prefix) and not (is_event(topic) or is_data(topic)):
                 body = encode(value)
                 self.link.hand_over(Delivery(topic, body.payload, 1, True), lambda delivery: None)
         with self._changed:

@@ -36,6 +36,7 @@ from ether.protocol.presence import (
     State,
     is_notice,
 )
+from ether.session.leader_rules import RETURN_S
 from ether.system.process_owner import has_ended
 from ether.wire.topics import SessionTopics
 
@@ -63,6 +64,7 @@ class Members(ABC):
         self._presence = PresenceTable()
         self._claims = Claims()
         self._watchers: list[Event] = []
+        self._fact_watchers: list[tuple[str, Event]] = []
         self._changed = threading.Condition()
         self._known: list[Announcement] = []
         """The members of the table. Replaced as a whole, never changed, so that it can be read without the lock."""
@@ -186,12 +188,23 @@ class Members(ABC):
     def await_return(self, service: str, deadline: Deadline) -> bool:
         """Wait for a restart: where no instance of a name or class is ready, but at least one is about to be
         restarted, wait until one is ready, or none is about to be any more. Returns whether one is ready after a wait;
-        False at once where there is nothing to wait for."""
+        False at once where there is nothing to wait for. Of a name that is not known at all it may not be told for a
+        moment after a lost connection: its members are on their way back to the broker, too."""
         with self._changed:
+            if not self.members(service) and (returning_s := self._returning_s()) > 0:
+                known = self._changed.wait_for(lambda: bool(self.members(service)), min(returning_s, deadline.left()))
+                if known and not self._coming_back(service):
+                    return any(member.state in TAKES_PART for member in self.members(service))
             if not self._coming_back(service):
                 return False
             self._changed.wait_for(lambda: not self._coming_back(service), deadline.left())
             return any(member.state in TAKES_PART for member in self.members(service))
+
+    def _returning_s(self) -> float:
+        """How many seconds from now on members may be on their way back to a broker that had lost this process."""
+        if self.link.offline_since is not None:
+            return 2 * RETURN_S
+        return 0.0 if self.link.back_at is None else self.link.back_at + RETURN_S - time.monotonic()
 
     def _coming_back(self, service: str) -> bool:
         members = self.members(service)
@@ -225,6 +238,10 @@ class Members(ABC):
     def watch(self, event: Event) -> None:
         """Call `event` with every announcement that changes the table, on the dispatch thread."""
         self._watchers.append(event)
+
+    def watch_fact(self, key: str, event: Event) -> None:
+        """The same where what is announced under `key` has changed."""
+        self._fact_watchers.append((key, event))
 
     def say(self, announcement: Announcement) -> None:
         """Publish an announcement in place of the instance itself. It is in this program's table at once."""
@@ -263,6 +280,9 @@ class Members(ABC):
             inbound.done()
         if name is None:
             return
+        if value is None:
+            # Where the announcement is this program's own, somebody took it for dead; otherwise nothing is repeated.
+            self.link.repeat(inbound.delivery.topic)
         if is_notice(value):
             self._on_notice(name, value, inbound)
         elif not name.startswith("$"):  # a self-test that is withdrawn
@@ -355,6 +375,9 @@ class Members(ABC):
             self._heard(name)
         if before is None or (before.incarnation, before.state) != (announcement.incarnation, announcement.state):
             self._call_watchers(announcement)
+        for key, event in self._fact_watchers:
+            if announcement.about.get(key) != (before.about.get(key) if before is not None else None):
+                event(announcement)
 
     def _call_watchers(self, announcement: Announcement) -> None:
         for watcher in self._watchers:

@@ -43,24 +43,31 @@ class OfflineNotes:
         self._session = session
         self._deaths: queue.SimpleQueue[tuple[str, float] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._closed = False
+        self._lock = threading.Lock()  # a death may be told while the program ends
         session.watch(self._on_announcement)
 
     def close(self) -> None:
         """Add no more notes. May be called twice."""
-        if self._thread is not None:
-            self._deaths.put(None)
-            self._thread.join()
+        with self._lock:
+            self._closed, thread = True, self._thread
             self._thread = None
+        if thread is not None:
+            self._deaths.put(None)
+            thread.join()
 
     def _on_announcement(self, announcement: Announcement) -> None:
         """On the dispatch thread."""
         agent = agent_of(announcement)
         if announcement.state is not State.LOST or agent is None:
             return
-        self._deaths.put((agent, wall_time()))
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="ether-offline", daemon=True)
-            self._thread.start()
+        with self._lock:
+            if self._closed:
+                return
+            self._deaths.put((agent, wall_time()))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="ether-offline", daemon=True)
+                self._thread.start()
 
     def _run(self) -> None:
         while (death := self._deaths.get()) is not None:

@@ -7,8 +7,11 @@ session, and a program that looks in that moment would start a second session of
 
 Promise: a program waits only for a reason. A reason is a record of a session on this machine whose program lives, or
 living instances on the broker whose supervisor is not there. The wait ends as soon as every such session is back, or
-its instances have died with their supervisor. The trap: a session of another machine that has left no trace on the
-broker yet cannot be awaited; if there are two sessions afterwards, `ether.session.leadership` settles which one leads.
+its instances have died with their supervisor.
+
+The traps: a broker that keeps its messages over a restart shows instances that died with it, so those whose process is
+seen to have ended here are no reason. And a session of another machine that has left no trace on the broker yet cannot
+be awaited; if there are two sessions afterwards, `ether.session.leadership` settles which one leads.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ from ether.log import get_ether_logger
 from ether.protocol.presence import Announcement, is_notice
 from ether.session.discovery.directory import SessionInfo, echo_payload, echo_topic, note_entry
 from ether.session.discovery.local_sessions import SessionRecord
+from ether.session.leader_rules import RETURN_S as RETURN_S
 from ether.session.stale_rules import find_orphans, supervisors_among
+from ether.system.process_owner import has_ended
 from ether.transport import open_transport
 from ether.transport.base import Delivery, Refusal, Transport
 from ether.transport.endpoint import Endpoint
@@ -30,9 +35,6 @@ from ether.wire.envelope import unpack
 from ether.wire.topics import ROOT
 
 logger = get_ether_logger("Ether")
-
-RETURN_S = 3.0
-"""Every living process has reconnected and announced itself this long after the broker is back."""
 
 _ASK_S = 2.0
 
@@ -43,13 +45,16 @@ def recorded_at(endpoint: Endpoint, session: str | None, records: Sequence[Sessi
     return frozenset(record.session for record in wanted if Endpoint.from_url(record.url).address == endpoint.address)
 
 
-def sessions_returning(endpoint: Endpoint, session: str | None, recorded: Collection[str]) -> list[SessionInfo]:
+def sessions_returning(
+    endpoint: Endpoint, session: str | None, recorded: Collection[str], dead: Collection[str] = ()
+) -> list[SessionInfo]:
     """The sessions that are on the broker, after a wait for the expected ones: those in `recorded`, and those of living
-    instances without a supervisor. With `session`, that one alone. Raises `TransportError`s."""
+    instances without a supervisor. With `session`, that one alone. `dead`: sessions whose leaders are known to have
+    died; nobody waits for them. Raises `TransportError`s."""
     transport = open_transport(endpoint, client_id="returning")
     try:
         transport.connect(_ASK_S)
-        return _Watch(transport, session, recorded).until_back()
+        return _Watch(transport, session, recorded, dead).until_back()
     finally:
         transport.close(0.2)
 
@@ -57,10 +62,13 @@ def sessions_returning(endpoint: Endpoint, session: str | None, recorded: Collec
 class _Watch:
     """The sessions of a broker and their members, followed over one connection."""
 
-    def __init__(self, transport: Transport, session: str | None, recorded: Collection[str]) -> None:
+    def __init__(
+        self, transport: Transport, session: str | None, recorded: Collection[str], dead: Collection[str]
+    ) -> None:
         self._transport = transport
         self._session = session
         self._recorded = frozenset(recorded)
+        self._dead = frozenset(dead)
         self._found: dict[str, SessionInfo] = {}
         self._members: dict[str, dict[str, Announcement]] = {}
         self._mark = f"returning-{os.urandom(6).hex()}"
@@ -90,7 +98,7 @@ class _Watch:
     def _awaited(self) -> bool:
         """Whether an expected session is not back yet; the first time, log which."""
         expected = self._recorded | {name for name, members in self._members.items() if _runs_on(members.values())}
-        away = sorted(expected - self._found.keys())
+        away = sorted(expected - self._found.keys() - self._dead)
         if away and not self._wait_logged:
             self._wait_logged = True
             logger.info("waiting for %s, which the broker has forgotten, to come back...", ", ".join(away))
@@ -110,9 +118,9 @@ class _Watch:
         except DecodeError:
             value = None
         announcement = Announcement.from_value(value)
-        if announcement is not None:
+        if announcement is not None and not has_ended(announcement.about):
             self._members.setdefault(session, {})[announcement.name] = announcement
-        elif not is_notice(value):  # cleared
+        elif not is_notice(value):  # cleared, or dead
             self._members.get(session, {}).pop(name, None)
 
 

@@ -70,9 +70,9 @@ def answer_roll_call(link: Link, inbound: Inbound, roster: Callable[[], frozense
     try:
         value = inbound.unpack().value
         asked = value if isinstance(value, dict) else {}
-        if link.source not in asked.get("instances", [link.source]):
+        if not _is_meant(link, asked.get("instances")):
             return
-        reply = reply_headers(inbound)
+        reply = reply_headers(inbound, link.source)
         if reply is None:
             link.announce_again()
             return
@@ -84,6 +84,16 @@ def answer_roll_call(link: Link, inbound: Inbound, roster: Callable[[], frozense
         logger.warning("%s could not answer who asked for its announcements: %s", link.source, error)
     finally:
         inbound.done()
+
+
+def _is_meant(link: Link, names: object) -> bool:
+    """Whether a request is for this link's process: for all, for its own name, or for that of the program that it
+    announces (one that has stepped back as a leader goes on under another name than its link's). A supervisor does not
+    answer for its instances: what it has announced of them may be older than what they have said since."""
+    if not isinstance(names, list):
+        return names is None
+    said = (value for value in link.announced.values() if isinstance(value, dict))
+    return link.source in names or any(v.get("kind") == "program" and v.get("name") in names for v in said)
 
 
 def keeps_properties(link: Link, present: Present, answer: Inbound) -> bool:

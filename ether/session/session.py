@@ -11,6 +11,7 @@ So a death ends the waiting only when an echo on the own reply topic has come ba
 
 from __future__ import annotations
 
+import difflib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,21 +23,23 @@ from ether.calls.client import CallClient, PendingCall
 from ether.calls.durable import DurableCalls
 from ether.calls.host import LocalCallee
 from ether.connection import causes as context
+from ether.connection.causes import Cause
 from ether.connection.deadline import Deadline
 from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.connection.worker import next_job
 from ether.errors import EtherError, NoResponder, PayloadError, PublishTimeout, SyncError, TransportError
 from ether.log import get_ether_logger
-from ether.protocol.barrier import DRAIN, QUESTION_BYTES, Answer, Barrier, Quiescence, heads_of
-from ether.protocol.presence import CLAIM, TAKES_PART, Announcement, is_notice
+from ether.protocol.barrier import DRAIN, OUTSTANDING, QUESTION_BYTES, Answer, Barrier, Quiescence, heads_of
+from ether.protocol.presence import CLAIM, HOLDS_ITS_NAME, TAKES_PART, Announcement, is_notice
 from ether.session.fencing import FENCE, fence_of
 from ether.session.member_discovery import MemberDiscovery
 from ether.session.member_discovery import Opening as Opening
 from ether.session.roll_call import ANNOUNCED
 from ether.transport.base import Receipt, Refusal
+from ether.version import WIRE
 from ether.wire.envelope import unpack
 from ether.wire.head import Headers
-from ether.wire.topics import SessionTopics
+from ether.wire.topics import SessionTopics, answer_topic
 
 logger = get_ether_logger("Ether")
 
@@ -47,8 +50,12 @@ KEEP = "keep"
 FOR_PROGRAMS = frozenset({KEEP, "run"})
 """The control verbs that programs answer, not instances."""
 
+UNREACHABLE = "unreachable"
+"""The state, for people, of a member that this program cannot reach: this program itself has no connection."""
+
 _ECHO = b"echo "
 """Prefix of the correlation of this program's messages to its own reply topic."""
+_NEXT_ROUND_S = 0.05
 _LAST_ROUND_S = 1.0
 """A round of draining that would have less time is not begun where an instance still waits for the broker."""
 
@@ -67,8 +74,7 @@ class _Question:
 
     verb: str
     asked: Mapping[str, Any]
-    parents: tuple[str, ...]
-    trace: str | None
+    cause: Cause
     barrier: Barrier
     deadline: Deadline
 
@@ -90,6 +96,10 @@ class Session(MemberDiscovery):
     def __init__(self, link: Link, topics: SessionTopics) -> None:
         super().__init__(link, topics)
         self._questions: dict[bytes, _Question] = {}
+        self.is_limited = False
+        """Whether this program may do less than the one that leads: it is on another device."""
+        self.commands_as = ""
+        """Stands in the topics of commands in place of this program's name: an agent's sign."""
         self._losses: list[_Loss] = []
         """Deaths whose waiting calls and questions are to end."""
         self._ending: dict[bytes, list[_Loss]] = {}
@@ -115,17 +125,26 @@ class Session(MemberDiscovery):
         self.calls.local_instances = local_instances
 
     def _listen(self, deadline: Deadline) -> None:
-        reply, fence = self._reply_topic, self.topics.control(FENCE)
+        reply = self.topics.answers(self._reply_topic)
         self.link.listen(reply, self._on_reply, now=self._take_reply, timeout_s=deadline.left())
-        self.link.listen(fence, self._on_fence, now=self._on_fence, timeout_s=deadline.left())
+        for fence in (self.topics.control(FENCE), self.topics.control_by(FENCE, "+")):
+            self.link.listen(fence, self._on_fence, now=self._on_fence, timeout_s=deadline.left())
 
     def _is_local(self, name: str) -> bool:
         return name in self.calls.local_instances
 
+    def reach_of(self, member: Announcement) -> dict[str, str]:
+        """A member's `state`, for people. Without a connection nothing but objects of this process can be reached: then
+        a member that lived is `unreachable`, and `last_state` is its state from before."""
+        state = member.state.value
+        if self.link.offline_since is None or self._is_local(member.name) or member.state not in HOLDS_ITS_NAME:
+            return {"state": state}
+        return {"state": UNREACHABLE, "last_state": state}
+
     def _is_told(self, refusal: Refusal, headers: Headers) -> bool:
         """Whether a thread of this program waits for what the message was to bring about, and is told of the refusal: a
         request, or a claim or echo."""
-        own = headers.reply_to == self._reply_topic or refusal.topic == self._reply_topic
+        own = headers.reply_to == self._reply_topic or refusal.topic.startswith(self._reply_topic)
         name = self.topics.instance_of_state(refusal.topic)
         return own or (name is not None and is_notice(unpack(refusal.payload, refusal.properties).value))
 
@@ -146,13 +165,26 @@ class Session(MemberDiscovery):
 
     def fence(self, holder: Announcement, epoch: int, timeout_s: float) -> None:
         """Take over a name: from now on every process refuses messages of its earlier holder, which stops itself."""
-        self.link.publish(self.topics.control(FENCE), fence_of(holder, epoch), timeout_s=timeout_s)
+        fence = fence_of(holder, epoch)
+        self.link.publish(self.topics.control_by(FENCE, holder.name), fence, timeout_s=timeout_s)
+        if self._has_version_1():
+            self.link.publish(self.topics.control(FENCE), fence, timeout_s=timeout_s)
+
+    def command_topic(self, verb: str) -> str:
+        """The topic of a command to members: with this program's name in it, unless one of them speaks version 1 of the
+        wire, and hears commands without one alone."""
+        if self._has_version_1():
+            return self.topics.control(verb)
+        return self.topics.control_by(verb, self.commands_as or self.link.source)
+
+    def _has_version_1(self) -> bool:
+        return any(member.wire < WIRE and member.state in HOLDS_ITS_NAME for member in self._known)
 
     def _on_fence(self, inbound: Inbound) -> bool:
-        value = _value_of(inbound)
-        nodes = value.get("nodes") if isinstance(value, dict) else None
-        if isinstance(nodes, list):
-            self.link.fence(node for node in nodes if isinstance(node, str))
+        _, by = self.topics.commanded(inbound.delivery.topic)
+        match _value_of(inbound):
+            case {"name": str(name), "nodes": list(nodes)} if by in (None, name):
+                self.link.fence((node for node in nodes if isinstance(node, str)), name)
         return True
 
     # -- deaths
@@ -170,12 +202,21 @@ class Session(MemberDiscovery):
             return
         with self._changed:
             losses, self._losses = self._losses, []
+        by_name: dict[str, list[_Loss]] = {}
+        for loss in losses:
+            by_name.setdefault(loss.name, []).append(loss)
+        for name, own in by_name.items():  # an echo each, behind what that instance has sent on its own topic
+            self._end_behind_echo(name, own)
+
+    def _end_behind_echo(self, name: str, losses: list[_Loss]) -> None:
         if self._listening and self.link.transport.connected:
             echo = _ECHO + os.urandom(8)
             with self._changed:
                 self._ending[echo] = losses
             try:
-                self.link.publish(self._reply_topic, None, extra=ExtraHeaders(correlation=echo), timeout_s=0.0)
+                # One with rights of its own has none to another's topic, on a broker that keeps the order of all.
+                topic = answer_topic(self._reply_topic, self.link.source if self.is_limited else name)
+                self.link.publish(topic, None, extra=ExtraHeaders(correlation=echo), timeout_s=0.0)
                 return
             except TransportError:
                 with self._changed:
@@ -220,8 +261,7 @@ class Session(MemberDiscovery):
         participants = list(participants)
         token, barrier = os.urandom(QUESTION_BYTES), Barrier(participants)
         asked = {"instances": participants, **(more or {})}
-        trace = context.current().trace
-        question = _Question(verb, asked, context.parents(), trace, barrier, Deadline(timeout_s))
+        question = _Question(verb, asked, context.current(), barrier, Deadline(timeout_s))
         with self._changed:
             self._questions[token] = question
         try:
@@ -235,11 +275,13 @@ class Session(MemberDiscovery):
         return barrier
 
     def _publish(self, token: bytes, question: _Question, asked: Mapping[str, Any], timeout_s: float) -> None:
+        cause = question.cause
         extra = ExtraHeaders(
-            reply_to=self._reply_topic, correlation=token, expiry_s=timeout_s, trace=question.trace, twice=True
-        )
-        topic = self.topics.control(question.verb)
-        receipt = self.link.publish(topic, asked, parents=question.parents, extra=extra)
+            reply_to=self._reply_topic, correlation=token, expiry_s=timeout_s, trace=cause.trace, twice=True,
+            origin=cause.origin,
+        )  # fmt: skip
+        parents = (cause.message_id,) if cause.message_id else ()
+        receipt = self.link.publish(self.command_topic(question.verb), asked, parents=parents, extra=extra)
         receipt.when_done(partial(self._end_if_refused, question.barrier, receipt))
 
     def _end_if_refused(self, barrier: Barrier, receipt: Receipt) -> None:
@@ -286,6 +328,7 @@ class Session(MemberDiscovery):
         participants = [member.name for member in ready if topic in _sync_topics(member)]
         if not participants:
             marked = sorted({known for member in ready for known in _sync_topics(member)})
+            marked.sort(key=lambda known: -difflib.SequenceMatcher(None, known, topic).ratio())
             raise NoResponder(f"sync {topic!r}", "no ready instance has a method marked ether_sync for it", marked)
         barrier = self.ask("sync", participants, timeout_s, {"topic": topic, "arguments": dict(arguments)})
         results = {name: _sole(answer.results) for name, answer in barrier.answers.items() if not answer.failed}
@@ -310,15 +353,16 @@ class Session(MemberDiscovery):
         participants = list(participants)
         deadline = Deadline(timeout_s)
         quiescence = Quiescence()
-        rounds, told = 0, dict[str, Any]()
+        rounds, told, latest = 0, dict[str, Any](), dict[str, Answer]()
         while True:
             self._send_everything(deadline)
             left_s = deadline.left()
             heads = {**told, **self.link.heads}
             barrier = self.ask(DRAIN, participants, left_s, {**(more or {}), "within_s": left_s, "heads": heads})
             rounds, told = rounds + 1, heads_of(barrier.answers)
+            latest = {**latest, **barrier.answers}
             if barrier.missing and rounds > 1 and deadline.passed:  # the time limit ended this round, not an instance
-                raise NeverAtRest(timeout_s)
+                raise NeverAtRest(timeout_s, _still_waiting(latest))
             if barrier.missing or barrier.lost:
                 return barrier
             if any(answer.failed for answer in barrier.answers.values()):
@@ -326,8 +370,11 @@ class Session(MemberDiscovery):
                     return barrier
             elif quiescence.at_rest(barrier.answers):
                 return barrier
-            elif deadline.passed:
-                raise NeverAtRest(timeout_s)
+            elif deadline.left() < 2 * _NEXT_ROUND_S:
+                raise NeverAtRest(timeout_s, _still_waiting(barrier.answers))
+            elif any(answer.facts.get(OUTSTANDING) for answer in barrier.answers.values()):
+                with self._changed:  # the question goes before a backlog, so its answers come at once
+                    self._changed.wait(min(_NEXT_ROUND_S, deadline.left()))
 
     def _send_everything(self, deadline: Deadline) -> None:
         """Wait until the broker has taken everything that this program has published."""
@@ -345,7 +392,9 @@ class Session(MemberDiscovery):
         headers = inbound.headers()
         if headers is None or headers.schema is not None:
             return False
-        return headers.correlation not in self._questions and self.calls.take(headers.correlation, inbound)
+        if headers.correlation in self._questions:
+            return False
+        return self.calls.take(headers.correlation, inbound, self._answers_as(inbound, headers.source))
 
     def _on_reply(self, inbound: Inbound) -> None:
         headers = inbound.headers()
@@ -356,8 +405,9 @@ class Session(MemberDiscovery):
         if headers is not None and headers.schema == ANNOUNCED:
             self._on_present(correlation, inbound)
             return
+        by = self._answers_as(inbound, headers.source if headers is not None else "")
         if correlation not in self._questions:
-            self.calls.receive(inbound)
+            self.calls.receive(inbound, by)
             return
         try:
             answer = Answer.from_value(inbound.unpack().value)
@@ -367,9 +417,15 @@ class Session(MemberDiscovery):
         finally:
             inbound.done()
         with self._changed:
-            if correlation in self._questions and answer is not None:
+            if correlation in self._questions and answer is not None and answer[0] == by:
                 self._questions[correlation].barrier.answer(*answer)
             self._notify()
+
+    def _answers_as(self, inbound: Inbound, source: str) -> str:
+        """Who answers: as the topic says, on which a broker with rights lets nobody else publish. A member of the
+        wire's version 1 is known by the header alone."""
+        by = self.topics.answered_by(inbound.delivery.topic)
+        return source if by is None else by
 
     def _on_echo(self, echo: bytes, inbound: Inbound) -> None:
         """All answers that were sent before a death have come. An echo that comes back twice is simply ignored."""
@@ -377,6 +433,13 @@ class Session(MemberDiscovery):
         with self._changed:
             losses = self._ending.pop(echo, [])
         self._end(losses)
+
+
+def _still_waiting(answers: Mapping[str, Answer]) -> str:
+    """What a system that is not at rest still has to do, by the latest answers of its instances."""
+    said = "messages were still being published or handled"
+    waits = [f"{name} had {n:,} waiting" for name, answer in answers.items() if (n := answer.facts.get(OUTSTANDING, 0))]
+    return f"{said} ({', '.join(waits)})" if waits else said
 
 
 def _value_of(inbound: Inbound) -> object:

@@ -7,13 +7,18 @@ dict) or is missing: so `ether.pub(Reading(...))` arrives as the model. An empty
 unchanged. Values are validated by pydantic, leniently ("42" fits an int), so a model-typed parameter receives the
 model, and an annotated array (see `ether.spec.array_hints`) also accepts lists of numbers.
 
-The trap: hints are resolved when a class is hosted, not at the first message, so a wrong one is a start-up error.
+A hint that does not resolve here, because only a type checker sees it, or that pydantic cannot check, makes an argument
+that is passed on as it came (`Arguments.unchecked`): it is a reason for a warning, and none to refuse a driver that
+works. A method that tells nothing of its parameters is called by position with a list, by name with a dict.
+
+The trap: hints are resolved when a class is hosted, not at the first message.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import reprlib
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -21,8 +26,10 @@ from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from ether.errors import ArgumentProblem, MarkError, ValidationFailed
+from ether.log import get_ether_logger
 from ether.spec.array_hints import PLAIN, plain_integers
-from ether.spec.hints import validator_of
+from ether.spec.hints import place_of, resolved_hints, unresolved_hints, validator_of
+from ether.spec.signatures import open_parameter, signature_of
 from ether.spec.wrapping import Limit
 
 if TYPE_CHECKING:
@@ -30,6 +37,14 @@ if TYPE_CHECKING:
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
+
+
+_REQUIRED = "a value is required"
+_MOST_IGNORED = 200
+_DIGITS = re.compile(r"\d+")
+
+
+logger = get_ether_logger("Ether")
 
 
 class _Shortener(reprlib.Repr):
@@ -64,36 +79,61 @@ class _Parameter:
 class Arguments:
     """The parameters of one method, prepared once (when the class is hosted) and bound to every payload."""
 
-    def __init__(self, method: Callable[..., Any], name: str, limits: Mapping[str, Limit] | None = None) -> None:
-        """`method` is bound (or a function without `self`). Raises `MarkError` for hints that do not resolve, and for
-        limits of an argument that the method does not have."""
+    def __init__(
+        self,
+        method: Callable[..., Any],
+        name: str,
+        limits: Mapping[str, Limit] | None = None,
+        from_topic: frozenset[str] = frozenset(),
+    ) -> None:
+        """`method` is bound (or a function without `self`). `from_topic`: parameters that levels of the topic fill, so
+        that no payload goes to them as a whole. Raises `MarkError` for limits, or levels, of an argument that the
+        method does not have, and for a wrong `ArraySpec`."""
         self.name = name
-        parameters = inspect.signature(method).parameters.values()
-        hints = _hints(method, name)
-        self._parameters = tuple(_parameter(p, hints.get(p.name, Any)) for p in parameters if p.kind in _BY_NAME)
+        self._from_topic = from_topic
+        self._ignored: set[str] = set()
+        """Keys of payloads that no argument takes, and that were looked at."""
+        parameters = signature_of(method).parameters.values()
+        hints = resolved_hints(method)
+        written = unresolved_hints(method, hints)
+        self.unchecked: dict[str, str] = {}
+        """The hints that are not checked, by argument, as they are written."""
+        self.place = place_of(method)
+        self._open = open_parameter(parameters)
+        self._parameters = tuple(
+            self._parameter(p, hints.get(p.name, Any), written) for p in parameters if p.kind in _BY_NAME
+        )
         self._names = frozenset(p.name for p in self._parameters)
         self._takes_rest = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
         self._whole = self._parameter_for_whole_payload()
         self._limits = {argument: limit for argument, limit in (limits or {}).items() if limit.bounds}
         self._check_limits_apply(limits or {})
+        self._check_levels_apply()
 
-    def bind(self, payload: object) -> tuple[list[Any], dict[str, Any]]:
-        """Positional and named arguments for a payload; raises `ValidationFailed` that names each wrong one.
+    def bind(
+        self, payload: object, from_topic: Mapping[str, str] | None = None
+    ) -> tuple[list[Any], dict[str, Any]]:  # fmt: skip
+        """Positional and named arguments for a payload; raises `ValidationFailed` that names each wrong one. What the
+        topic says (`from_topic`, by name) counts more than the payload.
 
         `values` starts as the payload by name; each parameter takes its own out of it, validated. What is left are the
         keys that no parameter has: `**kwargs` receives them, or they are ignored. A missing optional parameter is not
         passed, so that Python fills in the default; only a positional-only one must be, to keep the order. Limits are
         checked last, on validated values, and only when every value is valid."""
+        if self._open is not None:
+            return self._as_given(payload, self._open)
         if not self._parameters and not self._takes_rest:
             return [], {}
         values = self._by_name(payload)
+        if from_topic:
+            values.update(from_topic)
         problems: list[ArgumentProblem] = []
         positional: list[Any] = []
         named: dict[str, Any] = {}
         for parameter in self._parameters:
             if parameter.name not in values:
                 if parameter.required:
-                    problems.append(ArgumentProblem(parameter.name, "nothing", "a value is required"))
+                    problems.append(ArgumentProblem(parameter.name, "nothing", _REQUIRED))
                 elif parameter.positional_only:  # keeps the places of the ones behind it
                     positional.append(parameter.default)
                 continue
@@ -104,18 +144,77 @@ class Arguments:
                 positional.append(value)
             else:
                 named[parameter.name] = value
+        if values and not self._takes_rest and (problems or not self._ignored.issuperset(values)):
+            problems = self._look_at_rest(values, named, problems)
         if self._limits and not problems:
             problems.extend(self._beyond(positional, named, values))
         if problems:
-            raise ValidationFailed(self.name, problems)
+            raise ValidationFailed(self.name, problems if payload is not None else self._without_payload(problems))
         if self._takes_rest:
             named.update(values)
         return positional, named
+
+    def _as_given(self, payload: object, args: str) -> tuple[list[Any], dict[str, Any]]:
+        """For a method that tells nothing of its parameters: a list is its positional arguments, a dict its named ones,
+        with a list of positional ones under the name `args`; any other value is the only argument."""
+        if payload is None:
+            return [], {}
+        if isinstance(payload, Mapping):
+            named = {key: value for key, value in payload.items() if isinstance(key, str)}
+            if problems := list(self._beyond([], named, {})):
+                raise ValidationFailed(self.name, problems)
+            positional = named.pop(args, [])
+            return (list(positional) if isinstance(positional, list | tuple) else [positional]), named
+        return (list(payload), {}) if isinstance(payload, list | tuple) else ([payload], {})
+
+    def _parameter(self, parameter: inspect.Parameter, hint: Any, written: Mapping[str, str]) -> _Parameter:
+        name = parameter.name
+        if name in written:
+            self.unchecked[name] = written[name]
+        try:
+            return _parameter(parameter, hint)
+        except MarkError as error:
+            if isinstance(error.__cause__, MarkError):  # a description of an array, which is written for Ether
+                raise
+            self.unchecked[name] = inspect.formatannotation(parameter.annotation)
+            return _parameter(parameter, Any)
 
     def check_within(self, given: Mapping[str, Any]) -> None:
         """Raises `ValidationFailed` where an argument, given by name or left to its default, is outside its limits."""
         if problems := list(self._beyond([], given, {})):
             raise ValidationFailed(self.name, problems)
+
+    def _look_at_rest(
+        self, rest: Mapping[str, Any], named: Mapping[str, Any], problems: list[ArgumentProblem]
+    ) -> list[ArgumentProblem]:
+        """Keys that no argument takes are ignored. One that is nearly the name of an argument that was not given is
+        named: in the problem of a missing one, else once in the log."""
+        absent = [name for name in self._names if name not in named]
+        for key in rest:
+            if key in self._ignored or len(self._ignored) >= _MOST_IGNORED:
+                continue
+            meant = next(iter(difflib.get_close_matches(key, absent, n=1, cutoff=0.75)), None)
+            if meant is not None and _DIGITS.findall(meant) != _DIGITS.findall(key):
+                meant = None  # names by themselves
+            if meant is None or all(p.argument != meant for p in problems):
+                self._ignored.add(key)
+            if meant is not None and all(p.argument != meant for p in problems):
+                logger.warning(
+                    "%s: the payload has %r, which no argument takes. Did you mean %r?", self.name, key, meant
+                )
+            problems = [
+                ArgumentProblem(p.argument, p.given, f"{p.accepted}; the payload has {key!r}. Did you mean {meant!r}?")
+                if p.argument == meant and p.given == "nothing"
+                else p
+                for p in problems
+            ]
+        return problems
+
+    def _without_payload(self, problems: list[ArgumentProblem]) -> list[ArgumentProblem]:
+        """The problems of an empty message, whose None was tried as the value of the one parameter that is required."""
+        whole = self._whole.name if self._whole is not None and self._whole.required else ""
+        missing = ArgumentProblem(whole, "nothing", _REQUIRED)
+        return list(dict.fromkeys(missing if p.argument.partition(".")[0] == whole else p for p in problems))
 
     def _beyond(
         self, positional: list[Any], named: Mapping[str, Any], rest: Mapping[str, Any]
@@ -134,6 +233,15 @@ class Arguments:
                 nearest = difflib.get_close_matches(argument, self._names, n=1)
                 hint = f" Did you mean {nearest[0]!r}?" if nearest else f" It has: {', '.join(self._names) or 'none'}."
                 raise MarkError(f"the registry limits {argument!r} of {self.name}, which has no such argument.{hint}")
+
+    def _check_levels_apply(self) -> None:
+        for level in sorted(self._from_topic - self._names):
+            if not self._takes_rest:
+                nearest = difflib.get_close_matches(level, self._names, n=1)
+                hint = f" Did you mean {nearest[0]!r}?" if nearest else f" It has: {', '.join(self._names) or 'none'}."
+                raise MarkError(
+                    f"a topic of {self.name} has the level {{{level}}}, and no argument of that name.{hint}"
+                )
 
     def _by_name(self, payload: object) -> dict[str, Any]:
         """The payload as values by name, in this order: a mapping that is not meant for one parameter; nothing for an
@@ -160,8 +268,9 @@ class Arguments:
 
     def _parameter_for_whole_payload(self) -> _Parameter | None:
         """The parameter named `root`, else the only one, else the only one without a default; None for no such one."""
-        required = [p for p in self._parameters if p.required]
-        for candidates in ([p for p in self._parameters if p.name == "root"], self._parameters, required):
+        taking = [p for p in self._parameters if p.name not in self._from_topic]
+        required = [p for p in taking if p.required]
+        for candidates in ([p for p in taking if p.name == "root"], taking, required):
             if len(candidates) == 1:
                 return candidates[0]
         return None
@@ -177,13 +286,6 @@ def check_needs_nothing(method: Callable[..., Any], name: str) -> None:
         return
 
 
-def _hints(method: Callable[..., Any], name: str) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(method, include_extras=True)
-    except (NameError, TypeError, SyntaxError, AttributeError) as error:
-        raise MarkError(f"a type hint of {name} cannot be resolved: {error}") from error
-
-
 def _parameter(parameter: inspect.Parameter, hint: Any) -> _Parameter:
     return _Parameter(
         name=parameter.name,
@@ -192,7 +294,7 @@ def _parameter(parameter: inspect.Parameter, hint: Any) -> _Parameter:
         takes_mapping=parameter.name == "root"
         or (parameter.default is inspect.Parameter.empty and _takes_mapping(hint)),
         default=parameter.default,
-        validate=_validator(parameter.name, hint),
+        validate=validator_of(hint),
     )
 
 
@@ -205,13 +307,6 @@ def _takes_mapping(hint: Any) -> bool:
     if not isinstance(origin, type):
         return any(_takes_mapping(choice) for choice in typing.get_args(hint))
     return is_dataclass(origin) or hasattr(origin, "model_validate") or issubclass(origin, Mapping)
-
-
-def _validator(name: str, hint: Any) -> Callable[[Any], Any] | None:
-    try:
-        return validator_of(hint)
-    except MarkError as error:
-        raise MarkError(f"parameter {name!r}: {error}") from error
 
 
 def _validated(

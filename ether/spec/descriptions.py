@@ -24,6 +24,7 @@ from ether.spec.arguments import shown
 from ether.spec.hints import adapter_of, resolved_hints, result_hint
 from ether.spec.methods import MethodSpec
 from ether.spec.plain_hints import json_schema_of
+from ether.spec.signatures import signature_of
 
 if TYPE_CHECKING:
     from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
@@ -232,10 +233,7 @@ def describe_spec(cls: type, spec: MethodSpec) -> MethodDescription:
 
 
 def _signature_without_self(cls: type, name: str, method: Callable[..., Any]) -> inspect.Signature:
-    try:
-        signature = inspect.signature(method)
-    except (ValueError, TypeError):  # some methods written in C
-        return inspect.Signature([inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)])
+    signature = signature_of(method)
     if isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod)):
         return signature
     parameters = list(signature.parameters.values())

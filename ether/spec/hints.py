@@ -14,7 +14,7 @@ import collections.abc
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from ether.errors import MarkError
@@ -36,11 +36,31 @@ _NOT_A_TYPE = (
     int,
     float,
 )
-_ONE_PASS = (collections.abc.Iterable, collections.abc.Iterator, collections.abc.Generator)
+_ONE_PASS = (
+    collections.abc.Iterable,
+    collections.abc.Iterator,
+    collections.abc.Generator,
+    collections.abc.AsyncIterable,
+    collections.abc.AsyncIterator,
+    collections.abc.AsyncGenerator,
+)
 _AWAITABLE = (collections.abc.Awaitable, collections.abc.Coroutine)
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.MutableSequence)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _UNCHECKED = (Any, inspect.Parameter.empty, typing.NoReturn, typing.Never)
+
+
+def place_of(method: Callable[..., Any]) -> str:
+    """The file and line in which a method is defined; empty for one that is not written in Python."""
+    code = getattr(inspect.unwrap(getattr(method, "__func__", method)), "__code__", None)
+    return "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def unresolved_hints(method: Callable[..., Any], resolved: Mapping[str, Any]) -> dict[str, str]:
+    """The hints of a method's parameters that `resolved_hints` has left out, as they are written: of names that only a
+    type checker sees, imported under `TYPE_CHECKING`."""
+    annotations = getattr(inspect.unwrap(getattr(method, "__func__", method)), "__annotations__", {})
+    return {name: str(hint) for name, hint in annotations.items() if name not in resolved and name != "return"}
 
 
 def resolved_hints(method: Callable[..., Any]) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ether.config.when import duration_s
 from ether.errors import MarkError
 from ether.spec.accessors import readable, settable
-from ether.spec.marks import Mark, MarkKind, marks_of, underlying
+from ether.spec.marks import IGNORE, Mark, MarkKind, marks_of, underlying
 from ether.spec.wrapping import NO_CARE, NO_LIMIT, SETTER, Care, Limit, PropertySpec, Wrapping
 
 _WITH_TOPIC = (MarkKind.PUB, MarkKind.SUB, MarkKind.SYNC)
@@ -39,6 +40,14 @@ class MethodSpec:
     accessor: Callable[[object], Callable[..., Any]] | None = None
     reads: bool = False
     result: Limit = NO_LIMIT
+    decorated: bool = False
+    """Whether the class marks it itself. Then its return hint is a promise of its author to callers; that of a method
+    which only the registry marks may be wrong, and nobody here can mend it."""
+
+    @property
+    def ignores_result(self) -> bool:
+        """Whether callers get None instead of what it returns (`result: ignore`)."""
+        return any(mark.result == IGNORE for mark in self.marks)
 
     def function_of(self, obj: object) -> Callable[..., Any]:
         """The function to call, bound to an object."""
@@ -50,14 +59,24 @@ class MethodSpec:
         return tuple(mark for mark in self.marks if mark.kind is kind)
 
     @property
-    def concurrency(self) -> int:
-        """How many messages or calls it takes at the same time."""
-        return max(mark.concurrency for mark in self.marks)
+    def concurrency(self) -> int | None:
+        """How many threads of its own it has; None where it runs on the instance's worker."""
+        return max((mark.concurrency for mark in self.marks if mark.concurrency is not None), default=None)
+
+    @property
+    def takes_s(self) -> float | None:
+        """How many seconds a call may take, as the method says; None where it says nothing."""
+        return max((duration_s(mark.takes) for mark in self.marks if mark.takes is not None), default=None)
 
     @property
     def times(self) -> tuple[str, ...]:
         """When Ether calls it by itself, as written in its marks; empty for a method that is not scheduled."""
         return tuple(dict.fromkeys(mark.every for mark in self.marks if mark.every))
+
+    @property
+    def from_topic(self) -> frozenset[str]:
+        """The names of its parameters that levels of its topics fill."""
+        return frozenset(name for mark in self.of_kind(MarkKind.SUB) for name, _ in mark.places)
 
     def topics(self, kind: MarkKind) -> tuple[str, ...]:
         """Its topics of one kind, each once, in order."""
@@ -93,7 +112,7 @@ def describe_wrapped(cls: type, wrapping: Wrapping) -> ClassSpec:
     """The spec of a class, with the whole registry entry of it. Raises `MarkError`."""
     _check_methods_exist(cls, [*wrapping.marks, *wrapping.limits])
     methods = [
-        MethodSpec(name, marks, wrapping.limits.get(name, {}))
+        MethodSpec(name, marks, wrapping.limits.get(name, {}), decorated=bool(_decorated(cls, name)))
         for name in _attribute_names(cls)
         if (marks := _marks(cls, name, wrapping.marks.get(name, ())))
     ]
@@ -139,10 +158,15 @@ def _attribute_names(cls: type) -> Iterable[str]:
 
 def _marks(cls: type, name: str, listed: tuple[Mark, ...]) -> tuple[Mark, ...]:
     kinds = {mark.kind for mark in listed}
-    decorated = marks_of(inspect.getattr_static(cls, name))
+    decorated = _decorated(cls, name)
     marks = (*(mark for mark in decorated if mark.kind not in kinds), *listed)
     default = f"{cls.__name__}.{name}"
     return tuple(_with_topic(mark, default) for mark in marks)
+
+
+def _decorated(cls: type, name: str) -> tuple[Mark, ...]:
+    """The marks that a method has by decorators in the source."""
+    return marks_of(inspect.getattr_static(cls, name))
 
 
 def _with_topic(mark: Mark, default: str) -> Mark:

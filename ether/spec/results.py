@@ -17,18 +17,23 @@ from ether.errors import MarkError, ResultInvalid
 from ether.spec.arguments import problems_of
 from ether.spec.array_hints import PLAIN, plain_integers
 from ether.spec.hints import result_hint, validator_of
+from ether.spec.nothing import NOTHING
 
 
 class Results:
     """Checks the results of one method."""
 
-    def __init__(self, method: Callable[..., Any], name: str) -> None:
-        """`method` may be bound, a plain function or `async`; `name` is for the sentence of an error."""
+    def __init__(self, method: Callable[..., Any], name: str, *, enforced: bool = True) -> None:
+        """`method` may be bound, a plain function or `async`; `name` is for the sentence of an error. Without
+        `enforced` every value is accepted: the class is a driver of somebody else's, whose hints may be wrong."""
         self.name = name
-        self._validate = _validator(result_hint(method))
+        self._validate = _validator(result_hint(method)) if enforced else None
 
     def check(self, value: Any) -> Any:
-        """The value converted to its hint (3 becomes 3.0); raises `ResultInvalid` that names each wrong place."""
+        """The value converted to its hint (3 becomes 3.0); `NOTHING` is None for a caller. Raises `ResultInvalid` that
+        names each wrong place."""
+        if value is NOTHING:
+            return None
         if self._validate is None:
             return value
         try:
@@ -38,7 +43,9 @@ class Results:
 
             if not isinstance(error, ValidationError):
                 raise
-            raise ResultInvalid(self.name, problems_of(error, "result")) from error
+            invalid = ResultInvalid(self.name, problems_of(error, "result"))
+            invalid.after = self.name
+            raise invalid from error
 
 
 def _validator(hint: Any) -> Callable[[Any], Any] | None:

@@ -94,14 +94,16 @@ class PlannedCall:
 class SafeState:
     """What an instance calls when the device's controller, the broker or the network is gone for longer than `after_s`.
 
-    `watch`: other instances whose loss counts, too. `allow`: methods that run even in the safe state. `force`: call
-    from another thread where the worker hangs. `at_stop`: call at an orderly stop, too.
+    `watch`: other instances whose loss counts, too. `allow`: methods that run even in the safe state. `refuse`: methods
+    whose ticks do not go on, although they only publish. `force`: call from another thread where the worker hangs.
+    `at_stop`: call at an orderly stop, too.
     """
 
     after_s: float
     calls: tuple[PlannedCall, ...]
     watch: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
+    refuse: tuple[str, ...] = ()
     force: bool = False
     at_stop: bool = False
 
@@ -113,6 +115,7 @@ class SafeState:
             planned(options["calls"]),
             tuple(options.get("watch", ())),
             tuple(options.get("allow", ())),
+            tuple(options.get("refuse", ())),
             bool(options.get("force")),
             bool(options.get("at_stop")),
         )
@@ -166,7 +169,8 @@ class PropertySpec:
         get, put = options.get("get"), options.get("set")
         reader: list[Mark] = [] if get is None else [Mark(MarkKind.GET)]
         if get is not None and (get.get("topic") or get.get("every")):
-            reader.append(Mark(MarkKind.PUB, get["topic"], get["qos"], save=get["save"], every=get["every"]))
+            changes = {"on": get.get("on"), "dead_band": get.get("dead_band")}
+            reader.append(Mark(MarkKind.PUB, get["topic"], get["qos"], save=get["save"], every=get["every"], **changes))
         setter: list[Mark] = [] if put is None else [Mark(MarkKind.GET)]
         if put is not None and put.get("topic"):
             wishes = {"keep": put.get("keep"), "max_age": put.get("max_age")}

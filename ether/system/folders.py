@@ -68,9 +68,14 @@ def state_folder() -> Path:
         raise ConfigError(f"there is no folder for what Ether keeps: {error} Set XDG_STATE_HOME to one.") from error
 
 
+def sessions_folder() -> Path:
+    """The folders of all sessions. Raises `ConfigError`."""
+    return state_folder() / "sessions"
+
+
 def session_folder(session: str) -> Path:
     """The stored files of a session. Raises `ConfigError`."""
-    return state_folder() / "sessions" / file_name(session)
+    return sessions_folder() / file_name(session)
 
 
 def calls_folder(session: str) -> Path:
@@ -102,11 +107,12 @@ def remove_old(now: float | None = None) -> None:
     `OSError` and `ConfigError`."""
     now = wall_time() if now is None else now
     long_ago = now - KEPT_DAYS * 86_400
-    sessions = state_folder() / "sessions"
+    sessions = sessions_folder()
     look_old = {
         folder.name
         for folder in (sessions.iterdir() if sessions.is_dir() else ())
         if all(path.stat().st_mtime < long_ago for path in (folder, *folder.rglob("*")))
+        and not any(folder.glob("outbox/*.outbox*"))  # values that are on no recorder's disk stay until they are
     }
     for name in still_old(state_folder() / "old-sessions.json", look_old, now):
         shutil.rmtree(sessions / name, ignore_errors=True)

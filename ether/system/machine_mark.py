@@ -10,10 +10,14 @@ import os
 import socket
 from functools import cache
 
+NAMED = "-2"
+"""The end of the name of a program that wants each answer on a topic that names who answers. Programs of the wire's
+version 1 have another end, and get their answers on the topic itself."""
+
 
 def reply_client(source: str) -> str:
     """An unguessable name for a program's reply topic, with the mark of this machine in it."""
-    return f"{source}-{_mark()}-{os.urandom(8).hex()}"
+    return f"{source}-{_mark()}-{os.urandom(8).hex()}{NAMED}"
 
 
 def is_of_this_machine(reply_topic: str | None) -> bool:

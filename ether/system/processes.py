@@ -88,6 +88,16 @@ def is_running(pid: int, incarnation: str | None) -> bool:
     return birth is None or incarnation in (None, birth)
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process stands still, stopped by a signal or a debugger, and may go on later."""
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except (psutil.Error, ValueError):
+        return False
+
+
 def rss_mb() -> float | None:
     """This process's resident memory in MB; None where the system does not say. Takes about 50 µs."""
     import psutil

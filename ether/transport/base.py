@@ -218,12 +218,19 @@ class Transport(ABC):
 
     @abstractmethod
     def subscribe(
-        self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0, as_published: bool = False
-    ) -> None:
+        self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0, as_published: bool = False,
+        counted: bool = False,
+    ) -> None:  # fmt: skip
         """Subscribe and wait for the broker's confirmation; raises `SubscribeRefused`. Remembered: it is
         restored after every reconnect. Repeating a filter is allowed (retained messages come again). With
         `as_published`, `Delivery.retained` is true also for a message that is being published with the retain flag
-        (MQTT 5 Retain As Published; over 3.1.1 no broker says so)."""
+        (MQTT 5 Retain As Published; over 3.1.1 no broker says so). `counted`: of the copies that the broker sends for
+        several filters with that option, one counts (`is_surplus`)."""
+
+    def is_surplus(self, delivery: Delivery) -> bool:
+        """Whether this is one of several copies of a message, and another one counts. The owner says `consumed`, and
+        ignores it."""
+        return False
 
     @abstractmethod
     def unsubscribe(self, topic_filters: Sequence[str], *, timeout_s: float = 5.0) -> None:
@@ -274,6 +281,11 @@ class Transport(ABC):
     def widen(self, wide: bool) -> None:
         """Let the broker deliver more before acknowledgements are held back, or (`wide` False) as much as at first: so
         that what it has queued is out of the way of other messages. For an owner whose subscriptions have ended."""
+
+    @abstractmethod
+    def unread_total(self) -> tuple[int, int]:
+        """How many messages were received and are not consumed, and their bytes. Cheap: it may be asked for each
+        message."""
 
     @abstractmethod
     def unread(self) -> tuple[dict[str, int], int]:

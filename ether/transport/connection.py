@@ -37,6 +37,7 @@ from ether.transport.base import (
     Transport,
     Will,
 )
+from ether.transport.copies import Copies
 from ether.transport.endpoint import Endpoint
 from ether.transport.mqtt import ConnectionLost, MqttWire, VersionRefused
 from ether.transport.mqtt_versions import SIBLINGS, Version
@@ -46,6 +47,8 @@ from ether.transport.receive_queue import ReceiveQueue
 from ether.transport.send_queue import QueueRoom, SendQueue
 from ether.transport.sockets import Waker
 from ether.transport.subscriptions import FilterOptions, Subscriptions
+from ether.wire.head import subscription_numbers
+from ether.wire.topics import matches
 
 WillSource = Will | Callable[[ProtocolVersion], Will] | None
 
@@ -93,7 +96,8 @@ class NetworkTransport(Transport):
         self._window = 1
         self._candidates = [SIBLINGS[protocol]] if protocol else list(SIBLINGS.values())
         self._version: Version | None = None
-        self._receive_queue, self._subscriptions = ReceiveQueue(), Subscriptions()
+        self._copies = Copies(matches, subscription_numbers)
+        self._receive_queue, self._subscriptions = ReceiveQueue(), Subscriptions(self._copies)
         self._send_queue = SendQueue(self._receive_queue.put)
         self._waker = Waker()
         self._wire: MqttWire | None = None
@@ -213,9 +217,10 @@ class NetworkTransport(Transport):
 
     def _restore(self, wire: MqttWire, deadline: float) -> None:
         """Subscribe to everything again and wait for the answer, which a deaf connection never gives."""
-        packet_id = self._subscriptions.begin(wire)
+        self._subscriptions.numbered = wire.wire_numbers
+        packet_ids = self._subscriptions.begin(wire)
         try:
-            wire.pump(lambda: not self._subscriptions.outstanding(packet_id) or self._closing.is_set(), deadline)
+            wire.pump(lambda: not self._subscriptions.outstanding(packet_ids) or self._closing.is_set(), deadline)
         except TimeoutError:
             raise ConnectionLost("deaf: it did not confirm the subscriptions") from None
         if self._closing.is_set():
@@ -225,6 +230,7 @@ class NetworkTransport(Transport):
         self._wire = wire
         self._max_packet_bytes = min(self._given_limit or MAX_PACKET_BYTES, wire.wire_max_packet_bytes)
         self._window = wire.wire_window
+        self._subscriptions.numbered = wire.wire_numbers
         refused = self._subscriptions.end_restore(wire)
         if refused:
             logger.error("%s no longer grants %s", self._endpoint.address, ", ".join(refused))
@@ -340,12 +346,13 @@ class NetworkTransport(Transport):
         return self._send_queue.room(topic, size, urgent=urgent)
 
     def subscribe(
-        self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0, as_published: bool = False
-    ) -> None:
+        self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0, as_published: bool = False,
+        counted: bool = False,
+    ) -> None:  # fmt: skip
         self._check_usable(topic_filters, qos)
         deadline = monotonic() + timeout_s
         wire = self._wire
-        request = self._subscriptions.ask(topic_filters, FilterOptions(qos, as_published))
+        request = self._subscriptions.ask(topic_filters, FilterOptions(qos, as_published, counted))
         if not request.answered.wait(min(SUBACK_S, timeout_s / 2)) and wire is not None and wire is self._wire:
             wire.fail("deaf: it did not confirm a subscription")
         answered = request.answered.wait(max(deadline - monotonic(), 0.0))
@@ -376,6 +383,10 @@ class NetworkTransport(Transport):
             raise TransportClosed("subscriptions on a connection that was closed")
         _ = self._chosen
 
+    def is_surplus(self, delivery: Delivery) -> bool:
+        copies = self._copies
+        return copies.overlap and not delivery.retained and copies.surplus(delivery.topic, delivery.properties)
+
     def receive(self, timeout_s: float | None = None) -> Item | None:
         return self._receive_queue.get(timeout_s)
 
@@ -390,6 +401,9 @@ class NetworkTransport(Transport):
 
     def widen(self, wide: bool) -> None:
         self._receive_queue.widen(wide)
+
+    def unread_total(self) -> tuple[int, int]:
+        return self._receive_queue.total
 
     def unread(self) -> tuple[dict[str, int], int]:
         return self._receive_queue.unread()

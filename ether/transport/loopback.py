@@ -331,8 +331,9 @@ class LoopbackTransport(Transport):
     # subscribing
 
     def subscribe(
-        self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0, as_published: bool = False
-    ) -> None:
+        self, topic_filters: Sequence[str], *, qos: int = 1, timeout_s: float = 5.0, as_published: bool = False,
+        counted: bool = False,
+    ) -> None:  # fmt: skip
         self._check_filters(topic_filters, qos)
         with self._changed:
             self._check_usable()
@@ -386,6 +387,9 @@ class LoopbackTransport(Transport):
 
     def widen(self, wide: bool) -> None:
         """Ignored: nothing is held back."""
+
+    def unread_total(self) -> tuple[int, int]:
+        return self._count, self._bytes
 
     def unread(self) -> tuple[dict[str, int], int]:
         with self._changed:

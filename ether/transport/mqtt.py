@@ -29,8 +29,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 from ether.errors import BrokerRefuses, BrokerUnreachable, NotAuthorized
 from ether.errors.reason_codes import connect_advice_for
 from ether.transport.base import Will
+from ether.transport.copies import packed_number
 from ether.transport.endpoint import Endpoint
-from ether.transport.mqtt_versions import Version
+from ether.transport.mqtt_versions import PackedProperties, Version
 from ether.transport.opening import open_socket
 from ether.transport.packets import LARGE_BYTES, MalformedFrame, PacketBatch, PacketReader
 from ether.transport.send_queue import LinkDown, Publication, SendQueue
@@ -45,6 +46,13 @@ after 0.2, 0.6, 1.4, 3.0 and 6.2 s: measured after a cut of 3.5 s, the broker's 
 new connection takes 1.3 s at most. The value must be below 3.0 - 0.5 s, as a heartbeat is sent every 0.5 s."""
 
 ACK_DELAY_S = 0.001  # how long a few acknowledgements wait for a packet to travel with
+PACED_ACK_DELAY_S = 0.05
+"""The same for messages that come one by one, `_PACED_S` and more apart: they wait for each other, too. With 1 ms the
+network thread woke up twice for each message of a sensor. In a burst nothing waits so long: a broker that has 20
+messages under way would be slowed down by the 7 that may wait, and stock ones drop what they cannot send."""
+_PACED_S = 0.001
+_STALL_S = 0.002  # a message that comes so soon behind acknowledgements may have waited for them
+_STALLS = 3  # so many times in a row are no chance
 _ACKS_AT_ONCE = 32  # bytes of acknowledgements (8 of them) that do not wait: a broker may allow few messages under way
 _CONNACK = 0x20
 _UNSUPPORTED_VERSION, _TAKEN_OVER = 0x84, 0x8E
@@ -107,15 +115,18 @@ class MqttWire(Client):
             **version.client_arguments,
         )
         self.wire_version = version
-        self.wire_window, self.wire_max_packet_bytes = 1, 0
+        self.wire_window, self.wire_max_packet_bytes, self.wire_numbers = 1, 0, False
         self._wire_endpoint, self._wire_waker = endpoint, waker
         self._wire_send_queue, self._wire_owner = send_queue, owner
         self._wire_lock = send_queue.lock
         self._wire_reader = PacketReader(version.split_properties)
         self._wire_acks = b""
+        self._wire_ack_delay_s, self._wire_paced = PACED_ACK_DELAY_S, False
+        self._wire_acks_timed, self._wire_stalls = 0.0, 0
         self._wire_thread = 0
         self._wire_backlog: deque[tuple[bytes | memoryview, Publication | None]] = deque()
         self._wire_lost: ConnectionLost | None = None
+        self._wire_refused: NotAuthorized | None = None
         self._wire_connack: tuple[ReasonCode, Properties | None] | None = None
         self._wire_stopped: Callable[[], bool] = lambda: False
         self._wire_heard = False
@@ -158,6 +169,8 @@ class MqttWire(Client):
         except OSError as error:
             raise BrokerUnreachable(address, error.strerror or str(error)) from error
         except ConnectionLost as error:
+            if self._wire_refused is not None:
+                raise self._wire_refused from error
             if self._wire_connack is None and not self._wire_heard:
                 raise VersionRefused(str(error), silent=True) from error
             if self._wire_connack is None:
@@ -180,6 +193,7 @@ class MqttWire(Client):
         for lack, advice in self.wire_version.lacks(properties):
             raise BrokerRefuses(address, lack, advice)
         self.wire_window, self.wire_max_packet_bytes = self.wire_version.limits(properties)
+        self.wire_numbers = self.wire_version.takes_numbers(properties)
 
     @property
     def _wire_socket(self) -> ByteStream:
@@ -240,17 +254,21 @@ class MqttWire(Client):
                 self._wire_send_queue.look()
                 continue
             wait_s = (next_tick if deadline is None else min(next_tick, deadline)) - now
-            if self._wire_acks and wait_s > ACK_DELAY_S:  # held back by `acknowledge`
-                wait_s = ACK_DELAY_S
+            if self._wire_acks:  # held back by `acknowledge`
+                wait_s = min(wait_s, self._wire_ack_delay_s if self._wire_paced else ACK_DELAY_S)
             readable, writable = self._wire_wait.wait(wait_s, writing=bool(self._wire_backlog))
             if self._wire_send_queue.left:
                 self._wire_send_queue.send_left()
             if self._wire_acks and not readable:
+                after = monotonic()
+                self._wire_acks_timed = after if self._wire_paced and after - now >= wait_s else 0.0
                 with self._wire_lock:
                     self._wire_send_acks_locked()
             if writable:
                 with self._wire_lock:
                     self._wire_flush_locked()
+                if self._wire_send_queue.left and not self._wire_backlog:
+                    self._wire_send_queue.send_left()
                 self._wire_send_queue.run_callbacks()
             if readable:
                 self._wire_read()
@@ -273,6 +291,8 @@ class MqttWire(Client):
             return
         except MalformedFrame as error:
             raise ConnectionLost(f"the broker sent {error}") from error
+        except NotAuthorized:
+            raise
         except OSError as error:
             raise ConnectionLost(error.strerror or str(error), cut=was_closed(error)) from error
         if not count:
@@ -281,10 +301,23 @@ class MqttWire(Client):
         if self._wire_acknowledge_bytes is not None and not batch.to_acknowledge:
             self._wire_acknowledge_bytes()
         self._wire_heard = True
-        self._last_bytes_received = monotonic()
+        before, self._last_bytes_received = self._last_bytes_received, monotonic()
+        if batch.to_acknowledge:
+            alone = len(batch.to_acknowledge) == 1
+            self._wire_paced = alone and self._last_bytes_received - before >= _PACED_S
+            self._wire_note_stall(self._last_bytes_received - self._wire_acks_timed)
         self._wire_owner.on_batch(batch)
         for first, body in batch.others:
             self._wire_hand_to_paho(first, body)
+
+    def _wire_note_stall(self, after_s: float) -> None:
+        """A message came `after_s` seconds after acknowledgements for which there was no packet. A broker that has few
+        messages under way, and sends the next one only then, would be slowed down: from now on they hardly wait."""
+        if self._wire_acks_timed:
+            self._wire_acks_timed = 0.0
+            self._wire_stalls = self._wire_stalls + 1 if after_s < _STALL_S else 0
+            if self._wire_stalls >= _STALLS:
+                self._wire_ack_delay_s = ACK_DELAY_S
 
     def _wire_hand_to_paho(self, first: int, body: bytes) -> None:
         """Let paho handle a packet other than PUBLISH and PUBACK, in the form in which its own reader leaves one."""
@@ -317,7 +350,7 @@ class MqttWire(Client):
     def acknowledge(self, acks: bytes) -> None:
         """Send acknowledgements; on a lost connection they are void.
 
-        A few of them from the network thread wait up to `ACK_DELAY_S`. The network thread has just woken a reader, and
+        A few of them from the network thread wait (`ACK_DELAY_S`). The network thread has just woken a reader, and
         a write now would keep the interpreter lock from it (50 µs of each call). Often the reader's answer follows at
         once and takes the acknowledgements along.
         """
@@ -368,6 +401,8 @@ class MqttWire(Client):
         except BlockingIOError:
             return 0
         except OSError as error:
+            if isinstance(error, NotAuthorized):
+                self._wire_refused = error
             self.fail(error.strerror or str(error), cut=was_closed(error))
             raise LinkDown from error
         self._last_msg_out = monotonic()
@@ -391,8 +426,10 @@ class MqttWire(Client):
 
     def ask_subscribe(self, filters: Sequence[tuple[str, FilterOptions]]) -> int:
         """Send a SUBSCRIBE; its packet id, 0 where the connection is lost."""
-        options = [(name, self.wire_version.subscription(*wanted)) for name, wanted in filters]
-        return self.subscribe(options)[1] or 0
+        options = [(name, self.wire_version.subscription(wanted.qos, wanted.as_published)) for name, wanted in filters]
+        number = filters[0][1].number if len(filters) == 1 else 0
+        properties = PackedProperties(packed_number(number)) if number else None
+        return self.subscribe(options, properties=properties)[1] or 0
 
     def ask_unsubscribe(self, filters: Sequence[str]) -> int:
         """Send an UNSUBSCRIBE; its packet id, 0 where the connection is lost."""

@@ -84,6 +84,10 @@ class Version(ABC):
     def limits(self, connack: Properties | None) -> tuple[int, int]:
         """The broker's limits: messages under way, and bytes in one packet."""
 
+    def takes_numbers(self, connack: Properties | None) -> bool:
+        """Whether subscriptions may have numbers, which come back with each message."""
+        return False
+
     def lacks(self, connack: Properties | None) -> Iterator[tuple[str, str]]:
         """What the broker says that it does not have and a session needs, each with what to do."""
         yield from ()
@@ -126,6 +130,9 @@ class V5(Version):
     def limits(self, connack: Properties | None) -> tuple[int, int]:
         window = getattr(connack, "ReceiveMaximum", 65_535)
         return min(window, 65_000), getattr(connack, "MaximumPacketSize", MAX_PACKET_BYTES)
+
+    def takes_numbers(self, connack: Properties | None) -> bool:
+        return bool(getattr(connack, "SubscriptionIdentifierAvailable", 1))
 
     def lacks(self, connack: Properties | None) -> Iterator[tuple[str, str]]:
         if getattr(connack, "MaximumQoS", 1) < 1:

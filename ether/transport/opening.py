@@ -3,6 +3,10 @@
 Promises: connecting does not block a thread beyond its deadline, and `close()` on another thread can end it, even
 towards a host that swallows packets. TLS and WebSockets are loaded by the first connection that uses them.
 
+With TLS this machine may come as a device of a lab (`ether.system.lab_folders`): it tries the labs that it is a member
+of, the last one joined first, and as nobody's device at last. A user and a password in the address are for a broker
+that Ether did not start, and go with the system's authorities.
+
 The trap: resolving a name blocks in the system's resolver, which nothing can interrupt.
 """
 
@@ -13,10 +17,13 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 
+from ether.errors import NotAMember
+from ether.system.lab_folders import Membership, memberships
 from ether.transport.endpoint import OVER_TLS, OVER_WEBSOCKET, Endpoint
-from ether.transport.sockets import ByteStream, SocketWait, Waker
+from ether.transport.sockets import ByteStream, SocketWait, Waker, keep_from_forks
 
 _IN_PROGRESS = {errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)}
 
@@ -28,6 +35,33 @@ def open_socket(
     unacknowledged for `give_up_s` seconds. Raises `OSError` (that of the last address; also `NotAuthorized`, which is
     one), or `InterruptedError` when woken and `stopped()`."""
     deadline = monotonic() + timeout_s
+    ways = [partial(_layered, endpoint=endpoint, deadline=deadline, waker=waker, stopped=stopped)]
+    other: type[OSError] | tuple[()] = ()
+    if endpoint.kind in OVER_TLS:
+        from ether.transport.tls import OtherAuthority  # late: OpenSSL costs 4 MB, and few need it
+
+        other, devices = OtherAuthority, [] if endpoint.username is not None else memberships(os.environ)
+        ways = [partial(ways[0], device=device) for device in (*devices, None)]
+    for way in ways:
+        try:
+            return _connected(endpoint, deadline, waker, stopped, give_up_s, way, other)
+        except other:
+            if endpoint.username is not None:
+                raise
+    raise NotAMember(endpoint.address)
+
+
+def _connected(
+    endpoint: Endpoint,
+    deadline: float,
+    waker: Waker,
+    stopped: Callable[[], bool],
+    give_up_s: float,
+    layered: Callable[[socket.socket], ByteStream],
+    other: type[OSError] | tuple[()],
+) -> ByteStream:
+    """A connection to the first address that works. Raises as `open_socket`; an error of the kind `other` counts more
+    than that of a later address, since it says that there is another way."""
     failure: OSError = OSError("the name has no address")
     for family, address in _addresses(endpoint):
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -36,13 +70,15 @@ def open_socket(
             _tune(sock, endpoint)
             _connect(sock, address, deadline, waker, stopped)
             _notice_silence(sock, give_up_s)
-            return _layered(sock, endpoint, deadline, waker, stopped)
+            stream = layered(sock)
+            keep_from_forks(stream)
+            return stream
         except InterruptedError:
             sock.close()
             raise
         except OSError as error:
             sock.close()
-            failure = error
+            failure = failure if isinstance(failure, other) else error
         except BaseException:
             sock.close()
             raise
@@ -50,14 +86,19 @@ def open_socket(
 
 
 def _layered(
-    sock: socket.socket, endpoint: Endpoint, deadline: float, waker: Waker, stopped: Callable[[], bool]
+    sock: socket.socket,
+    endpoint: Endpoint,
+    deadline: float,
+    waker: Waker,
+    stopped: Callable[[], bool],
+    device: Membership | None = None,
 ) -> ByteStream:
     """The connection with TLS, a WebSocket, both or neither over it, as the kind of endpoint demands."""
     stream: ByteStream = sock
     if endpoint.kind in OVER_TLS:
-        from ether.transport.tls import secured  # late: OpenSSL costs 4 MB, and few need it
+        from ether.transport.tls import secured  # late, as above
 
-        stream = secured(sock, endpoint.host, deadline, waker, stopped)
+        stream = secured(sock, endpoint.host, deadline, waker, stopped, device, endpoint.address)
     if endpoint.kind in OVER_WEBSOCKET:
         from ether.transport.upgrade import upgraded  # late: it takes 22 ms to load
 

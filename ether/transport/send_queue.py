@@ -45,7 +45,7 @@ from ether.transport.cut_rules import SMALL_BYTES, SOON_S, STRIKES, LargeWrites,
 from ether.transport.packets import LARGE_BYTES, marked_duplicate, read_length
 
 MAX_COUNT, LOW_COUNT = 10_000, 7_500
-MAX_BYTES, LOW_BYTES = 64 << 20, 48 << 20
+MAX_BYTES, LOW_BYTES = 32 << 20, 24 << 20
 
 _BURST = 4
 """This many unacknowledged messages are a burst. Single messages, and calls one after the other, never reach it."""
@@ -323,7 +323,7 @@ class SendQueue:
             if link is None:
                 return self._drop_locked(topic)
             if self.left:  # earlier messages leave first
-                self._fill_locked(link)
+                self._fill_locked(link, ahead=lane)
             try:
                 if len(payload) < SMALL_BYTES:
                     written = link.send_locked(head + tail + payload)
@@ -615,13 +615,15 @@ class SendQueue:
             for callback in due:
                 callback()
 
-    def _fill_locked(self, link: SendLink) -> None:
+    def _fill_locked(self, link: SendLink, ahead: Lane | None = None) -> None:
         """Send waiting messages as far as the window allows.
 
         Small packets are collected and written together, because each write costs a system call and gives the
         interpreter lock away; a bundle ends after 64 packets. A large payload (`LARGE_BYTES`) is written by itself,
         after the bundle before it, so that it is not copied. A message counts as in flight before its bytes are
-        written: where the connection breaks in between, `attach` sends it again.
+        written: where the connection breaks in between, `attach` sends it again. Nothing is added to what the socket
+        has not taken: a message that waits here is not copied, and an urgent one still goes before it. (Except for
+        `ahead`, a lane whose messages have to leave before one at QoS 0 does.)
         """
         self.left = False
         window = self._window
@@ -634,6 +636,9 @@ class SendQueue:
         first, then = self._urgent.waiting, self._ordinary.waiting
         try:
             while (first or then) and len(self._inflight) < window:
+                if link.congested and not (ahead is not None and ahead.waiting):
+                    self.left = True  # the network thread goes on when the socket has taken the rest
+                    break
                 publication = (first or then).popleft()
                 packet_id = self._next_id_locked()
                 self._inflight[packet_id] = publication

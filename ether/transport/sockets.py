@@ -6,8 +6,10 @@ wait for a stream that is more than a socket. Connecting is the business of `eth
 
 from __future__ import annotations
 
+import os
 import select
 import socket
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -69,6 +71,29 @@ class ByteStream(Protocol):
     def setsockopt(self, level: int, name: int, value: int, /) -> None: ...
     def shutdown(self, how: int, /) -> None: ...
     def close(self) -> None: ...
+
+
+_own_streams: weakref.WeakSet[Any] = weakref.WeakSet()
+_guarded = False
+
+
+def keep_from_forks(stream: ByteStream) -> None:
+    """Let no process that this one forks hold the connection open: the broker would not notice the end of this one.
+    What a forked process has in its place reads nothing and sends nowhere."""
+    global _guarded
+    _own_streams.add(stream)
+    if not _guarded and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_give_up_streams)
+        _guarded = True
+
+
+def _give_up_streams() -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in list(_own_streams):
+        with suppress(OSError, ValueError):  # closed before
+            if (descriptor := stream.fileno()) >= 0:
+                os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)
 
 
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)

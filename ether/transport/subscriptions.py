@@ -13,6 +13,7 @@ from threading import Event, Lock
 from typing import NamedTuple, Protocol
 
 from ether.errors.reason_codes import QOS_ADVICE
+from ether.transport.copies import Copies, Numbered
 
 _FIRST_FAILURE = 0x80
 _REASONS = {
@@ -27,14 +28,18 @@ _REASONS = {
 
 
 class FilterOptions(NamedTuple):
-    """How a filter is subscribed to; `as_published` as in `Transport.subscribe`."""
+    """How a filter is subscribed to; `as_published` and `counted` as in `Transport.subscribe`. `number` is that of the
+    subscription, 0 where it has none."""
 
     qos: int
     as_published: bool = False
+    counted: bool = False
+    number: int = 0
 
 
 class Asker(Protocol):
-    """The part of a connection that subscribes; each method returns the packet id of the request."""
+    """The part of a connection that subscribes; each method returns the packet id of the request. Of filters with a
+    number, each needs a request of its own."""
 
     def ask_subscribe(self, filters: Sequence[tuple[str, FilterOptions]]) -> int: ...
     def ask_unsubscribe(self, filters: Sequence[str]) -> int: ...
@@ -48,10 +53,10 @@ class SubscribeRequest:
         self.answered = Event()
         self.refused: dict[str, str] = {}
 
-    def answer(self, refused: Mapping[str, str]) -> None:
-        """The broker has answered; `refused` has the reasons for those filters that it does not grant as asked."""
-        self.refused = {name: refused[name] for name in self.filters if name in refused}
-        self.answered.set()
+    def note(self, refused: Mapping[str, str]) -> None:
+        """A part of the broker's answer; `refused` has the reasons for those filters that it does not grant as
+        asked."""
+        self.refused |= {name: refused[name] for name in self.filters if name in refused}
 
 
 def _why_refused(granted: int, asked: int) -> str:
@@ -64,13 +69,19 @@ def _why_refused(granted: int, asked: int) -> str:
 class Subscriptions:
     """The filters of one transport, over all its connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, copies: Copies) -> None:
+        self.numbered = False
+        """Whether the broker takes numbers; to be set before `begin` and `end_restore`."""
+        self._copies = copies
+        self._numbers: dict[str, int] = {}
+        """The numbers that were given, of filters that are not wanted at present, too."""
         self._lock = Lock()
         self._wanted: dict[str, FilterOptions] = {}
         self._confirmed: set[str] = set()
         self._asker: Asker | None = None
-        self._open: dict[SubscribeRequest, int | None] = {}
-        """Each unanswered subscribe request, with the id of the packet that carries it; None where it is not sent."""
+        self._open: dict[SubscribeRequest, set[int] | None] = {}
+        """Each unanswered subscribe request, with the ids of the packets that carry it and are not answered; None where
+        it is not sent."""
         self._leaving: dict[int, SubscribeRequest] = {}
         """Each unanswered unsubscribe request, by its packet id."""
         self._asked: dict[int, dict[str, FilterOptions]] = {}
@@ -86,7 +97,8 @@ class Subscriptions:
         request = SubscribeRequest(filters)
         with self._lock:
             for topic_filter in request.filters:
-                self._wanted[topic_filter] = wanted
+                self._wanted[topic_filter] = self._numbered_options(topic_filter, wanted)
+            self._tell_copies()
             self._open[request] = None
             if self._closed:
                 request.answered.set()
@@ -95,10 +107,31 @@ class Subscriptions:
         return request
 
     def _send(self, asker: Asker, request: SubscribeRequest) -> None:
-        filters = {name: self._wanted[name] for name in request.filters}
-        packet_id = asker.ask_subscribe(list(filters.items()))
-        self._open[request] = packet_id
-        self._asked[packet_id] = filters
+        filters = {name: self._wanted[name] for name in request.filters if name in self._wanted}
+        self._open[request] = set(self._ask(asker, filters))
+
+    def _ask(self, asker: Asker, filters: Mapping[str, FilterOptions]) -> list[int]:
+        """Send SUBSCRIBE packets for these filters; returns their ids."""
+        together = {name: options for name, options in filters.items() if not options.number}
+        groups = [{name: options} for name, options in filters.items() if options.number]
+        asked = []
+        for group in ([together] if together else []) + groups:
+            packet_id = asker.ask_subscribe(list(group.items()))
+            self._asked[packet_id] = group
+            asked.append(packet_id)
+        return asked
+
+    def _numbered_options(self, topic_filter: str, wanted: FilterOptions) -> FilterOptions:
+        if not (wanted.counted or topic_filter in self._numbers):
+            return wanted
+        number = self._numbers.setdefault(topic_filter, len(self._numbers) + 1)
+        return wanted._replace(counted=True, number=number if self.numbered else 0)
+
+    def _tell_copies(self) -> None:
+        self._copies.set({
+            name: Numbered(options.number, options.qos, name in self._confirmed)
+            for name, options in self._wanted.items() if options.number
+        })  # fmt: skip
 
     def withdraw(self, request: SubscribeRequest, filters: Sequence[str]) -> None:
         """The request failed: forget those of its filters that were never confirmed."""
@@ -107,6 +140,7 @@ class Subscriptions:
             for topic_filter in filters:
                 if topic_filter not in self._confirmed:
                     self._wanted.pop(topic_filter, None)
+            self._tell_copies()
 
     def ask_to_leave(self, filters: Sequence[str]) -> SubscribeRequest:
         """Unsubscribe from these filters; the request is answered at once where there is no connection."""
@@ -115,6 +149,7 @@ class Subscriptions:
             for topic_filter in request.filters:
                 self._wanted.pop(topic_filter, None)
                 self._confirmed.discard(topic_filter)
+            self._tell_copies()
             if self._asker is None:
                 request.answered.set()
             else:
@@ -123,31 +158,29 @@ class Subscriptions:
 
     # the network thread
 
-    def begin(self, asker: Asker) -> int | None:
-        """A new connection: subscribe to every wanted filter. Returns the packet id to wait for; None where there is no
-        filter."""
+    def begin(self, asker: Asker) -> frozenset[int]:
+        """A new connection: subscribe to every wanted filter. Returns the ids of the packets to wait for."""
         with self._lock:
             self._asked.clear()
             self._revoked = []
-            if not self._wanted:
-                return None
-            packet_id = asker.ask_subscribe(list(self._wanted.items()))
-            self._asked[packet_id] = dict(self._wanted)
+            self._wanted = {name: self._numbered_options(name, options) for name, options in self._wanted.items()}
+            self._tell_copies()
+            packet_ids = frozenset(self._ask(asker, self._wanted))
             for request in self._open:
-                self._open[request] = packet_id
-            return packet_id
+                self._open[request] = set(packet_ids)
+            return packet_ids
 
-    def outstanding(self, packet_id: int | None) -> bool:
-        """Whether this packet still waits for its answer."""
-        return packet_id in self._asked
+    def outstanding(self, packet_ids: frozenset[int]) -> bool:
+        """Whether one of these packets still waits for its answer."""
+        return not packet_ids.isdisjoint(self._asked)
 
     def end_restore(self, asker: Asker) -> list[str]:
         """The packet of `begin()` is answered. From now on requests are sent at once, first those that came meanwhile.
         Returns the filters that had been confirmed on an earlier connection and are refused now."""
         with self._lock:
             self._asker = asker
-            for request, packet_id in self._open.items():
-                if packet_id is None:
+            for request, packet_ids in self._open.items():
+                if packet_ids is None:
                     self._send(asker, request)
             return self._revoked
 
@@ -157,11 +190,16 @@ class Subscriptions:
             asked = self._asked.pop(packet_id, {})
             answer = {name: _why_refused(code, asked[name].qos) for name, code in zip(asked, reasons, strict=False)}
             refused = {name: why for name, why in answer.items() if why}
-            self._revoked = sorted(refused.keys() & self._confirmed)
+            self._revoked = sorted({*self._revoked, *(refused.keys() & self._confirmed)})
             self._confirmed |= answer.keys() - refused.keys()
-            for request in [request for request, carrier in self._open.items() if carrier == packet_id]:
-                del self._open[request]
-                request.answer(refused)
+            self._tell_copies()
+            for request, carriers in list(self._open.items()):
+                if carriers is not None and packet_id in carriers:
+                    carriers.discard(packet_id)
+                    request.note(refused)
+                    if not carriers:
+                        del self._open[request]
+                        request.answered.set()
 
     def on_unsuback(self, packet_id: int) -> None:
         """The broker has confirmed the end of subscriptions."""

@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_args
 from ether.errors import DecodeError
 from ether.wire.json_text import dumps, loads
 
-Kind = Literal["data", "record", "call", "log", "state", "run", "context", "artifact", "gap"]
+Kind = Literal["data", "record", "call", "log", "state", "run", "context", "artifact", "gap", "conflict"]
 """The kinds of entries.
 
 data      a message on a data topic; `topic` is the user's name of it
@@ -38,6 +38,7 @@ context   what explains entries: JSON, `id` is the payload's SHA-256 in hexadeci
 artifact  a text or file that a context refers to by its SHA-256, which is the `id`; `topic` says what it is for people
 gap       numbers that the outbox has given up: `more` has `first`, `last`, `why` and `topics`, a mapping from
           each topic to the first and last `seq` that are lost and how many
+conflict  an entry whose number the ledger has with another content; `more` has its `kind`, `outbox` and `number`
 """
 KINDS: frozenset[str] = frozenset(get_args(Kind))
 
@@ -78,7 +79,8 @@ class Entry(NamedTuple):
     content_type: str | None
     payload: bytes
     more: Mapping[str, object] = _NOTHING
-    """Everything else, as JSON: `run`, `trial`, `heard` (the ids that its instance had last received), `replay_of` …"""
+    """Everything else, as JSON: `run`, `trial`, `heard`, `since`, `made_of` (see `ether.recording.inputs`),
+    `replay_of` …"""
 
 
 class Batch(NamedTuple):
@@ -94,10 +96,16 @@ class Batch(NamedTuple):
     base: int = 0
     """A recorder has acknowledged everything up to this number, and the outbox has deleted it. A recorder that does not
     know this outbox begins behind it."""
+    given: int = 0
+    """The highest number that this recorder has acknowledged, in this or in an earlier life; 0 where the outbox does
+    not know. A ledger that ends below it has lost its end."""
 
 
 NOT_HERE = "not for this recorder"
 """The reason of a gap that loses nothing: its entries went to another recorder."""
+
+NOT_HERE_ANY_MORE = "acknowledged before, and not in this ledger any more"
+"""The reason of a gap of entries that were on the disk: the ledger was put back from a copy, or made anew."""
 
 
 class GapFact(NamedTuple):
@@ -173,9 +181,9 @@ def unpack_entries(packed: bytes) -> list[Entry]:
     return entries
 
 
-def pack_batch(outbox: str, source: str, head: int, blocks: Iterable[bytes], base: int = 0) -> bytes:
+def pack_batch(outbox: str, source: str, head: int, blocks: Iterable[bytes], base: int = 0, given: int = 0) -> bytes:
     """The bytes of a batch, made of packed blocks."""
-    opening = dumps([outbox, source, head, base])
+    opening = dumps([outbox, source, head, base, *([given] if given else [])])
     return b"".join((MAGIC, _HEAD.pack(len(opening), 0), opening, *blocks))
 
 
@@ -184,16 +192,21 @@ def unpack_batch(packed: bytes) -> Batch:
     if not packed.startswith(MAGIC):
         raise DecodeError("this is no batch of entries")
     opening, at = _head_at(packed, len(MAGIC))
+    given = 0
     match opening:
-        case [str(outbox), str(source), int(head), int(base)] if 0 <= base <= _LARGEST and 0 <= head <= _LARGEST:
+        case [str(outbox), str(source), int(head), int(base)]:
+            pass
+        case [str(outbox), str(source), int(head), int(base), int(given)]:
             pass
         case _:
             raise DecodeError("a batch's opening does not say whose it is")
+    if not all(0 <= number <= _LARGEST for number in (head, base, given)):
+        raise DecodeError("a batch's opening has numbers that cannot be")
     entries: list[Entry] = []
     while at < len(packed):
         block, at = _block_at(packed, at)
         entries += block
-    return Batch(outbox, source, head, tuple(entries), base)
+    return Batch(outbox, source, head, tuple(entries), base, given)
 
 
 def _head_at(packed: bytes, at: int) -> tuple[object, int]:

@@ -252,7 +252,10 @@ def looks_like_ethers(payload: bytes, properties: bytes) -> bool:
     foreign messages only."""
     if has_property_headers(properties):
         return True
-    return _MARK in payload[-_TAIL:] or (payload.startswith(binary.MAGIC) and b'"source":' in payload[:_TAIL])
+    if payload.startswith(binary.MAGIC):
+        return b'"source":' in payload[:_TAIL]
+    # The headers are the last of the body; those of a value that was made of hundreds begin before the tail.
+    return _MARK in payload[-_TAIL:] or (payload.endswith(b"}}") and _MARK in payload)
 
 
 def unpack_headers(payload: bytes, properties: bytes) -> Headers | None:

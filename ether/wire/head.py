@@ -124,6 +124,10 @@ class Headers(NamedTuple):
     """Seconds that were left when it was sent. MQTT 5 Message Expiry carries it rounded up, for the broker."""
     error: str | None = None
     """An answer that is an error: its kind."""
+    origin: str | None = None
+    """The trial that caused it, and whether it descends from a replay (`ether.wire.origin`)."""
+    after: str | None = None
+    """A request: what its sender has published before it, the last number on each topic as a JSON object."""
 
     @property
     def replay_of(self) -> str | None:
@@ -246,6 +250,26 @@ def unpack_properties(section: bytes) -> Properties:
         raise DecodeError(f"text in MQTT properties is not UTF-8: {error.reason}") from error
 
 
+def subscription_numbers(section: bytes) -> frozenset[int]:
+    """The numbers of the subscriptions for which a message was delivered, in a property section without its length;
+    none where it cannot be read."""
+    found: list[int] = []
+    at, end = 0, len(section)
+    try:
+        while at < end:
+            identifier = section[at]
+            if identifier == USER_PROPERTY:
+                middle = at + 3 + (section[at + 1] << 8 | section[at + 2])
+                at = middle + 2 + (section[middle] << 8 | section[middle + 1])
+                continue
+            start, at = _value(section, identifier, at + 1)
+            if identifier == _SUBSCRIPTION_ID:
+                found.append(sum((byte & 127) << 7 * place for place, byte in enumerate(section[start:at])))
+    except (IndexError, DecodeError):
+        return frozenset()
+    return frozenset(found)
+
+
 def _value(section: bytes, identifier: int, at: int) -> tuple[int, int]:
     """Where the value of a property other than a user property begins and ends."""
     if identifier in _LENGTH_PREFIXED:
@@ -306,6 +330,10 @@ def pack_headers(headers: Headers, content_type: bytes) -> bytes:
         packed.append(pack_text(b"\x26\x00\x0btraceparent", _fit(headers.traceparent)))
     if headers.error is not None:
         packed.append(pack_text(b"\x26\x00\x05error", _fit(headers.error)))
+    if headers.origin is not None:
+        packed.append(pack_text(b"\x26\x00\x06origin", _fit(headers.origin)))
+    if headers.after is not None:
+        packed.append(pack_text(b"\x26\x00\x05after", _fit(headers.after)))
     if headers.reply_to is not None:
         packed.append(pack_text(b"\x08", _fit(headers.reply_to)))
     if headers.correlation is not None:
@@ -342,6 +370,8 @@ def headers_from_properties(properties: Properties) -> Headers | None:
                 properties.correlation_data,
                 None if expiry_s is None else float(expiry_s),
                 user.get("error"),
+                user.get("origin"),
+                user.get("after"),
             )
         )
     except ValueError:
@@ -368,6 +398,10 @@ def fields_of(headers: Headers) -> dict[str, object]:
         fields["traceparent"] = _fit(headers.traceparent)
     if headers.error is not None:
         fields["error"] = _fit(headers.error)
+    if headers.origin is not None:
+        fields["origin"] = _fit(headers.origin)
+    if headers.after is not None:
+        fields["after"] = _fit(headers.after)
     if headers.reply_to is not None:
         fields["reply_to"] = _fit(headers.reply_to)
     if headers.correlation is not None:
@@ -398,6 +432,8 @@ def headers_from_fields(fields: object) -> Headers:
                 None if correlation is None else bytes.fromhex(correlation),
                 None if expiry_s is None else _number(expiry_s),
                 fields.get("error"),
+                fields.get("origin"),
+                fields.get("after"),
             )
         )
     except (TypeError, ValueError, OverflowError) as error:
@@ -444,9 +480,9 @@ def _checked(headers: Headers) -> Headers:
 
 def _check_optional(headers: Headers) -> None:
     """Check the fields that a message may lack; raises `ValueError`."""
-    for text in (headers.schema, headers.traceparent, headers.error):
+    for text in (headers.schema, headers.traceparent, headers.error, headers.origin, headers.after):
         if text is not None and not _is_text(text):
-            _wrong("schema, traceparent or error")
+            _wrong("schema, traceparent, error, origin or after")
     if headers.reply_to is not None and not _is_topic(headers.reply_to):
         _wrong("reply_to")
     if headers.correlation is not None and len(headers.correlation) > 0xFFFF:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 from ether.config.names import check_name
 from ether.errors import InvalidName
+from ether.system.machine_mark import NAMED
+from ether.version import WIRE
 from ether.wire.head import is_mqtt_text
 
 ROOT = "ether/1/"
@@ -166,6 +168,14 @@ class SessionTopics:
         """Answers to one client."""
         return f"{self._prefix}reply/{client}"
 
+    def answers(self, reply_topic: str) -> str:
+        """The filter of all answers to the program with this reply topic."""
+        return f"{reply_topic}/#"
+
+    def answered_by(self, mqtt_topic: str) -> str | None:
+        """Who answers on this topic; None where it does not say so, as that of a program of the wire's version 1."""
+        return mqtt_topic[len(self._prefix) :].partition("/")[2].partition("/")[2] or None
+
     def log(self, instance: str) -> str:
         """An instance's log records."""
         return f"{self._prefix}log/{instance}"
@@ -186,6 +196,16 @@ class SessionTopics:
         """Batches of entries for a recorder."""
         return f"{self._prefix}record/{recorder}"
 
+    def record_by(self, recorder: str, source: str, wire: int = WIRE) -> str:
+        """Batches of one source for a recorder that speaks this version of the wire. `about` is taken by the recorder's
+        description."""
+        named = wire >= WIRE and source != "about"
+        return f"{self._prefix}record/{recorder}/{source}" if named else self.record(recorder)
+
+    def recorded_by(self, mqtt_topic: str) -> str | None:
+        """The source whose batches this topic carries; None where it names none."""
+        return mqtt_topic[len(self._prefix) :].partition("/")[2].partition("/")[2] or None
+
     def recorder(self, name: str) -> str:
         """Retained: the description of a recorder, its incarnation, and which topics it records."""
         return f"{self._prefix}record/{name}/about"
@@ -195,16 +215,56 @@ class SessionTopics:
         return mqtt_topic.removeprefix(f"{self._prefix}record/").removesuffix("/about")
 
     def ack(self, outbox: str) -> str:
-        """Recorders' receipts for one outbox."""
+        """Recorders' receipts for one outbox, as in version 1 of the wire."""
         return f"{self._prefix}ack/{outbox}"
+
+    def ack_by(self, outbox: str, recorder: str) -> str:
+        """Receipts of one recorder for one outbox."""
+        return f"{self._prefix}ack/{outbox}/{recorder}"
+
+    def acks(self, outbox: str) -> str:
+        """The filter of all receipts for one outbox."""
+        return f"{self._prefix}ack/{outbox}/#"
+
+    def acknowledged_by(self, mqtt_topic: str) -> str | None:
+        """The recorder whose receipts this topic carries; None where it names none."""
+        return mqtt_topic[len(self._prefix) :].partition("/")[2].partition("/")[2] or None
+
+    def retained_of(self, member: str) -> tuple[str, str, str]:
+        """Every topic on which a message of a member is retained: its announcement, and what is only valid with it (the
+        health of an agent's machine, a recorder's description)."""
+        return self.state(member), self.health(member), self.recorder(member)
 
     def control(self, verb: str) -> str:
         """The session's own commands."""
         return f"{self._prefix}control/{verb}"
 
+    def control_by(self, verb: str, by: str) -> str:
+        """A command that `by` gives."""
+        return f"{self._prefix}control/{verb}/{by}"
+
+    def commanded(self, mqtt_topic: str) -> tuple[str, str | None]:
+        """The verb of a command on this topic, and who gives it; None where the topic does not say, as in version 1."""
+        verb, _, by = mqtt_topic[len(self._prefix) :].partition("/")[2].partition("/")
+        return verb, by or None
+
+    @property
+    def leader_probe(self) -> str:
+        """A message on it asks the program that leads the session to publish the session's entry again. It has one
+        level more than a verb, so that only a leader subscribes to it, and no instance's `control/+`."""
+        return f"{self._prefix}control/leader/probe"
+
     def missed(self, whom: str) -> str:
         """Messages that a receiver missed: to one process by its node, or to `all`."""
         return f"{self._prefix}control/missed/{whom}"
+
+    def member_of(self, mqtt_topic: str) -> str | None:
+        """The member without which a retained message on this topic is not valid: the inverse of `retained_of`. None
+        for the session's own topics (`session`, `run`) and for all others."""
+        plane, _, rest = mqtt_topic.removeprefix(self._prefix).partition("/")
+        member, _, last = rest.partition("/")
+        expected = {"state": ("", "health"), "record": ("about",)}.get(plane, ())
+        return member if member and last in expected else None
 
     def user_topic(self, mqtt_topic: str) -> str:
         """A user's name for an MQTT topic: the inverse of `data()`."""
@@ -234,6 +294,22 @@ def is_urgent(mqtt_topic: str) -> bool:
         return False
     plane, _, rest = mqtt_topic[len(ROOT) :].partition("/")[2].partition("/")
     return plane in ("call", "reply") or (plane == "control" and rest.partition("/")[0] not in _IN_LINE)
+
+
+def answer_topic(reply_to: str, by: str) -> str:
+    """Where `by` answers a request of Ether's: below the topic that it names, on a level that says who answers."""
+    return f"{reply_to}/{by}" if reply_to.endswith(NAMED) else reply_to
+
+
+def may_be_answered(request_topic: str, reply_to: str, *, stranger: bool) -> bool:
+    """Whether the answer to a request may go to that topic. A request chooses where its answer goes, and the answer is
+    published with the rights of who answers: it would be anybody's command to the control plane. So an answer goes to
+    `reply/<client>` of the request's own session alone; one to a `stranger`, whose request has no headers of Ether's,
+    to nothing under Ether's root."""
+    if stranger:
+        return not reply_to.startswith(("ether/", "$"))
+    begin = f"{request_topic[: request_topic.find('/', len(ROOT)) + 1]}reply/"
+    return reply_to.startswith(begin) and len(reply_to) > len(begin) and "/" not in reply_to[len(begin) :]
 
 
 def is_event(mqtt_topic: str) -> bool:

@@ -61,7 +61,8 @@ class Screen:
         self._thread.start()
 
     def say(self, text: str) -> None:
-        print(f"{time.monotonic() - self._began:5.1f} s  {text}", flush=True)
+        # The end of the line goes with it: two threads say something, and print() writes the end separately.
+        print(f"{time.monotonic() - self._began:5.1f} s  {text}\n", end="", flush=True)
 
     def close(self) -> None:
         self._values.close()

@@ -130,10 +130,11 @@ class FaultPart(_Part):
     at_s: float = 0.0
     for_s: float | None = None
     amount: float | None = None
+    chance: float | None = Field(default=None, ge=0, le=1)
 
     def value(self) -> Fault:
         """The fault."""
-        return Fault(self.fault, self.at_s, self.for_s, self.amount)
+        return Fault(self.fault, self.at_s, self.for_s, self.amount, self.chance)
 
 
 class LabDescription(_Part):

@@ -56,16 +56,21 @@ class Dialogue:
         instrument, now = self._instrument, self._instrument.clock.now()
         for message in self._framer.feed(data):
             answer = instrument.handle(message)
+            if instrument.faults.hits("echo", now):
+                self._pending.append((now, instrument.framing.encode(message)))
             if answer is not None:
-                sent = instrument.faults.distorted(instrument.framing.encode(answer), now)
-                self._pending.append((now + instrument.faults.delay_s(now), sent))
+                at = now + instrument.faults.delay_s(now)
+                for payload in instrument.faults.sent(answer, instrument.chatter, now):
+                    sent = instrument.faults.distorted(instrument.framing.encode(payload), now)
+                    self._pending.append((at, sent))
 
-    def due(self) -> bytes:
-        """The bytes that are due now."""
+    def due(self) -> list[bytes]:
+        """The messages that are due now."""
         now = self._instrument.clock.now()
-        sent = self._unsolicited(now)
+        unsolicited = self._unsolicited(now)
+        sent = [unsolicited] if unsolicited else []
         while self._pending and self._pending[0][0] <= now:
-            sent += self._pending.popleft()[1]
+            sent.append(self._pending.popleft()[1])
         return sent
 
     def wait_s(self) -> float | None:
@@ -126,7 +131,7 @@ class _Served:
                 else:
                     self._ready(key.fd)
             if sent := self._dialogue.due():
-                self._send(sent)
+                self._send(b"".join(sent))
 
     def _ready(self, descriptor: int) -> None:
         raise NotImplementedError

@@ -61,6 +61,7 @@ class SimulatedInstrument:
 
     framing: Framing = ScpiMessages()
     stream_every_s: float | None = None
+    chatter: bytes = b"!CHAT"
 
     def __init__(self, name: str, identity: str = "") -> None:
         self.name, self.identity = name, identity or f"ETHER,{type(self).__name__},{name},1"

@@ -162,10 +162,17 @@ class SimulatedLab:
             self.plug(other, first)
 
     def fault(
-        self, name: str, fault: FaultName, *, for_s: float | None = None, amount: float | None = None, in_s: float = 0.0
+        self,
+        name: str,
+        fault: FaultName,
+        *,
+        for_s: float | None = None,
+        amount: float | None = None,
+        chance: float | None = None,
+        in_s: float = 0.0,
     ) -> None:
         """Begin a fault of this instrument, now or `in_s` seconds (of the lab) later."""
-        self._faults[name].add(Fault(fault, self.clock.now() + in_s, for_s, amount))
+        self._faults[name].add(Fault(fault, self.clock.now() + in_s, for_s, amount, chance))
         self._changed.set()
 
     def mend(self, name: str) -> None:

@@ -25,13 +25,13 @@ class LiveDevice:
         self._answers: deque[bytearray] = deque()
 
     def write(self, data: bytes) -> None:
-        """Bytes from the program."""
+        """Bytes from the program. What it has not read is forgotten, as IEEE 488.2 demands."""
+        self._answers.clear()
         self._dialogue.receive(data)
 
     def read(self) -> tuple[bytes, bool]:
         """The next byte, and whether it is the last of a message; no byte where nothing is due."""
-        if sent := self._dialogue.due():
-            self._answers.append(bytearray(sent))
+        self._answers.extend(bytearray(sent) for sent in self._dialogue.due() if sent)
         if not self._answers:
             return b"", False
         answer = self._answers[0]

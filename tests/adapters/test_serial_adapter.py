@@ -178,6 +178,7 @@ def test_a_late_answer_is_never_taken_for_the_next_one(lab: SimulatedLab) -> Non
         assert heater.counts.late == 1
 
 
+@pytest.mark.slow("waits for answers that do not come")
 def test_retries_repeat_a_question(lab: SimulatedLab) -> None:
     with SerialPort(lab.port("scale"), framing=SCALE, timeout_s=0.2, retries=3) as scale:
         lab.fault("scale", "damage")
@@ -403,7 +404,7 @@ def test_rfc2217_a_serial_port_on_the_network() -> None:
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        with SerialPort(f"rfc2217://127.0.0.1:{server.getsockname()[1]}", timeout_s=patience(5)) as device:
+        with SerialPort(f"rfc2217://127.0.0.1:{server.getsockname()[1]}", echo=False, timeout_s=patience(5)) as device:
             assert device.query("HELLO?") == "HELLO?"
     finally:
         stop.set()

@@ -140,6 +140,7 @@ def test_a_planned_disconnect_pulls_the_plug_and_puts_it_back(bench: Path) -> No
         assert heater.query("POW?") == "0"  # the power was gone
 
 
+@pytest.mark.slow("waits for answers that do not come")
 def test_each_fault_of_the_line(bench: Path) -> None:
     clock = ManualClock()
     with (

@@ -31,7 +31,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedLa
 
 
 def test_both_sides_name_the_variable_alike() -> None:
-    from ether.launch.simulated_lab import VARIABLE as OTHER
+    from ether.launch.simulated.lab import VARIABLE as OTHER
 
     assert VARIABLE == OTHER
 

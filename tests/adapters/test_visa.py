@@ -17,6 +17,7 @@ pyvisa = pytest.importorskip("pyvisa", reason="pyvisa is not installed: pip inst
 pytest.importorskip("pyvisa_sim", reason="pyvisa-sim is not installed: pip install -e '.[test]'")
 
 from pyvisa.constants import StatusCode  # noqa: E402
+from running_brokers import soon  # noqa: E402
 
 from hardware_adapters import (  # noqa: E402
     AdapterError,
@@ -209,6 +210,7 @@ def test_an_instrument_on_the_network_that_goes_and_comes_back(lab: SimulatedLab
         with pytest.raises((NoAnswer, Disconnected)):
             scope.query("GAIN?", timeout_s=0.2)
     lab.plug("scope")
+    assert soon(lambda: scope.counts.connections == 2, 5)
     assert scope.wait_online(5)
     assert scope.query("GAIN?") == "0"
 

@@ -24,6 +24,7 @@ from ether.protocol.clock_offset import OffsetEstimator
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
+pytestmark = pytest.mark.in_turn("broker")
 
 
 @pytest.fixture(params=ENGINES)
@@ -63,7 +64,7 @@ def test_an_instance_runs_on_the_machine_that_its_host_names(
         plain={"class_path": "instruments.Plain", "host": "pi3"},
         here={"class_path": "kept_parts.Worker", "after": "cam"},
     )
-    with pi3.agent(joins=False) as agent:
+    with pi3.agent(str(pi3.instruments), f"registry:{pi3.instruments}", joins=False) as agent:
         ether.tap({**described, "registry": marks}, broker=broker.url_tcp)
         assert ether.get("cam", "read") == 22
         assert ether.get("plain", "double", {"n": 4}) == 8
@@ -284,6 +285,28 @@ def test_a_killed_agent_takes_its_instances_down_and_brings_them_back_without_a_
         becomes(other, "cam", "ready", machine="pi3")
         assert other.get("cam", "read") == other.get("lamp", "read") == 20
         assert {other.get(name, "pid") for name in ("cam", "lamp")}.isdisjoint(pids)
+
+
+@pytest.mark.skipif(os.environ.get("ETHER_LONG") != "1", reason="an agent that boots takes long: ETHER_LONG=1")
+def test_with_the_pc_off_the_first_value_is_kept_as_soon_as_the_pi_has_booted(
+    broker: RunningBroker, tmp_path: Path
+) -> None:
+    """Who led the session is gone, and its recorder with it: the Pi waits for nobody."""
+    pi3, url = Machine(tmp_path, "pi3", broker.url_tcp), broker.url_tcp
+    described = config(thermo={"class_path": "instruments.Thermometer", "host": "pi3"}, lamp=sensor(after="thermo"))
+    with pi3.agent(joins=False) as agent, launcher(tmp_path, url, described) as program:
+        program.kill()
+        agent.kill()
+        agent.assert_nothing_left(except_for=program.process.pid)
+        program.assert_nothing_left()
+    for kept in pi3.state.rglob("*.outbox"):
+        kept.unlink()
+    with pi3.agent(), joined(url) as other:
+        becomes(other, "thermo", "ready", machine="pi3")
+        ready = time.monotonic()
+        assert other.wait_for("temp", timeout_s=patience(10)) == 20
+        assert soon(lambda: any(kept.stat().st_size for kept in pi3.state.rglob("*.outbox")), patience(5))
+        assert time.monotonic() - ready < patience(10)
 
 
 def test_what_cannot_be_started_after_a_reboot_is_tried_again(

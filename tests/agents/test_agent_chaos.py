@@ -26,7 +26,7 @@ CLEAN_S = 5.0
 LATEST_KILL_S = 2.5
 NAMES = ("cam", "lamp")
 
-pytestmark = pytest.mark.timeout(1800 if LONG else 120)
+pytestmark = [pytest.mark.in_turn("engine"), pytest.mark.timeout(1800 if LONG else 120)]
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
 

@@ -23,7 +23,6 @@ ENGINES = [pytest.param(name, marks=NEEDS_MOSQUITTO if name == "mosquitto" else 
 NOT_OF_MOSQUITTO = {
     defects.a_silent_client_is_cut_off,  # it does, but looks only every five seconds
     defects.a_slow_subscriber_costs_bounded_memory,  # not at QoS 0; docs/brokers.md names the consequence
-    defects.mqtt_5_is_refused_at_once,  # it speaks MQTT 5
 }
 ROUNDS = 20 if os.environ.get("ETHER_LONG") else 3
 
@@ -155,7 +154,7 @@ def test_hostile_bytes_end_their_connection_and_nothing_else(amqtt: RunningBroke
         b"\x32\x05\x00\x01t\x00\x00", b"\x30\x03\x00\x01#", b"\x30\x03\x00\x01\xff", b"\x30\x02\x00\x00",
         b"\x82\x02\x00\x01", b"\x82\x05\x00\x01\x00\x09a", b"\x82\x06\x00\x01\x00\x01a\x07",
         b"\x80\x06\x00\x01\x00\x01a\x00",
-        b"\x40\x00", b"\x62\x01\x00", b"\xa2\x02\x00\x01", b"\x30\xff\xff\xff\xff\x01", b"\x50\x02\x00\x01",
+        b"\x40\x00", b"\x62\x01\x00", b"\xa2\x02\x00\x01", b"\x30\xff\xff\xff\xff\x01", b"\x50\x02\x00\x00",
     ]  # fmt: skip
     with RawClient(target) as bystander:
         bystander.subscribe(("fine", 0))

@@ -114,7 +114,7 @@ def test_the_embedded_engines(engine: str) -> None:
 @needs_mosquitto
 @pytest.mark.parametrize("address", ["url_unix", "url_ws"])
 def test_every_way_to_a_broker(address: str) -> None:
-    with running_broker("mosquitto", lan_host="127.0.0.1", websocket_port=0) as broker:
+    with running_broker("mosquitto", lan_host="0.0.0.0", websocket_port=0) as broker:
         found = found_at(getattr(broker, address))
     assert found.carries_a_session
     # Through its WebSocket a Mosquitto is slow, so that not everything is tried in time.
@@ -207,6 +207,7 @@ def test_nobody_listens() -> None:
     assert "refused" in found.findings[0].measured.lower()
 
 
+@pytest.mark.slow("waits until a broker counts as silent")
 def test_a_broker_that_never_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         found = found_at(f"mqtt://127.0.0.1:{listener.getsockname()[1]}")

@@ -80,8 +80,8 @@ def test_the_ready_line_says_who_runs_where(engine: str) -> None:
         assert broker.version.count(".") == 2
         assert broker.port > 0
         assert broker.max_packet_bytes == 1_000_000
-        assert broker.protocols == (("3.1.1", "5") if engine == "mosquitto" else ("3.1.1",))
-        assert (broker.url_unix is None) is (engine == "amqtt")
+        assert broker.protocols == ("3.1.1", "5")
+        assert (broker.url_unix is None) is (os.name != "posix")
         assert (broker.engine_pid == broker.process.pid) is (engine == "amqtt")
         with RawClient(target_of(broker)) as client:
             client.ping()
@@ -92,9 +92,10 @@ def test_auto_takes_mosquitto_where_there_is_one() -> None:
         assert broker.engine == ("amqtt" if mosquitto_missing else "mosquitto")
 
 
-@NEEDS_MOSQUITTO
-def test_the_unix_socket_lets_in_with_the_password_only() -> None:
-    with running_broker("mosquitto") as broker:
+@POSIX
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_unix_socket_lets_in_with_the_password_only(engine: str) -> None:
+    with running_broker(engine) as broker:
         assert broker.unix_socket is not None
         for password, code in ((broker.password, 0), ("wrong", 5)):
             with socket.socket(socket.AF_UNIX) as plug:
@@ -240,11 +241,10 @@ def test_no_mosquitto_is_exit_code_3(folder: Path) -> None:
         "mosquitto_engine._USUAL_PLACES = ()\n"
         "sys.exit(main.main(sys.argv[1:]))"
     )
-    for settings in ({"engine": "mosquitto"}, {"engine": "auto", "host": "0.0.0.0"}):
-        path = write_settings(folder, username="u", password="p", **settings)
-        done = run(path, ["-c", script], env={"PATH": "/nowhere"})
-        assert done.returncode == 3, done.stderr
-        assert "mosquitto" in done.stderr
+    path = write_settings(folder, username="u", password="p", engine="mosquitto")
+    done = run(path, ["-c", script], env={"PATH": "/nowhere"})
+    assert done.returncode == 3, done.stderr
+    assert "mosquitto" in done.stderr
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -272,6 +272,15 @@ def test_supervising_mosquitto_costs_no_event_loop(folder: Path) -> None:
         [sys.executable, "-I", "-c", script], capture_output=True, text=True, timeout=patience(20), check=True
     )
     assert not {"asyncio", "amqtt", "dataclasses", "shutil", "ether"} & set(done.stdout.split())
+
+
+def test_a_plain_broker_loads_neither_tls_nor_websockets(folder: Path) -> None:
+    script = "import sys; import broker.__main__, broker.engines.amqtt_engine; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script], capture_output=True, text=True, timeout=patience(20), check=True
+    )
+    loaded = set(done.stdout.split())
+    assert not {"asyncio", "amqtt", "ssl", "websockets", "dataclasses", "logging", "ether"} & loaded
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -24,7 +24,7 @@ from foreign_brokers import AEDES, FOREIGN, LONG, NATS, RABBITMQ, running_foreig
 from foreign_parts import Pump
 from known_limits import KnownLimit, expect_known_limit, foreign_parameters
 from patience import patience
-from running_brokers import STOCK, STOCK_PERSISTENT, every_engine, running_broker, soon
+from running_brokers import STOCK, every_engine, running_broker, soon
 
 from ether import Ether
 from ether.errors import LifecycleFailed, RequestTimeout
@@ -37,30 +37,13 @@ from ether.wire.topics import SessionTopics
 OURS = engine_params(every_engine if LONG else [STOCK])
 FOREIGNERS = foreign_parameters(RABBITMQ.name, NATS.name, AEDES.name) if LONG else []
 
-NO_WILDCARD = KnownLimit("it gives no retained messages to wildcards: who joins sees nobody, nor who holds a name")
 COPIES = KnownLimit("a copy for each filter that selects it, and each copy is handled by everybody whose filter does")
-OVERTAKEN = KnownLimit("an echo overtakes the claim of a name, which is then taken for somebody else's", race=True)
 
 KNOWN_LIMITS = {
     (RABBITMQ.name, "test_a_topic_with_its_default_name"): KnownLimit("it makes a slash of a dot"),
-    (RABBITMQ.name, "test_everything_is_recorded"): KnownLimit(NO_WILDCARD.why, race=True),
-    (RABBITMQ.name, "test_a_second_program_joins"): NO_WILDCARD,
-    (RABBITMQ.name, "test_a_name_has_one_holder"): NO_WILDCARD,
     (NATS.name, "test_a_topic_with_its_default_name"): KnownLimit("2.9 takes no dot in a topic"),
-    **{
-        (name, "test_a_strangers_message_is_handled_once"): COPIES
-        for name in (STOCK, STOCK_PERSISTENT, "mosquitto")
-    },
     (NATS.name, "test_a_strangers_message_is_handled_once"): KnownLimit(COPIES.why, race=True),
-    (NATS.name, "test_many_names_are_claimed"): KnownLimit(OVERTAKEN.why),
-} | {
-    (NATS.name, name): OVERTAKEN
-    for name in (
-        "test_a_pipeline", "test_calls", "test_a_call_waits_for_no_delayed_acknowledgement", "test_saves_run_once",
-        "test_everything_is_recorded", "test_a_second_program_joins", "test_a_name_has_one_holder",
-        "test_an_instance_is_restarted", "test_a_burst", "test_an_orderly_end",
-    )
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module", params=[*OURS, *FOREIGNERS])

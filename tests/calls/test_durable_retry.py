@@ -16,6 +16,7 @@ from ether.calls.durable_records import SavedCall
 from ether.calls.durable_retry import DurableCall, DurableRetry
 from ether.protocol.answers import SAVE_LATER
 from ether.spec.marks import MarkKind
+from ether.wire.codec import encode
 
 
 class Session:
@@ -81,3 +82,21 @@ def test_an_unforeseen_error_of_one_call_holds_up_no_other(tmp_path: Path, caplo
             retry.hurry(call)
         assert tried.wait(patience(10))
     assert "doser.dose could not be looked after" in caplog.text
+
+
+def test_a_call_that_is_answered_while_others_are_sent_is_not_sent_again(tmp_path: Path) -> None:
+    calls, opened, done = [durable(number) for number in (1, 2)], [0], threading.Event()
+
+    def open_it() -> None:
+        opened[0] += 1
+        calls[1].pending.settle(lambda: (None, None))  # the answer to an earlier request
+        calls[1].pending.when_done(done.set)
+
+    with retrying(tmp_path, open_it) as retry:
+        for call in calls:
+            retry.outbox().add(call.saved, encode(None))
+        calls[1].due = calls[0].due  # both are due at the same time
+        for call in calls:
+            retry.take_on(call)
+        assert done.wait(patience(10))
+    assert opened == [1]

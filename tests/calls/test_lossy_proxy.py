@@ -19,6 +19,7 @@ needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(m
 V311, V5 = MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5
 KINDS = [
     pytest.param(("amqtt", V311), id="amqtt-3.1.1"),
+    pytest.param(("amqtt", V5), id="amqtt-5"),
     pytest.param(("mosquitto", V311), id="mosquitto-3.1.1", marks=needs_mosquitto),
     pytest.param(("mosquitto", V5), id="mosquitto-5", marks=needs_mosquitto),
 ]

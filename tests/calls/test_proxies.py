@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
 import json
@@ -176,3 +177,23 @@ def test_proxies_do_not_share_their_methods() -> None:
     one: Any = make_proxy(lambda *_: 1, "one", "Camera", "", received(Camera, "close"))
     two: Any = make_proxy(lambda *_: 2, "two", "Camera", "", received(Camera, "close"))
     assert (one.close(), two.close(), copy.copy(one).close()) == (1, 2, 1)
+
+
+def test_h7f_a_call_that_is_awaited_is_refused_before_it_is_made(
+    camera: Any, sent: list[tuple[str, dict[str, Any]]]
+) -> None:
+    """Python would say "object float can't be used in 'await' expression" when the method has run."""
+
+    async def awaits() -> None:
+        with pytest.raises(TypeError, match=r"Camera.snap\(\) waits for the answer itself.*aget.*Nothing was called"):
+            await camera.snap(0.1)
+        with pytest.raises(TypeError, match="Nothing was called"):
+            await camera.snap(exposure=0.1)
+        with pytest.raises(TypeError, match="Nothing was called"):
+            await camera.snap(*[0.1], gain=2)
+        assert sent == []
+        answer = camera.snap(0.1)
+        assert answer == camera.snap(exposure=0.1) == "answer"
+        assert len(sent) == 2
+
+    asyncio.run(awaits())

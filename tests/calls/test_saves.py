@@ -108,12 +108,12 @@ def test_errors_are_final_and_nothing_stays_on_disk(ether: Ether, engine: str, l
     assert ether.save("doser", "dose", {"call": "a", "number": 3})["result"] == right_answer("a", 3)
     assert ether.save("Doser", "dose", {"call": "b", "number": 4})["result"] == right_answer("b", 4)
     refused = ether.save("doser", "refuse", {"call": "c"})
-    assert (refused["status"], refused["error"], refused["message"]) == ("error", "ValueError", "no c")
-    assert ether.save("doser", "unsendable", {"call": "d"})["error"] == "EncodeError"
-    assert ether.save("doser", "dose", {"call": "e", "number": "x"})["error"] == "ValidationFailed"
+    assert (refused["status"], refused["error"], refused["message"]) == ("error", "ValueError: no c", "no c")
+    assert ether.save("doser", "unsendable", {"call": "d"})["error"].partition(":")[0] == "EncodeError"
+    assert ether.save("doser", "dose", {"call": "e", "number": "x"})["error"].partition(":")[0] == "ValidationFailed"
     started = time.monotonic()
-    assert ether.save("nobody", "dose", {})["error"] == "NoResponder"
-    assert ether.save("doser", "doze", {})["error"] == "NoResponder"
+    assert ether.save("nobody", "dose", {})["error"].partition(":")[0] == "NoResponder"
+    assert ether.save("doser", "doze", {})["error"].partition(":")[0] == "NoResponder"
     assert time.monotonic() - started < patience(5.0)  # it is not waited for what never was
     assert ether.instance("doser").dose("f", 5)["status"] == "success"
     assert executions(ledger) == dict.fromkeys("abcdf", 1)
@@ -153,7 +153,7 @@ def test_async_and_later_saves_may_be_pending_and_cancelled(ether: Ether, ledger
     gate.write_text("go")
     assert ether.collect(first["call_id"], timeout_s=WITHIN_S)["result"] == "first"
     assert ether.collect(later)["result"] == right_answer("second", 2)
-    assert ether.collect(third, timeout_s=WITHIN_S)["error"] == "Cancelled"
+    assert ether.collect(third, timeout_s=WITHIN_S)["error"].partition(":")[0] == "Cancelled"
     assert executions(ledger) == {"first": 1, "second": 1}
 
 
@@ -173,7 +173,7 @@ def test_a_save_that_is_interrupted_is_never_run_again(
             with beside(ether.save, "doser", "hold", given, timeout_s=WITHIN_S) as saving:
                 os.kill(dosing.get().value["pid"], signal.SIGKILL)  # type: ignore[index]
                 status = saving.result(WITHIN_S)
-            assert (status["status"], status["error"]) == ("error", "Interrupted"), status
+            assert (status["status"], status["error"].partition(":")[0]) == ("error", "Interrupted"), status
             assert "not run again" in status["message"]
     assert executions(ledger) == {f"dose {number}": 1 for number in range(rounds)}
     assert ether.save("doser", "dose", {"call": "last", "number": 1})["status"] == "success"
@@ -190,7 +190,7 @@ def test_killed_at_any_moment_nothing_is_run_twice(ether: Ether, engine: str, le
         while not over.is_set():
             call = f"dose {number}"
             status = ether.save("doser", "dose", {"call": call, "number": number}, timeout_s=WITHIN_S)
-            assert status["status"] == "success" or status["error"] == "Interrupted", status
+            assert status["status"] == "success" or status["error"].partition(":")[0] == "Interrupted", status
             assert status["status"] == "error" or status["result"] == right_answer(call, number)
             statuses[call] = status["status"]
             number += 1
@@ -222,7 +222,7 @@ def test_another_journal_cannot_say_whether_a_save_was_run(ether: Ether, ledger:
                 path.unlink()
             ether.restart("doser")
             status = saving.result(WITHIN_S)
-    assert status["error"] == "Interrupted"
+    assert status["error"].partition(":")[0] == "Interrupted"
     assert "another journal" in status["message"]
     assert executions(ledger) == {"moved": 1}
 
@@ -250,6 +250,9 @@ def test_saves_wait_for_the_broker(ether: Ether, engine: str, ledger: Path) -> N
         ids = []
         for number in range(3):
             broker.kill()
+            assert soon(
+                lambda: ether.session_info()["offline_since"] is not None, 10
+            )  # until then it seems to be there
             status = ether.save("doser", "dose", {"call": f"away {number}", "number": number}, timeout_s=0.3)
             assert status["status"] == "pending", status
             assert "connection" in status["message"]
@@ -372,7 +375,7 @@ def test_a_name_that_nobody_can_tell_is_kept_and_can_be_taken_back(ether: Ether,
         assert ether.save("doser", "dose", patient, timeout_s=WITHIN_S)["status"] == "success"
         assert ether.collect(status["call_id"], timeout_s=0.1)["status"] == "pending"
         ether.cancel(status["call_id"])
-        assert ether.collect(status["call_id"])["error"] == "Cancelled"
+        assert ether.collect(status["call_id"])["error"].partition(":")[0] == "Cancelled"
         assert soon(lambda: kept_by(ether) == 0, WITHIN_S)
         ether.shutdown()
 
@@ -457,7 +460,7 @@ def test_a_full_disk_is_an_error_of_the_save_and_the_instance_lives(ether: Ether
     pid = ether.get("doser", "pid")
     ether.get("doser", "limit_files", {"size": 512})
     status = ether.save("doser", "dose", {"call": "full", "number": 1})
-    assert (status["status"], status["error"]) == ("error", "StoreFailed")
+    assert (status["status"], status["error"].partition(":")[0]) == ("error", "StoreFailed")
     assert str(journal_path(SESSION, "doser")) in status["message"]
     assert "was not run" in status["message"]
     ether.get("doser", "limit_files", {"size": -1})
@@ -483,7 +486,7 @@ def test_what_cannot_be_written_down_is_not_sent(ether: Ether, ledger: Path, tmp
         tap(ether, broker.url_tcp, doser=doser(ledger))
         done = run(tmp_path, write(tmp_path, "full.py", FULL), broker.url_tcp)
         full, room = done.out.splitlines()
-        assert "'error': 'StoreFailed'" in full
+        assert "'error': 'StoreFailed: cannot make " in full
         assert "saves/calls" in full
         assert "'status': 'success'" in room
         assert executions(ledger) == {"room": 1}

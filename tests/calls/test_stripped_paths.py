@@ -233,7 +233,7 @@ def test_stale_requests_are_not_run_although_the_brokers_expiry_is_lost(bench: t
     publish(url, "ether/1/bench/control/keep", json.dumps(keep))
     take = {"do": "take", "token": "t", "reason": "r", "facts": {}, "_ether": head_of(reply_to)}
     publish(url, "ether/1/bench/call/pump/ether-lease", json.dumps(take))
-    with spied(url, reply_to) as next_answer:
+    with spied(url, f"{reply_to}/#") as next_answer:
         fresh = head_of(reply_to, time=time.time())
         publish(url, COUNT, json.dumps({"_ether": fresh}))
         answer = json.loads(next_answer().payload)
@@ -246,7 +246,7 @@ def test_stale_requests_are_not_run_although_the_brokers_expiry_is_lost(bench: t
 
 def test_requests_that_come_twice_are_carried_out_once(bench: tuple[Ether, Ether, str]) -> None:
     leader, caller, url = bench
-    with spied(url, SYNC) as next_request:
+    with spied(url, f"{SYNC}/+") as next_request:
         assert caller.sync("prime") == {"pump": 1}
         request = next_request()
     for properties in (request.properties, b""):

@@ -34,7 +34,7 @@ def lab(broker: RunningBroker) -> Iterator[Ether]:
     try:
         link = own._joined("a test").link
         link.publish("ether/1/bench/state/far", FAR | {"keeper": "main"}, retain=True)
-        assert soon(lambda: len(own.instances()) == 2)
+        assert soon(lambda: len(own.instances()) == 2, 10)
         yield own
         link.withdraw("ether/1/bench/state/far")
     finally:
@@ -48,7 +48,7 @@ def test_ps_says_since_when_it_hears_nothing(broker: RunningBroker, tmp_path: Pa
     with lab(broker) as own:
         before = time.time()
         broker.kill()
-        assert soon(lambda: len(read_last_known(os.environ)) == 1)
+        assert soon(lambda: len(read_last_known(os.environ)) == 1, 10)
         shown = ether(tmp_path, "ps")
         assert shown.code == 0, shown
         far, w = shown.out.splitlines()[1:3]

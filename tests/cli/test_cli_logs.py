@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from command_line import ENGINES, LAB, Bench, bench, make_lab
 
+pytestmark = pytest.mark.in_turn("lab")
+
 
 @pytest.fixture(scope="module", params=ENGINES)
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:

@@ -15,7 +15,11 @@ from ether.cli.main import ENTRIES
 from ether.version import VERSION
 
 START_LIMIT_S = 0.2
-GROUPS = {"topic": ["list", "echo", "hz", "bw", "pub"], "service": ["install", "status", "logs", "remove"]}
+GROUPS = {
+    "topic": ["list", "echo", "hz", "bw", "pub"],
+    "service": ["install", "status", "logs", "remove"],
+    "ledger": ["volumes", "backup", "restore", "archive", "delete"],
+}
 COMMANDS = [entry.name for entry in ENTRIES]
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
@@ -46,9 +50,9 @@ def test_the_version(tmp_path: Path) -> None:
 
 
 def test_it_starts_in_under_200_ms(tmp_path: Path) -> None:
-    """The quickest of ten: the others tell how busy the machine is with other things."""
-    times = []
-    for _ in range(10):
+    """The quickest of thirty: the others tell how busy the machine is with other things."""
+    times: list[float] = []
+    while len(times) < 30 and min(times, default=1.0) >= START_LIMIT_S:
         began = time.perf_counter()
         subprocess.run([sys.executable, *ETHER, "--help"], cwd=tmp_path, capture_output=True, check=True)
         times.append(time.perf_counter() - began)
@@ -138,9 +142,9 @@ def test_a_valid_configuration(tmp_path: Path) -> None:
     (tmp_path / "lab.yaml").write_text(
         "instances:\n  cam: {class_path: a.B}\n  other: {class_path: a.B, autorun: false}\n"
     )
-    done = ether(tmp_path, "validate")
+    done = ether(tmp_path, "validate", "--no-import")
     assert (done.code, done.out) == (0, "lab.yaml: fine: 2 instances (2 a.B), 1 of them not started with the session\n")
-    assert ether(tmp_path, "validate", "lab.yaml", "--json").json["instances"] == ["cam", "other"]
+    assert ether(tmp_path, "validate", "lab.yaml", "--no-import", "--json").json["instances"] == ["cam", "other"]
 
 
 def test_an_invalid_configuration(tmp_path: Path) -> None:
@@ -201,11 +205,16 @@ def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+SHELL_WORDS = {"bash": "COMPREPLY", "zsh": "#compdef ether", "fish": "complete --command ether"}
+
+
+@pytest.mark.parametrize("shell", SHELL_WORDS)
 def test_shells_get_their_completion(tmp_path: Path, shell: str) -> None:
-    script = ether(tmp_path, "--show-completion", shell)
+    # Without this the shell that runs the tests is found, and one that is named counts for nothing.
+    script = ether(tmp_path, "--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
     assert script.code == 0
     assert "_ETHER_COMPLETE" in script.out
+    assert SHELL_WORDS[shell] in script.out
 
 
 def test_what_could_stand_here(tmp_path: Path) -> None:
@@ -215,3 +224,36 @@ def test_what_could_stand_here(tmp_path: Path) -> None:
     assert done.out.split() == ["echo"]
     done = ether(tmp_path, _ETHER_COMPLETE="complete_bash", COMP_WORDS="ether ps --js", COMP_CWORD="2")
     assert done.out.split() == ["--json"]
+
+
+def test_h11_validate_finds_what_plan_finds(tmp_path: Path) -> None:
+    (tmp_path / "lab_classes.py").write_text(
+        "from ether import ether_pub, ether_sub\n\n\nclass Source:\n    def __init__(self, limit=1): ...\n"
+        '    @ether_pub(topic="temperature")\n    def measure(self): ...\n\n\nclass Sink:\n'
+        '    @ether_sub(topic="temprature")\n    def take(self, root=None): ...\n'
+    )
+    text = "instances:\n  source: {class_path: lab_classes.Source}\n  sink: {class_path: lab_classes.Sink}\n"
+    (tmp_path / "lab.yaml").write_text(text)
+    done = ether(tmp_path, "validate")
+    assert (done.code, done.out) == (0, "lab.yaml: fine: 2 instances (lab_classes.Source, lab_classes.Sink)\n")
+    assert done.err.startswith("warning: sink hears 'temprature', which nobody publishes. Did you mean 'temperature'?")
+    (tmp_path / "lab.yaml").write_text(text.replace("Source}", "Source, kwargs: {limt: 2}}").replace("Sink}", "Snk}"))
+    done = ether(tmp_path, "validate")
+    assert (done.code, done.out) == (3, "")
+    first, second = done.err.splitlines()
+    assert first.startswith("ether: lab.yaml:2: instances.source.kwargs.limt: found arguments for the constructor")
+    assert first.endswith("Did you mean 'limit'?")
+    assert second.startswith("ether: lab.yaml:3: instances.sink.class_path: found lab_classes.Snk; ")
+    assert "Did you mean 'Sink'?" in second
+    told = ether(tmp_path, "validate", "--json").json
+    assert (told["valid"], [problem["line"] for problem in told["problems"]]) == (False, [2, 3])
+
+
+def test_h11_run_says_it_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "lab_classes.py").write_text("class Source:\n    def __init__(self, limit=1): ...\n")
+    (tmp_path / "ether.yaml").write_text("instances:\n  one: {class_path: lab_classes.Source, kwargs: {limt: 2}}\n")
+    done = ether(tmp_path, "run")
+    assert done.code == 1
+    assert "ether.yaml:2: instances.one.kwargs.limt: found arguments for the constructor of Source" in done.err
+    assert "Did you mean 'limit'?" in done.err
+    assert "Traceback" not in done.err

@@ -313,6 +313,23 @@ def test_without_a_plan_the_instances_are_checked(bench: Path) -> None:
     assert "fine: 0 runs of 4 instances" in done.out
 
 
+@pytest.mark.usefixtures("at_bench")
+def test_topics_that_are_probably_misspelt_are_warnings(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (bench / "plan_parts.py").write_text(
+        PARTS + "\n\nfrom ether import ether_sub\n\n\nclass Screen:\n"
+        '    @ether_sub(topic="camera/imgae")\n    def show(self, root=None): ...\n'
+    )
+    (bench / "lab.yaml").write_text(
+        "instances:\n  cam: {class_path: plan_parts.Camera}\n  screen: {class_path: plan_parts.Screen}\n"
+    )
+    assert main(["plan", "lab.yaml", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (warning,) = told["warnings"]
+    assert warning.startswith("screen hears 'camera/imgae', which nobody publishes. Did you mean 'camera/image'?")
+    assert main(["plan", "lab.yaml"]) == 0
+    assert f"warning: {warning}" in capsys.readouterr().out
+
+
 def test_what_runs_elsewhere_is_said_not_to_be_looked_at(bench: Path) -> None:
     text = SOUND.replace("{class_path: plan_parts.Door}", "{class_path: on_the_pi.Door, host: pi}")
     told = plan(bench, text, "--json")

@@ -126,7 +126,7 @@ def test_a_tree_that_is_cut_says_how_to_see_more(tmp_path: Path) -> None:
 
 
 @needs_git
-def test_diff_shows_the_line_that_was_changed_and_nothing_else(bench: Path) -> None:
+def test_i10_diff_takes_names_of_runs_and_shows_the_line_that_was_changed_and_nothing_else(bench: Path) -> None:
     done = ether(bench, "diff", "one", "two", "--ledger", "ledger")
     assert done.code == 0, done.err
     changed = [line for line in done.out.splitlines() if line.startswith(("    +", "    -"))]

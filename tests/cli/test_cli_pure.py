@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from ether.cli.arguments import parse_duration_s, parse_pairs, parse_params, parse_since, parse_value
 from ether.cli.exits import CommandMistake, Exit, exit_code_of, sentence_of
-from ether.cli.lab.flow import as_mermaid, as_text, flow_of
-from ether.cli.lab.rates import Meter, shown_bytes
+from ether.cli.lab.flow_texts import as_mermaid, as_text
 from ether.cli.make.schema import config_schema
 from ether.cli.options import OptionGroup, with_flat_options
 from ether.cli.output import ago, colours, print_table, to_json
 from ether.errors import BrokerUnreachable, ConfigError, NoResponder, RequestTimeout, remote_error
 from ether.protocol.presence import Announcement, State
+from ether.session.watching.flow import flow_of
+from ether.session.watching.rates import Meter, shown_bytes
 
 FILES = {"roi.json": b'{"x": [1, 2]}', "broken.json": b"{", "latin.json": b"\xff"}
 

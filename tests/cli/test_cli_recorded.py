@@ -163,6 +163,10 @@ def test_status(ether: Ether, folder: Path, gappy: Path) -> None:
     assert done.code == 0
     assert done.out.splitlines()[:2] == [f"session past, {folder}", "62 of 62 durable, 0 gaps, 0 duplicates"]
     assert "room      data    60" in done.out
+    assert "\nsize: " in done.out
+    disk = ether("status", "past", "--json").json["disk"]
+    assert disk["bytes"] >= (folder / "ledger.db").stat().st_size
+    assert disk["span_s"] == 59.0
     missing = ether("status", "gappy")
     assert missing.code == 1
     assert "2 of 4 durable, 1 gaps, 0 duplicates\n  missing 'room' from 'probe': 2 to 3 (2)" in missing.out
@@ -216,7 +220,9 @@ def test_mistakes(ether: Ether, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ether("export", "past", "--to", "x.csv", "--format", "excel").assert_mistake(2, "parquet, csv, hdf5")
     ether("export", "past", "--to", "x.csv", "--topic", "r/+").assert_mistake(1, "topic=r/+")
     ether("export", "past", "--to", "no/where.csv").assert_mistake(1, "no/where.csv")
-    ether("play", "past").assert_mistake(4, "no session is running")
+    ether("play", "past", "-s", "nowhere").assert_mistake(4, "nowhere")
+    ether("play", "past", "--onto-devices").assert_mistake(2, "--session NAME")
+    ether("play", "past", "--in", "a", "-s", "b").assert_mistake(2, "one of them")
     ether("play", "past", "--speed", "fast").assert_mistake(2, "'max'")
     assert "did you mean 'said'?" in ether_process(tmp_path, "data", "past", "--topic", "sayd").err
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
@@ -234,7 +240,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 @pytest.mark.usefixtures("folder")
 def test_play(lab: Bench) -> None:
-    done = lab.ether("play", "past", "--topic", "said")
+    done = lab.ether("play", "past", "--topic", "said", "-s", "bench")
     lab.program.wait_for("heard from the past")
     assert done.out.startswith("1 messages in ")
     assert done.out.endswith(" (said 1)\n")
@@ -243,17 +249,27 @@ def test_play(lab: Bench) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         assert "listening" in process.stderr.readline()
-        told = lab.ether("play", "past", "--run", "r1", "--speed", "max", "--as", "again", "--json").json
+        told = lab.ether("play", "past", "--run", "r1", "--speed", "max", "--as", "again", "-s", "bench", "--json").json
         assert (told["messages"], told["topics"], told["skipped"]) == (5, {"again": 5}, {})
         heard = [json.loads(process.stdout.readline()) for _ in range(5)]
     assert [message["value"]["celsius"] for message in heard] == [20.0, 21.0, 22.0, 23.0, 24.0]
 
 
 @pytest.mark.usefixtures("folder")
+def test_play_has_a_session_of_its_own(lab: Bench) -> None:
+    """Nothing of it comes into the session that runs."""
+    for words, name in (((), "past-replay"), (("--in", "look"), "look")):
+        done = lab.ether("play", "past", "--topic", "said", *words)
+        assert done.out.startswith("1 messages in ")
+        assert f"into session {name}" in done.err
+        assert name not in lab.ether("sessions").out  # it has ended with the replay
+
+
+@pytest.mark.usefixtures("folder")
 def test_play_that_is_interrupted_says_how_far_it_came(lab: Bench) -> None:
     with (
         lab.watching("topic", "echo", "room", "-n", "1") as echo,
-        lab.watching("play", "past", "-T", "room") as process,
+        lab.watching("play", "past", "-T", "room", "-s", "bench") as process,
     ):
         assert echo.stderr is not None
         assert "listening" in echo.stderr.readline()
@@ -282,6 +298,8 @@ def test_status_names_what_the_dead_have_left_in_their_outboxes(
         alive.drop(1)
         alive.close()
     assert said.code == 1
-    assert "waiting 2 entries of 'camera', whose process has ended" in said.out
+    assert "0 of 2 durable, 2 waiting, 0 gaps, 0 duplicates" in said.out
+    assert "waiting 2 entries of 'camera' (1 to 2)" in said.out
+    assert f"its process has ended; ether rescue brings it home, in {left.path}" in said.out
     assert "probe" not in said.out
     assert left.path.exists()

@@ -13,6 +13,8 @@ from command_line import ENGINES, ETHER, LAB, bench, ether, make_lab
 from programs import run, running, write
 from running_brokers import alive, soon
 
+pytestmark = pytest.mark.in_turn("folder")
+
 
 @pytest.fixture(params=ENGINES)
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
@@ -121,6 +123,26 @@ def test_up_and_down(user: Path) -> None:
     assert ether(user, "sessions", "--json").json == []
     assert soon(lambda: not any(map(alive, [*pids, told["pid"]])), 2)
     assert "draining" in Path(told["output"]).read_text()
+
+
+@pytest.mark.parametrize("folder", ENGINES[:1], indirect=True)
+def test_h3_what_runs_already_is_said_and_its_output_is_left_alone(user: Path) -> None:
+    told = ether(user, "up", "-d", "--json").json
+    output = Path(told["output"])
+    before = output.read_text()
+    assert before
+    for command in (("run",), ("up", "-d")):
+        ether(user, *command).assert_mistake(1, "session bench runs already, on", "`ether down -s bench`", "ether.tap(")
+    config = user / "ether.yaml"
+    config.write_text(config.read_text() + "begin_within_s: 3\n")  # another configuration, with the same instances
+    again = ether(user, "up", "-d")
+    assert again.code == 1
+    assert "session bench runs already, on" in again.err
+    assert "it has a 'source' already" in again.err
+    assert output.read_text().startswith(before)
+    assert f"its whole output is in {output}" not in again.err
+    ether(user, "run", "-s", "bnech", "--join").assert_mistake(4, "named 'bnech'", "Did you mean 'bench'?")
+    ether(user, "ps", "-s", "bnech").assert_mistake(4, "named 'bnech'", "there is: bench")
 
 
 def test_a_session_that_does_not_come_up_says_why(user: Path) -> None:

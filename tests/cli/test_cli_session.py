@@ -8,12 +8,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from command_line import ENGINES, ETHER, Bench, bench, make_lab
 from patience import patience
 
+from ether.cli.lab.run import recorded
+from ether.config import load_config
 from ether.version import VERSION
+
+pytestmark = pytest.mark.in_turn("lab")
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -91,6 +96,9 @@ def test_topic_echo(lab: Bench) -> None:
     assert re.fullmatch(r'ticks: \{"number": \d+\}\n', lab.ether("topic", "echo", "ticks", "-n", "1").out)
     silent = lab.ether("topic", "echo", "nothing", "-t", "0.3")
     assert (silent.code, silent.out) == (6, "")
+    assert "listening to 'nothing', which no instance publishes (a program may)" in silent.err
+    near = lab.ether("topic", "echo", "tciks", "-t", "0.1")
+    assert "Did you mean 'ticks'? source publishes it (Source.tick)." in near.err
 
 
 def test_ctrl_c_is_the_ordinary_end_of_watching(lab: Bench) -> None:
@@ -117,8 +125,28 @@ def test_topic_pub(lab: Bench) -> None:
     lab.program.wait_for("heard hello")
     assert lab.ether("topic", "pub", "said", "again", "--rate", "50", "--count", "3", "--json").json["messages"] == 3
     lab.program.wait_for("heard again")
+    assert lab.ether("topic", "pub", "said").err == "published on 'said': heard by sink\n"
+    near = lab.ether("topic", "pub", "siad", "text=hello")
+    assert "nobody hears 'siad'. Did you mean 'said'? sink hears it (Sink.hear)." in near.err
+    assert near.err.endswith("published on 'siad': no instance hears it (a program may)\n")
     lab.ether("topic", "pub", "a//b", "1").assert_mistake(3, "a//b")
     lab.ether("topic", "echo", "a/#/b").assert_mistake(3, "a/#/b")
+
+
+def test_h6_errors_in_ps_and_top(lab: Bench) -> None:
+    for _ in range(3):
+        lab.ether("topic", "pub", "said", '{"text": [1]}')
+    lab.program.wait_for("does not accept this payload")
+    rows = {row["name"]: row for row in lab.ether("ps", "--json").json["members"]}
+    failures = rows["sink"]["failures"]
+    assert failures["times"] == 3
+    assert failures["count"] >= 3, "with those of other kinds"
+    assert failures["last"].startswith("Sink.hear failed: ValidationFailed: Sink.hear does not accept this payload")
+    shown = lab.ether("ps").out
+    assert "ERRORS" in shown
+    told = f"sink: {failures['count']} errors, the last "
+    assert told in shown
+    assert told in lab.ether("top", "--once").out
 
 
 def test_graph(lab: Bench) -> None:
@@ -143,6 +171,7 @@ def test_top(lab: Bench) -> None:
 def test_top_draws_in_a_terminal_until_ctrl_c(lab: Bench) -> None:
     ours, theirs = os.openpty()
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(lab.program.runtime), "TERM": "xterm", "NO_COLOR": "1"}
+    environment["COLUMNS"] = "132"
     command = [sys.executable, *ETHER, "top", "-i", "0.3"]
     with subprocess.Popen(command, cwd=lab.folder, env=environment, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
@@ -195,3 +224,15 @@ def test_restart_stop_and_start_of_one_instance(lab: Bench) -> None:
 def test_no_command_stays_in_the_session(lab: Bench) -> None:
     members = lab.ether("ps", "--json").json["members"]
     assert {member["name"] for member in members} == {"sink", "source"}
+
+
+def test_h10_run_can_record_what_the_configuration_does_not(tmp_path: Path) -> None:
+    make_lab(tmp_path, "auto")
+    with bench(tmp_path, "--record") as made:
+        names = [row["name"] for row in made.ether("ps", "--json").json["members"]]
+        assert "recorder" in names
+    config = load_config({"record": {"topics": ["a"], "logs": False}})
+    widened = recorded(config, all_of_it=True).record
+    assert widened is not None
+    assert (widened.topics, widened.logs) == ("all", False)
+    assert recorded(config, all_of_it=False) is config

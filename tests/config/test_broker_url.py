@@ -11,10 +11,13 @@ from ether.errors import ConfigError
 @pytest.mark.parametrize(
     ("typed", "url"),
     [
-        ("bench-pc", "mqtt://bench-pc"),
-        ("192.168.1.5:1884", "mqtt://192.168.1.5:1884"),
+        ("bench-pc", "mqtts://bench-pc"),
+        ("192.168.1.5:1884", "mqtts://192.168.1.5:1884"),
         ("::1", "mqtt://[::1]"),
         ("[::1]:5", "mqtt://[::1]:5"),
+        ("127.0.0.2:5", "mqtt://127.0.0.2:5"),
+        ("fe80::1", "mqtts://[fe80::1]"),
+        ("[fe80::1]:5", "mqtts://[fe80::1]:5"),
         ("mqtts://h", "mqtts://h"),
         ("unix:///x", "unix:///x"),
         ("wss://h/x", "wss://h/x"),

@@ -325,6 +325,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.in_turn("url")
 def test_v8_a_burst_of_20_000_is_handled_whole_on_any_broker(url: str, tmp_path: Path) -> None:
     write(tmp_path, "burst.py", PROGRAM)
     with running(tmp_path, "burst.py", url) as program:

@@ -16,7 +16,7 @@ from running_brokers import RunningBroker, engines, mosquitto_missing, running_b
 from ether.connection.assembly import make_link
 from ether.connection.link import Link
 from ether.connection.retransmit import Retransmitter
-from ether.protocol.retransmit_buffer import RetransmitBuffer
+from ether.protocol.retransmit_buffer import BACKLOG_MEMORY_BYTES, KEEP_BYTES, RetransmitBuffer
 from ether.session.client import Client, Subscription
 from ether.transport.endpoint import Endpoint
 from ether.transport.loopback import LoopbackBroker, LoopbackTransport
@@ -299,6 +299,35 @@ def test_a_link_that_missed_nothing_asks_for_nothing(loopback: Callable[[str], L
             Client(sender, TOPICS).publish(number, "a")
         assert numbers(everything, 100) == list(range(100))
         assert sender.missing() == receiver.missing() == receiver.outstanding() == {}
+
+
+def test_a_source_whose_thread_waits_for_the_network_keeps_for_its_reader_and_is_bounded() -> None:
+    """120 MB in one go: in memory is what the limits say, and the rest in files; nothing is given up."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def tell(topic: str, value: object, *, timeout_s: float) -> None:
+        begun.set()
+        assert goes_on.wait(patience(60))
+
+    topic, frame = TOPICS.data("frame"), b"x" * 300_000
+    transport = LoopbackTransport(LoopbackBroker(), client_id="one")
+    retransmitter = Retransmitter(
+        "one", "0" * 12, TOPICS, transport, tell=tell, hand_over=lambda *_, **__: None, is_fenced=lambda _: False
+    )
+    retransmitter.open(lambda *_, **__: None)
+    with closing(retransmitter):
+        retransmitter._understand({"by": "reader", "got": {topic: 0}, "pulls": []})
+        retransmitter.came_up()
+        assert begun.wait(patience(10))
+        log = retransmitter._retransmit_buffer._log
+        for number in range(1, 401):
+            retransmitter.sent(topic, number, frame, b"")
+            assert sum(chunk.size for chunk in log._sealed) < 2 * KEEP_BYTES
+        assert log._memory_bytes <= BACKLOG_MEMORY_BYTES
+        kept = log.messages({topic: (0, 400)})
+        assert [message.sequence for message in kept] == list(range(1, 401))
+        assert retransmitter._untold == {}
+        goes_on.set()
 
 
 @pytest.mark.parametrize("fails", ["a question", "a look at the holes", "what is done now and then"])

@@ -648,3 +648,41 @@ def test_what_was_asked_for_is_not_asked_for_again_at_once() -> None:
     heads = pair.history.heads()
     assert pair.order.heard_heads(NODE, heads, list(heads), ME, pair.now) is not None
     assert pair.order.behind(NODE, heads) == {"a": True}
+
+
+def test_a_source_that_is_started_together_with_its_receiver_is_heard_from_its_first_message_on() -> None:
+    """It is asked for what it sent before the receiver listened; any other source begins with what comes first."""
+    order: ReorderBuffer[int] = ReorderBuffer()
+    order.expect(["cam"], 1000.0)
+    order.listen("t", 1005.0)
+    order.taken_over()
+    assert order.arrived("t", "cccccccccccc", "other", 7, 7, 1, 1006.0) == ([7], [])
+    assert order.arrived("t", NODE, "cam", 3, 3, 1, 1006.0) == ([], [])
+    asks = order.questions(ME, 1006.0)
+    assert asks == {NODE: Ask(ME, {}, {"t": 6.0}, {})}
+    history = RetransmitBuffer(began=1001.0)
+    for number in (1, 2, 3):
+        history.note("t", number, b"x", b"", 1001.0 + number)
+    [answer] = history.answer(asks[NODE], NODE, matches, 1006.0)
+    assert [message.sequence for message in answer.messages] == [1, 2, 3]
+    for message in answer.messages[:2]:
+        assert order.arrived("t", NODE, "cam", message.sequence, message.sequence, 1, 1006.1) == ([], [])
+    assert order.answered(NODE, [answer], 1006.2) == ([1, 2, 3], [])
+
+
+def test_what_a_source_does_not_keep_since_the_common_start_is_a_gap_from_its_first_message_on() -> None:
+    history = RetransmitBuffer(count=10, began=1001.0)
+    for number in range(1, 31):
+        history.note("t", number, b"x", b"", 1001.0 + number)
+    history.tend({}, 1032.0)
+    order: ReorderBuffer[int] = ReorderBuffer()
+    order.expect(["cam"], 1000.0)
+    order.listen("t", 1032.0)
+    order.arrived("t", NODE, "cam", 31, 31, 1, 1033.0)
+    [answer] = history.answer(order.questions(ME, 1033.0)[NODE], NODE, matches, 1033.0)
+    first = answer.messages[0].sequence
+    for message in answer.messages:
+        order.arrived("t", NODE, "cam", message.sequence, message.sequence, 1, 1033.1)
+    result = order.answered(NODE, [answer], 1033.2)
+    assert result.gaps == [Gap("cam", "t", 1, first - 1, TOO_OLD)]
+    assert result.ready == list(range(first, 32))

@@ -13,6 +13,7 @@ RUN = Path(__file__).resolve().parents[2] / "examples" / "image_models" / "run.p
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
+pytestmark = pytest.mark.in_turn("engine")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

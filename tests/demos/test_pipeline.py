@@ -81,7 +81,8 @@ def test_a_class_of_the_running_script_needs_no_guard_and_no_shutdown(tmp_path: 
     assert finished.code == 0, finished.err
     assert finished.out.count("the script runs") == 1
     assert "in a child\n" in finished.out
-    assert "answer {'where': 'my_script'}" in finished.out
+    assert "answer" in finished.out  # two programs write to one pipe, and print() writes in pieces
+    assert "{'where': 'my_script'}" in finished.out
     assert "Ether system shutdown complete" in finished.err
 
 

@@ -31,6 +31,7 @@ STORY = [
     r"heater\.set_power raised InSafeState: .*",
     r"the thermostat is started again",
 ]
+pytestmark = pytest.mark.in_turn("engine")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

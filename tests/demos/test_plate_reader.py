@@ -21,6 +21,7 @@ pytest.importorskip("pyvisa", reason="pyvisa is not installed: pip install -e '.
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
+pytestmark = pytest.mark.in_turn("engine")
 
 
 @pytest.fixture

@@ -95,7 +95,8 @@ def files_of_the_tree(*folders: str) -> set[str]:
     return {
         file.relative_to(ROOT).as_posix()
         for file in found
-        if file.is_file() and not any(part.startswith(("__pycache__", ".hypothesis")) for part in file.parts)
+        if file.is_file()
+        and not any(part.startswith(("__pycache__", ".hypothesis", "node_modules")) for part in file.parts)
     }
 
 

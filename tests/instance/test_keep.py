@@ -24,6 +24,7 @@ from ether.testing import Lab
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
+pytestmark = pytest.mark.in_turn("ether")
 
 
 @pytest.fixture(params=ENGINES, scope="module")

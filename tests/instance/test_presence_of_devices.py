@@ -29,6 +29,7 @@ BENCH = {
     }
 }
 PATIENCE_S = patience(10.0)
+pytestmark = pytest.mark.in_turn("engine")
 
 
 class States:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +222,61 @@ def test_at_the_orderly_end(ether: Ether, device: Device) -> None:
 def test_a_safe_state_that_cannot_be_called_does_not_start(ether: Ether, device: Device) -> None:
     with pytest.raises(StartFailed, match=r"safe_state: .*driven_parts\.Heater has no method 'set_powr'"):
         ether.tap(config(device, calls="set_powr"))
+
+
+@pytest.mark.parametrize("engine", ENGINES if os.environ.get("ETHER_LONG") == "1" else ENGINES[:1])
+def test_it_goes_on_measuring(ether: Ether, engine: str) -> None:
+    """PH10: the broker is away for some seconds. What `poll` measures meanwhile is recorded, and marked; `level` is
+    named in `refuse`, and `turn` publishes nothing."""
+    with running_broker(engine) as broker:
+        safe = {"after": f"{AFTER_S:g}s", "calls": ["off"], "refuse": ["level"]}
+        plc = {"class_path": "driven_parts.Plc", "safe_state": safe}
+        session = f"night-{engine}"
+        ether.tap({"session": session, "record": "all", "broker": broker.url_tcp, "instances": {"plc": plc}})
+        assert ether.wait_for("night", lambda n: n >= 5, timeout_s=patience(10))
+        os.kill(broker.engine_pid, signal.SIGSTOP)
+        threading.Event().wait(AFTER_S + 1.5)  # the time for which the broker stands still is the case itself
+        os.kill(broker.engine_pid, signal.SIGCONT)
+        assert soon(lambda: "safe" not in seen(ether, "plc"), 10.0)
+        eventually(lambda: ether.get("plc", "set", {"value": 1}, timeout_s=patience(2)))
+        ether.shutdown()
+    polled, levels = list(ether.data(session, "night")), list(ether.data(session, "level"))
+    assert [record.value for record in polled] == list(range(1, len(polled) + 1))
+    marked = [record for record in polled if record.safe is not None]
+    assert len(marked) >= 20
+    assert {record.safe for record in marked} == {"the broker or the way to it is gone for 1 s"}
+    assert max(after.time - before.time for before, after in pairwise(polled)) < patience(0.5)
+    assert levels
+    assert not [record for record in levels if marked[0].time <= record.time <= marked[-1].time]
+
+
+def test_a_person_makes_all_safe_at_once_and_ends_it_again(ether: Ether, device: Device) -> None:
+    described = config(device)
+    described["instances"]["plain"] = {"class_path": "driven_parts.Plc"}
+    ether.tap(described)
+    ether.get("heater", "set_power", {"watts": 30})
+    began = time.monotonic()
+    answers = ether.make_safe("smoke")
+    assert answers == {"heater": {"safe": True, "calls": ("set_power(0)",), "why": ""}}
+    device.until("power 0", began)
+    with pytest.raises(RemoteError, match="smoke"):
+        ether.get("heater", "set_power", {"watts": 30})
+    assert ether.end_safe_state()["heater"]["safe"]
+    soon(lambda: ether.get("heater", "read") is not None and not _safe(ether))
+    ether.get("heater", "set_power", {"watts": 20})
+
+
+def test_what_cannot_be_reached_is_not_called_safe(ether: Ether, device: Device) -> None:
+    ether.tap(config(device))
+    pid = next(each["pid"] for each in ether.instances() if each["name"] == "heater")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        answer = ether.make_safe("smoke", timeout_s=patience(1.0))["heater"]
+        assert not answer["safe"]
+        assert "did not answer" in answer["why"] or "cannot be reached" in answer["why"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _safe(ether: Ether) -> bool:
+    return any("safe" in each for each in ether.instances())

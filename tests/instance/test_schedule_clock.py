@@ -130,3 +130,64 @@ def test_a_machine_that_slept_has_missed_ticks(caplog: pytest.LogCaptureFixture)
     machine.ticker.step(machine.steady, machine.wall + HOUR_S, machine.steady + HOUR_S)
     assert machine.ticker.missed["* * * * *"] in (59, 60)
     assert "misses ticks" in machine.warnings[0]
+
+
+MINUTELY = "* * * * *"
+ROUND_TRIPS = [2 * HOUR_S, -2 * HOUR_S, 8 * DAY_S, -8 * DAY_S]
+
+
+def minutes(times: list[float]) -> list[float]:
+    """For which minute each tick stood."""
+    return [time // 60 * 60 for time in times]
+
+
+@pytest.mark.parametrize("step_s", ROUND_TRIPS)
+def test_every_minute_that_the_clock_shows_fires_once_while_it_is_wrong_and_when_it_is_right_again(
+    caplog: pytest.LogCaptureFixture, step_s: float
+) -> None:
+    """P3: after two hours ahead nothing fired for two hours."""
+    machine = Machine(caplog, MINUTELY)
+    machine.passes(150.0)
+    machine.wall += step_s
+    machine.passes(150.0)
+    machine.wall -= step_s
+    machine.passes(150.0)
+    ran = minutes(machine.ran[MINUTELY])
+    right = [NOON // 60 * 60 + 60 * number for number in range(1, 8)]
+    wrong = [time + step_s for time in right]
+    assert len(set(ran)) == len(ran)  # none twice
+    # The minute that the clock jumped upon when it was set forward, 20 s ago, is run, too.
+    jumped_upon = {right[4]} if step_s < 0 else set()
+    assert {time for time in ran if time in right} == {right[0], right[1], right[5], right[6]} | jumped_upon
+    assert [time for time in ran if time in wrong][-2:] == wrong[3:5]
+    assert [message.startswith("cam: the clock of ") for message in machine.warnings] == [True, True]
+    assert f"by {abs(step_s):,.0f} s" in machine.warnings[0]
+
+
+@pytest.mark.parametrize("back_s", [2.0, 20.0, 90.0, 290.0])
+def test_a_minute_that_comes_again_because_the_clock_was_corrected_is_the_same_minute(
+    caplog: pytest.LogCaptureFixture, back_s: float
+) -> None:
+    machine = Machine(caplog, MINUTELY)
+    machine.passes(640.0)
+    machine.wall -= back_s
+    machine.passes(640.0)
+    ran = minutes(machine.ran[MINUTELY])
+    assert ran == [NOON // 60 * 60 + 60 * number for number in range(1, len(ran) + 1)]
+
+
+def test_what_was_left_out_while_the_clock_was_wrong_is_done_when_it_is_right_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    once, daily = "at 2026-11-29 12:30", "30 12 * * *"
+    machine = Machine(caplog, once, daily)
+    machine.passes(60.0)
+    machine.wall += 2 * HOUR_S
+    machine.passes(60.0)
+    assert (machine.count(once), machine.count(daily)) == (0, 0)
+    machine.wall -= 2 * HOUR_S
+    machine.passes(HOUR_S)
+    assert (machine.count(once), machine.count(daily)) == (1, 1)
+    machine.wall -= 2 * HOUR_S  # half past twelve comes again
+    machine.passes(3 * HOUR_S)
+    assert (machine.count(once), machine.count(daily)) == (0, 0)

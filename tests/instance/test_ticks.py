@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
 
 import pytest
 from patience import patience
+from running_brokers import soon
 
 from ether import ether_every, ether_pub, ether_sub
+from ether.connection.worker import Worker
 from ether.errors import MarkError
 from ether.instance.ticker import Ticker
 from ether.spec.marks import MarkKind, marks_of
@@ -153,3 +158,56 @@ def test_real_clocks_and_no_tick_after_stop() -> None:
     count = len(ticks)
     assert not any(thread.name == "ether-ticks-probe" for thread in threading.enumerate())
     assert len(ticks) == count
+
+
+class Tick:
+    """A job that ends its tick, and may have to wait before."""
+
+    def __init__(self, finish: Callable[[bool], None], goes_on: threading.Event | None = None) -> None:
+        self._finish, self._goes_on = finish, goes_on
+
+    def run(self) -> None:
+        if self._goes_on is not None:
+            self._goes_on.wait()
+        self._finish(True)
+
+    def failed(self, error: BaseException) -> None:
+        raise error
+
+
+@contextmanager
+def helped_ticker(goes_on: threading.Event | None = None) -> Iterator[tuple[Ticker, SimpleQueue[str]]]:
+    """A ticker at 50 Hz whose worker looks after the ticks, and the threads that handed them over."""
+    worker: Worker = Worker()
+    handed: SimpleQueue[str] = SimpleQueue()
+
+    def submit(method: str, when: str, finish: Callable[[bool], None]) -> None:
+        handed.put(threading.current_thread().name)
+        worker.submit(Tick(finish, goes_on), express="")
+
+    ticker = Ticker("probe", [("read", "50Hz")], submit, logging.getLogger("Ether"))
+    ticker.helped, worker.turn = True, ticker.turn
+    worker.start()
+    ticker.start()
+    try:
+        yield ticker, handed
+    finally:
+        if goes_on is not None:
+            goes_on.set()
+        ticker.stop()
+        worker.stop()
+        worker.join()
+
+
+def test_the_worker_hands_ticks_to_itself() -> None:
+    with helped_ticker() as (_, handed):
+        threads = [handed.get(timeout=patience(5)) for _ in range(20)]
+    assert threads.count("ether-worker") > 10, threads
+
+
+def test_what_becomes_due_while_a_tick_goes_on_is_missed_and_seen_at_once() -> None:
+    goes_on = threading.Event()
+    with helped_ticker(goes_on) as (ticker, handed):
+        handed.get(timeout=patience(5))
+        assert soon(lambda: ticker.missed["read"] > 2, 5), "missed ticks are only seen when the worker is free again"
+        assert handed.empty()

@@ -1,4 +1,5 @@
-"""A session's own broker that other machines reach: with the lab key, on an address beside loopback."""
+"""A session's own broker that other machines reach with `security: off`: plain, with the lab key, on an address beside
+loopback. With certificates: test_encrypted_broker.py."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from engine_params import engine_params
 from patience import patience
-from running_brokers import mosquitto_missing, soon
+from running_brokers import engines, mosquitto_missing, soon
 
 from ether.cli.machines.probe import _websocket_check
 from ether.config.broker import EmbeddedBroker as Config
@@ -26,18 +28,20 @@ from ether.session.discovery.search import SearchTarget, find, look_back, rememb
 from ether.transport import open_transport
 from ether.transport.endpoint import Endpoint
 
-NEEDS_MOSQUITTO = pytest.mark.skipif(mosquitto_missing is not None, reason=mosquitto_missing or "")
 NEEDS_MORE_LOOPBACK = pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no 127.0.0.2 unless told to")
 BESIDE = "127.0.0.2"
+AT_ONE_ADDRESS = pytest.mark.parametrize("start", ["amqtt"], indirect=True)
+"""Mosquitto opens WebSockets at every address, and is refused for that (the test below)."""
 
 Start = Callable[..., BrokerProcess]
 
 
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+@pytest.fixture(params=engine_params(engines))
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Start]:
     """Starts a session's broker, for a user of this test alone."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("ETHER_MDNS", "0")
+    monkeypatch.setenv("ETHER_SECURITY", "off")
     for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "ETHER_KEY", "ETHER_BROKER", "ETHER_SESSION"):
         monkeypatch.delenv(name, raising=False)
     folder = private_folder()
@@ -45,6 +49,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     started: list[BrokerProcess] = []
 
     def start(**settings: object) -> BrokerProcess:
+        settings = {"engine": request.param, "security": "off", **settings}
         started.append(BrokerProcess(Config(**settings), group, folder))
         started[-1].wait_ready(15)
         return started[-1]
@@ -72,11 +77,11 @@ def key() -> LabKey:
     return known
 
 
-@NEEDS_MOSQUITTO
 @NEEDS_MORE_LOOPBACK
 def test_the_right_key_gets_in_and_no_other(start: Start) -> None:
     broker = start(listen=BESIDE)
     assert broker.lan_host == BESIDE
+    assert broker.entry["security"] == "off", "ps and doctor say so"
     assert broker.lan_port is not None
     assert broker.lan_url == f"mqtt://{BESIDE}:{broker.lan_port}"
     enter(BESIDE, broker.lan_port, key().credentials())
@@ -85,7 +90,6 @@ def test_the_right_key_gets_in_and_no_other(start: Start) -> None:
             enter(BESIDE, broker.lan_port, stranger)
 
 
-@NEEDS_MOSQUITTO
 @NEEDS_MORE_LOOPBACK
 def test_another_machine_needs_only_the_address_and_the_key(start: Start, tmp_path: Path) -> None:
     broker = start(listen=BESIDE)
@@ -96,12 +100,11 @@ def test_another_machine_needs_only_the_address_and_the_key(start: Start, tmp_pa
     assert found is not None
     assert (found.name, found.host) == ("bench", "pc1")
     transport.close()
-    stranger = {"HOME": str(tmp_path / "stranger"), "ETHER_KEY": "f" * 32}
+    stranger = {"HOME": str(tmp_path / "stranger"), "ETHER_KEY": "f" * 32, "ETHER_SECURITY": "off"}
     with pytest.raises(WrongLabKey, match=r"\(ETHER_KEY\)"):
         find(broker=broker.lan_url, environment=stranger)
 
 
-@NEEDS_MOSQUITTO
 @NEEDS_MORE_LOOPBACK
 def test_the_sessions_own_ways_stay(start: Start) -> None:
     broker = start(listen=BESIDE)
@@ -113,7 +116,6 @@ def test_the_sessions_own_ways_stay(start: Start) -> None:
         transport.close()
 
 
-@NEEDS_MOSQUITTO
 @NEEDS_MORE_LOOPBACK
 def test_the_usual_port_where_it_is_free(start: Start) -> None:
     with socket.socket() as taken:
@@ -125,7 +127,6 @@ def test_the_usual_port_where_it_is_free(start: Start) -> None:
     assert start(listen=BESIDE).lan_port == 1883
 
 
-@NEEDS_MOSQUITTO
 @NEEDS_MORE_LOOPBACK
 def test_another_port_where_it_is_not(start: Start) -> None:
     with socket.socket() as taken:
@@ -141,7 +142,6 @@ def test_another_port_where_it_is_not(start: Start) -> None:
         enter(BESIDE, broker.lan_port, key().credentials())
 
 
-@NEEDS_MOSQUITTO
 @NEEDS_MORE_LOOPBACK
 def test_a_port_that_was_asked_for_and_is_taken_is_an_error(start: Start) -> None:
     with socket.create_server((BESIDE, 0)) as taken:
@@ -150,13 +150,11 @@ def test_a_port_that_was_asked_for_and_is_taken_is_an_error(start: Start) -> Non
             start(listen=BESIDE, port=port)
 
 
-@NEEDS_MOSQUITTO
 def test_an_address_of_another_machine_is_an_error(start: Start) -> None:
     with pytest.raises(BrokerFailed, match=r"Cannot listen on 192\.0\.2\.77: .* Is it an address of this machine\?"):
         start(listen="192.0.2.77")
 
 
-@NEEDS_MOSQUITTO
 @NEEDS_MORE_LOOPBACK
 def test_on_every_network(start: Start) -> None:
     broker = start(listen="lan")
@@ -166,7 +164,6 @@ def test_on_every_network(start: Start) -> None:
     enter("127.0.0.3", broker.lan_port, key().credentials())
 
 
-@NEEDS_MOSQUITTO
 @NEEDS_MORE_LOOPBACK
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the engine's process in /proc")
 def test_a_broker_that_died_comes_back_at_the_same_address(start: Start) -> None:
@@ -193,8 +190,8 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-@NEEDS_MOSQUITTO
 @NEEDS_MORE_LOOPBACK
+@AT_ONE_ADDRESS
 def test_through_a_websocket_with_the_address_and_the_key(start: Start, tmp_path: Path) -> None:
     port = free_port()
     broker = start(listen=BESIDE, websocket_port=port)
@@ -211,11 +208,13 @@ def test_through_a_websocket_with_the_address_and_the_key(start: Start, tmp_path
     assert look_back(SearchTarget.of(None, None, os.environ, 0)).found[0].url == found.url
     transport.close()
     with pytest.raises(WrongLabKey, match=rf"{url}"):
-        find(broker=url, environment={"HOME": str(tmp_path / "stranger"), "ETHER_KEY": "f" * 32})
+        find(
+            broker=url, environment={"HOME": str(tmp_path / "stranger"), "ETHER_KEY": "f" * 32, "ETHER_SECURITY": "off"}
+        )
 
 
-@NEEDS_MOSQUITTO
 @NEEDS_MORE_LOOPBACK
+@AT_ONE_ADDRESS
 def test_a_websocket_port_that_is_taken_is_an_error(start: Start) -> None:
     with socket.create_server((BESIDE, 0)) as taken:
         port = taken.getsockname()[1]
@@ -223,8 +222,8 @@ def test_a_websocket_port_that_is_taken_is_an_error(start: Start) -> None:
             start(listen=BESIDE, websocket_port=port)
 
 
-@NEEDS_MOSQUITTO
 @NEEDS_MORE_LOOPBACK
+@AT_ONE_ADDRESS
 def test_what_doctor_says_of_it(start: Start) -> None:
     broker = start(listen=BESIDE, websocket_port=free_port())
     assert broker.websocket_url is not None
@@ -235,6 +234,13 @@ def test_what_doctor_says_of_it(start: Start) -> None:
         assert "hush" not in check.detail
 
 
+@pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
+@pytest.mark.parametrize("start", ["mosquitto"], indirect=True)
+def test_a_mosquitto_that_would_open_it_to_everybody_is_refused(start: Start) -> None:
+    with pytest.raises(BrokerFailed, match=f"at every address of this machine, not at {BESIDE} alone; take the engine"):
+        start(listen=BESIDE, websocket_port=free_port())
+
+
 @NEEDS_MORE_LOOPBACK
 def test_by_default_nobody_else_reaches_it(start: Start) -> None:
     broker = start()
@@ -243,23 +249,6 @@ def test_by_default_nobody_else_reaches_it(start: Start) -> None:
     assert load_key(os.environ) is None, "no key is made where none is needed"
     with pytest.raises(BrokerUnreachable):
         enter(BESIDE, Endpoint.from_url(broker.url).port, None)
-
-
-@pytest.mark.usefixtures("start")
-def test_amqtt_says_in_one_sentence_why_not() -> None:
-    config = Config.model_construct(
-        engine="amqtt", listen="lan", port=0, max_message_bytes=1 << 20, websocket_port=None
-    )
-    folder = private_folder()
-    group = make_group(folder)
-    broker = BrokerProcess(config, group, folder)
-    try:
-        with pytest.raises(BrokerFailed, match="amqtt engine listens on loopback only"):
-            broker.wait_ready(15)
-    finally:
-        broker.stop(5)
-        shutil.rmtree(folder, ignore_errors=True)
-        group.close()
 
 
 def test_a_broker_that_ends_while_one_connects_is_waited_for() -> None:

@@ -107,6 +107,7 @@ def test_ph2_an_orderly_restart_loses_nothing(ether: Ether, engine: str) -> None
     assert len({value["pid"] for value in heard.values}) == 4
 
 
+@pytest.mark.in_turn("engine")
 def test_ph2_a_restart_that_takes_long_loses_nothing(ether: Ether, engine: str) -> None:
     tap(ether, engine, counter={"class_path": "SlowStart"})
     heard = Heard(ether)
@@ -119,6 +120,7 @@ def test_ph2_a_restart_that_takes_long_loses_nothing(ether: Ether, engine: str) 
     source.join()
 
 
+@pytest.mark.in_turn("engine")
 def test_ph2_a_slow_reader_is_restarted_at_once_and_what_waits_is_passed_on(ether: Ether, engine: str) -> None:
     """100 messages wait, 9 s of work: the restart waits for the one in work alone."""
     tap(ether, engine, counter={"class_path": "Counter", "kwargs": {"pause_s": 0.1}})
@@ -133,6 +135,7 @@ def test_ph2_a_slow_reader_is_restarted_at_once_and_what_waits_is_passed_on(ethe
     assert len({value["pid"] for value in heard.values}) == 2
 
 
+@pytest.mark.in_turn("engine")
 def test_ph2_a_source_that_ends_with_its_last_message(ether: Ether, engine: str) -> None:
     """Nothing comes after the restart that could show a hole: what was missed has to be asked for."""
     tap(ether, engine, counter={"class_path": "SlowStart"}, talker={"class_path": "Talker"})
@@ -143,6 +146,7 @@ def test_ph2_a_source_that_ends_with_its_last_message(ether: Ether, engine: str)
     assert heard.until(60) == everything(60)
 
 
+@pytest.mark.in_turn("engine")
 def test_ph2_sources_that_begin_meanwhile(ether: Ether, engine: str) -> None:
     tap(ether, engine, counter={"class_path": "SlowStart"}, talker={"class_path": "Talker"})
     heard = Heard(ether)
@@ -156,6 +160,7 @@ def test_ph2_sources_that_begin_meanwhile(ether: Ether, engine: str) -> None:
     assert heard.until(110) == [1, *range(101, 111)]
 
 
+@pytest.mark.in_turn("engine")
 def test_ph2_topics_of_a_wildcard(ether: Ether, engine: str) -> None:
     tap(ether, engine, counter={"class_path": "Wild"})
     heard = Heard(ether)
@@ -170,6 +175,7 @@ def test_ph2_topics_of_a_wildcard(ether: Ether, engine: str) -> None:
         assert numbers == [100 * round_ + n for round_ in range(3) for n in range(1, 31) if str(n % 3) == topic]
 
 
+@pytest.mark.in_turn("engine")
 def test_ph2_each_method_goes_on_where_it_was(ether: Ether, engine: str) -> None:
     """Two methods on one topic. One lags behind, and handles two messages at a time."""
     tap(ether, engine, pair={"class_path": "Pair"})
@@ -193,6 +199,7 @@ def left_out(err: str) -> set[int]:
     return {number for numbers in found for number in numbers}
 
 
+@pytest.mark.in_turn("engine")
 def test_ph2_a_crash_loses_only_what_was_in_work_and_names_it(
     ether: Ether, engine: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,6 +219,7 @@ def test_ph2_a_crash_loses_only_what_was_in_work_and_names_it(
     assert len(twice) <= 2, "what was just done may come again, because its result may not have left"
 
 
+@pytest.mark.in_turn("engine")
 def test_ph2_a_message_that_ends_the_process_is_left_out_and_the_others_are_handled(
     ether: Ether, engine: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,6 +232,7 @@ def test_ph2_a_message_that_ends_the_process_is_left_out_and_the_others_are_hand
     assert left_out(capfd.readouterr().err) == {10, 20}
 
 
+@pytest.mark.in_turn("engine")
 def test_ph2_an_instance_that_is_removed_and_added_begins_anew(ether: Ether, engine: str) -> None:
     tap(ether, engine, counter={"class_path": "Counter"})
     heard = Heard(ether)

@@ -32,7 +32,7 @@ from ether.session.discovery.local_sessions import SessionRecord, read_records
 LONG = os.environ.get("ETHER_LONG") == "1"
 KILLS = 100 if LONG else 5
 DEATHS = 50 if LONG else 3
-QUIET_S = 300.0 if LONG else 20.0
+QUIET_S = 300.0 if LONG else 10.0
 CLEAN_S = 5.0
 LATEST_KILL_S = 2.5
 
@@ -180,7 +180,7 @@ def kill_and_start_again(
         }
         assert states == {"state/w": "ready", "state/v": "ready"}, moment
         seen = survivor if survivor is not None else stack.enter_context(member(session, url))
-        assert soon(lambda: ready_and_answering(seen)), f"{moment}: {seen.instances()}"
+        assert soon(lambda: ready_and_answering(seen), CLEAN_S), f"{moment}: {seen.instances()}"
         until_nothing_is_left(victim)
         again.interrupt()
         again.assert_nothing_left()
@@ -373,6 +373,7 @@ def test_a_death_is_seen_by_all_and_the_instance_serves_again(ether: Ether, engi
     assert told(serving_s, f"{engine}, serving again") < short.SERVING_S
 
 
+@pytest.mark.in_turn("engine")
 @pytest.mark.parametrize("hang", [short.hang_by_signal, short.hang_in_c, short.hang_in_a_deadlock])
 def test_every_hang_is_flagged(ether: Ether, engine: str, hang: Callable[[Ether, int], None]) -> None:
     ether.tap(broker={"engine": engine})
@@ -390,6 +391,7 @@ def test_every_hang_is_flagged(ether: Ether, engine: str, hang: Callable[[Ether,
     assert len(flagged_s) == DEATHS
 
 
+@pytest.mark.in_turn("engine")
 def test_busy_cores_are_no_hang(ether: Ether, engine: str) -> None:
     workers = {f"w{n}": short.worker() for n in range(8)}
     ether.tap({"instances": workers}, broker={"engine": engine})

@@ -17,7 +17,7 @@ from running_brokers import engines, mosquitto_missing
 
 from ether import Ether
 from ether.errors import ConfigError, EtherError, LifecycleFailed, NotAllowedHere, RemoteError, RunDiffers, StartFailed
-from ether.launch.simulated_lab import VARIABLE
+from ether.launch.simulated.lab import VARIABLE
 from ether.ledger.reader import LedgerReader
 from ether.provenance.origins import is_simulated
 
@@ -43,6 +43,7 @@ wiring:
 """
 HEATER = {"class_path": "twin_parts.Heater", "args": ["/dev/ttyUSB0"]}
 THERMOMETER = {"class_path": "twin_parts.Thermometer"}
+pytestmark = pytest.mark.in_turn("engine")
 
 
 def bench() -> dict[str, Any]:

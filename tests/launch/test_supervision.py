@@ -19,6 +19,7 @@ from ether import Ether
 from ether.config import EtherInstanceConfig
 from ether.connection.link import Link
 from ether.errors import InstanceLost, LifecycleFailed, NoResponder, StartFailed
+from ether.launch.child import Child
 from ether.launch.process_group import make_group
 from ether.launch.supervisor import Supervisor
 from ether.protocol.presence import Announcement, State
@@ -190,6 +191,7 @@ def hang_in_a_deadlock(ether: Ether, pid: int) -> None:
     ether.pub(topic="deadlock")
 
 
+@pytest.mark.in_turn("engine")
 @pytest.mark.parametrize("hang", [hang_by_signal, hang_in_c, hang_in_a_deadlock])
 def test_a_hang_is_flagged_and_a_restart_mends_it(
     ether: Ether, engine: str, rounds: int, hang: Callable[[Ether, int], None], on: On
@@ -208,6 +210,7 @@ def test_a_hang_is_flagged_and_a_restart_mends_it(
         seen.until("w", "ready")
 
 
+@pytest.mark.in_turn("engine")
 def test_a_stopped_process_that_goes_on_is_ready_again(ether: Ether, engine: str, on: On) -> None:
     ether.tap({"instances": {"w": worker()}}, broker=on(engine))
     other = second_program(ether)
@@ -238,6 +241,7 @@ def test_a_long_handler_is_busy_and_not_hung(ether: Ether, on: On) -> None:
         seen.until("w", "hung", 0.1)
 
 
+@pytest.mark.in_turn("engine")
 def test_one_instance_is_added_restarted_and_removed_while_all_runs(ether: Ether, engine: str, on: On) -> None:
     ether.tap({"instances": {"w": worker()}}, broker=on(engine))
     other = second_program(ether)
@@ -307,4 +311,23 @@ def test_a_death_and_another_ones_readiness_at_the_same_moment_do_not_deadlock(t
         session.close()
         for link in links:
             link.close()
+        group.close()
+
+
+def test_all_are_killed_before_the_end_of_one_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an instance's code has started may take 2.5 s to end. Side by side that is 2.5 s for all."""
+    steps: list[str] = []
+    kill, end = Child.kill, Child.end
+    monkeypatch.setattr(Child, "kill", lambda child: (steps.append("kill"), kill(child)))
+    monkeypatch.setattr(Child, "end", lambda child, timeout_s: (steps.append("end"), end(child, timeout_s))[1])
+    group = make_group(str(tmp_path / "folder"))
+    supervisor = Supervisor(lambda: group)
+    try:
+        for name in ("one", "two"):
+            supervisor.prepare(name, EtherInstanceConfig(class_path="not.Started"))
+        supervisor.no_more_starts()
+        assert supervisor.end(["one", "two"], 0) == ["one", "two"]
+        assert steps.index("end") == 2, steps
+        assert supervisor.end(["one", "two"], 0) == []
+    finally:
         group.close()

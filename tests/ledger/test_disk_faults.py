@@ -31,6 +31,8 @@ FAULTS = {
     "the head or an object cannot be synced, later": ("fsync:error=EIO:when=24..25", "LedgerFailed"),
     "no space for pages": ("pwrite64:error=ENOSPC:when=200..203", "Ledger"),
     "pages cannot be written": ("pwrite64:error=EIO:when=200", "LedgerFailed"),
+    "a quota is used up for pages": ("pwrite64:error=EDQUOT:when=200..203", "LedgerFailed"),
+    "a quota is used up for the head": ("write:error=EDQUOT:when=9..10", "LedgerFull"),
     "no space for the head": ("write:error=ENOSPC:when=9..10", "LedgerFull"),
 }
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
 from ether.ledger import durable
+from ether.ledger.objects import Objects
 
 needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="finds out what is synced by Linux's /proc")
 
@@ -65,3 +67,17 @@ def test_a_file_that_cannot_be_synced_gets_no_name(tmp_path: Path, monkeypatch: 
     with pytest.raises(OSError, match="Input/output error"):
         durable.write_whole(tmp_path / "seal", [b"new"])
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("seal", "old")]
+
+
+def test_a_ledger_remembers_some_of_the_payloads_that_it_has_put(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera puts a million in a day; all of their hashes would fill the recorder's memory."""
+    monkeypatch.setattr("ether.ledger.objects._REMEMBERED", 3)
+    objects = Objects(tmp_path)
+    payloads = {hashlib.sha256(b"%d" % n).hexdigest(): b"%d" % n for n in range(10)}
+    for _ in range(2):
+        for sha256, payload in payloads.items():
+            objects.put({sha256: payload})
+            assert len(objects._durable) <= 3
+    assert {sha256: objects.get(sha256) for sha256 in payloads} == payloads

@@ -366,3 +366,24 @@ def test_reading_a_record_that_was_changed_says_which(writer: LedgerWriter) -> N
         assert reader.by_row(1) is not None
         with pytest.raises(LedgerDamaged, match="at row 2: its checksum is wrong"):
             list(reader.records())
+
+
+def test_a_disk_that_notes_times_late_is_doubted_once(tmp_path: Path) -> None:
+    """A change of time alone looks like a copy that was written over the file; where nothing has changed, times do not
+    count any more, and sizes still do."""
+    writer = LedgerWriter.open(tmp_path / "bench", "bench")
+    writer.append([run_of(1, 3)], NOW)
+    log = tmp_path / "bench" / "ledger.db-wal"
+    os.utime(log, (1.0, 1.0))
+    with pytest.raises(LedgerFailed, match="somebody else has written to it"):
+        writer.append([run_of(4, 6)], NOW)
+    assert writer.append([run_of(4, 6)], NOW) == {OUTBOX: 6}
+    os.utime(log, (2.0, 2.0))
+    assert writer.append([run_of(7, 9)], NOW) == {OUTBOX: 9}
+    with log.open("ab") as file:
+        file.write(b"\0" * 100)
+    with pytest.raises(LedgerFailed, match="somebody else has written to it"):
+        writer.append([run_of(10, 11)], NOW)
+    assert writer.append([run_of(10, 11)], NOW) == {OUTBOX: 11}
+    writer.close()
+    assert [record.number for record in stored(tmp_path / "bench")] == list(range(1, 12))

@@ -26,6 +26,7 @@ from ether.transport.loopback import LoopbackBroker, LoopbackTransport
 
 NEEDS_DEV_FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
 log = logging.getLogger("user.code")
+pytestmark = pytest.mark.in_turn("broker")
 
 
 @pytest.fixture(params=ENGINES)

@@ -1,6 +1,6 @@
 """An external broker on a machine of a test network: `hub.py ADDRESS PORT USER PASSWORD`.
 
-It is mosquitto, because amqtt listens on loopback only. SIGUSR1 kills it as a power cut would, and then starts another
+It is mosquitto. SIGUSR1 kills it as a power cut would, and then starts another
 one at the same address; Ctrl-C ends it. What happens is a line on stdout, as in `member.py`.
 """
 

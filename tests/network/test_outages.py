@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from journal import Journal
 from namespaces import Network, namespaces_missing, running_network
+from paired import pair
 from patience import patience
 from programs import Program
 from running_brokers import mosquitto_missing
@@ -97,13 +98,13 @@ def two_members(anvil: Program, bell: Program) -> Iterator[Members]:
 @pytest.fixture
 def members(network: Network) -> Iterator[Members]:
     """`anvil` on the machine `pc` runs the session and its broker, `bell` has joined from `pi`."""
-    key = {"ETHER_KEY": "ab" * 16}
-    pc, pi = network.machine("pc", **key), network.machine("pi", **key)
+    pc, pi = network.machine("pc"), network.machine("pi")
+    pair(pc.environment, pi.environment, "pi")
     with ExitStack() as stack:
         lan = {"session": "bench", "broker": {"engine": "mosquitto", "listen": "lan"}}
         anvil = stack.enter_context(pc.run(MEMBER, "anvil", "bell", json.dumps(lan)))
         anvil.wait_for("hosting")
-        bell = stack.enter_context(pi.run(MEMBER, "bell", "anvil", json.dumps({"broker": f"mqtt://{pc.address}"})))
+        bell = stack.enter_context(pi.run(MEMBER, "bell", "anvil", json.dumps({"broker": f"mqtts://{pc.address}"})))
         yield stack.enter_context(two_members(anvil, bell))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from journal import Journal
 from namespaces import namespaces_missing, running_network
+from paired import pair
 from running_brokers import mosquitto_missing
 
 from ether.ledger.reader import LedgerReader, RecordFilter
@@ -30,13 +31,13 @@ MEMORY_KB = 200_000
 
 def test_what_a_sensor_says_while_it_is_cut_off_is_recorded_in_order(tmp_path: Path) -> None:
     with running_network(tmp_path) as network:
-        key = {"ETHER_KEY": "ab" * 16}
-        pc, pi = network.machine("pc", **key), network.machine("pi", **key)
+        pc, pi = network.machine("pc"), network.machine("pi")
+        pair(pc.environment, pi.environment, "pi")
         config = {"session": "bench", "record": {"topics": ["sensor"], "folder": str(tmp_path / "ledger")}}
         lan = {"config": {**config, "broker": {"engine": "mosquitto", "listen": "lan"}}}
         with pc.run(MEMBER, "anvil", "bell", json.dumps(lan)) as leader:
             leader.wait_for("hosting")
-            with pi.run(SENSOR, f"mqtt://{pc.address}", str(HERTZ)) as program:
+            with pi.run(SENSOR, f"mqtts://{pc.address}", str(HERTZ)) as program:
                 sensor = Journal(program)
                 sensor.first("sending")
                 # The length of what is recorded before, during and after the cut is what is tested.

@@ -1,9 +1,12 @@
-"""A second program joins by one line: on the same machine, by mDNS on another one, by an address without multicast."""
+"""A second program joins by one line: on the same machine, by mDNS on another one, by an address without multicast. And
+two machines that start a session of one name at the same moment have one session."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,15 +14,20 @@ from pathlib import Path
 import pytest
 from journal import Journal
 from namespaces import Machine, Network, in_environment, namespaces_missing, run_as, running_network
+from paired import pair
+from patience import patience
 from programs import Program
 from running_brokers import engines, mosquitto_missing
 
+from ether import Ether
+
+ROUNDS = 20 if os.environ.get("ETHER_LONG") == "1" else 2
+STARTER = str(Path(__file__).with_name("starter.py"))
 MEMBER = str(Path(__file__).with_name("member.py"))
-KEY, OTHER_KEY = "ab" * 16, "cd" * 16
+KEY = "ab" * 16
 NEEDS_MOSQUITTO = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 NEEDS_NAMESPACES = pytest.mark.skipif(namespaces_missing is not None, reason=str(namespaces_missing))
 ENGINES = [pytest.param(engine, marks=NEEDS_MOSQUITTO if engine == "mosquitto" else ()) for engine in engines]
-LAN_SESSION = json.dumps({"session": "bench", "broker": {"engine": "mosquitto", "listen": "lan"}})
 
 
 def assert_they_talk(anvil: Program, bell: Program) -> None:
@@ -55,22 +63,26 @@ def network(tmp_path: Path) -> Iterator[Network]:
 
 
 @pytest.fixture
-def pi(network: Network) -> Machine:
-    """The machine that joins; it holds the lab key."""
-    return network.machine("pi", ETHER_KEY=KEY)
+def pi(network: Network, pc: Machine) -> Machine:
+    """The machine that joins; it is a member of the other one's lab. Where it leads itself, that one may join, too."""
+    machine = network.machine("pi")
+    pair(pc.environment, machine.environment, "pi")
+    pair(machine.environment, pc.environment, "pc")
+    return machine
 
 
 @pytest.fixture
 def pc(network: Network) -> Machine:
     """The machine that runs the session."""
-    return network.machine("pc", ETHER_KEY=KEY)
+    return network.machine("pc")
 
 
-@pytest.fixture
-def anvil(pc: Machine) -> Iterator[Program]:
+@pytest.fixture(params=ENGINES)
+def anvil(pc: Machine, request: pytest.FixtureRequest) -> Iterator[Program]:
     """A program on `pc` that has started a session for the whole network."""
+    settings = json.dumps({"session": "bench", "broker": {"engine": request.param, "listen": "lan"}})
     with ExitStack() as stack:
-        program = stack.enter_context(pc.run(MEMBER, "anvil", "bell", LAN_SESSION))
+        program = stack.enter_context(pc.run(MEMBER, "anvil", "bell", settings))
         program.wait_for("hosting anvil in bench")
         yield program
         program.interrupt()
@@ -78,7 +90,6 @@ def anvil(pc: Machine) -> Iterator[Program]:
 
 
 @NEEDS_NAMESPACES
-@NEEDS_MOSQUITTO
 def test_another_machine_finds_it_by_mdns(anvil: Program, pi: Machine) -> None:
     pytest.importorskip("zeroconf", reason="zeroconf is not installed: pip install zeroconf")
     with pi.run(MEMBER, "bell", "anvil") as bell:
@@ -88,7 +99,6 @@ def test_another_machine_finds_it_by_mdns(anvil: Program, pi: Machine) -> None:
 
 
 @NEEDS_NAMESPACES
-@NEEDS_MOSQUITTO
 @pytest.mark.parametrize("way", ["argument", "environment"])
 def test_without_multicast_one_address_is_enough(
     network: Network, pc: Machine, anvil: Program, pi: Machine, way: str
@@ -98,7 +108,7 @@ def test_without_multicast_one_address_is_enough(
     with pi.run(MEMBER, "bell", "anvil") as alone:
         alone.wait_for("hosting bell in")
         assert "Starting Ether session" in alone.said()
-    settings = {"broker": f"mqtt://{pc.address}"} if way == "argument" else {}
+    settings = {"broker": f"mqtts://{pc.address}"} if way == "argument" else {}
     broker = pc.address if way == "environment" else None
     with pi.run(MEMBER, "bell", "anvil", json.dumps(settings), ETHER_BROKER=broker) as bell:
         bell.wait_for("hosting bell in bench")
@@ -107,13 +117,70 @@ def test_without_multicast_one_address_is_enough(
 
 
 @NEEDS_NAMESPACES
-@NEEDS_MOSQUITTO
 @pytest.mark.usefixtures("anvil")
-@pytest.mark.parametrize("key", [OTHER_KEY, None], ids=["another key", "no key"])
-def test_a_wrong_key_is_refused_and_the_error_names_the_file(pc: Machine, pi: Machine, key: str | None) -> None:
-    settings = json.dumps({"broker": f"mqtt://{pc.address}"})
-    with pi.run(MEMBER, "bell", "anvil", settings, ETHER_KEY=key) as bell:
+@pytest.mark.parametrize(
+    ("of", "way"),
+    [
+        ("no lab", "address"),
+        ("no lab", "mdns"),
+        ("no lab", "name"),
+        ("another lab", "address"),
+        ("another lab", "name"),
+    ],
+)
+def test_a_stranger_is_refused_and_starts_no_session_of_its_own(
+    network: Network, pc: Machine, of: str, way: str
+) -> None:
+    stranger = network.machine("stranger")
+    if of == "another lab":
+        pair(stranger.environment, stranger.environment, "stranger")
+    settings = {"address": {"broker": f"mqtts://{pc.address}"}, "mdns": {}, "name": {"session": "bench"}}[way]
+    with stranger.run(MEMBER, "bell", "anvil", json.dumps(settings), ETHER_KEY=KEY) as bell:
+        if of == "another lab" and way != "address":
+            bell.wait_for("hosting bell in")  # somebody else's lab is nothing to a member of this one
+            assert "Starting Ether session" in bell.said()
+            return
         assert bell.finish().code == 1
-    assert f"WrongLabKey: the broker at mqtt://{pc.address}:1883 refuses this machine's lab key" in bell.said()
-    assert "copy the file ~/.config/ether/key" in bell.said()
-    assert KEY not in bell.said()
+    assert "NotAMember: " in bell.said()
+    assert "type `ether pair NAME` on" in bell.said()
+    assert "hosting" not in bell.said()
+
+
+def in_data(machine: Machine) -> dict[str, list[int]]:
+    """What is in the ledgers of a machine: the numbers by the machine that has saved them."""
+    found: dict[str, list[int]] = {}
+    for folder in machine.folder.glob("data/**/ledger.db"):
+        for row in Ether().data(folder=str(folder.parent), topic="n"):
+            found.setdefault(row.value["from"], []).append(row.value["n"])
+    return found
+
+
+@NEEDS_NAMESPACES
+@pytest.mark.timeout(600 if ROUNDS > 2 else 120)
+@pytest.mark.parametrize("turn", range(ROUNDS))
+@pytest.mark.parametrize("engine", ENGINES if ROUNDS > 2 else ENGINES[:1])
+def test_two_machines_that_start_one_name_at_the_same_moment_have_one_session(
+    pc: Machine, pi: Machine, engine: str, turn: int
+) -> None:
+    settings = json.dumps({"session": "bench", "broker": {"engine": engine, "listen": "lan"}})
+    at = time.monotonic() + patience(1.5)
+    programs: list[Program] = []
+    with ExitStack() as stack:
+        for machine in (pc, pi):
+            place = machine.folder / "data"
+            place.mkdir()
+            when = str(at + turn % 2 * 0.1 * (machine is pi))
+            program = machine.run(STARTER, when, settings, XDG_DATA_HOME=str(place))
+            programs.append(stack.enter_context(program))
+        for program in programs:
+            program.wait_for('"saved": 20')
+        told = [json.loads(program.lines["out"][0]) for program in programs]
+        leader = told[0]["leader"]
+        assert told[1]["leader"] == leader, [program.said() for program in programs]
+        assert max(each["after_s"] for each in told) < patience(3.0)
+        for program in reversed(programs) if leader == "pc" else programs:
+            program.interrupt()
+            assert program.finish().code == 0, program.said()
+    leads, joins = (pc, pi) if leader == "pc" else (pi, pc)
+    assert in_data(leads) == {"pc": list(range(20)), "pi": list(range(20))}
+    assert in_data(joins) == {}

@@ -27,7 +27,16 @@ import os
 import subprocess
 from subprocess import Popen
 
-from ether import ether_cleanup, ether_get, ether_init, ether_save_all
+from ether import ether_cleanup, ether_every, ether_get, ether_init, ether_pub, ether_save_all
+
+
+class Thermometer:
+    """Measures by itself, and keeps every value."""
+
+    @ether_every("200ms")
+    @ether_pub(topic="temp", save=True)
+    def measure(self):
+        return 20
 
 
 class Sensor:
@@ -85,7 +94,9 @@ os.environ.update(XDG_STATE_HOME=state, XDG_CONFIG_HOME=state)
 from ether.errors import EtherError
 from ether.agents.daemon import Agent
 try:
-    sys.exit(Agent(name, allow=allow, broker=broker or None, session=session or None).run())
+    marks = [root.removeprefix("registry:") for root in allow if root.startswith("registry:")]
+    allow = [root for root in allow if not root.startswith("registry:")]
+    sys.exit(Agent(name, allow=allow, allow_registry=marks, broker=broker or None, session=session or None).run())
 except EtherError as error:
     sys.exit(f"refused: {error}")
 """

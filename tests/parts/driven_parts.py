@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patience import patience
 
-from ether import ether
+from ether import ether, ether_every, ether_get, ether_pub
 
 
 class Heater:
@@ -45,6 +45,33 @@ class Heater:
 
     def disconnect(self) -> None:
         self._tell("disconnect")
+
+
+class Plc:
+    """Measures by itself, and does something by itself."""
+
+    def __init__(self) -> None:
+        self.n = self.turns = 0
+
+    @ether_pub(topic="night", every="50ms")
+    def poll(self) -> int:
+        self.n += 1
+        return self.n
+
+    @ether_pub(topic="level", every="50ms")
+    def level(self) -> int:
+        return self.n
+
+    @ether_every("50ms")
+    def turn(self) -> None:
+        self.turns += 1
+
+    @ether_get
+    def set(self, value: int) -> int:
+        return value
+
+    def off(self) -> None:
+        """What the safe state calls."""
 
 
 class Controller:

@@ -51,7 +51,7 @@ class Source:
     def hear(self, root: int) -> None:
         self.n += 1
 
-    @ether_get
+    @ether_get(concurrency=1)
     def heard(self) -> int:
         return self.n
 

@@ -1,16 +1,22 @@
-"""Which tests run, and in how many processes: the lanes, and the number of workers. Hooks of pytest; tests/conftest.py
-imports them.
+"""Which tests run, and in how many processes: the lanes, whose turn it is, and the number of workers. Hooks of pytest;
+tests/conftest.py imports them.
 
 The fast lane (`--lane fast`) holds what stays in its own process. Nobody keeps a list: a test that starts another
 program (a broker, a Python, a network namespace) is stopped at that moment, by an audit hook of the interpreter, and
 counts as left out. So one function is in the lane over the loopback broker and outside of it over the real ones. Two
-kinds are known beforehand: tests marked `slow`, which are left out, and those that ask `git`, which are not.
+kinds are known beforehand: tests marked `slow`, which are left out, and those that ask `git` or `ldconfig`, which are
+not.
 
 The trap: what a fixture or a thread has tried counts, too. Whatever such a test then says, it is left out, not failed.
+
+Brokers take turns in tests marked `in_turn("engine")`, whose cases differ in nothing but the broker and test what is
+above it: the tests of such a file run over one broker after the other, from one on that depends on the file's name. So
+each of the brokers carries a share of each suite, and each test is run once. With ETHER_LONG=1 each runs over each.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -26,7 +32,7 @@ from patience import FACTOR
 LEFT_OUT = "left out of the fast lane: "
 
 # Quick programs that are no part of a lab.
-_WITHIN_THE_LANE = ("git",)
+_WITHIN_THE_LANE = ("git", "ldconfig")
 _KINDS = {
     "starts a Python process": ("python",),
     "starts a broker": ("mosquitto",),
@@ -41,8 +47,11 @@ def fast_lane() -> bool:
 
 
 def examples(count: int) -> int:
-    """How many examples of a property are tried: a twentieth of them in the fast lane."""
-    return max(count // 20, 10) if fast_lane() else count
+    """How many examples of a property are tried: all with ETHER_LONG=1, otherwise half of them, and a twentieth in the
+    fast lane."""
+    if fast_lane():
+        return max(count // 20, 10)
+    return count if os.environ.get("ETHER_LONG") == "1" else count // 2
 
 
 class _Lane:
@@ -77,19 +86,49 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="all",
         help="fast: only tests that start no other program; under a minute on two cores. docs/testing.md",
     )
+    parser.addoption("--seconds-to", metavar="FILE", help="write how long each test took, for tests/again.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "in_turn(parameter): its cases take turns; all of them with ETHER_LONG=1")
     config.addinivalue_line("markers", "slow(why): takes seconds on an idle machine; not in the fast lane")
     if config.getoption("lane") == "fast" and not _Lane.is_fast:
         _Lane.is_fast = True
         sys.addaudithook(_Lane.look)
 
 
+@pytest.hookimpl(trylast=True)  # behind -k and -m: what they leave takes turns
 def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
+    if os.environ.get("ETHER_LONG") != "1" and (others := whose_turn_it_is_not(items)):
+        items[:] = [item for item in items if item not in others]
+        config.hook.pytest_deselected(items=list(others))
+    if FACTOR > 1:
+        _lengthen_limits(items, config)
+
+
+def whose_turn_it_is_not(items: list[pytest.Item]) -> set[pytest.Item]:
+    """The cases that are not run, because of each test marked `in_turn` one is: of those that can run here at all."""
+    cases: dict[tuple[object, ...], list[pytest.Item]] = {}
+    for item in items:
+        mark, spec = item.get_closest_marker("in_turn"), getattr(item, "callspec", None)
+        if mark is not None and spec is not None and mark.args[0] in spec.params:
+            same = tuple((name, repr(value)) for name, value in spec.params.items() if name != mark.args[0])
+            cases.setdefault((item.path, getattr(item, "originalname", item.name), same), []).append(item)
+    turns: Counter[object] = Counter()
+    others: set[pytest.Item] = set()
+    for (path, *_), all_cases in cases.items():
+        able = [
+            item for item in all_cases if not any(mark.args[0] for mark in item.iter_markers("skipif"))
+        ] or all_cases
+        others.update(all_cases)
+        first = sum(os.path.basename(str(path)).encode())
+        others.discard(able[(first + turns[path]) % len(able)])
+        turns[path] += 1
+    return others
+
+
+def _lengthen_limits(items: list[pytest.Item], config: pytest.Config) -> None:
     """The time limit of a test is a bound as any other."""
-    if FACTOR <= 1:
-        return
     usual_s = float(config.getini("timeout"))
     for item in items:
         own = item.get_closest_marker("timeout")
@@ -99,12 +138,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Three workers on two cores, because tests wait more than they compute; as many as cores in the fast lane. None
-    for a single file, and where somebody wants to see the output as it comes."""
+    """Three workers on two cores, because tests wait more than they compute; four in the fast lane, whose tests start
+    no programs that compute beside them. None for a single file, and where somebody wants to see the output as it
+    comes."""
     if config.option.capture == "no" or config.option.collectonly or _is_one_file(config.args):
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(2, cores if config.getoption("lane") == "fast" else cores * 3 // 2)
+    return max(2, cores * 2 if config.getoption("lane") == "fast" else cores * 3 // 2)
 
 
 def _is_one_file(arguments: list[str]) -> bool:
@@ -151,6 +191,7 @@ def _let_go(error: BaseException | None) -> None:
         while error is not None:
             traceback.clear_frames(error.__traceback__)
             error = error.__context__
+        gc.collect(1)  # what holds itself; it is young, and a whole collection for each such test would take minutes
 
 
 def _why(report: Any) -> str | None:

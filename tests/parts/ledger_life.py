@@ -1,4 +1,5 @@
-"""A ledger's life for the simulator of power losses: it is written, its writer killed, opened, closed, opened again.
+"""A ledger's life for the simulator of power losses: it is written, its volumes closed, its writer killed, opened,
+closed, opened again.
 
     python ledger_life.py FOLDER                 the whole life, each part a process of its own
     python ledger_life.py FOLDER PART            one part
@@ -27,6 +28,8 @@ from ether.ledger import sqlite as ledger_sqlite
 from ether.ledger.writer import LedgerWriter
 
 PARTS = 4
+ROTATED = 0.2
+"""The chance of a rotation after a save."""
 
 
 def payload_of(number: int) -> bytes:
@@ -55,20 +58,25 @@ def save(writer: LedgerWriter, first: int, count: int) -> None:
 
 
 def live(folder: Path, part: int) -> None:
-    """One writer's life, of about ten saves; every second is killed."""
+    """One writer's life, of about ten saves; every second is killed. Every other two write as for a card."""
     chance = random.Random(part)
-    writer = LedgerWriter.open(folder, "bench")
+    writer = LedgerWriter.open(folder, "bench", lean=part % 4 > 1)
     say(f"ACK {json.dumps({outbox: writer.highest(outbox) for outbox in (OUTBOX, OTHER)})}")
     for _ in range(9):
         save(writer, writer.highest(OUTBOX) + 1, chance.randint(1, 8))
+        if chance.random() < ROTATED:
+            try:
+                writer.rotate(NOW)
+            except LedgerError as error:
+                say(f"ERR {error}")
     if part % 2 == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     writer.close()
 
 
-def often_copied(connection: sqlite3.Connection) -> None:
+def often_copied(connection: sqlite3.Connection, *, lean: bool) -> None:
     """The log is copied into the database every few saves instead of every thousand pages."""
-    make_durable(connection)
+    make_durable(connection, lean=lean)
     connection.execute("PRAGMA wal_autocheckpoint = 40")
     connection.execute(f"PRAGMA synchronous = {os.environ.get('LEDGER_LIFE_SYNC', 'FULL')}")
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
+from patience import patience
+
 from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
+from ether.ledger.writer import LedgerWriter
 from ether.wire.entries import Batch, Entry, Kind
 
 OUTBOX = "ab" * 8
@@ -56,3 +62,31 @@ def stored(folder: Path) -> list[StoredRecord]:
     """Everything that is in a ledger."""
     with LedgerReader.open(folder) as reader:
         return list(reader.records(RecordFilter(kinds=())))
+
+
+@contextmanager
+def under_load(writer: LedgerWriter) -> Iterator[None]:
+    """Entries of `OTHER` are appended within the block, and volumes are closed."""
+    enough, failed = threading.Event(), []
+
+    def load() -> None:
+        try:
+            for turn in count():
+                first = writer.highest(OTHER) + 1
+                rows = [entry(n)._replace(time=NOW + 10**6 + n) for n in range(first, first + 20)]
+                writer.append([batch(*rows, outbox=OTHER, source="pump")], NOW)
+                if turn % 10 == 9:
+                    writer.rotate(NOW)
+                if enough.wait(0.03):  # or the ledger, all of which is verified after each kill, grows too fast
+                    return
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join(patience(20))
+    assert failed == []

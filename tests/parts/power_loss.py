@@ -133,6 +133,8 @@ def _call(pid: str, name: str, arguments: str, returned: int, positions: dict[tu
             return Call("sync", path)
         case "rename" | "renameat" | "renameat2":
             return Call("rename", texts[0].decode(), other=texts[1].decode())
+        case "link" | "linkat":
+            return Call("link", texts[0].decode(), other=texts[1].decode())
         case "unlink" | "unlinkat" | "rmdir":
             return Call("unlink", _joined(path, texts[0]))
         case "mkdir" | "mkdirat":
@@ -301,6 +303,12 @@ class Disk:
         else:
             new_folder.change(**{new: node})
             old_folder.change(**{old: None})
+
+    def _link(self, call: Call) -> None:
+        """The file has two names from now on; what was written to it counts under both."""
+        old_folder, old = self._place(call.path)
+        new_folder, new = self._place(call.other)
+        new_folder.change(**{new: old_folder.now[old]})
 
     def _unlink(self, call: Call) -> None:
         folder, name = self._place(call.path)

@@ -32,6 +32,17 @@ class Finished:
     err: str
 
 
+def program_of(pid: int) -> int:
+    """The program that has started an instance: its parent, or the parent of the template that it was forked from."""
+    parent = _parent_of(pid)
+    words = Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
+    return _parent_of(parent) if b"template" in words else parent
+
+
+def _parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 class Program:
     """A running program; all its descendants carry a mark in their environment."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from typing import Any
 
@@ -84,3 +85,16 @@ class Stream:
         while not never.wait(0.01):
             number += 1
             ether.pub({"number": number}, topic="stream")
+
+
+class Reader:
+    """Answers, or dies in the call."""
+
+    @ether_get
+    def read(self, n: float, seconds: float = 0.0) -> float:
+        threading.Event().wait(seconds)
+        return n
+
+    @ether_get
+    def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -51,12 +51,15 @@ engines: list[str] = ["amqtt", "mosquitto"]
 """The engines of the embedded broker."""
 
 STOCK, STOCK_PERSISTENT = "stock", "stock-persistent"
+ONLY_3_1_1 = "amqtt-3.1.1"
+"""The embedded engine amqtt, told to speak MQTT 3.1.1 alone: Ether's headers travel in the bodies then."""
 only_engine: str | None = os.environ.get("ETHER_TEST_BROKER")
 """With ETHER_TEST_BROKER the suites run over this broker alone: all of their sessions, not only those that are
 parametrized. So runs the long form over a stock Mosquitto."""
 
-every_engine: list[str] = [*engines, STOCK, *([STOCK_PERSISTENT] if os.environ.get("ETHER_LONG") == "1" else [])]
-"""The embedded ones, and a stock Mosquitto; in the long form one with persistence, too."""
+_LONG = [ONLY_3_1_1, STOCK_PERSISTENT] if os.environ.get("ETHER_LONG") == "1" else []
+every_engine: list[str] = [*engines, STOCK, *_LONG]
+"""The embedded ones, and a stock Mosquitto; in the long form one with persistence, and one of MQTT 3.1.1 alone, too."""
 if only_engine is not None:
     every_engine = [only_engine]
 
@@ -83,6 +86,7 @@ class RunningBroker:
     _settings: dict[str, Any] = field(repr=False)
     _family: Family = field(repr=False)
     lan_host: str | None = None
+    lan_port: int | None = None
     websocket_port: int | None = None
 
     @property
@@ -206,6 +210,8 @@ def start_broker(family: Family, **settings: Any) -> RunningBroker:
     """Start one, wait for its ready line, and enter it into the family, which its creator discards."""
     if settings.get("engine") in (STOCK, STOCK_PERSISTENT):
         return _start_stock(family, **settings)
+    if settings.get("engine") == ONLY_3_1_1:
+        settings |= {"engine": "amqtt", "protocols": ["3.1.1"]}
     folder = Path(tempfile.mkdtemp(prefix="ether-test-"))
     settings = {
         "username": "ether",
@@ -250,6 +256,7 @@ def start_broker(family: Family, **settings: Any) -> RunningBroker:
         _settings=settings,
         _family=family,
         lan_host=ready["lan_host"],
+        lan_port=ready["lan_port"],
         websocket_port=ready["websocket_port"],
     )
     family.append(broker)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+from pathlib import Path
 
 from ether import ether, ether_get, ether_pub, ether_sub
 
@@ -30,4 +32,9 @@ class Saving:
     def burden(self) -> dict[str, object]:
         """What it carries for saving."""
         names = [thread.name for thread in threading.enumerate()]
-        return {"sqlite": "sqlite3" in sys.modules, "threads": [name for name in names if "outbox" in name]}
+        opened = [os.readlink(link) for link in Path("/proc/self/fd").glob("*") if link.exists()]
+        return {
+            "sqlite": "sqlite3" in sys.modules,
+            "threads": [name for name in names if "outbox" in name],
+            "files": [path for path in opened if "outbox" in path or "ledger" in path],
+        }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ether.protocol.barrier import BEHIND, Answer, Barrier, Quiescence, heads_of
+from ether.protocol.barrier import BEHIND, Answer, Barrier, Quiescence, heads_of, said_of_unhandled
 from ether.protocol.dedup_window import REMEMBERED_IDS, DedupWindow
+from ether.protocol.failure_detector import FailureDetector, Heartbeat, Limits
 from ether.protocol.presence import BEHIND_BRIDGE, CLAIM, ECHO, Announcement, Claims, PresenceTable, State, is_notice
 from ether.protocol.routes import Routes
 from ether.wire.topics import matches
@@ -177,3 +178,28 @@ def test_the_first_claim_counts_until_its_incarnation_is_announced() -> None:
 def test_members_say_whether_the_way_to_them_strips_properties() -> None:
     assert Announcement("cam", State.READY, "b", about=dict(BEHIND_BRIDGE)).behind_bridge
     assert not announced(State.READY, "b").behind_bridge
+
+
+def test_a_method_that_says_how_long_it_takes_is_not_hung_before() -> None:
+    detector = FailureDetector()
+    detector.watch("stage", "b", Limits(busy_s=2.0), 0.0)
+
+    def verdict(busy_s: float, takes_s: float | None) -> dict[str, str]:
+        beat = Heartbeat("b", 1, "home", busy_s, takes_s=takes_s)
+        read = Heartbeat.from_value(beat.to_value())
+        assert read == beat
+        detector.hear("stage", read, 10.0)
+        return dict(detector.judge(10.0))
+
+    assert verdict(100.0, 300.0) == {}
+    assert verdict(1.0, None) == {}
+    assert verdict(2.5, None) == {"stage": "busy for 2.5 s in home, where 2 s are allowed"}
+    assert verdict(100.0, 300.0) == {"stage": ""}
+    assert verdict(301.0, 300.0) == {"stage": "busy for 301.0 s in home, where 300 s are allowed"}
+
+
+def test_an_end_says_how_many_messages_on_which_topics_it_leaves() -> None:
+    assert said_of_unhandled({"a": 1}) == "1 message was not handled: 1 on 'a'"
+    assert said_of_unhandled({"a": 1, "b": 12_000}) == "12,001 messages were not handled: 12,000 on 'b', 1 on 'a'"
+    many = {f"t{number}": 10 - number for number in range(8)}
+    assert said_of_unhandled(many).endswith("6 on 't4', 12 on 3 other topics")

@@ -249,3 +249,16 @@ def test_a_difference_by_file_and_turned_round() -> None:
     )
     assert "--- a/new.py\n+++ /dev/null\n@@ -1,2 +0,0 @@\n-a\n-b\n" in reversed_diff(parts["new.py"])
     assert "was undone" in reversed_diff(parts["x.bin"])
+
+
+@needs_git
+def test_a_name_means_the_last_run_of_that_name(tmp_path: Path) -> None:
+    """PH12: as for `ether.data(run="plateA")`."""
+    about = ask_context(Repository(tmp_path / "lab").folder)
+    with Writer(tmp_path / "ledger") as writer:
+        for run, values in (("plateA/1", 1), ("plateA/2", 3), ("plateB/9", 4), ("plateB/10", 5)):
+            write_run(writer, run, about, values=values)
+    found = differences(tmp_path / "ledger", "plateA", "plateB")
+    assert (found.before.run, found.after.run) == ("plateA/2", "plateB/10")
+    assert found.counts == (Change("result", 3, 5),)
+    assert differences(tmp_path / "ledger", "plateA/1", "plateB").counts == (Change("result", 1, 5),)

@@ -57,6 +57,17 @@ def test_queries(folder: Path) -> None:
     assert Data(folder, Query()).topics() == ["exposure", "room/one", "room/two"]
 
 
+def test_h7g_a_notebook_shows_what_was_asked_for_and_how_much_it_is(folder: Path) -> None:
+    read: list[object] = []
+    assert (
+        Data(folder, Query(topic="room/+"), read.append)
+        ._repr_html_()
+        .endswith("gt;: 10 records; to_pandas() makes a table of them</p>")
+    )
+    assert "record" not in Data(folder, Query(where=predicate_of("celsius > 31.5")))._repr_html_()
+    assert read == [], "to show it is not to read it"
+
+
 def test_nothing_found_is_empty_and_false(folder: Path) -> None:
     data = Data(folder, Query(topic="nothing"))
     assert (list(data), len(data), bool(data), data.first, data.last) == ([], 0, False, None, None)

@@ -21,7 +21,7 @@ from programs import running, write
 from running_brokers import RunningBroker, running_broker, soon
 
 from ether import Ether
-from ether.errors import NotAllowedHere, NotSaved, StartFailed
+from ether.errors import LifecycleFailed, NotAllowedHere, NotSaved, StartFailed
 from ether.ledger.places import default_folder
 from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 from ether.ledger.verify import verify
@@ -59,12 +59,16 @@ def session_name(request: pytest.FixtureRequest) -> str:
 # -- who records
 
 
+@pytest.mark.in_turn("engine")
 def test_a_session_that_saves_nothing_has_no_recorder_and_one_that_does_gets_it(
     ether: Ether, engine: str, request: pytest.FixtureRequest, on: On
 ) -> None:
+    """A forked instance has SQLite's module from the template process, at no cost: 0.2 MB that all share."""
     session = session_name(request)
     ether.tap({"session": session, "instances": {"s": SAVING}}, broker=on(engine))
-    assert ether.get("s", "burden") == {"sqlite": False, "threads": []}
+    burden = ether.get("s", "burden")
+    assert (burden["threads"], burden["files"]) == ([], [])
+    assert list(outbox_folder(session).glob("*")) == []
     assert [it["name"] for it in ether.instances()] == ["s"]
     assert not default_folder(session, os.environ).exists()
     saved = ether.get("s", "save", {"value": 7}, timeout_s=patience(30))
@@ -79,6 +83,21 @@ def test_a_session_that_saves_nothing_has_no_recorder_and_one_that_does_gets_it(
     assert len(records_of(default_folder(session, os.environ))) == 2, "what nobody asked for is not recorded"
 
 
+@pytest.mark.in_turn("engine")
+def test_an_instance_with_a_python_of_its_own_imports_no_sqlite_to_save_nothing(
+    ether: Ether, engine: str, request: pytest.FixtureRequest, on: On, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETHER_TEMPLATE", "0")
+    ether.tap({"session": session_name(request), "instances": {"s": SAVING}}, broker=on(engine))
+    assert ether.get("s", "burden") == {"sqlite": False, "threads": [], "files": []}
+    assert ether.get("s", "save", {"value": 7}, timeout_s=patience(30))
+    after = ether.get("s", "burden")
+    assert after["sqlite"]
+    assert after["threads"]
+    if Path("/proc/self/fd").exists():
+        assert after["files"], "the look at files finds an outbox"
+
+
 PROGRAM = """
     import sys
     from ether import Ether
@@ -91,6 +110,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.in_turn("engine")
 def test_a_program_that_joins_saves(ether: Ether, engine: str, tmp_path: Path) -> None:
     write(tmp_path, "program.py", PROGRAM)
     with running_broker(engine) as broker:
@@ -136,6 +156,7 @@ def stands_still(pid: int) -> bool:
     return set(states) == {"T"}
 
 
+@pytest.mark.in_turn("engine")
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells whether a process has stopped")
 def test_two_recorders_each_with_its_own_and_one_that_hangs_or_leaves(
     ether: Ether, engine: str, tmp_path: Path, request: pytest.FixtureRequest, on: On
@@ -259,6 +280,7 @@ def stranger(broker: RunningBroker, topic: str, text: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.in_turn("engine")
 @pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="apt install mosquitto-clients")
 @pytest.mark.parametrize("topics", ["all", ["a/+", "+/b", "a/#"]])
 def test_a_strangers_messages_are_recorded_once(ether: Ether, engine: str, tmp_path: Path, topics: Any) -> None:
@@ -279,6 +301,7 @@ def test_a_strangers_messages_are_recorded_once(ether: Ether, engine: str, tmp_p
     assert verify(tmp_path / "ledger").ok
 
 
+@pytest.mark.in_turn("engine")
 def test_log_records_and_states_are_there_with_their_causes(ether: Ether, engine: str, tmp_path: Path, on: On) -> None:
     instances = {"typed": {"class_path": "lab_parts.Typed"}}
     ether.tap({"record": {"folder": str(tmp_path / "ledger")}, "instances": instances}, broker=on(engine))
@@ -350,7 +373,8 @@ def no_recorder(broker: RunningBroker) -> Iterator[None]:
     try:
         yield
     finally:
-        leader.shutdown()
+        with pytest.raises(LifecycleFailed, match="'ether rescue heirs' brings them into a ledger"):
+            leader.shutdown()
 
 
 # -- forks
@@ -374,6 +398,7 @@ def test_a_forked_child_saves_nothing_and_harms_nothing(ether: Ether, tmp_path: 
     assert [it.value for it in records_of(tmp_path / "ledger", "record")] == [1, 3]
 
 
+@pytest.mark.in_turn("engine")
 def test_many_threads_save(ether: Ether, engine: str, tmp_path: Path, on: On) -> None:
     ether.tap({"record": {"folder": str(tmp_path / "ledger")}}, broker=on(engine))
 

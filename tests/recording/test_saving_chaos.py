@@ -1,4 +1,5 @@
-"""Kills at random moments while several programs save at full rate: what was called saved is on disk, once.
+"""Kills at random moments while several programs save at full rate, and volumes are closed: what was called saved is
+on disk, once.
 
 Broker, recorder and the programs that save are killed with -9. The short form makes a few kills; with ETHER_LONG=1 it
 goes on to 300,000 acknowledged saves and 100 kills. The seed is printed; CHAOS_SEED repeats it.
@@ -25,6 +26,7 @@ from running_brokers import RunningBroker, engines, mosquitto_missing, running_b
 from ether import Ether
 from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 from ether.ledger.verify import verify
+from ether.ledger.volumes import closed_volumes
 from ether.session.discovery.directory import sessions_at
 from ether.system.folders import outbox_folder
 from ether.transport.endpoint import Endpoint
@@ -151,7 +153,8 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     write(tmp_path, "publisher.py", PUBLISHER)
     own = Ether()
     with running_broker(request.param) as broker, ExitStack() as stack:
-        record = {"topics": "all", "folder": str(tmp_path / "ledger")}
+        rotate = "20MB" if LONG else "250kB"
+        record = {"topics": "all", "folder": str(tmp_path / "ledger"), "rotate": rotate}
         own.tap({"session": "bench", "broker": broker.url_tcp, "record": record})
         stack.callback(own.shutdown)
         yield Bench(broker, own, tmp_path, stack, group=200 if LONG else 50)
@@ -199,4 +202,5 @@ def check(proof: dict[str, Any], acknowledged: list[str], folder: Path) -> None:
     assert proof["durable"] == proof["total"], proof["summary"]
     assert own - 2 <= proof["total"] <= own, "but for what was saved after the proof: the end of the run"
     report = verify(folder)
-    assert (report.ok, report.findings) == (True, ()), str(report)
+    assert (report.ok, report.sealed, report.findings) == (True, True, ()), str(report)
+    assert len(closed_volumes(folder)) > 2

@@ -16,7 +16,7 @@ from patience import patience
 
 from ether import Ether
 from ether.config import load_config
-from ether.errors import NotPlanned, ReadbackDiffers
+from ether.errors import ConfigError, NotPlanned, ReadbackDiffers
 from ether.runs.plan.estimate_rules import Past, PastTopic, estimate, kept_bytes, time_faults
 from ether.runs.plan.report import plan_report
 
@@ -30,9 +30,11 @@ PLAN: dict[str, Any] = {
         "outside": ["door"],
         "data": {"result": {}, "stage": {}, "never": {}},
     },
+    "snake": {"conditions": {"x": [1, 2], "y": [0, 5]}, "order": "snake"},
     "near": {"conditions": [3], "set": "stage.move", "read": "stage.read", "within": 0.0001},
     "refused": {"conditions": [3], "calls": [{"call": "stage.refuse", "kwargs": {"x": 9}}]},
 }
+pytestmark = pytest.mark.in_turn("tapped")
 
 
 def lab(folder: Path, broker: Any, **more: Any) -> dict[str, Any]:
@@ -89,6 +91,10 @@ def test_the_plan_decides_what_holds_a_run_up(tapped: Ether) -> None:
         _soon(lambda: "door" in run.held_up_by)
         tapped.pub("closed", topic="door")
         assert len([trial.number for trial in run.planned()]) == 4
+    with tapped.run("snake") as run:
+        assert [(trial.number, *trial.condition.values()) for trial in run.planned()] == [
+            (1, 1, 0), (2, 1, 5), (4, 2, 5), (3, 2, 0),
+        ]  # fmt: skip
     with tapped.run("map", suspend_while={}) as run:
         tapped.pub("open", topic="door")
         assert len([trial.number for trial in run.planned()]) == 4
@@ -108,6 +114,14 @@ def test_what_goes_wrong_before_the_body_ends_the_run(tapped: Ether) -> None:
         list(run.planned())
     with pytest.raises(NotPlanned, match="plans no run 'other'"), tapped.run("other") as run:
         run.planned()
+
+
+@pytest.mark.parametrize(
+    "conditions", [{"trials": 3}, {"conditions": [1, 2]}, {"conditions": {"x": [1], "y": [2]}, "by": "zip"}]
+)
+def test_a_snake_is_planned_over_a_grid_alone(conditions: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"plan\.r\.order: found snake; this order needs a grid"):
+        planned(order="snake", **conditions)
 
 
 # -- estimates

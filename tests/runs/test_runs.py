@@ -23,6 +23,7 @@ from ether.errors import (
     ReadbackDiffers,
     RunDiffers,
     RunGoesOn,
+    RunStopped,
     SyncError,
     TrialDisturbed,
 )
@@ -340,6 +341,29 @@ def test_a_run_is_held_up_by_an_interlock_and_by_people(tapped: Tapped) -> None:
     assert "door is 'open'" in suspended["why"]
     (went_on,) = [event for event in events(ether, run) if event["event"] == "goes-on"]
     assert went_on["waited_s"] > 0
+
+
+def test_a_run_is_stopped_by_another_program_and_resumed_behind_its_trials(tapped: Tapped) -> None:
+    ether = tapped()
+    done: list[int] = []
+    with Ether() as other:
+        other.tap(session=ether.session_id, broker=ether.broker_url)
+
+        def measure() -> str:
+            with ether.run("cut", resume=True) as run:
+                for trial in run.trials(5):
+                    done.append(trial.number)
+                    if done == [1, 2]:
+                        other.pause_run("first")
+                        other.stop_run("smoke")
+            return run.id
+
+        with pytest.raises(RunStopped, match="smoke") as stopped:
+            measure()
+        assert done == [1, 2]
+        assert ether.runs(session=ether.session_id)[-1].status == "interrupted"
+        assert measure() == stopped.value.run
+    assert done == [1, 2, 3, 4, 5]
 
 
 def _soon(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:

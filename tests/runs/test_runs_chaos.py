@@ -109,7 +109,9 @@ def test_a_run_is_whole_whoever_is_killed(tmp_path: Path, seed: int, victim: str
 def check(folder: Path, lives: int) -> None:
     with LedgerReader.open(folder) as reader:
         (state,) = runs_in(reader).values()
-    assert (state.id, state.status, state.resumed) == ("dose/1", "ended", lives - 1)
+    assert (state.id, state.status) == ("dose/1", "ended")
+    # A program that was killed after the end of its run leaves nothing to resume.
+    assert state.resumed in (lives - 1, max(0, lives - 2))
     assert sorted(state.done) == list(range(1, TRIALS + 1))
     assert len(state.repeated) <= 1
     assert sum(attempts.tried for attempts in state.trials.values()) <= TRIALS + 1

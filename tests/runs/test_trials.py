@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 from typing import Any
 
@@ -13,11 +15,13 @@ from ether.protocol.run_record import Attempts, RunState, TrialPlan, replay
 from ether.runs.trial_rules import (
     conditions_of,
     difference,
+    drawn_from,
     duration_text,
     grid_of,
     left_of,
     make_plan,
     seconds_left,
+    snake_places,
 )
 from ether.wire.run_ids import is_run_id, latest, next_id
 
@@ -59,6 +63,29 @@ def test_grids() -> None:
         grid_of({"x": [1], "y": [3, 4]}, "zip")
     with pytest.raises(ValueError, match="'spiral'"):
         grid_of({}, "spiral")
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4))
+def test_a_snake_changes_one_parameter_by_one_step(shape: list[int]) -> None:
+    places = snake_places(shape)
+    assert sorted(places) == list(range(math.prod(shape)))
+    grid = list(itertools.product(*map(range, shape)))
+    for before, after in itertools.pairwise(places):
+        assert sum(abs(a - b) for a, b in zip(grid[before], grid[after], strict=True)) == 1
+    plan = make_plan(3, grid, "snake", 7, shape)
+    assert (plan.order[0], plan.seed) == (3, None)
+    assert sorted(plan.order) == list(range(3, 3 + len(grid)))
+
+
+def test_what_is_drawn_and_what_is_listed() -> None:
+    for listed in (3, [1], (1,), range(3), {1: 2}, "abc"):
+        assert drawn_from(listed, "random") is None
+    for drawn in ((n for n in (1, 2)), iter([1, 2]), map(int, "12"), lambda left=[2, 1]: left.pop() if left else None):
+        made = drawn_from(drawn, "given")
+        assert made is not None
+        assert list(made) == [1, 2]
+    with pytest.raises(ValueError, match="order='random' needs all conditions"):
+        drawn_from(iter([1]), "random")
 
 
 @given(st.integers(1, 12), st.integers(0, 40), st.randoms(use_true_random=False))
@@ -152,3 +179,80 @@ def test_differences_and_times_are_told() -> None:
     assert seconds_left([], 5) is None
     assert seconds_left([], 0) == 0.0
     assert [duration_text(s) for s in (3.6, 80, 7500)] == ["4 s", "1 min 20 s", "2 h 5 min"]
+
+
+# -- rows inside of trials, drawn conditions
+
+
+def plan_fact(first: int, conditions: list[Any], turn: int = 1, **more: Any) -> Fact:
+    return fact(0, "plan", turn=turn, **{**make_plan(first, conditions, "given", None).to_value(), **more})
+
+
+def test_rows_are_found_by_their_place() -> None:
+    facts = [
+        plan_fact(1, [0, 1]), fact(1, "trial", trial=1, attempt=1), plan_fact(3, ["a"], within=[1, 1], nth=0),
+        plan_fact(4, [], within=[1, 1], nth=1), plan_fact(4, ["b"], within=[3, 1], nth=0),
+        fact(2, "trial", trial=4, attempt=1), fact(3, "trial-end", trial=4, attempt=1, status="done", result={"r": 1}),
+    ]  # fmt: skip
+    state = replay(facts)["dose/1"]
+    assert [plan.key for plan in state.plans] == [(None, 0), (1, 0), (3, 0), (1, 1)]
+    assert state.nested == {3: 1, 4: 3}
+    assert (state.with_nested([1]), state.with_nested([2]), state.with_nested([3])) == ([1, 3, 4], [2], [3, 4])
+    assert RunState.from_value(state.to_value()) == state
+    assert state.trials[4].result == {"r": 1}
+    assert RunState.from_value(state.to_value(results=False)).trials[4].result is None
+
+
+def drawn_facts(*conditions: Any, turn: int = 1, first: int = 1) -> list[Fact]:
+    return [
+        fact(1, "draw", within=None, nth=0, trial=number, condition=condition, turn=turn)
+        for number, condition in enumerate(conditions, first)
+    ]
+
+
+def test_drawn_conditions_are_gathered() -> None:
+    plan = TrialPlan(1, (), (), drawn=True, complete=False)
+    facts = [fact(0, "plan", turn=1, **plan.to_value()), *drawn_facts("a", "b")]
+    state = replay(facts)["dose/1"]
+    assert (state.plans[0].order, state.plans[0].conditions, state.complete) == ((1, 2), ("a", "b"), False)
+    assert state.plans[0].condition(2) == "b"
+    ended = fact(2, "plan-end", within=None, nth=0, of=2)
+    assert replay([*facts, ended])["dose/1"].complete
+    # a program that died had recorded that no more come, and its successor, which did not know it, has drawn one
+    assert not replay([*facts, *drawn_facts("c", first=3, turn=20), ended])["dose/1"].complete
+    assert RunState.from_value(state.to_value()) == state
+
+
+@pytest.mark.parametrize("late_first", [True, False])
+def test_what_the_later_program_recorded_is_what_happened(late_first: bool) -> None:
+    """A fact of a program that died may come before or after those of its successor, which did not know it."""
+    plan = TrialPlan(1, (), (), drawn=True, complete=False)
+    begun = [fact(0, "plan", turn=1, **plan.to_value()), *drawn_facts("a")]
+    dead, alive = drawn_facts("dead", first=2, turn=3), drawn_facts("alive", first=2, turn=14)
+    state = replay([*begun, *(dead + alive if late_first else alive + dead)])["dose/1"]
+    assert state.plans[0].conditions == ("a", "alive")
+    dead, alive = [plan_fact(1, [1, 2], 3)], [plan_fact(1, [3, 4], 14)]
+    state = replay(dead + alive if late_first else alive + dead)["dose/1"]
+    assert [plan.conditions for plan in state.plans] == [(3, 4)]
+
+
+def test_old_rows_get_their_place_from_the_order_of_the_facts() -> None:
+    def old(first: int, conditions: list[Any]) -> Fact:
+        value = {"first": first, "conditions": conditions, "seed": None}
+        return fact(0, "plan", order=list(range(first, first + len(conditions))), **value)
+
+    facts = [
+        old(1, [0, 1]), fact(1, "trial", trial=1, attempt=1), old(3, [5]), fact(2, "trial", trial=3, attempt=1),
+        fact(3, "trial-end", trial=3, attempt=1, status="done"),
+        fact(4, "trial-end", trial=1, attempt=1, status="done"), fact(5, "trial", trial=2, attempt=1),
+    ]  # fmt: skip
+    assert [plan.key for plan in replay([*facts, old(4, [5])])["dose/1"].plans] == [(None, 0), (1, 0), (2, 0)]
+    left = fact(7, "trial-end", trial=2, attempt=1, status="left")  # by `break`, before the row began
+    assert [plan.key for plan in replay([*facts, old(4, [5]), left])["dose/1"].plans] == [(None, 0), (1, 0), (None, 1)]
+
+
+def test_a_killed_run_took_as_long_as_it_recorded_something() -> None:
+    facts = [fact(0, "begin"), plan_fact(1, [None]), fact(5, "trial", trial=1, attempt=1)]
+    found = [fact(900, "trial-end", trial=1, attempt=1, status="aborted"), fact(901, "end", status="aborted")]
+    before, after = replay(facts)["dose/1"], replay([*facts, *found])["dose/1"]
+    assert (before.ended, before.last, after.status, after.ended) == (None, 5, "aborted", 5)

@@ -342,7 +342,7 @@ def test_the_answer_of_a_call(ether: Ether, brokers: ExitStack, version: str) ->
     began = time.monotonic()
     # Over 3.1.1 the connection of the instance is cut, which its caller may hear of first.
     told = RemoteError if version == "5" else (RemoteError, InstanceLost)
-    with pytest.raises(told, match=r"its answer could not be sent.*too large|closes the connection|connection broke"):
+    with pytest.raises(told, match=r"its answer cannot travel.*too large|closes the connection|connection broke"):
         ether.get("cam", "snap", {"size": LARGE}, timeout_s=15)
     assert took_s(began) < patience(5)
     assert soon(lambda: _answers(ether), 10)
@@ -355,14 +355,14 @@ def test_a_save(ether: Ether, brokers: ExitStack, version: str) -> None:
     ether.tap({"session": f"save-{version}", "broker": url, "instances": CAM})
     began = time.monotonic()
     status = ether.save("cam", "dose", {"given": b"x" * LARGE}, timeout_s=patience(15))
-    assert (status["status"], status["error"]) == ("error", "TooLargeForBroker")
+    assert (status["status"], status["error"].partition(":")[0]) == ("error", "TooLargeForBroker")
     assert status["message"].startswith("the broker refused the message of 2,000,")
     assert took_s(began) < patience(5)
     assert ether.get("cam", "doses") == 0
     began = time.monotonic()
     status = ether.save("cam", "dose", {"size": LARGE}, timeout_s=patience(15))
     assert status["status"] == "error"
-    assert version == "3.1.1" or "the method has ended, but its answer could not be sent" in status["message"]
+    assert version == "3.1.1" or "dose ran, but its answer cannot travel" in status["message"]
     assert took_s(began) < patience(5)
     assert ether.save("cam", "dose", timeout_s=patience(15))["result"] == 2
 
@@ -372,7 +372,7 @@ def test_a_save_without_rights(ether: Ether, brokers: ExitStack) -> None:
     ether.tap({"session": "dosing", "broker": broker.url_tcp, "instances": CAM})
     began = time.monotonic()
     status = ether.save("cam", "dose", timeout_s=patience(15))
-    assert (status["status"], status["error"]) == ("error", "PublishRefused")
+    assert (status["status"], status["error"].partition(":")[0]) == ("error", "PublishRefused")
     assert "not authorized" in status["message"]
     assert took_s(began) < patience(3)
     assert ether.get("cam", "doses") == 0
@@ -380,7 +380,9 @@ def test_a_save_without_rights(ether: Ether, brokers: ExitStack) -> None:
 
 def test_a_record_without_rights(ether: Ether, brokers: ExitStack, tmp_path: Path) -> None:
     """Nothing is lost: who waits is told at once, and the value stays in the outbox."""
-    broker = brokers.enter_context(limited_mosquitto(acl=denied("ether/1/rec/record/recorder")))
+    broker = brokers.enter_context(
+        limited_mosquitto(acl=denied("ether/1/rec/record/recorder", "ether/1/rec/record/recorder/main"))
+    )
     record = {"topics": [], "folder": str(tmp_path / "ledger")}
     ether.tap({"session": "rec", "broker": broker.url_tcp, "record": record})
     began = time.monotonic()
@@ -389,7 +391,8 @@ def test_a_record_without_rights(ether: Ether, brokers: ExitStack, tmp_path: Pat
     assert took_s(began) < patience(5)
     assert not told.value.lost
     began = time.monotonic()
-    ether.shutdown()
+    with pytest.raises(LifecycleFailed, match=r"not authorized.*'ether rescue rec' brings them into a ledger"):
+        ether.shutdown()
     assert took_s(began) < patience(4)
 
 
@@ -440,13 +443,13 @@ def test_a_leader_without_rights_to_its_entry(ether: Ether, brokers: ExitStack) 
 def test_a_barrier_without_rights(ether: Ether, brokers: ExitStack) -> None:
     """Questions to several instances: sync and save_all raise at once; the end says which step could not be asked."""
     broker = brokers.enter_context(
-        limited_mosquitto(acl=denied("ether/1/bar/control/sync", "ether/1/bar/control/save_all"))
+        limited_mosquitto(acl=denied("ether/1/bar/control/sync/#", "ether/1/bar/control/save_all/#"))
     )
     ether.tap({"session": "bar", "broker": broker.url_tcp, "instances": CAM})
     began = time.monotonic()
-    with pytest.raises(PublishRefused, match="control/sync': not authorized"):
+    with pytest.raises(PublishRefused, match=r"control/sync/.*: not authorized"):
         ether.sync("frame", timeout_s=10)
-    with pytest.raises(PublishRefused, match="control/save_all': not authorized"):
+    with pytest.raises(PublishRefused, match=r"control/save_all/.*: not authorized"):
         ether.save_all()
     assert took_s(began) < patience(3)
     began = time.monotonic()

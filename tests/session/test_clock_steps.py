@@ -35,7 +35,7 @@ STEPS = [
     pytest.param((TO_1970, 0.0), id="from-1970"),
     pytest.param((0.0, TO_1970), id="to-1970"),
     pytest.param((0.0, -HOUR_S), id="back-by-an-hour"),
-]
+][None if os.environ.get("ETHER_LONG") == "1" else 2 :]
 
 ALARMS = re.compile(
     r"hung|no sign of life|is lost|was lost|given up|gives up|older than|too old|expired|too late|earlier program|"

@@ -8,17 +8,30 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from engine_params import EMBEDDED
+from multicast import multicast_alone
+from paired import pair
 from patience import patience
 from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker
 
-from ether.errors import BrokerUnreachable, ConfigError, InvalidName, NotAuthorized, SeveralSessions, WrongLabKey
+from ether.errors import (
+    BrokerUnreachable,
+    ConfigError,
+    InvalidName,
+    NotAMember,
+    NotAuthorized,
+    NotEncrypted,
+    SeveralSessions,
+    WrongLabKey,
+)
 from ether.security.lab_key import load_key, load_or_make_key
 from ether.session.discovery import mdns
 from ether.session.discovery import search as discovery
@@ -27,6 +40,7 @@ from ether.session.discovery.known_brokers import MOST, read_remembered, remembe
 from ether.session.discovery.local_sessions import SessionRecord, write_record
 from ether.session.discovery.search import FoundSession, choose, explore, find, in_parallel, remember
 from ether.transport import Transport, open_transport
+from ether.transport.base import Delivery
 from ether.transport.endpoint import Endpoint
 
 NEEDS_MOSQUITTO = pytest.mark.skipif(mosquitto_missing is not None, reason=mosquitto_missing or "")
@@ -36,10 +50,10 @@ LOOPBACK = ["127.0.0.1"]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """A user of this test alone, without mDNS."""
+    """A user of this test alone, without mDNS, who has said that sessions need not be encrypted."""
     runtime = tmp_path / "runtime"
     runtime.mkdir(mode=0o700)
-    return {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(runtime), "ETHER_MDNS": "0"}
+    return {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(runtime), "ETHER_MDNS": "0", "ETHER_SECURITY": "off"}
 
 
 @pytest.fixture(params=ENGINES)
@@ -165,6 +179,55 @@ def test_several_sessions_at_a_named_broker(any_broker: RunningBroker, environme
         assert found.name == "other"
 
 
+def test_sessions_of_dead_leaders_do_not_count(any_broker: RunningBroker, environment: dict[str, str]) -> None:
+    """Where leaders are asked, one whose process has ended here is none, and its entry is cleared."""
+    url, dead = any_broker.url_tcp, {"host": socket.gethostname(), "pid": 2**22 - 1, "since": 1000.0}
+    with connected(url) as transport:
+        transport.publish("ether/1/ghost/session", json.dumps(dead).encode(), retain=True).wait(patience(5))
+        transport.subscribe(["ether/1/bench/session", "ether/1/bench/control/leader/probe"])
+        lead(transport)
+        answering = threading.Thread(target=answer_probes, args=(transport, ended := threading.Event()))
+        answering.start()
+        try:
+            assert find(broker=url, session="bench", environment=environment, patience_s=10.0) is not None
+            with pytest.raises(SeveralSessions):
+                find(broker=url, environment=environment)
+            found = find(broker=url, environment=environment, patience_s=10.0)
+            assert found == FoundSession("bench", url, "argument", "pc1", 7, 1000.0)
+            assert not found.doubtful
+            assert [info.session for info in sessions_at(Endpoint.from_url(url), 5)] == ["bench"]
+        finally:
+            ended.set()
+            answering.join(patience(5))
+
+
+def lead(transport: Transport) -> None:
+    info = {"host": "pc1", "pid": 7, "since": 1000.0}
+    transport.publish("ether/1/bench/session", json.dumps(info).encode(), retain=True).wait(patience(5))
+
+
+def answer_probes(transport: Transport, ended: threading.Event) -> None:
+    while not ended.is_set():
+        item = transport.receive(0.1)
+        if isinstance(item, Delivery):
+            transport.consumed(item)
+            if item.topic.endswith("/probe"):
+                lead(transport)
+
+
+def test_a_remembered_session_in_doubt_is_asked_again_with_patience(environment: dict[str, str]) -> None:
+    """Several brokers are asked at the same time, within a second: too short for a leader that may come back."""
+    with running_broker("auto") as broker:
+        announce(broker.url_tcp, "bench")
+        remember(FoundSession("bench", broker.url_tcp, "argument", "pc1", 7, 1000.0), environment)
+        in_doubt = find(environment=environment, patience_s=0.5)
+        assert in_doubt is not None
+        assert in_doubt.doubtful
+        if "5" in broker.protocols:  # over 3.1.1 the broker does not say that nobody is there
+            assert find(environment=environment, patience_s=10.0) is None
+            assert sessions_at(Endpoint.from_url(broker.url_tcp), 5) == []
+
+
 @pytest.mark.parametrize("typed", ["127.0.0.1:{port}", "localhost:{port}", "mqtt://127.0.0.1:{port}"])
 def test_an_address_is_enough_where_the_lab_key_opens_it(environment: dict[str, str], typed: str) -> None:
     who = load_or_make_key(environment).credentials()
@@ -226,8 +289,8 @@ def test_several_on_this_machine_and_none_named(environment: dict[str, str]) -> 
 
 
 @contextmanager
-def announced(session: str, port: int, user: str = "ether", host: str = "pc1") -> Iterator[None]:
-    handle = mdns.announce(session, port, LOOPBACK, "0.1", user=user, host=host, interfaces=LOOPBACK)
+def announced(session: str, port: int, user: str = "ether", host: str = "pc1", lab: str = "") -> Iterator[None]:
+    handle = mdns.announce(session, port, LOOPBACK, "0.1", user=user, lab=lab, host=host, interfaces=LOOPBACK)
     assert handle is not None
     try:
         assert handle.wait_announced(5), "this machine does not let multicast through on loopback"
@@ -237,7 +300,7 @@ def announced(session: str, port: int, user: str = "ether", host: str = "pc1") -
 
 
 @pytest.fixture
-def on_loopback(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def on_loopback(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """mDNS on, through the loopback interface only."""
     pytest.importorskip("zeroconf", reason="zeroconf is not installed: pip install zeroconf")
     if sys.platform != "linux":
@@ -245,7 +308,8 @@ def on_loopback(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) ->
     real = mdns.browse
     monkeypatch.setattr(mdns, "browse", lambda s, *, session=None: real(s, session=session, interfaces=LOOPBACK))
     environment["ETHER_MDNS"] = "2"
-    return environment
+    with multicast_alone():
+        yield environment
 
 
 def test_an_announced_session_is_found_with_the_lab_key(on_loopback: dict[str, str]) -> None:
@@ -267,18 +331,82 @@ def test_what_is_announced_and_not_there_is_not_found(on_loopback: dict[str, str
         assert "cannot reach a broker at mqtt://127.0.0.1" in step.detail
 
 
-def test_an_announced_session_that_refuses_us(
-    on_loopback: dict[str, str], any_broker: RunningBroker, caplog: pytest.LogCaptureFixture
-) -> None:
-    announce(any_broker.url_tcp, "bench")
+@pytest.mark.parametrize("engine", EMBEDDED)
+def test_i10_an_announced_session_that_refuses_us(engine: str, on_loopback: dict[str, str]) -> None:
     load_or_make_key(on_loopback)
-    with announced("bench", any_broker.port):
+    with running_broker(engine) as broker, announced("bench", broker.port):
+        announce(broker.url_tcp, "bench")
         with pytest.raises(WrongLabKey, match=r"copy the file ~/\.config/ether/key on pc1"):
             find(session="bench", environment=on_loopback)
         assert find(session="other", environment=on_loopback) is None
-        caplog.clear()
-        assert find(environment=on_loopback) is None
-        assert "session 'bench' was found, but the broker at" in caplog.text
+        with pytest.raises(WrongLabKey, match=r"session 'bench' was found, but the broker at .* name it: session="):
+            find(environment=on_loopback)
+
+
+class Trap:
+    """What somebody who announces anything gets: everything that is sent to it, and whether anybody came."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.heard, self.visitors, self._listener = b"", 0, listener
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                visitor, _ = self._listener.accept()
+            except OSError:
+                return
+            with visitor, suppress(OSError):
+                self.visitors += 1
+                visitor.settimeout(0.5)
+                while more := visitor.recv(4_096):
+                    self.heard += more
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+
+@pytest.fixture
+def trap() -> Iterator[Trap]:
+    trap = Trap(socket.create_server(("127.0.0.1", 0)))
+    yield trap
+    trap.close()
+
+
+def test_who_announces_a_plain_session_gets_nothing(on_loopback: dict[str, str], trap: Trap) -> None:
+    del on_loopback["ETHER_SECURITY"]
+    load_or_make_key(on_loopback)
+    with announced("bench", trap._listener.getsockname()[1]):
+        for name in ("bench", None):
+            with pytest.raises(NotEncrypted, match=r"session 'bench' on pc1 .* is not encrypted.*ETHER_SECURITY=off"):
+                find(session=name, environment=on_loopback)
+        assert find(session="other", environment=on_loopback) is None
+    assert trap.visitors == 0
+
+
+@pytest.mark.parametrize("lab", ["another", "ours"])
+def test_who_announces_a_lab_gets_nothing_secret_and_hides_nobody(
+    on_loopback: dict[str, str], trap: Trap, lab: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another lab nothing is asked. One that says it is ours is asked, and cannot show that it is."""
+    del on_loopback["ETHER_SECURITY"]
+    ours = pair(on_loopback, on_loopback, "pi")
+    for variable in ("HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(variable, on_loopback["HOME"] + ("/.config" if variable != "HOME" else ""))
+    with announced("bench", trap._listener.getsockname()[1], lab=ours.lab if lab == "ours" else "a" * 26):
+        assert find(session="bench", environment=on_loopback) is None, "a member starts or finds its own"
+    assert (trap.visitors > 0) is (lab == "ours")
+    assert b"MQTT" not in trap.heard
+    assert b"pi" not in trap.heard
+
+
+def test_a_stranger_is_told_to_pair(on_loopback: dict[str, str]) -> None:
+    with announced("bench", 1, lab="a" * 26), pytest.raises(NotAMember, match=r"`ether pair NAME` on pc1"):
+        find(session="bench", environment=on_loopback)
 
 
 def test_mdns_takes_no_longer_than_it_may(on_loopback: dict[str, str]) -> None:

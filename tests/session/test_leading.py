@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from patience import patience
-from programs import Program, running, write
+from programs import Program, program_of, running, write
 from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker, soon
 from set_clock import DAY_S, SetClock
 
@@ -157,8 +157,8 @@ def test_of_two_that_lead_the_later_one_steps_back(
     wanted = {"cam": "main", "one": "main", "recorder": "main", "two": "leader"}
     assert soon(lambda: keepers(seen) == wanted, 15), f"{keepers(seen)}\n{first.said()}\n{second.said()}"
     assert seen.session_info()["pid"] == first.process.pid
-    assert {parent_of(seen.get(name, "pid")) for name in ("cam", "one")} == {first.process.pid}
-    assert parent_of(seen.get("two", "pid")) == second.process.pid
+    assert {program_of(seen.get(name, "pid")) for name in ("cam", "one")} == {first.process.pid}
+    assert program_of(seen.get("two", "pid")) == second.process.pid
     program = next(member["keeper"] for member in seen.instances() if member["name"] == "two")
     assert program in seen.session_info()["programs"]
     second.kill()  # its last word with the broker is still that of one who leads
@@ -175,10 +175,6 @@ def keepers(ether: Ether) -> dict[str, str]:
     """Of each instance that is ready; the random bits of a guest's name left out."""
     ready = [member for member in ether.instances() if member["state"] == "ready"]
     return {member["name"]: member["keeper"].partition("-")[0] for member in ready}
-
-
-def parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 @contextmanager

@@ -76,6 +76,21 @@ def test_what_the_broker_hides_the_members_tell(links: dict[str, Link], broker: 
     assert known(late) == ["cam"]
 
 
+def test_a_program_that_goes_on_under_another_name_answers_to_it_and_not_for_its_instances(
+    links: dict[str, Link],
+) -> None:
+    """It has stepped back as a leader. What it said of an instance may be older than what that has said itself."""
+    asking, guest = lead(links["main"]), links["guest"]
+    stepped_back = Announcement("bench-1f2e", State.READY, "1", about={"kind": "program"})
+    guest.announce(TOPICS.state("bench-1f2e"), stepped_back.to_value())
+    announce(guest, "cam", State.STARTING)
+    Session(guest, TOPICS).open(patience(1))
+    Session(links["late"], TOPICS).open(patience(1))
+    assert asking.heard_again(patience(1), ["bench-1f2e"]) == {"bench-1f2e", "cam"}
+    assert asking.heard_again(0.2, ["cam"]) == set()
+    assert asking.heard_again(0.2, ["nobody", "main"]) == set()
+
+
 def test_members_that_the_leader_knows_are_waited_for(links: dict[str, Link], broker: LoopbackBroker) -> None:
     leader = lead(links["main"])
     announce(links["guest"], "cam")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, Field
 
-from ether.errors import MarkError, ValidationFailed
+from ether.errors import ValidationFailed
 from ether.spec.arguments import Arguments
 
 
@@ -146,7 +146,7 @@ def test_payload_becomes_arguments(function: Any, payload: Any, expected: Any) -
     [
         (one, "five", "value", "'five'"),
         (one, {"other": 5}, "value", "nothing"),
-        (one, None, "value", "None"),
+        (one, None, "value", "nothing"),
         (two_required, {"a": 1}, "b", "nothing"),
         (two_required, [1, 2], "payload", "[1, 2]"),
         (two_required, {"a": "x", "b": 2}, "a", "'x'"),
@@ -172,12 +172,50 @@ def test_every_wrong_argument_is_named_at_once() -> None:
     assert [problem.argument for problem in caught.value.problems] == ["a", "b"]
 
 
-def test_a_hint_that_does_not_resolve_is_an_error_at_the_start() -> None:
-    def broken(value: Missing) -> None:  # type: ignore[name-defined]  # noqa: F821
+def test_i4_a_hint_that_does_not_resolve_makes_an_unchecked_argument() -> None:
+    def stepped(value: Missing, count: int = 1) -> None:  # type: ignore[name-defined]  # noqa: F821
         pass
 
-    with pytest.raises(MarkError, match="Missing"):
-        Arguments(broken, "broken")
+    arguments = Arguments(stepped, "stepped")
+    assert arguments.unchecked == {"value": "Missing"}
+    assert arguments.place.startswith(__file__)
+    assert arguments.bind({"value": "as it came", "count": "2"}) == ([], {"value": "as it came", "count": 2})
+    with pytest.raises(ValidationFailed, match="count"):
+        arguments.bind({"value": 1, "count": "many"})
+
+
+def test_a_hint_that_pydantic_cannot_check_makes_an_unchecked_argument() -> None:
+    class Strange:
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+            raise RuntimeError("not for you")
+
+    def take(value: Strange) -> None:
+        pass
+
+    take.__annotations__["value"] = Strange
+    assert list(Arguments(take, "take").unchecked) == ["value"]
+    assert Arguments(take, "take").bind({"value": 3}) == ([], {"value": 3})
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (None, ([], {})),
+        (3, ([3], {})),
+        ("text", (["text"], {})),
+        ([1, 2], ([1, 2], {})),
+        ([[1, 2]], ([[1, 2]], {})),
+        ({"a": 1}, ([], {"a": 1})),
+        ({"args": [1], "a": 2}, ([1], {"a": 2})),
+    ],
+)
+def test_i8_a_method_that_tells_nothing_is_called_by_position_and_by_name(payload: Any, expected: Any) -> None:
+    def take(*args: Any, **kwargs: Any) -> None:
+        pass
+
+    assert Arguments(take, "take").bind(payload) == expected
+    assert Arguments({}.update, "update").bind(payload) == expected  # written in C, without a signature
 
 
 def test_a_type_that_pydantic_does_not_know_is_checked_by_isinstance() -> None:

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from ether import ether_cleanup, ether_init, ether_pub, ether_save_all, ether_shutdown, ether_start, ether_sub
+from ether import (
+    ether_cleanup,
+    ether_get,
+    ether_init,
+    ether_pub,
+    ether_save_all,
+    ether_shutdown,
+    ether_start,
+    ether_sub,
+)
 from ether.errors import MarkError
 from ether.spec.marks import Mark, MarkKind, mark_from_options, marks_of
 from ether.spec.methods import describe
@@ -133,3 +142,9 @@ def test_every_decorator_can_be_given_in_the_registry(name: str) -> None:
 def test_an_unknown_entry_says_what_is_known(name: str, options: dict[str, Any]) -> None:
     with pytest.raises(MarkError, match=r"ether_pub"):
         mark_from_options(name, options)
+
+
+@pytest.mark.parametrize("takes", ["5m", "soon", "-1s", "", 5])
+def test_takes_is_a_duration_with_its_unit(takes: object) -> None:
+    with pytest.raises(MarkError, match=r"ether_get: takes: .*such as 0\.5s"):
+        ether_get(takes=takes)  # type: ignore[call-overload]

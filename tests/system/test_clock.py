@@ -1,8 +1,8 @@
-"""The clocks: the hook by which tests set the time of day, and that nothing in `ether` reads it in another way."""
+"""The clocks: the hook by which tests set the time of day. That nothing in `ether` reads it in another way is a rule of
+the house (`foreign_clocks`)."""
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import subprocess
@@ -11,7 +11,6 @@ from pathlib import Path
 
 from patience import patience
 
-import ether
 from ether.system import clock
 
 READS = """
@@ -55,30 +54,3 @@ def test_the_uptime_goes_on_and_belongs_to_a_boot() -> None:
     before = clock.uptime()
     assert clock.uptime() >= before > 0
     assert clock.boot_id() == clock.boot_id()
-
-
-def test_nothing_else_reads_the_time_of_day() -> None:
-    """Ages and deadlines that go by it are found out only when somebody sets a clock."""
-    folder = Path(ether.__file__).parent
-    found = [
-        f"{path.relative_to(folder)}:{node.lineno}"
-        for path in sorted(folder.rglob("*.py"))
-        if path != Path(clock.__file__)
-        for node in ast.walk(ast.parse(path.read_text()))
-        if _reads_time_of_day(node)
-    ]
-    assert found == []
-
-
-def _reads_time_of_day(node: ast.AST) -> bool:
-    if isinstance(node, ast.ImportFrom):
-        return node.module == "time" and any(name.name in ("time", "time_ns") for name in node.names)
-    if isinstance(node, ast.Call) and not node.keywords:
-        match node.func:
-            case ast.Attribute(ast.Name("time"), "strftime"):
-                return len(node.args) < 2
-            case ast.Attribute(ast.Name("time"), "localtime" | "gmtime" | "ctime"):
-                return not node.args
-            case ast.Attribute(_, "now" | "utcnow" | "today") as method:
-                return "date" in ast.unparse(method.value)
-    return isinstance(node, ast.Attribute) and ast.unparse(node) in ("time.time", "time.time_ns")

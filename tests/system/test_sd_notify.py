@@ -258,6 +258,7 @@ def test_the_broker_as_a_service(engine: str, systemd: Systemd, tmp_path: Path) 
 def test_the_brokers_service_lets_in_who_holds_the_lab_key(tmp_path: Path) -> None:
     systemd = Systemd(str(tmp_path / "notify"))
     command = [sys.executable, "-P", "-m", "ether.launch.broker_service", "--listen", "127.0.0.2", "--port", "0"]
+    command += ["--security", "off"]
     environ = {"XDG_RUNTIME_DIR": str(tmp_path), "ETHER_KEY": "ab" * 16, "PYTHONPATH": str(ROOT)}
     try:
         with service(systemd, command, 30.0, **environ) as process:
@@ -317,7 +318,7 @@ def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--listen", "everywhere"], ["--listen", "lan", "--engine", "amqtt"], ["--port", "x"]]
+    "words", [["--listen", "everywhere"], ["--listen", "lan", "--engine", "hivemq"], ["--port", "x"]]
 )
 def test_a_broker_that_was_told_nonsense_says_so(words: list[str]) -> None:
     command = [sys.executable, "-m", "ether.launch.broker_service", *words]

@@ -26,6 +26,9 @@ NEEDS_MOSQUITTO = pytest.mark.skipif(mosquitto_missing is not None, reason=mosqu
 BACKENDS = [
     pytest.param("loopback"),
     pytest.param("amqtt-3.1.1"),
+    pytest.param("amqtt-5"),
+    pytest.param("amqtt-5-unix"),
+    pytest.param("amqtt-5-ws"),
     pytest.param("mosquitto-3.1.1", marks=NEEDS_MOSQUITTO),
     pytest.param("mosquitto-5", marks=NEEDS_MOSQUITTO),
     pytest.param("mosquitto-5-unix", marks=NEEDS_MOSQUITTO),
@@ -39,7 +42,6 @@ over_guarded = pytest.mark.parametrize(
 )
 """Over networks, and over brokers that want a password."""
 over_networks = pytest.mark.parametrize("lasting_backend", BACKENDS[1:], indirect=True)
-over_amqtt = pytest.mark.parametrize("lasting_backend", BACKENDS[1:2], indirect=True)
 
 DYING_CHILD = """
 import json, sys
@@ -75,8 +77,7 @@ class Backend:
             made: Transport = LoopbackTransport(self.broker, client_id, will)
         else:
             assert self.endpoint is not None
-            # amqtt is left to find out by itself that it wants 3.1.1
-            protocol = V311 if self.name in ("mosquitto-3.1.1", "stock-3.1.1") else None
+            protocol = V311 if self.name in ("amqtt-3.1.1", "mosquitto-3.1.1", "stock-3.1.1") else None
             made = open_transport(self.endpoint, client_id=client_id, will=will, protocol=protocol, **options)
         self.opened.append(made)
         return made
@@ -134,7 +135,8 @@ def kill_a_client(endpoint: Endpoint, topic: str) -> None:
 
 def settings_of(name: str) -> dict[str, object]:
     """What the broker of that backend is told beside the usual."""
-    return {"lan_host": "127.0.0.1", "websocket_port": 0} if name.endswith("ws") else {}
+    everywhere = name.startswith("mosquitto")  # where it opens WebSockets, whatever it is told
+    return {"lan_host": "0.0.0.0" if everywhere else "127.0.0.1", "websocket_port": 0} if name.endswith("ws") else {}
 
 
 def make_backend(name: str, start: Callable[[str], RunningBroker]) -> Backend:

@@ -39,7 +39,7 @@ def fragile(request: pytest.FixtureRequest) -> Iterator[Backend]:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ether-"))
         settings = settings_of(request.param)
-        if "mosquitto" in request.param:
+        if "mosquitto" in request.param or "amqtt" in request.param:
             settings["unix_socket"] = str(Path(folder) / "b.sock")
         made = make_backend(request.param, lambda engine: stack.enter_context(running_broker(engine, **settings)))
         stack.callback(made.close)

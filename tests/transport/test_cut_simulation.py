@@ -179,6 +179,7 @@ def test_only_what_the_broker_does_not_take_is_given_up(
     assert rig.broker.cuts <= 8 * (STRIKES + 2)
 
 
+@pytest.mark.slow("loses connections, time after time")
 def test_a_broker_that_closes_at_everything_for_a_while() -> None:
     clock = [1000.0]
     for seed in range(50):

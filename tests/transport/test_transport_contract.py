@@ -313,13 +313,15 @@ def test_threads_that_subscribe(backend: Backend, topic: str) -> None:
 def test_reader_that_sleeps_loses_nothing(backend: Backend, topic: str) -> None:
     """20,000 QoS 1 messages to a reader that takes none of them until the last is out. A stock Mosquitto keeps no more
     than 1,000 of them for a reader, and tells nobody about the rest (docs/brokers.md)."""
-    count = 20_000 if backend.keeps_all else 2_000
+    count = 20_000 if backend.keeps_all else 1_000
     receiver = backend.connected(topic)
     sender = backend.connected()
     for number in range(count):
         receipt = sender.publish(topic, b"%d" % number, timeout_s=patience(60))
     assert receipt.__class__ is not None
     if backend.name != "loopback":
+        assert acknowledged(receiver) <= 1_000, "what nobody takes is not acknowledged"
+    if backend.name.startswith("amqtt"):  # Mosquitto does not keep to the window (docs/brokers.md)
         assert queued(receiver) < 2_000, "the broker holds the rest, not this process"
     got = messages(receiver, count)
     assert [int(d.payload) for d in got] == list(range(count))
@@ -328,7 +330,13 @@ def test_reader_that_sleeps_loses_nothing(backend: Backend, topic: str) -> None:
 
 def queued(transport: Transport) -> int:
     """How many messages a network transport has in memory."""
-    return transport._receive_queue._items.qsize()  # type: ignore[attr-defined]
+    return int(transport._receive_queue._items.qsize())  # type: ignore[attr-defined]
+
+
+def acknowledged(transport: Transport) -> int:
+    """How many of these it has acknowledged."""
+    waiting = queued(transport)
+    return waiting - len(transport._receive_queue._withheld)  # type: ignore[attr-defined]
 
 
 def test_receive_waits_no_longer_than_told(backend: Backend, topic: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import pytest
 from patience import patience
+from running_brokers import running_broker
 
 from ether.errors import (
     BrokerUnreachable,
@@ -34,7 +35,7 @@ from ether.transport import (
 )
 from ether.transport import connection as connection_module
 from ether.transport.packets import PacketBatch
-from tests.transport.backends import Backend, messages, over_amqtt, over_guarded, over_networks, take
+from tests.transport.backends import Backend, messages, over_guarded, over_networks, take
 from tests.transport.fake_broker import (
     CONNECT,
     PINGREQ,
@@ -177,11 +178,13 @@ def test_wrong_password(backend: Backend) -> None:
     assert time.monotonic() - began < patience(2)
 
 
-@over_amqtt
-def test_broker_without_mqtt_5_is_refused_where_5_was_asked_for(backend: Backend) -> None:
-    assert backend.endpoint is not None
-    with opened(backend.endpoint, connect=False) as transport, pytest.raises(BrokerUnreachable, match="MQTT 5"):
-        transport.connect(5)
+def test_broker_without_mqtt_5_is_refused_where_5_was_asked_for() -> None:
+    with running_broker("amqtt", protocols=["3.1.1"]) as broker:
+        endpoint = Endpoint.from_url(broker.url_tcp)
+        with opened(endpoint, connect=False) as transport, pytest.raises(BrokerUnreachable, match="MQTT 5"):
+            transport.connect(5)
+        with opened(endpoint, protocol=None) as transport:
+            assert transport.version is V311
 
 
 def test_broker_that_hangs_up_on_mqtt_5_gets_3_1_1() -> None:
@@ -322,6 +325,7 @@ def test_deaf_after_a_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [broker.heard(), broker.heard()] == [0, 2]
 
 
+@pytest.mark.slow("waits for a keep-alive")
 def test_dead_peer_is_noticed_by_keep_alive() -> None:
     def script(client: FakeConnection, broker: FakeBroker) -> None:
         client.accept()

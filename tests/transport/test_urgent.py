@@ -19,12 +19,11 @@ WINDOW = 4
 
 
 class Wire:
-    """The writing half of a connection, as bytes."""
-
-    congested = False
+    """The writing half of a connection, as bytes. `congested`: the socket has not taken everything."""
 
     def __init__(self) -> None:
         self.written = b""
+        self.congested = False
 
     def send_locked(self, data: bytes, owner: Publication | None = None) -> bool:
         self.written += data
@@ -69,6 +68,24 @@ def test_what_is_urgent_goes_first_and_each_lane_keeps_its_order(queue: SendQueu
     assert order_in(wire, data + urgent) == data[:WINDOW] + urgent + data[WINDOW:]
     acknowledge_all(queue)
     assert queue.unsettled == 0
+
+
+def test_nothing_is_added_to_what_the_socket_has_not_taken(queue: SendQueue) -> None:
+    """There it would be in the way of what is urgent, and small messages would be in memory twice."""
+    wire = Wire()
+    queue.attach(wire, 100, 1 << 20)
+    publish(queue, b"<data 0>")
+    wire.congested = True
+    for n in range(1, 8):
+        publish(queue, b"<data %d>" % n)
+    publish(queue, b"<urgent>", urgent=True)
+    acknowledge_all(queue)
+    assert wire.written.endswith(b"<data 0>")
+    assert queue.left, "the network thread goes on"
+    wire.congested = False
+    queue.send_left()
+    assert order_in(wire, [b"<urgent>", b"<data 1>", b"<data 7>"]) == [b"<urgent>", b"<data 1>", b"<data 7>"]
+    assert not queue.left
 
 
 def test_a_new_connection_gets_what_is_urgent_first(queue: SendQueue) -> None:
@@ -126,6 +143,7 @@ def test_who_waits_for_room_in_one_lane_is_not_served_by_the_other(queue: SendQu
         acknowledge_all(queue)
 
 
+@pytest.mark.slow("waits for a slow broker")
 def test_the_end_waits_as_long_as_the_broker_goes_on_acknowledging(queue: SendQueue) -> None:
     queue.attach(Wire(), 1, 1 << 20)
     for _ in range(30):

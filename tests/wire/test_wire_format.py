@@ -20,6 +20,7 @@ from ether.wire import (
     unpack_headers,
     unpack_properties,
 )
+from ether.wire.envelope import looks_like_ethers
 
 ID = "018bcfe5-6800-7000-8000-0002dfdc1c35"
 SHORT = Headers(ID, "cam1", 5, 1736989362.765123)
@@ -230,3 +231,14 @@ def test_malformed_properties_are_refused(section: str) -> None:
 def test_properties_that_mqtt_cannot_carry_are_refused(properties: Properties) -> None:
     with pytest.raises(EncodeError):
         pack_properties(properties)
+
+
+@pytest.mark.parametrize("value", [{"n": 1}, [1, 2], "text", b"bytes", None])
+@pytest.mark.parametrize("parents", [0, 1, 400, 1000])
+def test_what_is_made_of_hundreds_is_still_seen_to_be_ethers(value: object, parents: int) -> None:
+    """Else it would be recorded as a stranger's, beside the record of its source."""
+    known = tuple(f"01a22b38-2e58-7000-8538-{n:012x}" for n in range(parents))
+    headers = Headers("01a22b38-2e58-7000-8538-7b2a12400000", "cam", 7, 1.5, known)
+    for envelope in (EnvelopeV5(), EnvelopeV311()):
+        assert looks_like_ethers(*envelope.pack(value, headers)[:2])
+    assert not looks_like_ethers(b'{"n": {"m": 1}}', b"")

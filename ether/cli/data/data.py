@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -11,11 +12,15 @@ import typer
 
 from ether.cli.arguments import shown_value
 from ether.cli.data.recorded import RecordQuery, ledger_folder, shown_time
+from ether.cli.data.waiting import waiting_lines
 from ether.cli.options import Json
 from ether.cli.output import ago, print_json, print_table, remark, to_json
+from ether.errors import NoLedger
 from ether.ledger.places import list_ledgers
 from ether.ledger.reader import LedgerReader
 from ether.reading.data import Data, Record
+from ether.reading.find_runs import is_pattern
+from ether.recording.sources import Source, waiting_sessions
 
 _SHOWN = 50
 _VALUE_CHARS = 100
@@ -39,16 +44,38 @@ def data(
     """Show what was recorded, oldest first. With --json one object a line."""
     if ledgers:
         _show_ledgers(as_json=json)
-    elif topics:
-        show_topics(topic_rows(query.ledger), as_json=json)
+        return
+    waiting = waiting_sessions()  # first: what is in the ledger by then does not wait
+    try:
+        _show_data(query, kind, lines, topics=topics, as_json=json)
+    except NoLedger as error:
+        _remark_waiting(waiting, error.wanted)
+        raise
+    if waiting and (query.find or is_pattern(query.ledger)):
+        _remark_waiting(waiting, None)
+    elif waiting:
+        with LedgerReader.open(ledger_folder(query.ledger)) as reader:
+            _remark_waiting(waiting, reader.session)
+
+
+def _remark_waiting(waiting: Mapping[str, Sequence[Source]], wanted: str | None) -> None:
+    """Say what was saved and is in no table yet: of one session, or of all."""
+    for session, sources in waiting.items():
+        if wanted in (None, session):
+            for line in waiting_lines(session, sources):
+                remark(line)
+
+
+def _show_data(query: RecordQuery, kind: list[str] | None, lines: int | None, *, topics: bool, as_json: bool) -> None:
+    if topics:
+        show_topics(topic_rows(query.ledger), as_json=as_json)
+        return
+    found = query.records(tuple(kind or ("data", "record")))
+    if as_json:
+        for record in _last(found, lines):
+            print_json(record_to_json(record), lines=True)
     else:
-        kinds = tuple(kind or ("data", "record"))
-        found = query.records(kinds)
-        if json:
-            for record in _last(found, lines):
-                print_json(record_to_json(record), lines=True)
-        else:
-            _show_records(found, lines or _SHOWN)
+        _show_records(found, lines or _SHOWN)
 
 
 def _last(found: Data, lines: int | None) -> Any:
@@ -64,7 +91,14 @@ def _show_records(found: Data, lines: int) -> None:
     remark(
         f"{found.folder}: {f'the last {len(rows):,} of {count:,} records' if count > lines else f'{count:,} records'}"
     )
-    columns = {"time": "TIME", "topic": "TOPIC", "source": "FROM", "trial": "TRIAL", "value": "VALUE"}
+    if moved := [record for record in rows if record.clock_set_s is not None]:
+        remark(f"the clock was set after {len(moved):,} of these were made: their times are corrected here")
+    columns = {
+        "session": "SESSION", "run": "RUN", "time": "TIME", "topic": "TOPIC", "source": "FROM", "trial": "TRIAL",
+        "value": "VALUE",
+    }  # fmt: skip
+    if all(record.session is None for record in rows):
+        del columns["session"], columns["run"]
     if all(record.trial is None for record in rows):
         del columns["trial"]
     print_table([_row(record) for record in rows], columns, nothing="nothing was recorded that fits")
@@ -73,15 +107,17 @@ def _show_records(found: Data, lines: int) -> None:
 def _row(record: Record) -> dict[str, object]:
     value = shown_value(to_json(record.value), _VALUE_CHARS)
     return {
-        "time": shown_time(record.time), "topic": record.topic, "source": record.source,
-        "trial": _shown_trial(record), "value": value,
+        "time": shown_time(record.corrected_time), "topic": record.topic, "source": record.source,
+        "trial": _shown_trial(record), "value": value, "session": record.session, "run": record.run,
     }  # fmt: skip
 
 
 def _shown_trial(record: Record) -> str:
     if record.trial is None:
         return ""
-    return f"{record.trial}" if record.attempt in (None, 1) else f"{record.trial} (attempt {record.attempt})"
+    notes = [] if record.attempt in (None, 1) else [f"attempt {record.attempt}"]
+    notes += [f"by {record.by}"] if record.by else []
+    return f"{record.trial} ({', '.join(notes)})" if notes else f"{record.trial}"
 
 
 def record_to_json(record: Record) -> dict[str, Any]:
@@ -89,9 +125,26 @@ def record_to_json(record: Record) -> dict[str, Any]:
     facts = ("time", "topic", "source", "id", "run", "kind", "row")
     line = {name: getattr(record, name) for name in facts}
     line |= {"parents": list(record.parents), "value": to_json(record.value)}
-    for name in ("trial", "attempt", "replay_of", "problem", "behind_s", "waiting", "skipped"):
+    known = (
+        "session",
+        "trial",
+        "attempt",
+        "by",
+        "replay_of",
+        "problem",
+        "behind_s",
+        "waiting",
+        "skipped",
+        "safe",
+        "clock_set_s",
+    )
+    for name in known:
         if getattr(record, name) is not None:
             line[name] = getattr(record, name)
+    if record.clock_set_s is not None:
+        line["corrected_time"] = record.corrected_time
+    if record.metadata:
+        line["metadata"] = to_json(dict(record.metadata))
     return line
 
 

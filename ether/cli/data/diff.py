@@ -41,7 +41,7 @@ def diff(
         return
     coloured = colours(sys.stdout)
     for line in _lines(found):
-        print_line(_painted(harmless(line), coloured))
+        print_line(_painted(harmless(line), coloured), escaped=True)
 
 
 def _lines(found: Differences) -> Iterator[str]:

@@ -35,7 +35,8 @@ def export(
         print_json(_facts(done))
     else:
         beside = "".join(f" and {path}" for path in done.beside)
-        print_line(f"{done.records:,} records with {len(done.columns)} columns are in {done.path}{beside}")
+        columns = f" with {len(done.columns)} columns" if done.columns else ""  # PROV-JSON and crates have none
+        print_line(f"{done.records:,} records{columns} are in {done.path}{beside}")
     return Exit.OK
 
 

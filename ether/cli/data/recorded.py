@@ -14,15 +14,23 @@ import typer
 from ether.cli.arguments import parse_since
 from ether.cli.exits import CommandMistake
 from ether.cli.options import OptionGroup
+from ether.errors import QueryMistake
 from ether.ledger.places import find_ledger
 from ether.reading.data import Data
-from ether.reading.query import DataRequest, ask
-from ether.reading.run_facts import WhichTrials, of_run
+from ether.reading.filter_rules import Predicate, moment_of, predicate_of
+from ether.reading.find_runs import Runs, find_runs
+from ether.reading.query import DataRequest
+from ether.reading.run_facts import WhichTrials
+from ether.reading.several import ask_any
 from ether.system.clock import wall_time
 
 Ledger = Annotated[
     str | None,
     typer.Argument(metavar="LEDGER", help="A session's name, or a ledger's folder; else the one recorded last."),
+]
+Find = Annotated[
+    list[str] | None,
+    typer.Option("--find", metavar="KEY=VALUE", help="Of runs with this metadata, in all ledgers; may be repeated."),
 ]
 Topic = Annotated[
     str | None, typer.Option("--topic", "-T", metavar="TOPIC", help="Of this topic; + and # are wildcards.")
@@ -56,6 +64,7 @@ class RecordQuery(OptionGroup):
     since: Since = None
     until: Until = None
     where: Conditions = None
+    find: Find = None
 
     def records(self, kinds: Sequence[str] = ("data", "record")) -> Data:
         """The records of these kinds. Raises `NoLedger`, `SeveralLedgers`, `QueryMistake`, `InvalidName`."""
@@ -70,7 +79,8 @@ class RecordQuery(OptionGroup):
             list(self.where) if self.where else None,
             kinds,
         )
-        return of_run(ask(request, self.ledger, now=now, environment=os.environ), trials)
+        runs = None if self.find is None else find_by_words(self.find, self.ledger, now)
+        return ask_any(request, self.ledger, runs, trials, None, now=now, environment=os.environ)
 
 
 def _trials(words: Sequence[str] | None) -> WhichTrials | None:
@@ -83,6 +93,43 @@ def _trials(words: Sequence[str] | None) -> WhichTrials | None:
         if not word.isdecimal():
             raise CommandMistake(f"found --trial {word}; expected the number of a trial, or all, once")
     return [int(word) for word in words]
+
+
+def find_by_words(words: Sequence[str], ledger: str | None, now: float) -> Runs:
+    """The runs that fit all words: `animal=7`, `dose>2`, `since=3w`, `until=2026-01-16`. Raises `CommandMistake`,
+    `QueryMistake`, `NoLedger`."""
+    times: dict[str, float | None] = {"since": None, "until": None}
+    conditions: list[Predicate] = []
+    for word in words:
+        name, equals, text = word.partition("=")
+        if equals and name in times:
+            times[name] = _long_ago(text, now, name)
+        else:
+            conditions.append(_as_number_or_text(word))
+    return find_runs(
+        ledger, lambda facts: all(fits(facts) for fits in conditions), times["since"], times["until"],
+        now=now, environment=os.environ,
+    )  # fmt: skip
+
+
+def _long_ago(text: str, now: float, name: str) -> float | None:
+    """`3w` is three weeks ago; anything else a moment as `ether.data()` reads it."""
+    try:
+        return moment_of(f"-{text}", now, name)
+    except QueryMistake:
+        return moment_of(text, now, name)
+
+
+def _as_number_or_text(word: str) -> Predicate:
+    """A condition of which `animal=7` fits the number 7 and the text "7": a shell cannot tell them apart."""
+    fits = predicate_of(word)
+    assert fits is not None
+    name, equals, text = word.partition("=")
+    if not equals or not name or not name[-1].isalnum() or text.startswith("="):
+        return fits
+    as_text = predicate_of({name.strip(): text})
+    assert as_text is not None
+    return lambda facts: fits(facts) or as_text(facts)
 
 
 def _moment(text: str | None, now: float) -> float | str | None:

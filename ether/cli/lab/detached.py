@@ -8,6 +8,7 @@ after that line nobody reads its standard output.
 from __future__ import annotations
 
 import json as json_text
+import os
 import queue
 import subprocess
 import sys
@@ -19,7 +20,8 @@ import typer
 
 from ether.cli.config_file import ConfigFile, chosen_file
 from ether.cli.exits import CommandMistake, Exit
-from ether.cli.lab.run import Sim, Start, run
+from ether.cli.lab.foreground import refuse_running, running_record
+from ether.cli.lab.run import Join, Record, Sim, Start, recorded, run
 from ether.cli.options import Json, Timeout, Where
 from ether.cli.output import print_json, print_line, remark
 from ether.config import load_config
@@ -39,18 +41,22 @@ def up(
     where: Where,
     start: Start = False,
     sim: Sim = False,
+    join: Join = False,
+    record: Record = False,
     timeout: Timeout = 30.0,
     json: Json = False,
 ) -> int:
     """Start a configuration; with -d without this terminal: it goes on running until `ether down`."""
     if not detach:
-        return run(file, where=where, start=start, sim=sim, timeout=timeout, json=json)
+        return run(file, where=where, start=start, sim=sim, join=join, record=record, timeout=timeout, json=json)
     path = chosen_file(file, Path.cwd())
-    name = where.session or load_config(path).session or new_session_name()
+    config = recorded(load_config(path), record)
+    refuse_running(config, where, sim=sim)
+    name = where.session or config.session or new_session_name()
     command = [sys.executable, "-m", "ether.cli.main", "run", path, "--session", name, "--timeout", str(timeout)]
     command += ["--json", *(["--broker", where.broker] if where.broker else []), *(["--start"] if start else [])]
-    command += ["--sim"] if sim else []
-    output = _output_file(name)
+    command += [*(["--sim"] if sim else []), *(["--join"] if join else []), *(["--record"] if record else [])]
+    output = _output_file(name, beside=running_record(config, where) is not None)
     event, code = _start(command, output, timeout + _GRACE_S)
     if event.get("event") != "ready":
         return _say_why_not(name, event, code, output, as_json=json)
@@ -63,8 +69,9 @@ def up(
     return Exit.OK
 
 
-def _output_file(session: str) -> Path:
-    path = log_path(session).with_suffix(".out")
+def _output_file(session: str, *, beside: bool) -> Path:
+    """An empty file for the output; one of its own `beside` a program that runs in this session already."""
+    path = log_path(session).with_suffix(f".{os.getpid()}.out" if beside else ".out")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.write_bytes(b"")

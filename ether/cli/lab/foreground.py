@@ -19,7 +19,9 @@ from ether.cli.lab.startup import startup_for
 from ether.cli.lab.stop_requests import StopRequests
 from ether.cli.options import Where
 from ether.cli.output import remark, to_json
-from ether.errors import LifecycleFailed
+from ether.config import changed, digest_of
+from ether.errors import LifecycleFailed, NameTaken, SessionRuns
+from ether.session.discovery.local_sessions import SessionRecord, read_records
 
 if TYPE_CHECKING:
     from ether import Ether
@@ -35,6 +37,21 @@ def make_importable(path: str) -> None:
     """Put the folder of the configuration and the current folder on `sys.path`: the classes lie in one of them."""
     places = dict.fromkeys([str(Path(path).resolve().parent), os.getcwd()])
     sys.path[:0] = [place for place in places if place not in sys.path]
+
+
+def running_record(config: EtherConfig, where: Where) -> SessionRecord | None:
+    """The record of the session that is meant, where that runs on this machine."""
+    name = where.session or config.session or os.environ.get("ETHER_SESSION")
+    return next((record for record in read_records(os.environ) if record.session == name), None)
+
+
+def refuse_running(config: EtherConfig, where: Where, *, sim: bool) -> None:
+    """Raise `SessionRuns` where this very configuration was started on this machine, and runs."""
+    record = running_record(config, where)
+    given = {} if where.broker is None else {"broker": where.broker}
+    digest = digest_of(changed(config, **given) if given else config) + ("-sim" if sim else "")
+    if record is not None and record.configuration == digest:
+        raise SessionRuns(record.session, record.host, record.pid)
 
 
 class ForegroundEvents:
@@ -65,8 +82,11 @@ def events_to_stdout(as_json: bool) -> Iterator[ForegroundEvents]:
 class Foreground:
     """One session, from its start to its end."""
 
-    def __init__(self, ether: Ether, config: EtherConfig, events: ForegroundEvents, *, sim: bool = False) -> None:
-        self._ether, self._sim = ether, sim
+    def __init__(
+        self, ether: Ether, config: EtherConfig, events: ForegroundEvents, *, sim: bool = False, join: bool = False
+    ) -> None:
+        """`join`: only a session that runs already is joined."""
+        self._ether, self._sim, self._join = ether, sim, join
         self._config = config
         self._events = events
         self._names = [name for name, each in config.named_instances().items() if each.autorun]
@@ -88,11 +108,19 @@ class Foreground:
             return self._stop(code)
 
     def _start(self, where: Where, timeout_s: float) -> None:
-        with startup_for(self._names) as startup:
-            self._ether.watch_start(startup.take)
-            self._ether.tap(
-                self._config, session=where.session, broker=where.broker, sim=self._sim, timeout_s=timeout_s
-            )
+        refuse_running(self._config, where, sim=self._sim)
+        try:
+            with startup_for(self._names) as startup:
+                self._ether.watch_start(startup.take)
+                self._ether.tap(
+                    self._config, session=where.session, broker=where.broker, sim=self._sim, start=not self._join,
+                    timeout_s=timeout_s,
+                )  # fmt: skip
+        except NameTaken as taken:
+            if (record := running_record(self._config, where)) is not None:
+                why = f"it has a {taken.name!r} already"
+                raise SessionRuns(record.session, record.host, record.pid, why) from taken
+            raise
 
     def _say_ready(self) -> None:
         name = self._ether.session_id

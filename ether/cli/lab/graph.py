@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from ether.cli.lab.flow import as_mermaid, as_text, flow_of
+from ether.cli.lab.flow_texts import as_mermaid, as_text
 from ether.cli.lab.joined import JOIN_TIMEOUT_S, joined
 from ether.cli.options import Json, Timeout, Where
 from ether.cli.output import print_json, print_line
+from ether.session.watching.flow import flow_of
 
 
 def graph(

@@ -136,7 +136,7 @@ def _follow(client: Client, arrived: queue.SimpleQueue[Inbound], chosen: _Chosen
 def _show_line(line: LogLine) -> None:
     text = line.to_text().rstrip("\n")
     code = _COLOURS.get(line.level) if colours(sys.stdout) else None
-    print_line(f"\x1b[{code}m{text}\x1b[0m" if code else text)
+    print_line(f"\x1b[{code}m{text}\x1b[0m" if code else text, escaped=True)
 
 
 def _show_json(line: LogLine) -> None:

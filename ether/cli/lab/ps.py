@@ -14,15 +14,18 @@ from typing import Annotated, Any
 import typer
 
 from ether.cli.exits import NoSession
-from ether.cli.lab.heartbeats import BEHIND_S, Heartbeats, busy_text, state_text
+from ether.cli.lab.heartbeat_texts import busy_text, failures_text, state_text
 from ether.cli.lab.joined import JOIN_TIMEOUT_S, TOOL, joined
 from ether.cli.options import Json, Timeout, Where
-from ether.cli.output import ago, print_json, print_line, print_table, remark
+from ether.cli.output import ago, alarming, print_json, print_line, print_table, remark
 from ether.config.broker_url import complete_url
 from ether.errors import TransportError
 from ether.protocol.presence import TAKES_PART, Announcement
+from ether.recording.forecast_rules import forecast_text, seconds_left
+from ether.recording.recorder_page import RecorderFacts, recorders_of
 from ether.session.client import Client
 from ether.session.offline import LastKnown, read_last_known
+from ether.session.watching.heartbeats import BEHIND_S, Heartbeats
 from ether.system.processes import is_running
 from ether.transport.endpoint import Endpoint
 
@@ -46,36 +49,63 @@ def ps(
     reached from here, what the programs of this machine knew last."""
     known = None
     try:
-        with joined(where, timeout) as client:
+        with joined(where, timeout, returns_s=0.0) as client:  # what was known last is shown instead, at once
             name, rows = client.topics.session, member_rows(client)
-            simulated = bool(client.session.info(timeout).get("simulated"))
+            info = client.session.info(timeout)
+            simulated, plain = bool(info.get("simulated")), info.get("security") == "off"
     except (TransportError, NoSession):
         known = _last_known(where)
         if known is None:
             raise
         name, rows = known.session, _last_known_rows(known)
-        simulated = any(member.about.get("simulated") for member in known.members)
+        simulated, plain = any(member.about.get("simulated") for member in known.members), False
+    recorders = recorders_of(name)
     if json:
         offline_since = known.since if known else None
-        print_json({"session": name, "simulated": simulated, "offline_since": offline_since, "members": rows})
+        facts = {"session": name, "simulated": simulated, "encrypted": not plain, "offline_since": offline_since}
+        print_json({**facts, "members": rows, "recorders": [_recorder_to_json(recorder) for recorder in recorders]})
         return
     if simulated:
         print_line(f"session {name} is SIMULATED: its devices are those of a simulated lab")
+    if plain:
+        print_line(alarming(f"session {name} is NOT ENCRYPTED (security: off): the network can read and write it"))
     _show(name, rows, errors)
+    for recorder in recorders:
+        said = recorder.problem or forecast_text(recorder.free_bytes, recorder.bytes_per_s)
+        print_line(f"\n{recorder.recorder} writes to {recorder.folder}: {said}")
     if known is not None:
         program = f"{known.program} (pid {known.pid})"
         remark(f"{_offline_since(known.since)}: {known.broker} cannot be reached; this is what {program} knew last")
 
 
+def _recorder_to_json(recorder: RecorderFacts) -> dict[str, Any]:
+    """Where a recorder of this machine writes, how fast, and for how many seconds there is room."""
+    return {
+        "recorder": recorder.recorder, "folder": recorder.folder, "problem": recorder.problem,
+        "free_bytes": recorder.free_bytes, "bytes_per_s": recorder.bytes_per_s,
+        "full_in_s": seconds_left(recorder.free_bytes, recorder.bytes_per_s),
+    }  # fmt: skip
+
+
 def _show(name: str, rows: list[dict[str, Any]], errors: bool) -> None:
     shown = [
-        {**row, "ago": ago(row["since"]), "class": row["class"] or f"({row['kind']})", "state": _state(row)}
+        {
+            **row,
+            "ago": ago(row["since"]),
+            "class": row["class"] or f"({row['kind']})",
+            "state": _state(row),
+            "errors": row["failures"].get("count", 0),
+        }
         for row in rows
     ]
     late = any(row["queued"] or (row["behind_s"] or 0.0) >= BEHIND_S for row in rows)
     columns = {**_COLUMNS, **(_LATE_COLUMNS if late else {})}
+    columns |= {"errors": "ERRORS"} if any(row["failures"] for row in rows) else {}
     columns |= {"lease": "LEASED BY"} if any(row["lease"] for row in rows) else {}
     print_table(shown, columns, nothing=f"nobody is in session {name}")
+    for row in rows:
+        if row["failures"]:
+            print_line(failures_text(row["name"], row["failures"]))
     for row in rows:
         if row["error"]:
             print_line(f"\n{row['name']}: {row['error'] if errors else _last_line(row['error'])}")
@@ -122,6 +152,7 @@ def _row(member: Announcement, heartbeats: Heartbeats) -> dict[str, Any]:
     row["age_s"] = heartbeat.age_s if heartbeat else None
     row["behind_s"] = heartbeat.behind_s if heartbeat else None
     row["skipped"] = heartbeat.skipped if heartbeat else {}
+    row["failures"] = heartbeat.failures if heartbeat else {}
     row["offline_since"] = about.get("offline_since")
     return row
 
@@ -167,6 +198,7 @@ def _last_known_row(member: Announcement, since: float) -> dict[str, Any]:
         "age_s": None,
         "behind_s": None,
         "skipped": {},
+        "failures": {},
     }
     return {**_announced(member), **unknown, "offline_since": offline}
 

@@ -9,7 +9,7 @@ from typing import Any
 from ether.cli.exits import Exit
 from ether.cli.options import BrokerUrl, Json
 from ether.cli.output import ago, print_json, print_table
-from ether.session.discovery.search import FoundSession, SearchTarget, explore, look_at_named
+from ether.session.discovery.search import LOOK_PATIENCE_S, FoundSession, SearchTarget, explore, look_at_named
 
 _COLUMNS = {"name": "SESSION", "host": "HOST", "pid": "PID", "ago": "SINCE", "how": "FOUND", "broker": "BROKER"}
 
@@ -25,10 +25,11 @@ def sessions(broker: BrokerUrl = None, json: Json = False) -> int:
 
 
 def sessions_in_reach(broker: str | None, environment: Mapping[str, str]) -> list[dict[str, Any]]:
-    """A row for each session. With `broker` only that broker is asked, and its errors are raised."""
+    """A row for each session that has a leader. With `broker` only that broker is asked, and its errors are raised."""
     if broker is not None:
-        return _rows(look_at_named(SearchTarget.of(None, broker, environment, 0.0)).found)
-    return _rows(session for step in explore(environment=environment) for session in step.found)
+        return _rows(look_at_named(SearchTarget.of(None, broker, environment, 0.0, LOOK_PATIENCE_S)).found)
+    steps = explore(environment=environment, patience_s=LOOK_PATIENCE_S)
+    return _rows(session for step in steps for session in step.found)
 
 
 def _rows(found: Iterable[FoundSession]) -> list[dict[str, Any]]:

@@ -15,24 +15,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ether.cli.exits import CommandMistake, Exit
-from ether.cli.lab.heartbeats import BEHIND_S, Heartbeats, busy_text, state_text
+from ether.cli.lab.heartbeat_texts import busy_text, failures_text, state_text
 from ether.cli.lab.joined import TOOL, joined
 from ether.cli.options import Json, Where
-from ether.cli.output import colours, print_json, print_table
+from ether.cli.output import colours, harmless, print_json, print_line, print_table
 from ether.protocol.presence import Announcement
 from ether.session.client import Client
+from ether.session.watching.heartbeats import BEHIND_S, Heartbeats
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 
+_SHOWN_FAILING = 5
 _FIRST_LOOK_S = 2.2
 """Four heartbeats of every instance."""
 
 _COLUMNS = {
     "name": "NAME", "state_text": "STATE", "busy": "BUSY", "handled_hz": "IN/S", "published_hz": "OUT/S",
-    "lag_ms": "LAG MS", "queued": "QUEUE", "age": "AGE S", "skipped_total": "SKIPPED", "cpu_percent": "CPU %",
-    "rss_mb": "MB", "host": "MACHINE",
+    "lag_ms": "LAG MS", "queued": "QUEUE", "age": "AGE S", "skipped_total": "SKIPPED", "errors": "ERRORS",
+    "cpu_percent": "CPU %", "rss_mb": "MB", "host": "MACHINE",
 }  # fmt: skip
 _LEFT = ("name", "state_text", "busy", "host")
 _STATE_STYLES = {"ready": "green", "starting": "cyan", "restarting": "yellow", "stopped": "dim"}
@@ -71,12 +73,23 @@ def _print(client: Client, heartbeats: Heartbeats, *, as_json: bool) -> None:
         print_json({"session": client.topics.session, "instances": rows, "machines": machines(rows)})
     else:
         print_table([_shown(row) for row in rows], _columns(rows), nothing="there are no instances")
+        for line in _failing(rows):
+            print_line(line)
+
+
+def _failing(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for each instance that has errors, the one that failed last first."""
+    failed = sorted((row for row in rows if row["failures"]), key=lambda row: -row["failures"]["at"])
+    return [harmless(failures_text(row["name"], row["failures"])) for row in failed]
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """The columns of the table; what was skipped only where something was."""
-    skips = any(row["skipped"] for row in rows)
-    return {key: heading for key, heading in _COLUMNS.items() if skips or key != "skipped_total"}
+    """The columns of the table; what was skipped, and errors, only where there are some."""
+    hidden = {
+        "skipped_total" if not any(row["skipped"] for row in rows) else "",
+        "errors" if not any(row["failures"] for row in rows) else "",
+    }
+    return {key: heading for key, heading in _COLUMNS.items() if key not in hidden}
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +97,8 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     age = None if row["age_s"] is None else f"{row['age_s']:.1f}{' ↑' * row['falls_behind']}"
     state = state_text(row["state"], row["behind_s"])
     total = sum(sum(counts.values()) for counts in row["skipped"].values())
-    return {**row, "state_text": state, "age": age, "skipped_total": total}
+    errors = row["failures"].get("count", 0)
+    return {**row, "state_text": state, "age": age, "skipped_total": total, "errors": errors}
 
 
 def _rows(client: Client, heartbeats: Heartbeats) -> list[dict[str, Any]]:
@@ -108,6 +122,7 @@ def row_of(member: Announcement, heartbeats: Heartbeats) -> dict[str, Any]:
         "behind_s": heartbeat.behind_s if heartbeat else None,
         "falls_behind": heartbeats.falls_behind(member.name),
         "skipped": heartbeat.skipped if heartbeat else {},
+        "failures": heartbeat.failures if heartbeat else {},
         "cpu_percent": 100 * activity.cpu if activity else None,
         "rss_mb": heartbeat.rss_mb if heartbeat else None,
         "host": member.about.get("host"),
@@ -150,7 +165,8 @@ def _picture(client: Client, rows: list[dict[str, Any]], height: int) -> Group:
     columns = _columns(rows)
     for key, heading in columns.items():
         table.add_column(heading, justify="left" if key in _LEFT else "right", no_wrap=True)
-    fitting = max(1, height - 4 - len(machines(rows)))
+    failing = _failing(rows)[:_SHOWN_FAILING]
+    fitting = max(1, height - 4 - len(machines(rows)) - len(failing))
     for row in map(_shown, _most_active(rows)[:fitting]):
         table.add_row(*(Text(_cell(row[key]), style=_style(key, row)) for key in columns))
     heads = [
@@ -159,7 +175,8 @@ def _picture(client: Client, rows: list[dict[str, Any]], height: int) -> Group:
     ]
     hidden = len(rows) - fitting
     more = [Text(f"… and {hidden} more, quieter ones")] if hidden > 0 else []
-    return Group(Text(f"session {client.topics.session}", style="bold"), *map(Text, heads), table, *more)
+    return Group(Text(f"session {client.topics.session}", style="bold"), *map(Text, heads), table, *more,
+                 *(Text(line, style="red", no_wrap=True, overflow="ellipsis") for line in failing))  # fmt: skip
 
 
 def _most_active(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

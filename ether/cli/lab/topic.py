@@ -18,15 +18,15 @@ import typer
 from ether.cli.arguments import parse_params, shown_value
 from ether.cli.exits import CommandMistake, Exit
 from ether.cli.lab.call import Words, read_file
-from ether.cli.lab.flow import topics_of
 from ether.cli.lab.joined import joined
-from ether.cli.lab.rates import Meter, TopicRate, shown_bytes
 from ether.cli.options import Json, Where
 from ether.cli.output import print_json, print_line, print_table, remark, to_json
 from ether.connection.link import Inbound
 from ether.errors import DecodeError
+from ether.protocol.topic_typo_rules import topics_of, uses_of
 from ether.session.client import Client, Message, Subscription
-from ether.wire.topics import check_topic_filter
+from ether.session.watching.rates import Meter, TopicRate, shown_bytes
+from ether.wire.topics import OUTSIDE, check_topic_filter, matches
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
@@ -39,6 +39,7 @@ Patience = Annotated[
 Window = Annotated[float, typer.Option("--window", "-w", metavar="SECONDS", min=0.1, help="Over how long it is taken.")]
 
 _REPORT_S = 1.0
+_SHOWN_HEARERS = 5
 
 Seen = tuple[str, int, float]
 """A message that arrived: its MQTT topic, its size in bytes, and the time in seconds of the monotonic clock."""
@@ -127,11 +128,23 @@ def echo(
 ) -> int:
     """Print every message on a topic until Ctrl-C. With --json one object a line: topic, value, time, source, id."""
     with joined(where) as client, client.subscribe(topic, qos=0) as messages:
-        remark(f"listening to {topic!r}")
+        _say_listening(client, topic)
         try:
             return _echo(messages, topic, count, timeout, as_json=json)
         except KeyboardInterrupt:
             return Exit.OK
+
+
+def _say_listening(client: Client, topic: str) -> None:
+    """Say what is listened to, and where no instance publishes it, which topic was probably meant."""
+    typo = client.topic_check.unpublished(topic)
+    members = client.session.announcements()
+    if typo is not None:
+        remark(f"listening to {topic!r}; {typo}")
+    elif topic.startswith(OUTSIDE) or any(matches(topic, use.topic) for use in uses_of(members, "publishes")):
+        remark(f"listening to {topic!r}")
+    else:
+        remark(f"listening to {topic!r}, which no instance publishes (a program may)")
 
 
 def _echo(messages: Subscription, topic: str, count: int | None, timeout_s: float | None, *, as_json: bool) -> Exit:
@@ -191,7 +204,7 @@ def _report(
     say: Callable[[str, TopicRate, int], None],
 ) -> int:
     with joined(where) as client, _passing(client, topic) as take:
-        remark(f"listening to {topic!r}")
+        _say_listening(client, topic)
         begin = time.monotonic()
         meter, said = Meter(window_s, begin), 0
         try:
@@ -250,9 +263,21 @@ def pub(
     with joined(where) as client:
         sent = _publish(client, topic, value, rate, count)
         client.link.flush(10.0)
+        told = _told_hearers(client, topic)
     if json:
         print_json({"topic": topic, "value": value, "messages": sent})
+    remark(told)
     return Exit.OK
+
+
+def _told_hearers(client: Client, topic: str) -> str:
+    """Who has heard what was published. (The topic that was probably meant is in the log already.)"""
+    heard = uses_of(client.session.announcements(), "subscribes")
+    mqtt_topic = client.topics.data(topic)
+    names = dict.fromkeys(use.member for use in heard if matches(client.topics.data(use.topic), mqtt_topic))
+    listed = ", ".join([*names][:_SHOWN_HEARERS]) + (f" and {len(names) - _SHOWN_HEARERS} more" if len(names) >
+                                                      _SHOWN_HEARERS else "")  # fmt: skip
+    return f"published on {topic!r}: {f'heard by {listed}' if names else 'no instance hears it (a program may)'}"
 
 
 def _publish(client: Client, topic: str, value: object, rate_hz: float | None, count: int | None) -> int:

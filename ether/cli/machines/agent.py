@@ -22,8 +22,23 @@ def agent(
         str | None,
         typer.Option("--allow-file", help="A file with one root on each line; default: ~/.config/ether/allowed."),
     ] = None,
+    allow_registry: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-registry",
+            metavar="ROOT",
+            help="A package or folder whose classes a registry from elsewhere may mark; repeat it.",
+        ),
+    ] = None,
     *,
     where: Where,
 ) -> int:
     """Run instances here for sessions elsewhere, until SIGTERM or Ctrl-C."""
-    return Agent(name, allow=allow or (), allow_file=allow_file, session=where.session, broker=where.broker).run()
+    return Agent(
+        name,
+        allow=allow or (),
+        allow_file=allow_file,
+        allow_registry=allow_registry or (),
+        session=where.session,
+        broker=where.broker,
+    ).run()

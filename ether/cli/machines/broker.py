@@ -13,6 +13,7 @@ from ether.config.broker_url import complete_url, url_with
 from ether.errors import ConfigError
 from ether.security.lab_key import load_key
 from ether.session.broker_probe import BrokerFindings, CapabilityVerdict, Finding, judge, probe_broker
+from ether.session.discovery.search import may_be_plain
 from ether.transport.endpoint import Endpoint
 from ether.wire.topics import check_session_name
 
@@ -35,6 +36,8 @@ def broker_findings(where: Where) -> BrokerFindings:
 
 
 def _with_lab_key(url: str) -> Endpoint | None:
+    if not may_be_plain(os.environ):
+        return None
     try:
         key = load_key(os.environ)
     except ConfigError:

@@ -9,13 +9,16 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ether.errors import EtherError
 from ether.logs.session_file import log_folder
+from ether.security.certificates import NotSigned, facts_of
+from ether.system.clock import wall_time
 from ether.system.folders import runtime_folder
+from ether.system.lab_folders import memberships
 from ether.version import VERSION
 
 _LEAST_FREE_BYTES = 1_000_000_000
@@ -23,6 +26,7 @@ _LEAST_FREE_SHARE = 0.03
 _MQTT_PORT = 1883
 _PROBE_S = 0.5
 _ASK_S = 3.0
+_FEW_DAYS = 30
 
 _MOSQUITTO_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 _SERIAL_PATTERNS = ("ttyUSB*", "ttyACM*", "ttyAMA*", "serial/by-id/*", "tty.usb*", "cu.usb*")
@@ -52,12 +56,33 @@ def machine_checks() -> Iterator[Check]:
     yield from _firewall()
     yield from _serial_ports()
     yield from _clock()
+    yield from certificate_checks(os.environ)
+
+
+def certificate_checks(environment: Mapping[str, str]) -> Iterator[Check]:
+    """Until when this machine is a member of which lab."""
+    for known in memberships(environment):
+        name = f"member of {known.host}"
+        again = f"`ether pair {known.name}` on {known.host}, and here what it shows"
+        try:
+            left = facts_of(Path(known.certificate).read_bytes()).ends - wall_time()
+        except (OSError, NotSigned) as error:
+            yield Check(name, "fail", f"{known.certificate}: {error}", again)
+            continue
+        days = int(left / 86_400)
+        detail = f"as {known.name}; this machine is let in for {days} more days"
+        yield Check(
+            name,
+            "fail" if left < 0 else "warn" if days < _FEW_DAYS else "ok",
+            detail,
+            again if days < _FEW_DAYS else "",
+        )
 
 
 def _engines() -> Iterator[Check]:
     program = mosquitto_program()
     if program is None:
-        hint = "mosquitto is 4 to 5 times faster, speaks MQTT 5 and may listen on the network: apt install mosquitto"
+        hint = "mosquitto takes less of the processor for each message: apt install mosquitto"
         yield Check("engine mosquitto", "warn", "not installed; sessions run on amqtt", hint)
     else:
         yield Check("engine mosquitto", "ok", f"{_mosquitto_version(program)} ({program})")
@@ -140,7 +165,9 @@ def _firewall() -> Iterator[Check]:
     """Only root can read the rules of a firewall; whether one is active, every user can see."""
     names = [name for name, there in _firewalls() if there]
     if names:
-        hint = "for other machines in a session allow TCP 1883 (MQTT) and UDP 5353 (mDNS) in"
+        hint = (
+            "for other machines in a session allow TCP 8883 (MQTT over TLS), 8884 (`ether pair`) and UDP 5353 (mDNS) in"
+        )
         yield Check("firewall", "warn", f"active: {', '.join(names)}", hint)
     else:
         yield Check("firewall", "ok", "none that can be seen from here")

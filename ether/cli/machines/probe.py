@@ -5,11 +5,10 @@ from __future__ import annotations
 import queue
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from ether.cli.lab.heartbeats import Heartbeats
 from ether.cli.lab.joined import TOOL
-from ether.cli.lab.rates import shown_bytes
 from ether.cli.machines.checks import Check
 from ether.cli.output import ago
 from ether.config.broker_url import url_without_credentials
@@ -17,10 +16,12 @@ from ether.connection.link import Inbound
 from ether.errors import ConfigError, EtherError, TransportError
 from ether.protocol.presence import Announcement
 from ether.session.client import Client
+from ether.session.watching.heartbeats import Heartbeats
+from ether.session.watching.rates import shown_bytes
 from ether.transport.endpoint import Endpoint
 from ether.transport.opening import open_socket
 from ether.transport.sockets import Waker
-from ether.version import VERSION
+from ether.version import VERSION, WIRE
 
 _ECHOES = 20
 _ECHO_S = 5.0
@@ -38,10 +39,38 @@ def session_checks(client: Client) -> Iterator[Check]:
     yield Check("session", "ok" if info else "warn", f"{client.topics.session}: {where if info else 'led by nobody'}")
     transport = client.link.transport
     yield Check("broker", "ok", f"{engine}, {info.get('broker', '')}, MQTT {transport.version.value}")
+    if info.get("security") == "off":
+        hint = "leave `security: off` out: machines are then let in by `ether pair` (docs/pairing.md)"
+        yield Check("security", "fail", "off: who can listen to the network reads and writes this session", hint)
     if isinstance(url := info.get("websocket"), str):
         yield _websocket_check(url)
     yield from _echo_checks(client)
     yield from _member_checks(client)
+    yield _rights_check(client, info)
+    yield from _version_checks(client)
+
+
+def _rights_check(client: Client, info: Mapping[str, Any]) -> Check:
+    """Who may do what: programs of the leader's machine everything, those of others what their rights say."""
+    hosts = {str(member.about.get("host")) for member in client.session.announcements() if member.about.get("host")}
+    others = ", ".join(sorted(hosts - {str(info.get("host"))}))
+    if not others:
+        return Check("rights", "ok", "all members are on one machine, and may do everything")
+    if (said := info.get("rights")) is None:
+        hint = "security: {guests: call} in the configuration gives each machine what it needs (docs/security.md)"
+        return Check("rights", "warn", f"members on {others} may do everything", hint)
+    if info.get("engine") == "external":
+        hint = "ether rights --export prints its rights; where none can be installed, members are trusted"
+        return Check("rights", "warn", f"{said}; whether this broker has them cannot be seen from here", hint)
+    return Check("rights", "ok", f"derived from the configuration, {said}; ether rights shows them")
+
+
+def _version_checks(client: Client) -> Iterator[Check]:
+    """Members of an earlier version of the wire, which are served."""
+    old = sorted(member.name for member in client.session.announcements() if member.wire < WIRE)
+    if old:
+        detail = f"{', '.join(old)}: version 1 of the wire, this one speaks {WIRE}; they are served"
+        yield Check("versions", "warn", detail, "pip install --upgrade ether-medium on their machines")
 
 
 def _websocket_check(url: str) -> Check:

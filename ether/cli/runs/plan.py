@@ -15,7 +15,7 @@ from ether.cli.options import Json
 from ether.cli.output import print_json, print_line, print_table, remark
 from ether.config import load_config
 from ether.errors import ConfigError
-from ether.runs.plan.estimate_rules import size_text
+from ether.recording.forecast_rules import size_text
 from ether.runs.plan.report import PlanFinding, PlannedRun, PlanReport, plan_report
 from ether.runs.trial_rules import duration_text
 
@@ -51,6 +51,8 @@ def _show(path: str, report: PlanReport) -> None:
     print_table([_row(run) for run in report.runs], columns, nothing="no runs are planned; plan: describes them")
     for note in report.unseen:
         remark(f"not looked at: {note}")
+    for warning in report.warnings:
+        print_line(f"warning: {warning}")
     for finding in report.findings:
         print_line(_sentence(path, finding))
     count, of = len(report.findings), len(report.instances)
@@ -64,12 +66,7 @@ def _show(path: str, report: PlanReport) -> None:
 def _sentence(path: str, finding: PlanFinding) -> str:
     fault = finding.fault
     text = fault.text.replace("\n", " ")
-    return str(ConfigError(text, file=path, line=finding.line, path=dotted(fault.place)))
-
-
-def dotted(place: tuple[str | int, ...]) -> str:
-    """`plan.dose.conditions[2]`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+    return str(ConfigError(text, file=path, line=finding.line, path=fault.path))
 
 
 def _row(run: PlannedRun) -> dict[str, object]:
@@ -87,7 +84,7 @@ def _row(run: PlannedRun) -> dict[str, object]:
 def _to_json(path: str, report: PlanReport) -> dict[str, Any]:
     faults = [
         {
-            "file": path, "line": finding.line, "path": dotted(finding.fault.place),
+            "file": path, "line": finding.line, "path": finding.fault.path,
             "found": finding.fault.found, "valid": finding.fault.valid, "nearest": finding.fault.nearest,
             "text": _sentence(path, finding),
         }
@@ -103,5 +100,5 @@ def _to_json(path: str, report: PlanReport) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "file": path, "fine": not faults, "faults": faults, "runs": runs, "instances": list(report.instances),
-        "not_looked_at": list(report.unseen), "ledger": report.folder,
+        "warnings": list(report.warnings), "not_looked_at": list(report.unseen), "ledger": report.folder,
     }  # fmt: skip

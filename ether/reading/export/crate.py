@@ -30,6 +30,7 @@ from typing import Any
 
 from ether.errors import ExportFailed, LedgerDamaged, MissingExtra, PayloadError
 from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
+from ether.provenance.inputs import inputs_of
 from ether.provenance.origins import Origin, origin_of
 from ether.reading.export import prov as export_prov
 
@@ -110,7 +111,7 @@ def _write_files(reader: LedgerReader, part: Path, records: Callable[[], Iterabl
     parts = _Parts()
     with (part / RECORDS).open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         for record in records():
-            file.write(json.dumps(_line(record, part, parts)) + "\n")
+            file.write(json.dumps({**_line(record, part, parts), **_inputs(reader, record)}) + "\n")
             parts.count += 1
             _note_context(reader, record, parts)
     parts.names[RECORDS] = "records"
@@ -138,6 +139,19 @@ def _line(record: StoredRecord, part: Path, parts: _Parts) -> dict[str, Any]:
         return {**line, "value": value}
     except (PayloadError, TypeError, ValueError):
         return {**line, "payload": _write_payload(payload, part, parts)}
+
+
+def _inputs(reader: LedgerReader, record: StoredRecord) -> dict[str, Any]:
+    """The ids of everything that a record was made of, or could have been made of, by how that is known: the same as in
+    the PROV-JSON. `missing`: how many more there are, of which the ledger has nothing."""
+    found = inputs_of(reader, record)
+    by_how: dict[str, list[str]] = {}
+    for known, how in found.each():
+        by_how.setdefault(how, []).append(known)
+    told: dict[str, Any] = {"inputs": by_how} if by_how else {}
+    if missing := sum(group.missing - len(group.named) for group in found.groups):
+        told["missing"] = missing
+    return told
 
 
 def _write_payload(payload: bytes, part: Path, parts: _Parts) -> str:

@@ -16,10 +16,13 @@ from ether.reading.data import Data
 from ether.reading.export import crate as export_crate
 from ether.reading.export import prov as export_prov
 from ether.reading.export.tables import Exported
+from ether.reading.notes import clock_corrections
+from ether.reading.several import SeveralData
 
 
 def to_prov(data: Data, path: Path) -> Exported:
     """Write W3C PROV-JSON; raises `ExportFailed`, `OSError`."""
+    _refuse_several(data, path)
     with LedgerReader.open(data.folder) as reader:
         if next(chosen(reader, data), None) is None:
             raise ExportFailed(f"nothing was recorded that fits, so {path} is not written")
@@ -28,11 +31,17 @@ def to_prov(data: Data, path: Path) -> Exported:
 
 def to_crate(data: Data, path: Path) -> Exported:
     """Write an RO-Crate to a folder that is not there yet; raises `ExportFailed`, `MissingExtra`, `OSError`."""
+    _refuse_several(data, path)
     with LedgerReader.open(data.folder) as reader:
         words = ", ".join(f"{key} {value}" for key, value in data.query.said.items())
         title = f"{reader.session}: {words or 'everything'}"
         count = export_crate.write(reader, path, lambda: chosen(reader, data), name=title)
     return Exported(path, "crate", count, ())
+
+
+def _refuse_several(data: Data, path: Path) -> None:
+    if isinstance(data, SeveralData):
+        raise ExportFailed(f"provenance is that of one ledger, so {path} is not written; export each by its session")
 
 
 def chosen(reader: LedgerReader, data: Data) -> Iterator[StoredRecord]:
@@ -43,8 +52,10 @@ def chosen(reader: LedgerReader, data: Data) -> Iterator[StoredRecord]:
             if (stored := reader.by_row(record.row)) is not None:
                 yield stored
         return
-    wanted = replace(query.filter_of(query.instance), kinds=export_prov.KINDS)
+    corrections = clock_corrections(reader)
+    wanted = replace(query.filter_of(query.instance, corrections), kinds=export_prov.KINDS)
     for stored in reader.records(wanted):
         if query.upto_row is not None and stored.row > query.upto_row:
             return
-        yield stored
+        if not corrections or query.is_in_time(stored.time + corrections.of(stored)):
+            yield stored

@@ -33,6 +33,8 @@ class TableRow(NamedTuple):
     ledger: str | None
     """The folder of the ledger that it was exported from, None where the file has no such metadata."""
     session: str | None
+    ledgers: tuple[str, ...] = ()
+    """The folders of the ledgers, of a table of several."""
 
 
 def table_row(text: str) -> TableRow | None:
@@ -51,7 +53,9 @@ def table_row(text: str) -> TableRow | None:
         raise NotRecorded(text, f"{path} has no column 'id', so nothing tells which record a row is") from error
     if found is None:
         raise NotRecorded(text, f"{path} has the rows 1 to {rows}" if rows else f"{path} has no rows")
-    return TableRow(found, _text(metadata.get("ledger")), _text(metadata.get("session")))
+    several = metadata.get("ledgers")
+    ledgers = tuple(map(str, several)) if isinstance(several, list) else ()
+    return TableRow(found, _text(metadata.get("ledger")), _text(metadata.get("session")), ledgers)
 
 
 def _from_csv(path: Path, row: int) -> _Found:

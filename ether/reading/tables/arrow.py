@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ether.errors import MissingExtra
-from ether.reading.columns import FIXED, Form, is_array, json_text
+from ether.reading.columns import FIXED, Form, common_metadata, is_array, json_text
 from ether.reading.tables.numpy import body_of
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def schema_of(forms: Mapping[str, Form], metadata: Mapping[str, Any]) -> pa.Sche
     import pyarrow as pa
 
     fields = [_field(name, form) for name, form in (forms or _NO_COLUMNS).items()]
-    return pa.schema(fields, metadata={METADATA_KEY: json.dumps(metadata, ensure_ascii=False).encode()})
+    common = {name.encode(): json_text(cell).encode() for name, cell in common_metadata(metadata).items()}
+    return pa.schema(fields, metadata={METADATA_KEY: json.dumps(metadata, ensure_ascii=False).encode(), **common})
 
 
 def arrow_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
@@ -20,10 +21,14 @@ from ether.reading.tables.numpy import body_of
 SIDECAR = ".json"
 """What is added to the table's name for the name of the file beside it."""
 _QUOTED = frozenset(',"\r\n')
+_FORMULA = frozenset("=+-@\t\r|%＝＋－＠")
+_NUMBER = re.compile(r"[+-][0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 READING = {
     "time": "ISO 8601, UTC",
+    "text": "where an apostrophe and then = + - @ | or % begin the cell, the first apostrophe is not part of the text:"
+    " it keeps a spreadsheet from running the cell",
     "empty cell": "None, or the value has no such key; an empty text is a pair of quotes",
     "bytes": "base64",
     "complex": "as Python writes it",
@@ -66,8 +71,20 @@ def _cell(cell: Any, name: str, form: Form) -> str:
             return str(cell)
 
 
+def would_run(text: str) -> bool:
+    """Whether a spreadsheet might run a cell: it begins with one of the characters that begin a formula there, and is
+    no number."""
+    begins = text.lstrip("'")
+    first = begins[:1] if begins[:1] in _FORMULA else begins.lstrip()[:1]
+    return first in _FORMULA and bool(first) and not _NUMBER.fullmatch(text)
+
+
 def _quoted(text: str) -> str:
-    """The text, in quotes where it needs them: also where it is empty, or has spaces that a reader might strip."""
+    """The text, in quotes where it needs them: also where it is empty, or has spaces that a reader might strip. One
+    that a spreadsheet would run as a formula gets an apostrophe in front, and so does one that begins with apostrophes
+    and such a text: whoever reads the file takes away one of them."""
+    if would_run(text):
+        text = f"'{text}"
     if text and text == text.strip() and _QUOTED.isdisjoint(text):
         return text
     doubled = text.replace('"', '""')

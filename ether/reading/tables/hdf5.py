@@ -1,9 +1,9 @@
 """Records as an HDF5 file, written chunk by chunk. Owner of h5py.
 
 There is one dataset for each column, all of the same length. Attributes named `ether` (JSON) describe the table, on the
-file, and each column, on its dataset. Arrays of one shape are stacked. HDF5 has no empty cell: such a cell is filled
-with NaN, 0, False or an empty value, and the dataset `missing/<column>` has True for it. Times are integers,
-nanoseconds since 1970 in UTC.
+file, and each column, on its dataset; what all runs of the table have in common (`run.animal`) is an attribute of the
+file. Arrays of one shape are stacked. HDF5 has no empty cell: such a cell is filled with NaN, 0, False or an empty
+value, and the dataset `missing/<column>` has True for it. Times are integers, nanoseconds since 1970 in UTC.
 
 The trap: in HDF5 a `/` begins a group. In the names of datasets `/`, `%` and NUL are escaped as in URLs; the attribute
 `column` has the name itself.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ether.errors import MissingExtra
-from ether.reading.columns import Form, json_text
+from ether.reading.columns import Form, common_metadata, json_text
 from ether.reading.tables.numpy import body_of
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def write_hdf5(
 
     with h5py.File(path, "w", track_order=True) as file:
         file.attrs["ether"] = json.dumps(metadata, ensure_ascii=False)
+        for name, cell in common_metadata(metadata).items():
+            file.attrs[name] = cell if isinstance(cell, (str, bool, int, float)) else json_text(cell)
         columns = [_ColumnFile(file, name, form, name in full) for name, form in forms.items()]
         for chunk in chunks:
             for column in columns:

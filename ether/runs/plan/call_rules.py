@@ -17,6 +17,7 @@ from ether.errors import ArgumentProblem, MarkError, ValidationFailed
 from ether.spec.arguments import Arguments, shown
 from ether.spec.marks import MarkKind
 from ether.spec.methods import ClassSpec, MethodSpec
+from ether.spec.signatures import signature_of
 from ether.spec.wrapping import PlannedCall
 
 Place = tuple[str | int, ...]
@@ -38,7 +39,14 @@ class PlanFault:
     def text(self) -> str:
         """The fault as a sentence."""
         hint = f" Did you mean {self.nearest!r}?" if self.nearest else ""
-        return f"found {self.found}; {self.valid}.{hint}"
+        end = "" if self.valid.endswith((".", "?")) else "."
+        return f"found {self.found}; {self.valid}{end}{hint}"
+
+    @property
+    def path(self) -> str:
+        """The place as text: `plan.dose.conditions[2]`."""
+        parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.place)
+        return "".join(parts).removeprefix(".")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,23 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 def listed(names: Iterable[str]) -> str:
     """Names, separated by commas; "none" without any."""
     return ", ".join(names) or "none"
+
+
+def constructor_fault(
+    title: str, signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any], place: Place
+) -> PlanFault | None:  # fmt: skip
+    """The fault of arguments that a constructor does not take, at the argument where it is one; None without any.
+    `place` is that of the instance."""
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        known = [name for name in signature.parameters if name not in ("args", "kwargs")]
+        wrong = next((name for name in kwargs if name not in known), None)
+        where: Place = place if wrong is None else (*place, "kwargs", wrong)
+        found = f"arguments for the constructor of {title}: {error}"
+        hint = nearest(wrong, known) if wrong is not None else None
+        return PlanFault(where, found, f"expected {title}{signature}", hint)
+    return None
 
 
 def absent(name: str, place: Place, instances: PlannedInstances) -> PlanFault | None:
@@ -140,7 +165,7 @@ def call_problems(target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]
     if target.function is None or target.arguments is None:
         return []
     try:
-        bound = inspect.signature(target.function).bind(*args, **kwargs)
+        bound = signature_of(target.function).bind(*args, **kwargs)
     except TypeError as error:
         given = ", ".join([*map(shown, args), *(f"{name}={shown(value)}" for name, value in kwargs.items())])
         takes = f"{error}: its signature is {target.spec.name if target.spec else ''}{_signature(target)}"
@@ -159,14 +184,14 @@ def payload_problems(arguments: Arguments, payload: Mapping[str, Any]) -> list[A
 
 def parameters_of(function: Callable[..., Any]) -> tuple[list[str], bool]:
     """The names of a function's parameters, and whether it has `**kwargs`, which take any other name."""
-    parameters = inspect.signature(function).parameters.values()
+    parameters = signature_of(function).parameters.values()
     rest = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     return [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD], rest
 
 
 def _signature(target: Target) -> str:
     assert target.function is not None
-    return str(inspect.signature(target.function))
+    return str(signature_of(target.function))
 
 
 def _unexpected(target: Target, kwargs: Mapping[str, Any]) -> str:

@@ -13,6 +13,8 @@ unclear. It is refused, never guessed.
 from __future__ import annotations
 
 import ast
+import builtins
+import functools
 import importlib
 import importlib.util
 import os
@@ -31,6 +33,15 @@ class SourceUnclear(EtherError, LookupError):
     """The file that defines a class cannot be determined. A `LookupError`."""
 
 
+class SourceMissing(SourceUnclear):
+    """There is certainly no such module, or its file certainly has no such class. `known` are the names that it has;
+    `is_module` says which of the two is missing. A `LookupError`."""
+
+    def __init__(self, text: str, known: Sequence[str] = (), *, is_module: bool = False) -> None:
+        self.known, self.is_module = tuple(known), is_module
+        super().__init__(text)
+
+
 @dataclass(frozen=True, slots=True)
 class SourcePlace:
     """A file that defines or imports the class, under the name `class_path`; symbolic links in `file` are resolved."""
@@ -44,6 +55,104 @@ class _Module:
     name: str
     file: str
     is_package: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSource:
+    """The class statement that a class path leads to, and the module in which it stands. `paths` are all names that the
+    class has on the way there."""
+
+    statement: ast.ClassDef
+    module: _Module
+    paths: tuple[str, ...]
+
+    @property
+    def class_path(self) -> str:
+        """The name under which the class is defined."""
+        return self.paths[-1]
+
+    def base_paths(self) -> list[str]:
+        """The class paths of its base classes. Raises `SourceUnclear` for one that is no plain name, or is bound in
+        another way than by a class statement or an import."""
+        found = []
+        for base in self.statement.bases:
+            if not isinstance(base, ast.Name):
+                raise SourceUnclear(f"a base class of {self.class_path} is no plain name")
+            bindings = list(_bindings(_statements(self.module), base.id))
+            if len(bindings) > 1 or (not bindings and not hasattr(builtins, base.id)):
+                raise SourceUnclear(f"the base class {base.id} of {self.class_path} is not bound once")
+            match bindings:
+                case []:
+                    found.append(f"builtins.{base.id}")
+                case [ast.ClassDef()]:
+                    found.append(f"{self.module.name}.{base.id}")
+                case [str(binding)]:
+                    found.append(_absolute(binding, self.module))
+                case _:
+                    raise SourceUnclear(f"the base class {base.id} of {self.class_path} is no class statement")
+        return found
+
+
+def class_source(class_path: str, more_places: Sequence[str] = ()) -> ClassSource:
+    """The class statement that a class path certainly leads to. Raises `SourceMissing` where there certainly is none,
+    `SourceUnclear` where nobody can tell without running the code."""
+    importlib.invalidate_caches()
+    paths: list[str] = []
+    while len(paths) < _MOST_STEPS:
+        try:
+            module, names = _module_of(class_path.split("."), more_places)
+        except SourceMissing as missing:
+            if not paths:
+                raise
+            raise SourceUnclear(f"{paths[-1]} is imported from elsewhere: {missing}") from None
+        paths.append(f"{module.name}.{'.'.join(names)}")
+        if not names:
+            raise SourceUnclear(f"{class_path} is a module")
+        statements = _statements(module)
+        bindings = list(_bindings(statements, names[0]))
+        if not bindings:
+            raise _without(names[0], module, statements)
+        if len(bindings) > 1:
+            raise SourceUnclear(f"{names[0]} is bound several times in {module.file}")
+        if isinstance(bindings[0], ast.ClassDef):
+            _check_inner(bindings[0], names, module)
+            return ClassSource(_inner(bindings[0], names), module, tuple(paths))
+        if not isinstance(bindings[0], str):
+            raise SourceUnclear(f"{names[0]} is not bound by a class statement in {module.file}")
+        class_path = ".".join([_absolute(bindings[0], module), *names[1:]])
+    raise SourceUnclear(f"{class_path} is imported from file to file without end")
+
+
+_MAKES_NAMES = ("globals(", "vars(", "setattr(", "exec(", "sys.modules", "locals(")
+
+
+def _without(name: str, module: _Module, statements: Sequence[ast.stmt]) -> SourceUnclear:
+    """The error for a name that no statement of a module binds: certainly missing, unless the module can make names in
+    other ways."""
+    stars = any(isinstance(s, ast.ImportFrom) and s.names[0].name == "*" for s in _all_statements(statements))
+    makes = any(isinstance(s, ast.FunctionDef) and s.name == "__getattr__" for s in statements)
+    text = _text_of(module)
+    if stars or makes or any(way in text for way in _MAKES_NAMES):
+        return SourceUnclear(f"{module.file} may bind {name!r} while it runs")
+    known = [s.name for s in statements if isinstance(s, ast.ClassDef)]
+    known += [a.asname or a.name for s in statements if isinstance(s, ast.ImportFrom) for a in s.names]
+    if module.is_package:
+        folder = os.path.dirname(module.file)
+        known += sorted({os.path.splitext(file)[0] for file in os.listdir(folder) if file.isidentifier()
+                         or file.endswith(".py")} - {"__init__", "__pycache__"})  # fmt: skip
+        return SourceMissing(f"the package {module.name} ({folder}) has no {name!r}", known)
+    return SourceMissing(f"{module.name} ({module.file}) has no class {name!r}", known)
+
+
+def _all_statements(statements: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    for statement in statements:
+        yield from (node for node in ast.walk(statement) if isinstance(node, ast.stmt))
+
+
+def _inner(statement: ast.ClassDef, names: Sequence[str]) -> ast.ClassDef:
+    for name in names[1:]:
+        statement = next(s for s in statement.body if isinstance(s, ast.ClassDef) and s.name == name)
+    return statement
 
 
 def places_of(class_path: str, more_places: Sequence[str]) -> list[SourcePlace]:
@@ -92,8 +201,10 @@ def _module_of(parts: list[str], more_places: Sequence[str]) -> tuple[_Module, l
         spec, places = deeper, _places_in(deeper, places, more_places)
         if places is None:
             break
-    if spec is None or parts[0] == "__main__":
-        raise SourceUnclear(f"there is no module {parts[0]!r} on the import path")
+    if parts[0] == "__main__":
+        raise SourceUnclear("the script that runs is read when it is needed")
+    if spec is None:
+        raise SourceMissing(f"there is no module {parts[0]!r} on the import path", is_module=True)
     file = spec.origin
     if file is None or not file.endswith(".py") or not os.path.isfile(file):
         raise SourceUnclear(f"{spec.name} has no file with its source ({file or 'a folder without __init__.py'})")
@@ -130,10 +241,21 @@ def _places_in(spec: ModuleSpec, around: list[str] | None, more_places: Sequence
 
 def _statements(module: _Module) -> list[ast.stmt]:
     try:
-        with open(module.file, "rb") as file:
-            return ast.parse(file.read(), module.file).body
+        return _parsed(module.file, os.stat(module.file).st_mtime_ns)
     except (OSError, SyntaxError, ValueError, RecursionError) as error:
         raise SourceUnclear(f"{module.file} cannot be read: {error}") from error
+
+
+@functools.lru_cache(32)
+def _parsed(file: str, changed_ns: int) -> list[ast.stmt]:
+    """The statements of a file, read once as long as it does not change."""
+    with open(file, "rb") as opened:
+        return ast.parse(opened.read(), file).body
+
+
+def _text_of(module: _Module) -> str:
+    with open(module.file, encoding="utf-8", errors="replace") as opened:
+        return opened.read()
 
 
 def _bindings(statements: Sequence[ast.stmt], name: str) -> Iterator[ast.ClassDef | str | ast.stmt]:

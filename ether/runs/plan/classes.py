@@ -21,9 +21,19 @@ from ether.connection.assembly import describe_with_registry
 from ether.errors import ConfigError, MarkError
 from ether.instance.class_loading import find_class
 from ether.instance.registry import registry_marks, registry_options
-from ether.runs.plan.call_rules import Place, PlanFault, PlannedInstance, nearest, own_call_faults, unbound
+from ether.protocol.topic_typo_rules import TopicUse, topic_typos
+from ether.runs.plan.call_rules import (
+    Place,
+    PlanFault,
+    PlannedInstance,
+    constructor_fault,
+    own_call_faults,
+    unbound,
+)
 from ether.runs.plan.plan_rules import watch_faults
+from ether.runs.plan.source_check import missing_module_text, registry_faults
 from ether.spec.arguments import Arguments
+from ether.spec.marks import MarkKind
 from ether.spec.methods import ClassSpec
 
 _CARE = ("on_connect", "on_stop", "safe_state")
@@ -31,13 +41,14 @@ _CARE = ("on_connect", "on_stop", "safe_state")
 
 @dataclass(slots=True)
 class PlannedLab:
-    """The instances of a configuration, their faults, and notes on what cannot be checked from this machine
-    (`unseen`)."""
+    """The instances of a configuration, their faults, what is probably a mistake (`warnings`), and notes on what cannot
+    be checked from this machine (`unseen`)."""
 
     config: EtherConfig
     instances: dict[str, PlannedInstance] = field(default_factory=dict)
     faults: list[PlanFault] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     simulated: bool = False
 
     @classmethod
@@ -48,7 +59,21 @@ class PlannedLab:
             lab._take(instance.name_or(key), ("instances", key), instance)
         for key, instance in config.instances.items():
             lab.faults += lab._watch_faults(instance, ("instances", key))
+        faults, warnings = registry_faults(config)
+        known = {fault.place[:2] for fault in lab.faults}
+        lab.faults += [fault for fault in faults if fault.place[:2] not in known]
+        lab.warnings += [*warnings, *map(str, topic_typos(lab._uses(MarkKind.PUB), lab._uses(MarkKind.SUB)))]
         return lab
+
+    def _uses(self, kind: MarkKind) -> list[TopicUse]:
+        """The topics with which the methods of all instances are marked."""
+        return [
+            TopicUse(name, f"{planned.spec.name}.{method.name}", topic)
+            for name, planned in self.instances.items()
+            if planned.spec is not None
+            for method in planned.spec.with_mark(kind)
+            for topic in method.topics(kind)
+        ]
 
     def _take(self, name: str, place: Place, instance: EtherInstanceConfig) -> None:
         self.instances[name] = PlannedInstance(name, place)
@@ -71,6 +96,8 @@ class PlannedLab:
                 return find_class(instance.class_path, None)
         except ConfigError as error:
             problem = error.problem
+            if problem.startswith("there is no module"):
+                problem = missing_module_text(instance.class_path, self.config)
         except (Exception, SystemExit) as error:  # noqa: BLE001  the user's module runs, and may raise anything
             problem = f"its module cannot be imported: {type(error).__name__}: {error}"
         if instance.host is not None:
@@ -84,7 +111,7 @@ class PlannedLab:
             marks = registry_marks(registry_options(self.config, instance))
             spec = describe_with_registry(cls, instance.class_path, marks)
             for method in spec.methods:
-                Arguments(unbound(cls, method), f"{cls.__name__}.{method.name}", method.limits)
+                Arguments(unbound(cls, method), f"{cls.__name__}.{method.name}", method.limits, method.from_topic)
         except MarkError as error:
             registry = ("registry", instance.class_path)
             where = registry if instance.class_path in self.config.registry else (*place, "class_path")
@@ -123,15 +150,10 @@ def _constructor_faults(cls: type, instance: EtherInstanceConfig, place: Place) 
         signature = inspect.signature(cls)
     except (ValueError, TypeError):  # some classes written in C have no signature
         return
-    try:
-        signature.bind(*instance.args, **instance.constructor_kwargs)
-    except TypeError as error:
-        known = [name for name in signature.parameters if name not in ("args", "kwargs")]
-        wrong = next((name for name in instance.constructor_kwargs if name not in known), None)
-        where: Place = (*place, "kwargs", wrong) if wrong in instance.kwargs and wrong is not None else place
-        found = f"arguments for the constructor of {cls.__qualname__}: {error}"
-        hint = nearest(wrong, known) if wrong is not None else None
-        yield PlanFault(where, found, f"expected {cls.__qualname__}{signature}", hint)
+    if (
+        fault := constructor_fault(cls.__qualname__, signature, instance.args, instance.constructor_kwargs, place)
+    ) is not None:
+        yield fault
 
 
 def _port_faults(instance: EtherInstanceConfig, place: Place) -> Iterator[PlanFault]:

@@ -14,6 +14,7 @@ from statistics import median
 from ether.config.plan import PlannedData, RunPlan, size_bytes
 from ether.config.when import Period, duration_s, parse_when
 from ether.protocol.run_record import RunState
+from ether.recording.forecast_rules import size_text
 from ether.runs.plan.call_rules import Place, PlanFault
 from ether.runs.trial_rules import duration_text
 
@@ -68,9 +69,14 @@ class Estimate:
 
 
 def past_trials(runs: Iterable[RunState], name: str) -> tuple[int, tuple[float, ...]]:
-    """The number of past runs of that name, and the durations of their finished trials in seconds."""
+    """The number of past runs of that name, and the durations of their finished trials in seconds. A trial inside of
+    another one is part of that one's time."""
     same = [run for run in runs if run.name == name]
-    return len(same), tuple(t.seconds for run in same for t in run.trials.values() if t.seconds is not None)
+    seconds: list[float] = []
+    for run in same:
+        nested = run.nested
+        seconds += [t.seconds for number, t in run.trials.items() if t.seconds is not None and number not in nested]
+    return len(same), tuple(seconds)
 
 
 def estimate(plan: RunPlan, trials: int, past: Past) -> Estimate:
@@ -143,14 +149,6 @@ def disk_faults(place: Place, found: Estimate, free_bytes: float, folder: str) -
         return []
     room = f"the disk of {folder} has {size_text(free_bytes)} free, of which 1 GB should stay free"
     return [PlanFault((*place, "data"), f"{size_text(found.bytes)} of data", room)]
-
-
-def size_text(size: float) -> str:
-    """A size as text: `850 B`, `1.2 GB`."""
-    for limit, unit, divisor in ((1e3, "B", 1.0), (1e6, "kB", 1e3), (1e9, "MB", 1e6), (1e12, "GB", 1e9)):
-        if size < limit:
-            return f"{size / divisor:.3g} {unit}"
-    return f"{size / 1e12:.4g} TB"
 
 
 def _precise(seconds: float) -> str:

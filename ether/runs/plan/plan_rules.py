@@ -76,6 +76,13 @@ def _listed_conditions(plan: RunPlan, place: Place) -> list[Condition]:
     ]
 
 
+def shape_of(plan: RunPlan) -> tuple[int, ...]:
+    """The number of values of each parameter of a grid; empty where the conditions are none."""
+    if not isinstance(plan.conditions, Mapping) or plan.by != GRID:
+        return ()
+    return tuple(len(values) for values in plan.conditions.values())
+
+
 def trial_count(plan: RunPlan) -> int:
     """The number of trials, computed without making their conditions: a grid may have millions."""
     if isinstance(plan.conditions, Mapping):

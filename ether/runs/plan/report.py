@@ -49,13 +49,14 @@ class PlanFinding:
 @dataclass(frozen=True, slots=True)
 class PlanReport:
     """The result. `instances` are names; `unseen` are notes on parts that cannot be checked from this machine; `folder`
-    is where the ledger is, or will be."""
+    is where the ledger is, or will be; `warnings` are what is probably a mistake, and may be none."""
 
     instances: tuple[str, ...]
     runs: tuple[PlannedRun, ...]
     findings: tuple[PlanFinding, ...]
     unseen: tuple[str, ...]
     folder: str
+    warnings: tuple[str, ...] = ()
 
 
 def plan_report(
@@ -73,12 +74,12 @@ def plan_report(
     that cannot be found or read."""
     plans = _chosen(config, only)
     lab = PlannedLab.of(config, simulated=simulated)
-    folder = _folder(config, environment)
+    folder = ledger_folder_of(config, environment)
     faults, runs = list(lab.faults), []
     states, past_folder = _past_runs(config, ledger, environment)
     for name, plan in plans.items():
         place = ("plan", name)
-        faults += run_faults(plan, place, lab.instances, _recorded(config))
+        faults += run_faults(plan, place, lab.instances, recorded_topics(config))
         run = _planned(name, plan, states, past_folder, folder)
         faults += time_faults(plan, place, run.estimate, run.past)
         faults += disk_faults(place, run.estimate, run.free_bytes, str(folder))
@@ -89,7 +90,9 @@ def plan_report(
         lab.unseen.append(f"whether topics come, and sync topics are marked: {', '.join(blind)} may do it")
     lines = lines_of(faults, config)
     findings = sorted((PlanFinding(fault, lines[fault]) for fault in faults), key=lambda found: found.line or 0)
-    return PlanReport(tuple(lab.instances), tuple(runs), tuple(findings), tuple(lab.unseen), str(folder))
+    return PlanReport(
+        tuple(lab.instances), tuple(runs), tuple(findings), tuple(lab.unseen), str(folder), tuple(lab.warnings)
+    )
 
 
 def _chosen(config: EtherConfig, only: str | None) -> Mapping[str, RunPlan]:
@@ -103,7 +106,7 @@ def _chosen(config: EtherConfig, only: str | None) -> Mapping[str, RunPlan]:
     return {only: config.plan[only]}
 
 
-def _recorded(config: EtherConfig) -> Iterable[str] | None:
+def recorded_topics(config: EtherConfig) -> Iterable[str] | None:
     """The topic filters that the session records; None for `record: all`."""
     if config.record is None:
         return ()
@@ -117,19 +120,21 @@ def _planned(
     runs, seconds = past_trials(states.values(), name)
     topics = _past_topics(past_folder, states, name, plan.data) if past_folder is not None and plan.data else {}
     past = Past(runs, seconds, topics)
-    return PlannedRun(name, estimate(plan, trials, past), past, _free_bytes(folder))
+    return PlannedRun(name, estimate(plan, trials, past), past, free_bytes_of(folder))
 
 
 # -- the disk
 
 
-def _folder(config: EtherConfig, environment: Mapping[str, str]) -> Path:
+def ledger_folder_of(config: EtherConfig, environment: Mapping[str, str]) -> Path:
+    """The folder of the session's ledger, whether or not it is there; that of all ledgers for a session without a
+    name."""
     if config.record is not None and config.record.folder is not None:
         return Path(config.record.folder).absolute()
     return data_folder(environment) if config.session is None else default_folder(config.session, environment)
 
 
-def _free_bytes(folder: Path) -> float:
+def free_bytes_of(folder: Path) -> float:
     """The free space of the disk on which the folder is, or will be made: that of its nearest parent that exists."""
     existing = next(place for place in (folder, *folder.parents) if place.exists())
     return float(shutil.disk_usage(existing).free)
@@ -145,7 +150,11 @@ def _past_runs(
     that the user named must exist: its errors are raised."""
     named = ledger is not None
     where = ledger if named else config.session
-    folder = _folder(config, environment) if config.record is not None and config.record.folder and not named else None
+    folder = (
+        ledger_folder_of(config, environment)
+        if config.record is not None and config.record.folder and not named
+        else None
+    )
     if where is None and folder is None:
         return {}, None
     try:
@@ -178,5 +187,7 @@ def _past_topic(records: Iterable[StoredRecord], run: RunState) -> PastTopic | N
         trial = run.trials.get(record.more.get("trial"))  # type: ignore[call-overload]
         if trial is not None and trial.counts == record.more.get("attempt"):
             count, size = count + 1, size + record.size
-    seconds = sum(trial.seconds or 0.0 for trial in run.trials.values() if trial.counts is not None)
-    return PastTopic(count, size / count, seconds, len(run.done)) if count else None
+    nested = run.nested
+    outer = [number for number in run.done if number not in nested]  # whose time contains that of the others
+    seconds = sum(run.trials[number].seconds or 0.0 for number in outer)
+    return PastTopic(count, size / count, seconds, len(outer)) if count else None

@@ -264,8 +264,8 @@ def _overlapping(fact: WildcardsFact, facts: ProbeFacts) -> Finding:
         return Finding("overlapping filters", NO, "no copy", "", "who subscribes to x/+ and to x/a misses x/a")
     return Finding(
         "overlapping filters", LIMITED, f"{fact.by_overlapping} copies", "",
-        "a message of a program without Ether is handled twice by who subscribes to x/+ and to x/a",
-        "messages of Ether's have numbers, and are handled once",
+        "over MQTT 3.1.1, a message of a program without Ether is handled twice by who subscribes to x/+ and to x/a",
+        "over MQTT 5 subscriptions have numbers, and one copy counts; messages of Ether's have numbers of their own",
     )  # fmt: skip
 
 

@@ -2,32 +2,38 @@
 
 Promise: `sessions_at` returns when every entry is known that the broker had when it was asked, and waits no longer. It
 does so by an echo: a message to itself, sent after the broker has confirmed the subscription, which comes through this
-very subscription, behind the entries. Brokers keep no order between two subscriptions.
+very subscription, behind the entries. Brokers keep no order between two subscriptions. Where one session is meant, all
+of this stays on its own topic, so that a broker may permit just the session (docs/brokers.md).
 
-The traps: a killed program may leave its entry on a broker that outlives it; anyone with the password can write an
-entry, so no value in it is trusted, only its types are checked. And some brokers (RabbitMQ) give no retained message to
-a filter with wildcards. There, sessions are found by the heartbeats of their instances, or by name.
+The traps: a broker that keeps its messages over a restart shows the entry of a leader that died with it, for ever. So
+an entry is believed only after its leader was asked (`read_directory`). Anyone with the password can write an entry, so
+no value in it is trusted, only its types are checked. And some brokers (RabbitMQ) give no retained message to a filter
+with wildcards. There, sessions are found by the heartbeats of their instances, or by name.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from ether.connection.deadline import Deadline
-from ether.errors import BrokerUnreachable, DecodeError
+from ether.errors import DecodeError, NotDelivered, PublishRefused, TransportError
 from ether.log import get_ether_logger
 from ether.protocol.presence import ECHO, is_notice
+from ether.session.leader_check import LeaderCheck
+from ether.session.leader_rules import ASK_EVERY_S, LeaderVerdict
+from ether.system.process_owner import process_facts
+from ether.system.processes import birth_of
 from ether.transport import open_transport
-from ether.transport.base import Delivery, Refusal, Transport
+from ether.transport.base import Delivery, Receipt, Refusal, Transport
 from ether.transport.endpoint import Endpoint
 from ether.version import VERSION
 from ether.wire.envelope import unpack
-from ether.wire.topics import ROOT, check_session_name
+from ether.wire.topics import ROOT, SessionTopics, check_session_name
 
 logger = get_ether_logger("Ether")
 
@@ -41,7 +47,15 @@ _HEARTBEATS_S = 0.7
 _ENTRIES_S = 0.5
 """How long the entries of sessions may take that are known by name."""
 
+_NAME_THE_SESSION = (
+    "A list of all sessions takes rights outside of each of them (docs/brokers.md, under Rights): name the session"
+    " (session=…, --session, or ETHER_SESSION)."
+)
+_CLEAR_S = 2.0
+_CLOSE_S = 0.2
+
 _TYPES: Mapping[str, Any] = {"host": str, "pid": int, "since": (int, float), "version": str, "engine": str}
+_LEADER: Mapping[str, Any] = {"host": str, "pid": int, "pid_started": str, "boot": str, "namespace": str}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,8 @@ class SessionInfo:
     since: float | None = None
     version: str = ""
     engine: str = ""
+    leader: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Which process leads it, as `ether.system.process_owner.has_ended_here` reads it."""
 
     @classmethod
     def from_value(cls, session: str, value: object) -> SessionInfo | None:
@@ -61,8 +77,25 @@ class SessionInfo:
         entry."""
         if not isinstance(value, dict):
             return None
-        facts = {key: value[key] for key, kind in _TYPES.items() if isinstance(value.get(key), kind)}
-        return cls(check_session_name(session), **facts)
+        facts, leader = (
+            {key: value[key] for key, kind in types.items() if isinstance(value.get(key), kind)}
+            for types in (_TYPES, _LEADER)
+        )
+        return cls(check_session_name(session), **facts, leader=leader)
+
+
+class Directory(NamedTuple):
+    """What a broker shows: its sessions by name; the names of those whose leaders were found to be dead, which are not
+    among them; and of those whose leaders have been asked and may be dead."""
+
+    sessions: dict[str, SessionInfo]
+    dead: frozenset[str] = frozenset()
+    doubtful: frozenset[str] = frozenset()
+
+    @property
+    def sorted(self) -> list[SessionInfo]:
+        """The sessions, by name."""
+        return [self.sessions[name] for name in sorted(self.sessions)]
 
 
 def entry_of(
@@ -72,8 +105,8 @@ def entry_of(
     it has one; `named` tells that the session has the same name when it is started again."""
     return {
         "session": session,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
+        **process_facts(),
+        "pid_started": birth_of(os.getpid()),
         "since": since,
         "version": VERSION,
         "broker": endpoint.address,
@@ -84,28 +117,46 @@ def entry_of(
 
 
 def sessions_at(endpoint: Endpoint, timeout_s: float, session: str | None = None) -> list[SessionInfo]:
-    """The sessions that the broker carries, sorted by name; with `session`, that one alone. Raises `BrokerUnreachable`,
-    `NotAuthorized`, and other `TransportError`s."""
+    """The sessions that the broker carries, sorted by name; with `session`, that one alone. Their leaders are not
+    asked. Raises as `read_directory`."""
+    return read_directory(endpoint, timeout_s, session).sorted
+
+
+def read_directory(
+    endpoint: Endpoint, timeout_s: float, session: str | None, patience_s: float | None = None
+) -> Directory:
+    """The sessions that the broker carries; with `session`, that one alone. With `patience_s` their leaders are asked:
+    entries of dead ones are cleared, and a leader of which nothing certain is known after so many seconds is believed
+    to be there.
+
+    Raises `BrokerUnreachable`, `NotAuthorized`, `PublishRefused`, `NotDelivered`, and other `TransportError`s."""
     deadline = Deadline(timeout_s)
     transport = open_transport(endpoint, client_id="directory")
     try:
         transport.connect(deadline.left())
-        found = _Look(transport, deadline).sessions(session)
+        look = _Look(transport, deadline)
+        found = look.sessions(session)
         if found is None:
-            raise BrokerUnreachable(endpoint.address, f"it did not show its sessions within {timeout_s:g} s")
+            why = f"a message of this program to itself did not come back within {timeout_s:g} s"
+            raise NotDelivered(look.asked, why, _NAME_THE_SESSION if session is None else "")
         if not found.entries and found.hidden:
             logger.warning(
                 "the broker at %s shows no retained messages to subscriptions with wildcards. A session without"
                 " instances is found there by its name alone: give it (session=…, --session)", endpoint.address,
             )  # fmt: skip
+        return Directory(found.entries) if patience_s is None else _led(transport, found.entries, patience_s)
+    except PublishRefused as refused:
+        if session is not None:
+            raise
+        raise PublishRefused(refused.topic, refused.size, refused.why, refused.code, _NAME_THE_SESSION) from refused
     finally:
-        transport.close(min(deadline.left(), 0.2))
-    return sorted(found.entries.values(), key=lambda info: info.session)
+        transport.close(_CLOSE_S)
 
 
 def echo_topic(topic_filter: str, mark: str) -> str:
-    """A topic that a filter covers, for an echo: the filter itself, or one of no session, whose name has a `$`."""
-    return topic_filter.replace(f"{ROOT}+", f"{ROOT}${mark}", 1).replace("+", f"${mark}")
+    """A topic that a filter covers, for an echo: the filter itself, or one of no session and no member, whose names
+    have a `$`. That of no session is always the same, so that a broker can permit it."""
+    return topic_filter.replace(f"{ROOT}+", f"{ROOT}$directory", 1).replace("+", f"${mark}")
 
 
 def echo_payload() -> bytes:
@@ -126,26 +177,50 @@ class _Look:
     def __init__(self, transport: Transport, deadline: Deadline) -> None:
         self._transport, self._deadline = transport, deadline
         self._mark = f"directory-{os.urandom(6).hex()}"
+        self.asked = ""
+        """The topic of the last message to oneself."""
 
     def sessions(self, session: str | None) -> _Found | None:
         """The entries; None where the broker does not deliver in time."""
         if session is not None:
-            entries, _ = self._until_echo(f"{ROOT}{session}/session")
+            entries = self._of_one(f"{ROOT}{session}/session")
             return None if entries is None else _Found(entries)
         entries, _ = self._until_echo(DIRECTORY)
         if entries is None or entries:
             return None if entries is None else _Found(entries)
         return _Found({}) if self._shows_retained() else _Found(self._by_heartbeats(), hidden=True)
 
-    def _until_echo(self, topic_filter: str) -> tuple[dict[str, SessionInfo] | None, bool]:
+    def _of_one(self, topic: str) -> dict[str, SessionInfo] | None:
+        """The entry of one session. A device that has no right to publish on the topic of the entry, since it could
+        forge one, sends its echo on the topic of no session: a broker with rights keeps the order of all topics."""
+        deadline, refused = Deadline(self._deadline.left() / 2), None
+        try:
+            entries, _ = self._until_echo(topic, deadline=deadline)
+        except PublishRefused as error:
+            entries, refused = None, error
+        if entries is not None:
+            return entries
+        try:
+            return self._until_echo(topic, echo_topic(DIRECTORY, self._mark))[0]
+        except PublishRefused:
+            if refused is not None:
+                raise refused from None
+            return None
+
+    def _until_echo(
+        self, topic_filter: str, via: str | None = None, *, deadline: Deadline | None = None
+    ) -> tuple[dict[str, SessionInfo] | None, bool]:
         """The entries that the broker has retained for a filter (None where the echo does not come in time), and
-        whether a retained message for the echo's own topic came before it."""
-        topic, echo = echo_topic(topic_filter, self._mark), echo_payload()
-        self._transport.subscribe([topic_filter], timeout_s=self._deadline.left())
-        self._transport.publish(topic, echo, timeout_s=self._deadline.left())
+        whether a retained message for the echo's own topic came before it. `via`: another topic for the echo."""
+        topic, echo = via or echo_topic(topic_filter, self._mark), echo_payload()
+        deadline = deadline or self._deadline
+        if via is None or not self.asked:
+            self.asked = topic
+        self._transport.subscribe([topic_filter, *([via] if via else [])], timeout_s=deadline.left())
+        self._transport.publish(topic, echo, timeout_s=deadline.left())
         found: dict[str, SessionInfo] = {}
         tested = False
-        while (item := self._next(self._deadline)) is not None:
+        while (item := self._next(deadline)) is not None:
             if item.topic == topic and item.payload == echo:
                 return found, tested
             tested = tested or (item.topic == topic and item.retained)
@@ -190,6 +265,63 @@ class _Look:
         while len(found) < len(names) and (item := self._next(patience)) is not None:
             note_entry(item, found)
         return found
+
+
+def _led(transport: Transport, found: dict[str, SessionInfo], patience_s: float) -> Directory:
+    """Ask the leaders of these sessions, all at the same time."""
+    checks = {
+        name: LeaderCheck(name, info.leader, partial(_probe, transport, SessionTopics(name).leader_probe))
+        for name, info in found.items()
+    }
+    deadline, dead, sessions = Deadline(patience_s), set[str](), dict(found)
+    while checks:
+        for name, check in list(checks.items()):
+            verdict = check.turn()
+            if verdict is LeaderVerdict.DEAD:
+                _clear(transport, name, check)
+                dead.add(name)
+            if verdict is LeaderVerdict.LEADS and not check.answered:
+                logger.warning("%s does not answer, and is believed to be there", check.leader)
+            if verdict is not None:
+                del checks[name]
+        if not checks or deadline.passed:
+            break
+        item = transport.receive(min(deadline.left(), ASK_EVERY_S))
+        if isinstance(item, Delivery):
+            transport.consumed(item)
+            _note_answer(item, checks, sessions)
+    led = {name: info for name, info in {**found, **sessions}.items() if name not in dead}
+    return Directory(led, frozenset(dead), frozenset(checks))
+
+
+def _note_answer(item: Delivery, checks: Mapping[str, LeaderCheck], sessions: dict[str, SessionInfo]) -> None:
+    """An entry was published or cleared. Notices on its topic, of others who look, are neither."""
+    asked = checks.get(item.topic[len(ROOT) :].partition("/")[0])
+    if asked is None or (item.payload and _is_notice(item)):
+        return
+    asked.heard(cleared=not item.payload, retained=item.retained)
+    note_entry(item, sessions)
+
+
+def _is_notice(item: Delivery) -> bool:
+    try:
+        return is_notice(unpack(item.payload, item.properties).value)
+    except DecodeError:
+        return False
+
+
+def _probe(transport: Transport, topic: str) -> Receipt:
+    return transport.publish(topic, b"", timeout_s=_CLEAR_S)
+
+
+def _clear(transport: Transport, session: str, check: LeaderCheck) -> None:
+    """Take the entry of a dead leader off the broker. Where that is not permitted, it is only not believed."""
+    logger.warning("%s is dead; what the broker still says of it is cleared", check.leader)
+    try:
+        topic = SessionTopics(session).session_info
+        transport.publish(topic, b"", retain=True, timeout_s=_CLEAR_S).wait(_CLEAR_S)
+    except TransportError as error:
+        logger.warning("the entry of session %r cannot be cleared: %s", session, error)
 
 
 def note_entry(item: Delivery, found: dict[str, SessionInfo]) -> None:

@@ -43,19 +43,26 @@ class SessionRecord:
     pid_started: str | None = None
     boot: str = ""
     namespace: str = ""
+    configuration: str = ""
+    """The digest of the configuration that it was started with; empty where there is none."""
 
     @classmethod
-    def of_this_process(cls, session: str, url: str, since: float | None = None) -> SessionRecord:
+    def of_this_process(
+        cls, session: str, url: str, since: float | None = None, configuration: str = ""
+    ) -> SessionRecord:
         """The record of a session that this process leads; without `since`, from now on."""
         place, pid = this_place(), os.getpid()
         began = wall_time() if since is None else since
-        return cls(session, url, place.host, pid, began, VERSION, birth_of(pid), place.boot, place.namespace)
+        return cls(
+            session, url, place.host, pid, began, VERSION, birth_of(pid), place.boot, place.namespace, configuration
+        )
 
     @classmethod
     def from_value(cls, value: object) -> SessionRecord:
         """Read the content of a file; raises `ValueError` where it is not a valid record."""
         if not isinstance(value, dict) or not value.keys() <= {known.name for known in fields(cls)}:
             raise ValueError("not the keys of a record")
+        value = {"configuration": "", **value}
         if not all(isinstance(value.get(key), _TYPES[key]) for key in _TYPES) or isinstance(value["pid"], bool):
             raise ValueError("values of the wrong type")
         if value["pid"] <= 0:
@@ -78,6 +85,7 @@ _TYPES: Mapping[str, Any] = {
     "pid_started": (str, type(None)),
     "boot": str,
     "namespace": str,
+    "configuration": str,
 }
 
 

@@ -1,8 +1,9 @@
 """Sessions on the local network, by multicast DNS: announces a session, browses for others. The only owner of zeroconf.
 
 A session is announced as a service `_ether._tcp.local.` whose TXT record has the session's name, version, host, and the
-user name that its broker wants; never a password. All of this is optional: without the library, or without a network,
-`browse` raises `MdnsUnavailable`, `announce` writes a line to the log, and the session works nevertheless.
+lab of whose members it is, or, where it is not encrypted, the user name that its broker wants; never a password. All of
+this is optional: without the library, or without a network, `browse` raises `MdnsUnavailable`, `announce` writes a line
+to the log, and the session works nevertheless.
 
 The traps: anyone may announce anything, and an announcement may be that of a killed session, so its broker has to be
 asked before it counts. A question for a unicast answer (QU, zeroconf's default for the first question) is lost where
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 logger = get_ether_logger("Ether")
 
 SERVICE = "_ether._tcp.local."
+PAIRING = "_ether-pair._tcp.local."
+"""While `ether pair` waits for a device."""
 MDNS_VARIABLE = "ETHER_MDNS"
 BROWSE_S = 2.0
 """How long to browse by default."""
@@ -50,8 +53,8 @@ class MdnsUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """A session as it is announced; `addresses` are all addresses of its machine, `user` the user name that its broker
-    wants."""
+    """A session as it is announced; `addresses` are all addresses of its machine, `lab` the lab that may join. Without
+    one it is not encrypted, and `user` is the user name that its broker wants."""
 
     session: str
     host: str
@@ -59,6 +62,7 @@ class Announced:
     user: str
     addresses: tuple[str, ...]
     port: int
+    lab: str = ""
 
 
 class MdnsAnnouncement:
@@ -113,27 +117,42 @@ def announce(
     addresses: Sequence[str],
     version: str,
     *,
-    user: str,
+    user: str = "",
+    lab: str = "",
     host: str | None = None,
     interfaces: Sequence[str] | None = None,
 ) -> MdnsAnnouncement | None:
     """Announce a session whose broker listens on `port` at these addresses of this machine; returns at once. None,
     with a line in the log, where that is not possible. `interfaces` are addresses of this machine to send from
     (default: all)."""
-    texts = {"session": session, "version": version, "host": host or socket.gethostname(), "user": user}
+    texts = {"session": session, "version": version, "host": host or socket.gethostname(), "user": user, "lab": lab}
+    return _announce(texts, port, addresses, interfaces, SERVICE)
+
+
+def announce_pairing(port: int, addresses: Sequence[str], version: str, lab: str) -> MdnsAnnouncement | None:
+    """Announce that this machine waits for a device of its lab; None, with a line in the log, where that is not
+    possible."""
+    texts = {"session": "pairing", "version": version, "host": socket.gethostname(), "user": "", "lab": lab}
+    return _announce(texts, port, addresses, None, PAIRING)
+
+
+def _announce(
+    texts: Mapping[str, str], port: int, addresses: Sequence[str], interfaces: Sequence[str] | None, service: str
+) -> MdnsAnnouncement | None:
+    session = texts["session"]
     too_long = [key for key, text in texts.items() if len(f"{key}={text}".encode()) > _LONGEST_TXT]
     if too_long or not addresses:
         why = f"its {too_long[0]} is too long for mDNS" if too_long else "its machine has no address"
         logger.warning("session %r is not announced on the network: %s", session, why)
         return None
     try:
-        return MdnsAnnouncement(_service(texts, port, addresses), interfaces)
+        return MdnsAnnouncement(_service(texts, port, addresses, service), interfaces)
     except (MdnsUnavailable, OSError, ValueError) as error:
         logger.warning("session %r is not announced on the network: %s", session, error)
         return None
 
 
-def _service(texts: Mapping[str, str], port: int, addresses: Sequence[str]) -> ServiceInfo:
+def _service(texts: Mapping[str, str], port: int, addresses: Sequence[str], service: str) -> ServiceInfo:
     try:
         from zeroconf import ServiceInfo
     except ImportError as error:
@@ -142,8 +161,8 @@ def _service(texts: Mapping[str, str], port: int, addresses: Sequence[str]) -> S
     # Unique, so that two sessions of one name coexist, and no host name is claimed.
     label = f"{readable}-{os.urandom(4).hex()}"
     return ServiceInfo(
-        SERVICE,
-        f"{label}.{SERVICE}",
+        service,
+        f"{label}.{service}",
         port=port,
         parsed_addresses=list(addresses),
         properties=dict(texts),
@@ -152,12 +171,16 @@ def _service(texts: Mapping[str, str], port: int, addresses: Sequence[str]) -> S
 
 
 def browse(
-    timeout_s: float = BROWSE_S, *, session: str | None = None, interfaces: Sequence[str] | None = None
+    timeout_s: float = BROWSE_S,
+    *,
+    session: str | None = None,
+    interfaces: Sequence[str] | None = None,
+    service: str = SERVICE,
 ) -> list[Announced]:
     """The sessions that are announced on the network. Takes at most `timeout_s` seconds; less where the session with
     the name `session` is found, or, without a name, where `SETTLE_S` have passed after the first one. Raises
     `MdnsUnavailable`."""
-    search = _Search(session)
+    search = _Search(session, service)
     # On a thread of its own, because zeroconf would use a running event loop (a notebook's) of this thread.
     thread = threading.Thread(target=search.run, args=(timeout_s, interfaces), name="ether-mdns-browse", daemon=True)
     thread.start()
@@ -170,8 +193,9 @@ def browse(
 class _Search:
     """One browsing of the network."""
 
-    def __init__(self, wanted: str | None) -> None:
+    def __init__(self, wanted: str | None, service: str) -> None:
         self.failure: MdnsUnavailable | None = None
+        self._service = service
         self._wanted = wanted
         self._found: dict[str, Announced] = {}
         self._changed = threading.Condition()
@@ -193,7 +217,7 @@ class _Search:
         from zeroconf import DNSQuestionType, ServiceBrowser
 
         deadline = Deadline(timeout_s)
-        browser = ServiceBrowser(zeroconf, SERVICE, handlers=[self._on_change], question_type=DNSQuestionType.QM)
+        browser = ServiceBrowser(zeroconf, self._service, handlers=[self._on_change], question_type=DNSQuestionType.QM)
         try:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._found), deadline.left())
@@ -218,6 +242,38 @@ class _Search:
             self._changed.notify_all()
 
 
+def announced_in(packet: bytes) -> list[Announced]:
+    """The sessions whose whole announcement is in one packet of a responder; empty for every other packet."""
+    try:
+        from zeroconf import (  # type: ignore[attr-defined]  # it has no __all__
+            DNSAddress,
+            DNSIncoming,
+            DNSService,
+            DNSText,
+            ServiceInfo,
+        )
+    except ImportError:
+        return []
+    try:
+        message = DNSIncoming(packet)
+        records = message.answers() if message.is_response() else []
+    except Exception as error:  # noqa: BLE001 (the seam to a library: anybody can send anything to this port)
+        logger.debug("a packet of mDNS cannot be read: %s", error)
+        return []
+    texts = {record.name: record.text for record in records if isinstance(record, DNSText) and record.ttl}
+    found = []
+    for record in records:
+        if isinstance(record, DNSService) and record.ttl and record.name in texts and record.name.endswith(SERVICE):
+            addresses = [a.address for a in records if isinstance(a, DNSAddress) and a.name == record.server]
+            service = ServiceInfo(
+                SERVICE, record.name, port=record.port, addresses=addresses, properties=texts[record.name],
+                server=record.server,
+            )  # fmt: skip
+            announced = _announced_by(service)
+            found += [announced] if announced is not None else []
+    return found
+
+
 def _announced_by(service: ServiceInfo) -> Announced | None:
     """The announcement in a service record; None where it is not a valid one."""
     texts = {key: text or "" for key, text in service.decoded_properties.items()}
@@ -228,8 +284,8 @@ def _announced_by(service: ServiceInfo) -> Announced | None:
         return None
     if not addresses or not service.port:
         return None
-    host, version, user = (_printable(texts.get(key, "")) for key in ("host", "version", "user"))
-    return Announced(session, host, version, user, addresses, service.port)
+    host, version, user, lab = (_printable(texts.get(key, "")) for key in ("host", "version", "user", "lab"))
+    return Announced(session, host, version, user, addresses, service.port, lab)
 
 
 def _printable(text: str) -> str:
@@ -238,12 +294,17 @@ def _printable(text: str) -> str:
 
 def own_addresses() -> list[str]:
     """The IPv4 addresses of this machine, without those of the loopback interface."""
+    return [address for address in interface_addresses() if not address.startswith("127.")]
+
+
+def interface_addresses() -> list[str]:
+    """The IPv4 addresses of all interfaces of this machine."""
     try:
         import ifaddr  # comes with zeroconf
     except ImportError:
         return _address_of_default_route()
     found = [ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips if isinstance(ip.ip, str)]
-    return sorted({address for address in found if not address.startswith("127.")})
+    return sorted(set(found))
 
 
 def _address_of_default_route() -> list[str]:

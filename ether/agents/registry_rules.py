@@ -1,0 +1,56 @@
+"""What a registry that comes with a request may say about the classes of this machine.
+
+A registry makes methods callable whose source does not say so. On the machine where the YAML stands that is its owner's
+own word. An agent gets it from the network, where whoever may publish could mark any method of an allowed class, and
+call it. So there the marks in the source count, and those of a registry only for the classes under the roots that the
+machine's owner names with `--allow-registry`; and never those of names that begin with `_`, which are the class's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ether.config.models import EtherInstanceConfig, RegistryEntry
+from ether.errors import EtherError
+
+
+class MarksNotAllowed(EtherError, PermissionError):
+    """A registry marks what this machine's owner has not opened. `names` are the methods and properties."""
+
+    def __init__(self, class_path: str, names: list[str], why: str) -> None:
+        self.class_path, self.names, self.why = class_path, tuple(names), why
+        super().__init__(f"{class_path} may not be marked from elsewhere here ({', '.join(names)}): {why}")
+
+
+def permitted_registry(
+    class_path: str,
+    registry: Mapping[str, RegistryEntry],
+    instance: EtherInstanceConfig,
+    allows: Callable[[str], bool],
+) -> frozenset[str]:
+    """The class paths whose entries hold here. A request brings the whole registry of its configuration: entries of
+    other classes that the owner has not opened are left out. Raises `MarksNotAllowed` where the requested class itself
+    would be marked and may not be. `allows` tells whether the owner lets a class be marked."""
+    entry = registry.get(class_path)
+    own = sorted({*_named(instance), *(_named(entry) if entry is not None else ())})
+    if own and not allows(class_path):
+        raise MarksNotAllowed(
+            class_path,
+            own,
+            "the marks in its source count. Its owner can allow more with `ether agent --allow-registry ROOT`.",
+        )
+    holds = frozenset(path for path, entry in registry.items() if path == class_path or allows(path))
+    for path, names in [(class_path, own), *((path, _named(registry[path])) for path in sorted(holds))]:
+        if private := sorted(name for name in names if name.startswith("_")):
+            raise MarksNotAllowed(path, private, "names that begin with _ are the class's own.")
+    return holds
+
+
+def _named(part: RegistryEntry | EtherInstanceConfig) -> Iterator[str]:
+    """The methods and properties that an entry of the registry, or an instance, opens or has called."""
+    if isinstance(part, RegistryEntry):
+        yield from (name for name, method in part.methods.items() if any(method.marks()))
+        yield from part.properties
+    calls: list[Any] = [*part.on_connect, *part.on_stop, *(part.safe_state.calls if part.safe_state else ())]
+    yield from (str(call.method) for call in calls)

@@ -1,0 +1,1 @@
+"""A simulated lab: what `ether run --sim` puts in place of devices."""

@@ -1,0 +1,93 @@
+"""What each device may do in the session of a configuration: derived from `host:`, the decorators of the classes, and
+what stands beside `class_path`.
+
+The trap: the classes of another machine need not be here. Of those that are not, only what the configuration says is
+known, and `missing` names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ether.config.models import EtherConfig, EtherInstanceConfig
+from ether.runs.plan.class_lookup import SourceUnclear
+from ether.runs.plan.source_marks import import_places, topics_in_source
+from ether.security.rights import DeviceInstance, DeviceRights, rights_of_guest, rights_of_host
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTable:
+    """The rights of each device by its name, and the instances whose classes are not here."""
+
+    rights: Mapping[str, DeviceRights]
+    missing: tuple[str, ...] = ()
+
+
+Topics = tuple[Sequence[str], Sequence[str]]
+"""What a class publishes and hears by its marks: users' topics."""
+TopicsOf = Callable[[str, EtherInstanceConfig], Topics | None]
+"""Given an instance; None where its class is not here."""
+
+
+def source_topics(config: EtherConfig) -> TopicsOf:
+    """By the sources of the classes and the registry, without importing anything. The trap: what is inherited is not
+    seen."""
+
+    def topics(name: str, instance: EtherInstanceConfig) -> Topics | None:
+        try:
+            published, heard = topics_in_source(instance.class_path, import_places())
+        except SourceUnclear:
+            return None
+        entry, short = config.registry.get(instance.class_path), instance.class_path.rpartition(".")[2]
+        for method, marks in entry.methods.items() if entry is not None else ():
+            published += [use.topic or f"{short}.{method}" for use in marks.ether_pub]
+            heard += [use.topic or f"{short}.{method}" for use in marks.ether_sub]
+        return published, heard
+
+    return topics
+
+
+def place_of(key: str) -> str:
+    """An instance's place in a configuration that no file holds."""
+    return f"instances.{key}"
+
+
+def device_table(
+    config: EtherConfig,
+    session: str,
+    topics_of: TopicsOf,
+    *,
+    members: Iterable[str] = (),
+    where: Callable[[str], str] = place_of,
+) -> DeviceTable:
+    """The table of a session. `members` are further devices, which are guests; `where` gives the place of an instance
+    by its key."""
+    hosts: dict[str, list[DeviceInstance]] = {}
+    missing = []
+    named = config.named_instances()
+    for name, instance in named.items():
+        if instance.host is None:
+            continue
+        topics = topics_of(name, instance)
+        if topics is None:
+            missing.append(name)
+        place = where(next(key for key, each in config.instances.items() if each is instance))
+        hosts.setdefault(instance.host, []).append(_device_instance(name, place, instance, topics or ((), ()), named))
+    guests = config.security.guests if config.security is not None else "call"
+    rights = {device: rights_of_host(session, device, instances) for device, instances in hosts.items()}
+    for member in members:
+        rights.setdefault(member, rights_of_guest(session, member, guests))
+    return DeviceTable(rights, tuple(missing))
+
+
+def _device_instance(
+    name: str, where: str, instance: EtherInstanceConfig, topics: Topics, named: Mapping[str, EtherInstanceConfig]
+) -> DeviceInstance:
+    calls = tuple(instance.calls or ())
+    services = {call.partition(".")[0] for call in calls}
+    of_class = tuple(other for other, each in named.items() if each.class_path.rpartition(".")[2] in services)
+    published, heard = topics
+    return DeviceInstance(
+        name, where, (*published, *(instance.publishes or ())), (*heard, *(instance.hears or ())), calls, of_class
+    )

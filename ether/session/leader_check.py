@@ -1,0 +1,73 @@
+"""Asks for the leader of a session whether it is there, before a program believes what a broker retains of it.
+
+Whoever asks listens to the session's entry and publishes the leader's probe; a leader publishes its entry again
+(`ether.session.leadership`). What follows from an answer, or from none, is decided in `ether.session.leader_rules`.
+
+The trap: the search asks over a connection of its own, before the program is in the session; the reaper of a member
+asks over that member's link. So the check neither publishes nor waits itself.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ether.errors import PublishTimeout, TransportError
+from ether.session.leader_rules import ASK_EVERY_S, LeaderVerdict, LeaderWatch
+from ether.system.process_owner import has_ended_here
+from ether.system.processes import is_stopped
+from ether.transport.base import Receipt
+
+
+class LeaderCheck:
+    """The check of one leader: `turn()` on one thread, at least every `ASK_EVERY_S`; `heard()`, on any thread, with
+    every message on the topic of the session's entry."""
+
+    def __init__(self, session: str, entry: Mapping[str, Any], ask: Callable[[], Receipt]) -> None:
+        """`entry` is what the broker retains; `ask` publishes a probe."""
+        pid = entry.get("pid")
+        self._pid = pid if type(pid) is int else 0
+        self._ask = ask
+        self._asked: tuple[float, Receipt] | None = None
+        self.leader = f"the leader of session {session!r} ({entry.get('host') or 'an unknown host'}, pid {pid})"
+        """For a sentence."""
+        self.answered = False
+        """Whether the entry was published again, by this leader or another."""
+        # This very process lives, whether it leads or not: only its answer tells.
+        ended_here = None if pid == os.getpid() else has_ended_here(entry)
+        self._watch = LeaderWatch(ended_here=ended_here, now=time.monotonic())
+
+    def turn(self) -> LeaderVerdict | None:
+        """What is known; where that is not enough, the next question is asked when it is due. Raises
+        `TransportError`."""
+        now = time.monotonic()
+        stands_still = self._watch.runs_here and is_stopped(self._pid)
+        verdict = self._watch.verdict(now, stands_still=stands_still)
+        if verdict is None and (self._asked is None or now - self._asked[0] >= ASK_EVERY_S):
+            self._note_receipt()
+            self._asked = now, self._ask()
+        return verdict
+
+    def _note_receipt(self) -> None:
+        """Take in what the broker has said of the last question."""
+        if self._asked is None:
+            return
+        at, receipt = self._asked
+        try:
+            receipt.wait(0.0)
+        except PublishTimeout:
+            return
+        except TransportError:
+            self._watch.may_not_ask()
+        else:
+            self._watch.asked(at, no_subscribers=receipt.no_subscribers)
+
+    def heard(self, *, cleared: bool, retained: bool) -> None:
+        """The entry was published or `cleared` now; a `retained` message tells of the past."""
+        if cleared:
+            self._watch.cleared(time.monotonic())
+        elif not retained:
+            self.answered = True
+            self._watch.answered()

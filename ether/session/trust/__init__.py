@@ -1,0 +1,1 @@
+"""The lab on this machine: its authority and members, how devices join it and renew."""

@@ -1,0 +1,69 @@
+"""Secrets in files of settings are kept nowhere, however the file is written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ether.provenance.git_state import GitState, difference, git_state
+
+FILES = {
+    "flow.yaml": ("db: {user: u, password: %s}\n", "db: {user: u2, password: %s}\n"),
+    "below.yaml": ("private_key: |\n  %s\nuser: u\n", "private_key: |\n  %s\nuser: u2\n"),
+    "two.yml": ("a: 1\n---\ntoken: %s\n", "a: 2\n---\ntoken: %s\n"),
+    "remark.yaml": ("a: 1\n# password: %s\n", "a: 2\n# password: %s\n"),
+    "one-line.json": ('{"user": "u", "password": "%s"}', '{"user": "u2", "password": "%s"}'),
+    "tabs.json": ('{\n\t"keys": [\n\t\t"%s"\n\t]\n}', '{\n\t"keys": [\n\t\t"%s", "x"\n\t]\n}'),
+    "list.toml": ('tokens = [\n  "%s",\n]\na = 1\n', 'tokens = [\n  "%s",\n]\na = 2\n'),
+    "text.toml": ('secret = """\n%s\n"""\n', 'secret = """\n%s\n"""\na = 2\n'),
+    "below.ini": ("[db]\npassword =\n  %s\nuser = u\n", "[db]\npassword =\n  %s\nuser = u2\n"),
+    "plain.conf": ("password: %s\nuser=u\n", "password: %s\nuser=u2\n"),
+    ".envrc": ('export API_KEY="a\n%s"\nexport A=1\n', 'export API_KEY="b\n%s"\nexport A=2\n'),
+    ".env": ("TOKEN=%s\nA=1\n", "TOKEN=%s\nA=2\n"),
+    ".env.local": ("TOKEN=\\\n%s\nA=1\n", "TOKEN=\\\n%s\nA=2\n"),
+    "bearer.yaml": ("bearer: %s\n", "bearer: %s\na: 1\n"),
+    "broken.yaml": ("a: [1,\npassword: %s\n}", "a: [2,\npassword: %s\n}"),
+    "script.envrc": ("", ""),
+}
+UNREADABLE = {"broken.yaml"}
+
+
+@pytest.mark.attack(
+    "F15", "secrets in differences", "flow YAML, block scalars, one-line JSON, TOML lists, `.envrc`, remarks"
+)
+def test_no_secret_is_in_a_difference(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        names = {f"GIT_{who}_{what}": "a" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        subprocess.run(["git", *words], cwd=tmp_path, check=True, env={**os.environ, **names}, capture_output=True)
+
+    git("init", "-q")
+    for number, (name, (before, _)) in enumerate(FILES.items()):
+        (tmp_path / name).write_text(before % f"hush{number}" if "%" in before else before)
+    (tmp_path / "code.py").write_text("a = 1\n")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    for number, (name, (_, after)) in enumerate(FILES.items()):
+        (tmp_path / name).write_text(after % f"hush-new{number}" if "%" in after else after)
+    (tmp_path / "code.py").write_text("a = 2\n")
+    state = git_state(str(tmp_path))
+    assert isinstance(state, GitState)
+    found = difference(state)
+    text = found.content.decode()
+    assert "hush" not in text
+    assert found.masked
+    assert set(found.left_out) == UNREADABLE
+    for name in FILES.keys() - UNREADABLE - {"script.envrc"}:
+        assert f"diff --git a/{name} b/{name}\n" in text
+    for kept in (
+        "+a = 2",
+        "+db: {user: u2, password: ***}",
+        '"user": "u2"',
+        "+A=2",
+        "+export A=2",
+        "user = u2",
+        "user: u2",
+    ):
+        assert kept in text or kept.replace(" = ", '": "') in text, kept

@@ -1,0 +1,149 @@
+"""A backlog of messages holds up no call, no question and no end, and no message is handled after the cleanup.
+
+Reproducers A4 and A5 of the list of faults: 20,000 messages to a handler of 5 ms held every call up until it timed out,
+the end took 20 s and a kill, and 1,654 messages were handled after the object had cleaned up. The short form has 2,500
+messages; with ETHER_LONG=1 there are 50,000, and 10,000 times a setpoint is published and read back. The figures of
+that are in benchmarks/backlog.py.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from backlog_parts import peak_mb, read
+from engine_params import EVERY, On
+from patience import patience
+from running_brokers import soon
+
+from ether import Ether
+from ether.errors import LifecycleFailed, RequestTimeout
+
+LONG = os.environ.get("ETHER_LONG") == "1"
+MESSAGES, READ_BACK = (50_000, 10_000) if LONG else (2_500, 40)
+pytestmark = pytest.mark.timeout(900 if LONG else 120)
+
+
+@pytest.fixture
+def ether() -> Iterator[Ether]:
+    own = Ether()
+    yield own
+    own.shutdown()
+
+
+def tap(ether: Ether, folder: Path, broker: object, ms: float = 5.0) -> None:
+    slow = {"class_path": "backlog_parts.Slow", "kwargs": {"folder": str(folder), "ms": ms}}
+    source = {"class_path": "backlog_parts.Source"}
+    ether.tap(
+        {"session": "backlog", "broker": broker, "instances": {"slow": slow, "source": source}}, timeout_s=patience(60)
+    )
+
+
+def begin_backlog(ether: Ether, folder: Path, count: int = MESSAGES) -> None:
+    assert ether.get("source", "burst", {"count": count}, timeout_s=patience(60)) == count
+    assert soon(lambda: read(folder, "handled") > 0, patience(10))
+
+
+def took(ether: Ether, method: str) -> float:
+    begun = time.monotonic()
+    ether.get("slow", method, timeout_s=patience(10))
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("engine", EVERY)
+def test_a4_a5_a_backlog_holds_up_no_call_and_no_end(
+    engine: str, on: On, ether: Ether, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind all messages the calls would take ten seconds and more."""
+    tap(ether, tmp_path, on(engine))
+    begin_backlog(ether, tmp_path)
+    for _ in range(3):
+        assert took(ether, "now") < patience(1.0), "a method with a thread of its own"
+        assert took(ether, "last") < patience(1.0), "a method of the worker, whose caller has published nothing"
+    for n in range(READ_BACK):  # on a topic that is not paused, and on the one that is
+        ether.pub({"n": n}, topic="setpoint")
+        assert ether.get("slow", "last", timeout_s=patience(10)) == n
+    before = read(tmp_path, "handled")
+    ether.pub({"n": -1}, topic="fast")
+    assert ether.get("slow", "last", timeout_s=patience(10)) == READ_BACK - 1
+    assert before < read(tmp_path, "handled") < MESSAGES / 2, "the caller's message, and not the others'"
+
+    monkeypatch.setattr("ether.launch.launcher.STEP_TIMEOUT_S", patience(1.0))
+    begun = time.monotonic()
+    with pytest.raises(LifecycleFailed) as failed:
+        ether.shutdown()
+    assert time.monotonic() - begun < patience(4.0)
+    told = re.search(r"slow: stop: ([\d,]+) messages were not handled: \1 on 'fast'", str(failed.value))
+    assert told is not None, str(failed.value)
+    assert re.search(r"slow had [\d,]+ waiting", str(failed.value))
+    assert "killed" not in str(failed.value)
+    assert int(told.group(1).replace(",", "")) + read(tmp_path, "handled") == MESSAGES + 2
+    assert read(tmp_path, "late") == 0
+
+
+@pytest.mark.skipif(not LONG, reason="120 MB of pictures: ETHER_LONG=1")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell the most memory")
+@pytest.mark.parametrize("engine", EVERY)
+def test_a_source_of_pictures_and_its_slow_reader_stay_within_64_mb(
+    engine: str, on: On, ether: Ether, tmp_path: Path
+) -> None:
+    """120 MB at once. Most of them wait in files."""
+    tap(ether, tmp_path, on(engine), ms=1)
+    pids = {instance["name"]: instance["pid"] for instance in ether.instances()}
+    before = {name: peak_mb(pid) for name, pid in pids.items()}
+    assert ether.get("source", "burst", {"count": 400, "size": 300_000}, timeout_s=patience(60)) == 400
+    assert soon(lambda: read(tmp_path, "handled") == 400, patience(60))
+    more = {name: peak_mb(pid) - before[name] for name, pid in pids.items()}
+    assert all(mb < 64 for mb in more.values()), more
+
+
+def test_a_time_out_says_what_is_before_the_call(ether: Ether, tmp_path: Path) -> None:
+    """Where its caller has published much itself, the call waits for that, and says so."""
+    tap(ether, tmp_path, {"engine": "amqtt"}, ms=10)
+    for n in range(200):
+        ether.pub({"n": n}, topic="fast")
+    assert soon(lambda: read(tmp_path, "handled") > 0, patience(10))
+    with pytest.raises(RequestTimeout, match=r"slow is still busy, since .* in got, \d+ more waiting, ") as caught:
+        ether.get("slow", "last", timeout_s=0.6)
+    before = caught.value.before
+    assert before is not None
+    assert f"{before} of them before this call" in str(caught.value)
+    assert 50 < before <= 200
+
+
+def test_a_call_that_takes_long_is_told_apart_from_one_that_hangs(ether: Ether, tmp_path: Path) -> None:
+    tap(ether, tmp_path, {"engine": "amqtt"})
+
+    def told(method: str, seconds: float, timeout_s: float) -> str:
+        with pytest.raises(RequestTimeout) as caught:
+            ether.get("slow", method, {"seconds": seconds}, timeout_s=timeout_s)
+        assert caught.value.before == 0
+        return str(caught.value)
+
+    assert re.search(r"in busy; if that is its usual time, say so .*takes='5min'", told("busy", 1.0, 0.8))
+    assert ether.get("slow", "last") == -1
+    assert "in expose; it says that it takes up to 1 s" in told("expose", 0.9, 0.7)
+    assert ether.get("slow", "last") == -1
+    assert "in expose; that is longer than the 1 s that it says it takes: it may hang" in told("expose", 1.8, 1.5)
+
+
+def test_a_caller_waits_as_long_as_the_method_says_that_it_takes(ether: Ether, tmp_path: Path) -> None:
+    """Without a time-out of its own. In the lab with a shorter default, because nobody wants to wait for 10 s."""
+    tap(ether, tmp_path, {"engine": "amqtt"})
+    client = ether._joined("test")
+    ether.get("slow", "last")
+    assert client.patience_s("slow", "busy") == 10.0
+    assert client.patience_s("slow", "expose") == client.patience_s("Slow", "expose") == 11.0
+
+
+def test_what_save_all_publishes_is_handled_where_no_backlog_is_left(ether: Ether, tmp_path: Path) -> None:
+    """The system is at rest; then a save_all method of the source publishes."""
+    tap(ether, tmp_path, {"engine": "amqtt"}, ms=0)
+    begin_backlog(ether, tmp_path, 30)
+    ether.shutdown()
+    assert read(tmp_path, "handled") == 31
+    assert read(tmp_path, "late") == 0
