@@ -23,7 +23,6 @@ from typing import Generic, Protocol, TypeVar
 
 from ether.connection.later import Later
 from ether.protocol.presence import LIVES, Announcement
-from ether.system.process_owner import has_ended
 
 BACK_S = 3.0
 """Every living process has reconnected and announced itself this long after the broker is back."""
@@ -151,7 +150,8 @@ class Reconciliation(Generic[C]):
         member = self._caller.member(call.instance)
         if member is not None and member.returns:
             return  # `heard` follows, or the news that it does not come back
-        lives = member is not None and member.state in LIVES and not has_ended(member.about)
+        # Who lives as far as is known reconnects, or has died: then the news says whether it is started again.
+        lives = member is not None and member.state in LIVES
         if lives and time.monotonic() < until:
             self._later.after(_LOOK_S, partial(self._look, call, until))
         else:

@@ -115,6 +115,16 @@ def pending(ether: Ether) -> int:
     return len(launch.session.calls.requests)
 
 
+def await_delivered(ether: Ether, call_id: str) -> None:
+    """Wait until the broker has said that it has a request of this program, and whom for."""
+    launch = ether._launch
+    assert launch is not None
+    call = launch.session.calls.requests.get(bytes.fromhex(call_id))
+    assert call is not None
+    assert soon(lambda: call.receipt_known, timeout_s=patience(10))
+    assert not call.undelivered
+
+
 def open_requests(ether: Ether) -> list[str]:
     """What this program waits for, to be read where it should be nothing."""
     launch = ether._launch
@@ -535,6 +545,7 @@ def test_an_instance_that_is_killed_inside_of_a_handler_is_lost_within_a_second(
             relayed = ether.get_later("other", "relay", {"service": victim, "seconds": 60, "timeout_s": 30})
             pid = dozing.get().value["pid"]  # type: ignore[index]
         mine = ether.get_later(victim, "doze", {"call": "behind", "seconds": 60}, timeout_s=patience(30))
+        await_delivered(ether, mine)  # what is delivered to nobody is not lost: `NoResponder`
         killed = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(InstanceLost, match=victim):
