@@ -49,7 +49,7 @@ LATE_IMPORTS = (
     "ether.calls.durable_retry",
     "ether.calls.durable_server",
     "ether.cli.lab.dashboard",  # what the extra brings may be missing, and is said in a sentence
-    "ether.cli.lab.page_process",  # no launcher for a page that nobody asked for
+    "ether.api.page_process",  # no launcher for a page that nobody asked for
     "ether.cli.lab.joined",  # what joins nothing loads no connection: tests/cli/test_cli_offline.py
     "ether.config.broker_url",  # pydantic for an error's text alone: tests/config/test_import_weight.py
     "ether.config.loading",  # YAML for files alone: tests/config/test_import_weight.py

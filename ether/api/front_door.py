@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ether.api.calling import Calling
 from ether.api.lineage import Making
+from ether.api.plotting import Plotting
 from ether.api.reading import Reading
 from ether.api.running import Running
 from ether.api.watching import Watching
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ether.recording.saved import Saved
     from ether.session.changes import Changes
     from ether.session.client import Client, Subscription
+    from ether.session.watching.live_plot import LivePlot
 
 DEFAULT_TIMEOUT_S = 30.0
 _OTHER_NAMES = {
@@ -60,7 +62,7 @@ class Launching(NamedTuple):
 
 
 @named_keywords("ether")
-class Ether(Calling, Making, Reading, Running, Watching):
+class Ether(Calling, Making, Plotting, Reading, Running, Watching):
     """A program's access to its session: starting, joining and ending it, messages, calls, runs and recorded data."""
 
     NOTHING: Final = NOTHING
@@ -73,6 +75,7 @@ class Ether(Calling, Making, Reading, Running, Watching):
         self._changes: Changes | None = None
         self._watch: Callable[[Announcement], object] | None = None
         self._pid = os.getpid()
+        self._plots: list[LivePlot] = []
         self._given: tuple[str | None, str] = (None, "")
         """The session's name and the digest of the configuration that the last `tap` was given."""
 
@@ -419,6 +422,7 @@ class Ether(Calling, Making, Reading, Running, Watching):
             atexit.unregister(self._at_exit)
             get_ether_logger().info("%s Ether session: %s...", "Leaving" if launch.joined else "Shutting down", session)
             try:
+                self._stop_plots()
                 problems = launch.stop()
             finally:
                 self._launch = self._client = None

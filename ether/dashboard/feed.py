@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ether.dashboard.pictures_of import Pictures
-from ether.dashboard.series_rules import thinned
 from ether.dashboard.values import BETWEEN
 from ether.dashboard.watched_lab import WatchedLab
+from ether.reading.plots.series import thinned
 from ether.system.clock import wall_time
 
 EVERY_S = 0.05

@@ -18,9 +18,10 @@ from typing import Any
 
 from ether.connection.link import Inbound
 from ether.dashboard.pictures import is_picture
-from ether.dashboard.series_rules import Point, Series
-from ether.dashboard.shown import number_text, numbers_in, table_of, text_of, type_text
+from ether.dashboard.shown import number_text, table_of, text_of, type_text
 from ether.errors import PayloadError
+from ether.reading.plots.numbers import numbers_in
+from ether.reading.plots.series import Point, Series
 from ether.session.client import Client
 from ether.system.clock import wall_time
 

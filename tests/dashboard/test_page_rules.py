@@ -18,10 +18,11 @@ from ether.dashboard.feed import Feed, Wishes
 from ether.dashboard.pictures import MOST_PIXELS, is_picture, picture_of
 from ether.dashboard.pictures_of import Pictures
 from ether.dashboard.questions import NotAnswered, Questions
-from ether.dashboard.series_rules import Series, thinned
-from ether.dashboard.shown import FIELDS_MAX, ROWS_MAX, numbers_in, plain, table_of, text_of, type_text
+from ether.dashboard.shown import ROWS_MAX, plain, table_of, text_of, type_text
 from ether.dashboard.versions import Versions
 from ether.dashboard.watched_lab import WatchedLab
+from ether.reading.plots.numbers import FIELDS_MAX, numbers_in
+from ether.reading.plots.series import Series, thinned
 
 HOST = "127.0.0.1:8080"
 GOOD = {"host": HOST, "origin": f"http://{HOST}", ACTION_HEADER: "1", "content-type": "application/json"}

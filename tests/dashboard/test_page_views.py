@@ -17,6 +17,7 @@ from programs import Program
 from running_brokers import soon
 
 from ether import Ether
+from ether.api.plotting import view_of
 
 pytestmark = needs_browser
 
@@ -186,6 +187,14 @@ def test_numbers_are_plotted_paused_and_zoomed(shown: Any) -> None:
     assert shown.get_by_role("button", name="log", exact=True).get_attribute("aria-pressed") == "true"
     shown.get_by_role("button", name="log", exact=True).click()
     shown.get_by_text("not a number").wait_for()
+
+
+def test_a_link_of_a_topic_plots_its_numbers(shown: Any) -> None:
+    """As `ether.plot` opens the page in a script: it knows the topic, and not its numbers."""
+    see(shown, view_of(("position", "temperature")))
+    for name in ("position · x", "position · y", "temperature"):
+        shown.locator(".lgd", has_text=name).wait_for()
+    shown.wait_for_function(DRAWN)
 
 
 def test_the_newest_image_is_drawn_and_scaled(shown: Any) -> None:

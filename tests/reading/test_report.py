@@ -13,8 +13,8 @@ import pytest
 from lineage_lab import Writer
 
 from ether.cli.main import main
+from ether.reading.plots.svg import COLUMNS, Line, Plot, Thinned, number_text, svg, ticks, time_unit
 from ether.reading.report.picture import is_picture, png_of
-from ether.reading.report.plot import COLUMNS, Line, Plot, Thinned, number_text, svg, ticks, time_unit
 
 EVIL = '<script>alert("1")</script> \u202e \x1b[31m'
 

@@ -33,6 +33,9 @@ Listen = Annotated[
 ]
 ReadOnly = Annotated[bool, typer.Option("--read-only", help="Show, and let nobody act.")]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the link, and open no browser.")]
+View = Annotated[
+    str, typer.Option("--view", help="Open this view: what stands after # in the page's address, such as values.")
+]
 EndsWithInput = Annotated[
     bool, typer.Option("--ends-with-input", hidden=True, help="End when standard input ends, with who has started it.")
 ]
@@ -46,6 +49,7 @@ def dashboard(
     listen: Listen = None,
     read_only: ReadOnly = False,
     no_browser: NoBrowser = False,
+    view: View = "",
     ends_with_input: EndsWithInput = False,
     json: Json = False,
 ) -> None:
@@ -65,7 +69,7 @@ def dashboard(
         raise CommandMistake(f"{address}:{port} cannot be listened on: {error.strerror or error}") from error
 
     def ready() -> None:
-        link = server.new_link()
+        link = server.new_link() + (f"#{view}" if view else "")
         if json:
             print_json({"session": found.name, "link": link}, lines=True)
         else:

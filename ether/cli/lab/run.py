@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 
 from ether import Ether
+from ether.api.page_process import PageProcess
 from ether.cli.config_file import ConfigFile, chosen_file
 from ether.cli.exits import exit_code_of, sentence_of
 from ether.cli.lab.foreground import Foreground, events_to_stdout, make_importable
-from ether.cli.lab.page_process import PageProcess
 from ether.cli.options import Json, Timeout, Where
 from ether.config import EtherConfig, changed, load_config
 from ether.config.record import ALL

@@ -16,8 +16,8 @@ from ether.protocol.run_record import RunState, TrialPlan
 from ether.provenance.origins import KeptText, Origin, kept_texts, origin_of
 from ether.reading.columns import flatten, is_array, json_text
 from ether.reading.data import Data, Record, stored_in_time_order
+from ether.reading.plots.svg import Line, Plot, Thinned, time_unit
 from ether.reading.report.picture import is_picture
-from ether.reading.report.plot import Line, Plot, Thinned, time_unit
 
 MOST_PLOTS = 40
 MOST_COLUMNS = 12

@@ -10,18 +10,21 @@ import base64
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
+from ether.reading.plots.svg import DARK, LIGHT, Plot, escape, svg
+from ether.reading.plots.svg import STYLE as PLOT_STYLE
 from ether.reading.report.content import MOST_PICTURES, MOST_TEXT, Report, ReportTopic
 from ether.reading.report.picture import png_of
-from ether.reading.report.plot import Plot, escape, svg
 from ether.version import VERSION
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
+_COLOURS = f"""
+:root{{color-scheme:light dark;--ground:#f4f6f7;--panel:#fff;--ink:#15212b;--ok:#0a7a5c;--bad:#b3300b;{LIGHT}}}
+@media (prefers-color-scheme:dark){{
+:root{{--ground:#0e1317;--panel:#151b20;--ink:#e3eaef;--ok:#4fcfa5;--bad:#ff8a66;{DARK}}}
+}}
+"""
 _STYLE = """
-:root{color-scheme:light dark;--ground:#f4f6f7;--panel:#fff;--line:#dce2e6;--ink:#15212b;--dim:#566572;--ok:#0a7a5c;
---bad:#b3300b;--s0:#0b65b0;--s1:#c2570c;--s2:#0a7a5c;--s3:#8a4f9e}
-@media (prefers-color-scheme:dark){:root{--ground:#0e1317;--panel:#151b20;--line:#27313a;--ink:#e3eaef;--dim:#9aa9b5;
---ok:#4fcfa5;--bad:#ff8a66;--s0:#6cb4f5;--s1:#ff9d57;--s2:#4fcfa5;--s3:#d5a0e6}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--ground);color:var(--ink);font:14px/1.45 system-ui,sans-serif;
 font-variant-numeric:tabular-nums}
@@ -37,15 +40,6 @@ h2{font-size:1.2em;font-weight:600;margin:32px 0 12px}
 figure{margin:0;background:var(--panel);border:1px solid var(--line);border-radius:8px;padding:12px}
 figcaption{font-weight:600;overflow-wrap:anywhere}
 figcaption .dim{font-weight:400}
-svg{width:100%;height:auto;display:block}
-.grid{stroke:var(--line)}.axis{stroke:var(--dim)}
-.tick{fill:var(--dim);font-size:11px}
-.line{fill:none;stroke-width:1.5}
-.line.s0{stroke:var(--s0)}.line.s1{stroke:var(--s1);stroke-dasharray:6 3}.line.s2{stroke:var(--s2)}
-.line.s3{stroke:var(--s3);stroke-dasharray:6 3}
-.dot.s0{fill:var(--s0)}.dot.s1{fill:var(--s1)}.dot.s2{fill:var(--s2)}.dot.s3{fill:var(--s3)}
-.key{display:inline-block;width:14px;height:3px;margin:0 4px 3px 8px}
-.key.s0{background:var(--s0)}.key.s1{background:var(--s1)}.key.s2{background:var(--s2)}.key.s3{background:var(--s3)}
 img{max-width:100%;image-rendering:pixelated;display:block}
 .scroll{overflow-x:auto;background:var(--panel);border:1px solid var(--line);border-radius:8px}
 table{border-collapse:collapse;width:100%}
@@ -70,7 +64,7 @@ def html(report: Report) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
+        f"<title>{escape(title)}</title>\n<style>{_COLOURS}{_STYLE}{PLOT_STYLE}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
     )
 
 

@@ -19,14 +19,16 @@ export const topicOf = (key) => key.split(BETWEEN)[0];
 const placeOf = (key) => key.split(BETWEEN)[1] || "";
 export const valueOf = (key) => table("topics")[topicOf(key)]?.numbers[placeOf(key)];
 
-// What is plotted: what was ticked; at first the first number that moves.
+// What is plotted: what was ticked, or the topics that a link names; at first the first number that moves.
 export function plotted() {
   const said = chosen("p", null);
-  if (said !== null) return said === "none" ? [] : said.split(AND).filter(Boolean);
+  if (said !== null) return said === "none" ? [] : said.split(AND).filter(Boolean).flatMap(keysOf).slice(0, MOST_PLOTTED);
   const moving = topics().filter((t) => Object.keys(t.numbers).length && t.hz > 0);
   const first = moving.find((t) => "" in t.numbers) || moving[0];
   return first ? [keyOf(first.topic, Object.keys(first.numbers)[0])] : [];
 }
+
+const keysOf = (said) => said.includes(BETWEEN) ? [said] : Object.keys(table("topics")[said]?.numbers ?? {}).map((place) => keyOf(said, place));
 
 function tick(key) {
   const now_ = plotted(), on = now_.includes(key);

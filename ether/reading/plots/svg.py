@@ -18,6 +18,22 @@ COLUMNS = WIDTH - _LEFT - _RIGHT
 
 Point = tuple[float, float]
 
+LIGHT = "--line:#dce2e6;--dim:#566572;--s0:#0b65b0;--s1:#c2570c;--s2:#0a7a5c;--s3:#8a4f9e"
+DARK = "--line:#27313a;--dim:#9aa9b5;--s0:#6cb4f5;--s1:#ff9d57;--s2:#4fcfa5;--s3:#d5a0e6"
+"""The colours of the parts of a plot."""
+STYLE = """
+svg{width:100%;height:auto;display:block}
+.grid{stroke:var(--line)}.axis{stroke:var(--dim)}
+.tick{fill:var(--dim);font-size:11px}
+.line{fill:none;stroke-width:1.5}
+.line.s0{stroke:var(--s0)}.line.s1{stroke:var(--s1);stroke-dasharray:6 3}.line.s2{stroke:var(--s2)}
+.line.s3{stroke:var(--s3);stroke-dasharray:6 3}
+.dot.s0{fill:var(--s0)}.dot.s1{fill:var(--s1)}.dot.s2{fill:var(--s2)}.dot.s3{fill:var(--s3)}
+.key{display:inline-block;width:14px;height:3px;margin:0 4px 3px 8px}
+.key.s0{background:var(--s0)}.key.s1{background:var(--s1)}.key.s2{background:var(--s2)}.key.s3{background:var(--s3)}
+"""
+"""How the parts of a plot look, by the colours of whatever page it is in."""
+
 _STEPS = (1.0, 2.0, 5.0, 10.0)
 _SPANS = ((1.0, "s"), (60.0, "min"), (3600.0, "h"), (86400.0, "d"))
 """Units of time by their seconds."""
