@@ -26,7 +26,8 @@ from ether.provenance.lineage import find, why
 from ether.reading.data import Data, Query
 from ether.reading.export.exports import export
 
-KILLS = 50 if os.environ.get("ETHER_LONG") == "1" else 3
+LONG = os.environ.get("ETHER_LONG") == "1"
+KILLS = 50 if LONG else 3
 LARGE = b"frame" * 20_000
 
 
@@ -147,6 +148,7 @@ with Maintenance(Path(sys.argv[1])) as maintenance:
 """
 
 
+@pytest.mark.timeout(900 if LONG else 120)
 def test_killed_at_any_moment_under_load_it_is_compressed_or_not(folder: Path, writer: LedgerWriter) -> None:
     seed = int(os.environ.get("CHAOS_SEED", random.randrange(10**6)))
     print(f"CHAOS_SEED={seed}")

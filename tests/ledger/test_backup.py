@@ -175,6 +175,7 @@ def killed(command: list[str], after_s: float) -> bool:
         return False
 
 
+@pytest.mark.timeout(900 if LONG else 120)
 def test_killed_at_any_moment_under_load_it_goes_on(folder: Path, writer: LedgerWriter, tmp_path: Path) -> None:
     """Backups of a ledger that is written to and rotated all the time, each killed; then a restore that is killed."""
     seed = int(os.environ.get("CHAOS_SEED", random.randrange(10**6)))

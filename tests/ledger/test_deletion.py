@@ -258,6 +258,7 @@ with Maintenance(Path(sys.argv[1])) as maintenance:
 """
 
 
+@pytest.mark.timeout(900 if LONG else 120)
 def test_killed_at_any_moment_under_load_it_is_deleted_or_there(folder: Path, writer: LedgerWriter) -> None:
     seed = int(os.environ.get("CHAOS_SEED", random.randrange(10**6)))
     print(f"CHAOS_SEED={seed}")

@@ -143,6 +143,7 @@ def kept(folder: Path) -> set[tuple[str, int]]:
         return {(it.value["who"], it.value["n"]) for it in reader.records(RecordFilter(topic="v"))}  # type: ignore[index]
 
 
+@pytest.mark.timeout(1200 if LONG else 120)
 @pytest.mark.parametrize("engine", EMBEDDED if LONG else EMBEDDED[:1])
 def test_every_acknowledged_value_is_in_the_folder_that_its_program_named(tmp_path: Path, engine: str) -> None:
     write(tmp_path, "member.py", MEMBER)

@@ -25,8 +25,9 @@ from ether.ledger.places import find_ledger
 from ether.ledger.reader import LedgerReader, RecordFilter
 from ether.recording.sources import sources_of, waiting_sessions
 
-COUNT = 50 if os.environ.get("ETHER_LONG") else 6
-LONGEST_S = 3.0 if os.environ.get("ETHER_LONG") else 0.6
+LONG = bool(os.environ.get("ETHER_LONG"))
+COUNT = 50 if LONG else 6
+LONGEST_S = 3.0 if LONG else 0.6
 LATE_S = 0.3
 """What was given so long before a kill is in the outbox: docs/saving.md says that it takes some milliseconds."""
 
@@ -154,6 +155,7 @@ def test_an_end_waits_for_the_supervisor_that_is_just_starting(monkeypatch: pyte
     assert kept("just-starting") == [1]
 
 
+@pytest.mark.timeout(900 if LONG else 120)
 def test_nothing_is_lost_at_the_end_of_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Over both engines in turns."""
     write(tmp_path, "ends.py", PROGRAM)
