@@ -550,6 +550,24 @@ class Link:
             self._stop_routing(topic_filter, receiver)
             raise
 
+    def listen_to_each(
+        self, topic_filters: Sequence[str], receiver: Receiver, *, now: TakeNow, timeout_s: float = 5.0
+    ) -> None:
+        """Route several filters to one receiver, as `listen` does with one, and with one question to the broker. Not
+        for filters of data, of which each is numbered."""
+        with self._routes_lock:
+            self._take_now_of[receiver] = now
+            for topic_filter in topic_filters:
+                self._routes.add(topic_filter, receiver)
+                self._retained_once.subscribes(topic_filter)
+        try:
+            events = all(is_event(topic_filter) for topic_filter in topic_filters)
+            self.transport.subscribe(topic_filters, timeout_s=timeout_s, as_published=events)
+        except BaseException:
+            for topic_filter in topic_filters:
+                self._stop_routing(topic_filter, receiver)
+            raise
+
     def listens_to(self, mqtt_topic: str) -> bool:
         """Whether a receiver of this process gets the messages on a topic."""
         with self._routes_lock:

@@ -116,6 +116,25 @@ _ASIDE_MAX = 20_000
 that wait behind a hole, and those that did and are now in the receivers' queues."""
 
 
+class _OpenAsks:
+    """The questions that wait for an answer and name only holes: one for each reader."""
+
+    def __init__(self) -> None:
+        self._asks: dict[str, Ask] = {}
+        self._lock = threading.Lock()
+
+    def add(self, ask: Ask) -> bool:
+        """Whether none of the same reader was waiting; one that was becomes one with this."""
+        with self._lock:
+            earlier = self._asks.get(ask.by)
+            self._asks[ask.by] = ask if earlier is None else ask.with_earlier(earlier)
+        return earlier is None
+
+    def pop(self, node: str) -> Ask:
+        with self._lock:
+            return self._asks.pop(node)
+
+
 class Retransmitter:
     """What one link sent lately, and what it misses."""
 
@@ -151,6 +170,7 @@ class Retransmitter:
         self._retransmit_buffer = RetransmitBuffer(young_s=YOUNG_S, spill=self._spill, began=time.monotonic())
         self._audience = Audience()
         self._audience_lock = threading.Lock()
+        self._open_asks = _OpenAsks()
         self._untold: dict[str, tuple[int, int]] = {}
         """Of each topic what readers will miss and nobody has logged yet: the count, and the highest number."""
         self._untold_at = float("-inf")
@@ -256,6 +276,14 @@ class Retransmitter:
             self._notes[topic] = note
         self._tasks.put(_only_wake)  # from now on there is something to tell
         return note
+
+    def _to_answer(self, ask: Ask) -> None:
+        """Have a question answered. One that came before from the same reader, and waits still, is answered with it:
+        who is asked twice because it is slow would otherwise send everything twice."""
+        if ask.filters or ask.last:
+            self._do(partial(self._answer, ask))
+        elif self._open_asks.add(ask):
+            self._do(lambda: self._answer(self._open_asks.pop(ask.by)))
 
     def _answer(self, ask: Ask) -> None:
         self._tend_buffer(now := time.monotonic())
@@ -640,7 +668,7 @@ class Retransmitter:
         ask = Ask.from_value(value.get("ask"))
         if ask is not None:
             took_s = seconds_on_the_way(value["ask"].get("at"), wall_time())
-            self._do(partial(self._answer, ask.older(took_s)))
+            self._to_answer(ask.older(took_s))
         match value:
             case {"node": str(node), "heads": dict(heads)} if node != self._node:
                 self._on_heads(node, _numbers(heads))

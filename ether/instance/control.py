@@ -49,8 +49,7 @@ Found = TrialWork | int
 """What is found out when a request arrives: of a trial its work, of a drain on how many topics something is on its way,
 of all others 0."""
 
-_OTHERS = ("missed", "leader")
-"""What stands in the place of a verb on topics that are not for instances."""
+_IN_TURN = (DRAIN, "save_all", "cleanup", "stop", "sync", TRIAL)
 
 _UNSENT = "the answer"
 """Stands among the failed methods of an answer that takes the place of one that could not be sent."""
@@ -101,8 +100,10 @@ class Control:
         host = self._host
         hold = NameHold(host.name, host.incarnation, self._epoch, self._announcer.since, self._announcer.began)
         self._name_claim = NameClaim(self._link, host.topics, hold, lambda why: self.on_fenced(why))
-        for topic in (host.topics.control("+"), host.topics.control_by("+", "+")):
-            self._link.listen(topic, self._receive, now=self._take)
+        # Verb by verb: `control/+/+` would also bring what all processes say to one another on `control/missed/<node>`,
+        # and from brokers that send a copy for each filter every question to this process twice.
+        by_others = [host.topics.control_by(verb, "+") for verb in (FENCE, *_AT_ONCE, *_IN_TURN)]
+        self._link.listen_to_each([host.topics.control("+"), *by_others], self._receive, now=self._take)
 
     def give_up_name(self) -> None:
         """Defend the announcement no longer; to be called before it is withdrawn. A second call does nothing."""
@@ -207,9 +208,6 @@ class Control:
     def _take(self, inbound: Inbound) -> bool:
         """Take a message, on the transport's thread; False for one that has to wait for the dispatch thread."""
         verb = _verb(inbound)
-        if verb in _OTHERS:
-            inbound.done()
-            return True
         _, by = self._host.topics.commanded(inbound.delivery.topic)
         if is_of_agent(by, self._announcer.machine):
             self.refused += 1

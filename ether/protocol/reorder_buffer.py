@@ -116,6 +116,8 @@ class SourceRow(Generic[T]):
     """When the source was asked last, or a missing number arrived last. None when the source is to be asked."""
     asks: int = 0
     """How often the source was asked since its last answer."""
+    asked_from: int | None = None
+    """`last` when the source was asked last; None where it was to say where to begin."""
     attempts: int = 0
     """Answers in a row that filled nothing."""
     silent_at: int | None = None
@@ -127,7 +129,11 @@ class SourceRow(Generic[T]):
 
     def ask(self, now: float) -> None:
         """The source is asked for the first time, or about everything."""
-        self.asked, self.asks = now, 1
+        self.asked, self.asks, self.asked_from = now, 1, self.last
+
+    def is_late(self, after: int) -> bool:
+        """Whether an answer about the numbers above `after` answers an earlier question than the one that is open."""
+        return self.asked is not None and self.asked_from is not None and after < self.asked_from
 
 
 @dataclass(slots=True)
@@ -400,18 +406,24 @@ class ReorderBuffer(Generic[T]):
             if _cannot_be(row, max(answer.head, answer.total, answer.latest)):
                 self.jumped += 1
             else:
-                self._apply(key, row, answer, result)
+                self._apply(key, row, answer, result, now)
         return result
 
-    def _apply(self, key: tuple[str, str], row: SourceRow[T], answer: Resent, result: Sorted[T]) -> None:
+    def _apply(self, key: tuple[str, str], row: SourceRow[T], answer: Resent, result: Sorted[T], now: float) -> None:
+        late = row.is_late(answer.after)
         if row.last is None:  # the answer says where to begin
             row.last = min([answer.after, *(number - 1 for number in row.held)])
         before = row.last
         row.target = max(row.target, answer.total, answer.latest if row.pulled else 0)
         self._hand_on(row, result)
         self._skip(row, answer, result)
-        row.attempts = 0 if row.last > before else row.attempts + 1
-        row.asked, row.asks = None, 0
+        if late:
+            # The answer to the open question is still to come. To ask again now would double what is sent again, with
+            # each late answer once more.
+            row.asked, row.asks = now, 1
+        else:
+            row.attempts = 0 if row.last > before else row.attempts + 1
+            row.asked, row.asks = None, 0
         if row.attempts >= ATTEMPTS:
             self._go_over(row, answer.head, AGAIN, result)
             row.attempts = 0
@@ -588,7 +600,7 @@ class ReorderBuffer(Generic[T]):
                 if most <= 0:
                     continue
                 assert row.last is not None
-                row.asked, row.asks = now, row.asks + 1
+                row.asked, row.asks, row.asked_from = now, row.asks + 1, row.last
                 upto = min(row.held) - 1 if row.held else row.target
                 holes.setdefault(row.node, {})[topic] = row.last, min(upto, row.last + most)
         return holes
@@ -650,7 +662,7 @@ class ReorderBuffer(Generic[T]):
     def _ask_again(self, row: SourceRow[T], now: float) -> None:
         if row.last is None:  # about everything, as the row has no hole with known ends
             self._again.add(row.node)
-            row.asked, row.asks = now, row.asks + 1
+            row.asked, row.asks, row.asked_from = now, row.asks + 1, None
         else:
             row.asked = None  # the next `questions()` asks for the hole
 

@@ -74,6 +74,12 @@ class Ask:
                 return cls(by, heard, ages, {topic: pair for topic, pair in pairs.items() if pair is not None})
         return None
 
+    def with_earlier(self, earlier: Ask) -> Ask:
+        """One question for two of the same reader that name only holes. Of two holes of one topic the later begins
+        behind the other: what is before it has arrived."""
+        both = {topic: max(hole, earlier.holes.get(topic, hole)) for topic, hole in self.holes.items()}
+        return replace(self, holes={**earlier.holes, **both})
+
     def older(self, seconds: float) -> Ask:
         """The same question, `seconds` after it was asked: the receiver has listened for that much longer."""
         return replace(self, filters={name: age_s + seconds for name, age_s in self.filters.items()})

@@ -17,6 +17,7 @@ from ether.connection.assembly import make_link
 from ether.connection.link import Link
 from ether.connection.retransmit import Retransmitter
 from ether.protocol.retransmit_buffer import BACKLOG_MEMORY_BYTES, KEEP_BYTES, RetransmitBuffer
+from ether.protocol.sent_log import SentMessage
 from ether.session.client import Client, Subscription
 from ether.transport.endpoint import Endpoint
 from ether.transport.loopback import LoopbackBroker, LoopbackTransport
@@ -236,6 +237,32 @@ def test_a_sender_that_is_gone_leaves_a_report_and_no_wait_without_end(
     assert gap_reports(bench.receiver, caplog) == [
         "receiver missed messages of sender on 'a', number 2 to 4: its sender does not answer"
     ]
+
+
+def test_what_is_asked_twice_is_not_sent_again_and_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some brokers send a message once for each filter that matches. A question that came twice was answered twice, and
+    each answer brought on another question."""
+    monkeypatch.setattr("ether.protocol.retransmit_buffer.ANSWER_COUNT", 5)
+    retransmitter = bench.sender.retransmitter
+    assert retransmitter is not None
+    copies: list[int] = []
+    send_again = retransmitter._send_again
+
+    def counted(to: str, message: SentMessage) -> None:
+        copies.append(message.sequence)
+        send_again(to, message)
+
+    monkeypatch.setattr(retransmitter, "_send_again", counted)
+    with closing(bench.subscribe("a")) as subscription:
+        bench.publish(1, 1)
+        assert numbers(subscription, 1) == [1]
+        bench.lose(2, 200)
+        bench.proxy.apply(Policy(double=1.0, topics=r"/control/missed/"))
+        bench.publish(201, 201)
+        assert numbers(subscription, 200) == list(range(2, 202))
+    assert bench.receiver.retransmitter is not None
+    assert bench.receiver.retransmitter.missed == 0
+    assert len(copies) < 2 * 200
 
 
 @pytest.mark.parametrize("direction", Direction)

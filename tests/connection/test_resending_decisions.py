@@ -650,6 +650,58 @@ def test_what_was_asked_for_is_not_asked_for_again_at_once() -> None:
     assert pair.order.behind(NODE, heads) == {"a": True}
 
 
+def test_an_answer_to_an_earlier_question_is_no_reason_to_ask_again() -> None:
+    """A source that is slow to answer was asked twice. Each late answer was followed by one question more, so that all
+    was sent again and again, and the more so the slower it was."""
+    pair = Pair()
+    pair.send("a")
+    for _ in range(20):
+        pair.send("a", lost=True)
+    pair.send("a")
+
+    def ask() -> Ask:
+        [question] = pair.order.questions(ME, pair.now, lambda topic: 5).values()
+        return question
+
+    first = ask()
+    pair.now += PATIENCE_S
+    pair.conclude(pair.order.echoed(pair.now, pair.now))
+    again = ask()
+    assert again.holes == first.holes == {"a": (1, 6)}
+    pair.answer(first)
+    following = ask()
+    assert following.holes == {"a": (6, 11)}
+    pair.answer(again)
+    assert pair.order.questions(ME, pair.now, lambda topic: 5) == {}
+    pair.answer(following)
+    assert ask().holes == {"a": (11, 16)}
+    assert [number for _, number in pair.got] == list(range(1, 12))
+
+
+def test_a_question_that_is_lost_behind_a_late_answer_is_asked_again() -> None:
+    pair = Pair()
+    pair.send("a")
+    for _ in range(10):
+        pair.send("a", lost=True)
+    assert pair.order.questions(ME, pair.now) == {}, "nothing tells that there is more"
+    pair.send("a")
+    [first] = pair.order.questions(ME, pair.now, lambda topic: 5).values()
+    pair.answer(first)
+    assert pair.order.questions(ME, pair.now, lambda topic: 5) != {}, "this one is lost"
+    pair.answer(first)
+    pair.now += PATIENCE_S
+    pair.conclude(pair.order.echoed(pair.now, pair.now))
+    pair.settle()
+    assert [number for _, number in pair.got] == list(range(1, 13))
+    assert pair.gaps == []
+
+
+def test_of_two_questions_about_holes_the_later_ends_of_each_topic_count() -> None:
+    earlier = Ask(ME, {}, {}, {"a": (1, 6), "b": (3, 4), "c": (9, 12)})
+    later = Ask(ME, {}, {}, {"a": (6, 11), "c": (2, 5)})
+    assert later.with_earlier(earlier).holes == {"a": (6, 11), "b": (3, 4), "c": (9, 12)}
+
+
 def test_a_source_that_is_started_together_with_its_receiver_is_heard_from_its_first_message_on() -> None:
     """It is asked for what it sent before the receiver listened; any other source begins with what comes first."""
     order: ReorderBuffer[int] = ReorderBuffer()

@@ -13,18 +13,25 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from backlog_parts import peak_mb, read
+from backlog_parts import Source, peak_mb, read
 from engine_params import EVERY, On
 from patience import patience
 from running_brokers import soon
 
 from ether import Ether
+from ether.connection.link import Link
 from ether.errors import LifecycleFailed, RequestTimeout
+from ether.wire.topics import SessionTopics, matches
 
 LONG = os.environ.get("ETHER_LONG") == "1"
 MESSAGES, READ_BACK = (50_000, 10_000) if LONG else (2_500, 40)
+VERBS = (
+    "drain", "save_all", "cleanup", "stop", "sync", "trial", "trial-now", "trial-work", "safe", "log-level", "keeper",
+    "announce", "fence",
+)  # fmt: skip
 pytestmark = pytest.mark.timeout(900 if LONG else 120)
 
 
@@ -85,7 +92,31 @@ def test_a4_a5_a_backlog_holds_up_no_call_and_no_end(
     assert read(tmp_path, "late") == 0
 
 
-@pytest.mark.skipif(not LONG, reason="120 MB of pictures: ETHER_LONG=1")
+def test_an_instance_hears_its_commands_and_not_what_others_say_of_missed_messages(
+    ether: Ether, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was sent the questions and reports of all processes, and its own ones twice: each of its readers' questions
+    was answered twice, and what was sent again grew without end."""
+    links: list[Link] = []
+    listen = Link.listen_to_each
+
+    def listened(link: Link, *args: Any, **options: Any) -> None:
+        links.append(link)
+        listen(link, *args, **options)
+
+    monkeypatch.setattr(Link, "listen_to_each", listened)
+    ether.tap({"session": "backlog", "broker": {"engine": "amqtt"}})
+    ether.host(Source(), "source")
+    [link], topics = links, SessionTopics("backlog")
+    heard = {verb for verb in VERBS if link.listens_to(topics.control_by(verb, "main"))}
+    assert heard == {verb for verb in VERBS if link.listens_to(topics.control(verb))} == set(VERBS)
+    assert not link.listens_to(topics.missed("0123456789ab"))
+    assert not link.listens_to(topics.leader_probe)
+    assert link.listens_to(topics.missed(link.node))
+    own = [name for name in link._routes._receivers if matches(name, topics.missed(link.node))]
+    assert own == [f"{topics.missed(link.node)}/#"], "each of them makes a copy"
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell the most memory")
 @pytest.mark.parametrize("engine", EVERY)
 def test_a_source_of_pictures_and_its_slow_reader_stay_within_64_mb(
