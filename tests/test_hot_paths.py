@@ -17,6 +17,9 @@ from pathlib import Path
 import pytest
 from patience import patience
 
+from ether.wire import envelope
+from ether.wire.head import pack_headers
+
 ROOT = Path(__file__).resolve().parents[1]
 BASELINE = ROOT / "docs" / "decisions" / "0087-instruction-counts.md"
 ROW = re.compile(r"^\| ([a-z][^|]*?) \| (\d+) \| (\d+) \|", re.MULTILINE)
@@ -52,10 +55,8 @@ def test_each_path_costs_what_it_did() -> None:
 def test_a_path_that_packs_its_headers_twice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     measured = importlib.import_module("hot_paths").measured
-    from ether.wire import envelope
-
-    pack, before = envelope.pack_headers, measured()
-    monkeypatch.setattr(envelope, "pack_headers", lambda *given: (pack(*given), pack(*given))[0])
+    before = measured()
+    monkeypatch.setattr(envelope, "pack_headers", lambda *given: (pack_headers(*given), pack_headers(*given))[0])
     noticed = too_much(measured(), before)
     assert {said.partition(":")[0] for said in noticed} >= {"publish", "publish at QoS 0", "call"}
 

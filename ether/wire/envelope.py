@@ -22,13 +22,11 @@ from ether.wire import binary
 from ether.wire.codec import JSON, OCTETS, Body, decode, encode, read
 from ether.wire.head import (
     Headers,
-    Properties,
     fields_of,
     headers_from_fields,
-    headers_from_properties,
     pack_headers,
     pack_text,
-    unpack_properties,
+    read_headers,
 )
 from ether.wire.json_text import dumps, read_object_at
 from ether.wire.values import RESERVED_KEY, BodyPart, flatten
@@ -53,7 +51,7 @@ _TAIL = 4096
 """Bytes that are searched for headers: at the end of a JSON body, at the beginning of a binary one."""
 _HEADERS_BYTES = 300
 """About what headers take."""
-_NO_PROPERTIES = Properties()
+_NOTHING: tuple[str | None, Headers | None] = (None, None)
 
 
 class Packed(NamedTuple):
@@ -224,9 +222,8 @@ def unpack(payload: bytes, properties: bytes) -> Unpacked:
     Headers among the properties outrank headers in the body. A body whose `_ether` is not what Ether writes is refused,
     because the key is reserved.
     """
-    known = unpack_properties(properties) if properties else _NO_PROPERTIES
-    headers = headers_from_properties(known) if known.user else None
-    value, fields = read(payload, known.content_type)
+    content_type, headers = read_headers(properties) if properties else _NOTHING
+    value, fields = read(payload, content_type)
     if type(value) is dict and RESERVED_KEY in value:
         if fields is not None:
             raise DecodeError("'_ether' stands in the head of a binary body and in its value, too")
@@ -262,11 +259,11 @@ def unpack_headers(payload: bytes, properties: bytes) -> Headers | None:
     """The headers of a message, without its value; None where it has none. Never raises. For large messages, and for
     reports of messages that `unpack()` refused."""
     try:
-        known = unpack_properties(properties)
+        _, headers = read_headers(properties)
     except DecodeError:
-        known = _NO_PROPERTIES
+        headers = None
     try:
-        return headers_from_properties(known) or _headers_in(payload)
+        return headers or _headers_in(payload)
     except DecodeError:
         return None
 

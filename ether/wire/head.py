@@ -142,7 +142,7 @@ class Headers(NamedTuple):
 
 
 _OPTIONAL_FROM = Headers._fields.index("schema")
-_NO_OPTIONAL = (None,) * (len(Headers._fields) - _OPTIONAL_FROM)
+_NO_OPTIONAL = (None, None, None, None, None, None, None, None)
 
 
 # -- the property section of MQTT 5
@@ -314,40 +314,73 @@ _ALWAYS = frozenset(("id", "source", "seq", "time"))
 
 def pack_headers(headers: Headers, content_type: bytes) -> bytes:
     """The MQTT 5 property section: `content_type` (packed already) and the headers; `EncodeError` where one does not
-    fit. The constant prefixes are the property's identifier and, for user properties, the packed name."""
-    packed = [
-        content_type,
-        pack_text(b"\x26\x00\x02id", _fit(headers.id)),
-        pack_text(b"\x26\x00\x06source", _fit(headers.source)),
-        pack_text(b"\x26\x00\x03seq", str(headers.seq)),
-        pack_text(b"\x26\x00\x04time", repr(float(headers.time))),
-    ]
-    if headers.parents:
-        packed.extend([pack_text(b"\x26\x00\x06parent", _fit(parent)) for parent in headers.parents])
+    fit. The constant prefixes are the property's identifier and, for user properties, the packed name. What is the same
+    in many messages, as the source, is packed once."""
+    number, moment, parents = b"%d" % headers.seq, repr(float(headers.time)).encode(), headers.parents
+    always = b"%b%b%b&\x00\x03seq\x00%c%b&\x00\x04time\x00%c%b" % (
+        content_type, _pack_short(b"&\x00\x02id", headers.id), _pack_known(b"&\x00\x06source", headers.source),
+        len(number), number, len(moment), moment,
+    )  # fmt: skip
+    optional = headers[_OPTIONAL_FROM:] != _NO_OPTIONAL
+    if not (parents or optional):
+        return always
+    packed = [always, *[_pack_short(b"&\x00\x06parent", parent) for parent in parents]]
+    if optional:
+        _pack_optional(headers, packed)
+    return b"".join(packed)
+
+
+def _pack_optional(headers: Headers, packed: list[bytes]) -> None:
+    """The fields that a message may lack."""
     if headers.schema is not None:
-        packed.append(pack_text(b"\x26\x00\x06schema", _fit(headers.schema)))
+        packed.append(_pack_known(b"&\x00\x06schema", headers.schema))
     if headers.traceparent is not None:
-        packed.append(pack_text(b"\x26\x00\x0btraceparent", _fit(headers.traceparent)))
+        packed.append(_pack_short(b"&\x00\x0btraceparent", headers.traceparent))
     if headers.error is not None:
-        packed.append(pack_text(b"\x26\x00\x05error", _fit(headers.error)))
+        packed.append(pack_text(b"&\x00\x05error", _fit(headers.error)))
     if headers.origin is not None:
-        packed.append(pack_text(b"\x26\x00\x06origin", _fit(headers.origin)))
+        packed.append(_pack_known(b"&\x00\x06origin", headers.origin))
     if headers.after is not None:
-        packed.append(pack_text(b"\x26\x00\x05after", _fit(headers.after)))
+        packed.append(pack_text(b"&\x00\x05after", _fit(headers.after)))
     if headers.reply_to is not None:
-        packed.append(pack_text(b"\x08", _fit(headers.reply_to)))
+        packed.append(_pack_known(b"\x08", headers.reply_to))
     if headers.correlation is not None:
         packed.append(pack_correlation(headers.correlation))
     if headers.expiry_s is not None:
         packed.append(_pack_deadline(headers.expiry_s))
-    return b"".join(packed)
+
+
+def _pack_short(prefix: bytes, text: str) -> bytes:
+    """A text that differs from message to message, nearly always a short one of ASCII."""
+    if 0 < len(text) < 128 and text.isascii() and text.isprintable():
+        return b"%b\x00%c%b" % (prefix, len(text), text.encode())
+    return pack_text(prefix, _fit(text))
+
+
+_KNOWN_CHARS, _KNOWN = 127, 1024
+"""Texts of so many characters are remembered, so many of them: at most 1 MB."""
+_packed: dict[tuple[bytes, str], bytes] = {}
+
+
+def _pack_known(prefix: bytes, text: str) -> bytes:
+    """A text that stands in many messages."""
+    known = _packed.get((prefix, text))
+    if known is not None:
+        return known
+    packed = pack_text(prefix, _fit(text))
+    if len(text) <= _KNOWN_CHARS:
+        if len(_packed) >= _KNOWN:
+            _packed.clear()
+        _packed[prefix, text] = packed
+    return packed
 
 
 def _pack_deadline(expiry_s: float) -> bytes:
     # At least one second, as a broker may drop a message that has none left. The exact value beside it is for the
     # receiver.
     whole = min(max(1, ceil(_fit_expiry(expiry_s))), MAX_EXPIRY_S)
-    return pack_text(pack_expiry(whole) + b"\x26\x00\x06expiry", repr(float(expiry_s)))
+    left = repr(float(expiry_s)).encode()
+    return b"\x02%b&\x00\x06expiry\x00%c%b" % (whole.to_bytes(4, "big"), len(left), left)
 
 
 def headers_from_properties(properties: Properties) -> Headers | None:
@@ -355,7 +388,6 @@ def headers_from_properties(properties: Properties) -> Headers | None:
     user = dict(properties.user)
     if not user.keys() >= _ALWAYS:
         return None
-    expiry_s = user.get("expiry", properties.message_expiry_s)
     try:
         return _checked(
             Headers(
@@ -364,18 +396,127 @@ def headers_from_properties(properties: Properties) -> Headers | None:
                 int(user["seq"]),
                 float(user["time"]),
                 tuple([value for name, value in properties.user if name == "parent"]),
-                user.get("schema"),
-                user.get("traceparent"),
-                properties.response_topic,
-                properties.correlation_data,
-                None if expiry_s is None else float(expiry_s),
-                user.get("error"),
-                user.get("origin"),
-                user.get("after"),
+                *_optional(properties, user),
             )
         )
     except ValueError:
         return None
+
+
+def _optional(properties: Properties, user: dict[str, str]) -> _Optional:
+    """The fields that a message may lack; raises `ValueError`."""
+    expiry_s = user.get("expiry", properties.message_expiry_s)
+    return (
+        user.get("schema"),
+        user.get("traceparent"),
+        properties.response_topic,
+        properties.correlation_data,
+        None if expiry_s is None else float(expiry_s),
+        user.get("error"),
+        user.get("origin"),
+        user.get("after"),
+    )
+
+
+_OURS = re.compile(
+    rb"(?:\x0b(?:[\x00-\x7f]|[\x80-\xff][\x00-\x7f]))?"  # the number of a subscription
+    rb"(?:\x03\x00[\x10-\x18](application/(?:json|octet-stream)))?"
+    rb"&\x00\x02id\x00\$([0-9a-f-]{36})"
+    rb"&\x00\x06source\x00([\x01-\x7f])(.{1,127}?)"
+    rb"&\x00\x03seq\x00([\x01-\x12])([0-9]{1,18})"
+    rb"&\x00\x04time\x00([\x01-\x18])([0-9.]{1,24})"
+    rb"(?:&\x00\x06parent\x00\$([0-9a-f-]{36}))?",
+    re.DOTALL,
+).match
+"""The beginning of a section, as `pack_headers` writes it: one look in place of one for each property. Lengths are
+compared afterwards. Whatever looks different is read property by property."""
+_OF_A_CALL = re.compile(
+    rb"(?:&\x00\x0btraceparent\x00([\x01-\x7f])([0-9a-f-]{1,127}))?"
+    rb"(?:&\x00\x05after\x00([\x01-\x7f])(.{1,127}?))?"
+    rb"(?:\x08\x00([\x01-\x7f])(.{1,127}?))?"
+    rb"(?:\x09\x00\x10(.{16}))?"
+    rb"(\x02.{4})?(?:&\x00\x06expiry\x00([\x01-\x18])([0-9.]{1,24}))?(\x02.{4})?",
+    re.DOTALL,
+).fullmatch
+"""The rest of a request or an answer. Some brokers write the Message Expiry anew, behind everything else."""
+_CONTENT_LENGTHS = {b"application/json": 16, b"application/octet-stream": 24}
+_read_texts: dict[bytes, str] = {}
+_read_topics: dict[bytes, str] = {}
+_Optional = tuple[str | None, str | None, str | None, bytes | None, float | None, str | None, str | None, str | None]
+
+
+def read_headers(section: bytes) -> tuple[str | None, Headers | None]:
+    """The content type and the headers in a property section; None where the message is foreign. The same as
+    `headers_from_properties` of `unpack_properties`, and raises as that does."""
+    ours = _OURS(section)
+    if ours is not None:
+        kind, message_id, source_size, source, seq_size, seq, time_size, time, parent = ours.groups()
+        known = _read_texts.get(source) or _read_known(source)
+        lengths = source_size[0] == len(source) and seq_size[0] == len(seq) and time_size[0] == len(time)
+        content_type = None if kind is None else kind.decode()
+        if lengths and known and (kind is None or section[ours.start(1) - 1] == _CONTENT_LENGTHS[kind]):
+            at = ours.end()
+            more = _NO_OPTIONAL if at == len(section) else _read_rest(section, at)
+            if more is not None and time.count(b".") < 2 and time != b".":
+                parents = () if parent is None else (parent.decode(),)
+                return content_type, Headers(message_id.decode(), known, int(seq), float(time), parents, *more)
+    properties = unpack_properties(section)
+    return properties.content_type, headers_from_properties(properties) if properties.user else None
+
+
+def _read_rest(section: bytes, at: int) -> _Optional | None:
+    """The optional fields of a request or an answer; None where something else stands there."""
+    ours = _OF_A_CALL(section, at)
+    if ours is None:
+        return None
+    trace_size, trace, after_size, after, reply_size, reply, correlation, early, expiry_size, expiry, late = (
+        ours.groups()
+    )
+    traceparent = said = reply_to = left_s = None
+    if trace is not None:
+        if trace_size[0] != len(trace):
+            return None
+        traceparent = trace.decode()
+    if after is not None:
+        said = after.decode("ascii", "replace")  # what stands for another byte is not printable in ASCII
+        if after_size[0] != len(after) or not (said.isascii() and said.isprintable()):
+            return None
+    if reply is not None:
+        reply_to = _read_topics.get(reply) or _read_topic(reply)
+        if reply_size[0] != len(reply) or reply_to is None:
+            return None
+    if expiry is not None:
+        if expiry_size[0] != len(expiry) or expiry.count(b".") > 1 or expiry == b"." or (early and late):
+            return None
+        left_s = float(expiry)
+    elif early or late:
+        return None
+    return None, traceparent, reply_to, correlation, left_s, None, None, said
+
+
+def _read_known(data: bytes) -> str | None:
+    """A text that stands in many messages, so that it is decoded and checked once; None where it is not a header's."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return None
+    if not _is_text(text):
+        return None
+    if len(_read_texts) >= _KNOWN:
+        _read_texts.clear()
+    _read_texts[data] = text
+    return text
+
+
+def _read_topic(data: bytes) -> str | None:
+    """The same for the topic of answers."""
+    topic = _read_known(data)
+    if topic is None or not _is_topic(topic):
+        return None
+    if len(_read_topics) >= _KNOWN:
+        _read_topics.clear()
+    _read_topics[data] = topic
+    return topic
 
 
 # -- headers as JSON, for MQTT 3.1.1
