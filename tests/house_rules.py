@@ -59,10 +59,12 @@ LATE_IMPORTS = (
     # A program that records nothing makes no context either.
     "ether.launch.recording_setup",
     "ether.launch.simulated.lab",
+    "ether.ledger.signatures",  # certificates for a ledger that is signed alone: test_signed_batches
     "ether.pytest_plugin",  # every run of pytest loads it
     # Reading loads no pandas, pyarrow, NumPy or h5py: test_reading_loads_no_table_library, test_csv_needs_no_library.
     "ether.reading.data",
     "ether.reading.export",
+    "ether.recording.signatures",  # certificates where there is a lab alone: test_signed_batches
     "ether.recording.writer",  # no SQLite before there is something to save: tests/recording/test_saving.py, `burden`
     "ether.transport.__init__",  # paho is loaded by the first connection: test_transport_parts
     "ether.transport.endpoint",  # a child reads no URL: test_transport_parts

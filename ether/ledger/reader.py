@@ -25,7 +25,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple, TypeVar, cast
 
-from ether.errors import LedgerDamaged, LedgerFailed
+from ether.errors import DecodeError, LedgerDamaged, LedgerFailed
 from ether.ledger import schema
 from ether.ledger.deletions import Deletion, deletions_in
 from ether.ledger.objects import Objects
@@ -462,6 +462,23 @@ class VolumeReader:
             " WHERE kind = 'conflict' GROUP BY source, topic ORDER BY source, topic"
         )
 
+    def signed(self) -> tuple[int, int]:
+        """How many entries of outboxes came with a signature of their device, and how many entries these are of all.
+        Nothing is verified: `ether verify` does that."""
+        of = "FROM records WHERE origin IN (SELECT origin FROM origins WHERE"
+        ((signed,),) = self._all(f"SELECT coalesce(sum(seq), 0) {of} kind = 'signature')")
+        ((count,),) = self._all(f"SELECT count(*) {of} outbox != '' AND kind != 'gap')")
+        return int(signed), int(count)
+
+    def signers(self) -> dict[str, str]:
+        """The device by outbox, of those whose batches are signed; as it is said in the ledger, which `ether verify`
+        verifies."""
+        found = self._all(
+            "SELECT topic, payload FROM origins JOIN contents ON sha256 = context"
+            " WHERE kind = 'signature' ORDER BY origin"
+        )
+        return {str(outbox): device for outbox, said in found if (device := _device_of(said))}
+
     def gaps(self) -> dict[str, list[GapFact]]:
         """By outbox the gaps that are in this volume."""
         gaps: dict[str, list[GapFact]] = {}
@@ -811,6 +828,20 @@ class LedgerReader:
                 found[source, topic] += count
         return [(*what, count) for what, count in sorted(found.items())]
 
+    def signed(self) -> tuple[int, int]:
+        """How many entries of outboxes came with a signature of their device, and how many entries these are of all.
+        Nothing is verified: `ether verify` does that."""
+        found = [volume.signed() for volume in self._volumes()]
+        return sum(signed for signed, _ in found), sum(count for _, count in found)
+
+    def signers(self) -> dict[str, str]:
+        """The device by outbox, of those whose batches are signed; as it is said in the ledger, which `ether verify`
+        verifies."""
+        found: dict[str, str] = {}
+        for volume in self._volumes():
+            found |= volume.signers()
+        return found
+
     def duplicates(self) -> int:
         """How many messages and recorded values are in the ledger more than once, counted from the ids."""
         volumes = self._volumes()
@@ -865,6 +896,16 @@ def time_of_id(message_id: str) -> float | None:
         return int(message_id[:8] + message_id[9:13], 16) / 1000
     except ValueError:
         return None
+
+
+def _device_of(said: bytes) -> str:
+    """The device in what a ledger keeps of who has signed."""
+    try:
+        value = loads(said.decode(), strict=True)
+    except (DecodeError, UnicodeDecodeError):
+        return ""
+    device = value.get("device") if isinstance(value, dict) else None
+    return device if isinstance(device, str) else ""
 
 
 def _gap_fact(record: StoredRecord) -> GapFact:

@@ -20,7 +20,7 @@ from itertools import chain
 from math import isfinite
 from typing import NamedTuple
 
-from ether.wire.entries import KINDS, Batch, Entry, first_of
+from ether.wire.entries import KINDS, Batch, Entry, first_of, signature_entry
 from ether.wire.json_text import dumps
 
 LARGE_BYTES = 64 * 1024
@@ -31,7 +31,7 @@ LEAN_LARGE_BYTES = 1 << 20
 BY_HASH = frozenset({"context", "artifact"})
 """Kinds whose id is the hash of their payload."""
 
-_ORDINARY = KINDS - BY_HASH - {"gap", "conflict"}
+_ORDINARY = KINDS - BY_HASH - {"gap", "conflict", "signature"}
 """Kinds whose rows `_add_ordinary` can make."""
 
 COLUMNS = (
@@ -178,7 +178,7 @@ class Intake:
         if state.source != batch.source:
             self.refused.append(f"a batch that {batch.source!r} sends in the name of the outbox of {state.source!r}")
             return
-        highest = state.highest
+        highest, rows = state.highest, len(self.rows)
         entries, again = batch.entries, list[Entry]()
         if not self._careful and _are_ordinary(entries, highest + 1, self._large_bytes):
             self._add_ordinary(batch.outbox, batch.source, entries)
@@ -206,6 +206,12 @@ class Intake:
         head = min(max(state.head, batch.head, highest), _LARGEST)
         if (highest, head) != (state.highest, state.head) or batch.outbox not in self._known:
             self.outboxes[batch.outbox] = OutboxState(state.source, highest, head, self.received)
+        if batch.signature is not None and highest > state.highest:
+            new = [entry.number for entry in batch.entries if entry.kind != "gap" and entry.number <= highest]
+            count = sum(1 for number in new if number > state.highest)
+            signer = _sha256(batch.signature.signer).hexdigest()
+            signature = signature_entry(batch, len(self.rows) - rows, count, signer)
+            self._add("", batch.source, 0, signature._replace(time=self.received))
 
     def _take_again(self, batch: Batch, entries: Sequence[Entry]) -> None:
         """Entries whose numbers are in the ledger already: sent again, or another content under the same number. Of two

@@ -27,6 +27,7 @@ from ether.ledger.objects import FOLDER as OBJECTS
 from ether.ledger.objects import PACKED, Objects, digest_of
 from ether.ledger.packing import digest_of_packed, unpacked_database
 from ether.ledger.seal import PAGES, SEAL, Seal, pages_of, read_seal
+from ether.ledger.signatures import SignatureCheck, SignedRows
 from ether.ledger.sqlite import (
     DATABASE,
     PAGE_BYTES,
@@ -98,9 +99,11 @@ def _verified(folder: Path, known: dict[Path, VerifiedVolume]) -> VerifyReport |
         what = "it goes beyond the current volume, which was put back from an older copy"
         findings.append(VerifyFinding(f"{VOLUMES}/{each.folder.name}", what))
     reports = [*(volume.report for volume in volumes), current.report]
+    signers = tuple(sorted({who for each in reports for who in each.signers}))
     return VerifyReport(
-        folder, sum(each.records for each in reports), all(each.sealed for each in reports), tuple(findings)
-    )
+        folder, sum(each.records for each in reports), all(each.sealed for each in reports), tuple(findings),
+        sum(each.entries for each in reports), sum(each.signed for each in reports), signers,
+    )  # fmt: skip
 
 
 def _between(volumes: list[VerifiedVolume], current: VerifiedVolume) -> Iterator[VerifyFinding]:
@@ -166,6 +169,7 @@ class _Verification:
         self.records: RecordCheck | None = None
         self._digests: dict[str, str] = {}
         self._findings: list[VerifyFinding] = []
+        self._signed = SignedRows()
 
     def report(self) -> VerifyReport:
         """Do all checks. The files come before the records, and their findings after: only the records tell which rows
@@ -181,13 +185,20 @@ class _Verification:
         self._check_log(ranges(records.missing))
         self._check_leftovers(records)
         self._findings += map(_deletion_note, records.deletions)
-        return VerifyReport(self._folder, records.good, self._seal is not None, tuple(self._findings))
+        signed = self._signed
+        self._findings += signed.findings
+        return VerifyReport(
+            self._folder, records.good, self._seal is not None, tuple(self._findings), signed.entries, signed.signed,
+            signed.signers,
+        )  # fmt: skip
 
     def _check_records(self, *, thorough: bool) -> RecordCheck:
         check = RecordCheck(self._folder, self._digest_of_object, self.head)
         try:
             with self._opened() as connection:
                 check.run(connection, thorough=thorough)
+                if not check.damaged and not check.missing:  # else the records have to be mended first
+                    self._signed = SignatureCheck(connection, self._objects.get).run()
         except (SqliteError, LedgerError, ValueError) as error:
             if self._proves_no_damage(error):
                 raise

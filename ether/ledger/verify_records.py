@@ -74,6 +74,20 @@ class VerifyReport:
     sealed: bool
     """True where every byte of the folder was verified; otherwise everything that a reader gets was."""
     findings: tuple[VerifyFinding, ...]
+    entries: int = 0
+    """How many rows are entries of outboxes, which their devices can sign."""
+    signed: int = 0
+    """How many of these are what a device has signed."""
+    signers: tuple[str, ...] = ()
+    """These devices, each with its lab."""
+
+    @property
+    def signed_text(self) -> str:
+        """How much is signed, and by whom, in words."""
+        if not self.signed:
+            return "unsigned"
+        who = ", ".join(self.signers)
+        return f"{'all' if self.signed >= self.entries else f'{self.signed:,} of {self.entries:,}'} signed by {who}"
 
     @property
     def ok(self) -> bool:
@@ -83,7 +97,7 @@ class VerifyReport:
     def __str__(self) -> str:
         state = "sealed" if self.sealed else "not sealed"
         verdict = "whole" if self.ok else "DAMAGED"
-        title = f"{self.folder}: {verdict}, {self.records:,} records, {state}"
+        title = f"{self.folder}: {verdict}, {self.records:,} records, {state}, {self.signed_text}"
         return "\n".join([title, *(f"  {finding}" for finding in self.findings)])
 
 

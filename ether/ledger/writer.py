@@ -63,6 +63,9 @@ _PAGES_BESIDE = 10
 _COPY_SYNCS = 3
 """Syncs of such a copy: of the log, of the database, and of the log where it is begun anew."""
 
+SIGNER = "signer"
+"""The name of artifacts that say who has signed."""
+
 _UNFIT = (UnicodeError, OverflowError, ValueError, TypeError)
 """Errors of the database and of JSON for values that they cannot hold."""
 
@@ -96,6 +99,8 @@ class LedgerWriter:
         self._noted_heads: dict[str, OutboxState] = {}
         """Heads from `note_head` that the next transaction stores."""
         self._failed = self._closed = False
+        self._signers: set[str] = set()
+        """By its SHA-256 what says who has signed, as far as it is known to be in the database."""
 
     @classmethod
     def open(cls, folder: Path, session: str, *, lean: bool = False) -> LedgerWriter:
@@ -135,6 +140,8 @@ class LedgerWriter:
 
         def gather(intake: Intake) -> None:
             for batch in batches:
+                if batch.signature is not None:
+                    self._take_signer(intake, batch.source, batch.signature.signer)
                 intake.take(batch)
             for source, entry in loose:
                 intake.take_loose(source, entry)
@@ -145,6 +152,31 @@ class LedgerWriter:
     def append_loose(self, entries: Sequence[tuple[str, Entry]], received: float) -> None:
         """Store entries without an outbox, each with its source, in one transaction. Raises as `append` does."""
         self.append((), received, entries)
+
+    def _take_signer(self, intake: Intake, source: str, signer: bytes) -> None:
+        """Keep what says who has signed, once in each volume."""
+        sha256 = hashlib.sha256(signer).hexdigest()
+        if sha256 in self._signers or sha256 in intake.contents:
+            return
+        known = self._database().execute("SELECT 1 FROM contents WHERE sha256 = ?", (sha256,)).fetchone()
+        if known:
+            self._signers.add(sha256)
+            return
+        about = Entry(0, "artifact", SIGNER, sha256, 0, intake.received, (), "", "application/json", signer)
+        intake.take_loose(source, about)
+
+    def signers(self) -> dict[str, bytes]:
+        """By outbox, of those whose batches in the current volume are signed: what says who has signed."""
+        found = self._database().execute(
+            "SELECT topic, payload FROM origins JOIN contents ON sha256 = context"
+            " WHERE kind = 'signature' ORDER BY origin"
+        )
+        return dict(found.fetchall())
+
+    @property
+    def link(self) -> str:
+        """The last link of the chain that is on the disk, in hexadecimal."""
+        return self._link.hex()
 
     def highest(self, outbox: str) -> int:
         """The highest number of an outbox that is on the disk, 0 where there is none."""
@@ -401,6 +433,7 @@ class LedgerWriter:
         self._failed = True
         before = self._rows, self._link
         self._objects.forget()
+        self._signers.clear()
         self._connection = connection = open_ledger(self.folder, write=True, lean=self._lean)
         if schema.version_of(connection) == 0:
             self._refuse_to_begin_anew()

@@ -33,7 +33,7 @@ from ether.recording.receipt_rules import RecorderAbout
 from ether.recording.send_window_rules import SendWindow
 from ether.system.backoff import Backoff
 from ether.transport.base import Receipt, Refusal
-from ether.wire.entries import pack_batch
+from ether.wire.entries import Sign, pack_batch
 from ether.wire.head import Headers
 from ether.wire.parts import body_bytes, in_parts
 from ether.wire.topics import SessionTopics
@@ -93,8 +93,12 @@ class _Doubt:
 class BatchPublisher:
     """The way of one process's outboxes to the recorders."""
 
-    def __init__(self, link: Link, topics: SessionTopics, wake: Callable[[], object]) -> None:
-        """`wake` makes the sender's thread call `take_answers` soon."""
+    def __init__(
+        self, link: Link, topics: SessionTopics, wake: Callable[[], object],
+        sign: Callable[[RecorderAbout], Sign | None] = lambda about: None,
+    ) -> None:  # fmt: skip
+        """`wake` makes the sender's thread call `take_answers` soon; `sign` gives what signs for a recorder."""
+        self._sign = sign
         self._link, self._topics, self._wake = link, topics, wake
         self._sizes = MessageSize()
         self._answers: deque[tuple[_Sent, Exception | None]] = deque()
@@ -141,7 +145,9 @@ class BatchPublisher:
         if not rows:
             return False
         blocks = [packed for _, packed in rows]
-        batch = pack_batch(outbox.outbox, outbox.source, outbox.head, blocks, outbox.base, window.given)
+        batch = pack_batch(
+            outbox.outbox, outbox.source, outbox.head, blocks, outbox.base, window.given, self._sign(about)
+        )
         self._note_silence(outbox, about, window, len(batch), now)
         sent = _Sent(outbox, about.name, window, window.attempt, first, rows[-1][0])
         if not self._publish(batch, sent, about, now):
@@ -175,7 +181,8 @@ class BatchPublisher:
         if doubt.state is _State.PROBING or now < doubt.until:
             return
         doubt.state = _State.PROBING
-        probe = pack_batch(outbox.outbox, outbox.source, outbox.head, [], outbox.base, window.given)
+        sign = self._sign(about)
+        probe = pack_batch(outbox.outbox, outbox.source, outbox.head, [], outbox.base, window.given, sign)
         if not self._publish(probe, _Sent(outbox, about.name, window, window.attempt, 0, 0), about, now):
             doubt.state = _State.PROBE_IS_DUE
 

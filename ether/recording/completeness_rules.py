@@ -3,9 +3,9 @@
 Totals come from the sources where these can be asked (`SourceFacts`), and from what the ledger has heard of the others.
 So an entry is in one of three places: on the disk; waiting at its source, with the reason; or missing, a gap.
 
-Promises: pure. `str(proof)` is "12,034 of 12,034 durable, 0 gaps, 0 duplicates", followed by a line for each gap, and
-by one for each source at which something waits. Entries that the recorder was not asked to keep are neither counted
-nor missing.
+Promises: pure. `str(proof)` is "12,034 of 12,034 durable, 0 gaps, 0 duplicates, all signed", followed by a line for
+each gap, and by one for each source at which something waits. Entries that the recorder was not asked to keep are
+neither counted nor missing.
 
 The trap: a source on another machine is known by what has arrived from it. What it has given out since, while it is cut
 off, is in no proof but its own machine's.
@@ -119,6 +119,9 @@ class Proof:
 
     conflicts: tuple[Conflict, ...] = ()
     """What came under a number that the ledger has with another content."""
+    signed: str = ""
+    """`all signed`, `unsigned`, or how many are signed by the device of their source; "" where that was not looked
+    at."""
 
     @property
     def complete(self) -> bool:
@@ -139,14 +142,17 @@ class Proof:
         lines = [f"  missing {gap}" for gap in self.gaps] + [f"  waiting {span}" for span in self.waiting]
         lines += [f"  conflict {conflict}" for conflict in self.conflicts]
         conflicts = f", {sum(each.entries for each in self.conflicts):,} conflicts" if self.conflicts else ""
-        return "\n".join([f"{summary}{self.duplicates:,} duplicates{conflicts}", *lines])
+        signed = f", {self.signed}" if self.signed else ""
+        return "\n".join([f"{summary}{self.duplicates:,} duplicates{conflicts}{signed}", *lines])
 
 
 def prove(
-    outboxes: Iterable[OutboxFacts], duplicates: int, sources: Iterable[SourceFacts] = (), conflicts: Conflicts = ()
-) -> Proof:
+    outboxes: Iterable[OutboxFacts], duplicates: int, sources: Iterable[SourceFacts] = (), conflicts: Conflicts = (),
+    signed: tuple[int, int] | None = None,
+) -> Proof:  # fmt: skip
     """The proof from the facts of each outbox in the ledger, the number of duplicates that were counted, what the
-    sources say, where they can be asked, and the conflicts by source and topic."""
+    sources say, where they can be asked, the conflicts by source and topic, and how many entries are signed, of how
+    many; None where nobody has looked."""
     # Of each outbox, the ledger knows a number `highest` up to which it has everything, except for the gaps below it,
     # and a number `head` up to which the source had given out entries when it last sent something.
     durable = total = skipped = 0
@@ -168,7 +174,15 @@ def prove(
         total += behind.head - not_here - behind.skipped
         durable += facts.highest - not_here - sum(map(_size, lost))
     found = tuple(Conflict(*each) for each in conflicts)
-    return Proof(durable, total, tuple(gaps), duplicates, skipped, tuple(waiting), found)
+    said = "" if signed is None else signed_text(*signed)
+    return Proof(durable, total, tuple(gaps), duplicates, skipped, tuple(waiting), found, said)
+
+
+def signed_text(signed: int, count: int) -> str:
+    """How many of a ledger's entries are signed, in words; "" where there are none."""
+    if not count:
+        return ""
+    return "unsigned" if not signed else "all signed" if signed >= count else f"{signed:,} of {count:,} signed"
 
 
 class _Behind(NamedTuple):

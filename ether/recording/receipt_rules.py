@@ -38,12 +38,15 @@ class RecorderAbout:
     life: str = ""
     wire: int = 1
     """The version of the wire that it speaks (`ether.wire.topics.WIRE`)."""
+    devices: tuple[tuple[str, str], ...] = ()
+    """The labs whose signatures it verifies, each with its own name there, by which it signs its receipts."""
 
     def to_value(self) -> dict[str, Any]:
         """As it is retained."""
         topics = ALL if self.topics is None else list(self.topics)
         place = {"host": self.host, "folder": self.folder, "life": self.life, "wire": self.wire}
-        return {"birth": self.incarnation, "topics": topics, **place}
+        signs = {"devices": dict(self.devices)} if self.devices else {}
+        return {"birth": self.incarnation, "topics": topics, **place, **signs}
 
     @classmethod
     def from_value(cls, name: str, value: object) -> RecorderAbout | None:
@@ -53,10 +56,11 @@ class RecorderAbout:
                 host, folder, life = (str(place.get(key) or "") for key in ("host", "folder", "life"))
                 said = place.get("wire")
                 wire = said if isinstance(said, int) else 1
+                devices = _devices(place.get("devices"))
                 if topics == ALL:
-                    return cls(name, incarnation, None, host, folder, life, wire)
+                    return cls(name, incarnation, None, host, folder, life, wire, devices)
                 if isinstance(topics, list) and all(isinstance(topic, str) for topic in topics):
-                    return cls(name, incarnation, tuple(topics), host, folder, life, wire)
+                    return cls(name, incarnation, tuple(topics), host, folder, life, wire, devices)
         return None
 
     def covers(self, topics: Sequence[str] | None) -> bool:
@@ -68,6 +72,12 @@ class RecorderAbout:
     def wants(self, topic: str, matches: Matches) -> bool:
         """Whether it records a topic because of its filters."""
         return wanted(self.topics, topic, matches)
+
+
+def _devices(value: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, dict):
+        return ()
+    return tuple((lab, name) for lab, name in value.items() if isinstance(lab, str) and isinstance(name, str))
 
 
 def wanted(filters: Sequence[str] | None, topic: str, matches: Matches) -> bool:

@@ -43,6 +43,7 @@ from ether.recording.housekeeping import Housekeeping
 from ether.recording.passive_capture import PassiveCapture
 from ether.recording.receipt_rules import ALL, RecorderAbout
 from ether.recording.recorder_page import HeardSources, RecorderFacts, RecorderPage
+from ether.recording.signatures import RecorderSignatures
 from ether.recording.sources import facts_for, sources_of
 from ether.system.clock import wall_time
 from ether.system.processes import this_place
@@ -145,6 +146,7 @@ class Recorder(Extension):
         self._incarnation = os.urandom(8).hex()
         self._folder = Path(self._place).absolute() if self._place else default_folder(topics.session, os.environ)
         self._writer = LedgerWriter.open(self._folder, topics.session, lean=bool(self._sync_every_s))
+        self._signatures = RecorderSignatures(self._writer.signers())
         self._page = RecorderPage(topics.session, name)
         self._growth.note(time.monotonic(), self._writer.grown_bytes)
         if self._place:
@@ -163,7 +165,8 @@ class Recorder(Extension):
         self._defend = self._on_about
         link.listen(topics.recorder(name), self._defend)
         place = (this_place().host, str(self._folder))
-        about = RecorderAbout(name, self._incarnation, self._filters, *place, self._life, WIRE)
+        devices = self._signatures.devices
+        about = RecorderAbout(name, self._incarnation, self._filters, *place, self._life, WIRE, devices)
         await_taken(link.announce(topics.recorder(name), about.to_value()))
         logger.info("%s records to %s", name, self._folder)
 
@@ -294,7 +297,7 @@ class Recorder(Extension):
             whole = self._parts.add(value) if is_part(value) else value
             if whole is None:  # the other parts are on their way
                 return len(value)
-            batch = unpack_batch(whole)
+            batch = self._signatures.checked(unpack_batch(whole))
             named = self._topics.recorded_by(inbound.delivery.topic)
             if named is None and self._topics.record_by(self._name, batch.source) != inbound.delivery.topic:
                 self._of_version_1.add(batch.outbox)
@@ -415,6 +418,7 @@ class Recorder(Extension):
         receipt: dict[str, Any] = {"outbox": outbox, "recorder": self._name, "birth": self._incarnation, "upto": upto}
         if self._problem:
             receipt["problem"] = self._problem
+        self._signatures.sign_receipt(receipt, self._writer.link)
         try:
             topics, is_old = self._topics, outbox in self._of_version_1
             topic = topics.ack(outbox) if is_old else topics.ack_by(outbox, self._name)
@@ -493,7 +497,7 @@ class Recorder(Extension):
             local = {said.outbox for said in asked}
             proof = prove(
                 outboxes, reader.duplicates(), [*asked, *(said for said in heard if said.outbox not in local)],
-                reader.conflicts(),
+                reader.conflicts(), reader.signed(),
             )  # fmt: skip
         forecast = forecast_text(self._free(), self._growth.bytes_per_s)
         said = {"folder": str(self._folder), "problem": problem, "forecast": forecast}

@@ -17,9 +17,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ether.connection.link import Inbound, Link, TakeNow
 from ether.errors import DecodeError, EtherError, OutboxFailed, PayloadError
@@ -30,6 +31,7 @@ from ether.recording.entry_queue import EntryQueue
 from ether.recording.options import WhenFull
 from ether.recording.outbox_file import PAGE, OutboxFile, adopt
 from ether.recording.outbox_queue import FULL, OutboxQueue
+from ether.recording.signatures import SourceSignatures
 from ether.recording.source_page import SourcePage
 from ether.system.backoff import Backoff
 from ether.system.processes import this_place
@@ -53,6 +55,10 @@ _ROOM = 0.1
 """The share of the limit that is given up at a time, so that it does not happen for each entry."""
 
 
+def _said(receipt: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(key): value for key, value in receipt.items()}
+
+
 class Sender:
     """Empties the outbox of one process, and those that dead processes have left beside it."""
 
@@ -69,7 +75,8 @@ class Sender:
         self._own = OutboxQueue(file)
         self._own.is_lazy = queue.options.saves_wear
         self._own.ledger = ledger
-        self._publisher = BatchPublisher(link, topics, queue.wake)
+        self._signatures = SourceSignatures()
+        self._publisher = BatchPublisher(link, topics, queue.wake, self._signatures.sign)
         self._outboxes = [self._own]
         self._pages = {self._own.outbox: SourcePage(self._own)}
         self._waiting_times = WaitingTimes(queue.options.max_age_s)
@@ -223,9 +230,17 @@ class Sender:
                 }:
                     if not self._may_acknowledge(inbound.delivery.topic, name):
                         continue
+                    if not self._is_genuine(
+                        name, {"outbox": outbox, "recorder": name, "birth": incarnation, "upto": upto, **_said(more)}
+                    ):
+                        continue
                     ours = [each for each in self._outboxes if each.outbox == outbox]
                     if any(each.receive(name, incarnation, upto, now) for each in ours):
                         self._note_problem(name, str(more.get("problem") or ""))
+
+    def _is_genuine(self, recorder: str, receipt: dict[str, object]) -> bool:
+        about = next((each for each in self._queue.recorders() if each.name == recorder), None)
+        return self._signatures.is_genuine(about, receipt)
 
     def _may_acknowledge(self, topic: str, recorder: str) -> bool:
         """Whether a receipt on this topic is that recorder's: the topic names it, unless it speaks version 1."""

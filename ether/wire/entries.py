@@ -15,8 +15,9 @@ entries of a process that died are sent by another one: the sender of a batch is
 
 from __future__ import annotations
 
+import hashlib
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, chain, pairwise
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_args
@@ -24,7 +25,7 @@ from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, get_args
 from ether.errors import DecodeError
 from ether.wire.json_text import dumps, loads
 
-Kind = Literal["data", "record", "call", "log", "state", "run", "context", "artifact", "gap", "conflict"]
+Kind = Literal["data", "record", "call", "log", "state", "run", "context", "artifact", "gap", "conflict", "signature"]
 """The kinds of entries.
 
 data      a message on a data topic; `topic` is the user's name of it
@@ -39,10 +40,17 @@ artifact  a text or file that a context refers to by its SHA-256, which is the `
 gap       numbers that the outbox has given up: `more` has `first`, `last`, `why` and `topics`, a mapping from
           each topic to the first and last `seq` that are lost and how many
 conflict  an entry whose number the ledger has with another content; `more` has its `kind`, `outbox` and `number`
+signature what a device has signed of the entries before it (see `signature_entry`); made by a recorder alone
 """
 KINDS: frozenset[str] = frozenset(get_args(Kind))
+_GIVEN = KINDS - {"signature"}
+"""The kinds that a source may give."""
 
 MAGIC = b"\x00EB2"
+SIGNED_MAGIC = b"\x00ES1"
+_SIGNED_HEAD = struct.Struct(">HH")
+_SIGNED_WORDS = b"ether batch 1\x00"
+_DIGEST_BYTES = 32
 _HEAD = struct.Struct(">II")
 _LARGEST = (1 << 63) - 1
 _LENGTH = struct.Struct(">I")
@@ -83,6 +91,22 @@ class Entry(NamedTuple):
     `replay_of` …"""
 
 
+class BatchSignature(NamedTuple):
+    """What a device has signed of a batch: its opening and each block, by their hashes. So each block can be verified
+    alone, also where a ledger had some of them before."""
+
+    signer: bytes
+    """Who has signed: its certificate on the wire; in a ledger what `ether.recording.signature_check` makes of it."""
+    signature: bytes
+    opening: str
+    blocks: tuple[tuple[int, int, bytes], ...]
+    """The first and the last number of each block, and its SHA-256."""
+
+    def message(self) -> bytes:
+        """What was signed."""
+        return _signed_message(self.opening.encode(), [digest for *_, digest in self.blocks])
+
+
 class Batch(NamedTuple):
     """Entries of one outbox, in order, on their way to a recorder."""
 
@@ -99,6 +123,7 @@ class Batch(NamedTuple):
     given: int = 0
     """The highest number that this recorder has acknowledged, in this or in an earlier life; 0 where the outbox does
     not know. A ledger that ends below it has lost its end."""
+    signature: BatchSignature | None = None
 
 
 NOT_HERE = "not for this recorder"
@@ -181,18 +206,46 @@ def unpack_entries(packed: bytes) -> list[Entry]:
     return entries
 
 
-def pack_batch(outbox: str, source: str, head: int, blocks: Iterable[bytes], base: int = 0, given: int = 0) -> bytes:
-    """The bytes of a batch, made of packed blocks."""
+Sign = tuple[bytes, Callable[[bytes], bytes]]
+"""A device's certificate, and what signs a message with its key."""
+
+
+def pack_batch(
+    outbox: str,
+    source: str,
+    head: int,
+    blocks: Iterable[bytes],
+    base: int = 0,
+    given: int = 0,
+    sign: Sign | None = None,
+) -> bytes:
+    """The bytes of a batch, made of packed blocks; with `sign` in front who has signed them."""
     opening = dumps([outbox, source, head, base, *([given] if given else [])])
-    return b"".join((MAGIC, _HEAD.pack(len(opening), 0), opening, *blocks))
+    if sign is None:
+        return b"".join((MAGIC, _HEAD.pack(len(opening), 0), opening, *blocks))
+    blocks = [*blocks]
+    certificate, signed = sign
+    signature = signed(_signed_message(opening, [_digest(block) for block in blocks]))
+    front = SIGNED_MAGIC, _SIGNED_HEAD.pack(len(certificate), len(signature)), certificate, signature
+    return b"".join((*front, MAGIC, _HEAD.pack(len(opening), 0), opening, *blocks))
+
+
+def _signed_message(opening: bytes, digests: Iterable[bytes]) -> bytes:
+    return b"".join((_SIGNED_WORDS, _digest(opening), *digests))
+
+
+def _digest(content: bytes | memoryview) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def unpack_batch(packed: bytes) -> Batch:
-    """The batch; raises `DecodeError`."""
-    if not packed.startswith(MAGIC):
+    """The batch; raises `DecodeError`. Its signature is not verified here."""
+    certificate, signature, at = _signature_at(packed)
+    if not packed.startswith(MAGIC, at):
         raise DecodeError("this is no batch of entries")
-    opening, at = _head_at(packed, len(MAGIC))
-    given = 0
+    begin = at + len(MAGIC) + _HEAD.size
+    opening, at = _head_at(packed, at + len(MAGIC))
+    opening_text, given = packed[begin:at].decode(), 0
     match opening:
         case [str(outbox), str(source), int(head), int(base)]:
             pass
@@ -203,10 +256,56 @@ def unpack_batch(packed: bytes) -> Batch:
     if not all(0 <= number <= _LARGEST for number in (head, base, given)):
         raise DecodeError("a batch's opening has numbers that cannot be")
     entries: list[Entry] = []
+    blocks: list[tuple[int, int, bytes]] = []
+    whole = memoryview(packed)
     while at < len(packed):
+        start = at
         block, at = _block_at(packed, at)
         entries += block
-    return Batch(outbox, source, head, tuple(entries), base, given)
+        if certificate:
+            blocks.append((first_of(block[0]), block[-1].number, _digest(whole[start:at])))
+    signed = BatchSignature(certificate, signature, opening_text, tuple(blocks)) if certificate else None
+    return Batch(outbox, source, head, tuple(entries), base, given, signed)
+
+
+def _signature_at(packed: bytes) -> tuple[bytes, bytes, int]:
+    """The certificate and the signature in front of a batch, empty where nobody has signed it, and where it begins."""
+    if not packed.startswith(SIGNED_MAGIC):
+        return b"", b"", 0
+    begin = len(SIGNED_MAGIC) + _SIGNED_HEAD.size
+    if len(packed) < begin:
+        raise DecodeError("a signed batch ends in its signature")
+    certificate_bytes, signature_bytes = _SIGNED_HEAD.unpack_from(packed, len(SIGNED_MAGIC))
+    end = begin + certificate_bytes + signature_bytes
+    if end > len(packed) or not certificate_bytes or not signature_bytes:
+        raise DecodeError("a signed batch ends in its signature")
+    return packed[begin : begin + certificate_bytes], packed[begin + certificate_bytes : end], end
+
+
+def signature_entry(batch: Batch, rows: int, count: int, signer: str) -> Entry:
+    """The entry that keeps the signature of a signed batch in a ledger. It stands behind the `rows` rows that came with
+    the batch, `count` of which are entries of its outbox and no gaps. `signer`: the SHA-256 of what says who has
+    signed, which is an artifact."""
+    signed = batch.signature
+    assert signed is not None
+    more = {"opening": signed.opening, "rows": rows, "blocks": [list(block[:2]) for block in signed.blocks]}
+    payload = b"".join((*(digest for *_, digest in signed.blocks), signed.signature))
+    return Entry(0, "signature", batch.outbox, "", count, 0.0, (), signer, None, payload, more)
+
+
+def kept_signature(entry_more: object, payload: bytes, signer: bytes) -> tuple[BatchSignature, int]:
+    """The inverse of `signature_entry`: the signature, and of how many rows in front. Raises `DecodeError`."""
+    match entry_more:
+        case {"opening": str(opening), "rows": int(rows), "blocks": list(spans)} if all(map(_is_span, spans)):
+            end = len(spans) * _DIGEST_BYTES
+            digests = [payload[at : at + _DIGEST_BYTES] for at in range(0, end, _DIGEST_BYTES)]
+            blocks = tuple((span[0], span[1], digest) for span, digest in zip(spans, digests, strict=True))
+            return BatchSignature(signer, payload[end:], opening, blocks), rows
+    raise DecodeError("it is no signature of a batch")
+
+
+def _is_span(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and {*map(type, value)} == {int}
 
 
 def _head_at(packed: bytes, at: int) -> tuple[object, int]:
@@ -261,7 +360,7 @@ def _are_columns(decoded: object) -> TypeGuard[list[list[Any]]]:
     return (
         bool(ids and sizes)
         and min(sizes) >= 0
-        and KINDS.issuperset(kinds)
+        and _GIVEN.issuperset(kinds)
         and _TEXT.issuperset(map(type, chain(*parents)))
     )
 

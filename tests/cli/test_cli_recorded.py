@@ -161,7 +161,7 @@ def test_the_ledgers_and_their_topics(ether: Ether, folder: Path, gappy: Path) -
 def test_status(ether: Ether, folder: Path, gappy: Path) -> None:
     done = ether("status", "past")
     assert done.code == 0
-    assert done.out.splitlines()[:2] == [f"session past, {folder}", "62 of 62 durable, 0 gaps, 0 duplicates"]
+    assert done.out.splitlines()[:2] == [f"session past, {folder}", "62 of 62 durable, 0 gaps, 0 duplicates, unsigned"]
     assert "room      data    60" in done.out
     assert "\nsize: " in done.out
     disk = ether("status", "past", "--json").json["disk"]
@@ -169,7 +169,7 @@ def test_status(ether: Ether, folder: Path, gappy: Path) -> None:
     assert disk["span_s"] == 59.0
     missing = ether("status", "gappy")
     assert missing.code == 1
-    assert "2 of 4 durable, 1 gaps, 0 duplicates\n  missing 'room' from 'probe': 2 to 3 (2)" in missing.out
+    assert "2 of 4 durable, 1 gaps, 0 duplicates, unsigned\n  missing 'room' from 'probe': 2 to 3 (2)" in missing.out
     told = ether("status", str(gappy), "--json").json
     assert (told["complete"], told["durable"], told["total"], told["gaps"][0]["why"]) == (False, 2, 4, "no room")
     assert told["topics"][0]["topic"] == "room"
@@ -177,7 +177,7 @@ def test_status(ether: Ether, folder: Path, gappy: Path) -> None:
 
 def test_verify(ether: Ether, tmp_path: Path, folder: Path) -> None:
     done = ether("verify", "past")
-    assert (done.code, done.out) == (0, f"{folder}: whole, 62 records, sealed\n")
+    assert (done.code, done.out) == (0, f"{folder}: whole, 62 records, sealed, unsigned\n")
     assert ether("verify", "past", "--json").json["ok"] is True
     copy = tmp_path / "copy"
     copy.mkdir()

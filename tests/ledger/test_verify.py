@@ -94,7 +94,7 @@ def edit(folder: Path, *statements: str) -> None:
 def test_a_closed_ledger_is_whole(sealed: Path) -> None:
     report = verify(sealed)
     assert (report.ok, report.sealed, report.findings, report.records) == (True, True, (), 46)
-    assert str(report).endswith("whole, 46 records, sealed")
+    assert str(report).endswith("whole, 46 records, sealed, unsigned")
     done = subprocess.run(
         ["sha256sum", "-c", "--quiet", "seal"], cwd=sealed, check=False, capture_output=True, text=True
     )

@@ -85,7 +85,8 @@ def proof_of(reader: LedgerReader, recorder: RecorderFacts | None) -> tuple[Proo
     asked = facts_for(sources, reader.folder, [facts.outbox for facts in outboxes], trouble)
     local = {said.outbox for said in asked}
     heard = [said for said in (recorder.behind if recorder else ()) if said.outbox not in local]
-    proof = prove(outboxes, reader.duplicates(), [*map(_with_advice, asked), *heard], reader.conflicts())
+    said = [*map(_with_advice, asked), *heard]
+    proof = prove(outboxes, reader.duplicates(), said, reader.conflicts(), reader.signed())
     return proof, [source for source in sources if source.outbox not in local]
 
 

@@ -16,7 +16,8 @@ def verify(ledger: Ledger = None, json: Json = False) -> int:
     report = verify_ledger(ledger_folder(ledger))
     if json:
         findings = [asdict(finding) for finding in report.findings]
-        facts = {"ledger": str(report.folder), "records": report.records, "sealed": report.sealed}
+        facts: dict[str, object] = {"ledger": str(report.folder), "records": report.records, "sealed": report.sealed}
+        facts |= {"entries": report.entries, "signed": report.signed, "signers": list(report.signers)}
         print_json({**facts, "ok": report.ok, "findings": findings})
     else:
         print_line(str(report))

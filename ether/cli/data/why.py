@@ -57,10 +57,12 @@ def why(
         most_steps, few = (max(steps, _ALL), _ALL) if inputs else (steps, FEW)
         tree = tree_of(reader, asked, most_steps=most_steps, few=few)
         texts = kept_texts(reader, filter(None, tree.contexts.values()), sources=code)
+        signer = reader.signers().get(asked.outbox, "")
         if as_json:
-            print_json(_as_json(tree, texts))
+            print_json({**_as_json(tree, texts), **({"signed_by": signer} if signer else {})})
             return
-        for line in (*_warned(tree), *tree_lines(tree), *_text_lines(texts, None if full else _LINES)):
+        signed = [f"signed by {signer} (ether verify compares)"] if signer else []
+        for line in (*_warned(tree), *tree_lines(tree), *signed, *_text_lines(texts, None if full else _LINES)):
             print_line(harmless(line))
     if tree.is_cut:
         remark(f"the tree goes on: --steps {steps * 10} follows more than {steps} records")

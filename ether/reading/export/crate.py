@@ -108,10 +108,11 @@ def _check_library() -> None:
 
 
 def _write_files(reader: LedgerReader, part: Path, records: Callable[[], Iterable[StoredRecord]]) -> _Parts:
-    parts = _Parts()
+    parts, signers = _Parts(), reader.signers()
     with (part / RECORDS).open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         for record in records():
-            file.write(json.dumps({**_line(record, part, parts), **_inputs(reader, record)}) + "\n")
+            signed = {"signed_by": signers[record.outbox]} if record.outbox in signers else {}
+            file.write(json.dumps({**_line(record, part, parts), **signed, **_inputs(reader, record)}) + "\n")
             parts.count += 1
             _note_context(reader, record, parts)
     parts.names[RECORDS] = "records"

@@ -60,6 +60,7 @@ class _Document:
         self._reader = reader
         self._parts: dict[str, dict[str, dict[str, Any]]] = {}
         self._relations = 0
+        self._signers = reader.signers()
         self._contexts: set[str] = set()
         """Contexts that are in the document."""
 
@@ -67,7 +68,8 @@ class _Document:
         """Add a record, the activity that made it, and the records that the activity used."""
         entity, activity = f"msg:{_local(record)}", f"made:{_local(record)}"
         at = _time(record.time)
-        self._put("entity", entity, _record_facts(record))
+        signer = self._signers.get(record.outbox)
+        self._put("entity", entity, {**_record_facts(record), **({"ether:signedBy": signer} if signer else {})})
         agent, plan, host = self._agent(record)
         place = {"prov:location": host} if host else {}
         self._put("activity", activity, {"prov:startTime": at, "prov:endTime": at, **place})

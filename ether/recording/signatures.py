@@ -1,0 +1,204 @@
+"""Who has signed: batches by the device of their source, receipts by the device of their recorder.
+
+A recorder says in its description which labs it knows, and its own name in each (`RecorderAbout.devices`). A source
+that is a member of one of them signs what it sends there, and believes only receipts that are signed by that device. A
+recorder takes no batch with a wrong signature; and from an outbox whose batches were signed none that is not, or is
+signed by another device: else a forged batch that claims "everything before was acknowledged" would put a gap where
+values come later. Outboxes of machines that are in no lab, and of programs of before, are unsigned as ever.
+
+Promise: what costs (`cryptography`, 40 ms) is loaded where there is a lab to sign for, and not before. The trap: an
+outbox that is carried to another device is refused until that device is paired under the name of the first one; what is
+in it stays there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ether.errors import DecodeError
+from ether.log import get_ether_logger
+from ether.recording.receipt_rules import RecorderAbout
+from ether.system.lab_folders import Membership, memberships
+from ether.wire.entries import Batch, BatchSignature, Sign
+from ether.wire.json_text import dumps
+
+if TYPE_CHECKING:
+    from ether.security.signing import Signer, Verifier
+
+logger = get_ether_logger("Ether")
+
+_RECEIPT_WORDS = b"ether receipt 1\x00"
+
+
+class OwnMemberships:
+    """This machine's memberships, with what signs and verifies in each lab. For one thread."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._known = {known.lab: known for known in memberships(os.environ if environment is None else environment)}
+        self._signers: dict[str, Signer | None] = {}
+
+    @property
+    def devices(self) -> tuple[tuple[str, str], ...]:
+        """Each lab with this machine's name there."""
+        return tuple((known.lab, known.name) for known in self._known.values())
+
+    def signer(self, lab: str) -> Signer | None:
+        """What signs for a lab; None where this machine is no member, or cannot read its own key."""
+        if lab not in self._signers:
+            known = self._known.get(lab)
+            self._signers[lab] = None if known is None else _signer(known)
+        return self._signers[lab]
+
+    @cached_property
+    def verifiers(self) -> dict[str, Verifier]:
+        """What verifies, by lab."""
+        from ether.security.signing import verifiers  # late: it takes 40 ms to load
+
+        found = {}
+        for known in self._known.values():
+            try:
+                with open(known.authority, "rb") as file:
+                    found[known.lab] = file.read()
+            except OSError as error:
+                logger.warning("the lab's certificate %s cannot be read: %s", known.authority, error)
+        return verifiers(found)
+
+
+def _signer(known: Membership) -> Signer | None:
+    from ether.security.certificates import NotSigned  # late, as above
+    from ether.security.signing import Signer
+
+    try:
+        with open(known.certificate, "rb") as certificate, open(known.key, "rb") as key:
+            return Signer.from_pem(known.lab, known.name, certificate.read(), key.read())
+    except (OSError, NotSigned) as error:
+        logger.error("what is saved is not signed: %s cannot be used: %s", known.folder, error)
+        return None
+
+
+class SourceSignatures:
+    """A source's side: signs batches, verifies receipts. For the sender's thread."""
+
+    def __init__(self) -> None:
+        self._own = OwnMemberships()
+        self._refused: set[str] = set()
+
+    def _for(self, about: RecorderAbout) -> Signer | None:
+        return next((signer for lab, _ in about.devices if (signer := self._own.signer(lab)) is not None), None)
+
+    def sign(self, about: RecorderAbout) -> Sign | None:
+        """What signs for this recorder; None where nothing does."""
+        signer = self._for(about)
+        return None if signer is None else (signer.certificate, signer.sign)
+
+    def is_genuine(self, about: RecorderAbout | None, receipt: Mapping[str, Any]) -> bool:
+        """Whether a receipt is by the device of this recorder; True for one that has nothing to sign with."""
+        if about is None or (signer := self._for(about)) is None:
+            return True
+        verifier = self._own.verifiers.get(signer.lab)
+        problem = "this machine's certificate of the lab cannot be read"
+        if verifier is not None:
+            problem = _receipt_problem(verifier, dict(about.devices)[signer.lab], receipt)
+        if problem and about.name not in self._refused:
+            self._refused.add(about.name)
+            logger.warning("a receipt in the name of %s is not believed: %s", about.name, problem)
+        return not problem
+
+
+def _receipt_problem(verifier: Verifier, device: str, receipt: Mapping[str, Any]) -> str:
+    from ether.security.certificates import NotSigned  # late, as above
+
+    try:
+        certificate, signature = (b64decode(receipt[key], validate=True) for key in ("by", "signature"))
+        by = verifier.device(certificate, _receipt_message(receipt), signature)
+    except (KeyError, TypeError, ValueError) as error:  # NotSigned is a ValueError
+        return str(error) if isinstance(error, NotSigned) else "nobody has signed it"
+    return "" if by == device else f"it is signed by {by!r}, not by {device!r}"
+
+
+def _receipt_message(receipt: Mapping[str, Any]) -> bytes:
+    said = [receipt.get(key) for key in ("outbox", "recorder", "birth", "upto", "problem", "link")]
+    return _RECEIPT_WORDS + dumps(said)
+
+
+class RecorderSignatures:
+    """A recorder's side: verifies batches, signs receipts. For the recorder's thread."""
+
+    def __init__(self, kept: Mapping[str, bytes]) -> None:
+        """`kept`: by outbox who has signed before, as the ledger has it."""
+        self._own = OwnMemberships()
+        self._bound = {outbox: said for outbox, each in kept.items() if (said := signed_by(each)) is not None}
+        self._signers: dict[tuple[str, bytes], bytes] = {}
+
+    @property
+    def devices(self) -> tuple[tuple[str, str], ...]:
+        """As in `RecorderAbout`."""
+        return self._own.devices
+
+    def checked(self, batch: Batch) -> Batch:
+        """The batch as the ledger keeps it. Raises `DecodeError` where it is not by the device that it should be by."""
+        bound, signed = self._bound.get(batch.outbox), batch.signature
+        if signed is None:
+            if bound is not None:
+                raise DecodeError(
+                    f"a batch of {batch.source!r} that nobody has signed is refused: {bound[1]!r} has signed earlier"
+                    " ones of this outbox"
+                )
+            return batch
+        lab, device = self._device(batch, signed)
+        if bound is not None and bound != (lab, device):
+            raise DecodeError(
+                f"a batch of {batch.source!r} that {device!r} has signed is refused: this outbox is that of"
+                f" {bound[1]!r}. If it was carried there, type `ether pair {bound[1]}` for that machine"
+            )
+        self._bound[batch.outbox] = lab, device
+        return batch._replace(signature=signed._replace(signer=self._about(lab, device, signed.signer)))
+
+    def _device(self, batch: Batch, signed: BatchSignature) -> tuple[str, str]:
+        from ether.security.certificates import NotSigned  # late, as above
+
+        why, message = "this machine is in no lab", signed.message()
+        for verifier in self._own.verifiers.values():
+            try:
+                return verifier.lab, verifier.device(signed.signer, message, signed.signature)
+            except NotSigned as error:
+                why = str(error)
+        raise DecodeError(f"a batch of {batch.source!r} is refused: {why}")
+
+    def _about(self, lab: str, device: str, certificate: bytes) -> bytes:
+        """What says who has signed, with all that is needed to verify it elsewhere."""
+        if (lab, certificate) not in self._signers:
+            said = {"lab": lab, "device": device, "certificate": _text(certificate),
+                    "authority": self._own.verifiers[lab].authority.decode()}  # fmt: skip
+            self._signers[lab, certificate] = json.dumps(said, sort_keys=True).encode()
+        return self._signers[lab, certificate]
+
+    def sign_receipt(self, receipt: dict[str, Any], link: str) -> None:
+        """Sign a receipt, and say what the ledger ends with, where the batches of this outbox are signed."""
+        bound = self._bound.get(receipt["outbox"])
+        signer = None if bound is None else self._own.signer(bound[0])
+        if signer is not None:
+            receipt["link"] = link
+            signature = signer.sign(_receipt_message(receipt))
+            receipt |= {"by": _text(signer.certificate), "signature": _text(signature)}
+
+
+def signed_by(kept: bytes) -> tuple[str, str] | None:
+    """Lab and device of what a ledger keeps of who has signed; None for anything else."""
+    try:
+        said = json.loads(kept)
+    except (ValueError, RecursionError):
+        return None
+    match said:
+        case {"lab": str(lab), "device": str(device)}:
+            return lab, device
+    return None
+
+
+def _text(content: bytes) -> str:
+    return b64encode(content).decode()
