@@ -23,6 +23,7 @@ from typing import Any, TextIO
 
 from ether.errors import ConfigError
 from ether.errors.tracebacks import lines_of
+from ether.secret_values import hidden
 
 ROOT_NAME = "Ether"
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -132,7 +133,7 @@ class UserTracebacks(logging.Formatter):
         if record.exc_info:
             record.exc_text = None
         try:
-            return super().format(record)
+            return hidden(super().format(record))
         finally:
             record.exc_text = theirs
 

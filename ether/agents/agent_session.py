@@ -231,7 +231,7 @@ class AgentSession:
     def run(self, name: str, asked: Mapping[str, Any], by: str) -> str:
         """Run the instance that the request describes: `runs` where it does already, else `started` or `replaced`.
         Raises `ClassNotAllowed`, `ConfigError`, `NameTaken`, `NotKept`."""
-        wanted = Wanted.of(name, asked.get("instance"), asked.get("registry", {}), by)
+        wanted = Wanted.of(name, asked.get("instance"), asked.get("registry", {}), by, asked.get("secrets"))
         self._check(wanted)
         with self._changing:
             if self._wanted.get(name) == wanted and self._lives(name):

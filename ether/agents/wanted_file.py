@@ -24,6 +24,7 @@ from ether.config.broker_url import broker_address, url_with, url_without_creden
 from ether.errors import ConfigError, EtherError
 from ether.ledger.durable import make_folder, sync_folder, write_whole
 from ether.log import get_ether_logger
+from ether.secret_values import learn
 from ether.security.lab_key import load_key
 from ether.system.clock import wall_time
 from ether.system.private_files import LONGEST_BYTES, read_private
@@ -46,14 +47,19 @@ class Wanted:
     instance: Mapping[str, Any]
     registry: Mapping[str, Any]
     by: str = field(default="", compare=False)
+    secrets: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """The values in it that are recorded, logged and shown nowhere."""
 
     @classmethod
-    def of(cls, name: str, instance: object, registry: object, by: str) -> Wanted:
+    def of(cls, name: str, instance: object, registry: object, by: str, secrets: object = None) -> Wanted:
         """From a request, or from the file; raises `ConfigError` and `InvalidName`."""
         check_instance_name(name)
         if not isinstance(instance, dict) or not isinstance(registry, dict):
             raise ConfigError("an instance and a registry are mappings.", path=f"instances.{name}")
-        wanted = cls({key: value for key, value in instance.items() if key not in ("host", "autorun")}, registry, by)
+        described = {key: value for key, value in instance.items() if key not in ("host", "autorun")}
+        hides = tuple(each for each in secrets if isinstance(each, str)) if isinstance(secrets, list) else ()
+        learn(hides)
+        wanted = cls(described, registry, by, hides)
         if wanted.config().name_or(name) != name:
             raise ConfigError("its ether_name is another name.", path=f"instances.{name}")
         wanted.registry_config()
@@ -108,7 +114,7 @@ class AgentFile:
 
     def _write(self, instances: dict[str, Wanted]) -> None:
         url, by_key = _without_key(self.url or "", self.environment)
-        entries = {name: {"instance": w.instance, "registry": w.registry, "by": w.by} for name, w in instances.items()}
+        entries = {name: _entry_of(wanted) for name, wanted in instances.items()}
         value = {"version": _VERSION, "session": self.session, "url": url, "by_key": by_key, "instances": entries}
         text = json.dumps(value)
         if len(text.encode()) > LONGEST_BYTES:
@@ -161,7 +167,12 @@ def _fill(file: AgentFile, value: object, environment: Mapping[str, str]) -> Non
 def _wanted(name: str, entry: object) -> Wanted:
     if not isinstance(entry, dict):
         raise ValueError(f"{name!r} is no description of an instance")
-    return Wanted.of(name, entry.get("instance"), entry.get("registry"), str(entry.get("by", "")))
+    return Wanted.of(name, entry.get("instance"), entry.get("registry"), str(entry.get("by", "")), entry.get("secrets"))
+
+
+def _entry_of(wanted: Wanted) -> dict[str, Any]:
+    entry = {"instance": wanted.instance, "registry": wanted.registry, "by": wanted.by}
+    return {**entry, "secrets": list(wanted.secrets)} if wanted.secrets else entry
 
 
 def _without_key(url: str, environment: Mapping[str, str]) -> tuple[str, bool]:

@@ -84,6 +84,7 @@ ENTRIES = (
     CommandEntry("join", "ether.cli.security.join:join", "Make this machine a member of a lab, by what pair shows."),
     CommandEntry("members", "ether.cli.security.members:members", "The machines of this lab, and until when."),
     CommandEntry("revoke", "ether.cli.security.revoke:revoke", "Put a machine out of the lab, at once."),
+    CommandEntry("secret", "ether.cli.security.secret:app", "The values that !secret NAME stands for."),
     CommandEntry(
         "plan", "ether.cli.runs.plan:plan", "Check an experiment, its time and its disk, before anything moves."
     ),

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from ether.secret_values import hidden
 from ether.system.clock import wall_time
 
 _SHOWN_ELEMENTS = 1000
@@ -44,7 +45,7 @@ def print_json(value: object, *, lines: bool = False) -> None:
     """Write a value as JSON: indented, or in one line for a stream of them."""
     is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     text = json.dumps(to_json(value), ensure_ascii=not is_utf8, indent=None if lines else 2, allow_nan=False)
-    print_line(json_harmless(text), escaped=True)
+    print_line(json_harmless(hidden(text)), escaped=True)
 
 
 def print_table(rows: Sequence[Mapping[str, object]], columns: Mapping[str, str], *, nothing: str) -> None:
@@ -67,7 +68,7 @@ def print_line(text: str, *, escaped: bool = False) -> None:
     control the terminal or turn its text round: names, topics and texts come from any program. `escaped`: the caller
     has done that, and added colours of its own."""
     encoding = sys.stdout.encoding or "utf-8"
-    text = text if escaped else harmless(text)
+    text = hidden(text) if escaped else harmless(hidden(text))
     try:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         sys.stdout.flush()

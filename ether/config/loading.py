@@ -109,10 +109,16 @@ def _path(source: str | os.PathLike[str]) -> str:
 
 
 def _document(raw: bytes, path: str) -> YamlDocument:
-    """The YAML in a file's bytes."""
-    from ether.config.yaml_source import read_yaml
+    """The YAML in a file's bytes, with the values of its secrets."""
+    from ether.config.secrets import resolved
+    from ether.config.yaml_source import YamlDocument, read_yaml
 
-    return read_yaml(raw, path)
+    document = read_yaml(raw, path)
+    try:
+        return YamlDocument(path, resolved(document.data, os.environ), document.lines)
+    except ConfigError as error:
+        place = (error.path or "").split(".")
+        raise ConfigError(error.problem, file=path, line=document.line_of(place), path=error.path) from None
 
 
 def _read(path: str) -> bytes:

@@ -15,11 +15,15 @@ from typing import Any, NoReturn
 import yaml
 
 from ether.config.scalars import Scalar, objection, resolve, spelled
+from ether.config.secrets import SecretName, check_secret_name
 from ether.errors import ConfigError
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
 MAX_VALUES = 20_000
+
+SECRET_TAG = "!secret"
+"""The one tag that is read: see `ether.config.secrets`."""
 
 # The C parser reads 1 MiB about twenty times faster; not every build of PyYAML has it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -104,7 +108,7 @@ class _Reader:
     def _value(self, event: Any, place: Place) -> Any:
         self._check(event)
         if isinstance(event, yaml.ScalarEvent):
-            return self._scalar(event)
+            return self._scalar(event) if event.tag is None else self._secret(event)
         if len(place) >= MAX_DEPTH:
             self._refuse(event, f"more than {MAX_DEPTH} levels inside each other.")
         if isinstance(event, yaml.MappingStartEvent):
@@ -119,8 +123,17 @@ class _Reader:
             self._refuse(event, f"found the alias *{event.anchor:.60}; write the value out, aliases are not read.")
         if event.anchor is not None:
             self._refuse(event, f"found the anchor &{event.anchor:.60}; anchors and aliases are not read.")
-        if event.tag is not None:
-            self._refuse(event, f"found the tag {event.tag:.60}; tags are not read, only plain values are.")
+        if event.tag is not None and not (event.tag == SECRET_TAG and isinstance(event, yaml.ScalarEvent)):
+            self._refuse(
+                event,
+                f"found the tag {event.tag:.60}; tags are not read, only plain values and `{SECRET_TAG} NAME` are.",
+            )
+
+    def _secret(self, event: Any) -> SecretName:
+        try:
+            return SecretName(check_secret_name(event.value))
+        except ConfigError as error:
+            self._refuse(event, error.problem)
 
     def _scalar(self, event: Any, *, as_key: bool = False) -> Scalar:
         text: str = event.value
@@ -146,6 +159,8 @@ class _Reader:
         self._check(event)
         if not isinstance(event, yaml.ScalarEvent):
             self._refuse(event, "found a list or a mapping as a key; a key is a word.")
+        if event.tag is not None:
+            self._refuse(event, f"found {SECRET_TAG} in a key; it stands for a value.")
         if event.value == "<<" and not event.style:
             self._refuse(event, "found the merge key <<; write the keys out, merging is not read.")
         return self._scalar(event, as_key=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ether.connection.worker import Stopped
+from ether.secret_values import hidden
 
 _LIMIT = 2000
 """Characters of a sentence: a payload of megabytes in an exception's text must not flood a console."""
@@ -27,6 +28,6 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, SystemExit) and not isinstance(error, Stopped):
         return f"called sys.exit({error.code!r}); an instance ends by ether.shutdown() in the main program"
     try:
-        return str(error)
+        return hidden(str(error))
     except BaseException:  # noqa: BLE001  a user's own __str__ runs here
         return "(an exception whose text cannot be shown)"

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ether.secret_values import hidden
+
 if TYPE_CHECKING:
     import threading
     from traceback import TracebackException
@@ -41,7 +43,7 @@ def _is_own(error: BaseException) -> bool:
 def lines_of(error: BaseException) -> list[str]:
     """An error as it is shown, as `traceback.format_exception` returns it; never with Ether's frames, unless
     `ETHER_TRACEBACK=full`."""
-    return list(_described(error).format())
+    return [hidden(line) for line in _described(error).format()]
 
 
 def user_traceback(error: BaseException) -> TracebackType | None:

@@ -47,6 +47,7 @@ from ether.logs.shipping import LogShipper
 from ether.protocol.presence import Announcement, State
 from ether.recording.writer import RecordWriter, SavingOptions
 from ether.runs.plan.call_rules import constructor_fault
+from ether.secret_values import learn
 from ether.session.client import Client
 from ether.session.heartbeat import HeartbeatSender
 from ether.session.own_rights import OwnRights
@@ -91,6 +92,7 @@ def main(adopt: Adopt) -> int:
     settings = InstanceSettings.read(lifeline)
     if settings is None:
         return EXIT_ORPHANED
+    learn(settings.secrets or ())
     _take_on(settings)
     process = _InstanceProcess(settings, adopt)
     code = process.run(lifeline)

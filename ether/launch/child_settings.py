@@ -18,6 +18,7 @@ from ether.connection.assembly import Registry
 from ether.errors import EncodeError
 from ether.instance.registry import RegistryOptions, registry_marks, registry_options
 from ether.launch.child import changed_environment, import_path
+from ether.secret_values import secrets_in
 from ether.system.processes import running_script
 from ether.transport.endpoint import Endpoint
 from ether.wire.codec import decode, encode
@@ -77,6 +78,8 @@ class InstanceSettings:
     """Whether its ticks begin when the launcher says so (`BEGIN`), and not as soon as it is ready."""
     rights: dict[str, list[str]] | None = None
     """On another device than the leader's: what it may do beside what its decorators say; None: everything."""
+    secrets: list[str] | None = None
+    """The values among its arguments that are recorded, logged and shown nowhere."""
 
     def marks(self) -> Registry:
         """The registry as marks; raises `MarkError`."""
@@ -168,4 +171,5 @@ def settings_of(
         together=incarnation.together,
         began=incarnation.began,
         waits=incarnation.waits,
+        secrets=secrets_in([instance.args, instance.constructor_kwargs]),
     )

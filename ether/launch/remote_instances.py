@@ -22,6 +22,7 @@ from ether.launch.end_limits import EndLimits
 from ether.launch.start_order import Start, start_in_order
 from ether.protocol.barrier import Answer, Barrier
 from ether.protocol.presence import Announcement, State
+from ether.secret_values import secrets_in
 from ether.session.own_rights import KEYS as RIGHTS
 from ether.session.session import KEEP, Session
 from ether.wire.codec import JSON, decode, encode
@@ -230,4 +231,5 @@ def description_of(config: EtherConfig, name: str, instance: EtherInstanceConfig
         )
     description = decode(*body)
     assert isinstance(description, dict)
-    return description
+    secrets = secrets_in(described)
+    return {**description, "secrets": secrets} if secrets else description

@@ -11,6 +11,7 @@ from typing import Any
 
 from ether.connection.causes import current
 from ether.log import UserTracebacks
+from ether.secret_values import hidden
 
 MESSAGE_MAX = 8_192
 """Characters of a message; a longer one is cut at its end."""
@@ -36,7 +37,7 @@ def record_value(record: logging.LogRecord, instance: str) -> dict[str, Any]:
         "logger": _head(record.name, _NAME_MAX),
         "instance": instance,
         "pid": record.process or 0,
-        "message": _head(_message(record), MESSAGE_MAX),
+        "message": _head(hidden(_message(record)), MESSAGE_MAX),
         "message_id": _text_or_none(details.get("message_id")) or cause.message_id,
         "trace": cause.trace,
     }
@@ -44,7 +45,7 @@ def record_value(record: logging.LogRecord, instance: str) -> dict[str, Any]:
         value["level"] = _head(str(record.levelname), _NAME_MAX)
         value["level_number"] = record.levelno
     if exception := _exception(record):
-        value["exception"] = _ends(exception, EXCEPTION_MAX)
+        value["exception"] = _ends(hidden(exception), EXCEPTION_MAX)
     if known := {key: _shown(details[key]) for key in _CAUSE_KEYS if details.get(key) is not None}:
         value["cause"] = known
     return value

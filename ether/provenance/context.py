@@ -29,7 +29,8 @@ from typing import Any
 from ether.ledger.objects import Artifact, artifact
 from ether.provenance.code_identity import code_identity
 from ether.provenance.environment import environment, machine_facts
-from ether.provenance.secrets import MASK, is_secret_name, masked, masked_configuration, masked_yaml
+from ether.provenance.secrets import is_secret_name, masked, masked_configuration, masked_yaml
+from ether.secret_values import MASK
 from ether.version import VERSION
 from ether.wire.codec import JSON, OCTETS
 from ether.wire.entries import Entry

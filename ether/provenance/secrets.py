@@ -1,7 +1,8 @@
 """Masking: passwords and other secrets are replaced by `***` before anything is recorded.
 
-A value is a secret because of its name: `password`, `api_key`, `authToken`, … (`is_secret_name`). The password inside
-of a URL is a secret wherever the URL stands. None, true and false are never masked: they say only whether there is a
+A value is a secret because of its name: `password`, `api_key`, `authToken`, … (`is_secret_name`), or because a
+configuration says so (`!secret NAME`), whatever its name. The password inside of a URL is a secret wherever the URL
+stands. None, true and false are never masked: they say only whether there is a
 secret.
 
 Promise: masked data keeps its structure; only scalars become `***`. The trap: a secret under a name that is not
@@ -14,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-MASK = "***"
+from ether.secret_values import MASK, hidden
 
 _SECRET_WORDS = frozenset((
     "password", "passwords", "passwd", "passphrase", "pwd", "secret", "secrets", "token", "tokens", "key", "keys",
@@ -39,7 +40,8 @@ def is_secret_name(name: str) -> bool:
 
 
 def without_url_passwords(text: str) -> str:
-    """The text with `***` for the password of every URL."""
+    """The text with `***` for the password of every URL, and for each secret of this process."""
+    text = hidden(text)
     return _URL_PASSWORD.sub(rf"\g<before>{MASK}@", text) if "://" in text else text
 
 

@@ -7,8 +7,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from patience import patience
 
+from ether import Ether, ether_get, ether_save, secret_values
+from ether.errors import RemoteError, StartFailed
 from ether.provenance.git_state import GitState, difference, git_state
+from ether.utils import get_ether_logger
 
 FILES = {
     "flow.yaml": ("db: {user: u, password: %s}\n", "db: {user: u2, password: %s}\n"),
@@ -67,3 +71,79 @@ def test_no_secret_is_in_a_difference(tmp_path: Path) -> None:
         "user: u2",
     ):
         assert kept in text or kept.replace(" = ", '": "') in text, kept
+
+
+VALUE = "hush-4711-hush"
+
+
+class Locked:
+    """A class with a secret that it gives away wherever it can."""
+
+    def __init__(self, pin: str, other: str = "") -> None:
+        self.pin = pin
+
+    @ether_get
+    def fails(self) -> str:
+        get_ether_logger("locked").warning("the pin is %s", self.pin)
+        raise ValueError(f"refused for {self.pin}")
+
+    @ether_save
+    def length(self) -> int:
+        return len(self.pin)
+
+
+class Closed:
+    """Cannot be made, and says why."""
+
+    def __init__(self, pin: str) -> None:
+        raise PermissionError(f"no entry with {pin}")
+
+
+@pytest.mark.attack(
+    "F19",
+    "a `!secret` of a configuration",
+    "in arguments, errors, logs; looked for in every file that a run leaves, and in `ps`",
+)
+def test_the_value_of_a_secret_is_in_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOCK_PIN", VALUE)
+    for variable in ("XDG_STATE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    here = __name__.rpartition(".")[2]
+    path = tmp_path / "lab.yaml"
+    path.write_text(
+        f"session: hushed\nrecord: {{topics: all, folder: {tmp_path / 'ledger'}}}\ninstances:\n"
+        f"  locked: {{class_path: {here}.Locked, kwargs: {{pin: !secret LOCK_PIN, other: 'u:{VALUE}@x'}}}}\n"
+    )
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    own = Ether()
+    try:
+        own.tap(str(path), timeout_s=patience(30))
+        monkeypatch.delenv("LOCK_PIN")
+        assert own.save("locked", "length")["result"] == len(VALUE), "the class has it"
+        with pytest.raises(RemoteError) as remote:
+            own.get("locked", "fails")
+        announced = repr(own.instances())
+        assert own.flush() == 0
+        own.shutdown()
+        path.write_text(
+            f"session: shut\ninstances:\n  closed: {{class_path: {here}.Closed, kwargs: {{pin: !secret LOCK_PIN}}}}\n"
+        )
+        monkeypatch.setenv("LOCK_PIN", VALUE)
+        with pytest.raises(StartFailed, match="no entry with") as start:
+            own.tap(str(path), timeout_s=patience(30))
+    finally:
+        own.shutdown()
+        secret_values.forget()
+    texts = {"announced": announced, "remote": str(remote.value), "start": str(start.value)}
+    texts |= {
+        str(file): file.read_bytes().decode("latin-1")
+        for file in tmp_path.rglob("*")
+        if file.is_file() and file != path
+    }
+    texts["console"] = "".join(capfd.readouterr())
+    assert [name for name, text in texts.items() if VALUE in text] == []
+    assert "refused for ***" in texts["remote"]
+    assert any("the pin is ***" in text for text in texts.values()), "it was logged"
+    assert len(texts) > 4

@@ -57,7 +57,7 @@ LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}
         ("x: 1\ny: &self [*self]", 2, "found the anchor &self"),
         ("&k x: 1", 1, "found the anchor &k"),
         ("x: !!python/object/apply:os.system [ls]", 1, "found the tag tag:yaml.org,2002:python/object/apply:os"),
-        ("x:\n  - !secret y", 2, "found the tag !secret"),
+        ("x:\n  - !secrets y", 2, "found the tag !secrets"),
         ("x: !!str 1", 1, "found the tag"),
         ("x: ! 1", 1, "found the tag !"),
         ("!k x: 1", 1, "found the tag !k"),
