@@ -90,12 +90,18 @@ def test_the_page_itself_is_served_and_calls(page: PageProgram, cookie: str) -> 
     assert json.loads(do(page, cookie).body)["value"] == "halted"
 
 
+@pytest.mark.attack("W1", "the page without its link", "page, script, question and export without the cookie")
 @pytest.mark.parametrize("path", ["/", "/static/js/app.js", "/read/methods?instance=stage", "/read/export?form=csv"])
 def test_without_a_cookie_nothing_is_shown(page: PageProgram, path: str) -> None:
     assert ask(page, path).status == 401
     assert ask(page, path, Cookie="ether=guessed").status == 401
 
 
+@pytest.mark.attack(
+    "W2",
+    "a request of another site",
+    "foreign, null or no Origin, forms' content types, no header of the page's own, no cookie",
+)
 @pytest.mark.parametrize(
     "changes",
     [
@@ -110,10 +116,12 @@ def test_a_request_of_another_site_does_nothing(page: PageProgram, cookie: str, 
         assert json.loads(answer.body)["ok"] is False
 
 
+@pytest.mark.attack("W3", "an action by an address", "GET on what acts")
 def test_an_action_is_never_a_mere_address(page: PageProgram, cookie: str) -> None:
     assert ask(page, "/do/safe", Cookie=cookie).status == 405
 
 
+@pytest.mark.attack("W4", "DNS rebinding", "other names in Host")
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "", "localhost.evil.example", "169.254.169.254"])
 def test_a_name_that_was_bound_to_this_machine_opens_nothing(page: PageProgram, cookie: str, host: str) -> None:
     for path in ("/", "/static/js/app.js", "/read/methods?instance=stage", "/open?token=x"):
@@ -121,6 +129,7 @@ def test_a_name_that_was_bound_to_this_machine_opens_nothing(page: PageProgram, 
     assert do(page, cookie, Host=host, Origin=f"http://{host}").status in (400, 421)
 
 
+@pytest.mark.attack("W5", "an old link", "used twice")
 def test_a_link_is_worth_nothing_after_its_use(page: PageProgram, cookie: str) -> None:
     answer = ask(page, page.link.removeprefix(page.base))
     assert answer.status == 403
@@ -142,6 +151,7 @@ def _handshake(page: PageProgram, headers: dict[str, str]) -> str:
         return wire.recv(4096).decode(errors="replace")
 
 
+@pytest.mark.attack("W6", "a WebSocket of another page", "foreign Origin or Host, no Origin, no cookie")
 def test_a_websocket_of_another_page_is_refused(page: PageProgram, cookie: str) -> None:
     assert _handshake(page, {"Cookie": cookie, "Origin": page.base}).startswith("HTTP/1.1 101")
     for headers in (
@@ -157,6 +167,7 @@ PATHS = (
 )  # fmt: skip
 
 
+@pytest.mark.attack("W7", "paths out of the page's folder", "`..`, encoded, absolute, with NUL")
 @pytest.mark.parametrize("path", PATHS)
 def test_no_path_leaves_the_pages_own_files(page: PageProgram, cookie: str, path: str) -> None:
     answer = ask(page, f"/static/{path}", Cookie=cookie)
@@ -165,6 +176,7 @@ def test_no_path_leaves_the_pages_own_files(page: PageProgram, cookie: str, path
     assert b"class Access" not in answer.body
 
 
+@pytest.mark.attack("W8", "a question that is an option", "`--help`, `--ledger=/etc`, `$(id)`, a path")
 @pytest.mark.parametrize("what", ["--help", "--ledger=/etc", "$(id)", "../../etc/passwd"])
 def test_a_question_is_never_an_option_or_a_command(page: PageProgram, cookie: str, what: str) -> None:
     answer = ask(page, f"/read/why?what={urllib.parse.quote(what)}", Cookie=cookie)
@@ -173,11 +185,13 @@ def test_a_question_is_never_an_option_or_a_command(page: PageProgram, cookie: s
     assert "error" in json.loads(answer.body)
 
 
+@pytest.mark.attack("W9", "an export of another form", "unknown forms, options, paths")
 @pytest.mark.parametrize("form", ["exe", "../csv", "csv --to=/tmp/x"])
 def test_an_export_has_a_form_that_is_known(page: PageProgram, cookie: str, form: str) -> None:
     assert ask(page, f"/read/export?form={urllib.parse.quote(form)}", Cookie=cookie).status == 404
 
 
+@pytest.mark.attack("W10", "bodies that make no sense", "depth, length, other types")
 @pytest.mark.parametrize("body", ["", "nonsense", "[]", "[" * 100_000, '{"a":' * 50_000, "x" * 1_500_000])
 def test_an_action_that_is_no_action_is_answered(page: PageProgram, cookie: str, body: str) -> None:
     headers = {"Cookie": cookie, "Origin": page.base, "X_Ether": "1", "Content_Type": "application/json"}
@@ -189,6 +203,7 @@ def test_an_action_that_is_no_action_is_answered(page: PageProgram, cookie: str,
     assert json.loads(answer.body)["ok"] is False
 
 
+@pytest.mark.attack("W11", "scripts from elsewhere", "the page's content security policy")
 def test_nothing_may_be_loaded_from_elsewhere(page: PageProgram, cookie: str) -> None:
     for path in ("/", "/static/js/app.js", "/nothing", "/open?token=x"):
         headers = ask(page, path, Cookie=cookie).headers
@@ -205,6 +220,11 @@ VIEWS = (
 )  # fmt: skip
 
 
+@pytest.mark.attack(
+    "W12",
+    "markup in names and values",
+    "in a docstring, an answer, an error, a log line, a topic, a text, a field's name",
+)
 def test_markup_is_shown_and_never_read(page: PageProgram, cookie: str, program: Program) -> None:
     """In a docstring, an answer, an error, a log line, a topic, a text, and the name of a field."""
     from page_lab import MARKUP
@@ -237,6 +257,7 @@ def test_markup_is_shown_and_never_read(page: PageProgram, cookie: str, program:
         assert all(url.startswith((page.base, page.base.replace("http", "ws"))) for url in asked)
 
 
+@pytest.mark.attack("W13", "floods to the page", "10,000 keys, 500 topics, a large array, numbers that are none")
 def test_whatever_is_published_is_bounded_and_said(page: PageProgram, cookie: str, program: Program) -> None:
     """Ten thousand keys, a large array, five hundred topics, numbers that are none."""
     import numpy as np
@@ -267,6 +288,7 @@ def test_whatever_is_published_is_bounded_and_said(page: PageProgram, cookie: st
     assert json.loads(do(page, cookie).body)["ok"]
 
 
+@pytest.mark.attack("W14", "a browser that reads nothing", "a WebSocket that is never read")
 def test_a_browser_that_reads_nothing_slows_nobody(page: PageProgram, cookie: str) -> None:
     """Its socket fills up; another one goes on being told, and the lab is called as before."""
     import websockets

@@ -90,6 +90,11 @@ def impostor(tmp_path: Path) -> Iterator[Callable[..., Impostor]]:
         each.close()
 
 
+@pytest.mark.attack(
+    "P1",
+    "an impostor with the lab's certificate",
+    "answers `ether join` with the public certificate and a key of its own",
+)
 def test_who_answers_with_the_labs_certificate_but_not_its_key_is_told_nothing(
     lab: LabAuthority, pairing: Pairing, pi: dict[str, str], impostor: Callable[..., Impostor]
 ) -> None:
@@ -104,6 +109,11 @@ def test_who_answers_with_the_labs_certificate_but_not_its_key_is_told_nothing(
     assert join(pairing.token, pi, f"127.0.0.1:{pairing.port}").membership.name == "pi3"
 
 
+@pytest.mark.attack(
+    "P2",
+    "a stolen device as the machine that waits",
+    "a device's certificate shown as a server's, to a token and to a code",
+)
 def test_a_stolen_device_cannot_pretend_to_be_the_machine_that_waits(
     lab: LabAuthority, pairing: Pairing, pi: dict[str, str], impostor: Callable[..., Impostor]
 ) -> None:
@@ -117,6 +127,7 @@ def test_a_stolen_device_cannot_pretend_to_be_the_machine_that_waits(
         assert trap.heard == []
 
 
+@pytest.mark.attack("P3", "somebody in between of a code", "passes the messages of SPAKE2 on, under a lab of its own")
 def test_somebody_in_between_of_a_code_has_one_guess_and_gets_no_member(
     lab: LabAuthority, pairing: Pairing, pi: dict[str, str], impostor: Callable[..., Impostor]
 ) -> None:
@@ -152,6 +163,7 @@ def talk_to(pairing: Pairing) -> Messages:
     return messages
 
 
+@pytest.mark.attack("P4", "guesses that are not finished", "takes the answer of SPAKE2 and hangs up")
 def test_who_has_got_an_answer_of_spake2_and_hangs_up_has_had_its_guess(pairing: Pairing, pi: dict[str, str]) -> None:
     messages = talk_to(pairing)
     messages.send(spake2=as_text(CodeExchange("2222-2222", joins=True).message))
@@ -163,6 +175,7 @@ def test_who_has_got_an_answer_of_spake2_and_hangs_up_has_had_its_guess(pairing:
         join(pairing.code, pi, f"127.0.0.1:{pairing.port}")
 
 
+@pytest.mark.attack("P5", "many guesses at once", "six connections, each with a code of its own")
 def test_many_at_once_have_one_guess_together(pairing: Pairing, lab: LabAuthority) -> None:
     visitors = [talk_to(pairing) for _ in range(6)]
     for number, visitor in enumerate(visitors):
@@ -175,6 +188,7 @@ def test_many_at_once_have_one_guess_together(pairing: Pairing, lab: LabAuthorit
     assert "pi3" not in lab.members()
 
 
+@pytest.mark.attack("P6", "messages that make no sense", "depth, length, half characters, other types, nothing at all")
 @pytest.mark.parametrize(
     "said",
     [
@@ -195,6 +209,7 @@ def test_what_makes_no_sense_lets_nobody_in(pairing: Pairing, lab: LabAuthority,
     assert pairing._why or not pairing._in_hand
 
 
+@pytest.mark.attack("P7", "a request for another name", "subject, host and `stored` name somebody else")
 def test_a_request_for_another_name_gets_the_name_that_was_typed(lab: LabAuthority, pairing: Pairing) -> None:
     """The subject of a request is its maker's choice; so are keys of other kinds, which are refused."""
     messages = talk_to(pairing)
@@ -211,6 +226,7 @@ def test_a_request_for_another_name_gets_the_name_that_was_typed(lab: LabAuthori
     messages.close()
 
 
+@pytest.mark.attack("P8", "a certificate that nobody took", "hangs up before it says that it is stored")
 def test_a_certificate_that_nobody_took_is_taken_back(lab: LabAuthority, pairing: Pairing) -> None:
     messages = talk_to(pairing)
     request = certs.signing_request(certs.make_key()).decode()
@@ -222,6 +238,7 @@ def test_a_certificate_that_nobody_took_is_taken_back(lab: LabAuthority, pairing
     assert lab.members()["pi3"].revoked is not None
 
 
+@pytest.mark.attack("P9", "in while the wait ends", "answers after the wait was over")
 def test_who_is_on_the_way_in_when_the_wait_ends_is_no_member(lab: LabAuthority, pairing: Pairing) -> None:
     messages = talk_to(pairing)
     request = certs.signing_request(certs.make_key()).decode()
@@ -238,6 +255,7 @@ def test_who_is_on_the_way_in_when_the_wait_ends_is_no_member(lab: LabAuthority,
     assert lab.members()["pi3"].revoked is not None
 
 
+@pytest.mark.attack("P10", "connections that say nothing", "as many as are served at once, less two")
 def test_connections_that_say_nothing_hold_up_nobody(pairing: Pairing, pi: dict[str, str]) -> None:
     idle = [socket.create_connection(("127.0.0.1", pairing.port)) for _ in range(MOST_AT_ONCE - 2)]
     try:
@@ -247,6 +265,7 @@ def test_connections_that_say_nothing_hold_up_nobody(pairing: Pairing, pi: dict[
             each.close()
 
 
+@pytest.mark.attack("P11", "a recorder on the line", "looks for secret, name, request and certificate in a pairing")
 def test_nothing_is_in_the_clear(pairing: Pairing, pi: dict[str, str]) -> None:
     """A recorder in between sees neither secret, request, name nor certificate."""
     listener = socket.create_server(("127.0.0.1", 0))
@@ -278,6 +297,7 @@ def test_nothing_is_in_the_clear(pairing: Pairing, pi: dict[str, str]) -> None:
         assert word not in everything
 
 
+@pytest.mark.attack("P12", "tokens and codes on disk", "every file of both machines")
 def test_tokens_and_codes_are_in_no_file(pairing: Pairing, pi: dict[str, str], tmp_path: Path) -> None:
     join(pairing.token, pi, f"127.0.0.1:{pairing.port}")
     pairing.wait()

@@ -9,6 +9,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,13 @@ from ether.recording.signatures import OwnMemberships, RecorderSignatures, Sourc
 from ether.wire.entries import Batch, Entry, pack_batch, pack_entries, unpack_batch
 
 BOX = "0123456789abcdef"
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    with ExitStack() as stack:
+        yield Rig(tmp_path, stack)
 
 
 @pytest.fixture
@@ -161,6 +170,11 @@ def batch(signs: SourceSignatures | None, about: RecorderAbout, *entries: Entry,
     return pack_batch(BOX, "camera", 99, [pack_entries(entries)] if entries else [], base, sign=sign)
 
 
+@pytest.mark.attack(
+    "S1",
+    "a forged batch at a broker that gives everything away",
+    "unsigned, signed by another device or lab, changed after it was signed",
+)
 def test_a_forged_batch_is_refused_by_a_sentence(signs: dict[str, SourceSignatures]) -> None:
     recorder = RecorderSignatures({})
     about = RecorderAbout("recorder", "1", None, devices=recorder.devices)
@@ -198,6 +212,7 @@ def test_a_signature_that_is_cut_off_is_no_batch(signs: dict[str, SourceSignatur
         unpack_batch(whole[:cut])
 
 
+@pytest.mark.attack("S7", "signatures given as entries", "a batch that holds one")
 def test_no_source_gives_a_signature_as_an_entry() -> None:
     forged = pack_batch(BOX, "camera", 1, [pack_entries([entry(1)._replace(kind="signature")])])
     with pytest.raises(DecodeError):
@@ -228,6 +243,7 @@ def test_a_receipt_that_the_recorder_has_not_signed_is_not_believed(
     assert source.is_genuine(None, receipt)
 
 
+@pytest.mark.attack("S2", "a stolen device's receipt", "signed by its own key, in the recorder's name")
 def test_a_stolen_devices_receipt_counts_for_no_recorder(
     signs: dict[str, SourceSignatures], machines: Machines
 ) -> None:
@@ -240,6 +256,9 @@ def test_a_stolen_devices_receipt_counts_for_no_recorder(
     assert not signs["pi3"].is_genuine(about, receipt)
 
 
+@pytest.mark.attack(
+    "S3", "a forged receipt at a broker that gives everything away", "unsigned, for what no recorder has"
+)
 def test_a_forged_receipt_makes_no_source_forget(rig: Rig, machines: Machines) -> None:
     machines.pair("pi3")
     machines.be("pc")
@@ -294,6 +313,7 @@ def edited(folder: Path, statement: str, *values: object) -> None:
     recomputed(folder)
 
 
+@pytest.mark.attack("S4", "an edited ledger", "a value changed, all hashes and the head computed anew")
 def test_an_edited_value_is_named_though_the_chain_was_computed_anew(recorded: Path, tmp_path: Path) -> None:
     same = tmp_path / "same"
     shutil.copytree(recorded, same)
@@ -310,6 +330,7 @@ def test_an_edited_value_is_named_though_the_chain_was_computed_anew(recorded: P
     assert report.signed < report.entries
 
 
+@pytest.mark.attack("S5", "signatures of a ledger", "cut, renamed, without certificate, without what they cover")
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
@@ -330,6 +351,7 @@ def test_a_signature_that_was_touched_is_named(recorded: Path, statement: str, s
     assert report.signed < report.entries
 
 
+@pytest.mark.attack("S6", "entries added to a ledger", "in the numbers of a signed outbox")
 def test_entries_that_were_added_are_named(recorded: Path) -> None:
     with LedgerReader.open(recorded) as reader:
         (facts,) = reader.outboxes()
