@@ -66,6 +66,7 @@ LATE_IMPORTS = (
     "ether.reading.export",
     "ether.recording.signatures",  # certificates where there is a lab alone: test_signed_batches
     "ether.recording.writer",  # no SQLite before there is something to save: tests/recording/test_saving.py, `burden`
+    "ether.session.renewal",  # certificates where one is due alone: test_child_imports
     "ether.transport.__init__",  # paho is loaded by the first connection: test_transport_parts
     "ether.transport.endpoint",  # a child reads no URL: test_transport_parts
     "ether.transport.opening",  # ssl and websockets, for TLS and WebSockets alone: test_tls, test_websocket

@@ -36,6 +36,7 @@ from ether.transport.endpoint import Endpoint
 from ether.version import VERSION
 
 if TYPE_CHECKING:
+    from ether.session.renewal import Renews
     from ether.session.trust.broker_trust import BrokerTrust
 
 __all__ = ["BrokerFacts", "BrokerProcess", "private_folder"]
@@ -102,6 +103,11 @@ class BrokerProcess:
         self._child = self._start()
         if self._trust is not None and self._rules is not None:
             self._trust.on_change = self._give_rights
+
+    @property
+    def renews(self) -> Renews | None:
+        """What renews the certificates of other machines; None where they have none."""
+        return self._trust
 
     def wait_ready(self, timeout_s: float) -> BrokerFacts:
         """Return when clients can connect; raises `BrokerFailed`. Ends at the broker's ready line (`_on_ready`) or at

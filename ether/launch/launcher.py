@@ -55,6 +55,7 @@ from ether.session.leadership import Leadership, appear_as_guest, clear
 from ether.session.members import Event
 from ether.session.name_claim import program_name, take_name
 from ether.session.offline import LastKnownFile, OfflineNotes
+from ether.session.renewal import DeviceRenewal, RenewalDesk
 from ether.session.rights import check_that_it_comes_back
 from ether.session.session import Opening, Session
 from ether.spec.methods import class_path_of
@@ -63,7 +64,7 @@ from ether.system.clock import uptime, wall_time
 from ether.system.folders import file_name
 from ether.system.process_owner import process_facts
 from ether.transport.base import Will
-from ether.transport.endpoint import Endpoint
+from ether.transport.endpoint import OVER_TLS, Endpoint
 from ether.wire.topics import SessionTopics, check_instance_name
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class Launch:
         self._ground = ground or Ground(config.preload)
         self._folder = self._ground.folder
         self._broker: BrokerProcess | None = None
+        self._renewal_desk: RenewalDesk | None = None
         self._supervisor = Supervisor(self._ground.group, self._ground.template)
         self._remote_instances = RemoteInstances(config)
         self._local_instances = LocalInstances()
@@ -264,6 +266,9 @@ class Launch:
 
     def _close_connection(self) -> None:
         """Leave the broker, and end it where it is this program's own. Twice is fine."""
+        if self._renewal_desk is not None:
+            self._renewal_desk.close()
+            self._renewal_desk = None
         for part in (self._session, self._log):
             if part is not None:
                 part.close()
@@ -322,9 +327,17 @@ class Launch:
         if self._broker is None:  # with a broker that has just been started nobody else can hold a name
             for name in self._supervisor.names:
                 self._supervisor.take_name(name, self.take_name(name, deadline))
+        self._renew_certificates(link)
         self._control_server = ControlServer(link, self.topics, self._program, self._policies.control)
         if self._leadership is not None:
             self._leadership.defend()
+
+    def _renew_certificates(self, link: Link) -> None:
+        """Renew the certificates of other machines, or this machine's own one."""
+        if self._broker is not None and (lab := self._broker.renews) is not None:
+            self._renewal_desk = RenewalDesk(link, self.topics, lab)
+        elif self._endpoint is not None and self._endpoint.kind in OVER_TLS and self._endpoint.username is None:
+            self._own_renewal = DeviceRenewal(link, self.topics, os.environ)
 
     def _settle_guest_configuration(self, deadline: Deadline) -> None:
         """What the configuration of a program that joins asks of its session is done, refused, or said aloud."""
@@ -727,7 +740,8 @@ class Launch:
             self.unhost(name)
         self._recording.close(0.0)
         for part in (
-            self._leadership, self._control_server, self._offline, self._last_known, self._session, self._log,
+            self._renewal_desk, self._leadership, self._control_server, self._offline, self._last_known, self._session,
+            self._log,
         ):  # fmt: skip
             if part is not None:
                 part.close()

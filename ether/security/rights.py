@@ -124,6 +124,7 @@ def rights_of_host(session: str, device: str, instances: Iterable[DeviceInstance
     root, grants = f"ether/1/{session}", list(_of_everybody(session, f"{device} is a member"))
     instances = list(instances)
     grants += _of_a_name(root, device, f"{device} is an agent")
+    grants.append(Right("publish", f"{root}/control/renew/{device}", f"{device} is a member"))
     grants += [
         Right("publish", f"{root}/state/{it}", f"{device} is an agent")
         for it in (f"{device}/health", f"$test-{device}")
@@ -146,6 +147,7 @@ def rights_of_guest(session: str, device: str, mode: GuestMode) -> DeviceRights:
         return DeviceRights(device, (Right("publish", "#", why), Right("hear", "#", why)))
     grants = list(_of_everybody(session, why))
     grants += _of_a_name(root, device, why)
+    grants.append(Right("publish", f"{root}/control/renew/{device}", why))
     grants.append(Right("publish", f"{root}/state/$test-{device}", why))
     grants.append(Right("hear", f"{root}/data/#", why))
     if mode == "call":

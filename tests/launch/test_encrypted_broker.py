@@ -316,3 +316,35 @@ def test_doctor_says_until_when_a_machine_is_let_in(pc: dict[str, str], tmp_path
         [check] = certificate_checks(pi)
         assert (check.name, check.status) == ("member of pc", status)
         assert ("`ether pair pi3` on pc" in check.hint) is (status != "ok")
+
+
+@pytest.mark.parametrize("ahead_days", [56 * 365, 30, 1])
+def test_a_device_whose_clock_is_behind_enters(
+    start: Start, pc: dict[str, str], tmp_path: Path, opened: list[Transport], monkeypatch: pytest.MonkeyPatch,
+    ahead_days: int,
+) -> None:  # fmt: skip
+    """For a Pi in 1970 every certificate is of the future. So here the broker's one is, while the clock stands still."""
+    now = time.time()
+    lab = LabAuthority.load_or_make(pc, now)
+    lab.server_files(socket.gethostname(), ["127.0.0.1", BESIDE], now + ahead_days * 86_400)
+    broker = start()
+    shown = certs.facts_of(Path(lab.folder, "server.pem").read_bytes())
+    assert shown.begins > now - 86_400 - certs.BACK_DAYS * 86_400 + (ahead_days - 1) * 86_400
+    pi = become(tmp_path / "pi", monkeypatch)
+    pair(pc, pi, "pi3")
+    assert enter(at(broker), opened).connected
+
+
+def test_a_device_whose_clock_is_ahead_enters(
+    start: Start, pc: dict[str, str], tmp_path: Path, opened: list[Transport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For it the broker's certificate has ended: here it ends while the broker runs, and nobody can renew it."""
+    now = time.time()
+    lab = LabAuthority.load_or_make(pc, now)
+    lab.server_files(socket.gethostname(), ["127.0.0.1", BESIDE], now - 91 * 86_400)
+    monkeypatch.setattr(LabAuthority, "_server_is_due", lambda *_: False)
+    broker = start()
+    assert certs.facts_of(Path(lab.folder, "server.pem").read_bytes()).ends < now
+    pi = become(tmp_path / "pi", monkeypatch)
+    pair(pc, pi, "pi3")
+    assert enter(at(broker), opened).connected

@@ -23,7 +23,9 @@ from typing import Any
 from ether.config.broker import EVERYWHERE
 from ether.errors import EtherError
 from ether.log import get_ether_logger
+from ether.security.certificates import facts_of, signing_request
 from ether.session.discovery.mdns import own_addresses
+from ether.session.renewal import take_renewed
 from ether.session.trust.lab import LabAuthority, Member, ServerFiles
 from ether.system.clock import wall_time
 from ether.system.lab_folders import membership_of
@@ -66,6 +68,25 @@ class BrokerTrust:
     def devices(self) -> tuple[str, ...]:
         """The names of the other machines that may be here."""
         return tuple(name for name in sorted(_keys(self.lab.members())) if name != self.own_name)
+
+    @property
+    def id(self) -> str:
+        """The lab's name among labs."""
+        return self.lab.id
+
+    def due(self) -> list[str]:
+        """The other machines whose certificates are to be renewed; this machine's own one is renewed by this. Raises
+        `LabRefused`, `NotSigned`, `OSError`."""
+        due = self.lab.due(wall_time())
+        if self._own is not None and self._own.name in due:
+            with open(self._own.key, "rb") as file:
+                take_renewed(self._own, self.lab.renew(signing_request(file.read()), wall_time()))
+        return [name for name in due if name != self.own_name]
+
+    def sign(self, request_pem: bytes) -> tuple[str, bytes]:
+        """The device that has this key, and its new certificate. Raises `LabRefused`, `NotSigned`."""
+        signed = self.lab.renew(request_pem, wall_time())
+        return facts_of(signed).name, signed
 
     @property
     def own_name(self) -> str | None:

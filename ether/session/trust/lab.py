@@ -39,6 +39,10 @@ AUTHORITY_KEY, SERVER, SERVER_KEY, REVOKED, MEMBERS = (
 )  # fmt: skip
 _DAY_S = 86_400.0
 SERVER_RENEWED_WITH_DAYS_LEFT = 30
+DEVICE_RENEWED_WITH_DAYS_LEFT = 30
+_SERIALS = 15
+"""A certificate is renewed every 60 days at most, and holds for 455: no more of them can be good at a time."""
+_MOST_ADDRESSES = 32
 _MOST_BYTES = 16 * 1024 * 1024
 
 
@@ -197,9 +201,13 @@ class LabAuthority:
             self._write(members, revoked, number + 1, now)
         return member
 
+    def due(self, now: float) -> list[str]:
+        """The devices whose certificates end soon, or have ended. Raises `LabRefused`."""
+        return [name for name, each in self.members().items() if each.revoked is None and _is_due(each, now)]
+
     def renew(self, request_pem: bytes, now: float) -> bytes:
         """A new certificate for the device whose key has signed the request: nobody else could use it. Raises
-        `LabRefused` where this key is no member's, or was taken back; `NotSigned`."""
+        `LabRefused` where this key is no member's, was taken back, or needs none yet; `NotSigned`."""
         fingerprint = certs.fingerprint_of_request(request_pem)
         with self._alone():
             members, revoked, number = self._read()
@@ -207,9 +215,11 @@ class LabAuthority:
             if member is None or member.revoked is not None:
                 what = "of no member" if member is None else f"of {member.name!r}, which was taken back"
                 raise LabRefused(f"the key {fingerprint} is {what}: type `ether pair NAME` on {socket.gethostname()}.")
+            if not _is_due(member, now):  # each certificate that is given has to be remembered, to be taken back
+                raise LabRefused(f"the certificate of {member.name!r} needs no renewal yet.")
             signed = self.authority.sign_device(request_pem, member.name, now)
             facts = certs.facts_of(signed)
-            serials = (*member.serials[-3:], facts.serial)
+            serials = (*member.serials[-_SERIALS:], facts.serial)
             members[member.name] = replace(member, serials=serials, ends=_end_of(facts))
             self._write(members, revoked, number, now, list_too=False)
         return signed
@@ -218,10 +228,11 @@ class LabAuthority:
         """The files of a broker on this machine, renewed where that is due, or where its addresses are new. Raises
         `LabRefused`."""
         files = ServerFiles(*(self._path(name) for name in (SERVER, SERVER_KEY, AUTHORITY, REVOKED)))
-        wanted = f"{host} {' '.join(sorted(addresses))}\n".encode()
         with self._alone():
-            if not self._server_is_due(wanted, now):
+            if not self._server_is_due(host, addresses, now):
                 return files
+            addresses = self._with_earlier(host, addresses)
+            wanted = f"{host} {' '.join(addresses)}\n".encode()
             key = _read(files.key) if os.path.exists(files.key) else certs.make_key()
             try:
                 signed = self.authority.sign_server(key, host, addresses, now)
@@ -235,12 +246,28 @@ class LabAuthority:
             write_bytes(self._path("server.names"), wanted)
         return files
 
-    def _server_is_due(self, wanted: bytes, now: float) -> bool:
+    def _server_is_due(self, host: str, addresses: Sequence[str], now: float) -> bool:
         try:
             ends = certs.facts_of(_read(self._path(SERVER))).ends
-            return ends - now < SERVER_RENEWED_WITH_DAYS_LEFT * _DAY_S or _read(self._path("server.names")) != wanted
         except (OSError, NotSigned):
             return True
+        known = self._names()
+        is_new = known[:1] != [host] or not set(addresses) <= set(known[1:])
+        return is_new or ends - now < SERVER_RENEWED_WITH_DAYS_LEFT * _DAY_S
+
+    def _names(self) -> list[str]:
+        """The host name and the addresses in the broker's certificate."""
+        try:
+            return _read(self._path("server.names")).decode("ascii", "replace").split()
+        except OSError:
+            return []
+
+    def _with_earlier(self, host: str, addresses: Sequence[str]) -> list[str]:
+        """The addresses, and those of before: two sessions of this machine that listen at different addresses have one
+        certificate, which each would else sign over for the other."""
+        known = self._names()
+        before = known[1:] if known[:1] == [host] else []
+        return list(dict.fromkeys((*addresses, *before)))[:_MOST_ADDRESSES]
 
     # -- brokers of this machine
 
@@ -303,6 +330,10 @@ class LabAuthority:
                 return
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _is_due(member: Member, now: float) -> bool:
+    return member.ends - now < DEVICE_RENEWED_WITH_DAYS_LEFT * _DAY_S
 
 
 def _member(facts: certs.CertificateFacts, host: str, now: float) -> Member:
