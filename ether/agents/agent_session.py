@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from ether.agents.allowed import NO_ROOTS, Roots
-from ether.agents.registry_rules import permitted_registry
+from ether.agents.registry_rules import named_objects, permitted_registry
 from ether.agents.wanted_file import AgentFile, Wanted
 from ether.config import EtherConfig, EtherInstanceConfig
 from ether.connection.assembly import death_notice
@@ -343,8 +343,11 @@ class AgentSession:
     def _check(self, wanted: Wanted) -> None:
         """Return for what may run here, marked as it says. Raises `ClassNotAllowed`, `MarksNotAllowed`,
         `ConfigError`."""
-        self._roots.check(wanted.config().class_path)
-        self._registry_of(wanted)
+        instance = wanted.config()
+        self._roots.check(instance.class_path)
+        registry = self._registry_of(wanted).registry
+        for path in sorted(named_objects(instance, registry)):
+            self._roots.check(path)
 
     def _registry_of(self, wanted: Wanted) -> EtherConfig:
         """The part of the request's registry that this machine's owner lets count."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ether.config.builds import factories_in, import_paths
 from ether.config.models import EtherInstanceConfig, RegistryEntry
+from ether.config.path_text import parse_path
 from ether.errors import EtherError
 
 
@@ -40,11 +42,34 @@ def permitted_registry(
             own,
             "the marks in its source count. Its owner can allow more with `ether agent --allow-registry ROOT`.",
         )
+    if factories := sorted(
+        call
+        for call in factories_in([instance.args, instance.kwargs, instance.build and instance.build.of])
+        if any(part.startswith("_") for part in parse_path(call).names)
+    ):
+        raise MarksNotAllowed(class_path, factories, "names that begin with _ are the class's own.")
+    if instance.env:
+        raise MarksNotAllowed(class_path, sorted(instance.env), "environment variables are this machine's own.")
     holds = frozenset(path for path, entry in registry.items() if path == class_path or allows(path))
     for path, names in [(class_path, own), *((path, _named(registry[path])) for path in sorted(holds))]:
-        if private := sorted(name for name in names if name.startswith("_")):
+        if private := sorted(name for name in names if any(part.startswith("_") for part in parse_path(name).names)):
             raise MarksNotAllowed(path, private, "names that begin with _ are the class's own.")
     return holds
+
+
+def named_objects(instance: EtherInstanceConfig, registry: Mapping[str, RegistryEntry]) -> set[str]:
+    """The dotted names of everything that an instance and the registry's entries would import beside the class: objects
+    among arguments, and those that a factory belongs to. Each is code that runs here."""
+    values: list[Any] = [instance.args, instance.kwargs]
+    if instance.build is not None:
+        values += [instance.build.of, instance.build.args, instance.build.kwargs]
+    parts: list[EtherInstanceConfig | RegistryEntry] = [instance, *registry.values()]
+    for part in parts:
+        calls = [*part.on_connect, *part.on_stop, *(part.safe_state.calls if part.safe_state else ())]
+        values += [given for call in calls for given in (call.args, call.kwargs)]
+    for entry in registry.values():
+        values += [given for callback in entry.callbacks.values() for given in (callback.args, callback.kwargs)]
+    return set(import_paths(values))
 
 
 def _named(part: RegistryEntry | EtherInstanceConfig) -> Iterator[str]:
@@ -52,5 +77,8 @@ def _named(part: RegistryEntry | EtherInstanceConfig) -> Iterator[str]:
     if isinstance(part, RegistryEntry):
         yield from (name for name, method in part.methods.items() if any(method.marks()))
         yield from part.properties
+        yield from part.callbacks
+    elif part.build is not None and part.build.call is not None:
+        yield part.build.call
     calls: list[Any] = [*part.on_connect, *part.on_stop, *(part.safe_state.calls if part.safe_state else ())]
     yield from (str(call.method) for call in calls)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from ether.config.builds import check_call, check_objects, import_paths, is_object
 from ether.config.change import check_dead_band, check_on
 from ether.config.keep import keep_count
 from ether.config.part import ConfigPart
+from ether.config.path_text import parse_path, parse_rest
 from ether.config.when import duration_s, parse_when
 from ether.errors import ConfigError
 
@@ -42,6 +44,51 @@ def _check_limits(value: Any) -> Any:
     if low is not None and high is not None and low > high:
         raise ConfigError(f"found {value!r:.60}: the first is higher than the second; {LIMITS_RULE}")
     return tuple(value)
+
+
+def _check_bound(bound: Any) -> Any:
+    """One end of a range, as `_check_limits`."""
+    if bound is not None and (type(bound) not in (int, float) or math.isnan(bound)):
+        raise ConfigError(f"found {bound!r:.60}; expected a number.")
+    return bound
+
+
+def _check_path(text: str) -> str:
+    parse_path(text)
+    return text
+
+
+def _check_objects(value: Any) -> Any:
+    check_objects(value)
+    return value
+
+
+def _no_objects(value: Any) -> Any:
+    if found := next(import_paths(value), None):
+        raise ConfigError(
+            f"found an object ({found}) among arguments that are used again and again; these take plain values. An"
+            " object is made once: among the arguments of the instance, or by on_connect."
+        )
+    return value
+
+
+def _result(value: Any) -> Any:
+    """`value.magnitude` is short for `{value: .magnitude}`, `[ok, frame]` for `{names: [ok, frame]}`."""
+    if isinstance(value, (list, tuple)):
+        return {"names": value}
+    if isinstance(value, str) and value != IGNORE_RESULT:
+        if not value.startswith("value"):
+            raise ConfigError(
+                f"found {value!r:.60}; expected ignore, or a path that begins with value, such as value.magnitude or"
+                " value[1]."
+            )
+        return {"value": value[len("value") :]}
+    return value
+
+
+def _check_rest(text: str) -> str:
+    parse_rest(text)
+    return text
 
 
 def _check_when(text: Any) -> Any:
@@ -86,8 +133,20 @@ def _names(value: Any) -> Any:
     return [value] if isinstance(value, str) else [] if value is None else value
 
 
+IGNORE_RESULT = "ignore"
 Identifier = Annotated[str, AfterValidator(_check_identifier)]
 Bound = float | int | None
+OneBound = Annotated[Bound, BeforeValidator(_check_bound)]
+PathText = Annotated[str, AfterValidator(_check_path)]
+Named = Annotated[Identifier | None, Field(alias="as")]
+PlainArgs = Annotated[tuple[Any, ...], BeforeValidator(lambda value: _calls(value)), AfterValidator(_no_objects)]
+PlainKwargs = Annotated[
+    dict[str, Any], BeforeValidator(lambda value: {} if value is None else value), AfterValidator(_no_objects)
+]
+GivenArgs = Annotated[tuple[Any, ...], BeforeValidator(lambda value: _calls(value)), AfterValidator(_check_objects)]
+GivenKwargs = Annotated[
+    dict[str, Any], BeforeValidator(lambda value: {} if value is None else value), AfterValidator(_check_objects)
+]
 Limits = Annotated[tuple[Bound, Bound] | None, BeforeValidator(_check_limits)]
 WhenText = Annotated[str, BeforeValidator(_check_when)]
 KeepWish = Annotated[
@@ -109,13 +168,44 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Topic = Annotated[str, Field(min_length=1)]
 
 
+class ResultOptions(ConfigPart):
+    """What becomes of a result before it is published, recorded or answered. The steps are made in this order."""
+
+    value: Annotated[str, AfterValidator(_check_rest)] = Field(
+        "", description="the way into it, such as .magnitude, [1] or .tolist()"
+    )
+    field: Identifier | None = Field(None, description="the attribute that is taken, such as registers")
+    item: int | str | None = Field(None, description="the item that is taken: a number from 0, or a key")
+    unit: str = Field("", description="the unit to which a quantity is converted; then its number is taken")
+    names: Annotated[tuple[Identifier, ...], BeforeValidator(lambda value: _names(value))] = Field(
+        (), description="names for the items of a tuple; the result is a mapping of these"
+    )
+
+
+ResultWish = Annotated[Literal["ignore"] | ResultOptions | None, BeforeValidator(_result)]
+RESULT_DESCRIPTION = (
+    "ignore: callers get null instead of what the method returns, which may be no plain value; value.magnitude,"
+    " value[0], a list of names or a mapping: what is taken of it"
+)
+
+
 class ArgumentOptions(ConfigPart):
     """One argument of a method, or the value of a property."""
 
     limits: Limits = Field(
         None, description="[lowest, highest]; a value outside is refused before it reaches the device"
     )
+    min: OneBound = Field(None, description="the lowest value, as the first of limits")
+    max: OneBound = Field(None, description="the highest value, as the second of limits")
     unit: str = Field("", description="its unit, such as W or °C, for whoever looks at the description")
+
+    @model_validator(mode="after")
+    def _check_range(self) -> ArgumentOptions:
+        if self.limits is not None and (self.min is not None or self.max is not None):
+            raise ConfigError("has both limits and min or max; say the range once.")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ConfigError(f"min {self.min:g} is higher than max {self.max:g}.")
+        return self
 
 
 class PropertyReading(ConfigPart):
@@ -127,10 +217,19 @@ class PropertyReading(ConfigPart):
     save: bool = Field(False, strict=True, description="true: what is published is brought to disk, too")
     on: OnWish = Field(None, description=ON_DESCRIPTION)
     dead_band: DeadBandWish = Field(None, description=DEAD_BAND_DESCRIPTION)
+    call: Identifier | None = Field(None, description="the method of what stands there that reads it, such as get")
+    args: PlainArgs = Field((), description="a list of arguments for that method")
+    kwargs: PlainKwargs = Field({}, description="a mapping of arguments for that method")
 
 
 class PropertyWriting(ConfigPart):
     """How a property is set, beside by calling `set_<property>`."""
+
+    call: Identifier | None = Field(
+        None, description="the method of what stands there that sets it, such as set; it gets the value first"
+    )
+    args: PlainArgs = Field((), description="a list of further arguments for that method, behind the value")
+    kwargs: PlainKwargs = Field({}, description="a mapping of further arguments for that method")
 
     topic: Topic | None = Field(None, description="messages on this topic set it, too")
     qos: Literal[0, 1] = Field(1, description="1 arrives at least once, 0 may be lost")
@@ -141,6 +240,8 @@ class PropertyWriting(ConfigPart):
 class PropertyOptions(ArgumentOptions):
     """One property of a driver. `get` makes it readable by its name, `set` settable by `set_<name>`."""
 
+    as_: Named = Field(None, description="its name for callers; left out, the name itself, of a path one made of it")
+    result: ResultWish = Field(None, description=RESULT_DESCRIPTION)
     get: Annotated[PropertyReading | None, BeforeValidator(_switch)] = Field(
         PropertyReading(), description="true (the default), false, or a mapping: where and when it is published"
     )
@@ -152,9 +253,12 @@ class PropertyOptions(ArgumentOptions):
 class CallOfMethod(ConfigPart):
     """One call that an instance makes of its own device."""
 
-    method: Identifier = Field(description="a method of the class, or set_<property> of a settable property")
-    args: Annotated[tuple[Any, ...], BeforeValidator(_calls)] = Field((), description="a list of arguments")
-    kwargs: dict[str, Any] = Field({}, description="a mapping of arguments by name")
+    method: PathText = Field(
+        description="a method of the class or the path of one, or set_<property> of a settable property"
+    )
+    args: GivenArgs = Field((), description="a list of arguments")
+    kwargs: GivenKwargs = Field({}, description="a mapping of arguments by name")
+    as_: Named = Field(None, description="the name under which what it returns is kept, for paths; at on_connect alone")
 
 
 Calls = Annotated[tuple[Annotated[CallOfMethod, BeforeValidator(_call)], ...], BeforeValidator(_calls)]
@@ -176,6 +280,68 @@ class SafeStateOptions(ConfigPart):
     at_stop: bool = Field(False, strict=True, description="true: also when the instance is stopped in order")
 
 
+def _topic_alone(value: Any) -> Any:
+    """`when_pressed: button/pressed` is short for `when_pressed: {topic: button/pressed}`."""
+    return {"topic": value} if isinstance(value, str) else value
+
+
+class CallbackOptions(ConfigPart):
+    """A function that is handed over to the driver: what the driver calls it with is published. Where the path leads to
+    a method, that is called with it; else it is set."""
+
+    topic: Topic = Field(description="where it is published")
+    qos: Literal[0, 1] = Field(1, description="1 arrives at least once, 0 may be lost")
+    save: bool = Field(False, strict=True, description="true: what is published is brought to disk, too")
+    as_: Named = Field(None, description="its name; left out, one made of the path")
+    result: ResultWish = Field(None, description=RESULT_DESCRIPTION)
+    args: GivenArgs = Field((), description="a list of arguments for the method; $callback stands for the function")
+    kwargs: GivenKwargs = Field({}, description="arguments by name for the method; $callback stands for the function")
+
+
+class BuildOptions(ConfigPart):
+    """How the object is made, where not by calling the class with `args` and `kwargs`."""
+
+    call: str | None = Field(None, description="a factory of the class, or a method of the object below of:")
+    of: dict[str, Any] | None = Field(
+        None, description="another object, {build: package.Class, …}, that has the method"
+    )
+    args: GivenArgs = Field((), description="a list of arguments; left out, those of the instance")
+    kwargs: GivenKwargs = Field({}, description="a mapping of arguments; left out, those of the instance")
+
+    @model_validator(mode="after")
+    def _check_recipe(self) -> BuildOptions:
+        if self.call is None:
+            raise ConfigError("lacks call, the factory; expected {call: open_tcpip}, with of: for another object's.")
+        check_call(self.call, "call")
+        if self.of is not None:
+            if not is_object(self.of):
+                raise ConfigError("expected {build: package.Class, args: […]}.", path="of")
+            check_objects(self.of, "of")
+        return self
+
+
+def _factory(value: Any) -> Any:
+    """`build: open_tcpip` is short for `build: {call: open_tcpip}`."""
+    return {"call": value} if isinstance(value, str) else value
+
+
+def _variables(value: Any) -> Any:
+    """Numbers are written as text; null removes a variable."""
+    if not isinstance(value, dict):
+        return value
+    return {name: str(given) if type(given) in (int, float) else given for name, given in value.items()}
+
+
+Build = Annotated[BuildOptions | None, BeforeValidator(_factory)]
+Callback = Annotated[CallbackOptions, BeforeValidator(_topic_alone)]
+Variables = Annotated[dict[str, str | None], BeforeValidator(_variables)]
+Enter = Annotated[
+    bool,
+    Field(
+        strict=True,
+        description="true: the object is a context manager; it is entered before anything else, and left last",
+    ),
+]
 OnConnect = Annotated[Calls, Field(description="what is called once, before the instance is ready, in this order")]
 OnStop = Annotated[Calls, Field(description="what is called last, before the process ends, in this order")]
 SafeState = Annotated[

@@ -13,28 +13,38 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from ether.config.broker import BrokerField, EmbeddedBroker
+from ether.config.builds import check_objects
 from ether.config.drivers import (
     DEAD_BAND_DESCRIPTION,
     KEEP_DESCRIPTION,
     MAX_AGE_DESCRIPTION,
     ON_DESCRIPTION,
+    RESULT_DESCRIPTION,
     ArgumentOptions,
+    Build,
+    Callback,
     DeadBandWish,
+    Enter,
     Identifier,
     KeepWish,
     MaxAge,
     OnConnect,
     OnStop,
     OnWish,
+    PathText,
+    PlainArgs,
+    PlainKwargs,
     PropertyOptions,
+    ResultWish,
     SafeState,
+    Variables,
     WhenText,
 )
 from ether.config.names import check_name, class_path_of
-from ether.config.part import ConfigPart
+from ether.config.part import ConfigPart, without_unsaid
 from ether.config.plan import RunPlans
 from ether.config.record import RecordField
 from ether.config.when import duration_s
@@ -76,16 +86,15 @@ def _check_duration(text: str | None) -> str | None:
     return text
 
 
-def _check_method(name: str) -> str:
-    if not name.isidentifier():
-        raise ConfigError(f"{name!r:.80} is not the name of a method.")
-    return name
-
-
 def _check_module(name: str) -> str:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(f"{name!r:.80} is not the name of a module.")
     return name
+
+
+def _objects_checked(value: Any) -> Any:
+    check_objects(value)
+    return value
 
 
 def _check_given_name(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -102,12 +111,11 @@ HostName = Annotated[str, AfterValidator(partial(check_name, "host"))]
 InstanceName = Annotated[str, AfterValidator(partial(check_name, "instance"))]
 ClassPath = Annotated[str, BeforeValidator(class_path_of)]
 ModuleName = Annotated[str, AfterValidator(_check_module)]
-MethodName = Annotated[str, AfterValidator(_check_method)]
 EmptyIfNone = BeforeValidator(_empty_if_none)
 TopicName = Annotated[str, Field(min_length=1)] | None
 Qos = Literal[0, 1]
-ResultWish = Literal["ignore"] | None
-RESULT_DESCRIPTION = "ignore: callers get null instead of what the method returns, which may be no plain value"
+Ignored = Literal["ignore"] | None
+IGNORE_DESCRIPTION = "ignore: callers get null instead of what the method returns, which may be no plain value"
 
 
 class HangOptions(ConfigPart):
@@ -160,11 +168,16 @@ class EtherInstanceConfig(ConfigPart):
     """One instance: which class, and what its constructor is given."""
 
     class_path: ClassPath = Field(description="the class as package.module.Class; in Python the class itself will do")
-    args: Annotated[tuple[Any, ...], BeforeValidator(_empty_list_if_none)] = Field(
+    args: Annotated[tuple[Any, ...], BeforeValidator(_empty_list_if_none), AfterValidator(_objects_checked)] = Field(
         (), description="a list of positional arguments for the constructor"
     )
-    kwargs: Annotated[dict[str, Any], EmptyIfNone, AfterValidator(_check_given_name)] = Field(
-        {}, description=f"a mapping of keyword arguments for the constructor; {NAME_KEYWORD} names the instance"
+    kwargs: Annotated[
+        dict[str, Any], EmptyIfNone, AfterValidator(_check_given_name), AfterValidator(_objects_checked)
+    ] = Field({}, description=f"a mapping of keyword arguments for the constructor; {NAME_KEYWORD} names the instance")
+    build: Build = Field(None, description="the factory that makes the object, where the class itself does not")
+    enter: Enter = False
+    env: Annotated[Variables, EmptyIfNone] = Field(
+        {}, description="environment variables of its process, set before the class is imported; null removes one"
     )
     autorun: bool = Field(
         True, strict=True, description="true: start with the session; false: described, but not started"
@@ -252,8 +265,26 @@ class PubOptions(ConfigPart):
     qos: Qos = Field(1, description="1 arrives at least once, 0 may be lost")
     save: bool = Field(False, strict=True, description="true: what is published is brought to disk, too")
     every: WhenText | None = Field(None, description="when the method is called by itself, such as 0.5s")
+    stream: bool = Field(
+        False, strict=True,
+        description="true: a thread of its own calls it as soon as the instance is ready, and again whenever it"
+        " returns; what it returns or yields is published",
+    )  # fmt: skip
+    args: PlainArgs = Field((), description="a list of arguments with which it is called at its times; needs as")
+    kwargs: PlainKwargs = Field({}, description="arguments by name with which it is called at its times; needs as")
+    as_: Identifier | None = Field(None, alias="as", description="the name of this use, which has its own arguments")
     on: OnWish = Field(None, description=ON_DESCRIPTION)
     dead_band: DeadBandWish = Field(None, description=DEAD_BAND_DESCRIPTION)
+
+    @model_validator(mode="after")
+    def _check_own_times(self) -> PubOptions:
+        if self.stream and self.every is not None:
+            raise ConfigError("has both every and stream: a stream is called again as soon as it has returned.")
+        if (self.args or self.kwargs) and not (self.every or self.stream):
+            raise ConfigError("has arguments, and no time at which it is called with them: say every or stream, too.")
+        if (self.args or self.kwargs) and self.as_ is None:
+            raise ConfigError("has arguments of its own, so it needs a name: as: temperature.")
+        return self
 
 
 class EveryOptions(ConfigPart):
@@ -275,7 +306,7 @@ class CallOptions(ConfigPart):
         description="how many calls may run at the same time, on threads of their own; left out, on the worker",
     )  # fmt: skip
     takes: Takes = Field(None, description="how long a call may take, such as 5min; callers wait as long, and 10 s")
-    result: ResultWish = Field(None, description=RESULT_DESCRIPTION)
+    result: Ignored = Field(None, description=IGNORE_DESCRIPTION)
 
 
 class SyncOptions(ConfigPart):
@@ -284,7 +315,7 @@ class SyncOptions(ConfigPart):
     topic: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="the topic of ether.sync(topic); left out, it is ClassName.method"
     )
-    result: ResultWish = Field(None, description=RESULT_DESCRIPTION)
+    result: Ignored = Field(None, description=IGNORE_DESCRIPTION)
 
 
 class NoOptions(ConfigPart):
@@ -318,14 +349,17 @@ class RegistryMethod(ConfigPart):
     arguments: Annotated[dict[Identifier, ArgumentOptions], EmptyIfNone] = Field(
         {}, description="limits and units of its arguments, by name"
     )
+    as_: Identifier | None = Field(
+        None, alias="as", description="its name for callers; left out, the name itself, of a path one made of it"
+    )
     result: ResultWish = Field(None, description=f"{RESULT_DESCRIPTION}; for all decorators of the method")
 
     def marks(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each use of each decorator that was given: the decorator's name, and the options by name."""
         for decorator in DECORATORS:
             for use in getattr(self, decorator):
-                options = dict(use)
-                if self.result is not None and "result" in options:
+                options = without_unsaid(use.model_dump(by_alias=True))
+                if self.result == "ignore" and "result" in type(use).model_fields:
                     options["result"] = self.result
                 yield decorator, options
 
@@ -344,11 +378,15 @@ class RegistryEntry(ConfigPart):
     """What is said of one class whose source stays as it is."""
 
     methods: Annotated[
-        dict[MethodName, Annotated[RegistryMethod, EmptyIfNone, AfterValidator(_check_marked)]], EmptyIfNone
-    ] = Field({}, description="a mapping from method names to their decorators")
-    properties: Annotated[dict[Identifier, Annotated[PropertyOptions, EmptyIfNone]], EmptyIfNone] = Field(
-        {}, description="a mapping from names of properties to how they are read and set"
+        dict[PathText, Annotated[RegistryMethod, EmptyIfNone, AfterValidator(_check_marked)]], EmptyIfNone
+    ] = Field({}, description="a mapping from method names, or paths, to their decorators")
+    properties: Annotated[dict[PathText, Annotated[PropertyOptions, EmptyIfNone]], EmptyIfNone] = Field(
+        {}, description="a mapping from names of properties, or paths, to how they are read and set"
     )
+    callbacks: Annotated[dict[PathText, Callback], EmptyIfNone] = Field(
+        {}, description="a mapping from paths to topics: a function that publishes is set there, or handed over"
+    )
+    enter: Enter = False
     on_connect: OnConnect = ()
     on_stop: OnStop = ()
     safe_state: SafeState = None

@@ -20,6 +20,7 @@ from ether.config.scalars import spelled
 from ether.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
     from ether.config.yaml_source import YamlDocument
@@ -155,7 +156,7 @@ def _problem(details: ErrorDetails, model: type[BaseModel], data: object, docume
     text, nearest = _said(details, owner, annotation)
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError) and cause.path:
-        path = (*path, cause.path)
+        path = (*path, *cause.path.split("."))
     return Problem(path, text, nearest, (document.line_of(path) or 0) if document else 0)
 
 
@@ -171,7 +172,7 @@ def _said(details: ErrorDetails, owner: Any, annotation: Any) -> tuple[str, str 
     if kind == "extra_forbidden":
         return _unknown_key(last, owner)
     if kind == "missing":
-        return f"this is missing; expected {owner.model_fields[last].description}.", None
+        return f"this is missing; expected {_fields(owner)[str(last)].description}.", None
     if _is_about_key(details) and not isinstance(details["input"], str):
         return f"found the key {shown(details['input'])}; a name is text: put it in quotes.", None
     if kind == "literal_error":
@@ -180,7 +181,7 @@ def _said(details: ErrorDetails, owner: Any, annotation: Any) -> tuple[str, str 
 
 
 def _unknown_key(key: object, owner: Any) -> tuple[str, str | None]:
-    valid = list(owner.model_fields)
+    valid = list(_fields(owner))
     listed = f"valid here: {', '.join(valid)}." if valid else "this takes no options."
     return f"unknown key {key!r:.80}; {listed}", nearest_of(key, valid)
 
@@ -220,13 +221,18 @@ def _step(annotation: Any, part: str | int) -> tuple[Any, bool]:
     """The annotation one step further in, and whether users write that step. Only the tag of a union they do not."""
     annotation = _bare(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        field = annotation.model_fields.get(str(part))
+        field = _fields(annotation).get(str(part))
         return (field.annotation if field else None), True
     if get_origin(annotation) is dict:
         return get_args(annotation)[1], True
     if get_origin(annotation) is tuple:
         return get_args(annotation)[0], True
     return _tagged(annotation, part), False
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a model as users write them: `as` is a word of Python's, so its field has another name."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _bare(annotation: Any) -> Any:

@@ -10,8 +10,9 @@ called the method, and the loop goes on.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from ether.connection import fork_guard as forks
@@ -49,6 +50,31 @@ class CoroutineRunner:
         if isinstance(outcome, _Raised):
             raise outcome.error
         return outcome
+
+    def run_each(
+        self,
+        stream: Generator[Any, Any, Any] | AsyncGenerator[Any, Any],
+        take: Callable[[Any], object],
+        stopped: threading.Event,
+    ) -> None:
+        """Run through a generator, an asynchronous one on the loop; each value is taken on the calling thread. Ends at
+        the next value when it is `stopped`."""
+        if isinstance(stream, Generator):
+            with contextlib.closing(stream):
+                for value in stream:
+                    if stopped.is_set():
+                        return
+                    take(value)
+            return
+        try:
+            while not stopped.is_set():
+                try:
+                    value = self.run(_next_of(stream))
+                except StopAsyncIteration:
+                    return
+                take(value)
+        finally:
+            self.run(stream.aclose())
 
     def close(self) -> None:
         """Cancel the remaining tasks and end the thread; waits `_CLOSE_S` for each. A second call does nothing."""
@@ -104,6 +130,10 @@ class _Raised:
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
+
+
+async def _next_of(stream: AsyncGenerator[Any, Any]) -> Any:
+    return await anext(stream)
 
 
 async def _carried(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from typing import Any
 
 from ether.instance.streams import Stream, is_stream
@@ -45,10 +45,23 @@ def publishing(
         result = method(*args, **kwargs)
         if is_stream(result):
             return _publishing_each(name, result, publish)
+        if inspect.iscoroutine(result):
+            return _publishing_later(name, result, publish, begun)
         publish(name, result, *begun)
         return result
 
     return call
+
+
+async def _publishing_later(
+    name: str, coroutine: Coroutine[Any, Any, Any], publish: Publish, begun: tuple[object, ...]
+) -> Any:
+    """Of a method that is no `async def` itself, and returns what another one has begun."""
+    result = await coroutine
+    if is_stream(result):
+        return _publishing_each(name, result, publish)
+    publish(name, result, *begun)
+    return result
 
 
 def _publishing_each(name: str, stream: Stream, publish: Publish) -> Stream:

@@ -16,7 +16,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
@@ -31,12 +31,31 @@ def find_class(class_path: str, script: str | None) -> type:
     `script` is the file that the main program runs; None where it runs none. Raises `ConfigError` where there is no
     such module or class, and whatever the user's module raises when it is imported.
     """
+    found = find_target(class_path, script)
+    if not isinstance(found, type):
+        raise ConfigError(f"is a {type(found).__name__}, not a class", path=current_class_path(class_path))
+    return found
+
+
+def find_target(class_path: str, script: str | None) -> object:
+    """What stands at `package.module.name`: a class, a function that makes an object, an object. As `find_class`."""
     class_path = current_class_path(class_path)
     parts = class_path.split(".")
     module, length = _deepest_module(parts, script)
     if module is None:
         raise ConfigError(f"there is no module {parts[0]!r} on the import path: {_places()}", path=class_path)
-    return _class_in(module, parts[length:], class_path)
+    return _target_in(module, parts[length:], class_path)
+
+
+def find_maker(class_path: str, script: str | None) -> Callable[..., object]:
+    """The class, or the function that makes the object, at a class path. As `find_class`."""
+    found = find_target(class_path, script)
+    if not callable(found):
+        raise ConfigError(
+            f"is a {type(found).__name__}, neither a class nor a function that makes an object",
+            path=current_class_path(class_path),
+        )
+    return found
 
 
 def _deepest_module(parts: list[str], script: str | None) -> tuple[ModuleType | None, int]:
@@ -86,14 +105,12 @@ def _is_script(name: str, spec: ModuleSpec | None, script: str | None) -> bool:
     return spec.origin is not None and os.path.exists(spec.origin) and os.path.samefile(spec.origin, script)
 
 
-def _class_in(module: ModuleType, names: list[str], class_path: str) -> type:
+def _target_in(module: ModuleType, names: list[str], class_path: str) -> object:
     found: object = module
     for name in names:
         if not hasattr(found, name):
             raise ConfigError(_no_such_class(module, found, name), path=class_path)
         found = getattr(found, name)
-    if not isinstance(found, type):
-        raise ConfigError(f"is a {type(found).__name__}, not a class", path=class_path)
     return found
 
 

@@ -19,13 +19,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
+from ether.config.path_text import parse_path
 from ether.connection.failure_text import text_of
 from ether.errors import MarkError, ValidationFailed
+from ether.instance.building import Builder
 from ether.instance.host import DeviceHost
 from ether.spec.arguments import Arguments
 from ether.spec.methods import MethodSpec
+from ether.spec.paths import PathNotFound, follow
 from ether.spec.wrapping import PlannedCall
 
 _MAX_DEPTH = 4
@@ -159,6 +162,9 @@ class DeviceCalls:
     def __init__(self, host: DeviceHost) -> None:
         """Raises `MarkError` for a call that the object cannot take."""
         self._host = host
+        self.builder = Builder()
+        """Makes the objects among the arguments of the calls."""
+        self._kept: set[str] = set()
         self._specs = {method.name: method for method in host.spec.methods}
         care = host.spec.care
         self._check("on_connect", care.on_connect)
@@ -170,9 +176,35 @@ class DeviceCalls:
                     self._function(name, f"safe_state.{where}")
 
     def connect(self) -> None:
-        """Make the calls of `on_connect`. Raises whatever they raise."""
-        for call in self._host.spec.care.on_connect:
-            self._host.call_own(call.method, call.args, call.kwargs)
+        """Make the calls of `on_connect`, and keep what they return where the registry names it. Raises whatever they
+        raise."""
+        for number, call in enumerate(self._host.spec.care.on_connect):
+            if not call.method.isidentifier():
+                self._check("on_connect", (call,), connected=True)
+            place = f"on_connect.{number}"
+            args, kwargs = self.builder.plain(call.args, place), self.builder.plain(call.kwargs, place)
+            result = self._host.call_own(call.method, args, kwargs)
+            if call.kept_as is not None:
+                self._keep(call.kept_as, result)
+
+    def _keep(self, name: str, value: object) -> None:
+        obj = self._host.object
+        if inspect.getattr_static(obj, name, self) not in (self, None) and name not in self._kept:
+            raise MarkError(f"on_connect: as: {name}: the object has a {name!r} of its own; choose another name")
+        try:
+            object.__setattr__(obj, name, value)
+        except (AttributeError, TypeError):
+            kind = type(obj).__qualname__
+            raise MarkError(f"on_connect: as: {name}: an object of {kind} takes no attribute") from None
+        self._kept.add(name)
+
+    def check_paths(self) -> None:
+        """Check the calls that lead into the object, now that it is connected: a mistake in `safe_state` must not show
+        when it is needed. Raises `MarkError`."""
+        care = self._host.spec.care
+        safe = care.safe_state.calls if care.safe_state is not None else ()
+        for where, calls in (("on_stop", care.on_stop), ("safe_state", safe)):
+            self._check(where, [call for call in calls if not call.method.isidentifier()], connected=True)
 
     def stop(self) -> tuple[list[str], dict[str, str]]:
         """Make the calls of an orderly stop. Returns the methods that ran, and the reasons of those that failed."""
@@ -187,15 +219,20 @@ class DeviceCalls:
         failed: dict[str, str] = {}
         for call in calls:
             try:
-                self._host.call_own(call.method, call.args, call.kwargs)
+                place = call.method
+                args, kwargs = self.builder.plain(call.args, place), self.builder.plain(call.kwargs, place)
+                self._host.call_own(call.method, args, kwargs)
             except BaseException as error:  # noqa: BLE001  part of the worker loop: this is user code
                 failed[call.method] = f"{type(error).__name__}: {text_of(error)}"
                 self._host.report(f"{self._host.spec.name}.{call} ({why})", error, {})
         return failed
 
-    def _check(self, where: str, calls: Iterable[PlannedCall]) -> None:
-        """Check calls before anything runs: a mistake in `safe_state` must not show when it is needed."""
+    def _check(self, where: str, calls: Iterable[PlannedCall], *, connected: bool = False) -> None:
+        """Check calls before anything runs: a mistake in `safe_state` must not show when it is needed. What a path
+        leads to is known when the device is connected."""
         for call in calls:
+            if not call.method.isidentifier() and not connected:
+                continue
             function = self._function(call.method, where)
             try:
                 bound = inspect.signature(function).bind(*call.args, **call.kwargs)
@@ -208,7 +245,8 @@ class DeviceCalls:
     def _check_limits(
         self, where: str, call: PlannedCall, function: Callable[..., Any], bound: inspect.BoundArguments
     ) -> None:
-        spec = self._specs.get(call.method, MethodSpec(call.method, ()))
+        by_path = (m for m in self._specs.values() if m.path is not None and m.path.text == call.method)
+        spec = self._specs.get(call.method) or next(by_path, MethodSpec(call.method, ()))
         try:
             Arguments(function, call.method, spec.limits).check_within(_by_name(bound))
         except ValidationFailed as error:
@@ -216,6 +254,8 @@ class DeviceCalls:
 
     def _function(self, name: str, where: str) -> Callable[..., Any]:
         cls = type(self._host.object)
+        if not name.isidentifier():
+            return self._at_path(name, where)
         function: Callable[..., Any] | None
         function = self._host.function(name) if name in self._specs else getattr(self._host.object, name, None)
         if not callable(function):
@@ -223,6 +263,15 @@ class DeviceCalls:
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
             raise MarkError(f"{where}: {cls.__module__}.{cls.__qualname__} has no method {name!r}.{hint}")
         return function
+
+    def _at_path(self, text: str, where: str) -> Callable[..., Any]:
+        try:
+            found = follow(self._host.object, parse_path(text))
+        except PathNotFound as error:
+            raise MarkError(f"{where}: {error}") from error
+        if not callable(found):
+            raise MarkError(f"{where}: {text} is a {type(found).__name__}, which cannot be called")
+        return cast("Callable[..., Any]", found)
 
 
 def _by_name(bound: inspect.BoundArguments) -> dict[str, Any]:

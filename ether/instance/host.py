@@ -6,6 +6,7 @@ and leases need is stated in the room below (`ether.calls.host`, `ether.calls.le
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -45,8 +46,22 @@ class DeviceHost(InstanceHost, Protocol):
     def function(self, name: str) -> Callable[..., Any]:
         """A property's reader or setter, or the object's own method."""
 
-    def call_own(self, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Call a method that no message caused; raises whatever goes wrong."""
+    def call_own(self, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call a method, by its name or path, that no message caused; raises whatever goes wrong."""
+
+
+class DriverHost(InstanceHost, Protocol):
+    """Publishes what a driver says by itself."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the last steps have begun."""
+
+    def taken_by_driver(self, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """The driver has called a function that was handed over to it; never raises."""
+
+    def stream(self, method: str, stopped: threading.Event) -> bool:
+        """Call a streaming method once and publish what comes; whether it is to be called again at once."""
 
 
 class JobHost(InstanceHost, Protocol):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ether.calls.lease_server import LeaseServer
 from ether.calls.server import CallServer
+from ether.config.path_text import parse_path
 from ether.config.topic_parts import parts_of
 from ether.connection import causes as context
 from ether.connection import fork_guard as forks
@@ -33,11 +34,13 @@ from ether.connection.input_rules import Input
 from ether.connection.inputs import NAMED, Lineage, forget_named, lineage_of, named_parents
 from ether.connection.link import ExtraHeaders, Inbound, Link, trace_of
 from ether.connection.worker import Job, Stopped, Worker
-from ether.errors import EncodeError, PayloadError, PublishTimeout, ReplayRefused, ValidationFailed
+from ether.errors import EncodeError, MarkError, PayloadError, PublishTimeout, ReplayRefused, ValidationFailed
 from ether.errors.tracebacks import line_of, user_traceback
 from ether.instance.announcer import Announcer
 from ether.instance.async_runner import CoroutineRunner
 from ether.instance.binding import Overrides, publishing
+from ether.instance.building import Builder, BuiltObject
+from ether.instance.callbacks import Callbacks
 from ether.instance.control import Control
 from ether.instance.devices import DeviceCalls
 from ether.instance.failure_rules import Failure, Failures
@@ -46,6 +49,7 @@ from ether.instance.method_tables import method_tables, unchecked_text
 from ether.instance.position_file import NO_ROW
 from ether.instance.publications import PublishedTopic
 from ether.instance.safe_state import make_guard
+from ether.instance.stream_threads import StreamThreads
 from ether.instance.streams import is_stream, run_through
 from ether.instance.subscriptions import InWork, MethodSubscriptions
 from ether.instance.ticker import Ticker
@@ -54,10 +58,12 @@ from ether.protocol.barrier import OUTSTANDING, UNHANDLED, Answer, said_of_unhan
 from ether.protocol.dedup_window import DedupWindow
 from ether.protocol.failure_detector import Heartbeat
 from ether.protocol.presence import Announcement
-from ether.spec.arguments import check_needs_nothing
+from ether.spec.arguments import Arguments, check_needs_nothing
 from ether.spec.marks import Mark, MarkKind
 from ether.spec.methods import ClassSpec, MethodSpec
 from ether.spec.nothing import NOTHING
+from ether.spec.path_methods import PathMethod
+from ether.spec.paths import PathNotFound, check_there
 from ether.system.clock import wall_time
 from ether.system.processes import rss_mb
 from ether.wire.head import Headers
@@ -102,6 +108,8 @@ class HostedInstance:
         """`incarnation` is the id under which this start of the instance is announced. `holding` is announced beside
         it: its epoch, its supervisor. Raises `MarkError` and `InvalidName`."""
         self.name, self.object, self.spec, self.topics, self.incarnation = name, obj, spec, topics, incarnation
+        self.built: BuiltObject | None = None
+        """How the object was made; None for one that its user has made."""
         self.logger = get_ether_logger(name)
         self.worker = worker
         self.on_failure: Callable[[BaseException], None] | None = None
@@ -170,7 +178,9 @@ class HostedInstance:
         self.ticks = Ticker(self.name, self._times(), self._submit_tick, self.logger)
         if self.worker.threads == 1 and not any(method in self._own_workers for method, _ in self._times()):
             self.ticks.helped, self.worker.turn = True, self.ticks.turn
+        self.streams = StreamThreads(self)
         self.device = DeviceCalls(self)
+        self.callbacks = Callbacks(self)
         self.guard = make_guard(self, self.device, self.ticks, link)
         self.lease_server = LeaseServer(self, link)
         self.announcer = Announcer(self, link, holding, self._changing)
@@ -186,6 +196,21 @@ class HostedInstance:
         self.guard.demand(why, tell)
 
     # -- start, status and end
+
+    def take_over(self, built: BuiltObject, builder: Builder) -> None:
+        """The object was made by Ether, which leaves it at the end. `builder` makes the arguments of device calls."""
+        self.built, self._coroutines, self.device.builder = built, built.coroutines, builder
+        self.callbacks.builder = builder
+
+    def begin_times(self) -> None:
+        """Begin what Ether calls by itself: ticks and streams."""
+        self.ticks.start()
+        self.streams.start()
+
+    def end_times(self) -> None:
+        """Begin nothing more by itself. A second call does nothing."""
+        self.ticks.stop()
+        self.streams.stop()
 
     def subscribe(self) -> None:
         """Subscribe to all topics of the instance; returns when the broker has confirmed all of them."""
@@ -211,7 +236,30 @@ class HostedInstance:
         for method in self.spec.with_mark(MarkKind.INIT):
             self._call(method.name, [], {})
         self.device.connect()
+        self._settle_paths()
+        self.device.check_paths()
+        self.callbacks.hand_over()
         self.announcer.devices.find()
+
+    def _settle_paths(self) -> None:
+        """The device is connected: each path of the registry leads somewhere now, or it is wrong. Methods whose
+        signature could not be told before get it. Raises `MarkError`."""
+        for method in self.spec.methods:
+            if method.path is None or method.is_callback:
+                continue
+            accessor = method.accessor
+            try:
+                check_there(self.object, method.path)
+                if isinstance(accessor, PathMethod) and method.name in self._arguments:
+                    self._arguments[method.name] = Arguments(
+                        accessor.live(self.object),
+                        f"{self.spec.name}.{method.name}",
+                        method.limits,
+                        method.from_topic,
+                    )
+            except PathNotFound as error:
+                kind = "methods" if isinstance(accessor, PathMethod) else "properties"
+                raise MarkError(f"{kind} {method.path.text!r}: {error.why}") from error
 
     def status(self) -> dict[str, object]:
         """What the instance is doing now; part of each heartbeat, and the answer to a caller that asks."""
@@ -285,7 +333,7 @@ class HostedInstance:
 
     def close(self) -> None:
         """Give the object back to the user, without its wrappers. A second call does nothing."""
-        self.ticks.stop()
+        self.end_times()
         self.guard.stop()
         self.announcer.hide()
         self.subscriptions.tell_skipped(last=True)
@@ -397,7 +445,7 @@ class HostedInstance:
 
     def _times(self) -> list[tuple[str, str]]:
         for method in self.spec.methods:
-            if method.times:
+            if method.times or method.streams:
                 check_needs_nothing(self._originals[method.name], f"{self.spec.name}.{method.name}")
         return [(method.name, when) for method in self.spec.methods for when in method.times]
 
@@ -450,10 +498,32 @@ class HostedInstance:
     def _worker_of(self, method: str) -> Worker:
         return self._own_workers.get(method, self.worker)
 
-    def call_own(self, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Call a method that no message caused. Raises whatever goes wrong."""
+    def call_own(self, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call a method that no message caused; `method` may be a path. Raises whatever goes wrong."""
         with handling(Cause(None, os.urandom(16).hex(), self.worker)):
-            self._call(method, args, kwargs)
+            return self._call(method, args, kwargs)
+
+    def stream(self, method: str, stopped: threading.Event) -> bool:
+        """Call a streaming method once, and publish what it returns or yields until it is `stopped`. Returns whether it
+        is to be called again at once: None means that nothing has come. Raises whatever goes wrong."""
+        with handling(Cause(None, os.urandom(16).hex(), self.worker)):
+            result = self._originals[method]()
+            if inspect.iscoroutine(result):
+                result = self._coroutines.run(result)
+            if is_stream(result):
+                self._coroutines.run_each(result, lambda value: self._publish(method, value), stopped)
+                stopped.set()
+            elif result is not None:
+                self._publish(method, result)
+            return result is not None
+
+    def taken_by_driver(self, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """The driver has called a function that was handed over to it, on any thread. Never raises."""
+        try:
+            with handling(Cause(None, os.urandom(16).hex(), self.worker)):
+                self.function(method)(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001  on a thread of the driver's, which has no use for it
+            self.report(f"{self.spec.name}.{method} (callback)", error, {})
 
     def _call(
         self,
@@ -496,9 +566,19 @@ class HostedInstance:
                 self._suspended.remove(outer)
 
     def function(self, name: str) -> Callable[..., Any]:
-        """The function behind a name: a property's reader or setter, or the object's own method."""
-        found: Callable[..., Any] = self._accessors[name] if name in self._accessors else getattr(self.object, name)
+        """The function behind a name or a path: a property's reader or setter, or the object's own method."""
+        if name in self._accessors:
+            return self._accessors[name]
+        if not name.isidentifier():
+            return self._at_path(name)
+        found: Callable[..., Any] = getattr(self.object, name)
         return found
+
+    def _at_path(self, text: str) -> Callable[..., Any]:
+        known = next((m.name for m in self.spec.methods if m.path is not None and m.path.text == text), None)
+        if known is not None:
+            return self._accessors[known]
+        return PathMethod(type(self.object), parse_path(text), text)(self.object)
 
     def _begun(self, method: str) -> tuple[int, tuple[str, ...]]:
         """How a publishing method begins: `Lineage.upto` and `Lineage.in_work` of what it returns."""
@@ -617,7 +697,7 @@ class HostedInstance:
     def perform(self, verb: str, asked: Mapping[str, Any]) -> Answer | None:
         """Carry out a control verb, on the worker; None for a verb that is not known."""
         if verb == "drain":
-            self.ticks.stop()  # so that nothing new begins; the instance is about to end
+            self.end_times()  # so that nothing new begins; the instance is about to end
             return self._drained(asked.get("within_s"))
         if verb == "sync":
             return self._sync(asked)
@@ -661,7 +741,18 @@ class HostedInstance:
             self.announcer.hide()
             calls_ran, calls_failed = self.device.stop()
             ran, failed = [*ran, *calls_ran], {**failed, **calls_failed}
+            if self.built is not None and (why := self._left(self.built)):
+                failed["__exit__"] = why
         return Answer(tuple(ran), failed)
+
+    def _left(self, built: BuiltObject) -> str:
+        """Leave the object; the reason where that fails."""
+        try:
+            built.leave()
+        except BaseException as error:  # noqa: BLE001  part of the worker loop: this is user code
+            self.report(f"{self.spec.name}.__exit__", error, {})
+            return f"{type(error).__name__}: {text_of(error)}"
+        return ""
 
     def _sync(self, asked: Mapping[str, Any]) -> Answer:
         """Run every method that is marked for a sync topic."""

@@ -114,11 +114,11 @@ class LocalInstance:
         )  # fmt: skip
         self._heartbeat_sender.start()
         self.instance.guard.start()
-        self.instance.ticks.start()
+        self.instance.begin_times()
 
     def close(self) -> None:
         """Finish the queued jobs, leave the session and give the object back to the user."""
-        self.instance.ticks.stop()
+        self.instance.end_times()
         self._worker.stop()
         self._worker.join()
         self._heartbeat_sender.stop()

@@ -44,7 +44,8 @@ class MethodTables:
 def method_tables(obj: object, spec: ClassSpec, topics: SessionTopics) -> MethodTables:
     """The tables of one object. Raises `MarkError` and `InvalidName`."""
     for wanted in spec.properties:
-        check_property(type(obj), wanted, obj)
+        if wanted.is_plain:
+            check_property(type(obj), wanted, obj)
     originals = {method.name: method.function_of(obj) for method in spec.methods}
     return MethodTables(
         originals=originals,

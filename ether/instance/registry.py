@@ -7,11 +7,12 @@ The trap: an instance's process must not load the configuration's pydantic model
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ether.connection.assembly import Registry
 from ether.spec.marks import mark_from_options
-from ether.spec.wrapping import Care, Limit, PropertySpec, Wrapping
+from ether.spec.outcomes import Outcome
+from ether.spec.wrapping import CallbackSpec, Care, Limit, PropertySpec, Wrapping
 
 if TYPE_CHECKING:
     from ether.config import EtherConfig, EtherInstanceConfig
@@ -22,7 +23,7 @@ RegistryOptions = Mapping[str, Mapping[str, Any]]
 """For each class path the entry of the class: its methods' decorators and arguments, its properties, its device's
 calls."""
 
-_CARE = ("on_connect", "on_stop", "safe_state")
+_CARE = ("on_connect", "on_stop", "safe_state", "enter")
 _OWN = (*_CARE, "keep", "max_age")
 """What an instance may say beside the entry of its class."""
 
@@ -41,16 +42,26 @@ def _entry_options(entry: RegistryEntry) -> dict[str, Any]:
         options["arguments"] = limits
     if entry.properties:
         options["properties"] = _dumped(entry.properties)
+    if named := {path: method.as_ for path, method in entry.methods.items() if method.as_}:
+        options["names"] = named
+    if outcomes := {
+        path: cast("ConfigPart", method.result).model_dump(mode="json")
+        for path, method in entry.methods.items()
+        if method.result not in (None, "ignore")
+    }:
+        options["outcomes"] = outcomes
+    if entry.callbacks:
+        options["callbacks"] = _dumped(entry.callbacks)
     return {**options, **_options_among(_CARE, entry)}
 
 
 def _options_among(keys: tuple[str, ...], part: ConfigPart) -> dict[str, Any]:
-    dumped = part.model_dump(mode="json", include=set(keys))
+    dumped = part.plain(set(keys))
     return {key: value for key, value in dumped.items() if value}
 
 
 def _dumped(parts: Mapping[str, ConfigPart]) -> dict[str, Any]:
-    return {name: part.model_dump(mode="json") for name, part in parts.items()}
+    return {name: part.plain() for name, part in parts.items()}
 
 
 def registry_marks(options: RegistryOptions) -> Registry:
@@ -73,4 +84,7 @@ def _wrapping(entry: Mapping[str, Any]) -> Wrapping:
         Care.from_options(entry),
         entry.get("keep"),
         entry.get("max_age"),
+        dict(entry.get("names", {})),
+        {path: Outcome.from_options(options) for path, options in entry.get("outcomes", {}).items()},
+        {path: CallbackSpec.from_options(path, options) for path, options in entry.get("callbacks", {}).items()},
     )

@@ -29,14 +29,14 @@ from typing import BinaryIO, cast
 from ether.calls.durable_server import InstanceJournal
 from ether.calls.progress import CallLog
 from ether.connection import fork_guard as forks
-from ether.connection.assembly import connected_within, death_notice, describe_with_registry, make_link
+from ether.connection.assembly import connected_within, death_notice, make_link
 from ether.connection.deadline import Deadline
 from ether.connection.extension import Extension
 from ether.connection.link import Link, await_taken
 from ether.connection.worker import Stopped, Worker
 from ether.errors import ConfigError, EtherError, InvalidName, MarkError, PayloadTooLarge, PublishRefused
 from ether.errors.tracebacks import lines_of
-from ether.instance.class_loading import find_class
+from ether.instance.building import Builder, Recipe
 from ether.instance.hosted import HostedInstance
 from ether.launch.child_notes import FLUSH, Notes
 from ether.launch.child_settings import BEGIN, EXIT_REPLACED, InstanceSettings
@@ -158,7 +158,7 @@ class _InstanceProcess:
         instance.guard.start()
         self._serves.set()
         if not self._settings.waits:
-            instance.ticks.start()
+            instance.begin_times()
         self._worker.run()
         sender.stop()
         instance.control.give_up_name()
@@ -205,10 +205,18 @@ class _InstanceProcess:
         client = self._client = Client(link, self._topics)
         client.topic_check.announce_by(self._announce_changed)
         self._adopt(client)
-        cls = find_class(settings.class_path, settings.script)
-        spec = describe_with_registry(cls, settings.class_path, settings.marks())
         devices = SimulatedDevices.from_value(settings.simulated_devices)
-        obj = _constructed(cls, devices.of(settings.args), devices.of(settings.kwargs))
+        builder = Builder(settings.script, _bad_call)
+        recipe = Recipe(
+            settings.name,
+            settings.class_path,
+            devices.of(settings.args),
+            devices.of(settings.kwargs),
+            devices.of(settings.build),
+            settings.marks(),
+        )
+        built = recipe.made(builder)
+        obj, spec = built.obj, built.spec
         if forks.times != self._forks:
             forks.end_forked(None)
         if spec.with_mark(MarkKind.SAVE):
@@ -224,13 +232,14 @@ class _InstanceProcess:
         instance = HostedInstance(
             settings.name, obj, spec, link, self._topics, self._worker, self._incarnation, self._announced
         )
+        instance.take_over(built, builder)
         instance.server.journal = self._journal
         instance.on_step = self.notes.tell
         instance.topics_used = client.topic_check.used
         instance.control.on_fenced = _stop_at_once
         instance.lease_server.is_dead = is_dead_here
         if not isinstance(obj, Extension):
-            instance.record_writer = client.record_writer = self._record_writer(link, cls)
+            instance.record_writer = client.record_writer = self._record_writer(link, built.cls)
         client.session.calls.local_instances[settings.name] = instance
         logging.getLogger().addHandler(CallLog())
         return instance
@@ -326,7 +335,7 @@ class _InstanceProcess:
         if lifeline.read(1) == BEGIN:  # the launcher sends it to an instance that is ready
             self._serves.wait(_BEGINS_S)
             if self._instance is not None:
-                self._instance.ticks.start()
+                self._instance.begin_times()
         lifeline.read()  # returns when the pipe is closed, which is at the launcher's death
         if self._instance is not None:
             self._instance.guard.orphaned()
@@ -425,22 +434,12 @@ def _take_on(settings: InstanceSettings) -> None:
     install_instance_console(settings.name)
 
 
-def _constructed(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
-    """The object. Raises `ConfigError` where the constructor does not take the arguments, which names the argument, and
-    whatever the constructor raises."""
-    try:
-        return cls(*args, **kwargs)
-    except TypeError as error:
-        if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-            raise  # it was called
-        try:
-            signature = inspect.signature(cls)
-        except (ValueError, TypeError):  # some classes written in C have no signature
-            raise error from None
-        fault = constructor_fault(cls.__qualname__, signature, args, kwargs, ())
-        if fault is None:
-            raise
-        raise ConfigError(fault.text, path=fault.path or "args") from error
+def _bad_call(
+    title: str, signature: inspect.Signature, args: Sequence[object], kwargs: Mapping[str, object]
+) -> ConfigError | None:
+    """What a constructor or a factory does not take of its arguments, with the argument."""
+    fault = constructor_fault(title, signature, args, kwargs, ())
+    return None if fault is None else ConfigError(fault.text, path=fault.path or "args")
 
 
 def _reason_of(error: BaseException) -> str:

@@ -76,6 +76,8 @@ class InstanceSettings:
     """When that start began, by the steady clock, which is one for all processes of the machine."""
     waits: bool
     """Whether its ticks begin when the launcher says so (`BEGIN`), and not as soon as it is ready."""
+    build: dict[str, Any] | None = None
+    """The factory that makes the object, as the configuration says it; None where the class itself does."""
     rights: dict[str, list[str]] | None = None
     """On another device than the leader's: what it may do beside what its decorators say; None: everything."""
     secrets: list[str] | None = None
@@ -151,13 +153,14 @@ def settings_of(
         class_path=instance.class_path,
         args=list(instance.args),
         kwargs=instance.constructor_kwargs,
+        build=None if instance.build is None else instance.build.model_dump(by_alias=True),
         concurrency=instance.concurrency,
         registry=registry_options(config, instance),
         endpoint=dict(common.endpoint.to_dict()),
         max_packet_bytes=common.max_packet_bytes,
         import_path=import_path(),
         script=running_script(),
-        environment={**changed_environment(), **common.environment},
+        environment={**changed_environment(), **common.environment, **instance.env},
         connect_timeout_s=incarnation.connect_timeout_s,
         incarnation=incarnation.id,
         epoch=incarnation.epoch,

@@ -214,12 +214,14 @@ def _problems_in(barrier: Barrier) -> dict[str, str]:
 def description_of(config: EtherConfig, name: str, instance: EtherInstanceConfig) -> dict[str, Any]:
     """An instance and the registry, as a request to an agent: JSON, because the agent writes it to a file. Raises
     `EncodeError`, which names what JSON cannot carry."""
-    described = instance.model_dump(exclude_defaults=True, exclude={"host", "autorun"})
+    described = instance.model_dump(by_alias=True, exclude_defaults=True, exclude={"host", "autorun"})
     if config.security is not None:  # then what is not said is not allowed, there as well
         described = {**dict.fromkeys(RIGHTS, ()), **described}
     value = {
         "instance": described,
-        "registry": {path: entry.model_dump(exclude_defaults=True) for path, entry in config.registry.items()},
+        "registry": {
+            path: entry.model_dump(by_alias=True, exclude_defaults=True) for path, entry in config.registry.items()
+        },
     }
     try:
         body = encode(value)

@@ -18,8 +18,11 @@ from ether.system.processes import running_script
 
 logger = get_ether_logger("Ether")
 
-_PLACED = re.compile(r"ConfigError: ((?:args|kwargs|class_path)\b[^:\s]*): ")
+_PLACED = re.compile(r"ConfigError: ((?:args|kwargs|class_path|build|enter)\b[^:\s]*): ")
 """The beginning of a reason that names the key below the instance."""
+
+_IN_ENTRY = re.compile(r"(?:MarkError|ConfigError): (methods|properties|callbacks) '([^']*)': ")
+"""The beginning of a reason that names the key below the registry's entry of the class."""
 
 
 def check_sources(config: EtherConfig, session: str) -> None:
@@ -48,8 +51,12 @@ def placed(reasons: Mapping[str, str], config: EtherConfig) -> dict[str, str]:
     keys = {instance.name_or(key): key for key, instance in config.instances.items()}
     found = {}
     for name, reason in reasons.items():
-        below, rest = _below(reason, config.instances[keys[name]].class_path) if name in keys else ((), reason)
+        instance = config.instances[keys[name]] if name in keys else None
+        below, rest = _below(reason, instance.class_path) if instance is not None else ((), reason)
         place = ("instances", keys.get(name, ""), *below)
+        entry = _IN_ENTRY.match(reason)
+        if entry is not None and instance is not None and instance.class_path in config.registry:
+            place = ("registry", instance.class_path, entry[1], entry[2])
         line = line_at(config, place) if name in keys else None
         where = f"{config.written.file}:{line}: {'.'.join(place)}"
         apart = "\n" if "\n" in rest.strip() else ": "

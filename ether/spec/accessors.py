@@ -20,7 +20,7 @@ from ether.spec.wrapping import SETTER, PropertySpec
 
 def readable(cls: type, name: str) -> Callable[[object], Callable[[], Any]]:
     """A function that makes the reader of an object's property."""
-    hint = _hint(cls, name)
+    hint = property_hint(cls, name)
 
     def of(obj: object) -> Callable[[], Any]:
         def read() -> Any:
@@ -35,7 +35,7 @@ def readable(cls: type, name: str) -> Callable[[object], Callable[[], Any]]:
 
 def settable(cls: type, name: str) -> Callable[[object], Callable[[Any], None]]:
     """A function that makes the setter of an object's property."""
-    hint = _hint(cls, name)
+    hint = property_hint(cls, name)
 
     def of(obj: object) -> Callable[[Any], None]:
         def write(value: Any) -> None:
@@ -77,7 +77,7 @@ def _rename(function: Callable[..., Any], name: str, cls: type, attribute: str) 
     function.__doc__ = inspect.getdoc(static) if isinstance(static, property) else None
 
 
-def _hint(cls: type, name: str) -> Any:
+def property_hint(cls: type, name: str) -> Any:
     static = inspect.getattr_static(cls, name, None)
     if isinstance(static, property):
         return resolved_hints(static.fget).get("return", Any) if static.fget is not None else Any

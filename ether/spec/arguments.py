@@ -159,11 +159,19 @@ class Arguments:
         with a list of positional ones under the name `args`; any other value is the only argument."""
         if payload is None:
             return [], {}
+        if self._limits and not isinstance(payload, Mapping):
+            # Which of them is the limited one cannot be told, and nothing beyond a limit may reach a device.
+            limited = ", ".join(self._limits)
+            accepted = f"arguments by name, because {limited} has limits and the signature is not known"
+            raise ValidationFailed(self.name, [ArgumentProblem("payload", shown(payload), accepted)])
         if isinstance(payload, Mapping):
             named = {key: value for key, value in payload.items() if isinstance(key, str)}
             if problems := list(self._beyond([], named, {})):
                 raise ValidationFailed(self.name, problems)
             positional = named.pop(args, [])
+            if self._limits and positional:
+                accepted = f"arguments by name, because {', '.join(self._limits)} has limits"
+                raise ValidationFailed(self.name, [ArgumentProblem(args, shown(positional), accepted)])
             return (list(positional) if isinstance(positional, list | tuple) else [positional]), named
         return (list(payload), {}) if isinstance(payload, list | tuple) else ([payload], {})
 

@@ -11,6 +11,7 @@ The trap: resolving hints and building validators runs code of the user's module
 from __future__ import annotations
 
 import collections.abc
+import enum
 import inspect
 import types
 import typing
@@ -144,10 +145,39 @@ class _Inside:
         return schema
 
 
+class _AlsoByName:
+    """An enum's member by its name, too, where no member has that as its value."""
+
+    __slots__ = ("_enum",)
+
+    def __init__(self, hint: type[enum.Enum]) -> None:
+        self._enum = hint
+
+    def _member(self, value: Any) -> Any:
+        if not isinstance(value, str) or any(member.value == value for member in self._enum):
+            return value
+        if (member := self._enum.__members__.get(value)) is not None:
+            return member
+        names = ", ".join(self._enum.__members__)
+        from pydantic_core import PydanticCustomError
+
+        values = ", ".join(repr(member.value) for member in self._enum)
+        raise PydanticCustomError(
+            "enum", "Input should be {values}; or by name {names}", {"values": values, "names": names}
+        )
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(self._member, handler(source))
+
+
 def prepared(hint: Any) -> Any:
     """The hint as pydantic gets it, `Any` where it checks nothing. A hint that needs no change is returned as it is."""
     if _is_unchecked(hint):
         return Any
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return typing.Annotated[hint, _AlsoByName(hint)]
     array = numpy_hint(hint)
     if array is not None:
         return array

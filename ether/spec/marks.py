@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ether.config.change import DeadBand, parse_change
@@ -19,6 +19,8 @@ from ether.errors import ConfigError, MarkError
 
 ATTRIBUTE = "__ether_marks__"
 START_TOPIC = "start"
+_FIELD_NAMES = {"as": "name"}
+"""Options whose names are words of Python's."""
 IGNORE = "ignore"
 """What a method returns is for nobody: it may be an object of the driver's own."""
 
@@ -50,7 +52,9 @@ class Mark:
     wait, as written for `ether.config.keep`, None where nothing is said; only SUB has them. `takes`: how long a call
     may take, a duration such as `5min`; only GET and SAVE have it. A SUB's `topic` may have named levels
     (`plant/pump/{id}/state`): it becomes the filter, and `places` says where the names stand. `result`: `IGNORE` where
-    callers get None; only GET, SAVE and SYNC have it."""
+    callers get None; only GET, SAVE and SYNC have it. `stream`: a thread
+    of its own calls the method again and again; `args` and `kwargs`: what Ether calls it with, under the `name` of this
+    use; only PUB has these."""
 
     kind: MarkKind
     topic: str | None = None
@@ -65,6 +69,10 @@ class Mark:
     takes: str | None = None
     places: Places = ()
     result: str | None = None
+    stream: bool = False
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind is MarkKind.SUB and self.topic is not None and not self.places:
@@ -108,6 +116,8 @@ def mark_from_options(decorator: str, options: Mapping[str, Any]) -> Mark:
     """The mark that a registry entry `decorator: {options}` stands for; raises `MarkError`."""
     if decorator == "ether_start":
         return Mark(MarkKind.SUB, START_TOPIC, **options)
+    options = {_FIELD_NAMES.get(key, key): value for key, value in options.items()}
+    options["args"] = tuple(options.get("args") or ())
     try:
         return Mark(MarkKind(decorator), **options)
     except ValueError:

@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ether.config.path_text import ObjectPath, PathStep, parse_path
 from ether.config.when import duration_s
 from ether.errors import MarkError
 from ether.spec.accessors import readable, settable
 from ether.spec.marks import IGNORE, Mark, MarkKind, marks_of, underlying
-from ether.spec.wrapping import NO_CARE, NO_LIMIT, SETTER, Care, Limit, PropertySpec, Wrapping
+from ether.spec.outcomes import AS_IT_IS
+from ether.spec.path_methods import PathMethod, handed_over, path_reader, path_setter
+from ether.spec.wrapping import NO_CARE, NO_LIMIT, SETTER, CallbackSpec, Care, Limit, PropertySpec, Wrapping
 
 _WITH_TOPIC = (MarkKind.PUB, MarkKind.SUB, MarkKind.SYNC)
 
@@ -40,6 +43,10 @@ class MethodSpec:
     accessor: Callable[[object], Callable[..., Any]] | None = None
     reads: bool = False
     result: Limit = NO_LIMIT
+    path: ObjectPath | None = None
+    """Where it stands, if the registry names it by a path, by another name or with an outcome."""
+    is_callback: bool = False
+    """Whether it is a function that is handed over to the driver, which calls it."""
     decorated: bool = False
     """Whether the class marks it itself. Then its return hint is a promise of its author to callers; that of a method
     which only the registry marks may be wrong, and nobody here can mend it."""
@@ -74,6 +81,11 @@ class MethodSpec:
         return tuple(dict.fromkeys(mark.every for mark in self.marks if mark.every))
 
     @property
+    def streams(self) -> bool:
+        """Whether a thread of its own calls it again and again."""
+        return any(mark.stream for mark in self.marks)
+
+    @property
     def from_topic(self) -> frozenset[str]:
         """The names of its parameters that levels of its topics fill."""
         return frozenset(name for mark in self.of_kind(MarkKind.SUB) for name, _ in mark.places)
@@ -92,6 +104,7 @@ class ClassSpec:
     methods: tuple[MethodSpec, ...]
     properties: tuple[PropertySpec, ...] = ()
     care: Care = NO_CARE
+    callbacks: tuple[CallbackSpec, ...] = ()
 
     def with_mark(self, kind: MarkKind) -> tuple[MethodSpec, ...]:
         """The methods that carry a mark of this kind, in the order of their definition."""
@@ -110,28 +123,79 @@ def describe(cls: type, overlay: Overlay | None = None) -> ClassSpec:
 
 def describe_wrapped(cls: type, wrapping: Wrapping) -> ClassSpec:
     """The spec of a class, with the whole registry entry of it. Raises `MarkError`."""
-    _check_methods_exist(cls, [*wrapping.marks, *wrapping.limits])
+    plain = [path for path in (*wrapping.marks, *wrapping.limits) if path.isidentifier()]
+    _check_methods_exist(cls, plain)
+    moved = {path for path in wrapping.marks if _is_moved(path, wrapping)}
     methods = [
         MethodSpec(name, marks, wrapping.limits.get(name, {}), decorated=bool(_decorated(cls, name)))
         for name in _attribute_names(cls)
-        if (marks := _marks(cls, name, wrapping.marks.get(name, ())))
+        if name not in moved and (marks := _marks(cls, name, wrapping.marks.get(name, ())))
     ]
-    _check_limits_apply(cls, wrapping, {method.name for method in methods})
+    methods += [_moved(cls, path, wrapping) for path in wrapping.marks if path in moved]
+    methods = [part for method in methods for part in _split(cls, method, wrapping)]
+    _check_limits_apply(cls, wrapping, {method.name for method in methods}, moved)
     for wanted in wrapping.properties.values():
         methods += _accessors(cls, wanted)
+    for callback in wrapping.callbacks.values():
+        methods.append(MethodSpec(callback.name, callback.marks, accessor=handed_over(cls, callback), is_callback=True))
     methods = [
         replace(method, marks=tuple(_with_wishes(mark, wrapping) for mark in method.marks)) for method in methods
     ]
-    properties = tuple(wrapping.properties.values())
-    return ClassSpec(cls.__name__, class_path_of(cls), tuple(methods), properties, wrapping.care)
+    _check_names(cls, methods)
+    properties, callbacks = tuple(wrapping.properties.values()), tuple(wrapping.callbacks.values())
+    return ClassSpec(cls.__name__, class_path_of(cls), tuple(methods), properties, wrapping.care, callbacks)
+
+
+def _is_moved(path: str, wrapping: Wrapping) -> bool:
+    """Whether the registry's method is not simply the class's own, under its own name."""
+    outcome = wrapping.outcomes.get(path)
+    return not path.isidentifier() or path in wrapping.names or (outcome is not None and outcome.changes)
+
+
+def _moved(cls: type, written: str, wrapping: Wrapping) -> MethodSpec:
+    """A method that the registry names by a path, by another name or with an outcome."""
+    path = parse_path(written)
+    name = wrapping.names.get(written, path.as_name)
+    listed = wrapping.marks[written]
+    own = _marks(cls, written, listed, name) if path.is_plain else listed
+    marks = tuple(_with_topic(mark, f"{cls.__name__}.{mark.name or name}") for mark in own)
+    accessor = PathMethod(cls, path, name, wrapping.outcomes.get(written, AS_IT_IS))
+    return MethodSpec(name, marks, wrapping.limits.get(written, {}), accessor, path=path)
+
+
+def _split(cls: type, method: MethodSpec, wrapping: Wrapping) -> Iterator[MethodSpec]:
+    """A method, and each of its uses that has arguments of its own as a method by itself."""
+    own = [mark for mark in method.marks if mark.name is not None]
+    rest = tuple(mark for mark in method.marks if mark.name is None)
+    if rest or not own:
+        yield replace(method, marks=rest)
+    path = method.path or ObjectPath(method.name, (PathStep("name", method.name),))
+    for mark in own:
+        assert mark.name is not None
+        outcome = wrapping.outcomes.get(path.text, AS_IT_IS)
+        accessor = PathMethod(cls, path, mark.name, outcome, mark.args, mark.kwargs)
+        yield MethodSpec(mark.name, (mark,), accessor=accessor, path=path)
+
+
+def _check_names(cls: type, methods: Iterable[MethodSpec]) -> None:
+    seen: dict[str, MethodSpec] = {}
+    for method in methods:
+        if method.name in seen:
+            raise MarkError(
+                f"the registry gives {class_path_of(cls)} the name {method.name!r} twice; give one of them another by"
+                " as:"
+            )
+        seen[method.name] = method
 
 
 def _accessors(cls: type, wanted: PropertySpec) -> Iterator[MethodSpec]:
     """A property's reader and setter, as methods."""
+    path = None if wanted.is_plain else wanted.path
     if wanted.reader:
         marks = tuple(_with_topic(mark, f"{cls.__name__}.{wanted.name}") for mark in wanted.reader)
         unit = Limit(unit=wanted.limit.unit)
-        yield MethodSpec(wanted.name, marks, accessor=readable(cls, wanted.name), reads=True, result=unit)
+        read = readable(cls, wanted.name) if wanted.is_plain else path_reader(cls, wanted)
+        yield MethodSpec(wanted.name, marks, accessor=read, reads=True, result=unit, path=path)
     if wanted.setter:
         name = SETTER + wanted.name
         if callable(getattr(cls, name, None)):
@@ -139,12 +203,13 @@ def _accessors(cls: type, wanted: PropertySpec) -> Iterator[MethodSpec]:
                 f"the registry makes the property {wanted.name!r} of {class_path_of(cls)} settable, but the class has a"
                 f" method {name!r} already: list that one under methods"
             )
-        yield MethodSpec(name, wanted.setter, {"value": wanted.limit}, settable(cls, wanted.name))
+        write = settable(cls, wanted.name) if wanted.is_plain else path_setter(cls, wanted)
+        yield MethodSpec(name, wanted.setter, {"value": wanted.limit}, write, path=path)
 
 
-def _check_limits_apply(cls: type, wrapping: Wrapping, marked: set[str]) -> None:
+def _check_limits_apply(cls: type, wrapping: Wrapping, marked: set[str], moved: set[str]) -> None:
     for name in wrapping.limits:
-        if name not in marked:
+        if name not in marked and name not in moved:
             raise MarkError(
                 f"the registry limits arguments of {class_path_of(cls)}.{name}, which"
                 " has no decorator: nobody can call it"
@@ -156,12 +221,11 @@ def _attribute_names(cls: type) -> Iterable[str]:
     return dict.fromkeys(name for klass in reversed(cls.__mro__) for name in vars(klass))
 
 
-def _marks(cls: type, name: str, listed: tuple[Mark, ...]) -> tuple[Mark, ...]:
+def _marks(cls: type, name: str, listed: tuple[Mark, ...], known_as: str = "") -> tuple[Mark, ...]:
     kinds = {mark.kind for mark in listed}
     decorated = _decorated(cls, name)
     marks = (*(mark for mark in decorated if mark.kind not in kinds), *listed)
-    default = f"{cls.__name__}.{name}"
-    return tuple(_with_topic(mark, default) for mark in marks)
+    return tuple(_with_topic(mark, f"{cls.__name__}.{mark.name or known_as or name}") for mark in marks)
 
 
 def _decorated(cls: type, name: str) -> tuple[Mark, ...]:

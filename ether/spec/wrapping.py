@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ether.config.path_text import ObjectPath, parse_path
 from ether.config.when import duration_s
 from ether.errors import ArgumentProblem
 from ether.spec.marks import Mark, MarkKind
+from ether.spec.outcomes import AS_IT_IS, Outcome
 
 SETTER = "set_"
 """A settable property `power` is set by the method `set_power`."""
@@ -33,6 +35,8 @@ class Limit:
     def from_options(cls, options: Mapping[str, Any]) -> Limit:
         """`{limits: [0, 80], unit: °C}`, as the registry writes it."""
         low, high = options.get("limits") or (None, None)
+        low, high = (bound if end is None else end for bound, end in
+                     ((low, options.get("min")), (high, options.get("max"))))  # fmt: skip
         return cls(low, high, options.get("unit", ""))
 
     @property
@@ -84,6 +88,8 @@ class PlannedCall:
     method: str
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kept_as: str | None = None
+    """The name under which the object keeps what the call returns, for paths that begin with it."""
 
     def __str__(self) -> str:
         given = [*map(repr, self.args), *(f"{key}={value!r}" for key, value in self.kwargs.items())]
@@ -128,6 +134,8 @@ class Care:
     on_connect: tuple[PlannedCall, ...] = ()
     on_stop: tuple[PlannedCall, ...] = ()
     safe_state: SafeState | None = None
+    enter: bool = False
+    """Whether the object is a context manager that is to be entered."""
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Care:
@@ -137,12 +145,16 @@ class Care:
             planned(options.get("on_connect", ())),
             planned(options.get("on_stop", ())),
             SafeState.from_options(safe) if safe else None,
+            bool(options.get("enter")),
         )
 
     def over(self, other: Care) -> Care:
         """This, completed by the other where this is empty."""
         return Care(
-            self.on_connect or other.on_connect, self.on_stop or other.on_stop, self.safe_state or other.safe_state
+            self.on_connect or other.on_connect,
+            self.on_stop or other.on_stop,
+            self.safe_state or other.safe_state,
+            self.enter or other.enter,
         )
 
 
@@ -151,21 +163,54 @@ NO_CARE = Care()
 
 def planned(calls: Any) -> tuple[PlannedCall, ...]:
     """The calls of a registry's list."""
-    return tuple(PlannedCall(c["method"], tuple(c.get("args", ())), dict(c.get("kwargs", {}))) for c in calls)
+    return tuple(
+        PlannedCall(c["method"], tuple(c.get("args", ())), dict(c.get("kwargs", {})), c.get("as")) for c in calls
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AccessCall:
+    """A method of what stands at a property's path, by which it is read or set."""
+
+    method: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any] | None) -> AccessCall | None:
+        """As the registry writes it; None where the property is read or set by itself."""
+        if not options or not options.get("call"):
+            return None
+        return cls(options["call"], tuple(options.get("args") or ()), dict(options.get("kwargs") or {}))
 
 
 @dataclass(frozen=True, slots=True)
 class PropertySpec:
-    """One property of a driver: the marks of its reader and of its setter, empty where it has none."""
+    """One property of a driver: the marks of its reader and of its setter, empty where it has none. `path` leads to it,
+    `name` is how callers name it."""
 
+    path: ObjectPath
     name: str
     reader: tuple[Mark, ...]
     setter: tuple[Mark, ...]
     limit: Limit
+    read_by: AccessCall | None = None
+    set_by: AccessCall | None = None
+    outcome: Outcome = AS_IT_IS
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a property of the class itself, under its own name, read and set by itself."""
+        return (
+            self.path.is_plain
+            and self.path.text == self.name
+            and not (self.read_by or self.set_by or self.outcome.changes)
+        )
 
     @classmethod
-    def from_options(cls, name: str, options: Mapping[str, Any]) -> PropertySpec:
+    def from_options(cls, written: str, options: Mapping[str, Any]) -> PropertySpec:
         """As the registry writes it."""
+        path = parse_path(written)
         get, put = options.get("get"), options.get("set")
         reader: list[Mark] = [] if get is None else [Mark(MarkKind.GET)]
         if get is not None and (get.get("topic") or get.get("every")):
@@ -175,7 +220,45 @@ class PropertySpec:
         if put is not None and put.get("topic"):
             wishes = {"keep": put.get("keep"), "max_age": put.get("max_age")}
             setter.append(Mark(MarkKind.SUB, put["topic"], put["qos"], **wishes))
-        return cls(name, tuple(reader), tuple(setter), Limit.from_options(options))
+        return cls(
+            path,
+            options.get("as") or path.as_name,
+            tuple(reader),
+            tuple(setter),
+            Limit.from_options(options),
+            AccessCall.from_options(get),
+            AccessCall.from_options(put),
+            Outcome.from_options(options.get("result")),
+        )
+
+
+CALLBACK = "$callback"
+"""Stands among the arguments of a call for the function that is handed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackSpec:
+    """A function that publishes what the driver calls it with: set at `path`, or handed to the method there."""
+
+    path: ObjectPath
+    name: str
+    marks: tuple[Mark, ...]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    outcome: Outcome = AS_IT_IS
+
+    @classmethod
+    def from_options(cls, written: str, options: Mapping[str, Any]) -> CallbackSpec:
+        """As the registry writes it."""
+        path = parse_path(written)
+        return cls(
+            path,
+            options.get("as") or path.as_name,
+            (Mark(MarkKind.PUB, options["topic"], options.get("qos", 1), save=bool(options.get("save"))),),
+            tuple(options.get("args") or ()),
+            dict(options.get("kwargs") or {}),
+            Outcome.from_options(options.get("result")),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +272,10 @@ class Wrapping:
     care: Care = field(default_factory=Care)
     keep: str | int | None = None
     max_age: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    """How callers name methods that are not called by their own name or path."""
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    callbacks: Mapping[str, CallbackSpec] = field(default_factory=dict)
 
     def over(self, other: Wrapping) -> Wrapping:
         """This, completed by the other's entries for names that this does not have."""
@@ -200,4 +287,7 @@ class Wrapping:
             care=self.care.over(other.care),
             keep=other.keep if self.keep is None else self.keep,
             max_age=self.max_age or other.max_age,
+            names={**other.names, **self.names},
+            outcomes={**other.outcomes, **self.outcomes},
+            callbacks={**other.callbacks, **self.callbacks},
         )

@@ -20,17 +20,17 @@ from typing import Any
 from ether import ether
 from ether.calls.host import LocalCallee
 from ether.config import EtherConfig, load_config
-from ether.connection.assembly import Registry, describe_with_registry, new_incarnation
+from ether.connection.assembly import describe_with_registry, new_incarnation
 from ether.connection.link import Inbound, Link
 from ether.connection.worker import Worker
 from ether.errors import EtherError
-from ether.instance.class_loading import find_class
+from ether.instance.building import Builder, Recipe
 from ether.instance.hosted import HostedInstance
 from ether.instance.registry import registry_marks, registry_options
 from ether.protocol.barrier import Answer
 from ether.session.client import Client, Message, message_from
 from ether.spec.marks import MarkKind
-from ether.spec.methods import class_path_of
+from ether.spec.methods import ClassSpec, class_path_of
 from ether.system.clock import wall_time
 from ether.transport.loopback import LoopbackBroker, LoopbackTransport
 from ether.wire.topics import SessionTopics
@@ -192,23 +192,27 @@ class Lab:
         ether.adopt(self._client)
         for name, described in config.named_instances().items():
             if described.autorun:
-                cls = find_class(described.class_path, None)
                 registry = registry_marks(registry_options(config, described))
-                self._add(name, cls(*described.args, **described.constructor_kwargs), described.class_path, registry)
+                build = None if described.build is None else described.build.model_dump(by_alias=True)
+                kwargs = described.constructor_kwargs
+                recipe = Recipe(name, described.class_path, described.args, kwargs, build, registry)
+                built = recipe.made(Builder())
+                self._add(name, built.obj, built.spec).take_over(built, Builder())
         for name, obj in objects.items():
-            self._add(name, obj, class_path_of(type(obj)), self._registry)
+            cls = type(obj)
+            self._add(name, obj, describe_with_registry(cls, class_path_of(cls), self._registry))
         for member in self._members.values():
             member.instance.initialise()
         self.settle()
 
-    def _add(self, name: str, obj: object, class_path: str, registry: Registry) -> None:
-        spec = describe_with_registry(type(obj), class_path, registry)
+    def _add(self, name: str, obj: object, spec: ClassSpec) -> HostedInstance:
         link, worker = self._open_link(name), Worker()
         instance = HostedInstance(name, obj, spec, link, self._topics, worker, new_incarnation())
         instance.on_failure = self.failures.append
         self._members[name] = _Member(instance, link, worker, self._make_client(link))
         self._instances[name] = instance
         instance.subscribe()
+        return instance
 
     def _make_client(self, link: Link) -> Client:
         """A client whose calls reach the instances of the lab directly, in this process."""

@@ -202,7 +202,7 @@ def test_a_decorator_without_options_says_so(refuse: Refuse) -> None:
             "'$x' cannot be the name of",
         ),
         ("registry: {a: {methods: {}}}", 1, "registry.a", "found 'a'; a class path is written"),
-        ("registry:\n  a.B: {methods: {f-g: {ether_pub: {}}}}", 2, "registry.a.B.methods.f-g", "name of a method"),
+        ("registry:\n  a.B: {methods: {f-g: {ether_pub: {}}}}", 2, "registry.a.B.methods.f-g", "not a name or a path"),
         ("registry:\n  a.B: {methods: {f: {}}}", 2, "registry.a.B.methods.f", "expected at least one of ether_pub"),
         (
             "registry:\n  a.B: {methods: {f: {ether_sub: {qos: 2}}}}",

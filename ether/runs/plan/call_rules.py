@@ -151,7 +151,7 @@ def unbound(cls: type, spec: MethodSpec) -> Callable[..., Any]:
     # `__get__` binds functions, static methods and class methods each in its own way, and does not check the object.
     stand_in = object()
     if spec.accessor is not None:
-        return spec.accessor(stand_in)
+        return spec.accessor(None)
     function = inspect.getattr_static(cls, spec.name)
     bound: Callable[..., Any] = function.__get__(stand_in, cls) if hasattr(function, "__get__") else function
     return bound

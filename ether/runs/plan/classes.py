@@ -19,7 +19,7 @@ from ether.config import EtherConfig, EtherInstanceConfig
 from ether.config.yaml_source import read_yaml
 from ether.connection.assembly import describe_with_registry
 from ether.errors import ConfigError, MarkError
-from ether.instance.class_loading import find_class
+from ether.instance.class_loading import find_maker
 from ether.instance.registry import registry_marks, registry_options
 from ether.protocol.topic_typo_rules import TopicUse, topic_typos
 from ether.runs.plan.call_rules import (
@@ -84,16 +84,19 @@ class PlannedLab:
         found = self._class_of(name, place, instance)
         if found is None:
             return
+        if not isinstance(found, type) or instance.build is not None:
+            self.unseen.append(f"{name} is made by a factory, and of which class it is shows at the start")
+            return
         spec = self._spec_of(found, place, instance)
         self.instances[name] = PlannedInstance(name, place, found, spec)
         self.faults += _constructor_faults(found, instance, place)
         if spec is not None:
             self.faults += self._care_faults(self.instances[name], spec, instance)
 
-    def _class_of(self, name: str, place: Place, instance: EtherInstanceConfig) -> type | None:
+    def _class_of(self, name: str, place: Place, instance: EtherInstanceConfig) -> object | None:
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                return find_class(instance.class_path, None)
+                return find_maker(instance.class_path, None)
         except ConfigError as error:
             problem = error.problem
             if problem.startswith("there is no module"):

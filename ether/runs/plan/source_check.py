@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ether.config import EtherConfig, EtherInstanceConfig
 from ether.config.loading import line_at
+from ether.config.models import RegistryEntry
 from ether.config.names import current_class_path
 from ether.errors import ConfigError
 from ether.runs.plan.call_rules import Place, PlanFault, constructor_fault, listed, nearest
@@ -53,7 +54,7 @@ def _instance_fault(instance: EtherInstanceConfig, place: Place, config: EtherCo
     except SourceUnclear:
         return None
     signature = _signature_of(source)
-    if signature is None:
+    if signature is None or instance.build is not None:
         return None
     return constructor_fault(source.statement.name, signature, instance.args, instance.constructor_kwargs, place)
 
@@ -214,7 +215,7 @@ def registry_faults(config: EtherConfig) -> tuple[list[PlanFault], list[str]]:
             continue
         except SourceUnclear:
             source = None
-        if source is not None:
+        if source is not None and not _is_made_elsewhere(path, entry, config):
             faults += _method_faults(source, entry.methods, place)
         if all_known and path not in reached and not reached.intersection(source.paths if source else ()):
             near = _namesake(path, used)
@@ -260,11 +261,19 @@ def _nearest_path(path: str, missing: SourceMissing, used: Mapping[str, object])
     return f"{wrong[0]}.{near}" if near else _namesake(path, used)
 
 
+def _is_made_elsewhere(path: str, entry: RegistryEntry, config: EtherConfig) -> bool:
+    """Whether what is described may be of another class: a factory, or entering, returns it."""
+    named = [instance for instance in config.instances.values() if instance.class_path == path]
+    return entry.enter or any(instance.build is not None or instance.enter for instance in named)
+
+
 def _method_faults(source: ClassSource, methods: Mapping[str, object], place: Place) -> Iterator[PlanFault]:
     """Methods that neither the class nor one of its bases defines."""
     names = _attributes(source)
+    if names is not None and "__new__" in names:
+        return
     for method in methods if names is not None else ():
-        if names is not None and method not in names:
+        if names is not None and method.isidentifier() and method not in names:
             own = sorted(name for name in names if not name.startswith("_"))
             valid = f"{source.statement.name} ({source.module.file}) has: {listed(own)}"
             yield PlanFault((*place, "methods", method), f"the method {method!r}, which the class does not have", valid,
