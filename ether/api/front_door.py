@@ -253,6 +253,14 @@ class Ether(Calling, Making, Plotting, Reading, Running, Watching):
         meanwhile. Returns when it is ready; raises `KeyError`, `StartFailed`."""
         self._launched("ether.restart()").restart(name, timeout_s)
 
+    def reload(self, name: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        """Give one instance that this program started the code that stands in its files now. The new process is built
+        while the one of before serves; then that one finishes what it does, hands over the value of its method
+        `ether_state`, where its class has one, to `ether_restore` of the new one, and ends. Messages and calls wait
+        meanwhile. Where the new code cannot be imported or built, or its `ether_restore` raises, the instance goes on
+        as it was: `NotReloaded`. Also raises `KeyError`, `StartFailed`."""
+        self._launched("ether.reload()").reload(name, timeout_s)
+
     # -- the members of the session
 
     def instances(self) -> list[dict[str, Any]]:

@@ -39,6 +39,7 @@
     ├── NotAllowedHere (RuntimeError)       a call that is not possible from this place, or twice
     ├── NotAllowed (PermissionError)        an instance on another device does what its rights do not say
     ├── StartFailed (RuntimeError)          `ether.tap()`: which instances are not ready, and why
+    ├── NotReloaded (RuntimeError)          `ether.reload()`: the instance goes on with its code of before
     ├── NameTaken (RuntimeError)            a session or instance of this name exists already
     ├── LedgerError (OSError)               the folder in which results are recorded
     │   ├── LedgerFull                      … no space is left on its disk
@@ -106,6 +107,7 @@ from ether.errors.calls import (
     SyncError as SyncError,
     remote_error as remote_error,
 )
+from ether.errors.tracebacks import sentence_of_traceback
 from ether.errors.devices import InSafeState as InSafeState
 from ether.errors.devices import ReplayRefused as ReplayRefused
 from ether.errors.ledger import (
@@ -380,6 +382,15 @@ class StartFailed(EtherError, RuntimeError):
             else f"session {session!r} did not start; not ready: {names}"
         )
         super().__init__(f"{what}\n{details}")
+
+
+class NotReloaded(EtherError, RuntimeError):
+    """An instance that did not get its new code, and goes on with the one it has. `reason` is why, with the traceback
+    where the new code raised."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name, self.reason = name, reason
+        super().__init__(f"{name} goes on with its code of before: {sentence_of_traceback(reason)}")
 
 
 class LifecycleFailed(EtherError, RuntimeError):

@@ -12,6 +12,7 @@ one by one. Those of libraries count as the user's, unless Ether has called them
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -175,3 +176,16 @@ class _ThreadHook:
             sys.stderr.flush()
         else:
             self._before(args)
+
+
+_FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+)', re.MULTILINE)
+
+
+def sentence_of_traceback(text: str) -> str:
+    """What a traceback's text says, in one sentence: the error, and the last line of code that it names."""
+    frames = list(_FRAME.finditer(text))
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    last = lines[-1].strip() if lines else "nobody knows why"
+    if not frames:
+        return lines[0].strip() if lines else last
+    return f"{last} ({Path(frames[-1]['file']).name}:{frames[-1]['line']})"

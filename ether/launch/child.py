@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from ether.launch.child_notes import LAST_STEPS, NOTE, exit_code_in
+from ether.launch.child_notes import LAST_STEPS, NOTE, STAGES, exit_code_in
 from ether.launch.process_family import ProcessFamily
 from ether.launch.process_group import ProcessGroup, close_in_forked_children, forget_lifeline
 from ether.launch.template.forked import ForkedProcess
@@ -131,6 +131,9 @@ class Child:
         self.name = name
         self._on_end = on_end
         self._terminated = False
+        self._said: set[str] = set()
+        self._said_changed = threading.Condition()
+        self._is_over = False
         self.step: tuple[str, float] = "", time.monotonic()
         """The last step that it is taking, of `child_notes.LAST_STEPS`, empty for none, and since when. One value,
         because another thread reads it: an old beginning beside a new step would look like a time that is over."""
@@ -238,8 +241,24 @@ class Child:
         self._waiter.join()
         return by_itself
 
+    def forget_note(self, note: str) -> None:
+        """What it has said before does not count any more."""
+        with self._said_changed:
+            self._said.discard(note)
+
+    def await_note(self, note: str, timeout_s: float) -> bool:
+        """Wait until it says that (`child_notes`); False where it has ended without, or the time is over."""
+        with self._said_changed:
+            self._said_changed.wait_for(lambda: note in self._said or self._is_over, max(0.0, timeout_s))
+            return note in self._said
+
     def _note(self, step: str) -> None:
         """On the thread that reads its standard error."""
+        if step in STAGES:
+            with self._said_changed:
+                self._said.add(step)
+                self._said_changed.notify_all()
+            return
         if (code := exit_code_in(step)) is not None:
             self._said_code = code
         self.step = step if step in LAST_STEPS else "", time.monotonic()
@@ -265,6 +284,9 @@ class Child:
         if isinstance(self._process, ForkedProcess) and self._process.poll() is None:
             self._process.settle(self._said_code)
         self.close_stdin()
+        with self._said_changed:
+            self._is_over = True
+            self._said_changed.notify_all()
         self._on_end(self)
 
 

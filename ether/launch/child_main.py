@@ -34,13 +34,14 @@ from ether.connection.deadline import Deadline
 from ether.connection.extension import Extension
 from ether.connection.link import Link, await_taken
 from ether.connection.worker import Stopped, Worker
-from ether.errors import ConfigError, EtherError, InvalidName, MarkError, PayloadTooLarge, PublishRefused
+from ether.errors import ConfigError, EtherError, InvalidName, MarkError, NotJoined, PayloadTooLarge, PublishRefused
 from ether.errors.tracebacks import lines_of
-from ether.instance.building import Builder, Recipe
+from ether.instance.building import Builder, BuiltObject, Recipe
 from ether.instance.hosted import HostedInstance
 from ether.launch.child_notes import FLUSH, Notes
 from ether.launch.child_settings import BEGIN, EXIT_REPLACED, InstanceSettings
 from ether.launch.process_records import ContextFacts, open_record_writer
+from ether.launch.reload.succession import GO_ON, HOLD, LET_GO, GivenUp, StandStill, Successor, state_file
 from ether.launch.simulated.devices import SimulatedDevices
 from ether.log import get_ether_logger, install_instance_console
 from ether.logs.shipping import LogShipper
@@ -117,6 +118,12 @@ class _InstanceProcess:
         self._forks = forks.watch()
         self.notes = Notes()
         """What it says to its launcher, beside its output."""
+        self._successor: Successor | None = None
+        """While another process serves under this name."""
+        if settings.succeeds:
+            self._successor = Successor(settings.name, settings.positions, self.notes)
+        self._stand_still: StandStill | None = None
+        self._prepared: tuple[BuiltObject, Builder] | None = None
         self._serves = threading.Event()
         """Set when the instance is ready and its ticks may begin."""
 
@@ -127,12 +134,17 @@ class _InstanceProcess:
         signal.signal(signal.SIGTERM, self._terminate)
         if hasattr(os, "register_at_fork"):
             signals_at_fork(self._give_signals_back)
+        if self._successor is not None and not self._is_prepared(self._successor):
+            return EXIT_NOT_STARTED
         link = self._connected()
         if link is None:
             return EXIT_NO_BROKER
         log = LogShipper(link, self._topics, self._settings.name)
         try:
             instance = self._instance = self._built(link)
+            if (successor := self._successor) is not None:
+                successor.leave = link.close
+                successor.await_turn(instance.object, instance.initialise)
             if instance.spec.with_mark(MarkKind.SUB):
                 instance.keep_positions(Path(self._settings.positions))
             if self._settings.together:
@@ -141,7 +153,8 @@ class _InstanceProcess:
             link.all_subscribed()
             if isinstance(instance.object, Extension):
                 instance.object.attach(link, self._topics, instance.name)
-            instance.initialise()
+            if successor is None:
+                instance.initialise()
             instance.announcer.show()
         except BaseException as error:  # noqa: BLE001  child main: user code may raise anything
             if forks.times != self._forks:
@@ -175,6 +188,37 @@ class _InstanceProcess:
         self.notes.tell("")
         return EXIT_OK
 
+    def _is_prepared(self, successor: Successor) -> bool:
+        """Build the object before anything is connected, so that nobody hears of a constructor that crashes. One that
+        needs the session is built behind the connection, as always. False where it cannot be built."""
+        try:
+            self._prepared = self._object()
+        except NotJoined:
+            pass
+        except BaseException as error:  # noqa: BLE001  child main: user code may raise anything
+            if forks.times != self._forks:
+                forks.end_forked(error)
+            successor.say_why_not(_reason_of(error))
+            return False
+        return True
+
+    def _object(self) -> tuple[BuiltObject, Builder]:
+        settings = self._settings
+        devices = SimulatedDevices.from_value(settings.simulated_devices)
+        builder = Builder(settings.script, _bad_call)
+        recipe = Recipe(
+            settings.name,
+            settings.class_path,
+            devices.of(settings.args),
+            devices.of(settings.kwargs),
+            devices.of(settings.build),
+            settings.marks(),
+        )
+        built = recipe.made(builder)
+        if forks.times != self._forks:
+            forks.end_forked(None)
+        return built, builder
+
     def _connected(self) -> Link | None:
         settings = self._settings
         dead = Announcement(settings.name, State.LOST, self._incarnation, about={"pid": os.getpid(), **self._announced})
@@ -205,20 +249,8 @@ class _InstanceProcess:
         client = self._client = Client(link, self._topics)
         client.topic_check.announce_by(self._announce_changed)
         self._adopt(client)
-        devices = SimulatedDevices.from_value(settings.simulated_devices)
-        builder = Builder(settings.script, _bad_call)
-        recipe = Recipe(
-            settings.name,
-            settings.class_path,
-            devices.of(settings.args),
-            devices.of(settings.kwargs),
-            devices.of(settings.build),
-            settings.marks(),
-        )
-        built = recipe.made(builder)
+        built, builder = self._prepared or self._object()
         obj, spec = built.obj, built.spec
-        if forks.times != self._forks:
-            forks.end_forked(None)
         if spec.with_mark(MarkKind.SAVE):
             self._journal = InstanceJournal(lambda: journal_path(settings.session, settings.name))
             self._announced["journal"] = self._journal.id
@@ -290,7 +322,11 @@ class _InstanceProcess:
 
     def _say_why_not(self, link: Link, error: BaseException) -> None:
         """Announce why the instance has not started. Where the broker does not take announcements, the launcher finds
-        the reason on standard error."""
+        the reason on standard error. A successor announces nothing before its turn."""
+        if (successor := self._successor) is not None and not successor.has_taken_over:
+            if not isinstance(error, GivenUp):
+                successor.say_why_not(_reason_of(error))
+            return
         refused = isinstance(error, PublishRefused | PayloadTooLarge)
         known = self._instance.about() if self._instance and not refused else {"pid": os.getpid(), **self._announced}
         announcement = Announcement(self._settings.name, State.ERROR, self._incarnation, _reason_of(error), known)
@@ -324,6 +360,22 @@ class _InstanceProcess:
         if signal.getsignal(signal.SIGINT) is _left_to_launcher:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    def _hear(self, word: bytes) -> None:
+        """A word of the launcher's, on the lifeline's thread."""
+        if word == BEGIN:  # the launcher sends it to an instance that is ready
+            self._serves.wait(_BEGINS_S)
+            if self._instance is not None:
+                self._instance.begin_times()
+        elif word == HOLD and self._instance is not None:
+            self._stand_still = StandStill(self._instance, state_file(self._settings.positions), self.notes)
+            self._worker.submit(self._stand_still, express="")
+        elif word == GO_ON and self._stand_still is not None:
+            self._stand_still.go_on()
+        elif word == LET_GO and self._stand_still is not None:
+            self._stand_still.let_go()
+        elif self._successor is not None:
+            self._successor.hear(word)
+
     def _watch_lifeline(self, lifeline: BinaryIO) -> None:
         """Wait for the launcher's word that the ticks begin, and for its death; then end this process, whatever its
         main thread does. On a thread of its own.
@@ -332,11 +384,8 @@ class _InstanceProcess:
         return. If it does not, SIGTERM makes the main thread leave it (`_terminate`, for which a final job has to be
         set already), and the other half is for the last steps themselves.
         """
-        if lifeline.read(1) == BEGIN:  # the launcher sends it to an instance that is ready
-            self._serves.wait(_BEGINS_S)
-            if self._instance is not None:
-                self._instance.begin_times()
-        lifeline.read()  # returns when the pipe is closed, which is at the launcher's death
+        while word := lifeline.read(1):  # empty when the pipe is closed, which is at the launcher's death
+            self._hear(word)
         if self._instance is not None:
             self._instance.guard.orphaned()
             if isinstance(self._instance.object, Extension):

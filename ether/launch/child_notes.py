@@ -1,4 +1,5 @@
-"""What an instance's process says to its launcher about its end, between the lines of its standard error.
+"""What an instance's process says to its launcher about its end, and about its successor, between the lines of its
+standard error.
 
 The launcher has to tell an instance that saves for 20 s from one that hangs, also when the broker is gone. Standard
 error is the one way that is there from the first moment to the last. A note begins with a character that no text has,
@@ -21,6 +22,10 @@ LAST_STEPS = {kind.value: kind.value.removeprefix("ether_") for kind in (MarkKin
 LAST_STEPS |= {MarkKind.SHUTDOWN.value: "shutdown", FLUSH: "sending what is recorded"}
 """The steps for which there is time of their own, each with its name for people."""
 
+BUILT, HELD, RESTORED = "built", "held", "restored"
+"""How far a change of code has come (`ether.launch.reload.succession`): the successor is built; the instance stands
+still, and its state is written down; the successor has that state."""
+STAGES = (BUILT, HELD, RESTORED)
 
 _EXIT = "exit "
 

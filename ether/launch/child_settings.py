@@ -78,6 +78,8 @@ class InstanceSettings:
     """Whether its ticks begin when the launcher says so (`BEGIN`), and not as soon as it is ready."""
     build: dict[str, Any] | None = None
     """The factory that makes the object, as the configuration says it; None where the class itself does."""
+    succeeds: bool = False
+    """Whether another process serves under its name until its turn comes (`ether.launch.reload.succession`)."""
     rights: dict[str, list[str]] | None = None
     """On another device than the leader's: what it may do beside what its decorators say; None: everything."""
     secrets: list[str] | None = None

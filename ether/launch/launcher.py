@@ -26,7 +26,7 @@ from ether.config.problems import nearest_of
 from ether.connection.assembly import open_link
 from ether.connection.deadline import Deadline
 from ether.connection.link import Link
-from ether.errors import EtherError, LifecycleFailed, NameTaken, PublishTimeout, StartFailed
+from ether.errors import EtherError, LifecycleFailed, NameTaken, NotReloaded, PublishTimeout, StartFailed
 from ether.instance.local_instances import LocalInstances, OpenLink
 from ether.instance.registry import registry_options
 from ether.launch.broker import RETURNS_S, BrokerProcess, Rules
@@ -38,6 +38,7 @@ from ether.launch.opening import LaunchOpening
 from ether.launch.orderly_end import STEPS, OrderlyEnd
 from ether.launch.program_log import ProgramLog
 from ether.launch.recording_setup import LEADER, RECORDER, RecordingSetup, is_recorder
+from ether.launch.reload.code_change import CodeChange, Displaced
 from ether.launch.remote_instances import RemoteInstances
 from ether.launch.simulated.lab import Simulation
 from ether.launch.start_reasons import check_sources, placed
@@ -616,6 +617,25 @@ class Launch:
         supervisor.take_name(name, supervisor.next_incarnation(name))  # no word of the one before counts from now on
         if reasons := supervisor.start_and_wait([name], deadline):
             raise StartFailed(self.topics.session, reasons, instance=True)
+        self._check_topics([name])
+
+    def reload(self, name: str, timeout_s: float) -> None:
+        """Give one instance the code that is in its files now: its successor is ready before it lets go. Raises
+        `NotReloaded`, and the instance goes on then. One that does not run is started."""
+        if name in self._remote_instances.names:
+            host = self.config.named_instances()[name].host
+            raise NotReloaded(name, f"it runs on {host}, with the code that is there: `ether restart {name}`")
+        if name not in self._supervisor.names:
+            raise self._not_run_here(name)
+        if name not in self._supervisor.alive or not self._supervisor.was_ready(name):
+            self.restart(name, timeout_s)
+            return
+        change = CodeChange(self.session, self._supervisor, name, str(self._positions(name)), Deadline(timeout_s))
+        try:
+            change.make(lambda: self._end(returns=True).of([name]))
+        except Displaced as crash:
+            logger.error("%s\nIt is started again.", crash)
+            self.restart(name, timeout_s)
         self._check_topics([name])
 
     # -- asked by other programs (`ProgramControl`), beside `remove`, `remove_all` and `restart`

@@ -33,6 +33,7 @@ from ether.launch.child_ends import await_ends
 from ether.launch.child_settings import BEGIN, EXIT_REPLACED, InstanceSettings
 from ether.launch.heartbeats import HeartbeatListener
 from ether.launch.process_group import ProcessGroup
+from ether.launch.reload.succession import TAKE_OVER
 from ether.launch.restart_rules import RestartPolicy, Restarts
 from ether.launch.start_order import Ended, Start, start_in_order
 from ether.launch.template.client import Template
@@ -85,6 +86,10 @@ class ChildRecord:
     """Why the supervisor killed it; empty where it did not."""
     leaving: bool = False
     """It is being stopped on purpose: its end is no failure."""
+
+
+def _policy_of(config: EtherInstanceConfig) -> RestartPolicy:
+    return RestartPolicy(config.restart, config.restart_limit, config.restart_window_s)
 
 
 _NOT_HEARD_OF = " (state: not heard of)"
@@ -159,8 +164,8 @@ class Supervisor:
     def prepare(self, name: str, config: EtherInstanceConfig) -> None:
         """Supervise an instance, and start its process, which waits for its settings. Where too many processes are
         starting already, the process is started later; where it is forked, with its settings."""
-        policy = RestartPolicy(config.restart, config.restart_limit, config.restart_window_s)
-        record = self._supervised[name] = ChildRecord(name, config, Restarts(policy), started=time.monotonic())
+        restarts = Restarts(_policy_of(config))
+        record = self._supervised[name] = ChildRecord(name, config, restarts, started=time.monotonic())
         self._ended.pop(name, None)
         if (template := self._template_of(record)) is not None:
             template.begin()
@@ -239,6 +244,44 @@ class Supervisor:
         """Let a prepared instance be built; does not wait for it."""
         self._watch_over()
         self._send_settings(self._supervised[name], connect_timeout_s)
+
+    # -- new code for one that runs
+
+    def start_successor(self, name: str, connect_timeout_s: float) -> ChildRecord:
+        """Start a process that is built beside an instance that runs, to take its place. Raises `OSError`."""
+        assert self._make_settings is not None
+        config = self._supervised[name].config
+        record = ChildRecord(name, config, Restarts(_policy_of(config)), started=time.monotonic())
+        record.incarnation, record.epoch = self.next_incarnation(name)
+        settings = self._make_settings(name, config, record.incarnation, record.epoch, connect_timeout_s)
+        self._start_process(record).send(replace(settings, succeeds=True).to_bytes())
+        return record
+
+    def succeed(self, record: ChildRecord, deadline: Deadline) -> dict[str, str]:
+        """Put a successor in the place of the instance of its name, which has ended. Returns when it is ready, or why
+        it is not."""
+        name, child = record.name, record.child
+        assert child is not None
+        self.forget(name)
+        self._supervised[name] = record
+        self._announce(record, State.STARTING, "")
+        if child.exit_code is not None:  # it ended before it was supervised
+            self._on_end(child)
+        child.send(TAKE_OVER)
+        reasons: dict[str, str] = dict(self._joined().wait_ready([name], deadline, lambda: self._ended))
+        if not reasons:
+            with self._changed:
+                self._ready_once.add(name)
+            child.send(BEGIN)
+        return reasons
+
+    def serves_on(self, name: str) -> None:
+        """An instance that was said to be started again serves on."""
+        session, record = self._joined(), self._supervised.get(name)
+        known = session.announcement(name)
+        if record is not None and known is not None and known.incarnation == record.incarnation:
+            session.say(known.alive_again)
+            session.link.leave_to_others(session.topics.state(name))
 
     def _begin(self, name: str, deadline: Deadline) -> None:
         """Let one instance be built. Waits while too many others are starting: until one of them has become ready or

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ether.cli.exits import Exit, sentence_of
 from ether.cli.lab.startup import startup_for
 from ether.cli.lab.stop_requests import StopRequests
+from ether.cli.lab.watch import Watch
 from ether.cli.options import Where
 from ether.cli.output import remark, to_json
 from ether.config import changed, digest_of
 from ether.errors import LifecycleFailed, NameTaken, SessionRuns
+from ether.launch.reload.source_files import SourceFiles
 from ether.session.discovery.local_sessions import SessionRecord, read_records
 
 if TYPE_CHECKING:
@@ -90,8 +92,8 @@ class Foreground:
         self._config = config
         self._events = events
         self._names = [name for name, each in config.named_instances().items() if each.autorun]
-        self.on_ready: Callable[[], object] = lambda: None
-        self.on_stop: Callable[[], object] = lambda: None
+        self.on_ready: list[Callable[[], object]] = []
+        self.on_stop: list[Callable[[], object]] = []
 
     def run(self, where: Where, timeout_s: float, *, start: bool) -> int:
         with StopRequests() as requests:
@@ -99,13 +101,29 @@ class Foreground:
             requests.collect()
             self._ether.on_shutdown_asked(requests.ask)
             self._say_ready()
-            self.on_ready()
+            for begin in self.on_ready:
+                begin()
             if start:
                 self._ether.start()
             code = self._wait(requests)
-            self.on_stop()
+            for stop in self.on_stop:
+                stop()
             requests.interrupt()
             return self._stop(code)
+
+    def watch(self, configuration: Path) -> None:
+        """Give the instances their new code when a file that they are made of is saved."""
+        own = {name: each for name, each in self._config.named_instances().items() if name in self._names}
+        here = {name: each for name, each in own.items() if each.host is None}
+        for name in own.keys() - here.keys():
+            remark(f"{name} runs on {own[name].host}, whose files are not watched")
+        watch = Watch(here, SourceFiles(sys.path), self._ether.reload, self._say_changed, configuration)
+        self.on_ready.append(watch.start)
+        self.on_stop.append(watch.stop)
+
+    def _say_changed(self, name: str, saved: str, why: str, after_s: float) -> None:
+        self._events.say("reload", instance=name, files=saved, after_s=round(after_s, 3), error=why)
+        remark(f"{saved}: {why}" if why else f"{saved}: {name} has its new code, after {after_s:.2f} s")
 
     def _start(self, where: Where, timeout_s: float) -> None:
         refuse_running(self._config, where, sim=self._sim)

@@ -46,7 +46,8 @@ def instance(
             if notifier is not None:
                 notifier.stopping()
 
-        foreground.on_ready, foreground.on_stop = tell_ready, tell_stop
+        foreground.on_ready.append(tell_ready)
+        foreground.on_stop.append(tell_stop)
         return foreground.run(where, timeout, start=False)
 
 

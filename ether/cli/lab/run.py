@@ -28,6 +28,9 @@ Record = Annotated[
     bool, typer.Option("--record", help="Record every message to disk, whatever `record:` says (as `record: all`).")
 ]
 Page = Annotated[bool, typer.Option("--page", help="Open the session as a page in the browser, too.")]
+Watching = Annotated[
+    bool, typer.Option("--watch", help="Give instances their new code when a file that they are made of is saved.")
+]
 Join = Annotated[bool, typer.Option("--join", help="Only join a session that runs; start none.")]
 
 
@@ -47,6 +50,7 @@ def run(
     join: Join = False,
     record: Record = False,
     page: Page = False,
+    watch: Watching = False,
     timeout: Timeout = 30.0,
     json: Json = False,
 ) -> int:
@@ -64,7 +68,9 @@ def run(
             foreground = Foreground(own, config, events, sim=sim, join=join)
             with PageProcess() as shown:
                 if page:
-                    foreground.on_ready = lambda: shown.start(str(own.session_id))
+                    foreground.on_ready.append(lambda: shown.start(str(own.session_id)))
+                if watch:
+                    foreground.watch(Path(path))
                 return foreground.run(where, timeout, start=start)
         except EtherError as error:
             events.say("failed", error=sentence_of(error), code=exit_code_of(error))
