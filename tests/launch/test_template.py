@@ -279,6 +279,30 @@ def modules(tmp_path: Path) -> Path:
     return folder
 
 
+def test_the_end_does_not_wait_for_an_import_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after Ctrl-C, while other threads wait for their instances' processes."""
+    held, imported = tmp_path / "held", tmp_path / "imported"
+    os.mkfifo(held)
+    (tmp_path / "hanging_library.py").write_text(
+        f"from pathlib import Path\nPath({str(imported)!r}).touch()\nopen({str(held)!r}).read()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    group = make_group(str(tmp_path / "folder"))
+    template = Template(lambda: group, ["hanging_library"])
+    made: list[object] = []
+    waiting = [threading.Thread(target=lambda: made.append(template.fork("a", ""))) for _ in range(2)]
+    try:
+        for each in waiting:
+            each.start()
+        assert soon(imported.exists, timeout_s=10)
+    finally:
+        template.close()
+        for each in waiting:
+            each.join(patience(10))
+        group.close()
+    assert made == [None, None]
+
+
 def test_modules_that_must_not_be_shared_are_found(modules: Path) -> None:
     """One behind the other in one process; threads come last, because they stay, as a child does that nobody awaits."""
     libraries = ["numpy"] if HAS_NUMPY else []

@@ -87,8 +87,10 @@ class Template:
 
     def close(self) -> None:
         """End the process. Its instances have ended, or end by themselves. Twice is fine."""
+        self._gave_up = self._gave_up or "this program has ended"
+        if (running := self._running) is not None and not running.is_ready:
+            running.kill()  # before the lock, which is held by a start that waits for an import
         with self._lock:
-            self._gave_up = self._gave_up or "this program has ended"
             self._end()
             for retired in self._retired:
                 retired.end()
@@ -175,6 +177,15 @@ class _Running:
             send(self._control, told)
         self._thread = threading.Thread(target=self._listen, name="ether-template", daemon=True)
         self._thread.start()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has said that it can be asked, or what is at fault."""
+        return self._is_ready.is_set()
+
+    def kill(self) -> None:
+        """End it now, in the middle of its imports. Who waits for it hears that it has ended. Any thread."""
+        self._process.kill()
 
     def fault_within(self, timeout_s: float) -> Message | None:
         """Wait until the process is ready: None, or what is at fault. Raises `TemplateFailed`."""
