@@ -227,10 +227,10 @@ class Intake:
             if is_here or (entry.number <= before and next(answers)):
                 self.repeated += 1
                 continue
-            self.conflicts += 1
             what = {"kind": entry.kind, "outbox": batch.outbox, "number": entry.number}
             more = {**entry.more, "conflict": what}
-            self._add("", batch.source, 0, entry._replace(number=0, kind="conflict", more=more))
+            # One that no row can hold is refused, whenever it comes: it is no second content that is kept.
+            self.conflicts += self._add("", batch.source, 0, entry._replace(number=0, kind="conflict", more=more))
 
     def take_loose(self, source: str, entry: Entry) -> None:
         """Take an entry without an outbox: of a source that does not use Ether, or the recorder's own."""
@@ -240,15 +240,18 @@ class Intake:
         """The state of an outbox after this transaction."""
         return self.outboxes.get(outbox) or self._known.get(outbox) or OutboxState(source, 0, 0)
 
-    def _add(self, outbox: str, source: str, number: int, entry: Entry) -> None:
+    def _add(self, outbox: str, source: str, number: int, entry: Entry) -> bool:
+        """Make the row of one entry; False for one that no row can hold."""
         try:
             if self._careful:
                 _check_fits(source, entry)
             self._add_row(outbox, source, number, entry)
+            return True
         except Unfit as unfit:
             self.refused.append(f"entry {number} of {source!r} ({entry.kind} {entry.topic!r}): {unfit}")
             if outbox:  # an entry without an outbox has no number that would stay open
                 self._add_row(outbox, _unicode(source), number, _refusal(number, entry, unfit))
+            return False
 
     def _add_row(self, outbox: str, source: str, number: int, entry: Entry) -> None:
         """Make the row of one entry, and remember what goes to the other tables and to objects/."""

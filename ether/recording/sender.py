@@ -265,6 +265,10 @@ class Sender:
         changes = [self._connection.popleft() for _ in range(len(self._connection))]
         changes.append(self._link.transport.connected)
         for outbox in self._outboxes:
+            if outbox.windows.keys() - recorders.keys():
+                # What one that leaves has acknowledged: without it nobody is there by whose word it could be dropped,
+                # and it would be left behind as if it waited.
+                self._forget(outbox, at_once=True)
             outbox.update_windows(recorders, changes, now)
         for problems in (self._problems, self._publisher.problems):
             for name in problems.keys() - recorders.keys():

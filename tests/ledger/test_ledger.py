@@ -166,6 +166,20 @@ def test_what_no_database_can_hold_is_refused_and_the_rest_is_kept(
     assert "2 of 3 durable, 1 gaps" in proof_of(reader)
 
 
+def test_a_second_content_that_no_database_can_hold_is_refused_and_is_no_conflict(
+    writer: LedgerWriter, reader: LedgerReader, caplog: pytest.LogCaptureFixture
+) -> None:
+    unfit = entry(1)._replace(topic="half \ud800")
+    writer.append([batch(entry(1), entry(2))], NOW)
+    for _ in range(2):
+        assert writer.append([batch(unfit, entry(3))], NOW) == {OUTBOX: 3}
+    assert writer.conflicts == 0
+    assert "does not keep entry 0 of 'camera' (conflict" in caplog.text
+    assert [record.number for record in reader.records()] == [1, 2, 3]
+    writer.append([batch(entry(1)._replace(payload=b"another"))], NOW)
+    assert writer.conflicts == 1
+
+
 def test_a_payload_above_64_kib_is_a_file_of_its_own(writer: LedgerWriter, reader: LedgerReader) -> None:
     small, large = os.urandom(65_536), os.urandom(65_537)
     writer.append([batch(entry(1, payload=small), entry(2, payload=large), entry(3, payload=large))], NOW)

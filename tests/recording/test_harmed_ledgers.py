@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Bench:
 
     rig: Rig
     home: Path
+    every_s: float = 0.0
+    """`sync_every_s` of the recorder and of the source."""
     recorder: Recorder = field(init=False)
     writer: RecordWriter = field(init=False)
     given: dict[int, Saved] = field(default_factory=dict)
@@ -49,7 +51,9 @@ class Bench:
     def __post_init__(self) -> None:
         self.copy, self.aside = self.rig.folder / "copy", self.rig.folder / "aside"
         self.recorder = self.begin("recorder")
-        self.writer = RecordWriter(self.rig.link("camera"), TOPICS, SavingOptions(outbox_folder("bench")))
+        options = SavingOptions(outbox_folder("bench"))
+        options = replace(options, gather_s=self.every_s) if self.every_s else options
+        self.writer = RecordWriter(self.rig.link("camera"), TOPICS, options)
         self.writer.open()
         self.rig._stack.callback(self.writer.close, 0.0)
 
@@ -60,7 +64,7 @@ class Bench:
 
     def begin(self, link: str) -> Recorder:
         """Start the recorder; `link` is a new name each time."""
-        recorder = Recorder("all", str(self.folder), logs=False)
+        recorder = Recorder("all", str(self.folder), logs=False, sync_every_s=self.every_s)
         recorder.attach(self.rig.link(link), TOPICS, "recorder")
         self.rig._stack.callback(recorder.detach)
         return recorder
@@ -100,8 +104,13 @@ class Bench:
 
 
 @pytest.fixture
-def bench(rig: Rig, tmp_path: Path) -> Bench:
-    return Bench(rig, tmp_path)
+def every_s() -> float:
+    return 0.0
+
+
+@pytest.fixture
+def bench(rig: Rig, tmp_path: Path, every_s: float) -> Bench:
+    return Bench(rig, tmp_path, every_s)
 
 
 def copied(bench: Bench) -> None:
@@ -268,7 +277,12 @@ SHORT = ("moved", "replaced by an older copy and restarted", "ledger.db unlinked
 """Each takes some seconds: what was not acknowledged is sent again after two."""
 
 
-@pytest.mark.parametrize("kind", HARMS if os.environ.get("ETHER_LONG") else SHORT)
+LONG = bool(os.environ.get("ETHER_LONG"))
+MODES = [pytest.param(0.0, id="as it comes"), pytest.param(0.2, id="for cards")]
+
+
+@pytest.mark.parametrize("every_s", MODES if LONG else MODES[:1])
+@pytest.mark.parametrize("kind", HARMS if LONG else SHORT)
 def test_nothing_is_acknowledged_that_is_not_there_and_what_is_missing_is_named(
     bench: Bench, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -306,9 +320,12 @@ def small_disk(folder: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_a_disk_that_is_filled(rig: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("every_s", MODES)
+def test_a_disk_that_is_filled(
+    rig: Rig, tmp_path: Path, every_s: float, capsys: pytest.CaptureFixture[str]
+) -> None:
     with small_disk(tmp_path / "disk") as disk:
-        bench = Bench(rig, disk)
+        bench = Bench(rig, disk, every_s)
         bench.saved()
         ballast = disk / "ballast"
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:

@@ -166,6 +166,21 @@ def test_what_no_recorder_takes_is_in_the_outbox_soon(rig: Rig, outbox_rows: lis
     assert soon(lambda: writer._queue.head in outbox_rows, 10), "nobody is there: at once"
 
 
+def test_what_was_acknowledged_is_not_left_behind_when_the_recorder_ends_first(rig: Rig) -> None:
+    """Its outbox would be one of a dead process, whose values seem to wait."""
+    writer = rig.record_writer(gather_s=0.2)
+    for n in range(10):
+        writer.record("record", "v", n, (), {})
+    assert soon(lambda: rig.waiting() != [], 5), "nobody records yet, so they are in the file"
+    recorder = rig.recorder(sync_every_s=0.2)
+    assert writer.flush(_deadline()) == 0
+    recorder.detach()
+    assert soon(lambda: not writer.recorders(), 10)
+    assert writer.close(patience(5)) == 0
+    assert rig.waiting() == []
+    assert [record.value for record in rig.records()] == list(range(10))
+
+
 def _held(number: int) -> Entry:
     return Entry(number, "record", "v", f"id{number}", number, 1.0, (), "", None, b"x")
 
