@@ -10,6 +10,7 @@ columns, but never change the values of those columns.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -86,6 +87,8 @@ CREATE TABLE deleted (          -- the rows that are gone
 );
 """
 
+_NAMES = frozenset(re.findall(r"CREATE (?:TABLE|VIEW) (\w+)", _TABLES + _DELETED))
+
 MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {}
 """By each earlier version, the step from it to the next version."""
 
@@ -144,17 +147,19 @@ def check_version(connection: Connection, folder: Path) -> int:
 
 
 def _check_shape(connection: Connection, folder: Path) -> None:
-    """Raise `LedgerDamaged` for a database with a view, table or trigger that is not a ledger's own: a query of a view
-    that somebody has replaced may never end, or say anything."""
+    """Raise `LedgerDamaged` for a database in which something else stands under a name of the ledger's own, or that has
+    a trigger or a virtual table: a query of a view that somebody has replaced may never end, or say anything. Views of
+    other names are their owner's, and nothing of Ether asks them."""
     for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master"):
         words = " ".join(sql.split()) if isinstance(sql, str) else ""
         right = {
-            "view": name == "entries" and words == _VIEW,
+            "view": words == _VIEW if name == "entries" else str(name).lower() not in _NAMES,
             "table": name != "entries" and words.upper().startswith("CREATE TABLE"),
             "index": True,
         }.get(kind, False)
         if not right:
-            raise LedgerDamaged(folder, DATABASE, f"its {kind} {str(name)!r:.40} is not a ledger's own")
+            drop = f"; if it is yours, DROP {kind.upper()} it" if kind in ("view", "trigger") else ""
+            raise LedgerDamaged(folder, DATABASE, f"its {kind} {str(name)!r:.40} is not a ledger's own{drop}")
 
 
 def meta_of(connection: Connection) -> dict[str, str]:

@@ -125,6 +125,7 @@ ENDLESS = (
 HARMS = {
     "a view that never ends": f"DROP VIEW entries; {ENDLESS};",
     "a view in a table's place": "ALTER TABLE records RENAME TO r2; CREATE VIEW records AS SELECT * FROM r2;",
+    "a view under a name that volumes may have": "CREATE VIEW Deleted AS SELECT 1;",
     "a trigger": "CREATE TRIGGER t AFTER INSERT ON records BEGIN DELETE FROM records; END;",
     "no time of its making": "UPDATE meta SET value = 'x' WHERE key = 'created';",
     "a blob as its session": "UPDATE meta SET value = x'ff00ff' WHERE key = 'session';",

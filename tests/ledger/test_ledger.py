@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -10,6 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -349,6 +351,33 @@ def test_a_migration_that_fails_leaves_the_version_before_it(folder: Path, monke
         with pytest.raises(LedgerFailed, match="no such table: nowhere"):
             LedgerWriter.open(folder, "bench")
     LedgerWriter.open(folder, "bench").close()
+
+
+def test_a_view_of_its_owner_is_left_alone_and_a_trigger_is_named(folder: Path) -> None:
+    def run(statement: str) -> None:
+        with closing(sqlite3.connect(folder / "ledger.db")) as database:
+            database.execute(statement)
+
+    with closing(LedgerWriter.open(folder, "bench")) as writer:
+        writer.append([batch(entry(1))], NOW)
+    run("CREATE VIEW warm AS SELECT * FROM entries WHERE topic = 'camera/frame'")
+    with LedgerReader.open(folder) as reader:
+        assert [record.number for record in reader.records()] == [1]
+    with closing(LedgerWriter.open(folder, "bench")) as writer:
+        writer.append([batch(entry(2))], NOW)
+        run("CREATE VIEW cold AS SELECT 1")  # while it is written to: the next transaction is refused, those after it not
+        with contextlib.suppress(LedgerFailed):
+            writer.append([batch(entry(3))], NOW)
+        assert writer.append([batch(entry(3))], NOW) == {OUTBOX: 3}
+        assert writer.rotate(NOW) is None
+        writer.append([batch(entry(4))], NOW)
+    report = verify(folder)
+    assert report.ok, str(report)
+    with LedgerReader.open(folder) as reader:
+        assert [record.number for record in reader.records()] == [1, 2, 3, 4]
+    run("CREATE TRIGGER mine AFTER INSERT ON records BEGIN DELETE FROM records; END")
+    with pytest.raises(LedgerDamaged, match="its trigger 'mine' is not a ledger's own; if it is yours, DROP TRIGGER it"):
+        LedgerWriter.open(folder, "bench")
 
 
 def test_a_ledger_that_cannot_be_sealed_leaves_no_connection_open(
