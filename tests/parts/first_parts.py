@@ -66,5 +66,9 @@ class Analysis:
         return self.seen
 
     @ether_get
+    def last(self) -> int:
+        return self.seen[-1] if self.seen else 0
+
+    @ether_get
     def calibrations(self) -> list[int]:
         return self.offsets
