@@ -12,7 +12,7 @@ the last to be written.
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from broker.core.exchange import ClientSession, Exchange
 from broker.core.outlet import Outlet
@@ -29,6 +29,9 @@ KEEP_ALIVES = 1.5  # a client may be silent for so many keep-alive intervals (MQ
 LARGEST_ANNOUNCED = 268_435_455
 """Some clients take a larger Maximum Packet Size for malformed, though the standard allows it."""
 SMALL_READ_BYTES = 16_384
+AHEAD = 8
+"""A large packet is read into a buffer of its own, which is at most so many times as large as what has arrived of it: a
+client has to send what it wants to take memory with."""
 ALLOWED_FIRST = frozenset({*range(0x30, 0x36), *range(0x3A, 0x3E), 0x40, 0x50, 0x62, 0x70, 0x82, 0xA2, 0xC0, 0xE0})
 """The first bytes of packets that a client may send once it was let in."""
 
@@ -52,6 +55,8 @@ class ClientProtocol:
         self.over = False
         self._session: ClientSession | None = None
         self._chunks: list[bytes | bytearray] = []
+        self._own_buffer: bytearray | None = None
+        """The packet under way, whose first `_kept_bytes` have arrived."""
         self._kept_bytes = self._needed_bytes = 0
         self._limit = packets.LONGEST_CONNECT
         self._aliases: dict[int, bytes] = {}
@@ -73,12 +78,45 @@ class ClientProtocol:
         if self._asked:
             self._wait(data)
             return
+        while (space := self.space()) is not None and data:
+            taken = min(len(data), len(space))
+            space[:taken] = data[:taken]
+            self.filled(taken)
+            data = data[taken:]
+        if self.over:
+            return
         if self._chunks:
             self._keep(data)
             if self._kept_bytes < self._needed_bytes:
                 return
             data = b"".join(self._chunks)
             self._chunks.clear()
+        self._handle(data)
+
+    def space(self) -> memoryview | None:
+        """The buffer for the next bytes, while a large packet is under way; else None."""
+        return None if self._own_buffer is None else memoryview(self._own_buffer)[self._kept_bytes :]
+
+    def filled(self, count: int) -> None:
+        """`count` bytes were read into `space()`."""
+        self._last_read = self._exchange.now
+        self._kept_bytes += count
+        packet = self._own_buffer
+        if packet is None or self._kept_bytes < len(packet):
+            return
+        if len(packet) < self._needed_bytes:
+            self._begin_buffer(packet)
+        else:
+            self._own_buffer = None
+            self._handle(cast(bytes, packet))  # from now on nobody writes to it
+
+    def _begin_buffer(self, begun: bytes | bytearray | memoryview) -> None:
+        """Go on with a packet whose beginning this is in a larger buffer."""
+        self._own_buffer = bytearray(min(self._needed_bytes, AHEAD * len(begun)))
+        self._own_buffer[: len(begun)] = begun
+
+    def _handle(self, data: bytes) -> None:
+        """Handle the complete packets, and keep the rest."""
         try:
             at = self._handle_all(data)
         except MalformedPacket as error:
@@ -89,8 +127,11 @@ class ClientProtocol:
             self.end(packets.MALFORMED, f"client {self._name()} sent {text}: it was disconnected")
             return
         if at < len(data) and not self.over:
-            self._chunks.append(bytearray(data[at:]))
             self._kept_bytes = len(data) - at
+            if self._needed_bytes >= SMALL_READ_BYTES and self._kept_bytes * AHEAD >= SMALL_READ_BYTES:
+                self._begin_buffer(memoryview(data)[at:])
+                return
+            self._chunks.append(bytearray(data[at:]))
 
     def _wait(self, data: bytes) -> None:
         """What arrives before it is known whether this client may enter is kept, and is not much."""
@@ -152,7 +193,7 @@ class ClientProtocol:
             if first >> 4 == packets.PUBLISH and self._session is not None:
                 self._publish(self._session, data, at, start, end)
             else:
-                self._control(first, data[start:end])
+                self._control(first, bytes(data[start:end]))
             at = end
         self._needed_bytes = 2
         return at

@@ -11,13 +11,13 @@ alias on its first use while the client has room for more, and only then.
 from collections import deque
 
 from broker.wire import properties
-from broker.wire.codec import Codec
+from broker.wire.codec import COPIED_BYTES, Codec
 from broker.wire.message import ApplicationMessage
 from broker.wire.packets import short
 from broker.wire.requests import NO_LIMIT
 
 BATCH_BYTES = 131_072
-PIECE_BYTES = 262_144
+PIECE_BYTES = 1_114_112
 """A larger piece goes to the socket alone, and in parts: what does not fit must not be copied again each time."""
 ENTRY_BYTES = 80
 """What an entry costs beside its bytes."""
@@ -111,7 +111,10 @@ class Outlet:
             self._encode(now)
         entries = self._entries
         if self.bytes <= BATCH_BYTES:
-            data = b"".join(entries)  # type: ignore[arg-type]  # no message is left among them
+            if len(entries) == 1 and self.bytes > COPIED_BYTES:
+                self.bytes = 0
+                return entries.popleft()  # type: ignore[return-value]  # no message is left among them
+            data = b"".join(entries)  # type: ignore[arg-type]
             entries.clear()
             self.bytes = 0
             return data

@@ -53,6 +53,9 @@ class ClientConnection:
     def read(self) -> None:
         """The socket is readable."""
         client = self.client
+        if (space := self._space()) is not None:
+            self._read_into(space)
+            return
         wanted = client.wanted_bytes
         size = READ_BYTES if wanted <= READ_BYTES else min(wanted, LARGEST_READ_BYTES)
         try:
@@ -71,6 +74,26 @@ class ClientConnection:
 
     def _receive(self, data: bytes) -> None:
         self.client.receive(data)
+        if (space := self._space()) is not None:
+            self._read_into(space)  # the rest of a large packet is often there already
+
+    def _space(self) -> memoryview | None:
+        """Where the next bytes of a large packet belong."""
+        return None if self.client.over else self.client.space()
+
+    def _read_into(self, space: memoryview) -> None:
+        """Read on in a packet whose length is known."""
+        try:
+            count = self.sock.recv_into(space)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            count = 0
+        if count:
+            self.client.filled(count)
+        else:
+            self.client.lost()
+            self.close()
 
     def flush(self) -> None:
         """Write what is queued, unless the socket is known to be full."""
@@ -160,6 +183,9 @@ class LayeredConnection(ClientConnection):
             if len(self._unsent) > UNREAD_BYTES:
                 self.client.lost()
                 self.close()
+
+    def _space(self) -> None:
+        """What the socket gives is not yet what the client gets."""
 
     def _write_all(self) -> bool:
         outlet, now = self.client.outlet, self._watcher.now

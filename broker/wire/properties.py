@@ -160,6 +160,15 @@ def read_of_publish(data: bytes, at: int, end: int) -> PublishProperties:
     expiry_at = -1
     while position < end:
         number, begin = data[position], position
+        if plain and number == USER_PROPERTY:  # most properties are: in line, without calls
+            high, low = data[position + 1], data[position + 2]
+            middle = position + 3 + (high << 8 | low)
+            higher, lower = data[middle], data[middle + 1]
+            position = middle + 2 + (higher << 8 | lower)
+            if position > end:  # so it is, too, where `middle` is
+                raise MalformedPacket("a property that is longer than its packet")
+            zeros -= (not high) + (not low) + (not higher) + (not lower) if high or higher or not (low and lower) else 2
+            continue
         if number in _TEXTS_OF_PUBLISH:
             high, low = data[position + 1], data[position + 2]
             position = _end_of(begin + 3, high, low, end)
@@ -168,12 +177,9 @@ def read_of_publish(data: bytes, at: int, end: int) -> PublishProperties:
             else:
                 checked_text(bytes(data[begin + 3 : position]))
             if number == USER_PROPERTY:
-                begin, high, low = position, data[position], data[position + 1]
-                position = _end_of(begin + 2, high, low, end)
-                if plain:
-                    zeros -= (not high) + (not low)
-                else:
-                    checked_text(bytes(data[begin + 2 : position]))
+                begin = position
+                position = _end_of(begin + 2, data[begin], data[begin + 1], end)
+                checked_text(bytes(data[begin + 2 : position]))
                 continue
             if number == RESPONSE_TOPIC:
                 _check(number, bytes(data[begin + 3 : position]))

@@ -16,12 +16,15 @@ from typing import Any
 
 import pytest
 from patience import patience
+from raw_client import packet
+from raw_client import text as packed_text
 from running_brokers import write_settings
+from sans_io import Bench
 
 from broker import lifeline as lifeline_module
 from broker import settings as settings_module
 from broker.core import outlet as outlet_module
-from broker.core.client import ClientProtocol, Terms
+from broker.core.client import AHEAD, ClientProtocol, Terms
 from broker.core.outlet import Outlet
 from broker.core.quotas import Quotas
 from broker.core.retained import RetainedMessages
@@ -449,3 +452,45 @@ def test_a_defect_at_one_clients_packet_costs_nobody_else_the_connection(monkeyp
             thread.join()
     assert len(warnings) == 1
     assert "ZeroDivisionError: planted" in warnings[0]
+
+
+def test_a_large_packet_takes_little_more_memory_than_was_sent_of_it() -> None:
+    bench = Bench(max_packet_bytes=8 << 20)
+    sender, receiver = bench.client(), bench.client()
+    receiver.subscribe("t")
+    whole = packet(0x30, packed_text("t") + b"\x00" + bytes(range(250)) * 20_000)
+    for at in range(0, len(whole), 100_000):
+        sender.send(whole[at : at + 100_000])
+        assert len(sender.core._own_buffer or b"") <= AHEAD * (at + 100_000)
+    assert receiver.received()[-1].payload == bytes(range(250)) * 20_000
+    assert sender.core.space() is None
+
+
+def test_large_packets_in_pieces_of_any_size_arrive_as_they_were() -> None:
+    bench = Bench()
+    sender, receivers = bench.client(), [bench.client(), bench.client(level=4)]
+    for receiver in receivers:
+        receiver.subscribe("t", ("u/+", 1))
+    sizes = (20_000, 16_300, 100_000, 5, 70_000, 300_000)
+    payloads = [bytes((number,)) * size for number, size in enumerate(sizes)]
+    expiry = b"\x05\x02\x00\x00\x00\x09"
+    whole = b"".join(
+        packet(0x30, packed_text("t") + expiry + each) + packet(0x32, packed_text("u/1") + b"\x00\x01\x00" + each)
+        for each in payloads
+    )
+    for piece in (1_000, 30_000, 65_536, len(whole)):
+        for at in range(0, len(whole), piece):
+            if (space := sender.core.space()) is not None and piece == 30_000:  # as a socket reads
+                taken = min(len(space), piece)
+                space[:taken] = whole[at : at + taken]
+                sender.core.filled(taken)
+                sender.send(whole[at + taken : at + piece])
+            else:
+                sender.send(whole[at : at + piece])
+        for receiver in receivers:
+            came = receiver.received()
+            assert [each.payload for each in came if each.topic == "t"] == payloads
+            assert [each.payload for each in came if each.topic == "u/1"] == payloads
+            for each in came:
+                if each.qos:
+                    receiver.acknowledge(0x40, each.packet_id)
