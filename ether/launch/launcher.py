@@ -471,9 +471,18 @@ class Launch:
                 "%s: its class is not here; its device may publish and hear what `publishes` and `hears` say", name
             )
         hosts, guests = table.rights, config.security.guests
+        taken = {*config.named_instances(), self._program, RECORDER}
 
         def rules(devices: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-            others = {name: rights_of_guest(session, name, guests) for name in devices if name not in hosts}
+            others = {
+                name: rights_of_guest(session, name, "none" if name in taken else guests)
+                for name in devices if name not in hosts
+            }  # fmt: skip
+            for name in taken.intersection(others):
+                logger.error(
+                    "the device %s has the name of an instance of this machine, and may do nothing: pair it under"
+                    " another one (ether revoke %s, ether pair …)", name, name,
+                )  # fmt: skip
             return rules_of({**hosts, **others})
 
         return rules

@@ -265,6 +265,20 @@ def test_connections_that_say_nothing_hold_up_nobody(pairing: Pairing, pi: dict[
             each.close()
 
 
+@pytest.mark.attack("P13", "a message byte by byte", "one byte at a time, each in time")
+def test_a_message_that_never_ends_is_not_waited_for(pairing: Pairing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ether.session.trust.messages.MESSAGE_S", 0.3)
+    messages = talk_to(pairing)
+
+    def drop() -> bool:
+        with suppress(OSError):
+            messages.socket.sendall(b"x")
+        return not any(thread.is_alive() for thread in pairing._threads)
+
+    assert soon(drop, 10)
+    messages.close()
+
+
 @pytest.mark.attack("P11", "a recorder on the line", "looks for secret, name, request and certificate in a pairing")
 def test_nothing_is_in_the_clear(pairing: Pairing, pi: dict[str, str]) -> None:
     """A recorder in between sees neither secret, request, name nor certificate."""

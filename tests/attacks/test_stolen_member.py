@@ -31,7 +31,8 @@ TABLE = {"pi3": PI3, "phone": rights_of_guest(SESSION, "phone", "read")}
 @pytest.fixture(scope="module", params=EMBEDDED)
 def attacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     settings = {"users": USERS, "rights": rules_of(TABLE)}
-    with target(request.param, tmp_path_factory.mktemp("stolen"), settings) as session:
+    folder = tmp_path_factory.mktemp("stolen")
+    with target(request.param, folder, settings, security={"guests": "read"}) as session:
         with Attacker(session.broker) as owner:  # the thread for requests to `main` begins with the first one
             owner.send("control/keep/owner", {"instances": ["main"], "do": "clock"})
         assert soon(lambda: any(thread.name == "ether-control" for thread in threading.enumerate()), 10)
@@ -129,6 +130,34 @@ def test_an_answer_carries_no_data_past_the_rights(attacked: Target) -> None:
         assert attacked.lives()
         attacked.own.pub({"celsius": 21.5}, topic="wanted")
         assert heard.get(timeout_s=patience(10)).value == {"celsius": 21.5}
+
+
+@pytest.mark.attack(
+    "R8", "others' announcements in an answer to a roll call",
+    "deaths, epochs, another leader, another recorder, by a member that may announce itself",
+)  # fmt: skip
+def test_an_answer_announces_nobody_else(attacked: Target) -> None:
+    session = attacked.own._launch.session  # type: ignore[union-attr]
+    client = session._reply_topic.removeprefix(PREFIX)
+    before = {it["name"]: (it["state"], it.get("epoch")) for it in attacked.own.instances()}
+    known = session.announcement("sensor").to_value()
+    forged = {
+        f"{PREFIX}state/sensor": {**known, "state": "lost", "error": "forged"},
+        f"{PREFIX}state/recorder": {"name": "recorder", "state": "ready", "birth": "f" * 16, "epoch": 900},
+        f"{PREFIX}state/ghost": {"name": "ghost", "state": "ready", "birth": "f" * 16, "machine": "pi3"},
+        f"{PREFIX}record/recorder/about": {"birth": "f" * 16, "topics": "all", "wire": 2},
+        f"{PREFIX}session": {"program": "pi3", "run": "forged", "rights": "guests: all"},
+        f"{PREFIX}state/pi3": {"name": "pi3", "state": "ready", "birth": "e" * 16, "kind": "agent"},
+    }
+    answer = {"name": "main", "announced": forged, "roster": ["ghost"], "mqtt": "5", "properties": True}
+    with stolen(attacked) as evil:
+        evil.send(f"{client}/pi3", answer, source="pi3", schema="ether/announced")
+        assert soon(lambda: session.announcement("pi3") is not None, 10), "its own counts"
+    assert attacked.lives()
+    after = {it["name"]: (it["state"], it.get("epoch")) for it in attacked.own.instances()}
+    assert {name: after.get(name) for name in before} == before
+    assert session.announcement("ghost") is None
+    assert session.info(patience(5))["run"] != "forged"
 
 
 @pytest.mark.attack(

@@ -12,6 +12,9 @@ from patience import patience
 from running_brokers import soon
 
 from ether import Ether
+from ether.config import load_config
+from ether.config.broker import EmbeddedBroker
+from ether.launch.launcher import Launch
 from ether.security.rights import DeviceInstance, rights_of_host, rules_of
 
 
@@ -58,3 +61,22 @@ def test_rights_hold_in_the_next_broker_too(engine: str) -> None:
         assert holds()
     finally:
         own.shutdown()
+
+
+def test_a_device_under_an_instances_name_may_do_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    config = load_config({
+        "session": SESSION, "broker": {"listen": "lan"}, "security": {"guests": "all"},
+        "instances": {"cam": {"class_path": "attack_parts.Sensor"}},
+    })  # fmt: skip
+    assert isinstance(config.broker, EmbeddedBroker)
+    launch = Launch(config, SESSION)
+    try:
+        rules = launch._rules(config.broker)
+        assert rules is not None
+        with caplog.at_level("ERROR", "Ether"):
+            given = rules(["cam", "recorder", "phone"])
+    finally:
+        launch.abandon()
+    assert [name for name in ("cam", "recorder", "phone") if given[name]["publish"]] == ["phone"]
+    assert "the device cam has the name of an instance of this machine" in caplog.text
+    assert "phone" not in caplog.text

@@ -323,7 +323,7 @@ def test_a_device_whose_clock_is_behind_enters(
     start: Start, pc: dict[str, str], tmp_path: Path, opened: list[Transport], monkeypatch: pytest.MonkeyPatch,
     ahead_days: int,
 ) -> None:  # fmt: skip
-    """For a Pi in 1970 every certificate is of the future. So here the broker's one is, while the clock stands still."""
+    """For a Pi in 1970 every certificate is of the future. So here the broker's one is, and the clock is right."""
     now = time.time()
     lab = LabAuthority.load_or_make(pc, now)
     lab.server_files(socket.gethostname(), ["127.0.0.1", BESIDE], now + ahead_days * 86_400)

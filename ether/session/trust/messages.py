@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import time
 from base64 import b64decode, b64encode
 from typing import Any
 
@@ -15,8 +16,12 @@ class BadMessage(ValueError):
     """What came is no message of a pairing, or none came in time."""
 
 
+MESSAGE_S = 10.0
+"""A whole message takes no longer, however slowly its bytes come."""
+
+
 class Messages:
-    """One connection. Each call takes at most the socket's time-out for each read."""
+    """One connection. Each call takes at most the socket's time-out, and a message `MESSAGE_S`."""
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self.socket = sock
@@ -36,7 +41,10 @@ class Messages:
 
     def receive(self) -> dict[str, Any]:
         """The next message. Raises `BadMessage`, `OSError`."""
+        deadline = time.monotonic() + MESSAGE_S
         while b"\n" not in self._rest:
+            if time.monotonic() > deadline:
+                raise BadMessage(f"its message took more than {MESSAGE_S:g} s")
             if len(self._rest) > LONGEST_BYTES:
                 raise BadMessage(f"it sent a line of more than {LONGEST_BYTES} bytes")
             try:
