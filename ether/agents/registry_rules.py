@@ -82,3 +82,5 @@ def _named(part: RegistryEntry | EtherInstanceConfig) -> Iterator[str]:
         yield part.build.call
     calls: list[Any] = [*part.on_connect, *part.on_stop, *(part.safe_state.calls if part.safe_state else ())]
     yield from (str(call.method) for call in calls)
+    if part.alive is not None:
+        yield part.alive.method

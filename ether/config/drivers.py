@@ -342,6 +342,43 @@ Enter = Annotated[
         description="true: the object is a context manager; it is entered before anything else, and left last",
     ),
 ]
+
+
+class OnErrorOptions(ConfigPart):
+    """What happens when the driver says, by its exceptions, that its device is gone."""
+
+    errors: Annotated[Names, Field(min_length=1)] = Field(
+        ("OSError", "EOFError"),
+        description="exceptions that say so, by their name or package.Class; those that inherit from them count, too",
+    )
+    then: Literal["reconnect", "rebuild", "restart"] = Field(
+        "rebuild",
+        description="reconnect: on_stop and on_connect again; rebuild: the object is made again, too; restart: the"
+        " process ends, and is started again as restart: says",
+    )
+    after: int = Field(3, ge=1, le=1000, strict=True, description="so many failures in a row")
+    within: Annotated[str | None, BeforeValidator(_check_max_age)] = Field(
+        None, description="so many failures within this time, such as 10s; left out, however long it takes"
+    )
+
+
+class AliveOptions(ConfigPart):
+    """A question that is asked of the device again and again, to learn whether it is there."""
+
+    method: PathText = Field(description="a method of the class, or the path of one, that asks the device something")
+    args: PlainArgs = Field((), description="a list of arguments")
+    kwargs: PlainKwargs = Field({}, description="a mapping of arguments by name")
+    every: WhenText = Field("5s", description="how often, such as 5s")
+
+
+OnError = Annotated[
+    OnErrorOptions | None, Field(description="which exceptions mean that the device is gone, and what is done then")
+]
+Alive = Annotated[
+    AliveOptions | None,
+    BeforeValidator(_call),
+    Field(description="a method that is called again and again: without an answer the device is offline"),
+]
 OnConnect = Annotated[Calls, Field(description="what is called once, before the instance is ready, in this order")]
 OnStop = Annotated[Calls, Field(description="what is called last, before the process ends, in this order")]
 SafeState = Annotated[

@@ -23,6 +23,7 @@ from ether.config.drivers import (
     MAX_AGE_DESCRIPTION,
     ON_DESCRIPTION,
     RESULT_DESCRIPTION,
+    Alive,
     ArgumentOptions,
     Build,
     Callback,
@@ -32,6 +33,7 @@ from ether.config.drivers import (
     KeepWish,
     MaxAge,
     OnConnect,
+    OnError,
     OnStop,
     OnWish,
     PathText,
@@ -231,6 +233,8 @@ class EtherInstanceConfig(ConfigPart):
     on_connect: OnConnect = ()
     on_stop: OnStop = ()
     safe_state: SafeState = None
+    on_error: OnError = None
+    alive: Alive = None
 
     def name_or(self, key: str) -> str:
         """The name that `ether_name` gives, else `key`."""
@@ -390,6 +394,8 @@ class RegistryEntry(ConfigPart):
     on_connect: OnConnect = ()
     on_stop: OnStop = ()
     safe_state: SafeState = None
+    on_error: OnError = None
+    alive: Alive = None
 
 
 def _check_distinct(instances: dict[str, EtherInstanceConfig]) -> dict[str, EtherInstanceConfig]:

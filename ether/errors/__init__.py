@@ -56,6 +56,7 @@
     ├── ExportFailed (ValueError)           records cannot be written in this format
     ├── ExportUnwritable (OSError)          … the file cannot be written
     ├── MissingExtra (ImportError)          a needed library is not installed
+    ├── DeviceOffline (ConnectionError)     the instance's device is gone, and is being brought back
     ├── InSafeState (RuntimeError)          the instance's device is in its safe state, the method does not run
     ├── ReplayRefused (RuntimeError)        it could move a device, and its cause is a replay of a recording
     ├── RunGoesOn (RuntimeError)            `ether.run()`: another run goes on in this session
@@ -250,6 +251,14 @@ class ResultInvalid(EtherError, ValueError):
         self.method, self.problems = method, tuple(problems)
         listed = "; ".join(map(str, self.problems))
         super().__init__(f"{method} ran, but what it returned does not fit its return hint: {listed}")
+
+
+class DeviceOffline(EtherError, ConnectionError):
+    """The device of an instance is gone, so the method was not run. `why` says since when, and what the driver said."""
+
+    def __init__(self, instance: str, why: str) -> None:
+        self.instance, self.why = instance, why
+        super().__init__(f"{instance}: its device is offline, {why}. It is tried again and again; nothing was run.")
 
 
 class TransportError(EtherError, ConnectionError):

@@ -24,7 +24,7 @@ from typing import Any, Protocol, cast
 from ether.config.path_text import parse_path
 from ether.connection.failure_text import text_of
 from ether.errors import MarkError, ValidationFailed
-from ether.instance.building import Builder
+from ether.instance.drivers.building import Builder
 from ether.instance.host import DeviceHost
 from ether.spec.arguments import Arguments
 from ether.spec.methods import MethodSpec
@@ -92,6 +92,15 @@ class Devices:
                 presence = self._presences.setdefault(id(device), device.presence)
             if not presence.online:
                 self._changed()
+
+    def look_below(self, obj: object) -> None:
+        """The instance has another object now: the devices of the one before count no longer."""
+        with self._lock:
+            self._object, known, self._known = obj, self._known, {}
+            self._presences = {}
+        for _, end in known.values():
+            end()
+        self.find()
 
     def _on_presence(self, key: int, presence: DevicePresence) -> None:
         """On a thread of the device."""
@@ -213,6 +222,15 @@ class DeviceCalls:
         calls = (*(safe.calls if safe is not None and safe.at_stop else ()), *care.on_stop)
         failed = self.make(calls, "at the stop")
         return [call.method for call in calls if call.method not in failed], failed
+
+    def end_quietly(self) -> None:
+        """Make the calls of `on_stop` for a device that is gone. What they raise is expected, and for nobody."""
+        for call in self._host.spec.care.on_stop:
+            try:
+                args, kwargs = self.builder.plain(call.args, ""), self.builder.plain(call.kwargs, "")
+                self._host.call_own(call.method, args, kwargs)
+            except BaseException:  # noqa: BLE001  the device is gone
+                continue
 
     def make(self, calls: Iterable[PlannedCall], why: str) -> dict[str, str]:
         """Make all of these calls, even after one has failed. Returns the reasons of those that failed, by method."""

@@ -9,12 +9,13 @@ message's id, its topic and the arguments that failed, and the next message is h
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -39,17 +40,18 @@ from ether.errors.tracebacks import line_of, user_traceback
 from ether.instance.announcer import Announcer
 from ether.instance.async_runner import CoroutineRunner
 from ether.instance.binding import Overrides, publishing
-from ether.instance.building import Builder, BuiltObject
-from ether.instance.callbacks import Callbacks
 from ether.instance.control import Control
 from ether.instance.devices import DeviceCalls
+from ether.instance.drivers.building import Builder, BuiltObject
+from ether.instance.drivers.callbacks import Callbacks
+from ether.instance.drivers.device_watch import ALIVE, DeviceWatch
+from ether.instance.drivers.stream_threads import StreamThreads
 from ether.instance.failure_rules import Failure, Failures
 from ether.instance.jobs import TickJob
 from ether.instance.method_tables import method_tables, unchecked_text
 from ether.instance.position_file import NO_ROW
 from ether.instance.publications import PublishedTopic
 from ether.instance.safe_state import make_guard
-from ether.instance.stream_threads import StreamThreads
 from ether.instance.streams import is_stream, run_through
 from ether.instance.subscriptions import InWork, MethodSubscriptions
 from ether.instance.ticker import Ticker
@@ -64,6 +66,7 @@ from ether.spec.methods import ClassSpec, MethodSpec
 from ether.spec.nothing import NOTHING
 from ether.spec.path_methods import PathMethod
 from ether.spec.paths import PathNotFound, check_there
+from ether.spec.wrapping import Alive
 from ether.system.clock import wall_time
 from ether.system.processes import rss_mb
 from ether.wire.head import Headers
@@ -94,6 +97,12 @@ _NOT_HANDED_OVER = (
 class HostedInstance:
     """One object in its session."""
 
+    built: BuiltObject | None = None
+    """How the object was made; None for one that its user has made."""
+
+    on_end_for_restart: Callable[[], None] = staticmethod(lambda: None)
+    """Ends the process as a failure; does nothing for an object of a program's own."""
+
     def __init__(
         self,
         name: str,
@@ -108,8 +117,6 @@ class HostedInstance:
         """`incarnation` is the id under which this start of the instance is announced. `holding` is announced beside
         it: its epoch, its supervisor. Raises `MarkError` and `InvalidName`."""
         self.name, self.object, self.spec, self.topics, self.incarnation = name, obj, spec, topics, incarnation
-        self.built: BuiltObject | None = None
-        """How the object was made; None for one that its user has made."""
         self.logger = get_ether_logger(name)
         self.worker = worker
         self.on_failure: Callable[[BaseException], None] | None = None
@@ -175,7 +182,8 @@ class HostedInstance:
 
     def _build_parts(self, holding: Mapping[str, object]) -> None:
         link, epoch = self._link, holding.get("epoch", 0)
-        self.ticks = Ticker(self.name, self._times(), self._submit_tick, self.logger)
+        self.watch = DeviceWatch(self, self.spec.care, lambda: self.announcer.changed())
+        self.ticks = Ticker(self.name, [*self._times(), *self.watch.times], self._submit_tick, self.logger)
         if self.worker.threads == 1 and not any(method in self._own_workers for method, _ in self._times()):
             self.ticks.helped, self.worker.turn = True, self.ticks.turn
         self.streams = StreamThreads(self)
@@ -189,7 +197,8 @@ class HostedInstance:
         link.on_refusal += [self.control.on_refusal, self.server.on_refusal]
 
     def _changing(self) -> dict[str, object]:
-        return {**self.guard.offers(), **self.guard.about(), **self.lease_server.about(), **self.topics_used()}
+        return {**self.guard.offers(), **self.guard.about(), **self.lease_server.about(), **self.topics_used(),
+                **self.watch.about()}  # fmt: skip
 
     def make_safe(self, why: str, tell: Callable[[Answer], object]) -> None:
         """A person asks for the safe state (`SafeStateGuard.demand`)."""
@@ -211,6 +220,7 @@ class HostedInstance:
         """Begin nothing more by itself. A second call does nothing."""
         self.ticks.stop()
         self.streams.stop()
+        self.watch.stop()
 
     def subscribe(self) -> None:
         """Subscribe to all topics of the instance; returns when the broker has confirmed all of them."""
@@ -407,6 +417,7 @@ class HostedInstance:
         self, method: str, payload: object, cause: Cause, message: tuple[str, Headers] | None = None
     ) -> Any:
         self.guard.check(method)
+        self.watch.check()
         if method in self._moves and may_not_move_devices(cause.origin):
             raise ReplayRefused(self.name, f"{self.spec.name}.{method}")
         inbound = cause.message
@@ -437,6 +448,10 @@ class HostedInstance:
         """Call a method because its time has come. Raises whatever goes wrong."""
         if self.closed:
             return
+        if method == ALIVE:
+            self.watch.ask()
+            return
+        self.watch.check()
         self.guard.check_tick(method)
         with handling(Cause(None, os.urandom(16).hex(), self._worker_of(method))):
             self._call(method, [], {})
@@ -506,7 +521,9 @@ class HostedInstance:
     def stream(self, method: str, stopped: threading.Event) -> bool:
         """Call a streaming method once, and publish what it returns or yields until it is `stopped`. Returns whether it
         is to be called again at once: None means that nothing has come. Raises whatever goes wrong."""
-        with handling(Cause(None, os.urandom(16).hex(), self.worker)):
+        if self.watch.offline:
+            return False
+        with handling(Cause(None, os.urandom(16).hex(), self.worker)), self._watched(method):
             result = self._originals[method]()
             if inspect.iscoroutine(result):
                 result = self._coroutines.run(result)
@@ -516,6 +533,42 @@ class HostedInstance:
             elif result is not None:
                 self._publish(method, result)
             return result is not None
+
+    @contextlib.contextmanager
+    def _watched(self, method: str) -> Iterator[None]:
+        """What the driver raises in a stream says as much of its device as in a call."""
+        try:
+            yield
+        except BaseException as error:
+            self.watch.failed(method, error)
+            raise
+        self.watch.went_well(method)
+
+    def ask_device(self, alive: Alive) -> None:
+        """Ask whether the device is there. Raises whatever goes wrong."""
+        self.call_own(alive.call.method, alive.call.args, alive.call.kwargs)
+
+    def try_device(self, *, rebuild: bool) -> None:
+        """Connect the device again, on the worker; with `rebuild` the object is made again before. What is left of the
+        old one is ended first, because most devices can be open only once. Raises whatever goes wrong."""
+        self.device.end_quietly()
+        if rebuild and self.built is not None:
+            self._overrides.remove()
+            with contextlib.suppress(BaseException):
+                self.built.leave()
+            self.built = self.built.again()
+            self.object = self.built.obj
+            self._originals = {method.name: method.function_of(self.object) for method in self.spec.methods}
+            self._overrides, self._accessors = self._put_wrappers()
+            self.announcer.devices.look_below(self.object)
+        self.device.connect()
+        if rebuild:
+            self.callbacks.hand_over()
+
+    def end_for_restart(self, why: str) -> None:
+        """End the process at once; its launcher starts it again, where `restart:` says so."""
+        self.logger.error("%s: ends, to be started again: %s", self.name, why)
+        self.on_end_for_restart()
 
     def taken_by_driver(self, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """The driver has called a function that was handed over to it, on any thread. Never raises."""
@@ -553,10 +606,13 @@ class HostedInstance:
             result = run_through(result, wanted, self._coroutines.run) if is_stream(result) else result
             if forks.times != forked:
                 forks.end_forked(None)  # its copy in the process of the instance returns the same, and is answered
+            if self.watch.watches:
+                self.watch.went_well(name)
             return result
         except BaseException as error:
             if forks.times != forked:
                 forks.end_forked(error)
+            self.watch.failed(name, error)
             raise
         finally:
             if outer is None:
@@ -763,6 +819,7 @@ class HostedInstance:
             if topic in method.topics(MarkKind.SYNC):
                 try:
                     self.guard.check(method.name)
+                    self.watch.check()
                     if method.name in self._moves:
                         context.check_device(self.name, f"{self.spec.name}.{method.name}")
                     positional, named = self._arguments[method.name].bind(arguments)

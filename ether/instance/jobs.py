@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ether.connection.link import Inbound
 from ether.connection.mailbox import Key, Mailbox
 from ether.connection.worker import FOREIGN
-from ether.errors import InSafeState, PayloadError
+from ether.errors import DeviceOffline, InSafeState, PayloadError
 from ether.instance.host import JobHost
 from ether.spec.arguments import shown
 from ether.spec.methods import MethodSpec
@@ -96,8 +96,9 @@ class TickJob:
         self._finish(True)
 
     def failed(self, error: BaseException) -> None:
-        """Log the failure; the next tick comes. A refusal by the safe state is not logged: its begin was."""
-        refused = isinstance(error, InSafeState)
+        """Log the failure; the next tick comes. A refusal by the safe state, or of a device that is gone, is not
+        logged: its begin was."""
+        refused = isinstance(error, InSafeState | DeviceOffline)
         try:
             if not refused:
                 self._host.report(f"{self._host.spec.name}.{self._method} (every {self._when})", error, {})

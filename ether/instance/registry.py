@@ -23,7 +23,7 @@ RegistryOptions = Mapping[str, Mapping[str, Any]]
 """For each class path the entry of the class: its methods' decorators and arguments, its properties, its device's
 calls."""
 
-_CARE = ("on_connect", "on_stop", "safe_state", "enter")
+_CARE = ("on_connect", "on_stop", "safe_state", "enter", "on_error", "alive")
 _OWN = (*_CARE, "keep", "max_age")
 """What an instance may say beside the entry of its class."""
 

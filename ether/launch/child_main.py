@@ -36,7 +36,7 @@ from ether.connection.link import Link, await_taken
 from ether.connection.worker import Stopped, Worker
 from ether.errors import ConfigError, EtherError, InvalidName, MarkError, NotJoined, PayloadTooLarge, PublishRefused
 from ether.errors.tracebacks import lines_of
-from ether.instance.building import Builder, BuiltObject, Recipe
+from ether.instance.drivers.building import Builder, BuiltObject, Recipe
 from ether.instance.hosted import HostedInstance
 from ether.launch.child_notes import FLUSH, Notes
 from ether.launch.child_settings import BEGIN, EXIT_REPLACED, InstanceSettings
@@ -63,6 +63,12 @@ EXIT_NOT_STARTED = 1
 EXIT_NO_BROKER = 2
 EXIT_ORPHANED = 3
 """The launcher died."""
+
+EXIT_DEVICE_GONE = 6
+"""`on_error: {then: restart}`: the device is gone, and a new process is to be tried."""
+
+_LOG_GOES_S = 0.2
+"""Until the process ends, so that the reason is in the log of the session."""
 
 SAVE_TIMEOUT_S = 5.0
 """For sending what waits in the outbox to the recorder, at the end. What is left after that waits on disk."""
@@ -267,6 +273,7 @@ class _InstanceProcess:
         instance.take_over(built, builder)
         instance.server.journal = self._journal
         instance.on_step = self.notes.tell
+        instance.on_end_for_restart = _end_for_restart
         instance.topics_used = client.topic_check.used
         instance.control.on_fenced = _stop_at_once
         instance.lease_server.is_dead = is_dead_here
@@ -404,6 +411,13 @@ def _stop_at_once(why: str) -> None:
     """Another process holds the name now, and the devices with it: the last steps would disturb that process."""
     sys.stderr.flush()
     os._exit(EXIT_REPLACED)
+
+
+def _end_for_restart() -> None:
+    """The driver's device is gone, and a new process is to be tried: the last steps would talk to a device that is not
+    there. The log has a moment to get away."""
+    sys.stderr.flush()
+    threading.Timer(_LOG_GOES_S, os._exit, (EXIT_DEVICE_GONE,)).start()
 
 
 def signals_at_fork(give_back: Callable[[], None]) -> None:

@@ -128,6 +128,38 @@ class SafeState:
 
 
 @dataclass(frozen=True, slots=True)
+class OnError:
+    """Which exceptions of a driver mean that its device is gone: `after` failures in a row, `within_s` of each other
+    where that is said; and what is done `then`."""
+
+    errors: tuple[str, ...]
+    then: str
+    after: int = 3
+    within_s: float | None = None
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> OnError:
+        """As the registry writes it."""
+        within = options.get("within")
+        return cls(
+            tuple(options["errors"]), options["then"], options["after"], None if within is None else duration_s(within)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """The question by which an instance learns whether its device is there, and how often it is asked."""
+
+    call: PlannedCall
+    every: str
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Alive:
+        """As the registry writes it."""
+        return cls(planned([options])[0], options["every"])
+
+
+@dataclass(frozen=True, slots=True)
 class Care:
     """The calls that an instance makes of its own device: once connected, before its process ends, when safe."""
 
@@ -136,6 +168,8 @@ class Care:
     safe_state: SafeState | None = None
     enter: bool = False
     """Whether the object is a context manager that is to be entered."""
+    on_error: OnError | None = None
+    alive: Alive | None = None
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Care:
@@ -146,6 +180,8 @@ class Care:
             planned(options.get("on_stop", ())),
             SafeState.from_options(safe) if safe else None,
             bool(options.get("enter")),
+            OnError.from_options(options["on_error"]) if options.get("on_error") else None,
+            Alive.from_options(options["alive"]) if options.get("alive") else None,
         )
 
     def over(self, other: Care) -> Care:
@@ -155,6 +191,8 @@ class Care:
             self.on_stop or other.on_stop,
             self.safe_state or other.safe_state,
             self.enter or other.enter,
+            self.on_error or other.on_error,
+            self.alive or other.alive,
         )
 
 

@@ -24,7 +24,7 @@ from ether.connection.assembly import describe_with_registry, new_incarnation
 from ether.connection.link import Inbound, Link
 from ether.connection.worker import Worker
 from ether.errors import EtherError
-from ether.instance.building import Builder, Recipe
+from ether.instance.drivers.building import Builder, Recipe
 from ether.instance.hosted import HostedInstance
 from ether.instance.registry import registry_marks, registry_options
 from ether.protocol.barrier import Answer

@@ -333,3 +333,60 @@ class Broken:
 
 class HasModule:
     asyncio = asyncio
+
+
+class BareHeater:
+    """A serial driver as most are: it opens its port once, and knows nothing of plugs. `opened` counts all of them."""
+
+    opened = 0
+
+    def __init__(self, port: str) -> None:
+        import serial
+
+        type(self).opened += 1
+        self.link = serial.Serial(port, timeout=0.3)
+
+    def power(self) -> float:
+        self.link.write(b"POW?\n")
+        answer = self.link.readline()
+        if not answer:
+            raise TimeoutError("no answer to POW?")
+        return float(answer)
+
+    def set_power(self, watts: float) -> None:
+        self.link.write(f"POW {watts}\n".encode())
+        self.link.readline()
+
+    def times_opened(self) -> int:
+        return self.opened
+
+    def close(self) -> None:
+        self.link.close()
+
+
+class Dead:
+    """A device that is there while a file is, and whose driver raises an error of its own else. `log` is what was
+    asked of it."""
+
+    class NoAnswer(Exception):
+        pass
+
+    def __init__(self, path: str) -> None:
+        self.path, self.log = path, list[str]()
+
+    def identity(self) -> str:
+        self.log.append("identity")
+        if not os.path.exists(self.path):
+            raise self.NoAnswer("nothing came back")
+        return "ACME"
+
+    def connect(self) -> None:
+        self.log.append("connect")
+
+    def disconnect(self) -> None:
+        self.log.append("disconnect")
+
+    def read(self) -> float:
+        self.log.append("read")
+        self.identity()
+        return 1.0

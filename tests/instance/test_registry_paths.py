@@ -385,7 +385,7 @@ def test_what_is_wrong_in_an_instance_names_the_line(tmp_path: Path, part: str, 
 
 
 def test_a_plain_mapping_that_looks_like_an_object() -> None:
-    from ether.instance.building import Builder
+    from ether.instance.drivers.building import Builder
 
     given = {"options": {"plain": {"build": "a.B"}}, "other": {"build": "release", "number": 4}}
     assert Builder().plain(given, "kwargs") == {"options": {"build": "a.B"}, "other": given["other"]}

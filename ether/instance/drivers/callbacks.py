@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ether.errors import MarkError
-from ether.instance.building import Builder
+from ether.instance.drivers.building import Builder
 from ether.instance.host import DriverHost
 from ether.spec.paths import PathNotFound, check_there, follow, put, sets_at
 from ether.spec.wrapping import CALLBACK, CallbackSpec
@@ -29,6 +29,7 @@ class Callbacks:
     def hand_over(self) -> None:
         """Set each function, or call the method that takes it. Raises `MarkError` for a path that leads nowhere, and
         whatever the driver raises."""
+        self._kept.clear()
         for callback in self._host.spec.callbacks:
             function = self._function(callback.name)
             self._kept.append(function)

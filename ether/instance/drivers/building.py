@@ -166,20 +166,21 @@ class Recipe:
     build: Mapping[str, Any] | None
     registry: Registry
 
-    def made(self, builder: Builder) -> BuiltObject:
+    def made(self, builder: Builder, coroutines: CoroutineRunner | None = None) -> BuiltObject:
         """The object. Raises `ConfigError`, `MarkError`, and whatever foreign code raises. A class whose entry of the
         registry is wrong is not called at all, where that can be told before."""
-        target, coroutines = find_maker(self.class_path, builder.script), CoroutineRunner(self.name)
+        target = find_maker(self.class_path, builder.script)
+        runner = coroutines or CoroutineRunner(self.name)
         spec = self._described(target) if isinstance(target, type) and self._tells_before(target) else None
         obj = builder.instance(target, self.args, self.kwargs, self.build)
         cls = target if isinstance(target, type) and isinstance(obj, target) else type(obj)
-        entered = Entered(obj, coroutines.run) if self._enters(cls) else None
+        entered = Entered(obj, runner.run) if self._enters(cls) else None
         if entered is not None and entered.obj is not obj:
             obj = entered.obj
             cls = type(obj)
         if spec is None or spec.class_path != class_path_of(cls):
             spec = self._described(cls)
-        return BuiltObject(obj, cls, spec, coroutines, entered, lambda: self.made(builder))
+        return BuiltObject(obj, cls, spec, runner, entered, lambda: self.made(builder, runner))
 
     def _tells_before(self, target: type) -> bool:
         """Whether the class is certainly that of the object."""
