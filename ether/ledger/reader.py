@@ -36,6 +36,7 @@ from ether.ledger.sqlite import DATABASE, Connection, SqliteError, ledger_errors
 from ether.ledger.volumes import (
     ARCHIVED,
     Beginning,
+    Closed,
     VolumeFacts,
     beginning_of,
     closed_volume,
@@ -653,7 +654,7 @@ class LedgerReader:
         """Find the closed volumes; readers that are there go on."""
         known = {volume.number: volume for volume in self._closed}
         listed = closed_volumes(self.folder, self._current.beginning.volume)
-        self._closed = [known.get(each.number) or _ClosedVolume.of(self.folder, each.number) for each in listed]
+        self._closed = [known.get(each.number) or _ClosedVolume.of(self.folder, each) for each in listed]
 
     def _volumes(self, *, newest_first: bool = False) -> list[VolumeReader]:
         """The readers of all volumes, in order of their rows. Where the current volume was closed meanwhile, its reader
@@ -881,10 +882,9 @@ class _ClosedVolume(NamedTuple):
     facts: VolumeFacts | None
 
     @classmethod
-    def of(cls, ledger: Path, number: int) -> _ClosedVolume:
+    def of(cls, ledger: Path, closed: Closed) -> _ClosedVolume:
         """A reader that has nothing open yet."""
-        found = closed_volume(ledger, number)
-        return cls(number, VolumeReader(ledger, number), read_facts(found.folder) if found else None)
+        return cls(closed.number, VolumeReader(ledger, closed.number), read_facts(closed.folder))
 
 
 def time_of_id(message_id: str) -> float | None:

@@ -17,9 +17,10 @@ that was not finished; the current volume has the same rows.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,27 +100,38 @@ def name_of(number: int, generation: int = 0) -> str:
 def closed_volumes(ledger: Path, below: int | None = None) -> list[Closed]:
     """The closed volumes that count, by number. `below`: the number of the current volume."""
     found: dict[int, Closed] = {}
-    for each in _folders(ledger):
+    for each in _folders(ledger, _names(ledger)):
         if (below is None or each.number < below) and each >= found.get(each.number, each):
             found[each.number] = each
     return [found[number] for number in sorted(found)]
 
 
 def closed_volume(ledger: Path, number: int) -> Closed | None:
-    """The folder that counts for a number; None where there is none."""
-    return next((each for each in closed_volumes(ledger) if each.number == number), None)
+    """The folder that counts for a number; None where there is none. Each volume of a ledger is looked for when it is
+    opened, so this has to be quick where there are thousands."""
+    first = name_of(number)
+    found = _folders(ledger, (name for name in _names(ledger) if name.startswith(first)))
+    return max((each for each in found if each.number == number), default=None)
 
 
-def _folders(ledger: Path) -> list[Closed]:
-    matches = [(path, _NAME.fullmatch(path.name)) for path in _paths(ledger)]
-    return [Closed(int(match["number"]), int(match["generation"] or 0), path) for path, match in matches if match]
+def _folders(ledger: Path, names: Iterable[str]) -> list[Closed]:
+    matches = [(name, _NAME.fullmatch(name)) for name in names]
+    return [
+        Closed(int(match["number"]), int(match["generation"] or 0), ledger / FOLDER / name)
+        for name, match in matches
+        if match
+    ]
+
+
+def _names(ledger: Path) -> list[str]:
+    try:
+        return os.listdir(ledger / FOLDER)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _paths(ledger: Path) -> list[Path]:
-    try:
-        return sorted((ledger / FOLDER).iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    return [ledger / FOLDER / name for name in sorted(_names(ledger))]
 
 
 def remove_unfinished_rotation(ledger: Path, current: int) -> None:

@@ -365,7 +365,9 @@ def test_a_view_of_its_owner_is_left_alone_and_a_trigger_is_named(folder: Path) 
         assert [record.number for record in reader.records()] == [1]
     with closing(LedgerWriter.open(folder, "bench")) as writer:
         writer.append([batch(entry(2))], NOW)
-        run("CREATE VIEW cold AS SELECT 1")  # while it is written to: the next transaction is refused, those after it not
+        run(
+            "CREATE VIEW cold AS SELECT 1"
+        )  # while it is written to: the next transaction is refused, those after it not
         with contextlib.suppress(LedgerFailed):
             writer.append([batch(entry(3))], NOW)
         assert writer.append([batch(entry(3))], NOW) == {OUTBOX: 3}
@@ -376,7 +378,9 @@ def test_a_view_of_its_owner_is_left_alone_and_a_trigger_is_named(folder: Path) 
     with LedgerReader.open(folder) as reader:
         assert [record.number for record in reader.records()] == [1, 2, 3, 4]
     run("CREATE TRIGGER mine AFTER INSERT ON records BEGIN DELETE FROM records; END")
-    with pytest.raises(LedgerDamaged, match="its trigger 'mine' is not a ledger's own; if it is yours, DROP TRIGGER it"):
+    with pytest.raises(
+        LedgerDamaged, match="its trigger 'mine' is not a ledger's own; if it is yours, DROP TRIGGER it"
+    ):
         LedgerWriter.open(folder, "bench")
 
 

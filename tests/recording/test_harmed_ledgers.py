@@ -321,9 +321,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("every_s", MODES)
-def test_a_disk_that_is_filled(
-    rig: Rig, tmp_path: Path, every_s: float, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_disk_that_is_filled(rig: Rig, tmp_path: Path, every_s: float, capsys: pytest.CaptureFixture[str]) -> None:
     with small_disk(tmp_path / "disk") as disk:
         bench = Bench(rig, disk, every_s)
         bench.saved()
