@@ -25,6 +25,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE_FROM_S = 5.0
+_NOTHING_RAN = 5
+"""How pytest ends that has collected nothing, or left out all of it."""
 _HEAD = """\
 # Seconds that each file of tests takes on two cores, where it is {least:.0f} and more: tests/parts/distribution.py.
 # Written by `python tests/again.py --table`.
@@ -65,7 +67,8 @@ def busy(count: int) -> Iterator[None]:
 
 
 def failed(tests: Sequence[str], arguments: Sequence[str]) -> list[str]:
-    """The names of those that fail when they are run once. Raises `RuntimeError` where pytest did not run."""
+    """The names of those that fail when they are run once. Raises `LookupError` where none of them is run here, and
+    `RuntimeError` where pytest did not run."""
     with tempfile.TemporaryFile("w+") as output:
         command = [sys.executable, "-m", "pytest", "-q", "-rfE", "--tb=short", "-p", "no:cacheprovider"]
         code = subprocess.run(
@@ -73,6 +76,8 @@ def failed(tests: Sequence[str], arguments: Sequence[str]) -> list[str]:
         ).returncode
         output.seek(0)
         text = output.read()
+    if code == _NOTHING_RAN:
+        raise LookupError("none of these tests is run here")
     if code not in (0, 1):
         raise RuntimeError(f"pytest ended with {code}:\n{text[-3000:]}")
     if code == 1:
@@ -102,7 +107,11 @@ def main() -> int:
     counts: Counter[str] = Counter()
     with busy(told.busy):
         for number in range(1, told.times + 1):
-            now = failed(tests, ["-n", told.workers])
+            try:
+                now = failed(tests, ["-n", told.workers])
+            except LookupError as error:
+                print(error, file=sys.stderr)
+                return 2
             counts.update(now)
             print(f"round {number} of {told.times}: {len(now)} of {len(tests)} failed", flush=True)
     for name, times in counts.most_common():

@@ -136,7 +136,9 @@ def test_workers_are_for_more_than_one_file(tmp_path: Path, arguments: list[str]
 TURNS = """
     import pytest
 
-    @pytest.fixture(params=["a", "b", pytest.param("c", marks=pytest.mark.skipif(True, reason="not installed"))])
+    missing = pytest.mark.skipif(condition=True, reason="not installed")
+
+    @pytest.fixture(params=["a", "b", pytest.param("c", marks=missing)])
     def broker(request):
         return request.param
 
@@ -189,6 +191,12 @@ def test_the_tests_that_take_longest_are_found_and_run_again(tmp_path: Path) -> 
     assert again.slowest(rows, 2, []) == ["tests/c/d.py::test_c", "tests/a.py::test_a"]
     assert again.slowest(rows, 2, ["tests/a.py"]) == ["tests/a.py::test_a", "tests/a.py::test_b[x y]"]
     assert again.table(rows).splitlines()[2:] == ["   30 tests/c/d.py", "    7 tests/a.py"]
+
+
+def test_tests_that_are_not_run_here_are_no_fault_of_theirs(tmp_path: Path) -> None:
+    (tmp_path / "test_none.py").write_text("def test_one(): pass\n")
+    with pytest.raises(LookupError, match="none of these tests is run here"):
+        again.failed([str(tmp_path / "test_none.py")], ["-n", "0", "-k", "another"])
 
 
 def test_bounds_go_by_one_factor(monkeypatch: pytest.MonkeyPatch) -> None:

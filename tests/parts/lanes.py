@@ -117,14 +117,18 @@ def whose_turn_it_is_not(items: list[pytest.Item]) -> set[pytest.Item]:
     turns: Counter[object] = Counter()
     others: set[pytest.Item] = set()
     for (path, *_), all_cases in cases.items():
-        able = [
-            item for item in all_cases if not any(mark.args[0] for mark in item.iter_markers("skipif"))
-        ] or all_cases
+        able = [item for item in all_cases if not _is_left_out(item)] or all_cases
         others.update(all_cases)
         first = sum(os.path.basename(str(path)).encode())
         others.discard(able[(first + turns[path]) % len(able)])
         turns[path] += 1
     return others
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    """Whether it is not run here. A condition may be given by name, and several."""
+    marks = list(item.iter_markers("skipif"))
+    return any(any((*mark.args, mark.kwargs.get("condition", False))) for mark in marks)
 
 
 def _lengthen_limits(items: list[pytest.Item], config: pytest.Config) -> None:
