@@ -149,7 +149,7 @@ class Record:
     wrong: list[object] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     answered: list[str] = field(default_factory=list)
-    ends: list[tuple[str, float, float]] = field(default_factory=list)
+    ends: list[tuple[str, float, float, bool]] = field(default_factory=list)
     promised: list[tuple[str, str, int]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -173,7 +173,7 @@ class Record:
             outcome = outcome.get("result", outcome)
         with self.lock:
             self._note(call, number, outcome, error)
-            self.ends.append((f"{call} {error}", deadline, end))
+            self.ends.append((f"{call} {error}", deadline, end, saves))
         return error
 
     def _note(self, call: str, number: int, outcome: object, error: str) -> None:
@@ -186,13 +186,17 @@ class Record:
             self.wrong.append((call, outcome))
 
     def outlived(self, lateness: Lateness) -> list[str]:
-        """Calls that ended later than they may, with the numbers."""
-        late = [(call, deadline, end) for call, deadline, end in self.ends if end - deadline > LATE_S]
-        return [
-            f"{call}: {end - deadline:.3f} s late, the machine {noise:.3f} s"
-            for call, deadline, end in late
-            if end - deadline > LATE_S + (noise := lateness.between(deadline - LAST_STEPS_S, end))
-        ]
+        """Calls that ended later than they may, with the numbers. Before a save says `pending`, it is on disk."""
+        outlived = []
+        for call, deadline, end, saves in self.ends:
+            if end - deadline > LATE_S:
+                noise = lateness.between(deadline - LAST_STEPS_S, end)
+                disk = lateness.syncing(deadline - LAST_STEPS_S, end) if saves else 0.0
+                if end - deadline > LATE_S + noise + disk:
+                    outlived.append(
+                        f"{call}: {end - deadline:.3f} s late, the machine {noise:.3f} s, its disk {disk:.3f} s"
+                    )
+        return outlived
 
 
 # -- many at once
@@ -466,7 +470,7 @@ def test_ten_thousand_calls_among_losses_enemies_and_deaths(ether: Ether, engine
 
         with (
             HostileClient(broker, ether.session_id, over_s=OVER_S) as enemy,
-            Lateness() as lateness,
+            Lateness(ledger.parent) as lateness,
             ether.subscribe("called") as called,
         ):
             ether.pub({"service": "Tally", "threads": 2}, topic="call-on")
