@@ -15,6 +15,8 @@ from broker.wire.topics import TopicTree, checked_topic, shared_parts
 S = TypeVar("S")
 
 REMEMBERED_TOPICS = 8_192
+PATIENCE = 4
+"""So many times as many topics are not found, and the table of those that are remembered begins anew."""
 LONGEST_REMEMBERED = 512
 MOST_LEVELS_REMEMBERED = 24
 """Longer topics are looked up each time: somebody who invents topics must not fill the memory with their routes."""
@@ -85,6 +87,7 @@ class RoutingTable(Generic[S]):
         self._filters: TopicTree[_Filter[S]] = TopicTree()
         self._routes: dict[bytes, Route[S]] = {}
         self._remembered: TopicTree[bytes] = TopicTree()
+        self._missed = 0
 
     def add(self, text: bytes, session: S, grant: Grant) -> None:
         """Enter a subscription, shared ones included, or replace what was granted before."""
@@ -141,6 +144,11 @@ class RoutingTable(Generic[S]):
         if len(topic) > LONGEST_REMEMBERED or topic.count(b"/") >= MOST_LEVELS_REMEMBERED:
             return
         if len(self._routes) >= REMEMBERED_TOPICS:
+            # What is there stays, so that of twice as many topics, in turn, half are found; until it is of yesterday.
+            self._missed += 1
+            if self._missed < PATIENCE * REMEMBERED_TOPICS:
+                return
+            self._missed = 0
             self._routes.clear()
             self._remembered.clear()
         self._routes[topic] = route

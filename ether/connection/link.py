@@ -32,6 +32,7 @@ from ether.connection.retransmit import Retransmitter
 from ether.errors import NotAllowedHere, PayloadTooLarge, PublishRefused, PublishTimeout, TransportError
 from ether.log import get_ether_logger
 from ether.protocol.routes import Routes
+from ether.protocol.topic_cache import TopicCache
 from ether.system.clock import wall_time
 from ether.transport.base import (
     ConnectionDown,
@@ -65,8 +66,6 @@ BATCH_OVERHEAD = 65_536
 
 _NUMBERED_PASSING = 4096
 """So many topics that are not of the data plane are numbered at a time."""
-
-_REMEMBERED_TOPICS = 4096
 
 _ANNOUNCE_TIMEOUT_S = 2.0
 """How long the dispatch thread may wait for room when it repeats announcements after a reconnect."""
@@ -168,8 +167,8 @@ class Link:
         self._passing: deque[str] = deque()
         """The topics in `_sequences` that are not of the data plane, in the order of their first messages."""
         self._announcements: dict[str, object] = {}
-        self._urgent: dict[str, bool] = {}
-        """For each of the latest topics whether its messages go before data (`is_urgent`)."""
+        self._urgent: TopicCache[bool] = TopicCache()
+        """For topics whether its messages go before data (`is_urgent`)."""
         self._last: dict[bool, Receipt] = {}  # the receipt of the last message that was urgent, and that was not
         self._publish_lock = threading.Lock()
         self._session_topics = topics
@@ -338,9 +337,8 @@ class Link:
 
     def _is_urgent(self, topic: str) -> bool:
         """Whether messages on a topic go before data; remembered, as every message asks."""
-        if len(self._urgent) >= _REMEMBERED_TOPICS:
-            self._urgent.clear()
-        urgent = self._urgent[topic] = is_urgent(topic)
+        urgent = is_urgent(topic)
+        self._urgent.remember(topic, urgent)
         return urgent
 
     def _bound_sequences(self, topic: str) -> None:

@@ -34,6 +34,7 @@ from ether.instance.position_file import NO_ROW, Positions, Row, read_positions
 from ether.instance.resume_rules import EarlierPositions, RowKey, SavedRow, resumption
 from ether.protocol.message_age import MessageAges
 from ether.protocol.routes import Routes
+from ether.protocol.topic_cache import TopicCache
 from ether.spec.methods import MethodSpec
 from ether.transport.base import Receipt
 from ether.wire.head import Headers, node_of
@@ -43,7 +44,6 @@ Receive = Callable[[Inbound], bool]
 Submit = Callable[[Job], object]
 
 _FLUSH_TIMEOUT_S = 2.0
-_REMEMBERED_TOPICS = 4096
 
 NOTED_S = 1.0
 """A message that was later than this when its turn came leaves that as a fact in the records that are made of it."""
@@ -86,7 +86,7 @@ class MethodSubscriptions:
         self._earlier: EarlierPositions | None = None
         self._numbers: dict[tuple[str, str], tuple[str, int]] = {}
         self._caused = CausedWork()
-        self._listening: dict[str, list[str]] = {}
+        self._listening: TopicCache[list[str]] = TopicCache()
         """For each topic the methods that it goes to at QoS 1."""
 
     def listen(self, link: Link, methods: Sequence[MethodSpec], submit_of: Callable[[str], Submit]) -> None:
@@ -154,8 +154,7 @@ class MethodSubscriptions:
         known = self._listening.get(topic)
         if known is None:
             known = [name for name, filters in self._filters.items() if any(matches(each, topic) for each in filters)]
-            if len(self._listening) < _REMEMBERED_TOPICS:
-                self._listening[topic] = known
+            self._listening.remember(topic, known)
         return known
 
     def _note_skipped(self, method: str, inbound: Inbound) -> None:

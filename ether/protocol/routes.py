@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+from ether.protocol.topic_cache import TopicCache
 
-_REMEMBERED_TOPICS = 4096
-"""The largest cache, which is then emptied: a foreign client may invent topics without end."""
+T = TypeVar("T")
 
 
 class Routes(Generic[T]):
@@ -20,13 +19,13 @@ class Routes(Generic[T]):
     def __init__(self, matches: Callable[[str, str], bool]) -> None:
         self._matches = matches
         self._receivers: dict[str, list[T]] = {}
-        self._found: dict[str, tuple[T, ...]] = {}
+        self._found: TopicCache[tuple[T, ...]] = TopicCache()  # a foreign client may invent topics without end
 
     def add(self, topic_filter: str, receiver: T) -> bool:
         """Add a receiver; True where it is the filter's first (the filter must be subscribed)."""
         receivers = self._receivers.setdefault(topic_filter, [])
         receivers.append(receiver)
-        self._found = {}
+        self._found = TopicCache()
         return len(receivers) == 1
 
     def remove(self, topic_filter: str, receiver: T) -> bool:
@@ -35,7 +34,7 @@ class Routes(Generic[T]):
         if receiver not in receivers:
             return False
         receivers.remove(receiver)
-        self._found = {}
+        self._found = TopicCache()
         if receivers:
             return False
         del self._receivers[topic_filter]
@@ -46,9 +45,7 @@ class Routes(Generic[T]):
         found = self._found.get(topic)
         if found is None:
             found = self._search(topic)
-            if len(self._found) >= _REMEMBERED_TOPICS:
-                self._found = {}
-            self._found[topic] = found
+            self._found.remember(topic, found)
         return found
 
     def _search(self, topic: str) -> tuple[T, ...]:

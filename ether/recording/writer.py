@@ -31,6 +31,7 @@ from ether.protocol.clock_steps import ClockSteps
 from ether.protocol.presence import ECHO, is_notice
 from ether.protocol.record_notes import CLOCK, MISSED, ClockNote, MissedNote
 from ether.protocol.reorder_buffer import Gap
+from ether.protocol.topic_cache import TopicCache
 from ether.recording.entry_queue import EntryQueue, Orphan
 from ether.recording.inputs import RecordInputs
 from ether.recording.options import SavingOptions as SavingOptions
@@ -53,7 +54,6 @@ logger = get_ether_logger("Ether")
 ROOM_S = 10.0
 """How long a call waits for room in a full outbox, before it raises `OutboxFull`."""
 
-_REMEMBERED_TOPICS = 4096
 _ECHO_PATIENCE_S = 0.5
 
 
@@ -77,7 +77,7 @@ class RecordWriter:
         """Set when the thread that explains has finished; None while none does. Guarded by `_turn`."""
         self._context: str | None = None
         """The id of the context entry; None until `begin`."""
-        self._wants: dict[str, bool] = {}
+        self._wants: TopicCache[bool] = TopicCache()
         self._echoes: dict[str, threading.Event] = {}
         self._sender: Sender | None = None
         self._head_seen = 0
@@ -130,8 +130,7 @@ class RecordWriter:
             known = wanted(self.options.topics, topic, matches) or any(
                 about.wants(topic, matches) for about in self.recorders()
             )
-            if len(remembered) < _REMEMBERED_TOPICS:
-                remembered[topic] = known
+            remembered.remember(topic, known)
         return known
 
     def publish(
@@ -301,7 +300,7 @@ class RecordWriter:
             return True
         with self._queue.changed:  # nobody who waits for the recorder goes on before the answers are forgotten
             self._queue.set_recorder(name, about)
-            self._wants = {}
+            self._wants = TopicCache()
         return True
 
     def recorders(self) -> Sequence[RecorderAbout]:

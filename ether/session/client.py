@@ -48,6 +48,7 @@ from ether.protocol.dedup_window import DedupWindow
 from ether.protocol.message_age import MessageAges
 from ether.protocol.presence import TAKES_PART
 from ether.protocol.request_table import CALL_TIMEOUT_S
+from ether.protocol.topic_cache import TopicCache
 from ether.recording.saved import Saved
 from ether.session.own_rights import OwnRights
 from ether.session.session import Session
@@ -66,7 +67,6 @@ logger = get_ether_logger("Ether")
 _STATUS_ERRORS = (CallError, ValidationFailed, StoreFailed, ConfigError, PublishRefused)
 """Errors that `ether.save` returns as a status instead of raising them."""
 
-_REMEMBERED_TOPICS = 4096
 _UNCOLLECTED = 4096
 """How many calls that were begun with `get_later` or `save_later` are held until they are collected."""
 
@@ -217,7 +217,7 @@ class Client:
         self.rights: OwnRights | None = None
         """What may be done here, on a device that has not all rights; None: everything."""
         self._later: dict[str, PendingCall] = {}
-        self._resolved: dict[str, str] = {}
+        self._resolved: TopicCache[str] = TopicCache()
 
     def publish(self, value: object, topic: str, qos: int = 1, *, save: bool = False) -> Saved | None:
         """Publish a value on a topic. Returns the receipt where the message is saved, because the session records the
@@ -264,8 +264,8 @@ class Client:
         mqtt_topic = self.topics.data(check_topic(topic))
         if self.rights is not None:
             self.rights.check_publish(topic)
-        if len(self._resolved) < _REMEMBERED_TOPICS:
-            self._resolved[topic] = mqtt_topic
+        self._resolved.remember(topic, mqtt_topic)
+        if topic in self._resolved:
             self.topic_check.published(topic)
         return mqtt_topic
 

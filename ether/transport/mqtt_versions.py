@@ -113,7 +113,13 @@ class V5(Version):
     def split_properties(self, packet: bytes | bytearray, at: int, stop: int) -> tuple[bytes, int]:
         if at < stop and not packet[at]:
             return b"", at + 1
-        length, start = read_length(packet, at)
+        low = packet[at] if at < stop else 128
+        if low < 128:
+            length, start = low, at + 1
+        elif at + 1 < stop and packet[at + 1] < 128:  # one or two bytes say it, as for nearly every message
+            length, start = low & 127 | packet[at + 1] << 7, at + 2
+        else:
+            length, start = read_length(packet, at)
         if start < 0 or start + length > stop:
             raise MalformedFrame("properties that reach beyond their packet")
         return bytes(packet[start : start + length]), start + length

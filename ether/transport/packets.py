@@ -33,6 +33,8 @@ def packed_length(length: int) -> bytes:
     """MQTT's variable byte integer."""
     if length < 128:
         return bytes((length,))
+    if length < 16_384:  # nearly every message
+        return bytes((length & 127 | 128, length >> 7))
     if length > MAX_PACKET_BYTES:
         raise ValueError(f"{length} does not fit into a variable byte integer")
     packed = bytearray()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ether.protocol.barrier import BEHIND, Answer, Barrier, Quiescence, heads_of, said_of_unhandled
 from ether.protocol.dedup_window import REMEMBERED_IDS, DedupWindow
 from ether.protocol.failure_detector import FailureDetector, Heartbeat, Limits
 from ether.protocol.presence import BEHIND_BRIDGE, CLAIM, ECHO, Announcement, Claims, PresenceTable, State, is_notice
 from ether.protocol.routes import Routes
+from ether.protocol.topic_cache import ENTRY_BYTES, MOST_BYTES, TopicCache
 from ether.wire.topics import matches
 
 
@@ -26,8 +29,39 @@ def test_a_stranger_who_invents_topics_fills_no_memory() -> None:
     routes: Routes[str] = Routes(matches)
     routes.add("a/#", "x")
     for number in range(10_000):
-        assert routes.match(f"a/{number}") == ("x",)
-    assert len(routes._found) <= 4096
+        assert routes.match(f"a/{number:0100}") == ("x",)
+    assert 1000 < len(routes._found) < MOST_BYTES / (ENTRY_BYTES + 100)
+
+
+@pytest.mark.parametrize("topics", [5_000, 16_000])
+def test_topics_that_come_in_turn_are_found_as_far_as_there_is_room(topics: int) -> None:
+    looked_up: list[str] = []
+    routes: Routes[str] = Routes(lambda _, topic: looked_up.append(topic) is None)
+    routes.add("a/#", "x")
+    for _ in range(3):
+        looked_up.clear()
+        for number in range(topics):
+            assert routes.match(f"a/{number:040}") == ("x",)
+    room = MOST_BYTES // (ENTRY_BYTES + 42)
+    assert len(looked_up) == max(0, topics - room)
+
+
+def test_a_cache_full_of_topics_of_yesterday_begins_anew() -> None:
+    cache: TopicCache[int] = TopicCache()
+    for number in range(100_000):
+        cache.remember(f"yesterday/{number}", number)
+    for _ in range(12):
+        for number in range(5_000):
+            if f"today/{number}" not in cache:
+                cache.remember(f"today/{number}", number)
+    assert all(f"today/{number}" in cache for number in range(5_000))
+
+
+def test_a_topic_of_other_letters_counts_what_it_takes() -> None:
+    cache: TopicCache[int] = TopicCache()
+    for number in range(20_000):
+        cache.remember("ä" * 1000 + str(number), number)
+    assert sum(4 * len(topic) for topic in cache) < MOST_BYTES
 
 
 def announced(state: State, incarnation: str) -> Announcement:
