@@ -61,6 +61,7 @@ from ether.protocol.dedup_window import DedupWindow
 from ether.protocol.failure_detector import Heartbeat
 from ether.protocol.presence import Announcement
 from ether.spec.arguments import Arguments, check_needs_nothing
+from ether.spec.lost_marks import lost_marks
 from ether.spec.marks import Mark, MarkKind
 from ether.spec.methods import ClassSpec, MethodSpec
 from ether.spec.nothing import NOTHING
@@ -137,6 +138,8 @@ class HostedInstance:
         self._ignored = frozenset(method.name for method in spec.methods if method.ignores_result)
         if unchecked := unchecked_text(self._arguments.values()):
             self.logger.warning("%s: not checked, because these hints mean nothing at run time: %s", name, unchecked)
+        for lost in lost_marks(type(obj), spec):
+            self.logger.warning("%s: %s", name, lost)
         self._moves = _moves(spec)
         """The methods that may move the device, which no replay may call."""
         self._inputs = link.inputs

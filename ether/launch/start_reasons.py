@@ -13,7 +13,7 @@ from ether.config import EtherConfig
 from ether.config.loading import line_at
 from ether.errors import ConfigError, StartFailed
 from ether.log import get_ether_logger
-from ether.runs.plan.source_check import instance_faults, located, registry_faults
+from ether.runs.plan.source_check import hidden_modules, instance_faults, located, registry_faults
 from ether.system.processes import running_script
 
 logger = get_ether_logger("Ether")
@@ -23,6 +23,9 @@ _PLACED = re.compile(r"ConfigError: ((?:args|kwargs|class_path|build|enter)\b[^:
 
 _IN_ENTRY = re.compile(r"(?:MarkError|ConfigError): (methods|properties|callbacks) '([^']*)': ")
 """The beginning of a reason that names the key below the registry's entry of the class."""
+
+_OF_A_MODULE = re.compile(r"^(ImportError|ModuleNotFoundError|AttributeError)\b", re.MULTILINE)
+"""What is raised where another module was imported than the one that was meant."""
 
 
 def check_sources(config: EtherConfig, session: str) -> None:
@@ -61,7 +64,17 @@ def placed(reasons: Mapping[str, str], config: EtherConfig) -> dict[str, str]:
         where = f"{config.written.file}:{line}: {'.'.join(place)}"
         apart = "\n" if "\n" in rest.strip() else ": "
         found[name] = rest if line is None else f"{where}{apart}{rest}"
-    return found
+    return {name: f"{reason}{_hiding(reason, config.written.folder)}" for name, reason in found.items()}
+
+
+def _hiding(reason: str, folder: str) -> str:
+    """That a file in the user's folder has the name of a module of Python's own, where that may be the cause."""
+    if not _OF_A_MODULE.search(reason):
+        return ""
+    hidden = [name for name in hidden_modules(folder) if re.search(rf"\b{name}\b", reason)]
+    return "".join(
+        f"\n{name} in {folder} hides the module of that name of Python's standard library: rename it" for name in hidden
+    )
 
 
 def _below(reason: str, class_path: str) -> tuple[tuple[str, ...], str]:

@@ -44,6 +44,7 @@ from ether.protocol.presence import LIVES, TAKES_PART, Announcement, State
 from ether.session.reaper import Reaper
 from ether.session.session import Session
 from ether.system.clock import wall_and_uptime
+from ether.system.limits import limit_words
 from ether.system.process_owner import process_facts
 from ether.system.processes import this_place
 
@@ -295,7 +296,7 @@ class Supervisor:
         try:
             self._send_settings(record, deadline.left())
         except OSError as error:  # no memory, or no room for a process: the others go on
-            self._ended[name] = f"its process could not be started: {error}"
+            self._ended[name] = f"its process could not be started: {error}{limit_words(error)}"
             self._joined().wake()
 
     def _has_room(self) -> bool:

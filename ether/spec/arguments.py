@@ -20,6 +20,7 @@ import difflib
 import inspect
 import re
 import reprlib
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
@@ -29,6 +30,7 @@ from ether.errors import ArgumentProblem, MarkError, ValidationFailed
 from ether.log import get_ether_logger
 from ether.spec.array_hints import PLAIN, plain_integers
 from ether.spec.hints import place_of, resolved_hints, unresolved_hints, validator_of
+from ether.spec.library_hints import library_note
 from ether.spec.signatures import open_parameter, signature_of
 from ether.spec.wrapping import Limit
 
@@ -312,9 +314,12 @@ def _takes_mapping(hint: Any) -> bool:
     origin = typing.get_origin(hint) or hint
     if hint is Any or hint is object or typing.is_typeddict(hint):
         return True
-    if not isinstance(origin, type):
+    if not isinstance(origin, type) or origin is types.UnionType:
         return any(_takes_mapping(choice) for choice in typing.get_args(hint))
-    return is_dataclass(origin) or hasattr(origin, "model_validate") or issubclass(origin, Mapping)
+    if (note := library_note(origin)) is not None:
+        return note.takes_mapping
+    named_tuple = issubclass(origin, tuple) and hasattr(origin, "_fields")
+    return is_dataclass(origin) or hasattr(origin, "model_validate") or issubclass(origin, Mapping) or named_tuple
 
 
 def _validated(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ether.errors import MarkError
 from ether.spec.array_hints import ArraySpec, TakesArrays, numpy_hint
+from ether.spec.library_hints import library_note
 from ether.spec.plain_hints import core_schema_of
 
 if TYPE_CHECKING:
@@ -181,6 +182,8 @@ def prepared(hint: Any) -> Any:
     array = numpy_hint(hint)
     if array is not None:
         return array
+    if (note := library_note(hint)) is not None:
+        return typing.Annotated[hint, note]
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         return _prepared_annotated(hint, *parts)

@@ -137,7 +137,8 @@ def add_mark(function: Callable[..., Any], mark: Mark) -> None:
     """Store a mark on a function, before those that it has. Raises `MarkError` for any other object."""
     target = underlying(function)
     if isinstance(target, (type, str, property)) or not callable(target):
-        raise MarkError(f"@{mark.kind.value} marks methods; {function!r} is a {type(function).__name__}")
+        below = ": put it below @property, above its def" if isinstance(target, property) else ""
+        raise MarkError(f"@{mark.kind.value} marks methods; {function!r} is a {type(function).__name__}{below}")
     try:
         setattr(target, ATTRIBUTE, (mark, *marks_of(target)))
     except AttributeError:

@@ -134,7 +134,8 @@ def describe_wrapped(cls: type, wrapping: Wrapping) -> ClassSpec:
     methods += [_moved(cls, path, wrapping) for path in wrapping.marks if path in moved]
     methods = [part for method in methods for part in _split(cls, method, wrapping)]
     _check_limits_apply(cls, wrapping, {method.name for method in methods}, moved)
-    for wanted in wrapping.properties.values():
+    properties = (*_marked_properties(cls, wrapping), *wrapping.properties.values())
+    for wanted in properties:
         methods += _accessors(cls, wanted)
     for callback in wrapping.callbacks.values():
         methods.append(MethodSpec(callback.name, callback.marks, accessor=handed_over(cls, callback), is_callback=True))
@@ -142,7 +143,7 @@ def describe_wrapped(cls: type, wrapping: Wrapping) -> ClassSpec:
         replace(method, marks=tuple(_with_wishes(mark, wrapping) for mark in method.marks)) for method in methods
     ]
     _check_names(cls, methods)
-    properties, callbacks = tuple(wrapping.properties.values()), tuple(wrapping.callbacks.values())
+    callbacks = tuple(wrapping.callbacks.values())
     return ClassSpec(cls.__name__, class_path_of(cls), tuple(methods), properties, wrapping.care, callbacks)
 
 
@@ -188,6 +189,16 @@ def _check_names(cls: type, methods: Iterable[MethodSpec]) -> None:
         seen[method.name] = method
 
 
+def _marked_properties(cls: type, wrapping: Wrapping) -> Iterator[PropertySpec]:
+    """The properties whose functions are marked in the source; those that the registry names are the registry's."""
+    for name in _attribute_names(cls):
+        static = inspect.getattr_static(cls, name)
+        if isinstance(static, property) and name not in wrapping.properties:
+            reader, setter = marks_of(static.fget), marks_of(static.fset)
+            if reader or setter:
+                yield PropertySpec(ObjectPath(name, (PathStep("name", name),)), name, reader, setter, NO_LIMIT)
+
+
 def _accessors(cls: type, wanted: PropertySpec) -> Iterator[MethodSpec]:
     """A property's reader and setter, as methods."""
     path = None if wanted.is_plain else wanted.path
@@ -203,8 +214,9 @@ def _accessors(cls: type, wanted: PropertySpec) -> Iterator[MethodSpec]:
                 f"the registry makes the property {wanted.name!r} of {class_path_of(cls)} settable, but the class has a"
                 f" method {name!r} already: list that one under methods"
             )
+        marks = tuple(_with_topic(mark, f"{cls.__name__}.{name}") for mark in wanted.setter)
         write = settable(cls, wanted.name) if wanted.is_plain else path_setter(cls, wanted)
-        yield MethodSpec(name, wanted.setter, {"value": wanted.limit}, write, path=path)
+        yield MethodSpec(name, marks, {"value": wanted.limit}, write, path=path)
 
 
 def _check_limits_apply(cls: type, wrapping: Wrapping, marked: set[str], moved: set[str]) -> None:

@@ -81,6 +81,15 @@ def _dtype_problem(dtype: np.dtype[Any], depth: int) -> str | None:
     return None
 
 
+def as_array(value: Any) -> object:
+    """The array of an object that offers one by `__array__`, its memory by `__dlpack__` otherwise."""
+    import numpy as np
+
+    return (
+        np.asarray(value) if hasattr(value, "__array__") or not hasattr(value, "__dlpack__") else np.from_dlpack(value)
+    )
+
+
 def python_number(scalar: Any) -> bool | int | float | complex | None:
     """The Python number that equals a NumPy scalar; None where there is none (long double, dates, records)."""
     plain = scalar.item() if scalar.dtype.kind in "biufc" else None

@@ -19,6 +19,7 @@ from typing import Any, cast
 from ether.errors import EncodeError
 from ether.wire import arrays
 from ether.wire.json_text import MAX_DEPTH, dumps
+from ether.wire.library_values import NotPlain, plain_value
 
 RESERVED_KEY = "_ether"
 
@@ -122,10 +123,16 @@ class _Walk:
             return self._inside(value, lambda: self.convert(model_dump(value)))
         if is_dataclass(value) and not isinstance(value, type):
             return self._inside(value, lambda: self._pairs({f.name: getattr(value, f.name) for f in fields(value)}))
-        raise self.refuse(
-            f"{_article(type(value))} cannot travel; convert it to dicts, lists, text, numbers, True, False,"
-            " None, bytes, NumPy arrays, dates and times, enums, dataclasses or pydantic models"
-        )
+        try:
+            plain = plain_value(value)
+        except NotPlain as error:
+            raise self.refuse(f"{_article(type(value))} cannot travel as it is: {error}") from None
+        except NotImplementedError:
+            raise self.refuse(
+                f"{_article(type(value))} cannot travel; convert it to dicts, lists, text, numbers, True, False,"
+                " None, bytes, NumPy arrays, dates and times, enums, dataclasses or pydantic models"
+            ) from None
+        return self._inside(value, lambda: self.convert(plain))
 
     def refuse(self, problem: str) -> EncodeError:
         """The error for the present place."""
@@ -179,6 +186,13 @@ class _Walk:
             converted.append(self.convert(item))
             self._path.pop()
         return converted
+
+    def tuple(self, value: tuple[object, ...]) -> object:
+        """A list; of a named tuple a dict."""
+        names = getattr(type(value), "_fields", None)
+        if isinstance(names, tuple) and len(names) == len(value):
+            return self._inside(value, lambda: self._pairs(dict(zip(names, value, strict=True))))
+        return self.sequence(value)
 
     def integer(self, value: int) -> int:
         """An int; refused where no receiver can read it."""
@@ -237,7 +251,7 @@ _BY_TYPE: dict[type, Callable[[_Walk, Any], object]] = {
     complex: _pack_complex,
     dict: _Walk.mapping,
     list: _Walk.sequence,
-    tuple: _Walk.sequence,
+    tuple: _Walk.tuple,
     set: _Walk.sequence,
     frozenset: _Walk.sequence,
     bytes: _pack_bytes,
@@ -248,7 +262,9 @@ _BY_NAME: dict[tuple[str, str], Callable[[_Walk, Any], object]] = {
     ("numpy", "ndarray"): _Walk.array,
     ("numpy", "generic"): _Walk.scalar,
     ("enum", "Enum"): lambda walk, value: walk.convert(value.value),
-    ("datetime", "date"): lambda _, value: value.isoformat(),  # and datetime, which derives from it
+    ("datetime", "date"): lambda _, value: (
+        None if type(value).__name__ == "NaTType" else value.isoformat()
+    ),  # and datetime, which derives from it
     ("datetime", "time"): lambda _, value: value.isoformat(),
     ("datetime", "timedelta"): lambda _, value: value.total_seconds(),
     ("decimal", "Decimal"): lambda _, value: str(value),

@@ -22,6 +22,7 @@ from ether.launch.reload.succession import GIVE_UP, GO_ON, HOLD, LET_GO, RESTORE
 from ether.launch.supervisor import ChildRecord, Supervisor
 from ether.protocol.presence import TAKES_PART, Announcement, State
 from ether.session.session import Session
+from ether.system.limits import limit_words
 
 _GIVE_UP_S = 2.0
 """For a successor that is not wanted any more to leave its connection."""
@@ -51,7 +52,7 @@ class CodeChange:
         try:
             record = self._supervisor.start_successor(self._name, self._deadline.left())
         except OSError as error:
-            raise NotReloaded(self._name, f"no process could be started: {error}") from error
+            raise NotReloaded(self._name, f"no process could be started: {error}{limit_words(error)}") from error
         successor = record.child
         assert successor is not None
         try:

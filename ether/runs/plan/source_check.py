@@ -12,6 +12,7 @@ import ast
 import difflib
 import inspect
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from ether.config import EtherConfig, EtherInstanceConfig
@@ -22,6 +23,7 @@ from ether.errors import ConfigError
 from ether.runs.plan.call_rules import Place, PlanFault, constructor_fault, listed, nearest
 from ether.runs.plan.class_lookup import ClassSource, SourceMissing, SourceUnclear, class_source
 from ether.spec.descriptions import SourceText
+from ether.system.limits import narrow_locale_words
 
 _PLAIN_BASES = ("builtins.object",)
 _SHOWN_ENTRIES = 3
@@ -72,7 +74,15 @@ def missing_module_text(class_path: str, config: EtherConfig) -> str:
     """That there is no such module, and where it probably is."""
     folder = config.written.folder if config.written else os.getcwd()
     module = class_path.partition(".")[0]
-    return f"there is no module {module!r} on the import path{_where_else(class_path, folder)}"
+    narrow = narrow_locale_words(class_path)
+    return f"there is no module {module!r} on the import path{narrow or _where_else(class_path, folder)}"
+
+
+def hidden_modules(folder: str) -> list[str]:
+    """The modules of the standard library that files or packages in this folder hide."""
+    names = [name.removesuffix(".py") for name in _names_in(folder) if name.endswith(".py")]
+    names += [name for name in _names_in(folder) if os.path.isfile(os.path.join(folder, name, "__init__.py"))]
+    return [name for name in names if name in sys.stdlib_module_names]
 
 
 def located(fault: PlanFault, config: EtherConfig) -> ConfigError:

@@ -1,0 +1,147 @@
+"""Hints of libraries' types: a parameter that is hinted as `pandas.DataFrame` gets a frame, not the dict that came.
+
+What a value of such a type becomes on its way is said in `ether.wire.library_values`; here is the way back, by the
+library's own constructors. Promise: a value that is of the type already is passed on untouched. The trap: no library is
+imported here; a type in a hint has been imported by whoever wrote the hint.
+"""
+
+from __future__ import annotations
+
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
+
+Build = Callable[[Any, Any], Any]
+"""From the type and the plain value to the object; raises `ValueError` or `TypeError` for one that does not fit."""
+
+
+def library_note(hint: Any) -> LibraryType | None:
+    """What pydantic needs to know of a hint, as its annotation; None for all that is not a library's type."""
+    if not isinstance(hint, type):
+        return None
+    if "__attrs_attrs__" in vars(hint) and not hasattr(hint, "__get_pydantic_core_schema__"):
+        return LibraryType(_attrs, "object")
+    if "__struct_fields__" in vars(hint):
+        return LibraryType(lambda kind, value: kind(**value), "object")
+    for base in hint.__mro__:
+        found = _BUILDERS.get((base.__module__.partition(".")[0], base.__qualname__))
+        if found is not None:
+            return LibraryType(*found)
+    return None
+
+
+class LibraryType:
+    """The annotation: converts what arrives to the hint's type."""
+
+    __slots__ = ("_build", "_json_type")
+
+    def __init__(self, build: Build, json_type: str) -> None:
+        self._build, self._json_type = build, json_type
+
+    @property
+    def takes_mapping(self) -> bool:
+        """Whether what arrives for it may be a dict."""
+        return self._json_type in ("object", "any")
+
+    # -- the methods that pydantic calls
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        def strict(value: Any) -> Any:
+            if isinstance(value, source):
+                return value
+            raise ValueError(f"is no {source.__name__}")
+
+        def lenient(value: Any) -> Any:
+            if isinstance(value, source):
+                return value
+            try:
+                return self._build(source, value)
+            except (TypeError, ValueError, KeyError, AttributeError, LookupError) as error:
+                text = str(error).strip().partition("\n")[0]
+                raise ValueError(f"makes no {source.__name__}: {type(error).__name__}: {text}") from None
+
+        return core_schema.lax_or_strict_schema(
+            core_schema.no_info_plain_validator_function(lenient),
+            core_schema.no_info_plain_validator_function(strict),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {} if self._json_type == "any" else {"type": self._json_type}
+
+
+def _table(kind: Any, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"a table is a dict of columns, not {type(value).__name__}")
+    return kind(value)
+
+
+def _arrow_table(kind: Any, value: Any) -> Any:
+    return kind.from_pydict(dict(value))
+
+
+def _from_dict(kind: Any, value: Any) -> Any:
+    return kind.from_dict(value)
+
+
+def _quantity(kind: Any, value: Any) -> Any:
+    """A quantity of the hint's registry: of pint's own where the hint is `pint.Quantity`. Text, as `"5 mm"`, and a bare
+    number are taken, too."""
+    pint = sys.modules["pint"]
+    registry = getattr(kind, "_REGISTRY", None) or pint.get_application_registry()
+    if isinstance(value, Mapping):
+        return registry.Quantity(value["magnitude"], value["units"])
+    if not isinstance(value, str | int | float):
+        raise TypeError(f"a quantity is magnitude and units, not {type(value).__name__}")
+    return registry.Quantity(value)
+
+
+def _unit(kind: Any, value: Any) -> Any:
+    registry = getattr(kind, "_REGISTRY", None) or sys.modules["pint"].get_application_registry()
+    return registry.Unit(value)
+
+
+def _picture(kind: Any, value: Any) -> Any:
+    return sys.modules["PIL.Image"].fromarray(value)
+
+
+def _tensor(kind: Any, value: Any) -> Any:
+    return sys.modules["torch"].as_tensor(value)
+
+
+def _attrs(kind: Any, value: Any) -> Any:
+    """An object of an attrs class, and of those that are its fields."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{kind.__name__} is a dict of its fields, not {type(value).__name__}")
+    try:
+        hints = typing.get_type_hints(kind)
+    except Exception:  # noqa: BLE001  hints are expressions of the user's; without them the fields stay as they came
+        hints = {}
+    given: dict[str, Any] = {}
+    for each in kind.__attrs_attrs__:
+        if each.init and each.name in value:
+            of, inner = each.type or hints.get(each.name), value[each.name]
+            of = hints.get(each.name) if isinstance(of, str) else of
+            nested = isinstance(of, type) and hasattr(of, "__attrs_attrs__") and isinstance(inner, Mapping)
+            given[getattr(each, "alias", None) or each.name.lstrip("_")] = _attrs(of, inner) if nested else inner
+    return kind(**given)
+
+
+_BUILDERS: Mapping[tuple[str, str], tuple[Build, str]] = {
+    ("pandas", "DataFrame"): (_table, "object"),
+    ("pandas", "Series"): (lambda kind, value: kind(value), "array"),
+    ("polars", "DataFrame"): (_table, "object"),
+    ("polars", "Series"): (lambda kind, value: kind(values=value), "array"),
+    ("pyarrow", "Table"): (_arrow_table, "object"),
+    ("xarray", "DataArray"): (_from_dict, "object"),
+    ("xarray", "Dataset"): (_from_dict, "object"),
+    ("pint", "PlainQuantity"): (_quantity, "any"),
+    ("pint", "PlainUnit"): (_unit, "string"),
+    ("PIL", "Image"): (_picture, "array"),
+    ("torch", "Tensor"): (_tensor, "array"),
+}
