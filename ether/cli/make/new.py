@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+import re
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -11,128 +12,53 @@ import typer
 
 from ether.cli.exits import CommandMistake
 from ether.cli.make.schema import config_schema
+from ether.cli.make.templates import TEMPLATES, ProjectTemplate
 from ether.cli.options import Json
 from ether.cli.output import print_json, print_line
-
-_PARTS = '''\
-"""Two parts of a small lab: a thermometer that measures, and an alarm that watches it.
-
-Ordinary classes: the decorators only mark what Ether shall do with them.
-"""
-
-from __future__ import annotations
-
-import random
-import threading
-
-from ether import ether_cleanup, ether_get, ether_init, ether_pub, ether_sub
-
-
-class Thermometer:
-    """Measures again and again. Replace `measure` by what your instrument says."""
-
-    def __init__(self, interval_s: float = 1.0) -> None:
-        self.interval_s = interval_s
-        self.celsius = 20.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._measure_repeatedly, daemon=True)
-
-    @ether_init
-    def begin(self) -> None:
-        self._thread.start()
-
-    @ether_pub(topic="temperature")  # what it returns is published
-    def measure(self) -> dict[str, float]:
-        self.celsius = round(self.celsius + random.uniform(-0.5, 0.7), 2)
-        return {"celsius": self.celsius}
-
-    @ether_get  # can be called: ether call thermometer.read
-    def read(self) -> float:
-        return self.celsius
-
-    @ether_cleanup
-    def end(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _measure_repeatedly(self) -> None:
-        while not self._stop.wait(self.interval_s):
-            self.measure()
-
-
-class Alarm:
-    """Says so when it is too warm."""
-
-    def __init__(self, limit: float = 21.0) -> None:
-        self.limit = limit
-        self.alarms = 0
-
-    @ether_sub(topic="temperature")  # is called with every message
-    def check(self, celsius: float) -> None:
-        too_warm = celsius > self.limit
-        self.alarms += too_warm
-        print(f"{celsius:.2f} degrees{' - too warm!' if too_warm else ''}")
-
-    @ether_get  # ether call alarm.set_limit limit=22.5
-    def set_limit(self, limit: float) -> float:
-        self.limit = limit
-        return limit
-'''
-
-_YAML = """\
-# yaml-language-server: $schema=ether.schema.json
-instances:
-  thermometer:
-    class_path: parts.Thermometer
-    kwargs: {interval_s: 1.0}
-  alarm:
-    class_path: parts.Alarm
-    kwargs: {limit: 21.0}
-"""
-
-_TEST = '''\
-"""The parts together, in one process, in milliseconds: pytest"""
-
-from ether.testing import Lab
-from parts import Alarm
-
-
-def test_the_alarm_watches_the_temperature():
-    with Lab(objects={"alarm": Alarm(limit=21.0)}) as lab:
-        lab.pub({"celsius": 20.0}, topic="temperature")
-        lab.pub({"celsius": 25.0}, topic="temperature")
-        assert lab["alarm"].alarms == 1
-'''
+from ether.config.problems import nearest_of
 
 _README = """\
 # {name}
 
-    ether run                              # both parts, until Ctrl-C
+{about}
+
+    {run}
 
 and in another terminal
 
-    ether ps                               # who is there
-    ether call thermometer.read            # ask one of them
-    ether call alarm.set_limit limit=22.5  # tell one of them
-    ether topic echo temperature           # what passes
-    ether top                              # live
+{tries}
 
 | file | what it is |
 | --- | --- |
-| `parts.py` | the classes; they work without Ether, too |
-| `ether.yaml` | which instances there are, with which arguments |
-| `test_parts.py` | `pytest` runs it, without broker or processes |
-| `ether.schema.json` | lets editors complete and check `ether.yaml`; made by `ether schema` |
+{files}
+
+Edit a class while it runs: `ether run --watch`.
 """
+_ABOUT_FILES = {
+    "ether.yaml": "which instances there are, with which arguments",
+    "ether.schema.json": "lets editors complete and check `ether.yaml`; made by `ether schema`",
+}
+
+
+def _choices() -> str:
+    return "; ".join(f"{name}: {template.about}" for name, template in TEMPLATES.items())
 
 
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The folder to make.")],
+    template: Annotated[
+        str, typer.Option("--template", "-t", metavar="KIND", help=f"What to begin with. {_choices()}.")
+    ] = "minimal",
     json: Json = False,
 ) -> None:
-    """Make a folder with a project that runs: two classes, a configuration, a test, a README."""
+    """Make a folder with a project that runs: classes, a configuration, a test, a README."""
+    if template not in TEMPLATES:
+        near = nearest_of(template, list(TEMPLATES))
+        meant = f" Did you mean {near!r}?" if near else ""
+        raise CommandMistake(f"there is no template {template!r}.{meant} There are: {', '.join(TEMPLATES)}")
     folder = Path(name)
-    files = _files(folder.name)
+    chosen = TEMPLATES[template]
+    files = _files(folder.resolve().name, chosen)
     try:
         _make(folder, files)
     except FileExistsError:
@@ -142,17 +68,25 @@ def new(
     if json:
         print_json({"folder": str(folder), "files": sorted(files)})
     else:
-        print_line(f"{name} is made. Try it:\n\n    cd {shlex.quote(name)}\n    ether run")
+        print_line(f"{name} is made. Try it:\n\n    cd {shlex.quote(name)}\n    {chosen.run}")
 
 
-def _files(name: str) -> dict[str, str]:
-    return {
-        "parts.py": _PARTS,
-        "ether.yaml": _YAML,
-        "test_parts.py": _TEST,
-        "README.md": _README.replace("{name}", name or "A small lab"),
-        "ether.schema.json": json_text.dumps(config_schema(), indent=2) + "\n",
-    }
+def _files(name: str, template: ProjectTemplate) -> dict[str, str]:
+    session = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "lab"
+    made = {file: text.replace("{session}", session) for file, text in template.files.items()}
+    made["ether.yaml"] = f"# yaml-language-server: $schema=ether.schema.json\n{made['ether.yaml']}"
+    made["ether.schema.json"] = json_text.dumps(config_schema(), indent=2) + "\n"
+    rows = "\n".join(f"| `{file}` | {_about(file, text)} |" for file, text in made.items())
+    tries = "\n".join(f"    {line}" for line in template.tries.splitlines())
+    about = f"Made by `ether new`: {template.about}."
+    made["README.md"] = _README.format(name=name, about=about, run=template.run, tries=tries, files=rows)
+    return made
+
+
+def _about(file: str, text: str) -> str:
+    if file.startswith("test_"):
+        return "`pytest` runs it, without broker or processes"
+    return _ABOUT_FILES.get(file) or text.split('"""')[1].partition("\n")[0].partition(": python")[0].rstrip(".")
 
 
 def _make(folder: Path, files: dict[str, str]) -> None:
