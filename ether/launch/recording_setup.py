@@ -22,6 +22,7 @@ from ether.connection.link import Link
 from ether.launch.process_records import ContextFacts, open_record_writer
 from ether.launch.simulated.lab import Simulation
 from ether.ledger.places import default_folder, leave_pointer
+from ether.log import get_ether_logger
 from ether.recording.options import GATHER_S
 from ether.recording.receipt_rules import RECORDER as RECORDER
 from ether.recording.receipt_rules import RecorderAbout
@@ -37,6 +38,8 @@ from ether.wire.topics import SessionTopics
 
 if TYPE_CHECKING:
     from ether.provenance.context import Facts
+
+logger = get_ether_logger("Ether")
 
 LEADER = "main"
 """The name, in the headers of its messages, of a program that starts a session."""
@@ -65,6 +68,15 @@ def recorder_instance(config: EtherConfig) -> EtherInstanceConfig:
     return EtherInstanceConfig(
         class_path=RECORDER_CLASS_PATH, kwargs=kwargs, restart="always", restart_limit=1000, restart_window_s=1000.0
     )
+
+
+def _warn_of_other_pace(chosen: Recording, about: RecorderAbout, place: str) -> None:
+    """How often a recorder writes is its own program's to say."""
+    if "sync_every_s" in chosen.model_fields_set and about.sync_every_s not in (None, chosen.sync_every_s):
+        logger.warning(
+            "record.sync_every_s: %g is not used for what goes to %s: %r records there with %g, as the program says that"
+            " started it", chosen.sync_every_s, place, about.name, about.sync_every_s,
+        )  # fmt: skip
 
 
 def _life_of_the_ledger(chosen: Recording) -> dict[str, Any]:
@@ -163,6 +175,7 @@ class RecordingSetup:
             if (about.host, about.folder) == (this_place().host, place):
                 if about.covers(topics):
                     self._check_life(chosen, about, place)
+                    _warn_of_other_pace(chosen, about, place)
                     return None
                 wanted = "all topics" if topics is None else ", ".join(topics)
                 problem = (

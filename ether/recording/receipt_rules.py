@@ -40,13 +40,16 @@ class RecorderAbout:
     """The version of the wire that it speaks (`ether.wire.topics.WIRE`)."""
     devices: tuple[tuple[str, str], ...] = ()
     """The labs whose signatures it verifies, each with its own name there, by which it signs its receipts."""
+    sync_every_s: float | None = None
+    """How seldom it writes; None where it does not say so, as those of before."""
 
     def to_value(self) -> dict[str, Any]:
         """As it is retained."""
         topics = ALL if self.topics is None else list(self.topics)
         place = {"host": self.host, "folder": self.folder, "life": self.life, "wire": self.wire}
         signs = {"devices": dict(self.devices)} if self.devices else {}
-        return {"birth": self.incarnation, "topics": topics, **place, **signs}
+        every = {} if self.sync_every_s is None else {"sync_every_s": self.sync_every_s}
+        return {"birth": self.incarnation, "topics": topics, **place, **signs, **every}
 
     @classmethod
     def from_value(cls, name: str, value: object) -> RecorderAbout | None:
@@ -57,10 +60,12 @@ class RecorderAbout:
                 said = place.get("wire")
                 wire = said if isinstance(said, int) else 1
                 devices = _devices(place.get("devices"))
+                every = place.get("sync_every_s")
+                every_s = float(every) if isinstance(every, (int, float)) else None
                 if topics == ALL:
-                    return cls(name, incarnation, None, host, folder, life, wire, devices)
+                    return cls(name, incarnation, None, host, folder, life, wire, devices, every_s)
                 if isinstance(topics, list) and all(isinstance(topic, str) for topic in topics):
-                    return cls(name, incarnation, tuple(topics), host, folder, life, wire, devices)
+                    return cls(name, incarnation, tuple(topics), host, folder, life, wire, devices, every_s)
         return None
 
     def covers(self, topics: Sequence[str] | None) -> bool:

@@ -103,6 +103,39 @@ def test_a_broker_that_is_not_used_is_said(leader: Ether, guest: Ether, caplog: 
     assert "broker: is not used" in caplog.text
 
 
+def test_rights_that_are_not_used_are_said(
+    leader: Ether, guest: Ether, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        guest.tap(config(leader, security={"guests": "none"}))
+        assert "security: guests: none is not used" in caplog.text
+        assert "everything, for it has no security:" in caplog.text
+        caplog.clear()
+        strict, same, other = Ether(), Ether(), Ether()
+        session = f"strict-{tmp_path.name}"
+        strict.tap({"session": session, "security": {"guests": "read"}})
+        same.tap({"session": session, "security": {"guests": "read"}})
+        assert "is not used" not in caplog.text
+        other.tap({"session": session, "security": {"guests": "all"}})
+        assert "security: guests: all is not used" in caplog.text
+        assert caplog.text.rstrip().endswith("guests: read")
+        for one in (other, same, strict):
+            one.shutdown()
+
+
+def test_another_pace_of_the_recorder_is_said(
+    leader: Ether, guest: Ether, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = {"topics": "all", "folder": str(tmp_path / "led")}
+    guest.tap(config(leader, record=record))
+    with caplog.at_level(logging.WARNING):
+        for wish, is_said in ({}, False), ({"sync_every_s": 0}, False), ({"sync_every_s": 2}, True):
+            other = Ether()
+            other.tap(config(leader, record={**record, **wish}))
+            other.shutdown()
+            assert ("record.sync_every_s: 2 is not used" in caplog.text) == is_said
+
+
 def test_another_life_of_the_ledger_is_refused(leader: Ether, guest: Ether, tmp_path: Path) -> None:
     record = {"topics": "all", "folder": str(tmp_path / "led"), "rotate": ["1GB", "day"], "keep": "30d"}
     guest.tap(config(leader, record=record))
