@@ -352,8 +352,8 @@ class Launch:
         holds = self.session.info(deadline.left()).get("rights")
         if (asked := self._rights_entry.get("rights")) and asked != holds:
             logger.warning(
-                "security: %s is not used: what guests of session %s may do is said by the program that leads it, from %s: %s",
-                asked, self._found.name, self._found.host, holds or "everything, for it has no security:",
+                "security: %s is not used: what guests of session %s may do is said by the program that leads it, from"
+                " %s: %s", asked, self._found.name, self._found.host, holds or "everything, for it has no security:",
             )  # fmt: skip
         if (recorder := self._recording.own_recorder()) is not None:
             name, instance = recorder
