@@ -74,8 +74,8 @@ def _warn_of_other_pace(chosen: Recording, about: RecorderAbout, place: str) -> 
     """How often a recorder writes is its own program's to say."""
     if "sync_every_s" in chosen.model_fields_set and about.sync_every_s not in (None, chosen.sync_every_s):
         logger.warning(
-            "record.sync_every_s: %g is not used for what goes to %s: %r records there with %g, as the program that started"
-            " it says", chosen.sync_every_s, place, about.name, about.sync_every_s,
+            "record.sync_every_s: %g is not used for what goes to %s: %r records there with %g, by its own"
+            " program's word", chosen.sync_every_s, place, about.name, about.sync_every_s,
         )  # fmt: skip
 
 
