@@ -643,9 +643,10 @@ class Retransmitter:
         topic = inbound.delivery.topic
         if topic not in (self._own, self._all):
             return self._hear_again(inbound, topic[len(self._own) + 1 :])
+        headers = inbound.headers()
         value = inbound.take()
         if isinstance(value, dict):
-            self._understand(value)
+            self._understand(value, headers.source if headers is not None else "")
         return True
 
     def _hear_again(self, inbound: Inbound, topic: str) -> bool:
@@ -664,14 +665,14 @@ class Retransmitter:
             self._arrived(delivery, came_as, node_of(headers.id), headers.source, headers.seq)
         return True
 
-    def _understand(self, value: Mapping[str, Any]) -> None:
+    def _understand(self, value: Mapping[str, Any], source: str = "") -> None:
         ask = Ask.from_value(value.get("ask"))
         if ask is not None:
             took_s = seconds_on_the_way(value["ask"].get("at"), wall_time())
             self._to_answer(ask.older(took_s))
         match value:
             case {"node": str(node), "heads": dict(heads)} if node != self._node:
-                self._on_heads(node, _numbers(heads))
+                self._on_heads(node, _numbers(heads), source)
             case {"node": str(node), "answer": dict(answers)}:
                 self._on_answer(node, answers)
             case {"node": str(node), "left": True}:
@@ -726,10 +727,10 @@ class Retransmitter:
                 self._on_heads(node, fresh)
         return count
 
-    def _on_heads(self, node: str, heads: Mapping[str, int]) -> None:
+    def _on_heads(self, node: str, heads: Mapping[str, int], source: str = "") -> None:
         wanted = [topic for topic in heads if self._tracks(topic)]
         with self._lock:
-            ask = self._reorder_buffer.heard_heads(node, heads, wanted, self._node, time.monotonic())
+            ask = self._reorder_buffer.heard_heads(node, heads, wanted, self._node, time.monotonic(), source)
             self._look_after()
         if ask is not None:
             self._do(partial(self._ask, node, ask))

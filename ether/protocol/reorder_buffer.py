@@ -344,13 +344,14 @@ class ReorderBuffer(Generic[T]):
         return self._ask_for(by, None, now)
 
     def heard_heads(
-        self, node: str, heads: Mapping[str, int], wanted: Iterable[str], by: str, now: float
+        self, node: str, heads: Mapping[str, int], wanted: Iterable[str], by: str, now: float, source: str = ""
     ) -> Ask | None:
-        """A source tells its last number on each topic in `heads`, of which `wanted` are listened to. Returns the
-        question where to begin on the topics that are new; None where there is none."""
+        """A source tells its last number on each topic in `heads`, of which `wanted` are listened to; `source` is its
+        name, where that is known. Returns the question where to begin on the topics that are new; None where there is
+        none."""
         unknown = False
         for topic in wanted:
-            row = self._rows.get((topic, node)) or self._begin((topic, node), "", None, now)
+            row = self._rows.get((topic, node)) or self._begin((topic, node), source, None, now)
             if _cannot_be(row, heads[topic]):
                 self.jumped += 1
             elif row.last is None or row.last < heads[topic]:

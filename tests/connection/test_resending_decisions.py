@@ -650,6 +650,16 @@ def test_what_was_asked_for_is_not_asked_for_again_at_once() -> None:
     assert pair.order.behind(NODE, heads) == {"a": True}
 
 
+def test_a_source_of_which_nothing_has_come_yet_is_named_in_the_gap() -> None:
+    pair = Pair(history=RetransmitBuffer(count=1, backlog_bytes=0))
+    for _ in range(40):
+        pair.send("a", lost=True)
+    pair.history.tend({}, pair.now)
+    heads = pair.history.heads()
+    pair.answer(pair.order.heard_heads(NODE, heads, list(heads), ME, pair.now, "cam"))
+    assert {gap.source for gap in pair.gaps} == {"cam"}
+
+
 def test_an_answer_to_an_earlier_question_is_no_reason_to_ask_again() -> None:
     """A source that is slow to answer was asked twice. Each late answer was followed by one question more, so that all
     was sent again and again, and the more so the slower it was."""
