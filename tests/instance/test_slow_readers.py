@@ -24,12 +24,10 @@ from ether.session.watching.heartbeats import Heartbeats
 LONG = os.environ.get("ETHER_LONG") == "1"
 FRAMES = 15 * (300 if LONG else 4)
 HANDLED_HZ = 1 / 0.15
-pytestmark = pytest.mark.timeout(1200 if LONG else 120)
+pytestmark = [pytest.mark.timeout(1200 if LONG else 120), pytest.mark.in_turn("engine")]
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
-
-pytestmark = pytest.mark.in_turn("engine")
 
 
 @pytest.fixture(params=ENGINES)
