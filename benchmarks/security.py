@@ -109,7 +109,7 @@ def broker(engine: str, *, rights: bool) -> Iterator[BrokerProcess]:
         each["publish"] = [*each["publish"], f"{ROOT}/call/cam/+", f"{ROOT}/reply/main/cam"]
     folder = private_folder()
     group = make_group(folder)
-    started = BrokerProcess(EmbeddedBroker(engine=engine, listen=BESIDE), group, folder)  # type: ignore[arg-type]
+    started = BrokerProcess(EmbeddedBroker(engine=engine, listen=BESIDE), group, folder)
     try:
         started.wait_ready(20)
         if rights:
