@@ -105,7 +105,9 @@ def test_one_that_holds_for_long_is_left_alone(rig: Rig, pc: dict[str, str], pi:
     renewal = DeviceRenewal(link, TOPICS, pi)
     desk(rig, lab)
     assert lab.due() == []
-    rig.link("evil").publish(TOPICS.control_by(RENEW, "evil"), {"lab": lab.id, "devices": ["pi3"]}, timeout_s=5)
+    rig.link("evil").publish(
+        TOPICS.control_by(RENEW, "evil"), {"lab": lab.id, "devices": ["pi3"]}, timeout_s=patience(5)
+    )
     assert soon(lambda: bool(lab.refused), 10), "it asks, since somebody says that it is due, and gets none"
     assert "needs no renewal yet" in lab.refused[0]
     assert Path(known.certificate).read_bytes() == before
