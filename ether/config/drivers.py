@@ -302,6 +302,9 @@ class BuildOptions(ConfigPart):
     """How the object is made, where not by calling the class with `args` and `kwargs`."""
 
     call: str | None = Field(None, description="a factory of the class, or a method of the object below of:")
+    loop: bool = Field(
+        False, strict=True, description="true: it is made on the instance's event loop, which its constructor needs"
+    )
     of: dict[str, Any] | None = Field(
         None, description="another object, {build: package.Class, …}, that has the method"
     )
@@ -310,6 +313,8 @@ class BuildOptions(ConfigPart):
 
     @model_validator(mode="after")
     def _check_recipe(self) -> BuildOptions:
+        if self.call is None and self.loop and self.of is None:
+            return self
         if self.call is None:
             raise ConfigError("lacks call, the factory; expected {call: open_tcpip}, with of: for another object's.")
         check_call(self.call, "call")
@@ -348,7 +353,7 @@ class OnErrorOptions(ConfigPart):
     """What happens when the driver says, by its exceptions, that its device is gone."""
 
     errors: Annotated[Names, Field(min_length=1)] = Field(
-        ("OSError", "EOFError"),
+        ("OSError", "EOFError", "termios.error"),
         description="exceptions that say so, by their name or package.Class; those that inherit from them count, too",
     )
     then: Literal["reconnect", "rebuild", "restart"] = Field(

@@ -358,6 +358,12 @@ class RegistryMethod(ConfigPart):
     )
     result: ResultWish = Field(None, description=f"{RESULT_DESCRIPTION}; for all decorators of the method")
 
+    loop: bool = Field(
+        False,
+        strict=True,
+        description="true: it is called on the instance's event loop, which it needs although it is no async def",
+    )
+
     def marks(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each use of each decorator that was given: the decorator's name, and the options by name."""
         for decorator in DECORATORS:

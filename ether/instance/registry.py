@@ -44,6 +44,8 @@ def _entry_options(entry: RegistryEntry) -> dict[str, Any]:
         options["properties"] = _dumped(entry.properties)
     if named := {path: method.as_ for path, method in entry.methods.items() if method.as_}:
         options["names"] = named
+    if loops := [path for path, method in entry.methods.items() if method.loop]:
+        options["loops"] = loops
     if outcomes := {
         path: cast("ConfigPart", method.result).model_dump(mode="json")
         for path, method in entry.methods.items()
@@ -86,5 +88,6 @@ def _wrapping(entry: Mapping[str, Any]) -> Wrapping:
         entry.get("max_age"),
         dict(entry.get("names", {})),
         {path: Outcome.from_options(options) for path, options in entry.get("outcomes", {}).items()},
+        frozenset(entry.get("loops", ())),
         {path: CallbackSpec.from_options(path, options) for path, options in entry.get("callbacks", {}).items()},
     )

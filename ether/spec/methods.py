@@ -150,6 +150,8 @@ def describe_wrapped(cls: type, wrapping: Wrapping) -> ClassSpec:
 def _is_moved(path: str, wrapping: Wrapping) -> bool:
     """Whether the registry's method is not simply the class's own, under its own name."""
     outcome = wrapping.outcomes.get(path)
+    if path in wrapping.loops:
+        return True
     return not path.isidentifier() or path in wrapping.names or (outcome is not None and outcome.changes)
 
 
@@ -160,7 +162,8 @@ def _moved(cls: type, written: str, wrapping: Wrapping) -> MethodSpec:
     listed = wrapping.marks[written]
     own = _marks(cls, written, listed, name) if path.is_plain else listed
     marks = tuple(_with_topic(mark, f"{cls.__name__}.{mark.name or name}") for mark in own)
-    accessor = PathMethod(cls, path, name, wrapping.outcomes.get(written, AS_IT_IS))
+    outcome = wrapping.outcomes.get(written, AS_IT_IS)
+    accessor = PathMethod(cls, path, name, outcome, on_loop=written in wrapping.loops)
     return MethodSpec(name, marks, wrapping.limits.get(written, {}), accessor, path=path)
 
 
@@ -174,7 +177,7 @@ def _split(cls: type, method: MethodSpec, wrapping: Wrapping) -> Iterator[Method
     for mark in own:
         assert mark.name is not None
         outcome = wrapping.outcomes.get(path.text, AS_IT_IS)
-        accessor = PathMethod(cls, path, mark.name, outcome, mark.args, mark.kwargs)
+        accessor = PathMethod(cls, path, mark.name, outcome, mark.args, mark.kwargs, path.text in wrapping.loops)
         yield MethodSpec(mark.name, (mark,), accessor=accessor, path=path)
 
 

@@ -37,6 +37,8 @@ class PathMethod:
     outcome: Outcome = AS_IT_IS
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    on_loop: bool = False
+    """Whether the method needs a running event loop, although it is no `async def`."""
 
     def __call__(self, obj: object) -> Callable[..., Any]:
         """The function of an object; None stands for any object of the class."""
@@ -49,11 +51,14 @@ class PathMethod:
     def _of(self, obj: object, known: Any) -> Callable[..., Any]:
         path, outcome, full = self.path, self.outcome, f"{self.cls.__name__}.{self.name}"
         args, kwargs, fixed = self.args, self.kwargs, bool(self.args or self.kwargs)
+        on_loop = self.on_loop
 
         def call(*given: Any, **named: Any) -> Any:
             method = follow(obj, path)
             if fixed:
-                return finished(method(*args, **kwargs), outcome, full)
+                given, named = args, dict(kwargs)
+            if on_loop:
+                return _on_loop(method, given, named, outcome, full)
             return finished(method(*given, **named), outcome, full)
 
         if known is not NOT_KNOWN and callable(known):
@@ -134,6 +139,15 @@ def finished(result: Any, outcome: Outcome, name: str, unit: str = "") -> Any:
         return _finished_later(result, outcome, name, unit)
     value = outcome.of(result, name)
     return number_in(value, unit, name) if unit and not outcome.unit and is_quantity(value) else value
+
+
+async def _on_loop(
+    method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], outcome: Outcome, name: str
+) -> Any:
+    result = method(*args, **kwargs)
+    if inspect.isawaitable(result):
+        result = await result
+    return finished(result, outcome, name)
 
 
 async def _finished_later(result: Awaitable[Any], outcome: Outcome, name: str, unit: str) -> Any:

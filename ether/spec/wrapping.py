@@ -313,6 +313,8 @@ class Wrapping:
     names: Mapping[str, str] = field(default_factory=dict)
     """How callers name methods that are not called by their own name or path."""
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    loops: frozenset[str] = frozenset()
+    """The methods that are called on the event loop."""
     callbacks: Mapping[str, CallbackSpec] = field(default_factory=dict)
 
     def over(self, other: Wrapping) -> Wrapping:
@@ -327,5 +329,6 @@ class Wrapping:
             max_age=self.max_age or other.max_age,
             names={**other.names, **self.names},
             outcomes={**other.outcomes, **self.outcomes},
+            loops=other.loops | self.loops,
             callbacks={**other.callbacks, **self.callbacks},
         )

@@ -46,7 +46,7 @@ class Builder:
         build: Mapping[str, Any] | None,
     ) -> Any:
         """The object of an instance whose `class_path` leads to `target`; `build` as the configuration says it."""
-        if not build:
+        if not build or not build.get(CALL):
             return self._called(target, _title(target), self.plain(args, "args"), self.plain(kwargs, "kwargs"), "")
         holder = self.made(build[OF], f"build.{OF}") if build.get(OF) else target
         method = _method_of(holder, str(build[CALL]), f"build.{CALL}")
@@ -172,7 +172,10 @@ class Recipe:
         target = find_maker(self.class_path, builder.script)
         runner = coroutines or CoroutineRunner(self.name)
         spec = self._described(target) if isinstance(target, type) and self._tells_before(target) else None
-        obj = builder.instance(target, self.args, self.kwargs, self.build)
+        if self.build and self.build.get("loop"):
+            obj = runner.run(self._instance_later(builder, target))
+        else:
+            obj = builder.instance(target, self.args, self.kwargs, self.build)
         cls = target if isinstance(target, type) and isinstance(obj, target) else type(obj)
         entered = Entered(obj, runner.run) if self._enters(cls) else None
         if entered is not None and entered.obj is not obj:
@@ -181,6 +184,10 @@ class Recipe:
         if spec is None or spec.class_path != class_path_of(cls):
             spec = self._described(cls)
         return BuiltObject(obj, cls, spec, runner, entered, lambda: self.made(builder, runner))
+
+    async def _instance_later(self, builder: Builder, target: Callable[..., Any]) -> Any:
+        """Makes the object where a loop runs: some constructors ask for it."""
+        return builder.instance(target, self.args, self.kwargs, self.build)
 
     def _tells_before(self, target: type) -> bool:
         """Whether the class is certainly that of the object."""
