@@ -76,6 +76,9 @@ ENTRIES = (
         "instance", "ether.cli.lab.instance:instance", "Run one instance of a configuration, as a service does."
     ),
     CommandEntry("agent", "ether.cli.machines.agent:agent", "Run instances here for sessions elsewhere."),
+    CommandEntry(
+        "connect", "ether.cli.machines.connect:connect", "Lines for mosquitto_sub, MQTT Explorer, Node-RED and others."
+    ),
     CommandEntry("rights", "ether.cli.machines.rights:rights", "What each device may publish, hear and call, and why."),
     CommandEntry(
         "service", "ether.cli.machines.service:app", "Services that run after a reboot: install, status, logs, remove."

@@ -67,11 +67,12 @@ def complete_url(text: str) -> str:
         return text
     bare = text.count(":") > 1 and not text.startswith("[")
     host = text if bare else text.rpartition("]")[0] or text.partition(":")[0]
-    scheme = "mqtt" if _is_loopback(host.lstrip("[")) else "mqtts"
+    scheme = "mqtt" if is_loopback(host.lstrip("[")) else "mqtts"
     return f"{scheme}://[{text}]" if bare else f"{scheme}://{text}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine's own, which no other can reach."""
     import ipaddress
 
     try:

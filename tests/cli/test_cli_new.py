@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ HAS_NUMPY = importlib.util.find_spec("numpy") is not None
 
 
 @pytest.fixture
-def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The project of a template, which is the current folder and on the import path."""
     template = str(request.param)
     if template == "camera" and not HAS_NUMPY:
@@ -34,12 +35,14 @@ def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     assert main(["new", str(folder), "--template", template]) == 0
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
-    request.addfinalizer(lambda: [sys.modules.pop(name) for name in list(sys.modules) if _is_below(name, folder)])
-    return folder
+    yield folder
+    _forget_modules(folder)
 
 
-def _is_below(name: str, folder: Path) -> bool:
-    return str(getattr(sys.modules.get(name), "__file__", "")).startswith(str(folder))
+def _forget_modules(folder: Path) -> None:
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")).startswith(str(folder)):
+            del sys.modules[name]
 
 
 @pytest.mark.parametrize("made", TEMPLATES, indirect=True)

@@ -124,6 +124,17 @@ def own_folders(environment: Mapping[str, str] | None = None) -> list[str]:
     return [entry.path for entry in os.scandir(parent) if entry.name.startswith(PREFIX) and _is_folder(entry)]
 
 
+def folder_of(session: str, environment: Mapping[str, str] | None = None) -> str | None:
+    """The private folder of a session that runs on this machine, which ends with it; None where there is none."""
+    here = this_place()
+    try:
+        folders = own_folders(environment)
+    except (OSError, BrokerFailed):
+        return None
+    living = ((folder, _living(folder, here)) for folder in folders)
+    return next((folder for folder, record in living if record is not None and record.session == session), None)
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether the entry is a folder, not a link to one, that only this user can write to."""
     try:
