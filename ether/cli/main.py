@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import typer
+import typer.core
 
 from ether.cli.exits import Exit, exit_code_of, sentence_of
 from ether.cli.options import with_flat_options
@@ -96,6 +97,36 @@ ENTRIES = (
     CommandEntry("new", "ether.cli.make.new:new", "Make a project that runs."),
 )
 
+GROUPS = {
+    "Begin": ("new", "validate", "plan", "schema", "run", "up", "down"),
+    "See and change what runs": (
+        "ps", "top", "dashboard", "graph", "logs", "topic", "call", "start", "stop", "restart",
+    ),
+    "What was recorded": (
+        "status", "data", "runs", "find", "why", "diff", "export", "report", "play", "verify", "rescue", "ledger",
+    ),
+    "Machines and other programs": (
+        "sessions", "doctor", "connect", "agent", "instance", "service", "pair", "join", "members", "revoke", "rights",
+    ),
+}  # fmt: skip
+"""The commands as `ether --help` lists them: by what one wants."""
+
+
+class GroupedCommands(typer.core.TyperGroup):
+    """Lists its commands by groups."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for each group; what is in none comes last."""
+        names = self.list_commands(ctx)
+        rest = tuple(name for name in names if not any(name in group for group in GROUPS.values()))
+        limit = formatter.width - 6 - max(map(len, names))
+        for title, group in (*GROUPS.items(), ("More", rest)):
+            commands = [(name, self.get_command(ctx, name)) for name in group if name in names]
+            rows = [(name, each.get_short_help_str(limit)) for name, each in commands if each is not None]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows, col_max=max(map(len, names)))
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
@@ -134,7 +165,12 @@ def _command_name(words: Sequence[str]) -> str | None:
 
 def _application(name: str | None) -> typer.Typer:
     """The application with every command, of which only the one called `name` is loaded."""
-    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, help="Ordinary Python classes as a lab.")
+    app = typer.Typer(
+        cls=GroupedCommands,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        help="Ordinary Python classes as a lab.",
+    )
     app.callback()(_root)
     for entry in ENTRIES:
         if entry.name != name:

@@ -12,6 +12,7 @@ import pytest
 from command_line import ETHER, Done, ether
 
 from ether.cli.main import ENTRIES
+from ether.cli.main import GROUPS as HELP_GROUPS
 from ether.version import VERSION
 
 START_LIMIT_S = 0.2
@@ -30,6 +31,15 @@ def test_help_lists_every_command(tmp_path: Path) -> None:
     for entry in ENTRIES:
         assert f"  {entry.name} " in done.out
     assert ether(tmp_path).out == done.out
+
+
+def test_help_groups_every_command_once_by_what_one_wants(tmp_path: Path) -> None:
+    grouped = [name for group in HELP_GROUPS.values() for name in group]
+    assert sorted(grouped) == sorted(COMMANDS)
+    shown = ether(tmp_path, "--help").out
+    places = [shown.index(f"\n{title}:\n") for title in HELP_GROUPS]
+    assert places == sorted(places)
+    assert "\nMore:\n" not in shown
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,8 +1,8 @@
 """`ether connect`: how other MQTT programs get into a session, as lines that can be copied.
 
-Promise: no password stands on a command line, where every user of the machine could read it, nor in the shell's history:
-the lines for Mosquitto's clients name a private folder that has it, which ends with the session. It is printed only
-where it has to be typed into a program, and only when that is asked for.
+Promise: no password stands on a command line, where every user of the machine could read it, nor in the shell's
+history. The lines for Mosquitto's clients name a private folder that has it, which ends with the session. It is printed
+only where it has to be typed into a program, and only when that is asked for.
 
 The trap: Mosquitto's clients read their options from a file of their own name below `XDG_CONFIG_HOME`.
 """
