@@ -166,7 +166,14 @@ class Recorder(Extension):
         link.listen(topics.recorder(name), self._defend)
         place = (this_place().host, str(self._folder))
         about = RecorderAbout(
-            name, self._incarnation, self._filters, *place, self._life, WIRE, self._signatures.devices, self._sync_every_s
+            name,
+            self._incarnation,
+            self._filters,
+            *place,
+            self._life,
+            WIRE,
+            self._signatures.devices,
+            self._sync_every_s,
         )
         await_taken(link.announce(topics.recorder(name), about.to_value()))
         logger.info("%s records to %s", name, self._folder)
