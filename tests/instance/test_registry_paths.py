@@ -17,6 +17,7 @@ from ether import Ether
 from ether import ether as program
 from ether.config import load_config
 from ether.errors import ConfigError, MarkError, RemoteError, StartFailed, ValidationFailed
+from ether.runs.plan.device_rights import source_topics
 from ether.session.client import Subscription
 from ether.spec.outcomes import OutcomeUnfit
 from ether.testing import Lab
@@ -452,3 +453,20 @@ def test_factories_that_raise_and_paths_that_lead_nowhere_name_their_line(tmp_pa
     assert "Did you mean 'Backend'?" in text
     assert f"lab.yaml:20: registry.{SHAPES}.Thermometer.properties.ch[7].kelvin" in text
     assert "ch has no item 7, it has 2" in text
+
+
+def test_the_rights_of_another_machine_have_what_the_registry_publishes() -> None:
+    entry = {
+        "methods": {
+            "ch[0].off": {"as": "off", "ether_pub": {}, "ether_sub": {}},
+            "read": {"ether_pub": [{"every": "1s", "args": [1], "as": "level"}, {"topic": "own"}]},
+        },
+        "properties": {"a.b": {"get": {"every": "1s"}, "set": {"topic": "want"}}, "quiet": {}},
+        "callbacks": {"on_event": "events"},
+    }
+    path = f"{SHAPES}.Thermometer"
+    config = load_config({"instances": {"it": {"class_path": path}}, "registry": {path: entry}})
+    topics = source_topics(config)("it", config.instances["it"])
+    assert topics is not None
+    assert sorted(topics[0]) == ["Thermometer.a_b", "Thermometer.level", "Thermometer.off", "events", "own"]
+    assert sorted(topics[1]) == ["Thermometer.off", "want"]

@@ -7,10 +7,11 @@ known, and `missing` names them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ether.config.models import EtherConfig, EtherInstanceConfig
+from ether.config.models import EtherConfig, EtherInstanceConfig, RegistryEntry
+from ether.config.path_text import parse_path
 from ether.runs.plan.class_lookup import SourceUnclear
 from ether.runs.plan.source_marks import import_places, topics_in_source
 from ether.security.rights import DeviceInstance, DeviceRights, rights_of_guest, rights_of_host
@@ -40,12 +41,31 @@ def source_topics(config: EtherConfig) -> TopicsOf:
         except SourceUnclear:
             return None
         entry, short = config.registry.get(instance.class_path), instance.class_path.rpartition(".")[2]
-        for method, marks in entry.methods.items() if entry is not None else ():
-            published += [use.topic or f"{short}.{method}" for use in marks.ether_pub]
-            heard += [use.topic or f"{short}.{method}" for use in marks.ether_sub]
+        if entry is not None:
+            published += _published(entry, short)
+            heard += _heard(entry, short)
         return published, heard
 
     return topics
+
+
+def _published(entry: RegistryEntry, cls: str) -> Iterator[str]:
+    for path, method in entry.methods.items():
+        name = method.as_ or parse_path(path).as_name
+        yield from (use.topic or f"{cls}.{use.as_ or name}" for use in method.ether_pub)
+    for path, wanted in entry.properties.items():
+        if wanted.get is not None and (wanted.get.topic or wanted.get.every):
+            yield wanted.get.topic or f"{cls}.{wanted.as_ or parse_path(path).as_name}"
+    yield from (callback.topic for callback in entry.callbacks.values())
+
+
+def _heard(entry: RegistryEntry, cls: str) -> Iterator[str]:
+    for path, method in entry.methods.items():
+        name = method.as_ or parse_path(path).as_name
+        yield from (use.topic or f"{cls}.{name}" for use in method.ether_sub)
+    for wanted in entry.properties.values():
+        if wanted.set is not None and wanted.set.topic:
+            yield wanted.set.topic
 
 
 def place_of(key: str) -> str:

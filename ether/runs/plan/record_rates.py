@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from ether.config import EtherConfig
 from ether.config.models import EtherInstanceConfig, RegistryMethod
+from ether.config.path_text import parse_path
 from ether.config.when import Cron, Period, parse_when
 from ether.errors import ConfigError, LedgerError, NoLedger, SeveralLedgers
 from ether.ledger.places import find_ledger
@@ -114,11 +115,12 @@ def _published(config: EtherConfig, instance: EtherInstanceConfig) -> list[Publi
     return [*merged, *(said for said in by_source if said.method not in written)]
 
 
-def _by_yaml(method: str, options: RegistryMethod) -> Iterator[PublishedBySource]:
+def _by_yaml(path: str, options: RegistryMethod) -> Iterator[PublishedBySource]:
+    method = options.as_ or parse_path(path).as_name
     ticks = [use.every for use in options.ether_every]
     for use in options.ether_pub:
         every = use.every or (ticks[0] if ticks else None)
-        yield PublishedBySource(method, use.topic or "", use.save, every, None)
+        yield PublishedBySource(use.as_ or method, use.topic or "", use.save, every, None)
 
 
 def _rate_of(
