@@ -140,7 +140,7 @@ class _InstanceProcess:
         signal.signal(signal.SIGTERM, self._terminate)
         if hasattr(os, "register_at_fork"):
             signals_at_fork(self._give_signals_back)
-        if self._successor is not None and not self._is_prepared(self._successor):
+        if (successor := self._successor) is not None and not self._is_prepared(successor):
             return EXIT_NOT_STARTED
         link = self._connected()
         if link is None:
@@ -148,8 +148,7 @@ class _InstanceProcess:
         log = LogShipper(link, self._topics, self._settings.name)
         try:
             instance = self._instance = self._built(link)
-            if (successor := self._successor) is not None:
-                successor.leave = link.close
+            if successor is not None:
                 successor.await_turn(instance.object, instance.initialise)
             if instance.spec.with_mark(MarkKind.SUB):
                 instance.keep_positions(Path(self._settings.positions))
@@ -248,6 +247,8 @@ class _InstanceProcess:
             print(f"{settings.name}: {error}", file=sys.stderr)
             return None
         link.take_on(settings.broker_traits)
+        if self._successor is not None:
+            self._successor.leave = link.close
         return link
 
     def _built(self, link: Link) -> HostedInstance:

@@ -4,8 +4,8 @@ said in `ether.launch.reload.succession`.
 Promise: until the successor has been built and has taken the state, whatever goes wrong leaves the instance running;
 nothing of the successor has been announced then. The traps: the instance may end by itself at any moment, and another
 incarnation of it may have been started meanwhile; then its successor is one too many. And a successor that crashes in
-its `ether_init` (not: raises) has a connection already, whose will speaks for the name; then the instance has to be
-started again (`Displaced`).
+its `ether_init` (not: raises) has a connection already, whose will speaks for the name; so has one that has to be
+killed before it has heard that it is given up. Then the instance has to be started again (`Displaced`).
 """
 
 from __future__ import annotations
@@ -59,10 +59,9 @@ class CodeChange:
             self._await(successor, BUILT, "is not built within the time: timeout_s=… gives it more")
             self._hand_over(present, successor)
         except BaseException as error:
-            crashed = successor.exit_code is not None
             successor.send(GIVE_UP)
             successor.end(_GIVE_UP_S)
-            if crashed and not isinstance(error, Displaced) and self._is_displaced(record):
+            if isinstance(error, NotReloaded) and self._is_displaced(record):
                 raise Displaced(f"the new code of {self._name} has crashed: {error}") from error
             raise
         self._switch(record, present, end)

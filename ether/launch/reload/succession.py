@@ -142,6 +142,7 @@ class Successor:
 
     def await_turn(self, obj: object, initialise: Callable[[], None]) -> None:
         """Return when the name is this process's. Raises `GivenUp`, and whatever the user's code raises."""
+        self._check()
         initialise()
         self._notes.tell(BUILT)
         self._await(RESTORE)
@@ -152,6 +153,9 @@ class Successor:
 
     def _await(self, word: bytes) -> None:
         self._words[word].wait()
+        self._check()
+
+    def _check(self) -> None:
         if self._given_up:
             raise GivenUp
 
