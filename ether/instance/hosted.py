@@ -123,6 +123,8 @@ class HostedInstance:
         self.on_failure: Callable[[BaseException], None] | None = None
         self.on_step: Callable[[str], None] = lambda step: None
         """Called when a step of the end begins, save_all for example, and with an empty text when it is over."""
+        self.on_begin_end: Callable[[], None] = lambda: None
+        """Called once, when every call that is to be answered has been."""
         self.topics_used: Callable[[], Mapping[str, object]] = dict
         """What is announced of the topics that its code uses without a mark."""
         self.last_step = ""
@@ -750,6 +752,8 @@ class HostedInstance:
 
     def begin_end(self) -> None:
         """The cleanup begins: from now on nothing is run but the last steps."""
+        if not self.closed:
+            self.on_begin_end()
         self.subscriptions.stop(self._link)
         self.closed = True
 

@@ -349,3 +349,23 @@ def test_run_watch_says_what_it_does(edited: Path) -> None:
             _, said = running.communicate(timeout=patience(20))
     assert running.returncode == 0, said
     assert "edited_camera.py: cam has its new code, after " in said
+
+
+@pytest.mark.skipif(not LONG, reason="ETHER_LONG=1 runs it")
+@pytest.mark.parametrize("engine", EMBEDDED)
+def test_calls_that_come_all_the_time_are_counted_once_each(ether: Ether, engine: str, on: On, edited: Path) -> None:
+    ether.tap({"instances": {"cam": {"class_path": "edited_camera.Cam"}}}, broker=on(engine))
+    stop, shots = threading.Event(), []
+
+    def call() -> None:
+        while not stop.is_set():
+            shots.append(ether.get("cam", "shoot")[0])
+
+    caller = threading.Thread(target=call, daemon=True)
+    caller.start()
+    for version in range(1, 21):
+        (edited / "edited_camera.py").write_text(camera("1" * version))
+        ether.reload("cam")
+    stop.set()
+    caller.join()
+    assert shots == list(range(1, len(shots) + 1))

@@ -63,17 +63,24 @@ class StandStill:
         self._instance, self._path, self._notes = instance, path, notes
         self._over = threading.Event()
         self._leaves = False
+        self._written = b""
 
     def run(self) -> None:
         """On the worker."""
         if self._over.is_set():
             return
         self._instance.worker.wait_alone(_ALONE_S)
-        write_state(self._instance.object, self._path)
+        self._written = write_state(self._instance.object, self._path)
         self._notes.tell(HELD)
         self._over.wait()
         if self._leaves:
+            self._instance.on_begin_end = self._write_again
             self._instance.pass_on()
+
+    def _write_again(self) -> None:
+        """The end's last steps begin. Calls that were on their way when it stood still have been answered since: where
+        they have changed the state, the successor gets it as it is now."""
+        write_state(self._instance.object, self._path, unless=self._written)
 
     def failed(self, error: BaseException) -> None:
         """A signal has ended the wait."""
@@ -89,17 +96,20 @@ class StandStill:
         self._over.set()
 
 
-def write_state(obj: object, path: Path) -> None:
-    """Write down what `ether_state` returns; nothing where the class has none. A failure is written down, too."""
+def write_state(obj: object, path: Path, unless: bytes | None = None) -> bytes:
+    """Write down what `ether_state` returns, and return it as written; nothing where the class has none, or where it is
+    as in `unless`. A failure is written down, too."""
     path.unlink(missing_ok=True)
     method = getattr(obj, STATE_METHOD, None)
     if not callable(method):
-        return
+        return b""
     try:
         said = encode({"state": method()}).payload
     except BaseException as error:  # noqa: BLE001  part of the worker loop: this is user code
         said = encode({"why": f"{type(error).__name__}: {text_of(error)}"}).payload
-    path.write_bytes(said)
+    if said != unless:
+        path.write_bytes(said)
+    return said
 
 
 def restore_state(name: str, obj: object, path: Path) -> None:
@@ -150,6 +160,10 @@ class Successor:
         self._notes.tell(RESTORED)
         self._await(TAKE_OVER)
         self.has_taken_over = True
+        try:
+            restore_state(self._name, obj, self._state)  # calls that came at the last moment have changed it
+        except Exception as error:  # noqa: BLE001  user code, which took the state of a moment before
+            logger.error("%s misses what the last calls before its new code have changed: %s", self._name, error)
 
     def _await(self, word: bytes) -> None:
         self._words[word].wait()
