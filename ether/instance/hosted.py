@@ -123,8 +123,6 @@ class HostedInstance:
         self.on_failure: Callable[[BaseException], None] | None = None
         self.on_step: Callable[[str], None] = lambda step: None
         """Called when a step of the end begins, save_all for example, and with an empty text when it is over."""
-        self.on_begin_end: Callable[[], None] = lambda: None
-        """Called once, when every call that is to be answered has been."""
         self.topics_used: Callable[[], Mapping[str, object]] = dict
         """What is announced of the topics that its code uses without a mark."""
         self.last_step = ""
@@ -186,6 +184,8 @@ class HostedInstance:
             return Overrides(self.object, {}), accessors | wrappers
 
     def _build_parts(self, holding: Mapping[str, object]) -> None:
+        self.on_begin_end: Callable[[], None] = lambda: None
+        """Called once, when every call that is to be answered has been."""
         link, epoch = self._link, holding.get("epoch", 0)
         self.watch = DeviceWatch(self, self.spec.care, lambda: self.announcer.changed())
         self.ticks = Ticker(self.name, [*self._times(), *self.watch.times], self._submit_tick, self.logger)
