@@ -77,6 +77,8 @@ class ChildRecord:
     restarts: Restarts
     child: Child | None = None
     """None until it is its turn to be started."""
+    told: Child | None = None
+    """The process that has got its settings. What comes behind them are the launcher's words, a byte each."""
     incarnation: str = ""
     """Empty until it has one: no name was taken yet, or a restart has not drawn its new one yet."""
     epoch: int = 0
@@ -255,7 +257,8 @@ class Supervisor:
         record = ChildRecord(name, config, Restarts(_policy_of(config)), started=time.monotonic())
         record.incarnation, record.epoch = self.next_incarnation(name)
         settings = self._make_settings(name, config, record.incarnation, record.epoch, connect_timeout_s)
-        self._start_process(record).send(replace(settings, succeeds=True).to_bytes())
+        record.told = self._start_process(record)
+        record.told.send(replace(settings, succeeds=True).to_bytes())
         return record
 
     def succeed(self, record: ChildRecord, deadline: Deadline) -> dict[str, str]:
@@ -289,6 +292,8 @@ class Supervisor:
         has failed (the session wakes this thread), or has been starting for so long that it does not count any more
         (nothing wakes this thread then, so it looks again every `_LOOK_FOR_ROOM_S`)."""
         record = self._supervised[name]
+        if record.child is not None and record.told is record.child:
+            return  # it was begun before the others: the recorder of a program that joins
         while record.child is None and not self._has_room() and not deadline.passed:
             self._joined().await_change(self._has_room, min(_LOOK_FOR_ROOM_S, deadline.left()))
         if record.child is None and deadline.passed:
@@ -317,7 +322,8 @@ class Supervisor:
             record.incarnation, record.epoch = self.next_incarnation(record.name)
         record.started = time.monotonic()
         settings = self._make_settings(record.name, record.config, record.incarnation, record.epoch, connect_timeout_s)
-        (record.child or self._start_process(record)).send(settings.to_bytes())
+        record.told = record.child or self._start_process(record)
+        record.told.send(settings.to_bytes())
 
     def _joined(self) -> Session:
         assert self._session is not None
