@@ -83,7 +83,8 @@ class InstanceSettings:
     rights: dict[str, list[str]] | None = None
     """On another device than the leader's: what it may do beside what its decorators say; None: everything."""
     secrets: list[str] | None = None
-    """The values among its arguments that are recorded, logged and shown nowhere."""
+    """The values among its arguments, those of its factory and of its calls, that are recorded, logged and shown
+    nowhere."""
 
     def marks(self) -> Registry:
         """The registry as marks; raises `MarkError`."""
@@ -149,15 +150,17 @@ def settings_of(
     config: EtherConfig, instance: EtherInstanceConfig, incarnation: Incarnation, common: SessionSettings
 ) -> InstanceSettings:
     """The settings for one start of an instance."""
+    build = None if instance.build is None else instance.build.model_dump(by_alias=True)
+    registry = registry_options(config, instance)
     return InstanceSettings(
         session=common.session,
         name=incarnation.name,
         class_path=instance.class_path,
         args=list(instance.args),
         kwargs=instance.constructor_kwargs,
-        build=None if instance.build is None else instance.build.model_dump(by_alias=True),
+        build=build,
         concurrency=instance.concurrency,
-        registry=registry_options(config, instance),
+        registry=registry,
         endpoint=dict(common.endpoint.to_dict()),
         max_packet_bytes=common.max_packet_bytes,
         import_path=import_path(),
@@ -176,5 +179,5 @@ def settings_of(
         together=incarnation.together,
         began=incarnation.began,
         waits=incarnation.waits,
-        secrets=secrets_in([instance.args, instance.constructor_kwargs]),
+        secrets=secrets_in([instance.args, instance.constructor_kwargs, build, registry, instance.env]),
     )

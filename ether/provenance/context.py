@@ -128,7 +128,7 @@ def make_context(
         "class": facts.class_path,
         "args": _positional(facts),
         "kwargs": {name: _argument(name, value) for name, value in facts.kwargs.items()},
-        "registry": plain(facts.registry),
+        "registry": masked(plain(facts.registry), place=("registry",)),
         "code": code.described,
         "configuration": dict(configuration) or None,
         "machine": machine_facts(),

@@ -92,6 +92,17 @@ class Locked:
         return len(self.pin)
 
 
+class Opened(Locked):
+    """Gets its secrets by a factory, by a call and from its environment."""
+
+    @classmethod
+    def with_pin(cls, pin: str) -> Opened:
+        return cls(pin)
+
+    def unlock(self, pin: str) -> None:
+        get_ether_logger("opened").warning("unlocked by %s, and %s", pin, os.environ["OPENED_PIN"])
+
+
 class Closed:
     """Cannot be made, and says why."""
 
@@ -108,6 +119,8 @@ def test_the_value_of_a_secret_is_in_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LOCK_PIN", VALUE)
+    for use in ("BUILD", "CALL", "ENV"):
+        monkeypatch.setenv(f"{use}_PIN", f"{use}-{VALUE}")
     for variable in ("XDG_STATE_HOME", "XDG_DATA_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     here = __name__.rpartition(".")[2]
@@ -115,12 +128,18 @@ def test_the_value_of_a_secret_is_in_no_file(
     path.write_text(
         f"session: hushed\nrecord: {{topics: all, folder: {tmp_path / 'ledger'}}}\ninstances:\n"
         f"  locked: {{class_path: {here}.Locked, kwargs: {{pin: !secret LOCK_PIN, other: 'u:{VALUE}@x'}}}}\n"
+        f"  opened: {{class_path: {here}.Opened, build: {{call: with_pin, args: [!secret BUILD_PIN]}},"
+        f" env: {{OPENED_PIN: !secret ENV_PIN}}, on_connect: {{method: unlock, args: [!secret CALL_PIN]}}}}\n"
     )
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     own = Ether()
     try:
         own.tap(str(path), timeout_s=patience(30))
-        monkeypatch.delenv("LOCK_PIN")
+        for name in ("LOCK_PIN", "BUILD_PIN", "CALL_PIN", "ENV_PIN"):
+            monkeypatch.delenv(name)
+        assert own.save("opened", "length")["result"] == len(f"BUILD-{VALUE}")
+        with pytest.raises(RemoteError) as opened:
+            own.get("opened", "fails")
         assert own.save("locked", "length")["result"] == len(VALUE), "the class has it"
         with pytest.raises(RemoteError) as remote:
             own.get("locked", "fails")
@@ -136,7 +155,12 @@ def test_the_value_of_a_secret_is_in_no_file(
     finally:
         own.shutdown()
         secret_values.forget()
-    texts = {"announced": announced, "remote": str(remote.value), "start": str(start.value)}
+    texts = {
+        "announced": announced,
+        "remote": str(remote.value),
+        "opened": str(opened.value),
+        "start": str(start.value),
+    }
     texts |= {
         str(file): file.read_bytes().decode("latin-1")
         for file in tmp_path.rglob("*")
