@@ -6,7 +6,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from patience import patience
@@ -14,8 +14,11 @@ from patience import patience
 from ether import Ether
 from ether.config import load_config
 from ether.errors import ConfigError, RemoteError
+from ether.instance.drivers.device_watch import DeviceWatch, WatchedHost
 from ether.instance.drivers.gone_rules import FailuresInARow, is_one_of
 from ether.spec.outcomes import OutcomeUnfit
+from ether.spec.wrapping import Care, OnError
+from ether.utils import get_ether_logger
 from hardware_adapters.simulate import SimulatedLab
 
 BENCH = {
@@ -149,6 +152,24 @@ def test_then_reconnect_connects_the_same_object_again(ether: Ether, tmp_path: P
     assert log[:2] == ["connect", "read"]
     assert log[2:] == ["disconnect", "connect"] * (len(log[2:]) // 2)
     assert len(log) >= 4
+
+
+class RestartedHost:
+    """An instance that is to be started again, as far as its watch asks for one."""
+
+    name, logger = "heater", get_ether_logger("Ether")
+
+    def end_for_restart(self, why: str) -> None:
+        """An object of a program's own goes on."""
+
+
+def test_an_instance_that_is_to_be_started_again_can_be_ended() -> None:
+    care = Care(on_error=OnError(("OSError",), "restart", 1))
+    watch = DeviceWatch(cast("WatchedHost", RestartedHost()), care, lambda: None)
+    watch.failed("power", OSError("gone"))
+    assert watch.offline
+    watch.stop()
+    watch.stop()
 
 
 def test_then_restart_starts_the_process_again(ether: Ether, lab: SimulatedLab) -> None:

@@ -119,9 +119,11 @@ class DeviceWatch:
 
     def stop(self) -> None:
         """Try no more. A second call does nothing."""
-        self._ended.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_LONGEST_PAUSE_S)
+        with self._lock:
+            self._ended.set()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_LONGEST_PAUSE_S)
 
     # -- gone and back
 
@@ -136,15 +138,17 @@ class DeviceWatch:
                 return
             since = wall_time() - (now - began)
             self._offline = since, f"{state} since {_time_of_day(since)}, {why}"
-            self._thread = threading.Thread(
-                target=self._bring_back, name=f"ether-device-{self._host.name}", daemon=True
-            )
         self._host.logger.warning("%s: its device is offline: %s", self._host.name, why)
         self._changed()
         if self._on_error is not None and self._on_error.then == "restart":
             self._host.end_for_restart(why)
             return
-        self._thread.start()
+        with self._lock:
+            if not self._ended.is_set():
+                self._thread = threading.Thread(
+                    target=self._bring_back, name=f"ether-device-{self._host.name}", daemon=True
+                )
+                self._thread.start()  # under the lock: only a thread that was started can be joined
 
     def _bring_back(self) -> None:
         """On a thread that only waits: each attempt is a job of the worker."""
