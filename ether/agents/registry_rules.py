@@ -8,10 +8,11 @@ machine's owner names with `--allow-registry`; and never those of names that beg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ether.config.builds import factories_in, import_paths
+from ether.config.drivers import ResultOptions
 from ether.config.models import EtherInstanceConfig, RegistryEntry
 from ether.config.path_text import parse_path
 from ether.errors import EtherError
@@ -44,7 +45,7 @@ def permitted_registry(
         )
     if factories := sorted(
         call
-        for call in factories_in([instance.args, instance.kwargs, instance.build and instance.build.of])
+        for call in factories_in(_given(instance, registry.values()))
         if any(part.startswith("_") for part in parse_path(call).names)
     ):
         raise MarksNotAllowed(class_path, factories, "names that begin with _ are the class's own.")
@@ -52,7 +53,11 @@ def permitted_registry(
         raise MarksNotAllowed(class_path, sorted(instance.env), "environment variables are this machine's own.")
     holds = frozenset(path for path, entry in registry.items() if path == class_path or allows(path))
     for path, names in [(class_path, own), *((path, _named(registry[path])) for path in sorted(holds))]:
-        if private := sorted(name for name in names if any(part.startswith("_") for part in parse_path(name).names)):
+        if private := sorted(
+            name
+            for name in (*names, *(_taken(registry[path]) if path in registry else ()))
+            if any(part.startswith("_") for part in parse_path(name).names)
+        ):
             raise MarksNotAllowed(path, private, "names that begin with _ are the class's own.")
     return holds
 
@@ -60,23 +65,30 @@ def permitted_registry(
 def named_objects(instance: EtherInstanceConfig, registry: Mapping[str, RegistryEntry]) -> set[str]:
     """The dotted names of everything that an instance and the registry's entries would import beside the class: objects
     among arguments, and those that a factory belongs to. Each is code that runs here."""
+    return set(import_paths(_given(instance, registry.values())))
+
+
+def _given(instance: EtherInstanceConfig, entries: Iterable[RegistryEntry]) -> list[Any]:
+    """Everything in which objects may stand."""
     values: list[Any] = [instance.args, instance.kwargs]
     if instance.build is not None:
         values += [instance.build.of, instance.build.args, instance.build.kwargs]
-    parts: list[EtherInstanceConfig | RegistryEntry] = [instance, *registry.values()]
+    parts: list[EtherInstanceConfig | RegistryEntry] = [instance, *entries]
     for part in parts:
         calls = [*part.on_connect, *part.on_stop, *(part.safe_state.calls if part.safe_state else ())]
         values += [given for call in calls for given in (call.args, call.kwargs)]
-    for entry in registry.values():
-        values += [given for callback in entry.callbacks.values() for given in (callback.args, callback.kwargs)]
-    return set(import_paths(values))
+        if isinstance(part, RegistryEntry):
+            values += [given for callback in part.callbacks.values() for given in (callback.args, callback.kwargs)]
+    return values
 
 
 def _named(part: RegistryEntry | EtherInstanceConfig) -> Iterator[str]:
     """The methods and properties that an entry of the registry, or an instance, opens or has called."""
     if isinstance(part, RegistryEntry):
         yield from (name for name, method in part.methods.items() if any(method.marks()))
-        yield from part.properties
+        for path, wanted in part.properties.items():
+            yield path
+            yield from (f"{path}.{by.call}" for by in (wanted.get, wanted.set) if by is not None and by.call)
         yield from part.callbacks
     elif part.build is not None and part.build.call is not None:
         yield part.build.call
@@ -84,3 +96,17 @@ def _named(part: RegistryEntry | EtherInstanceConfig) -> Iterator[str]:
     yield from (str(call.method) for call in calls)
     if part.alive is not None:
         yield part.alive.method
+
+
+def _taken(entry: RegistryEntry) -> Iterator[str]:
+    """What an entry takes of results, as paths from them."""
+    results = [
+        *(method.result for method in entry.methods.values()),
+        *(wanted.result for wanted in entry.properties.values()),
+        *(callback.result for callback in entry.callbacks.values()),
+    ]
+    for result in results:
+        if isinstance(result, ResultOptions):
+            yield f"result{result.value}"
+            if result.field:
+                yield f"result.{result.field}"

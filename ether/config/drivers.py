@@ -91,6 +91,11 @@ def _check_rest(text: str) -> str:
     return text
 
 
+def _check_field(name: str) -> str:
+    parse_rest(f".{name}")
+    return name
+
+
 def _check_when(text: Any) -> Any:
     parse_when(text)
     return text
@@ -174,7 +179,9 @@ class ResultOptions(ConfigPart):
     value: Annotated[str, AfterValidator(_check_rest)] = Field(
         "", description="the way into it, such as .magnitude, [1] or .tolist()"
     )
-    field: Identifier | None = Field(None, description="the attribute that is taken, such as registers")
+    field: Annotated[Identifier, AfterValidator(_check_field)] | None = Field(
+        None, description="the attribute that is taken, such as registers"
+    )
     item: int | str | None = Field(None, description="the item that is taken: a number from 0, or a key")
     unit: str = Field("", description="the unit to which a quantity is converted; then its number is taken")
     names: Annotated[tuple[Identifier, ...], BeforeValidator(lambda value: _names(value))] = Field(

@@ -22,6 +22,13 @@ _STEP = re.compile(
     re.VERBOSE,
 )
 _MAX_STEPS = 16
+_FRAMES = frozenset(
+    (
+        "gi_frame", "gi_code", "cr_frame", "cr_code", "ag_frame", "ag_code", "tb_frame",
+        "f_back", "f_builtins", "f_code", "f_globals", "f_locals",
+    )
+)  # fmt: skip
+"""A generator and a coroutine have their frame, and by that all that Python can do, `eval` among it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,8 @@ def _steps(text: object, *, begins_with_name: bool) -> tuple[PathStep, ...]:
             raise ConfigError(f"{text!r:.80} does not begin with a name: {PATH_RULE}.")
         steps.append(_step_of(found))
         at = found.end()
-    inner = [str(step.key) for step in steps if step.kind == "name" and str(step.key).startswith("__")]
+    names = [str(step.key) for step in steps if step.kind == "name"]
+    inner = [name for name in names if name.startswith("__") or name in _FRAMES]
     if inner and (len(steps) > 1 or not begins_with_name):
         raise ConfigError(f"{text!r:.80} goes through {inner[0]}, which is Python's own and no part of a device.")
     if not steps and begins_with_name:

@@ -72,6 +72,11 @@ def test_what_a_registry_from_elsewhere_may_say() -> None:
         ({}, ("lab",), {"build": "_open"}),
         ({}, ("lab",), {"kwargs": {"lens": {"build": "lab.cam.Lens", "call": "_raw"}}}),
         ({}, ("lab",), {"env": {"LD_PRELOAD": "/tmp/x.so"}}),
+        ({}, ("lab",), {"on_connect": [{"method": "use", "args": [{"build": "lab.cam.Lens", "call": "_raw"}]}]}),
+        ({"lab.cam.Camera": {"properties": {"lens": {"get": {"call": "_read"}}}}}, ("lab",), {}),
+        ({"lab.cam.Camera": {"properties": {"lens": {"set": {"call": "_write"}}}}}, ("lab",), {}),
+        ({"lab.cam.Camera": {"properties": {"lens": {"result": "value._raw"}}}}, ("lab",), {}),
+        ({"lab.cam.Camera": {"methods": {"snap": {"ether_get": {}, "result": {"field": "_raw"}}}}}, ("lab",), {}),
     ):
         with pytest.raises(MarksNotAllowed):
             permitted(registry, *roots, **more)

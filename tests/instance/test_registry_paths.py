@@ -350,6 +350,8 @@ def test_what_is_wrong_is_said_at_the_start(tmp_path: Path, cls: str, entry: str
         ("properties: {t: {limits: [0, 1], max: 4}}", "both limits and min or max"),
         ('properties: {"ch[x]": {}}', r"not a name or a path, from '\[x\]' on"),
         ("properties: {__init__.__globals__: {}}", "goes through __init__"),
+        ("methods: {'frames().gi_frame.f_builtins[\"eval\"]': {ether_get: {}}}", "goes through gi_frame"),
+        ("methods: {snap: {ether_get: {}, result: {field: __dict__}}}", "goes through __dict__"),
         ("methods: {m: {result: .x, ether_get: {}}}", "a path that begins with value"),
         ("methods: {m: {ether_pub: {every: 1s, args: [1]}}}", "needs a name: as:"),
         ("methods: {m: {ether_pub: {every: 1s, stream: true}}}", "both every and stream"),
