@@ -394,6 +394,8 @@ class _InstanceProcess:
         """
         while word := lifeline.read(1):  # empty when the pipe is closed, which is at the launcher's death
             self._hear(word)
+        if self._stand_still is not None:
+            self._stand_still.go_on()  # nobody will say so any more, and the safe state needs the worker
         if self._instance is not None:
             self._instance.guard.orphaned()
             if isinstance(self._instance.object, Extension):

@@ -11,7 +11,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from engine_params import EMBEDDED, On
@@ -21,8 +22,14 @@ from running_brokers import soon
 from ether import Ether
 from ether.cli.lab.watch import Watch, in_order
 from ether.config import load_config
+from ether.connection.deadline import Deadline
 from ether.errors import NotReloaded
+from ether.launch.reload.code_change import CodeChange
 from ether.launch.reload.source_files import SourceFiles
+from ether.launch.reload.succession import GIVE_UP, HOLD, LET_GO, RESTORE
+from ether.launch.supervisor import Supervisor
+from ether.protocol.presence import Announcement, State
+from ether.session.session import Session
 
 LONG = os.environ.get("ETHER_LONG") == "1"
 
@@ -301,6 +308,50 @@ def test_a_successor_that_crashes_when_it_has_a_connection_is_started_again(ethe
     (edited / "edited_camera.py").write_text(camera(11, imports="import os", init=crash))
     ether.reload("cam")
     assert ether.get("cam", "version") == 11
+
+
+class ToldChild:
+    """A process that says everything at once, and keeps what it is told."""
+
+    exit_code = None
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+
+    def send(self, word: bytes) -> bool:
+        self.heard.append(word)
+        return True
+
+    def forget_note(self, note: str) -> None:
+        pass
+
+    def await_note(self, note: str, timeout_s: float) -> bool:
+        return True
+
+    def end(self, timeout_s: float) -> bool:
+        self.heard.append(b"")
+        return True
+
+
+def test_a_successor_ends_where_the_end_of_the_one_before_is_interrupted(tmp_path: Path) -> None:
+    present, successor = ToldChild(), ToldChild()
+    supervisor = SimpleNamespace(
+        child=lambda name: present, start_successor=lambda name, left_s: SimpleNamespace(child=successor),
+        expect_end=lambda name: None,
+    )  # fmt: skip
+    known = Announcement("cam", State.READY, "1")
+    session = SimpleNamespace(announcement=lambda name: known, say=lambda said: None)
+    change = CodeChange(
+        cast("Session", session), cast("Supervisor", supervisor), "cam", str(tmp_path / "cam"), Deadline(1)
+    )
+
+    def end() -> dict[str, str]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        change.make(end)
+    assert present.heard == [HOLD, LET_GO]
+    assert successor.heard == [RESTORE, GIVE_UP, b""]
 
 
 def test_an_instance_that_is_busy_finishes_what_it_does(ether: Ether, edited: Path) -> None:

@@ -59,12 +59,15 @@ class CodeChange:
             self._await(successor, BUILT, "is not built within the time: timeout_s=… gives it more")
             self._hand_over(present, successor)
         except BaseException as error:
-            successor.send(GIVE_UP)
-            successor.end(_GIVE_UP_S)
+            self._give_up(successor)
             if isinstance(error, NotReloaded) and self._is_displaced(record):
                 raise Displaced(f"the new code of {self._name} has crashed: {error}") from error
             raise
-        self._switch(record, present, end)
+        self._switch(record, present, successor, end)
+
+    def _give_up(self, successor: Child) -> None:
+        successor.send(GIVE_UP)
+        successor.end(_GIVE_UP_S)
 
     def _is_displaced(self, record: ChildRecord) -> bool:
         """Whether everybody believes the successor to have held the name: it crashed when it was connected, and the
@@ -107,10 +110,16 @@ class CodeChange:
             self._supervisor.serves_on(self._name)
             raise
 
-    def _switch(self, record: ChildRecord, present: Child, end: Callable[[], Mapping[str, str]]) -> None:
+    def _switch(
+        self, record: ChildRecord, present: Child, successor: Child, end: Callable[[], Mapping[str, str]]
+    ) -> None:
         self._supervisor.expect_end(self._name)
         present.send(LET_GO)
-        end()
+        try:
+            end()
+        except BaseException:  # Ctrl-C: nobody would tell the successor anything any more
+            self._give_up(successor)
+            raise
         if reasons := self._supervisor.succeed(record, self._deadline):
             raise StartFailed(self._session.topics.session, reasons, instance=True)
 
