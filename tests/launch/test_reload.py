@@ -164,6 +164,28 @@ def test_what_does_not_compile_or_cannot_be_built_is_one_sentence(folder: Path) 
     ]
 
 
+class Going(threading.Event):
+    """A moment in which a file goes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._path.unlink(missing_ok=True)
+        return False
+
+
+def test_a_file_that_goes_while_it_is_looked_at_holds_up_no_other(folder: Path) -> None:
+    said: list[tuple[str, str, str]] = []
+    watched = watch(folder, said)
+    (folder / "alone.py").write_text("y = 11111\n")
+    (folder / "other.py").write_text("z = 11111\n")
+    watched._stop = Going(folder / "alone.py")
+    watched.look()
+    assert said == [("c", "other.py", "")]
+
+
 def test_a_new_import_is_followed_from_then_on(folder: Path) -> None:
     said: list[tuple[str, str, str]] = []
     watched = watch(folder, said)

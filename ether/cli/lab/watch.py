@@ -108,7 +108,8 @@ class Watch:
             seen = {path: state_of(path) for path in changed}
             if self._stop.wait(_SETTLE_S):
                 return set()
-            if seen == {path: state_of(path) for path in changed} and None not in seen.values():
+            if seen == {path: state_of(path) for path in changed}:
+                changed = {path for path in changed if seen[path] is not None}  # one that is gone may come again
                 break
         for path in changed:
             self._states[path] = state_of(path)
@@ -139,6 +140,6 @@ def _wrong_in(path: Path) -> str:
         compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except SyntaxError as error:
         return f"SyntaxError: {error.msg} ({path.name}:{error.lineno})"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
         return f"{path.name} cannot be read: {error}"
     return ""

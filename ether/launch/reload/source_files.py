@@ -83,7 +83,7 @@ class SourceFiles:
             return imports
         try:
             tree = ast.parse(path.read_bytes())
-        except (OSError, SyntaxError, ValueError):
+        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
             return imports
         imports = [*_imports_in(tree)]
         self._imports[path] = state, imports
