@@ -88,7 +88,8 @@ def _named(part: RegistryEntry | EtherInstanceConfig) -> Iterator[str]:
         yield from (name for name, method in part.methods.items() if any(method.marks()))
         for path, wanted in part.properties.items():
             yield path
-            yield from (f"{path}.{by.call}" for by in (wanted.get, wanted.set) if by is not None and by.call)
+            ways = [by.call for by in (wanted.get, wanted.set) if by is not None]
+            yield from (f"{path}.{call}" for call in ways if call and call != "__call__")
         yield from part.callbacks
     elif part.build is not None and part.build.call is not None:
         yield part.build.call

@@ -28,8 +28,9 @@ from ether.instance.drivers.building import Builder
 from ether.instance.host import DeviceHost
 from ether.spec.arguments import Arguments
 from ether.spec.methods import MethodSpec
+from ether.spec.path_methods import PathMethod
 from ether.spec.paths import PathNotFound, follow
-from ether.spec.wrapping import PlannedCall
+from ether.spec.wrapping import Limit, PlannedCall
 
 _MAX_DEPTH = 4
 _MAX_OBJECTS = 500
@@ -214,6 +215,12 @@ class DeviceCalls:
         safe = care.safe_state.calls if care.safe_state is not None else ()
         for where, calls in (("on_stop", care.on_stop), ("safe_state", safe)):
             self._check(where, [call for call in calls if not call.method.isidentifier()], connected=True)
+        for method in self._host.spec.methods:
+            own = method.accessor
+            if isinstance(own, PathMethod) and own.is_fixed and own.limits:
+                call = PlannedCall(own.path.text, own.args, own.kwargs)
+                function = self._at_path(call.method, method.name)
+                self._check_call(method.name, call, function, own.limits)
 
     def stop(self) -> tuple[list[str], dict[str, str]]:
         """Make the calls of an orderly stop. Returns the methods that ran, and the reasons of those that failed."""
@@ -251,22 +258,22 @@ class DeviceCalls:
         for call in calls:
             if not call.method.isidentifier() and not connected:
                 continue
-            function = self._function(call.method, where)
-            try:
-                bound = inspect.signature(function).bind(*call.args, **call.kwargs)
-            except TypeError as error:
-                raise MarkError(f"{where}: {call}: {error}") from None
-            except ValueError:  # some methods written in C have no signature
-                continue
-            self._check_limits(where, call, function, bound)
+            path = parse_path(call.method)
+            by_path = (m for m in self._specs.values() if m.stands_at(path))
+            spec = self._specs.get(call.method) or next(by_path, MethodSpec(call.method, ()))
+            self._check_call(where, call, self._function(call.method, where), spec.limits)
 
-    def _check_limits(
-        self, where: str, call: PlannedCall, function: Callable[..., Any], bound: inspect.BoundArguments
+    def _check_call(
+        self, where: str, call: PlannedCall, function: Callable[..., Any], limits: Mapping[str, Limit]
     ) -> None:
-        by_path = (m for m in self._specs.values() if m.path is not None and m.path.text == call.method)
-        spec = self._specs.get(call.method) or next(by_path, MethodSpec(call.method, ()))
         try:
-            Arguments(function, call.method, spec.limits).check_within(_by_name(bound))
+            bound = inspect.signature(function).bind(*call.args, **call.kwargs)
+        except TypeError as error:
+            raise MarkError(f"{where}: {call}: {error}") from None
+        except ValueError:  # some methods written in C have no signature
+            return
+        try:
+            Arguments(function, call.method, limits).check_within(_by_name(bound))
         except ValidationFailed as error:
             raise MarkError(f"{where}: {call}: {error}") from None
 

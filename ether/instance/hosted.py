@@ -636,10 +636,11 @@ class HostedInstance:
         return found
 
     def _at_path(self, text: str) -> Callable[..., Any]:
-        known = next((m.name for m in self.spec.methods if m.path is not None and m.path.text == text), None)
+        path = parse_path(text)
+        known = next((m.name for m in self.spec.methods if m.stands_at(path)), None)
         if known is not None:
             return self._accessors[known]
-        return PathMethod(type(self.object), parse_path(text), text)(self.object)
+        return PathMethod(type(self.object), path, text)(self.object)
 
     def _begun(self, method: str) -> tuple[int, tuple[str, ...]]:
         """How a publishing method begins: `Lineage.upto` and `Lineage.in_work` of what it returns."""

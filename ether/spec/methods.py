@@ -51,6 +51,11 @@ class MethodSpec:
     """Whether the class marks it itself. Then its return hint is a promise of its author to callers; that of a method
     which only the registry marks may be wrong, and nobody here can mend it."""
 
+    def stands_at(self, path: ObjectPath) -> bool:
+        """Whether it is what stands at a path, however that is written, with the arguments that it is given."""
+        fixed = isinstance(self.accessor, PathMethod) and self.accessor.is_fixed
+        return self.path is not None and self.path.steps == path.steps and not fixed
+
     @property
     def ignores_result(self) -> bool:
         """Whether callers get None instead of what it returns (`result: ignore`)."""
@@ -177,7 +182,8 @@ def _split(cls: type, method: MethodSpec, wrapping: Wrapping) -> Iterator[Method
     for mark in own:
         assert mark.name is not None
         outcome = wrapping.outcomes.get(path.text, AS_IT_IS)
-        accessor = PathMethod(cls, path, mark.name, outcome, mark.args, mark.kwargs, path.text in wrapping.loops)
+        on_loop = path.text in wrapping.loops
+        accessor = PathMethod(cls, path, mark.name, outcome, mark.args, mark.kwargs, on_loop, method.limits)
         yield MethodSpec(mark.name, (mark,), accessor=accessor, path=path)
 
 

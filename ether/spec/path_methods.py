@@ -21,7 +21,7 @@ from ether.spec.accessors import property_hint
 from ether.spec.outcomes import AS_IT_IS, Outcome, is_quantity, number_in
 from ether.spec.paths import NOT_KNOWN, follow, known_at, put
 from ether.spec.signatures import UNKNOWN, signature_of
-from ether.spec.wrapping import SETTER, AccessCall, CallbackSpec, PropertySpec
+from ether.spec.wrapping import SETTER, AccessCall, CallbackSpec, Limit, PropertySpec
 
 Accessor = Callable[[object], Callable[..., Any]]
 """Makes the function of an object."""
@@ -39,6 +39,13 @@ class PathMethod:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     on_loop: bool = False
     """Whether the method needs a running event loop, although it is no `async def`."""
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    """Those of the arguments that it has of its own."""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it has arguments of its own."""
+        return bool(self.args or self.kwargs)
 
     def __call__(self, obj: object) -> Callable[..., Any]:
         """The function of an object; None stands for any object of the class."""
@@ -50,7 +57,7 @@ class PathMethod:
 
     def _of(self, obj: object, known: Any) -> Callable[..., Any]:
         path, outcome, full = self.path, self.outcome, f"{self.cls.__name__}.{self.name}"
-        args, kwargs, fixed = self.args, self.kwargs, bool(self.args or self.kwargs)
+        args, kwargs, fixed = self.args, self.kwargs, self.is_fixed
         on_loop = self.on_loop
 
         def call(*given: Any, **named: Any) -> Any:

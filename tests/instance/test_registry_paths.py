@@ -407,6 +407,22 @@ def test_a_path_that_vanishes_is_one_sentence_and_the_rest_goes_on(tmp_path: Pat
         assert ask("drop") is None
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "methods: {set: {ether_get: {}, arguments: {value: {max: 2}}, ether_pub: {every: 1s, args: [3], as: far}}}",
+        """
+        methods: {'ch[1].ramp': {ether_get: {}, arguments: {target: {max: 2}}}}
+        safe_state: {after: 2s, calls: [{method: 'ch[ 1 ].ramp', args: [3]}]}
+        """,
+    ],
+)
+def test_arguments_in_the_file_are_within_limits_however_the_path_is_written(tmp_path: Path, entry: str) -> None:
+    cls = "Axis" if "far" in entry else "Thermometer"
+    with pytest.raises(MarkError, match=r"a number of at most 2 \(given: 3\)"), lab_of(tmp_path, cls, entry):
+        pass
+
+
 def test_a_path_through_a_module_is_refused(tmp_path: Path) -> None:
     lab = {"instances": {"it": {"class_path": "argparse.ArgumentParser"}}}
     entry: dict[str, Any] = {"properties": {"formatter_class.__module__": {}}}
