@@ -1,19 +1,34 @@
 """Hints of libraries' types: a parameter that is hinted as `pandas.DataFrame` gets a frame, not the dict that came.
 
 What a value of such a type becomes on its way is said in `ether.wire.library_values`; here is the way back, by the
-library's own constructors. Promise: a value that is of the type already is passed on untouched. The trap: no library is
-imported here; a type in a hint has been imported by whoever wrote the hint.
+library's own constructors. Promise: a value that is of the type already is passed on untouched. The first trap: no
+library is imported here; a type in a hint has been imported by whoever wrote the hint. The second: pint calculates what
+stands in a text, `9**9**9` too, for as long as that takes; so only small powers are given to it.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import typing
 from collections.abc import Callable, Mapping
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic_core import CoreSchema
+
+_MOST_CHARS = 200
+_HIGHEST_POWER, _HIGHEST_POWERS = 12, 1000
+"""The highest exponent in a text of units, and what all of them together may be, multiplied."""
+_RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"
+_RAISED_NUMBER = re.compile(f"[{_RAISED}]+")
+_AS_DIGITS = str.maketrans(_RAISED, "0123456789-")
+_POWER = re.compile(r"\*\*|\^")
+_EXPONENT = re.compile(r"\s*([-+]?\d{1,2}(?:\.\d{1,6})?)(?![\w.])(?!\s*(?:\*\*|\^))")
+
+_UNFIT = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, SyntaxError, TokenError)
+"""What libraries raise for a value that does not fit; the last two are pint's for a text that is no expression."""
 
 Build = Callable[[Any, Any], Any]
 """From the type and the plain value to the object; raises `ValueError` or `TypeError` for one that does not fit."""
@@ -62,7 +77,7 @@ class LibraryType:
                 return value
             try:
                 return self._build(source, value)
-            except (TypeError, ValueError, KeyError, AttributeError, LookupError) as error:
+            except _UNFIT as error:
                 text = str(error).strip().partition("\n")[0]
                 raise ValueError(f"makes no {source.__name__}: {type(error).__name__}: {text}") from None
 
@@ -95,15 +110,34 @@ def _quantity(kind: Any, value: Any) -> Any:
     pint = sys.modules["pint"]
     registry = getattr(kind, "_REGISTRY", None) or pint.get_application_registry()
     if isinstance(value, Mapping):
-        return registry.Quantity(value["magnitude"], value["units"])
+        magnitude, units = value["magnitude"], value["units"]
+        return registry.Quantity(_calculable(magnitude), _calculable(units))
     if not isinstance(value, str | int | float):
         raise TypeError(f"a quantity is magnitude and units, not {type(value).__name__}")
-    return registry.Quantity(value)
+    return registry.Quantity(_calculable(value))
+
+
+def _calculable(value: Any) -> Any:
+    """The value, if it is no text that takes pint long to calculate; raises `ValueError`."""
+    if not isinstance(value, str):
+        return value
+    if len(value) > _MOST_CHARS:
+        raise ValueError(f"a text of {len(value):,} characters is no quantity")
+    text = _RAISED_NUMBER.sub(lambda raised: f"**{raised[0].translate(_AS_DIGITS)}", value)
+    together = 1.0
+    for power in _POWER.finditer(text):
+        exponent = _EXPONENT.match(text, power.end())
+        if exponent is None or abs(float(exponent[1])) > _HIGHEST_POWER:
+            raise ValueError(f"an exponent is a number from -{_HIGHEST_POWER} to {_HIGHEST_POWER}, as in m**2")
+        together *= max(1.0, abs(float(exponent[1])))
+    if together > _HIGHEST_POWERS:
+        raise ValueError("its powers are too high together")
+    return value
 
 
 def _unit(kind: Any, value: Any) -> Any:
     registry = getattr(kind, "_REGISTRY", None) or sys.modules["pint"].get_application_registry()
-    return registry.Unit(value)
+    return registry.Unit(_calculable(value))
 
 
 def _picture(kind: Any, value: Any) -> Any:

@@ -212,3 +212,29 @@ def test_a_refusal_names_the_way_to_send_it(make: Callable[[], object], how: str
 def test_what_does_not_fit_a_hint_is_said_with_the_type() -> None:
     with pytest.raises(ValidationFailed, match="makes no Quantity: UndefinedUnitError"):
         taken("3 furlongings", library("pint").Quantity)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9**9**9 mm",
+        "9⁹⁹⁹⁹⁹⁹ mm",
+        "1 m**(9**9**9)",
+        "((((9**12)**12)**12)**12)**12 m",
+        "9^9^9^9",
+        "(5 mm",
+        "1e300**12 m",
+    ],
+)
+def test_a_quantity_that_cannot_be_calculated_soon_is_refused(text: str) -> None:
+    kind = library("pint").Quantity
+    for value in (text, {"magnitude": 1, "units": text}):
+        with pytest.raises(ValidationFailed, match="makes no Quantity"):
+            taken(value, kind)
+
+
+def test_powers_of_units_are_taken() -> None:
+    pint = library("pint")
+    flow = pint.Quantity(2.0, "kg * m**2 / s**3 / A ** -0.5")
+    assert taken(flow, pint.Quantity) == flow
+    assert taken("5 m²", pint.Quantity) == pint.Quantity(5, "m**2")
