@@ -249,9 +249,15 @@ def _besides_none(annotation: Any) -> list[Any]:
 
 
 def _tagged(union: Any, tag: str | int) -> Any:
-    """The member of a union of models whose `kind` is the tag; None where there is none."""
+    """The member of a union of models whose `kind` is the tag, or whose name it is where they have no kind; None where
+    there is none."""
     members = (member for member in get_args(union) if isinstance(member, type) and issubclass(member, BaseModel))
-    return next((member for member in members if member.model_fields["kind"].default == tag), None)
+    return next((member for member in members if tag in (member.__name__, _kind_of(member))), None)
+
+
+def _kind_of(model: type[BaseModel]) -> Any:
+    field = model.model_fields.get("kind")
+    return None if field is None else field.default
 
 
 def _can_hold(data: object, part: str | int) -> bool:
