@@ -20,6 +20,7 @@ GROUPS = {
     "topic": ["list", "echo", "hz", "bw", "pub"],
     "service": ["install", "status", "logs", "remove"],
     "ledger": ["volumes", "backup", "restore", "archive", "delete"],
+    "secret": ["set", "list", "remove"],
 }
 COMMANDS = [entry.name for entry in ENTRIES]
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"

@@ -140,7 +140,8 @@ def test_then_reconnect_connects_the_same_object_again(ether: Ether, tmp_path: P
     power = tmp_path / "power"
     power.touch()
     on_error = {"errors": "NoAnswer", "then": "reconnect", "after": 1}
-    ether.tap(dead(power, on_error=on_error, alive="identity"))
+    # Asked rarely: it is the call that finds the device gone.
+    ether.tap(dead(power, on_error=on_error, alive={"method": "identity", "every": "60s"}))
     states = States(ether, "it")
     power.unlink()
     with pytest.raises(RemoteError, match="NoAnswer"):

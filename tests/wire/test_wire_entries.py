@@ -13,7 +13,7 @@ texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 entries = st.builds(
     Entry,
     number=st.integers(0, 1 << 62),
-    kind=st.sampled_from(sorted(KINDS)),
+    kind=st.sampled_from(sorted(KINDS - {"signature"})),  # a recorder makes those, and takes them from nobody
     topic=texts,
     id=texts,
     seq=st.integers(0, 1 << 62),

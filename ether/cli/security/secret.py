@@ -22,7 +22,7 @@ _SOURCES = {"name": "SECRET", "from": "FROM"}
 
 
 @app.command("set")
-def set_secret(name: SecretArgument) -> None:
+def set_secret(name: SecretArgument, json: Json = False) -> None:
     """Ask for a secret's value, or read it from standard input, and keep it."""
     check_secret_name(name)
     value = typer.prompt(f"value of {name}", hide_input=True) if sys.stdin.isatty() else sys.stdin.read()
@@ -31,7 +31,10 @@ def set_secret(name: SecretArgument) -> None:
         raise CommandMistake(f"nothing was given for {name}: type its value, or pipe it in")
     known = read_secrets(os.environ)
     path = _write({**known, name: value})
-    print_line(f"{name} is kept in {path}; `!secret {name}` stands for it")
+    if json:
+        print_json({"name": name, "kept": path})
+    else:
+        print_line(f"{name} is kept in {path}; `!secret {name}` stands for it")
 
 
 @app.command("list")
@@ -49,12 +52,16 @@ def list_secrets(json: Json = False) -> None:
 
 
 @app.command("remove")
-def remove_secret(name: SecretArgument) -> int:
+def remove_secret(name: SecretArgument, json: Json = False) -> int:
     """Forget a secret."""
     known = read_secrets(os.environ)
     if name not in known:
         raise CommandMistake(f"there is no secret {name!r:.80} in {secrets_path(os.environ)}; `ether secret list`")
-    print_line(f"{name} is not in {_write({key: value for key, value in known.items() if key != name})} any more")
+    path = _write({key: value for key, value in known.items() if key != name})
+    if json:
+        print_json({"name": name, "removed": path})
+    else:
+        print_line(f"{name} is not in {path} any more")
     return Exit.OK
 
 
