@@ -183,6 +183,11 @@ class LedgerWriter:
         state = self._outboxes.get(outbox)
         return state.highest if state else 0
 
+    def source(self, outbox: str) -> str | None:
+        """Whose outbox it is; None for one of which nothing is on the disk."""
+        state = self._outboxes.get(outbox)
+        return state.source if state else None
+
     def note_head(self, outbox: str, source: str, head: int) -> None:
         """Remember the highest number that an outbox has given out. The next transaction stores it."""
         state = self._noted_heads.get(outbox) or self._outboxes.get(outbox) or OutboxState(source, 0, 0)

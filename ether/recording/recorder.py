@@ -305,7 +305,7 @@ class Recorder(Extension):
             whole = self._parts.add(value) if is_part(value) else value
             if whole is None:  # the other parts are on their way
                 return len(value)
-            batch = self._signatures.checked(unpack_batch(whole))
+            batch = unpack_batch(whole)
             named = self._topics.recorded_by(inbound.delivery.topic)
             if named is None and self._topics.record_by(self._name, batch.source) != inbound.delivery.topic:
                 self._of_version_1.add(batch.outbox)
@@ -313,6 +313,8 @@ class Recorder(Extension):
                 raise DecodeError(f"it says that it comes from {batch.source!r}")
             else:
                 self._of_version_1.discard(batch.outbox)
+            # Last: of an outbox the first one that signs is remembered, so nobody may do so in another's name.
+            batch = self._signatures.checked(batch, self._writer.source(batch.outbox))
             self._heard.note(batch.outbox, batch.source, batch.head, batch.base, batch.given, time.monotonic())
         except PayloadError as error:
             logger.error("%s was sent what it cannot keep, on %s: %s", self._name, inbound.delivery.topic, error)

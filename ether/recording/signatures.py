@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -132,16 +133,25 @@ class RecorderSignatures:
     def __init__(self, kept: Mapping[str, bytes]) -> None:
         """`kept`: by outbox who has signed before, as the ledger has it."""
         self._own = OwnMemberships()
-        self._bound = {outbox: said for outbox, each in kept.items() if (said := signed_by(each)) is not None}
+        known = {lab for lab, _ in self._own.devices}
+        said = {outbox: signed_by(each) for outbox, each in kept.items()}
+        # Of a lab that this machine has left, or that was made anew, nothing can be verified; and its devices would
+        # wait for ever.
+        self._bound = {outbox: by for outbox, by in said.items() if by is not None and by[0] in known}
         self._signers: dict[tuple[str, bytes], bytes] = {}
 
     @property
     def devices(self) -> tuple[tuple[str, str], ...]:
-        """As in `RecorderAbout`."""
-        return self._own.devices
+        """As in `RecorderAbout`. A source signs for the first lab of these that it is in, and has to go on with the lab
+        of before: so those that have signed most come first, and no file's time decides."""
+        used = Counter(lab for lab, _ in self._bound.values())
+        return tuple(sorted(self._own.devices, key=lambda known: (-used[known[0]], known[0])))
 
-    def checked(self, batch: Batch) -> Batch:
-        """The batch as the ledger keeps it. Raises `DecodeError` where it is not by the device that it should be by."""
+    def checked(self, batch: Batch, source: str | None = None) -> Batch:
+        """The batch as the ledger keeps it. `source`: whose outbox it is in the ledger, None where it knows none.
+        Raises `DecodeError` where the batch is not by the device that it should be by."""
+        if source not in (None, batch.source):
+            raise DecodeError(f"a batch that {batch.source!r} sends in the name of the outbox of {source!r} is refused")
         bound, signed = self._bound.get(batch.outbox), batch.signature
         if signed is None:
             if bound is not None:
