@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from ether.ledger.verify_records import VerifyFinding, ranges
 from ether.wire.entries import Entry, first_of, kept_signature, pack_entries
 from ether.wire.json_text import loads
 
-_ENTRY = "row, number, kind, topic, id, seq, time, parents, context, content_type, payload, more, sha256"
+_ENTRY = "row, number, kind, topic, id, seq, time, parents, context, content_type, payload, more, sha256, source, run"
 _MOST_LISTED = 20
 
 Content = Callable[[str], bytes]
@@ -91,6 +91,9 @@ class SignatureCheck:
     def _check(self, row: int, outbox: str, source: str, context: str, payload: bytes, more: str) -> None:
         """One signature, with the rows in front of it."""
         signed, rows = kept_signature(loads(more, strict=True), payload, b"")
+        if _whose(signed.opening) != [outbox, source]:
+            self._note(f"a signature of {source!r} is of what another source, or another outbox of it, has sent", {row})
+            return
         known = self._outboxes.setdefault(outbox, _Outbox(source, ""))
         known.first = known.first or row - rows
         signer = self._signer(context)
@@ -108,7 +111,7 @@ class SignatureCheck:
         if known.signer and known.signer != name:
             self._note(f"entries of {source!r} are signed by {name}, earlier ones by {known.signer}", {row})
         known.signer = known.signer or name
-        here = {entry.number: (at, entry) for at, entry in self._rows(outbox, row - rows, row - 1)}
+        here = {entry.number: (at, entry) for at, entry in self._rows(outbox, source, row - rows, row - 1)}
         for first, last, digest in signed.blocks:
             if any(first <= number <= last for number in here):
                 self._check_block(outbox, known, here, (first, last, digest))
@@ -119,7 +122,7 @@ class SignatureCheck:
         first, last, digest = block
         found = {number: each for number, each in here.items() if first <= number <= last}
         if not _is_whole(found, first, last):  # some of it came before
-            found = {entry.number: (at, entry) for at, entry in self._numbers(outbox, first, last)}
+            found = {entry.number: (at, entry) for at, entry in self._numbers(outbox, known.source, first, last)}
         rows = {at for at, _ in found.values()}
         if not _is_whole(found, first, last):
             if self._has_deletions():
@@ -138,24 +141,28 @@ class SignatureCheck:
         known = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'deleted'").fetchone()
         return bool(known and self._connection.execute("SELECT 1 FROM deleted").fetchone())
 
-    def _rows(self, outbox: str, first: int, last: int) -> Iterator[tuple[int, Entry]]:
+    def _rows(self, outbox: str, source: str, first: int, last: int) -> Iterator[tuple[int, Entry]]:
         query = f"SELECT {_ENTRY} FROM entries WHERE row BETWEEN ? AND ? AND outbox = ? ORDER BY row"
-        return map(self._entry, self._connection.execute(query, (first, last, outbox)))
+        return (self._entry(each, source) for each in self._connection.execute(query, (first, last, outbox)))
 
-    def _numbers(self, outbox: str, first: int, last: int) -> Iterator[tuple[int, Entry]]:
+    def _numbers(self, outbox: str, source: str, first: int, last: int) -> Iterator[tuple[int, Entry]]:
         query = (
             f"SELECT {_ENTRY} FROM entries WHERE origin IN (SELECT origin FROM origins WHERE outbox = ?)"
             " AND number BETWEEN ? AND ? ORDER BY row"
         )
-        return map(self._entry, self._connection.execute(query, (outbox, first, last)))
+        return (self._entry(each, source) for each in self._connection.execute(query, (outbox, first, last)))
 
-    def _entry(self, values: tuple[Any, ...]) -> tuple[int, Entry]:
-        row, number, kind, topic, entry_id, seq, time, parents, context, content_type, payload, more, sha256 = values
-        body = payload if sha256 is None else self._payload_of(sha256, payload)
+    def _entry(self, values: tuple[Any, ...], source: str) -> tuple[int, Entry]:
+        """A row with its entry. What readers take from columns beside the entry's own has to be what the entry says."""
+        row, number, kind, topic, entry_id, seq, time, parents, context, content_type, *rest = values
+        payload, more, sha256, of, run = rest
+        body = payload if sha256 is None else self._payload_of(sha256, None)
         said: Any = loads(more, strict=True)
         named: Any = loads(parents, strict=True)
         if kind == "gap" and isinstance(said.get("last"), int):
             number = said["last"]
+        if (of, run) != (source, _run_of(said)) or None not in (payload, sha256):
+            said = {**said, "row": "says another source, run or payload beside what was signed"}
         entry = Entry(number, kind, topic, entry_id, seq, time, tuple(named), context, content_type, body, said)
         return row, entry
 
@@ -193,6 +200,17 @@ def _is_whole(found: dict[int, tuple[int, Entry]], first: int, last: int) -> boo
     """Whether all numbers of a block are there; a gap counts for all that it covers."""
     covered = sum(entry.number - first_of(entry) + 1 for _, entry in found.values())
     return covered == last - first + 1
+
+
+def _whose(opening: str) -> list[object]:
+    """The outbox and the source in what opens a batch."""
+    said: Any = loads(opening, strict=True)
+    return list(said[:2])
+
+
+def _run_of(more: Mapping[str, object]) -> str:
+    run = more.get("run", "")
+    return run if isinstance(run, str) else ""
 
 
 def _verifier(said: bytes) -> tuple[Any, bytes, str] | None:

@@ -212,6 +212,51 @@ def test_a_signature_that_is_cut_off_is_no_batch(signs: dict[str, SourceSignatur
         unpack_batch(whole[:cut])
 
 
+@pytest.mark.attack(
+    "S8", "another's outbox taken over", "signed by a device's own key, in the other's name and in its own"
+)  # fmt: skip
+def test_no_device_takes_anothers_outbox_over(
+    rig: Rig, signs: dict[str, SourceSignatures], machines: Machines, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of which the recorder knows no signature: of a machine in no lab, or from a volume of before."""
+    recorder = rig.recorder()
+    machines.be("elsewhere")
+    writer = rig.record_writer("camera", topics=None)
+    save(writer, 1)
+    with LedgerReader.open(rig.folder / "recorder") as reader:
+        (facts,) = reader.outboxes()
+    about = RecorderAbout("recorder", "1", None, devices=recorder._signatures.devices)
+    evil, sign = rig.link("pi4"), signs["pi4"].sign(about)
+    assert sign is not None
+    for source in ("camera", "pi4"):
+        forged = pack_batch(facts.outbox, source, 99, [pack_entries([entry(99)])], 98, sign=sign)
+        evil.publish(TOPICS.record_by("recorder", "pi4"), forged, timeout_s=patience(5))
+    refused = ("it says that it comes from 'camera'", "in the name of the outbox of 'camera' is refused")
+    assert soon(lambda: all(each in caplog.text for each in refused), 10)
+    save(writer, 2)
+    assert [record.value for record in rig.records()] == [1, 2]
+
+
+def test_outboxes_of_a_lab_that_is_no_more_are_recorded(signs: dict[str, SourceSignatures]) -> None:
+    """The lab was made anew, or the ledger was carried to a machine of another one: nobody can verify the first."""
+    kept = {BOX: json.dumps({"lab": "a" * 26, "device": "pi3"}).encode()}
+    about = RecorderAbout("recorder", "1", None, devices=RecorderSignatures({}).devices)
+    assert RecorderSignatures(kept).checked(unpack_batch(batch(None, about, entry(1)))).signature is None
+    assert RecorderSignatures(kept).checked(unpack_batch(batch(signs["pi3"], about, entry(1)))).signature is not None
+
+
+def test_sources_in_two_labs_go_on_with_the_one_of_before(machines: Machines) -> None:
+    """Which lab was joined last, or whose certificate was renewed last, does not matter."""
+    for machine in ("first", "second"):
+        machines.pair("pc", machine)
+    machines.be("pc")
+    newest, oldest = (lab for lab, _ in OwnMemberships().devices)
+    for lab in (newest, oldest):
+        kept = {BOX: json.dumps({"lab": lab, "device": "pc"}).encode()}
+        assert RecorderSignatures(kept).devices[0][0] == lab
+    assert [lab for lab, _ in RecorderSignatures({}).devices] == sorted((newest, oldest))
+
+
 @pytest.mark.attack("S7", "signatures given as entries", "a batch that holds one")
 def test_no_source_gives_a_signature_as_an_entry() -> None:
     forged = pack_batch(BOX, "camera", 1, [pack_entries([entry(1)._replace(kind="signature")])])
@@ -327,6 +372,25 @@ def test_an_edited_value_is_named_though_the_chain_was_computed_anew(recorded: P
     assert "entries of 'camera' are not what 'pi3' of the lab" in finding.what
     assert finding.harm
     assert any(first <= row <= last for first, last in finding.records)
+    assert report.signed < report.entries
+
+
+@pytest.mark.attack("S9", "signed values under another name", "source, run, outbox changed, all hashes computed anew")
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE origins SET source = 'pump' WHERE source = 'camera'", "of what another source, or another outbox"),
+        ("UPDATE origins SET source = 'pump' WHERE outbox != ''", "are not what 'pi3' of the lab"),
+        ("UPDATE origins SET run = 'another' WHERE kind = 'record'", "are not what 'pi3' of the lab"),
+        ("UPDATE origins SET outbox = iif(outbox = '', '', 'z' || substr(outbox, 2)),"
+         " topic = iif(kind = 'signature', 'z' || substr(topic, 2), topic)",
+         "of what another source, or another outbox"),
+    ],
+)  # fmt: skip
+def test_signed_values_are_those_of_their_source_and_run(recorded: Path, statement: str, said: str) -> None:
+    edited(recorded, statement)
+    report = verify(recorded)
+    assert said in str(report), str(report)
     assert report.signed < report.entries
 
 
