@@ -108,7 +108,7 @@ def alarming(line: str) -> str:
 
 def remark(text: str) -> None:
     """Write a line beside the result, to standard error, escaped as by `print_line`."""
-    sys.stderr.write(f"{harmless(text)}\n")  # one write, because other threads write there, too
+    sys.stderr.write(f"{harmless(hidden(text))}\n")  # one write, because other threads write there, too
     sys.stderr.flush()
 
 

@@ -233,5 +233,5 @@ def description_of(config: EtherConfig, name: str, instance: EtherInstanceConfig
         )
     description = decode(*body)
     assert isinstance(description, dict)
-    secrets = secrets_in(described)
+    secrets = secrets_in(value)
     return {**description, "secrets": secrets} if secrets else description

@@ -74,6 +74,7 @@ def test_no_secret_is_in_a_difference(tmp_path: Path) -> None:
 
 
 VALUE = "hush-4711-hush"
+TOKEN, WORD = "quiet-0815-quiet", "silent-1234-silent"
 
 
 class Locked:
@@ -82,25 +83,18 @@ class Locked:
     def __init__(self, pin: str, other: str = "") -> None:
         self.pin = pin
 
+    def log_in(self, word: str) -> None:
+        get_ether_logger("locked").warning("the word is %s", word)
+
     @ether_get
     def fails(self) -> str:
         get_ether_logger("locked").warning("the pin is %s", self.pin)
-        raise ValueError(f"refused for {self.pin}")
+        get_ether_logger("locked").warning("the token is %s", os.environ["LOCK_TOKEN"])
+        raise ValueError(f"refused for {self.pin} and {os.environ['LOCK_TOKEN']}")
 
     @ether_save
     def length(self) -> int:
         return len(self.pin)
-
-
-class Opened(Locked):
-    """Gets its secrets by a factory, by a call and from its environment."""
-
-    @classmethod
-    def with_pin(cls, pin: str) -> Opened:
-        return cls(pin)
-
-    def unlock(self, pin: str) -> None:
-        get_ether_logger("opened").warning("unlocked by %s, and %s", pin, os.environ["OPENED_PIN"])
 
 
 class Closed:
@@ -118,28 +112,24 @@ class Closed:
 def test_the_value_of_a_secret_is_in_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("LOCK_PIN", VALUE)
-    for use in ("BUILD", "CALL", "ENV"):
-        monkeypatch.setenv(f"{use}_PIN", f"{use}-{VALUE}")
+    values = {"LOCK_PIN": VALUE, "LOCK_OTHER": TOKEN, "LOCK_WORD": WORD}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
     for variable in ("XDG_STATE_HOME", "XDG_DATA_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     here = __name__.rpartition(".")[2]
     path = tmp_path / "lab.yaml"
     path.write_text(
         f"session: hushed\nrecord: {{topics: all, folder: {tmp_path / 'ledger'}}}\ninstances:\n"
-        f"  locked: {{class_path: {here}.Locked, kwargs: {{pin: !secret LOCK_PIN, other: 'u:{VALUE}@x'}}}}\n"
-        f"  opened: {{class_path: {here}.Opened, build: {{call: with_pin, args: [!secret BUILD_PIN]}},"
-        f" env: {{OPENED_PIN: !secret ENV_PIN}}, on_connect: {{method: unlock, args: [!secret CALL_PIN]}}}}\n"
+        f"  locked: {{class_path: {here}.Locked, kwargs: {{pin: !secret LOCK_PIN, other: 'u:{VALUE}@x'}},\n"
+        "    env: {LOCK_TOKEN: !secret LOCK_OTHER}, on_connect: {method: log_in, args: [!secret LOCK_WORD]}}\n"
     )
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     own = Ether()
     try:
         own.tap(str(path), timeout_s=patience(30))
-        for name in ("LOCK_PIN", "BUILD_PIN", "CALL_PIN", "ENV_PIN"):
+        for name in values:
             monkeypatch.delenv(name)
-        assert own.save("opened", "length")["result"] == len(f"BUILD-{VALUE}")
-        with pytest.raises(RemoteError) as opened:
-            own.get("opened", "fails")
         assert own.save("locked", "length")["result"] == len(VALUE), "the class has it"
         with pytest.raises(RemoteError) as remote:
             own.get("locked", "fails")
@@ -155,19 +145,15 @@ def test_the_value_of_a_secret_is_in_no_file(
     finally:
         own.shutdown()
         secret_values.forget()
-    texts = {
-        "announced": announced,
-        "remote": str(remote.value),
-        "opened": str(opened.value),
-        "start": str(start.value),
-    }
+    texts = {"announced": announced, "remote": str(remote.value), "start": str(start.value)}
     texts |= {
         str(file): file.read_bytes().decode("latin-1")
         for file in tmp_path.rglob("*")
         if file.is_file() and file != path
     }
     texts["console"] = "".join(capfd.readouterr())
-    assert [name for name, text in texts.items() if VALUE in text] == []
-    assert "refused for ***" in texts["remote"]
-    assert any("the pin is ***" in text for text in texts.values()), "it was logged"
+    assert [name for name, text in texts.items() if any(value in text for value in values.values())] == []
+    assert "refused for *** and ***" in texts["remote"]
+    for what in ("pin", "token", "word"):
+        assert any(f"the {what} is ***" in text for text in texts.values()), "it was logged"
     assert len(texts) > 4
