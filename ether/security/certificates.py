@@ -199,12 +199,15 @@ class Authority:
         return self._signed(builder, names, ExtendedKeyUsageOID.SERVER_AUTH)
 
     def sign_device(self, request_pem: bytes, name: str, now: float) -> bytes:
-        """The certificate of a device under this name, whatever name the request has. Raises `NotSigned`."""
+        """The certificate of a device under this name, whatever name the request has. It holds from the lab's own
+        beginning on: one that was renewed while the lab's clock was ahead takes the place of the one of before, and
+        would leave its device outside once the clock is right. Raises `NotSigned`."""
         key = _request(request_pem).public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
             raise NotSigned("the request is for another kind of key than ECDSA P-256")
         uri = x509.UniformResourceIdentifier(f"ether://{self.id}/device/{check_device_name(name)}")
-        builder = _builder(_common(name), self.certificate.subject, key, now, DEVICE_DAYS + GRACE_DAYS)
+        begins = self.certificate.not_valid_before_utc
+        builder = _builder(_common(name), self.certificate.subject, key, now, DEVICE_DAYS + GRACE_DAYS, begins)
         return self._signed(builder, [uri], ExtendedKeyUsageOID.CLIENT_AUTH)
 
     def revocation_list(self, serials: Iterable[int], number: int, now: float) -> bytes:
@@ -243,16 +246,19 @@ class Authority:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: float, days: int
-) -> x509.CertificateBuilder:
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: float, days: int,
+    begins: datetime | None = None,
+) -> x509.CertificateBuilder:  # fmt: skip
+    """`begins`: it holds from then on at the latest."""
     made = _moment(now)
+    usual = made - timedelta(days=BACK_DAYS)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(made - timedelta(days=BACK_DAYS))
+        .not_valid_before(usual if begins is None else min(usual, begins))
         .not_valid_after(made + timedelta(days=days))
     )
 

@@ -378,7 +378,7 @@ class MemberDiscovery(Members):
         prefix = self.topics.session_info.removesuffix("session")
         by = self.topics.answered_by(inbound.delivery.topic) or present.name
         for topic, value in present.announced.items():
-            if topic.startswith(prefix) and not (is_event(topic) or is_data(topic)) and self._may_say(by, topic, value):
+            if topic.startswith(prefix) and not (is_event(topic) or is_data(topic)) and self._may_say(by, topic):
                 body = encode(value)
                 self.link.hand_over(Delivery(topic, body.payload, 1, True), lambda delivery: None)
         with self._changed:
@@ -386,16 +386,16 @@ class MemberDiscovery(Members):
                 self._rolls[token][present.name] = present
             self._notify()
 
-    def _may_say(self, by: str, topic: str, value: object) -> bool:
+    def _may_say(self, by: str, topic: str) -> bool:
         """Whether a member's answer counts for what was announced on this topic. Where members have rights, the broker
         lets each announce in its own name alone; an answer comes past that. So it counts for its own announcements,
         for those of its own machine's instances, and, of the leader, for all: deaths are told by nobody else where the
-        broker does not show what it retains."""
+        broker does not show what it retains. Who leads, and which run it is, nobody else says."""
         if "rights" not in self._info or by == self._leader():
             return True
         name = self.topics.instance_of_state(topic)
         if name is None:
-            return topic == self.topics.recorder(by) or (isinstance(value, dict) and value.get("program") == by)
+            return topic in self.topics.retained_of(by)
         known = self._presence.get(name)
         return name == by or (known is not None and known.about.get("machine") == by)
 

@@ -158,6 +158,8 @@ def test_an_answer_announces_nobody_else(attacked: Target) -> None:
     assert {name: after.get(name) for name in before} == before
     assert session.announcement("ghost") is None
     assert session.info(patience(5))["run"] != "forged"
+    said = ("session", "run", "state/pi3", "state/pi3/health", "record/pi3/about")
+    assert [each for each in said if session._may_say("pi3", f"{PREFIX}{each}")] == list(said[2:])
 
 
 @pytest.mark.attack(

@@ -167,6 +167,34 @@ def test_the_machine_that_leads_renews_its_own(tmp_path: Path, monkeypatch: pyte
     assert lab.due(time.time()) == []
 
 
+def test_the_others_are_renewed_where_ones_own_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    pair(dict(os.environ), {"HOME": str(tmp_path / "pi")}, "pi3", time.time() - 70 * DAY_S)
+    (own,) = memberships(dict(os.environ))
+    trust = BrokerTrust(dict(os.environ), "127.0.0.1")
+    Path(own.key).unlink()
+    with caplog.at_level("WARNING", "Ether"):
+        assert [trust.due(), trust.due()] == [["pi3"], ["pi3"]]
+    assert caplog.text.count("is not renewed") == 1
+
+
+def test_one_that_was_renewed_while_the_clock_was_ahead_is_good_when_it_is_right(
+    pc: dict[str, str], pi: dict[str, str]
+) -> None:
+    now = time.time()
+    known = pair(pc, pi, "pi3", now)
+    lab = LabAuthority.load(pc)
+    assert lab is not None
+    ahead = now + 3000 * DAY_S
+    assert take_renewed(known, lab.renew(certs.signing_request(Path(known.key).read_bytes()), ahead))
+    facts = certs.facts_of(Path(known.certificate).read_bytes())
+    assert facts.begins < now < ahead < facts.ends
+
+
 def test_all_certificates_that_a_key_was_given_are_taken_back(pc: dict[str, str], pi: dict[str, str]) -> None:
     """Whoever has the key cannot renew until an early certificate is forgotten."""
     now = time.time() - 500 * DAY_S

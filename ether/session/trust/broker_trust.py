@@ -28,7 +28,7 @@ from ether.session.discovery.mdns import own_addresses
 from ether.session.renewal import take_renewed
 from ether.session.trust.lab import LabAuthority, Member, ServerFiles
 from ether.system.clock import wall_time
-from ether.system.lab_folders import membership_of
+from ether.system.lab_folders import Membership, membership_of
 
 logger = get_ether_logger("Ether")
 
@@ -51,6 +51,7 @@ class BrokerTrust:
         self._told: object = None
         self._keys = _keys(self.lab.members())
         self._own = membership_of(self.lab.id, environment)
+        self._own_problem = ""
         self.on_change: Callable[[], object] | None = None
         """Called on the watching thread after the broker was told of a change."""
         self._thread: threading.Thread | None = None
@@ -79,9 +80,18 @@ class BrokerTrust:
         `LabRefused`, `NotSigned`, `OSError`."""
         due = self.lab.due(wall_time())
         if self._own is not None and self._own.name in due:
-            with open(self._own.key, "rb") as file:
-                take_renewed(self._own, self.lab.renew(signing_request(file.read()), wall_time()))
+            self._renew_own(self._own)
         return [name for name in due if name != self.own_name]
+
+    def _renew_own(self, own: Membership) -> None:
+        """Where this machine's own one cannot be renewed, those of the others are all the same."""
+        try:
+            with open(own.key, "rb") as file:
+                take_renewed(own, self.lab.renew(signing_request(file.read()), wall_time()))
+        except (EtherError, OSError, ValueError) as error:
+            if str(error) != self._own_problem:
+                logger.warning("this machine's own certificate %s is not renewed: %s", own.certificate, error)
+            self._own_problem = str(error)
 
     def sign(self, request_pem: bytes) -> tuple[str, bytes]:
         """The device that has this key, and its new certificate. Raises `LabRefused`, `NotSigned`."""
