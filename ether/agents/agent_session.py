@@ -193,6 +193,7 @@ class AgentSession:
         about |= BEHIND_BRIDGE if link.headers_twice else {}
         ready = Announcement(self.name, State.READY, self._incarnation, about=about)
         link.listen(self.topics.session_info, self._on_leader)
+        self._launch.hear_alone()
         link.announce(self.topics.state(self.name), ready.to_value())
         hold = NameHold(self.name, self._incarnation, self._epoch, self._launch.since, self._launch.began)
         self._name_claim = NameClaim(link, self.topics, hold, self._on_fenced)

@@ -76,6 +76,10 @@ class ControlServer:
         for topic in (topics.control(KEEP), topics.control_by(KEEP, "+")):
             link.listen(topic, self._receive)
 
+    def hear_alone(self) -> None:
+        """Take also what nobody else may hear."""
+        self._link.listen(self._topics.control_to(KEEP, "+", self.program), self._receive)
+
     def close(self) -> None:
         """Take no more; returns when the request under way is done. Twice is fine."""
         if self._thread is not None:

@@ -660,6 +660,11 @@ class Launch:
         assert self._control_server is not None
         self._control_server.on_shutdown = callback
 
+    def hear_alone(self) -> None:
+        """Take also requests that nobody else may hear, as an agent does."""
+        assert self._control_server is not None
+        self._control_server.hear_alone()
+
     def start_described(self, name: str, timeout_s: float) -> None:
         """Start an instance that the configuration describes, autorun or not. Raises `KeyError` where it describes
         none of this name, and as `add`."""

@@ -24,7 +24,7 @@ from ether.protocol.barrier import Answer, Barrier
 from ether.protocol.presence import Announcement, State
 from ether.secret_values import secrets_in
 from ether.session.own_rights import KEYS as RIGHTS
-from ether.session.session import KEEP, Session
+from ether.session.session import KEEP, SECRETS, Session
 from ether.wire.codec import JSON, decode, encode
 
 AGENT_PATIENCE_S = 15.0
@@ -234,4 +234,4 @@ def description_of(config: EtherConfig, name: str, instance: EtherInstanceConfig
     description = decode(*body)
     assert isinstance(description, dict)
     secrets = secrets_in(value)
-    return {**description, "secrets": secrets} if secrets else description
+    return {**description, SECRETS: secrets} if secrets else description

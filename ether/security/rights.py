@@ -125,6 +125,7 @@ def rights_of_host(session: str, device: str, instances: Iterable[DeviceInstance
     instances = list(instances)
     grants += _of_a_name(root, device, f"{device} is an agent")
     grants.append(Right("publish", f"{root}/control/renew/{device}", f"{device} is a member"))
+    grants.append(Right("hear", f"{root}/control/keep/+/{device}", f"{device} is an agent"))
     grants += [
         Right("publish", f"{root}/state/{it}", f"{device} is an agent")
         for it in (f"{device}/health", f"$test-{device}")
@@ -148,6 +149,7 @@ def rights_of_guest(session: str, device: str, mode: GuestMode) -> DeviceRights:
     grants = list(_of_everybody(session, why))
     grants += _of_a_name(root, device, why)
     grants.append(Right("publish", f"{root}/control/renew/{device}", why))
+    grants.append(Right("hear", f"{root}/control/keep/+/{device}", why))
     grants.append(Right("publish", f"{root}/state/$test-{device}", why))
     grants.append(Right("hear", f"{root}/data/#", why))
     if mode == "call":

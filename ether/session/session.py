@@ -44,6 +44,8 @@ from ether.wire.topics import SessionTopics, answer_topic
 logger = get_ether_logger("Ether")
 
 KEEP = "keep"
+SECRETS = "secrets"
+"""The key of a command that holds secrets: the values."""
 """The control verb that asks programs to start, stop or restart instances that they supervise: `{"instances":
 [program], "do": "restart", "name": "camera1"}`."""
 
@@ -177,6 +179,11 @@ class Session(MemberDiscovery):
             return self.topics.control(verb)
         return self.topics.control_by(verb, self.commands_as or self.link.source)
 
+    def _private_topic(self, question: _Question) -> str:
+        """The topic of a command with secrets, to one member: what all hear, every device may hear."""
+        (to,) = question.asked["instances"]
+        return self.topics.control_to(question.verb, self.commands_as or self.link.source, to)
+
     def _has_version_1(self) -> bool:
         return any(member.wire < WIRE and member.state in HOLDS_ITS_NAME for member in self._known)
 
@@ -281,7 +288,8 @@ class Session(MemberDiscovery):
             origin=cause.origin,
         )  # fmt: skip
         parents = (cause.message_id,) if cause.message_id else ()
-        receipt = self.link.publish(self.command_topic(question.verb), asked, parents=parents, extra=extra)
+        topic = self.command_topic(question.verb) if SECRETS not in asked else self._private_topic(question)
+        receipt = self.link.publish(topic, asked, parents=parents, extra=extra)
         receipt.when_done(partial(self._end_if_refused, question.barrier, receipt))
 
     def _end_if_refused(self, barrier: Barrier, receipt: Receipt) -> None:

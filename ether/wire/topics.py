@@ -243,10 +243,14 @@ class SessionTopics:
         """A command that `by` gives."""
         return f"{self._prefix}control/{verb}/{by}"
 
+    def control_to(self, verb: str, by: str, to: str) -> str:
+        """A command that `by` gives, which `to` alone may hear: it holds a secret."""
+        return f"{self._prefix}control/{verb}/{by}/{to}"
+
     def commanded(self, mqtt_topic: str) -> tuple[str, str | None]:
         """The verb of a command on this topic, and who gives it; None where the topic does not say, as in version 1."""
-        verb, _, by = mqtt_topic[len(self._prefix) :].partition("/")[2].partition("/")
-        return verb, by or None
+        verb, _, rest = mqtt_topic[len(self._prefix) :].partition("/")[2].partition("/")
+        return verb, rest.partition("/")[0] or None
 
     @property
     def leader_probe(self) -> str:

@@ -17,10 +17,12 @@ from patience import patience
 from programs import write
 from running_brokers import RunningBroker, engines, mosquitto_missing, running_broker, soon
 
-from ether import Ether
+from ether import Ether, secret_values
 from ether.agents.allowed import ClassNotAllowed, Roots, read_roots, roots_of
 from ether.errors import ConfigError, StartFailed
 from ether.protocol.clock_offset import OffsetEstimator
+from ether.security.rights import rights_of_guest, rights_of_host
+from ether.session.session import KEEP
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
@@ -88,6 +90,36 @@ def test_an_instance_runs_on_the_machine_that_its_host_names(
         assert pi3.kept()["instances"] == {}
         assert instances_of(agent) == []
         assert agent.process.poll() is None
+
+
+def test_a_secret_is_told_to_its_own_agent_alone(
+    ether: Ether, one_broker: RunningBroker, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Every device may hear what is asked of all: `control/<verb>/<by>`."""
+    pi3, heard = Machine(tmp_path, "pi3", one_broker.url_tcp), list[bytes]()
+
+    def hear(inbound: Any) -> None:
+        heard.append(inbound.delivery.payload)
+        inbound.done()
+
+    with pi3.agent(joins=False):
+        ether.tap(config(one=sensor()), broker=one_broker.url_tcp)
+        session = ether._launch.session  # type: ignore[union-attr]
+        session.link.listen(f"ether/1/{session.topics.session}/control/+/+", hear)
+        request.addfinalizer(secret_values.forget)
+        secret_values.learn(["hush-4711"])
+        ether.add("cam", sensor(kwargs={"offset": 2, "file": str(tmp_path / "hush-4711")}))
+        assert ether.get("cam", "read") == 22
+        assert pi3.kept()["instances"]["cam"]["secrets"] == ["hush-4711"]
+        ether.remove("cam")
+        assert soon(lambda: any(b"remove" in each for each in heard), 5)
+        assert not [each for each in heard if b"hush-4711" in each]
+    topic = session.topics.control_to(KEEP, "main", "pi3")
+    name = session.topics.session
+    for mode in ("read", "call"):
+        assert not rights_of_guest(name, "phone", mode).may("hear", topic)
+    assert not rights_of_host(name, "pi4", []).may("hear", topic)
+    assert rights_of_host(name, "pi3", []).may("hear", topic)
 
 
 def test_what_fails_to_start_is_told_with_its_traceback_and_nothing_stays(
