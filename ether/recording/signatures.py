@@ -55,6 +55,10 @@ class OwnMemberships:
             self._signers[lab] = None if known is None else _signer(known)
         return self._signers[lab]
 
+    def is_usable(self, lab: str) -> bool:
+        """Whether this machine can sign and verify in a lab."""
+        return self.signer(lab) is not None and lab in self.verifiers
+
     @cached_property
     def verifiers(self) -> dict[str, Verifier]:
         """What verifies, by lab."""
@@ -133,19 +137,20 @@ class RecorderSignatures:
     def __init__(self, kept: Mapping[str, bytes]) -> None:
         """`kept`: by outbox who has signed before, as the ledger has it."""
         self._own = OwnMemberships()
-        known = {lab for lab, _ in self._own.devices}
         said = {outbox: signed_by(each) for outbox, each in kept.items()}
         # Of a lab that this machine has left, or that was made anew, nothing can be verified; and its devices would
         # wait for ever.
-        self._bound = {outbox: by for outbox, by in said.items() if by is not None and by[0] in known}
+        self._bound = {outbox: by for outbox, by in said.items() if by is not None and self._own.is_usable(by[0])}
         self._signers: dict[tuple[str, bytes], bytes] = {}
 
     @property
     def devices(self) -> tuple[tuple[str, str], ...]:
         """As in `RecorderAbout`. A source signs for the first lab of these that it is in, and has to go on with the lab
-        of before: so those that have signed most come first, and no file's time decides."""
+        of before: so those that have signed most come first, and no file's time decides. One for which this machine
+        cannot sign or verify is left out: its sources would wait for receipts in vain."""
         used = Counter(lab for lab, _ in self._bound.values())
-        return tuple(sorted(self._own.devices, key=lambda known: (-used[known[0]], known[0])))
+        usable = [known for known in self._own.devices if self._own.is_usable(known[0])]
+        return tuple(sorted(usable, key=lambda known: (-used[known[0]], known[0])))
 
     def checked(self, batch: Batch, source: str | None = None) -> Batch:
         """The batch as the ledger keeps it. `source`: whose outbox it is in the ledger, None where it knows none.

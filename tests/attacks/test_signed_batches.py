@@ -245,6 +245,14 @@ def test_outboxes_of_a_lab_that_is_no_more_are_recorded(signs: dict[str, SourceS
     assert RecorderSignatures(kept).checked(unpack_batch(batch(signs["pi3"], about, entry(1)))).signature is not None
 
 
+@pytest.mark.parametrize("name", ["device.key", "authority.pem"])
+def test_a_lab_whose_files_cannot_be_used_is_not_announced(signs: dict[str, SourceSignatures], name: str) -> None:
+    """Else sources would sign, and wait for receipts that are signed."""
+    (lab, _), *_ = RecorderSignatures({}).devices
+    Path(OwnMemberships()._known[lab].folder, name).write_bytes(b"damaged")
+    assert RecorderSignatures({}).devices == ()
+
+
 def test_sources_in_two_labs_go_on_with_the_one_of_before(machines: Machines) -> None:
     """Which lab was joined last, or whose certificate was renewed last, does not matter."""
     for machine in ("first", "second"):
