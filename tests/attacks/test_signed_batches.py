@@ -389,7 +389,7 @@ def test_an_edited_value_is_named_though_the_chain_was_computed_anew(recorded: P
     [
         ("UPDATE origins SET source = 'pump' WHERE source = 'camera'", "of what another source, or another outbox"),
         ("UPDATE origins SET source = 'pump' WHERE outbox != ''", "are not what 'pi3' of the lab"),
-        ("UPDATE origins SET run = 'another' WHERE kind = 'record'", "are not what 'pi3' of the lab"),
+        ("UPDATE origins SET run = 'another' WHERE outbox != ''", "are not what 'pi3' of the lab"),
         ("UPDATE origins SET outbox = iif(outbox = '', '', 'z' || substr(outbox, 2)),"
          " topic = iif(kind = 'signature', 'z' || substr(topic, 2), topic)",
          "of what another source, or another outbox"),
