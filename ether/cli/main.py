@@ -106,7 +106,8 @@ GROUPS = {
         "status", "data", "runs", "find", "why", "diff", "export", "report", "play", "verify", "rescue", "ledger",
     ),
     "Machines and other programs": (
-        "sessions", "doctor", "connect", "agent", "instance", "service", "pair", "join", "members", "revoke", "rights", "secret",
+        "sessions", "doctor", "connect", "agent", "instance", "service", "pair", "join", "members", "revoke", "rights",
+        "secret",
     ),
 }  # fmt: skip
 """The commands as `ether --help` lists them: by what one wants."""

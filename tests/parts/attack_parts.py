@@ -129,10 +129,14 @@ class Attacker:
         self.heard: queue.SimpleQueue[MQTTMessage] = queue.SimpleQueue()
 
     def __enter__(self) -> Attacker:
-        self._client.connect(*self._address)
-        self._client.loop_start()
-        self._client.subscribe(self._hears, 1)
-        assert self._subscribed.wait(patience(10)), "the attacker is not let in"
+        try:
+            self._client.connect(*self._address)
+            self._client.loop_start()
+            self._client.subscribe(self._hears, 1)
+            assert self._subscribed.wait(patience(10)), "the attacker is not let in"
+        except BaseException:
+            self._leave()
+            raise
         return self
 
     def __exit__(
@@ -140,9 +144,13 @@ class Attacker:
     ) -> None:
         self._client.disconnect()
         self._ended.wait(patience(5))
+        self._leave()
+
+    def _leave(self) -> None:
         self._client.loop_stop()
         if (left := self._client.socket()) is not None:  # its thread ended before it had closed it
             left.close()
+        self._client._reset_sockets(sockpair_only=True)  # type: ignore[no-untyped-call, unused-ignore]
 
     def _on_message(self, client: Client, userdata: object, message: MQTTMessage) -> None:
         self.heard.put(message)
