@@ -118,6 +118,7 @@ def test_an_instance_hears_its_commands_and_not_what_others_say_of_missed_messag
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell the most memory")
+@pytest.mark.in_turn("engine")
 @pytest.mark.parametrize("engine", EVERY)
 def test_a_source_of_pictures_and_its_slow_reader_stay_within_64_mb(
     engine: str, on: On, ether: Ether, tmp_path: Path
