@@ -183,9 +183,9 @@ def _collected(client: Client, call_id: str, timeout_s: float | None, show: bool
 
     pending = client.later(call_id)
     bar = ProgressBar(pending.call) if show else None
-    if bar is not None:
-        pending.watch(bar.draw)
     try:
+        if bar is not None:
+            pending.watch(bar.draw)
         return client.collect(call_id, timeout_s)
     except KeyboardInterrupt:
         from ether.log import get_ether_logger

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import inspect
 import os
@@ -268,13 +267,26 @@ def test_all_progress_is_shown_also_where_the_answer_is_there_before_it_is_drawn
     assert "slow.steps [########################......]  80 % step 4 of 5\n" in shown
 
 
+def main_thread_is_in(function: str) -> bool:
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None and frame.f_code.co_name != function:
+        frame = frame.f_back
+    return frame is not None
+
+
 def test_h7c_an_interrupt_ends_the_bar_and_says_that_the_call_goes_on(
     lab: Ether, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     call = lab.get_later("slow", "steps", {"count": 10_000})
     pending = lab._client.later(call)  # type: ignore[union-attr]
-    interrupts = iter([_thread.interrupt_main])
-    pending.watch(lambda *_: next(interrupts, int)())
+    interrupts = iter([signal.SIGINT])
+
+    def once_it_waits(*_report: object) -> None:
+        """At the first report that finds the main thread waiting: a SIGINT at any other place ends the test itself."""
+        if main_thread_is_in("await_end") and (interrupt := next(interrupts, None)) is not None:
+            signal.pthread_kill(threading.main_thread().ident or 0, interrupt)
+
+    pending.watch(once_it_waits)
     with pytest.raises(KeyboardInterrupt):
         lab.collect(call, show=True)
     assert f"slow.steps goes on although nobody waits for it; ether.cancel('{call}')" in caplog.text

@@ -105,11 +105,17 @@ def test_a_recorder_that_ends_on_a_slow_disk_leaves_its_ledger_to_the_thread_tha
 def test_an_interrupted_wait_leaves_batching_on(rig: Rig) -> None:
     record_writer = rig.record_writer()
     saved = record(record_writer, 1)
-    interrupted = threading.Timer(0.2, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT))
-    interrupted.start()
+    waits = record_writer._queue
+
+    def interrupt() -> None:
+        assert soon(lambda: waits._waiters == 1, 10)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
     with pytest.raises(KeyboardInterrupt):
+        interrupting.start()
         saved.wait(20)
-    interrupted.join()
+    interrupting.join()
     assert record_writer._queue._waiters == 0
 
 
