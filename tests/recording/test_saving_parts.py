@@ -112,8 +112,8 @@ def test_an_interrupted_wait_leaves_batching_on(rig: Rig) -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
     with pytest.raises(KeyboardInterrupt):
-        interrupting.start()
         saved.wait(20)
     interrupting.join()
     assert record_writer._queue._waiters == 0
