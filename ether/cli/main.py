@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EtherError as error:
         return _complain(sentence_of(error), exit_code_of(error))
     except Exception:  # noqa: BLE001  the last catch: what arrives here is a defect of Ether's, and is shown whole
-        traceback.print_exc()
+        remark(traceback.format_exc().rstrip())
         return _complain("this is a defect of Ether's, not yours; please report it with the lines above", Exit.DEFECT)
 
 

@@ -42,10 +42,11 @@ def colours(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool
 
 
 def print_json(value: object, *, lines: bool = False) -> None:
-    """Write a value as JSON: indented, or in one line for a stream of them."""
+    """Write a value as JSON: indented, or in one line for a stream of them. Secrets are masked in its texts: in the
+    JSON itself, the digits of one could be found in the middle of a number."""
     is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     text = json.dumps(to_json(value), ensure_ascii=not is_utf8, indent=None if lines else 2, allow_nan=False)
-    print_line(json_harmless(hidden(text)), escaped=True)
+    _write(json_harmless(text))
 
 
 def print_table(rows: Sequence[Mapping[str, object]], columns: Mapping[str, str], *, nothing: str) -> None:
@@ -67,8 +68,11 @@ def print_line(text: str, *, escaped: bool = False) -> None:
     """Write a line; characters that the terminal's encoding lacks are written as escapes, and so are those that would
     control the terminal or turn its text round: names, topics and texts come from any program. `escaped`: the caller
     has done that, and added colours of its own."""
+    _write(hidden(text) if escaped else harmless(hidden(text)))
+
+
+def _write(text: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
-    text = hidden(text) if escaped else harmless(hidden(text))
     try:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         sys.stdout.flush()
@@ -131,14 +135,17 @@ def _painted(cell: str, coloured: bool) -> str:
 
 
 def to_json(value: object) -> Any:
-    """A value as JSON data: NaN and infinities become text, bytes base64, arrays lists (long ones are described by
-    dtype and shape), mappings and sequences are converted item by item, and everything else becomes text."""
-    if value is None or isinstance(value, (str, bool, int)):
+    """A value as JSON data, in whose texts secrets are masked: NaN and infinities become text, bytes base64, arrays
+    lists (long ones are described by dtype and shape), mappings and sequences are converted item by item, and
+    everything else becomes text."""
+    if isinstance(value, str):
+        return hidden(value)
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
+        return {hidden(str(key)): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [to_json(item) for item in value]
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -149,7 +156,7 @@ def to_json(value: object) -> Any:
 def _array_to_json(value: Any) -> Any:
     """An array as JSON data, recognised by its attributes, so that numpy is not imported here."""
     if not all(hasattr(value, name) for name in ("shape", "dtype", "size", "tolist")):
-        return str(value)
+        return hidden(str(value))
     described = {"array": str(value.dtype), "shape": list(value.shape)}
     return {**described, "values": to_json(value.tolist())} if value.size <= _SHOWN_ELEMENTS else described
 

@@ -58,6 +58,8 @@ class Lineage(NamedTuple):
         return self.handled if named is None or len(named) > MOST_PARENTS else named
 
 
+NO_LINEAGE = Lineage(described=False)
+
 Parents = tuple[str, ...] | Lineage
 """What stands as the parents of a record: their ids alone, for what is no result, or a lineage."""
 

@@ -379,8 +379,8 @@ class Link:
         now = wall_time()
         with self._publish_lock:
             sequence = self._sequences[what] = self._sequences.get(what, 0) + 1
-            headers = Headers(self._ids.next(int(now * 1000)), self.source, sequence, now, parents, origin=origin)
-            return headers, body
+            headers = Headers(self._ids.next(int(now * 1000)), self.source, sequence, now, parents)
+        return (headers if origin is None else headers._replace(origin=origin)), body
 
     def _check_fits_batch(self, what: str, payload: bytes) -> None:
         """A recorded value travels to recorders in a message that holds more than the value, and must fit in there."""

@@ -55,6 +55,7 @@ ROOM_S = 10.0
 """How long a call waits for room in a full outbox, before it raises `OutboxFull`."""
 
 _ECHO_PATIENCE_S = 0.5
+_ASKED: Mapping[str, object] = {"asked": True}
 
 
 class RecordWriter:
@@ -167,12 +168,15 @@ class RecordWriter:
         """Save a value that is published on no topic. Raises `EncodeError`, `PayloadTooLarge`, `OutboxFull`."""
         self._prepare()
         lineage = lineage_from(parents)
-        output = f"\0{kind} {topic}"
-        facts = self._inputs.describe(output, lineage)
-        headers, body = self._link.stamp(f"{kind} {topic}", value, lineage.parents, origin)
-        number = self._queue.put(kind, topic, headers, body, self._context or "", {"asked": True, **facts, **more})
+        sequence = f"{kind} {topic}"
         if lineage.described:
-            self._link.inputs.made(output, lineage.upto, lineage.in_work)
+            more = {**self._inputs.describe(f"\0{sequence}", lineage), **more}
+        headers, body = self._link.stamp(sequence, value, lineage.parents, origin)
+        number = self._queue.put(
+            kind, topic, headers, body, self._context or "", {"asked": True, **more} if more else _ASKED
+        )
+        if lineage.described:
+            self._link.inputs.made(f"\0{sequence}", lineage.upto, lineage.in_work)
         return Saved(self, number, None, headers.id)
 
     def keep_call(

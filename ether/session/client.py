@@ -25,7 +25,7 @@ from ether.config.topic_parts import parse_topic
 from ether.connection import causes as context
 from ether.connection.deadline import Deadline
 from ether.connection.input_rules import Input
-from ether.connection.inputs import Lineage, lineage_of
+from ether.connection.inputs import NAMED, NO_LINEAGE, Lineage, lineage_of
 from ether.connection.keep_rules import Skipped, SkippedLog
 from ether.connection.link import ExtraHeaders, Inbound, Link
 from ether.connection.mailbox import Key, Mailbox
@@ -218,6 +218,8 @@ class Client:
         """What may be done here, on a device that has not all rights; None: everything."""
         self._later: dict[str, PendingCall] = {}
         self._resolved: TopicCache[str] = TopicCache()
+        self._record_names: TopicCache[str] = TopicCache()
+        """Names of records that were checked: a program saves under few, and often."""
 
     def publish(self, value: object, topic: str, qos: int = 1, *, save: bool = False) -> Saved | None:
         """Publish a value on a topic. Returns the receipt where the message is saved, because the session records the
@@ -246,6 +248,9 @@ class Client:
 
     def _lineage_of(self, value: object) -> Lineage:
         inputs = self.link.inputs
+        if not inputs.upto and not NAMED:  # this process has heard nothing that a result could be made of
+            parents = context.parents()
+            return Lineage(parents, described=False) if parents else NO_LINEAGE
         return lineage_of(value, inputs.upto, inputs.in_work())
 
     def record(self, value: object, name: str) -> Saved:
@@ -253,8 +258,10 @@ class Client:
         if self.record_writer is None:
             raise NotAllowedHere("ether.record()", "nothing is recorded in a lab")
         lineage = self._lineage_of(value)
+        if type(name) is not str or name not in self._record_names:
+            self._record_names.remember(check_topic(name), name)
         try:
-            return self.record_writer.record("record", check_topic(name), value, lineage, {}, context.origin())
+            return self.record_writer.record("record", name, value, lineage, {}, context.origin())
         except EncodeError as error:
             raise error.of(f"the record {name!r}") from None
 

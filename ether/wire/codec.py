@@ -35,12 +35,13 @@ class Body(NamedTuple):
 
 def encode(value: object) -> Body:
     """The body of a value; raises `EncodeError`. A value that is a `Body` is returned as it is."""
-    if value is None:
-        return Body(b"", None)
-    if type(value) is Body:  # a recorded message, which is sent unchanged
-        return value
-    if isinstance(value, bytes | bytearray | memoryview):
-        return Body(bytes(value), OCTETS)
+    if type(value) is not dict:  # what most values are is asked first
+        if value is None:
+            return Body(b"", None)
+        if type(value) is Body:  # a recorded message, which is sent unchanged
+            return value
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return Body(bytes(value), OCTETS)
     text, parts = flatten(value)
     if parts:
         return Body(binary.join(text, parts), binary.CONTENT_TYPE)

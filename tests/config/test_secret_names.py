@@ -13,6 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ether import secret_values
+from ether.cli import main as command_line
+from ether.cli.exits import Exit
+from ether.cli.output import print_json
 from ether.cli.security.secret import app
 from ether.config import load_config
 from ether.config.secrets import SERVICE, secrets_path
@@ -171,6 +174,32 @@ def test_a_short_value_is_hidden_where_it_stands_alone() -> None:
 def test_of_two_secrets_the_longer_one_is_hidden_whole() -> None:
     learn(["hush", "hush-hush"])
     assert hidden("say hush-hush, hush") == "say ***, ***"
+
+
+def test_json_stays_json_where_the_digits_of_a_secret_stand_in_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    learn(["4711"])
+    print_json({"time": 1747110.5, "count": 4711, "text": "pin 4711", "4711": [b"\x00"]})
+    assert json.loads(capsys.readouterr().out) == {
+        "time": 1747110.5,
+        "count": 4711,
+        "text": "pin ***",
+        "***": [{"bytes": 1, "base64": "AA=="}],
+    }
+
+
+def test_a_defect_is_shown_whole_but_for_secrets(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn(["hush-4711"])
+
+    def broken(_words: object) -> int:
+        raise RuntimeError("opened with hush-4711")
+
+    monkeypatch.setattr(command_line, "_perform", broken)
+    assert command_line.main(["ps"]) == Exit.DEFECT
+    said = capsys.readouterr().err
+    assert "RuntimeError: opened with ***" in said
+    assert "Traceback" in said
 
 
 # -- ether secret

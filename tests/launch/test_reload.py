@@ -26,7 +26,7 @@ from ether.connection.deadline import Deadline
 from ether.errors import NotReloaded
 from ether.launch.reload.code_change import CodeChange
 from ether.launch.reload.source_files import SourceFiles
-from ether.launch.reload.succession import GIVE_UP, HOLD, LET_GO, RESTORE
+from ether.launch.reload.succession import GIVE_UP, HOLD, LET_GO, RESTORE, write_state
 from ether.launch.supervisor import Supervisor
 from ether.protocol.presence import Announcement, State
 from ether.session.session import Session
@@ -305,6 +305,11 @@ def test_a_state_that_cannot_be_told_is_said_and_new_code_begins_without(
     assert ether.get("cam", "version") == 11
     assert ether.get("cam", "shoot") == [1, 1]
     assert "begins without the state of before: ether_state raised KeyError" in capfd.readouterr().err
+
+
+def test_a_state_that_the_disk_does_not_take_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_state(SimpleNamespace(ether_state=lambda: {"shots": 1}), tmp_path / "gone" / "cam.state")
+    assert "the new code begins without the state of before, which could not be written" in caplog.text
 
 
 def test_a_successor_that_crashes_in_its_constructor_or_hangs_harms_nobody(ether: Ether, edited: Path) -> None:

@@ -98,7 +98,7 @@ class StandStill:
 
 def write_state(obj: object, path: Path, unless: bytes | None = None) -> bytes:
     """Write down what `ether_state` returns, and return it as written; nothing where the class has none, or where it is
-    as in `unless`. A failure is written down, too."""
+    as in `unless`. A failure is written down, too; where the disk takes nothing, the log has to say it."""
     path.unlink(missing_ok=True)
     method = getattr(obj, STATE_METHOD, None)
     if not callable(method):
@@ -108,7 +108,11 @@ def write_state(obj: object, path: Path, unless: bytes | None = None) -> bytes:
     except BaseException as error:  # noqa: BLE001  part of the worker loop: this is user code
         said = encode({"why": f"{type(error).__name__}: {text_of(error)}"}).payload
     if said != unless:
-        path.write_bytes(said)
+        try:
+            path.write_bytes(said)
+        except OSError as error:  # the launcher waits for this stand-still: it must not end here
+            path.unlink(missing_ok=True)
+            logger.error("the new code begins without the state of before, which could not be written: %s", error)
     return said
 
 
