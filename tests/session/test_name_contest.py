@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import pytest
@@ -14,7 +14,7 @@ from running_brokers import soon
 
 from ether.connection.deadline import Deadline
 from ether.session.discovery import mdns
-from ether.session.discovery.claim_rules import WINDOW_S, ClaimState
+from ether.session.discovery.claim_rules import WINDOW_S, ClaimState, Contest
 from ether.session.discovery.name_contest import NameContest
 
 LOOPBACK = ["127.0.0.1"]
@@ -41,6 +41,10 @@ def contest(
     return one
 
 
+def stated(sides: Sequence[Contest]) -> list[str]:
+    return sorted(each.state.value for each in sides)
+
+
 def announced(contests: ExitStack, session: str) -> None:
     one = mdns.announce(session, 4711, LOOPBACK, "0.1", user="ether", host="pc1", interfaces=LOOPBACK)
     assert one is not None
@@ -51,20 +55,20 @@ def announced(contests: ExitStack, session: str) -> None:
 def test_where_nobody_answers_a_name_takes_a_moment(contests: ExitStack) -> None:
     began = time.monotonic()
     assert contest(contests).outcome(Deadline(patience(5))) == []
-    assert WINDOW_S <= time.monotonic() - began < patience(0.6)
+    assert WINDOW_S <= time.monotonic() - began < patience(2.4)  # by one who waits for the deadline: 5
 
 
 def test_an_announced_session_is_found_at_once_and_another_one_is_not(contests: ExitStack) -> None:
     pytest.importorskip("zeroconf", reason="zeroconf is not installed: pip install zeroconf")
     announced(contests, "bé")
     began = time.monotonic()
-    one = contest(contests, "bé", window_s=3.0)
-    [found] = one.outcome(Deadline(patience(5)))
-    assert time.monotonic() - began < patience(1.2)  # by a listener that waits for its time: 3
+    one = contest(contests, "bé", window_s=patience(10))
+    [found] = one.outcome(Deadline(patience(10)))
+    assert time.monotonic() - began < patience(4.8)  # by a listener that waits for its time: 10
     assert found == mdns.Announced("bé", "pc1", "0.1", "ether", ("127.0.0.1",), 4711)
     assert contest(contests, "other").outcome(Deadline(patience(5))) == []
     one.ignore([found])  # behind it there is no session
-    assert one.outcome(Deadline(patience(5))) == []
+    assert one.outcome(Deadline(0.5)) == []
 
 
 def test_of_two_that_claim_at_the_same_moment_one_leads_and_the_other_finds_it(
@@ -74,10 +78,9 @@ def test_of_two_that_claim_at_the_same_moment_one_leads_and_the_other_finds_it(
     for number in range(rounds):
         name = f"bench-{number}"
         both = [contest(contests, name), contest(contests, name)]
-        leads = [each._contest for each in both]
-        assert soon(lambda leads=leads: ClaimState.LEADS in [each.state for each in leads], 2)  # type: ignore[misc]
-        assert sorted(each.state.value for each in leads) == ["asks", "leads"]
-        loser = both[[each.state for each in leads].index(ClaimState.ASKS)]
+        sides = [each._contest for each in both]
+        assert soon(lambda sides=sides: stated(sides) == ["asks", "leads"], 5), stated(sides)  # type: ignore[misc]
+        loser = both[[each.state for each in sides].index(ClaimState.ASKS)]
         announced(contests, name)
         assert [each.session for each in loser.outcome(Deadline(patience(5)))] == [name]
 

@@ -126,9 +126,14 @@ class Contest:
     def __init__(self, own: Claim, window_s: float, now: float) -> None:
         self.own = own
         self._window_s = window_s
-        self._began = self._yielded = self._heard = now
         self._sent = 0
         self._asked = 0.0
+        self.begin(now)
+
+    def begin(self, now: float) -> None:
+        """From now on others can be heard: the window begins. One that begins earlier, on a machine that is busy, is
+        over before anybody was asked, and two lead."""
+        self._began = self._yielded = self._heard = now
 
     @property
     def state(self) -> ClaimState:

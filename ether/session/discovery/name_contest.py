@@ -86,6 +86,7 @@ class NameContest:
         try:
             if not self._over:
                 sockets = _open_sockets(self._interfaces or mdns.interface_addresses())
+                self._contest.begin(time.monotonic())
                 self._serve(sockets)
         except Exception as error:  # noqa: BLE001 (a thread of its own: without multicast the name is won alone)
             logger.debug("the name of this session could not be claimed in the network: %s", error)
