@@ -46,6 +46,8 @@ from ether.transport.endpoint import Endpoint
 NEEDS_MOSQUITTO = pytest.mark.skipif(mosquitto_missing is not None, reason=mosquitto_missing or "")
 ENGINES = [pytest.param(name, marks=NEEDS_MOSQUITTO if name == "mosquitto" else ()) for name in engines]
 LOOPBACK = ["127.0.0.1"]
+DEVICE = "pi-of-the-second-bench"
+"""Of a name as short as `pi` the two letters are found by chance in the random bytes of a TLS handshake."""
 
 
 @pytest.fixture
@@ -293,7 +295,7 @@ def announced(session: str, port: int, user: str = "ether", host: str = "pc1", l
     handle = mdns.announce(session, port, LOOPBACK, "0.1", user=user, lab=lab, host=host, interfaces=LOOPBACK)
     assert handle is not None
     try:
-        assert handle.wait_announced(5), "this machine does not let multicast through on loopback"
+        assert handle.wait_announced(patience(20)), "this machine does not let multicast through on loopback"
         yield
     finally:
         handle.close()
@@ -394,14 +396,14 @@ def test_who_announces_a_lab_gets_nothing_secret_and_hides_nobody(
 ) -> None:
     """Of another lab nothing is asked. One that says it is ours is asked, and cannot show that it is."""
     del on_loopback["ETHER_SECURITY"]
-    ours = pair(on_loopback, on_loopback, "pi")
+    ours = pair(on_loopback, on_loopback, DEVICE)
     for variable in ("HOME", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(variable, on_loopback["HOME"] + ("/.config" if variable != "HOME" else ""))
     with announced("bench", trap._listener.getsockname()[1], lab=ours.lab if lab == "ours" else "a" * 26):
         assert find(session="bench", environment=on_loopback) is None, "a member starts or finds its own"
     assert (trap.visitors > 0) is (lab == "ours")
     assert b"MQTT" not in trap.heard
-    assert b"pi" not in trap.heard
+    assert DEVICE.encode() not in trap.heard
 
 
 def test_a_stranger_is_told_to_pair(on_loopback: dict[str, str]) -> None:
@@ -410,15 +412,15 @@ def test_a_stranger_is_told_to_pair(on_loopback: dict[str, str]) -> None:
 
 
 def test_mdns_takes_no_longer_than_it_may(on_loopback: dict[str, str]) -> None:
-    on_loopback["ETHER_MDNS"] = "0.3"
+    on_loopback["ETHER_MDNS"] = "0.1"
     began = time.monotonic()
     assert find(environment=on_loopback) is None
-    assert 0.3 <= time.monotonic() - began < 1.0
+    assert 0.1 <= time.monotonic() - began < mdns.BROWSE_S - 0.1  # what it takes where nothing is said
 
 
 def test_a_session_that_ends_is_announced_no_more(on_loopback: dict[str, str]) -> None:
     with announced("bench", 1):
-        [heard] = mdns.browse(3)
+        [heard] = mdns.browse(patience(10))
         assert heard == mdns.Announced("bench", "pc1", "0.1", "ether", ("127.0.0.1",), 1)
     assert mdns.browse(0.3) == []
 
@@ -476,7 +478,7 @@ def test_unreachable_ones_are_tried_together(any_broker: RunningBroker, environm
             remember_broker(f"mqtt://u{number}:p@127.0.0.1:{silent.getsockname()[1]}", "bench", "pc2", environment)
         began = time.monotonic()
         found = find(environment=environment)
-        assert time.monotonic() - began < patience(1.5)
+        assert time.monotonic() - began < patience(3.9)  # one after the other takes 8
     assert found is not None
     assert found.url == any_broker.url_tcp
 
@@ -581,7 +583,7 @@ def test_questions_in_parallel() -> None:
         raise KeyError("x")
 
     try:
-        one, two, three = in_parallel([lambda: 1, fail, lambda: stuck.wait(patience(10))], 0.2)
+        one, two, three = in_parallel([lambda: 1, fail, lambda: stuck.wait(patience(10))], 1.0)
     finally:
         stuck.set()
     assert one == 1
