@@ -90,7 +90,7 @@ class Room:
     def __init__(self) -> None:
         self.broker = LoopbackBroker(version=ProtocolVersion.V5)
         self.link = Link(LoopbackTransport(self.broker, "main"), "main")
-        self.link.open(patience(1))
+        self.link.open(patience(5))
         self.session = Session(self.link, TOPICS)
         self.session.open(patience(5))
         self.changes: list[tuple[str, State]] = []
@@ -182,7 +182,7 @@ def test_a_process_that_is_seen_to_have_ended_is_lost_at_once(room: Room, ended_
     cam.die()
     with pytest.raises(InstanceLost):
         room.session.calls.wait(call)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < BELIEVED_S - 0.5
 
 
 @pytest.mark.slow("waits until a will would be believed")
@@ -196,7 +196,7 @@ def test_a_supervisors_word_is_believed_at_once_and_a_will_does_not_replace_it(r
         said()
     with pytest.raises(InstanceLost, match="was killed by signal 9"):
         room.session.calls.wait(call)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < BELIEVED_S - 0.5
     assert room.state() is State.LOST
     threading.Event().wait(BELIEVED_S + 0.5)
     known = room.session.announcement("cam")
