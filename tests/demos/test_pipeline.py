@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import statistics
 from pathlib import Path
 
 import pytest
 from engine_params import EMBEDDED, EVERY, STOCKS, On, argument
 from patience import patience
-from programs import run, running, write
+from programs import GONE_S, run, running, write
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} - (\w+):(\d+) - ([A-Z]+) - (.*)$")
@@ -144,14 +145,15 @@ MOMENTS = [
 def test_nothing_outlives_the_main_program(folder: Path, engine: str, how: str, rounds: int, on: On) -> None:
     """Ctrl-C and kill -9 at moments of every kind: a second later there is no process and no file of ours."""
     shutil.copy(folder / "dual_processors.yaml", folder / "pipeline.yaml")
-    broker = argument(on(engine))
+    broker, took_s = argument(on(engine)), list[float]()
     for number in range(rounds):
         with running(folder, "dual_processors_run.py", broker) as program:
             moment = MOMENTS[number % len(MOMENTS)]
             if moment and not (moment == "Broker:" and "://" in broker):  # the session's own broker is named
                 program.wait_for(moment)
             getattr(program, how)()
-            program.assert_nothing_left()
+            took_s.append(program.assert_nothing_left())
+    assert statistics.median(took_s) < GONE_S, took_s
     finished = run(folder, "dual_processors_run.py", broker)
     assert finished.code == 0, finished.err
     assert "mean: 126.0" in finished.out

@@ -197,20 +197,23 @@ def member(ether: Ether, name: str) -> dict[str, Any]:
 
 
 def becomes(ether: Ether, name: str, state: str, timeout_s: float = 20.0, **facts: Any) -> dict[str, Any]:
-    """Wait until the holder of a name is in this state, with these facts."""
+    """Wait until the holder of a name is in this state, with these facts; returns what it told then. A moment later it
+    may be in the next state."""
+    told: dict[str, Any] = {}
 
     def so() -> bool:
+        nonlocal told
         told = member(ether, name)
         return told.get("state") == state and all(
             key in told if value is ANYTHING else told.get(key) == value for key, value in facts.items()
         )
 
-    assert soon(so, timeout_s), f"{name} is not {state} with {facts}, but {member(ether, name)}"
-    return member(ether, name)
+    assert soon(so, timeout_s), f"{name} is not {state} with {facts}, but {told}"
+    return told
 
 
-def gone(pid: int, timeout_s: float = 1.5) -> bool:
-    """Whether a process ends in time."""
+def gone(pid: int, timeout_s: float = 5.0) -> bool:
+    """Whether a process ends. Within a second is the rule; what is left over does not end by itself at all."""
     return bool(soon(lambda: not alive(pid), timeout_s))
 
 
