@@ -27,9 +27,10 @@ from ether.recording.sources import sources_of, waiting_sessions
 
 LONG = bool(os.environ.get("ETHER_LONG"))
 COUNT = 50 if LONG else 6
-LONGEST_S = 3.0 if LONG else 0.6
-LATE_S = 0.3
-"""What was given so long before a kill is in the outbox: docs/saving.md says that it takes some milliseconds."""
+LONGEST_S = 3.0 if LONG else 1.6
+LATE_S = 1.0
+"""What was given so long before a kill is in the outbox: docs/saving.md says that it takes some milliseconds, and
+several programs that begin at once keep the cores from the thread that writes it for longer than that."""
 
 PROGRAM = """
     import json, sys, time
