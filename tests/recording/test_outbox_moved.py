@@ -55,6 +55,7 @@ def test_what_waits_is_found_after_a_kill(rig: Rig, harm: Callable[[Path], None]
     assert soon(lambda: [it.count for it in sources._sources_in(folder) if it.alive] == [head], 10), (
         "the totals have it"
     )
+    assert soon(lambda: writer._sender is not None and writer._sender._own.file.last == head, 10), "and so has the file"
     content = shutil.copytree(folder, rig.folder / "killed")  # as a kill would leave it
     (content / writer._sender.path.name).rename(content / "only.outbox")
     (content / f"{writer._sender.path.name}-wal").rename(content / "only.outbox-wal")

@@ -20,6 +20,7 @@ from ether.errors import LedgerFull, NotSaved, OutboxFull, PayloadTooLarge, Tran
 from ether.ledger.reader import LedgerReader
 from ether.ledger.writer import LedgerWriter
 from ether.protocol.record_notes import CLOCK
+from ether.recording.age_rules import WaitingTimes
 from ether.recording.completeness_rules import prove
 from ether.recording.outbox_file import OutboxFile
 from ether.recording.passive_capture import disjoint
@@ -240,6 +241,9 @@ def test_what_is_too_old_is_given_up_at_once_however_much_it_is(rig: Rig, monkey
     kept = [record(record_writer, n) for n in range(3000)]
     with pytest.raises(NotSaved, match=r"older than 0\.5 s. It is lost"):
         kept[-1].wait(20)
+    # A busy disk may take longer than half a second for what comes now, which is not what this is about.
+    assert record_writer._sender is not None
+    record_writer._sender._waiting_times = WaitingTimes(3600.0)
     rig.recorder()
     young = record(record_writer, "young")
     young.wait(patience(20))
@@ -398,9 +402,10 @@ def test_one_recorder_in_trouble_is_no_trouble_where_another_writes(rig: Rig, mo
         began = time.monotonic()
         with pytest.raises(NotSaved, match="cannot record: the disk of the ledger"):
             record(record_writer, 10).wait()
-        assert time.monotonic() - began < patience(3)
+        assert time.monotonic() - began < patience(4), "at once, not after the ten seconds of a wait"
     assert record_writer.flush(Deadline(10)) == 0
-    assert [it.value for it in rig.records("bad")] == list(range(11))
+    # That is told by the first of the two that has it.
+    assert soon(lambda: [it.value for it in rig.records("bad")] == list(range(11)), 10)
 
 
 # -- strangers, garbage, the largest
