@@ -125,6 +125,7 @@ def test_what_killed_programs_leave_is_rescued_once(tmp_path: Path, no_room: Pat
         killed.wait_for("left")
         assert json.loads(command(tmp_path, "rescue", "killed", "--list", "--json")[1]) == {}
         killed.kill()
+        killed.finish()
         killed.assert_nothing_left()
     listed = json.loads(command(tmp_path, "rescue", "--list", "--json")[1])
     assert [outbox["source"] for outbox in listed["killed"]] == ["main"]
@@ -133,6 +134,7 @@ def test_what_killed_programs_leave_is_rescued_once(tmp_path: Path, no_room: Pat
     with running(tmp_path, "-m", "ether.cli.main", "rescue") as half:
         half.wait_for("recorder records to")
         half.kill()
+        half.finish()
         half.assert_nothing_left()
     assert command(tmp_path, "rescue", "killed")[0] == 0
     assert values("killed") == [0.0, 1.0, 2.0, 3.0]

@@ -46,7 +46,15 @@ def command(*arguments: str) -> tuple[int, str]:
 
 
 def pid_of(ether: Ether, name: str) -> int:
-    return next(int(it["pid"]) for it in ether.instances() if (it["name"], it["state"]) == (name, "ready"))
+    """Of the instance, as soon as it is ready."""
+    found: list[int] = []
+
+    def is_ready() -> bool:
+        found.extend(int(it["pid"]) for it in ether.instances() if (it["name"], it["state"]) == (name, "ready"))
+        return bool(found)
+
+    assert soon(is_ready, 10)
+    return found[0]
 
 
 @contextmanager
@@ -97,16 +105,22 @@ def test_b3_with_a_full_disk_the_totals_are_what_was_given(ether: Ether, tmp_pat
             return {"code": code, **json.loads(out)}
 
         assert soon(lambda: told()["total"] >= GIVEN, 10)
-        looks: list[tuple[dict[str, Any], dict[str, Any], int]] = []
+        looks: list[tuple[dict[str, Any], dict[str, Any], tuple[int, str], str, int]] = []
 
         def at_rest() -> bool:
-            """The recorder goes on trying, and finds room for some more behind a limit: no look is at one moment."""
-            looks.append((told(), ether.get("recorder", "proof"), on_disk(folder)))
-            status, proof, kept = looks[-1]
-            return {it["total"] - it["durable"] for it in (status, proof)} == {GIVEN - kept}
+            """The recorder goes on trying, and finds room for some more behind a limit, and is in no trouble for that
+            moment: no look is at one moment."""
+            before = on_disk(folder)
+            data = ("data", str(folder), "--topic", "v", "-n", "1")
+            looks.append(
+                (told(), ether.get("recorder", "proof"), command("status", str(folder)), command(*data)[1], before)
+            )
+            status, proof, *_ = looks[-1]
+            missing = {it["total"] - it["durable"] for it in (status, proof)}
+            return missing == {GIVEN - before, GIVEN - on_disk(folder)} and all(it["problem"] for it in (status, proof))
 
-        assert soon(at_rest, patience(20)), looks[-1]
-        status, proof, kept = looks[-1]
+        assert soon(at_rest, 30), looks[-1]
+        status, proof, shown, data, kept = looks[-1]
         assert 0 < kept < GIVEN
         waiting = GIVEN - kept
         for said in (status, proof):
@@ -119,18 +133,19 @@ def test_b3_with_a_full_disk_the_totals_are_what_was_given(ether: Ether, tmp_pat
             assert list(said["gaps"]) == []
         assert status["code"] == 1
         assert f"{waiting:,} waiting" in proof["summary"]
-        code, out = command("status", str(folder))
+        code, out = shown
         assert code == 1
         assert f"{status['durable']:,} of {status['total']:,} durable, {waiting:,} waiting, 0 gaps" in out
         assert f"waiting {waiting:,} entries of 'main'" in out
         if how == "disk":
             assert "is full" in out
-        code, out = command("data", str(folder), "--topic", "v", "-n", "1")
-        assert f"{waiting:,} entries of 'main'" in out
+        assert f"{waiting:,} entries of 'main'" in data
         os.kill(pid_of(ether, "recorder"), signal.SIGKILL)  # the session goes on with a recorder that can write
         if how == "disk":
             subprocess.run(["mount", "-o", "remount,size=40m", disk], check=True)
         assert ether.flush(patience(30)) == 0
+        # What the new recorder has said of the full disk, if it met that, stands until it says something else.
+        assert soon(lambda: command("status", str(folder))[0] == 0, 10)
         code, out = command("status", str(folder))
         assert (code, on_disk(folder)) == (0, GIVEN)
         assert "waiting" not in out
