@@ -56,7 +56,9 @@ def test_a_failed_save_says_so_and_saving_goes_on(fault: str, tmp_path: Path) ->
     failed = [save for save in saves if save["failed"]]
     assert failed, "the fault hit nothing"
     assert all(save["failed"].startswith(error) for save in failed), failed
-    assert max(save["seconds"] for save in saves) < 1.0
+    took_s = sorted(save["seconds"] for save in saves)
+    assert took_s[len(took_s) // 2] < patience(1.0)
+    assert took_s[-1] < patience(2.4), "at once, and not after the five seconds that a locked database is waited for"
     assert not saves[-1]["failed"]
     highest = saves[-1]["highest"]
     assert highest >= 3 * (len(saves) - len(failed))
@@ -94,11 +96,14 @@ def test_a_full_disk_is_told_within_a_second_and_saving_goes_on_when_there_is_sp
     with pytest.raises(LedgerFull, match="is full"):  # noqa: PT012 - which of the saves cannot be known
         for number in range(1, 200):
             save(number)
+    took_s = []
     for _ in range(3):
         began = time.monotonic()
         with pytest.raises(LedgerFull):
             writer.append([batch(entry(number, payload=os.urandom(400_000)))], NOW)
-        assert time.monotonic() - began < patience(1.0)
+        took_s.append(time.monotonic() - began)
+    assert sorted(took_s)[1] < patience(1.0), took_s
+    assert max(took_s) < patience(2.4), took_s
     assert writer.highest(OUTBOX) == number - 1
     assert [record.number for record in stored(folder)] == list(range(1, number))
     assert verify(folder).ok
