@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from ether.errors import (
 )
 from ether.protocol.run_record import RunState
 from ether.runs.run import Run
+from ether.runs.trial_rules import duration_text
 
 ENGINE = "amqtt"
 
@@ -211,10 +213,10 @@ def test_an_instance_that_dies_spoils_its_trial_only(tapped: Tapped) -> None:
     def body(trial: Any, doomed: int) -> None:
         ether.get("stage", "whereabouts")
         if trial.number == doomed and not trial.repeated:
+            before = _ready_pid(ether, "stage")
             ether.get_later("stage", "die")
-            ether.wait_for_away("stage")
+            _soon(lambda: _ready_pid(ether, "stage") not in (None, before))
 
-    ether.wait_for_away = lambda name: _until_new_birth(ether, name)  # type: ignore[attr-defined]
     with ether.run("r") as run:
         for trial in run.trials(4, again=1):
             body(trial, 2)
@@ -252,15 +254,8 @@ def test_an_instance_that_dies_while_a_trial_begins_is_waited_for_and_prepared(
     assert found == [(1, 1, 1), (2, 2, 1), (3, 3, 1)]
 
 
-def _until_new_birth(ether: Ether, name: str) -> None:
-    def pid() -> object:
-        return next((m.get("pid") for m in ether.instances() if m["name"] == name and m["state"] == "ready"), None)
-
-    before = pid()
-    changed = threading.Event()
-    ether.on_change(lambda told: changed.set() if told["name"] == name and told["state"] == "ready" else None)
-    assert changed.wait(patience(20))
-    assert pid() != before
+def _ready_pid(ether: Ether, name: str) -> object:
+    return next((m.get("pid") for m in ether.instances() if m["name"] == name and m["state"] == "ready"), None)
 
 
 def test_scans_set_and_read_back(tapped: Tapped) -> None:
@@ -282,21 +277,35 @@ def test_scans_set_and_read_back(tapped: Tapped) -> None:
         next(run.scan(stage.refuse, [7.0]))
 
 
+@contextmanager
+def repeated(ether: Ether, topic: str, *values: object) -> Iterator[None]:
+    """These values, again and again: when somebody begins to wait for them cannot be seen from outside."""
+    enough = threading.Event()
+
+    def publish() -> None:
+        while not enough.wait(0.05):
+            for value in values:
+                ether.pub(value, topic=topic)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
+
+
 def test_waiting_for_a_condition(tapped: Tapped) -> None:
     ether = tapped()
-    timer = threading.Timer(0.1, lambda: [ether.pub(t, topic="temp") for t in (36.0, 37.0, 38.5)])
-    timer.start()
-    assert ether.wait_for("temp", lambda t: t > 37, timeout_s=20) == 38.5
-    timer.join()
-    with pytest.raises(ConditionNotMet, match=r"on 'temp' met the condition within 0\.2 s: none came at all") as none:
-        ether.wait_for("temp", lambda t: t > 37, timeout_s=0.2)
+    with repeated(ether, "temp", 36.0, 37.0, 38.5):
+        assert ether.wait_for("temp", lambda t: t > 37, timeout_s=20) == 38.5
+    with pytest.raises(ConditionNotMet, match=r"on 'cold' met the condition within 0\.2 s: none came at all") as none:
+        ether.wait_for("cold", lambda t: t > 37, timeout_s=0.2)
     assert isinstance(none.value, TimeoutError)
-    timer = threading.Timer(0.1, lambda: ether.pub("warm", topic="temp"))
-    timer.start()
-    with pytest.raises(TypeError) as wrong:
-        ether.wait_for("temp", lambda t: t > 37, timeout_s=20)
-    timer.join()
-    assert "the message on 'temp': 'warm'" in wrong.value.__notes__[0]
+    with repeated(ether, "words", "warm"), pytest.raises(TypeError) as wrong:
+        ether.wait_for("words", lambda t: t > 37, timeout_s=20)
+    assert "the message on 'words': 'warm'" in wrong.value.__notes__[0]
 
 
 def test_a_run_is_held_up_by_an_interlock_and_by_people(tapped: Tapped) -> None:
@@ -385,5 +394,7 @@ def test_progress_is_drawn_with_the_time_that_is_left(tapped: Tapped, monkeypatc
         for trial in trials:
             threading.Event().wait(0.6 if trial.number == 1 else 0)
     lines = shown.getvalue().splitlines()
-    assert any("1 of 4 trials, 2 s left" in line for line in lines), lines
+    (took_s,) = [e["took_s"] for e in events(ether, run) if e["event"] == "trial-end" and e["trial"] == 1]
+    assert took_s >= 0.6
+    assert any(f"1 of 4 trials, {duration_text(3 * took_s)} left" in line for line in lines), lines
     assert lines[-1].endswith("100 % 4 of 4 trials")

@@ -77,7 +77,10 @@ def pid_of(program: Program, victim: str, chance: random.Random) -> int:
 
 
 def _is_broker(pid: int) -> bool:
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:  # it has ended meanwhile
+        return False
     return words[0].endswith(b"mosquitto") or b"broker" in words
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import os
 import re
 import subprocess
@@ -221,7 +220,8 @@ def test_a_thread_that_outlives_its_trial_goes_by_time(lab: Lab, tmp_path: Path)
             for trial in run.trials(3):
                 if trial.number == 1:
                     ether.get("camera", "begin")
-                ether.wait_for("frame", lambda _: True, timeout_s=patience(10))
+                for _ in range(2):  # the first may have been on its way when this trial began
+                    ether.wait_for("frame", timeout_s=patience(10))
         ether.get("camera", "stop")
         ether.flush()
         found = Counter((record.trial, record.by) for record in ether.data(topic="frame", run="scan"))
@@ -243,16 +243,16 @@ def test_a_thread_that_outlives_its_trial_goes_by_time(lab: Lab, tmp_path: Path)
 
 def test_a_straggler_is_named_and_the_run_goes_on(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     with lab(ENGINE, gen=part("Gen"), endless=part("Endless")) as ether:
-        bound_s = patience(1.5)
+        bound_s = patience(3.0)
         with ether.run("scan") as run:
             began = time.monotonic()
             for trial in run.trials(3, timeout_s=bound_s):
                 ether.pub({"x": trial.number}, topic="go")
             took_s = time.monotonic() - began
             ether.get("endless", "let_go")
-        assert took_s < patience(9), "only the first trial waits for its whole time"
+        assert took_s < patience(7.5), "only the first trial waits for its whole time"
         (first, *_), ends = (
-            [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING],
+            [each for record in caplog.records if "has not finished what it caused" in (each := record.getMessage())],
             [r.value for r in ether.data(run="scan", kinds=("run",)) if r.value["event"] == "trial-end"],
         )
         assert (
