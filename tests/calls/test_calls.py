@@ -59,6 +59,14 @@ def ether() -> Iterator[Ether]:
     own.shutdown()
 
 
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A named pipe that holds a method until it is written to."""
+    path = tmp_path / "gate"
+    os.mkfifo(path)
+    return path
+
+
 # -- values and errors
 
 
@@ -132,31 +140,37 @@ def test_nobody_there_names_who_is_nearest_first(lab: Ether, service: str, metho
     assert (status["status"], status["error"].partition(":")[0]) == ("error", "NoResponder")
 
 
-def test_a_timeout_tells_who_is_busy_with_what(lab: Ether) -> None:
+def test_a_timeout_tells_who_is_busy_with_what(lab: Ether, gate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ether.calls.client._PROBE_LEAD_S", patience(2.0))  # it has time to say so
+    held = lab.get_later("slow", "hold", {"call": "held", "gate": str(gate)}, timeout_s=patience(60))
     begun = time.monotonic()
-    with pytest.raises(RequestTimeout, match=r"within 0\.5 s: slow is still busy, since 0\.\d s in sleep"):
-        lab.get("slow", "sleep", {"seconds": 1.0}, timeout_s=0.5)
-    assert time.monotonic() - begun >= 0.5
+    with pytest.raises(RequestTimeout, match=r"within 2 s: slow is still busy, since \d+\.\d s in hold"):
+        lab.get("slow", "sleep", {"seconds": 0}, timeout_s=2)
+    assert time.monotonic() - begun >= 2
+    gate.write_text("go")
+    assert lab.collect(held) == "held"
     assert lab.get("slow", "sleep", {"seconds": 0}) == 0
 
 
-def test_an_expired_request_is_not_run(lab: Ether) -> None:
+def test_an_expired_request_is_not_run(lab: Ether, gate: Path) -> None:
     before = lab.get("slow", "count")
-    first = lab.get_later("slow", "sleep", {"seconds": 0.6})
+    first = lab.get_later("slow", "hold", {"call": "first", "gate": str(gate)}, timeout_s=patience(60))
     with pytest.raises(RequestTimeout):
         lab.get("slow", "sleep", {"seconds": 0}, timeout_s=0.2)
-    assert lab.collect(first) == 0.6
+    gate.write_text("go")
+    assert lab.collect(first) == "first"
     assert lab.get("slow", "count") == before + 1
 
 
 # -- whom
 
 
-def test_a_class_name_spreads_over_its_instances_least_busy_first(lab: Ether) -> None:
+def test_a_class_name_spreads_over_its_instances_least_busy_first(lab: Ether, gate: Path) -> None:
     names = {lab.get("Ping", "name") for _ in range(4)}
     assert names == {"one", "two"}
-    busy = lab.get_later("one", "hold", {"seconds": 0.5})
+    busy = lab.get_later("one", "hold", {"gate": str(gate)}, timeout_s=patience(60))
     assert [lab.get("Ping", "name") for _ in range(6)] == ["two"] * 6
+    gate.write_text("go")
     lab.collect(busy)
 
 
@@ -182,16 +196,19 @@ def test_threads_and_coroutines_get_their_own_answers(lab: Ether) -> None:
     assert asyncio.run(many()) == list(range(100))
 
 
-def test_async_errors_and_deadlines(lab: Ether) -> None:
+def test_async_errors_and_deadlines(lab: Ether, gate: Path) -> None:
     async def ask() -> None:
         with pytest.raises(KeyError):
             await lab.aget("store", "fail", {"how": "KeyError"})
         with pytest.raises(RequestTimeout):
-            await lab.aget("slow", "sleep", {"seconds": 0.6}, timeout_s=0.2)
+            await lab.aget("slow", "sleep", {"seconds": 0.0}, timeout_s=0.2)
         status = await lab.asave("store", "fail_to_save", {"how": "KeyError"})
         assert status["status"] == "error"
 
+    holder = lab.get_later("slow", "hold", {"call": "first", "gate": str(gate)}, timeout_s=patience(60))
     asyncio.run(ask())
+    gate.write_text("go")
+    assert lab.collect(holder) == "first"
 
 
 def test_calls_in_a_circle_and_to_oneself_do_not_deadlock(lab: Ether) -> None:
@@ -201,13 +218,13 @@ def test_calls_in_a_circle_and_to_oneself_do_not_deadlock(lab: Ether) -> None:
 
 
 def test_one_at_a_time_unless_asked_for_more(lab: Ether) -> None:
-    def together(service: str, method: str) -> int:
-        calls = [lab.get_later(service, method, {"seconds": 0.3}) for _ in range(4)]
+    def together(service: str, method: str, number: int) -> int:
+        calls = [lab.get_later(service, method, {"together": number}, timeout_s=patience(60)) for _ in range(4)]
         return max(lab.collect(calls))
 
-    assert together("slow", "overlap") == 1
-    assert together("pool", "overlap") == 4
-    assert together("slow", "overlap_by_decorator") == 3
+    assert together("slow", "overlap", 1) == 1
+    assert together("pool", "overlap", 4) == 4
+    assert together("slow", "overlap_by_decorator", 3) == 3
 
 
 # -- proxies
@@ -301,11 +318,12 @@ def test_h7c_an_interrupt_ends_the_bar_and_says_that_the_call_goes_on(
         lab.collect(call)
 
 
-def test_collect_for_a_while_leaves_the_call_alone(lab: Ether) -> None:
-    call = lab.get_later("slow", "sleep", {"seconds": 0.5})
+def test_collect_for_a_while_leaves_the_call_alone(lab: Ether, gate: Path) -> None:
+    call = lab.get_later("slow", "hold", {"call": "held", "gate": str(gate)}, timeout_s=patience(60))
     with pytest.raises(TimeoutError, match="goes on"):
         lab.collect(call, timeout_s=0.05)
-    assert lab.collect(call) == 0.5
+    gate.write_text("go")
+    assert lab.collect(call) == "held"
 
 
 def test_cancel_reaches_a_method_that_reports_and_one_that_waits_in_line(lab: Ether) -> None:

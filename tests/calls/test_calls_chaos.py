@@ -78,6 +78,14 @@ def ledger(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A named pipe that holds a method until it is written to."""
+    path = tmp_path / "gate"
+    os.mkfifo(path)
+    return path
+
+
 def tallies(ledger: Path, *names: str) -> dict[str, Any]:
     """Instances of `Tally`."""
     return {name: {"class_path": "call_parts.Tally", "kwargs": {"ledger": str(ledger)}} for name in names}
@@ -219,37 +227,33 @@ def test_sixteen_threads_get_a_thousand_answers_each(ether: Ether, engine: str, 
     assert pending(ether) == 0
 
 
-def test_a_call_does_not_wait_for_another_service(ether: Ether, engine: str, ledger: Path) -> None:
+def test_a_call_does_not_wait_for_another_service(ether: Ether, engine: str, ledger: Path, gate: Path) -> None:
+    """The other one is busy until all calls have ended; if one waited for it, it would end at its own deadline."""
     ether.tap({"instances": tallies(ledger, "slow", "quick")}, broker={"engine": engine})
     record = Record()
+    took: dict[str, list[float]] = {"at rest": [], "by instance": [], "by class": []}
 
-    def measure(service: str, name: str) -> list[float]:
-        took = []
-        for number in range(150):
+    def measure(kind: str, service: str, turn: int) -> None:
+        for number in range(30):
             started = time.monotonic()
-            record.make(ether, service, f"{name}-{number}", number, 30.0)
-            took.append(time.monotonic() - started)
-        return took
+            record.make(ether, service, f"{kind}-{turn}-{number}", number, 30.0)
+            took[kind].append(time.monotonic() - started)
 
-    measure("quick", "first")  # what is slow once only
-    at_rest = measure("quick", "rest")
-    answers: list[object] = []
-    with ether.subscribe("dozing") as dozing:
-        sleeper = threading.Thread(
-            target=lambda: answers.append(
-                ether.get("slow", "doze", {"call": "sleep", "seconds": 2.0}, timeout_s=patience(30.0))
-            )
-        )
-        sleeper.start()
-        dozing.get()
-    by_instance = measure("quick", "meanwhile")
-    by_class = measure("Tally", "by class")  # the least busy one is asked
-    assert answers == []
-    sleeper.join(JOIN_S)
-    assert (answers, record.right, record.wrong) == (["sleep"], 600, [])
-    for took in (by_instance, by_class):
-        assert statistics.median(took) < 5 * statistics.median(at_rest) + 0.001
-        assert max(took) < 1.0
+    measure("at rest", "quick", 0)  # what is slow once only
+    took["at rest"].clear()
+    for turn in range(1, 6):  # in turns, because what else the machine does changes meanwhile
+        measure("at rest", "quick", turn)
+        with ether.subscribe("dozing") as dozing:
+            held = ether.get_later("slow", "hold", {"call": f"held-{turn}", "gate": str(gate)}, timeout_s=JOIN_S)
+            dozing.get()
+        measure("by instance", "quick", turn)
+        measure("by class", "Tally", turn)  # the least busy one is asked
+        gate.write_text("open")
+        assert ether.collect(held) == f"held-{turn}"
+    assert (record.right, record.wrong, record.errors) == (480, [], {})
+    at_rest = statistics.median(took["at rest"])
+    for kind in ("by instance", "by class"):
+        assert statistics.median(took[kind]) < 5 * at_rest + 0.001, kind
 
 
 # -- a bad network, each evil on its own
@@ -299,7 +303,7 @@ def test_what_a_broker_loses_ends_at_the_deadline(
     network.apply(Policy(acknowledge_and_drop=1.0, topics=lost), Direction.TO_CLIENT)
     record = Record()
     with Lateness() as lateness:
-        in_threads(8, lambda n: record.make(ether, "one", f"lost-{n}", n, 0.4))
+        in_threads(8, lambda n: record.make(ether, "one", f"lost-{n}", n, 1.0))
     assert record.errors == {"RequestTimeout": 8}
     assert not record.outlived(lateness)
     assert pending(ether) == 0
@@ -331,7 +335,7 @@ def test_a_request_that_arrives_after_its_deadline_is_not_executed(
     network.apply(Policy(delay=1.0, delay_s=(0.6, 0.6), topics="/call/.*/answer"), direction)
     with pytest.raises(RequestTimeout):
         ether.get("one", "answer", {"call": "too late", "number": 1}, timeout_s=0.3)
-    assert network.count(Fate.DELAY, direction) == 1
+    assert network.wait_for(lambda: network.count(Fate.DELAY, direction) == 1, 5.0)
     network.apply(CALM)
     assert network.wait_for(lambda: network.held == 0, 5.0)
     assert Record().make(ether, "one", "behind it", 2, 10.0) == ""
@@ -356,11 +360,11 @@ def test_an_answer_that_comes_late_answers_nothing_else(
     assert pending(ether) == 0
 
 
-def test_requests_that_expire_in_the_queue_leave_nothing_behind(ether: Ether, engine: str, ledger: Path) -> None:
+def test_requests_that_expire_in_the_queue_leave_nothing_behind(
+    ether: Ether, engine: str, ledger: Path, gate: Path
+) -> None:
     """More of them than fit into any window between an instance and its broker."""
     ether.tap({"instances": tallies(ledger, "one")}, broker={"engine": engine})
-    gate = ledger.parent / "gate"
-    os.mkfifo(gate)
     with ether.subscribe("dozing") as dozing:
         held = ether.get_later("one", "hold", {"call": "held", "gate": str(gate)}, timeout_s=patience(60.0))
         dozing.get()
@@ -413,12 +417,10 @@ def test_a_first_call_from_inside_an_instance_ends_in_an_answer_or_a_call_error(
 ) -> None:
     ether.tap({"instances": {**tallies(ledger, "one"), **callers("other")}}, broker=url)
     network.apply(Policy(acknowledge_and_drop=1.0, topics="/reply/other"), Direction.TO_CLIENT)
-    with Lateness() as lateness:
-        told = ether.get(
-            "other", "relay", {"service": "one", "seconds": 0.0, "timeout_s": 0.5}, timeout_s=patience(20.0)
-        )
+    told = ether.get("other", "relay", {"service": "one", "seconds": 0.0, "timeout_s": 0.5}, timeout_s=patience(20.0))
     assert told["error"] == "RequestTimeout"
-    assert told["at"] - told["deadline"] < LATE_S + lateness.between(told["deadline"] - LAST_STEPS_S, told["at"])
+    # How late the machine lets the other process be is not measured, and what is not noticed waits for much longer.
+    assert told["at"] - told["deadline"] < patience(2.4)
     network.apply(CALM)
     again = ether.get("other", "relay", {"service": "one", "seconds": 0.0, "timeout_s": 10.0}, timeout_s=patience(20.0))
     assert again["error"] is None
@@ -537,10 +539,11 @@ def kill_two(ether: Ether, called: Any) -> None:
 # -- instances that die, and that hang
 
 
-def test_an_instance_that_is_killed_inside_of_a_handler_is_lost_within_a_second(
+def test_an_instance_that_is_killed_inside_of_a_handler_is_lost_at_once(
     ether: Ether, engine: str, ledger: Path, rounds: int
 ) -> None:
-    """For the program that started it, and for another instance, which hears of it from the broker."""
+    """For the program that started it, and for another instance, which hears of it from the broker: within a second on
+    an idle machine. Without the news of the death it takes 20 s and more."""
     victims = [f"victim{n}" for n in range(rounds)]
     instances = {**tallies(ledger, *victims), **callers("other")}
     ether.tap({"instances": instances}, broker={"engine": engine}, timeout_s=patience(60))
@@ -554,19 +557,21 @@ def test_an_instance_that_is_killed_inside_of_a_handler_is_lost_within_a_second(
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(InstanceLost, match=victim):
             ether.collect(mine, timeout_s=20)
-        assert time.monotonic() - killed < patience(1.0)
+        assert time.monotonic() - killed < patience(2.4)
         theirs = ether.collect(relayed, timeout_s=patience(20))
         assert theirs["error"] == "InstanceLost"
-        assert theirs["at"] - killed < 1.0
+        assert theirs["at"] - killed < patience(2.4)
         with pytest.raises(NoResponder):
             ether.get(victim, "answer", {"call": "dead", "number": 1}, timeout_s=5)
     assert pending(ether) == 0
 
 
-def test_an_instance_that_is_stopped_is_told_from_a_busy_one(ether: Ether, engine: str, ledger: Path) -> None:
+def test_an_instance_that_is_stopped_is_told_from_a_busy_one(
+    ether: Ether, engine: str, ledger: Path, gate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ether.tap({"instances": tallies(ledger, "hung", "busy")}, broker={"engine": engine})
     with ether.subscribe("dozing") as dozing:
-        doze = ether.get_later("busy", "doze", {"call": "doze", "seconds": 2.0}, timeout_s=patience(30))
+        held = ether.get_later("busy", "hold", {"call": "held", "gate": str(gate)}, timeout_s=patience(60))
         dozing.get()
         first = ether.get_later("hung", "doze", {"call": "short", "seconds": 0.0}, timeout_s=patience(30))
         pid = dozing.get().value["pid"]  # type: ignore[index]
@@ -577,15 +582,17 @@ def test_an_instance_that_is_stopped_is_told_from_a_busy_one(ether: Ether, engin
         with Lateness() as lateness:
             with pytest.raises(RequestTimeout, match=r"hung .*stopped responding"):
                 ether.get("hung", "answer", {"call": "stopped", "number": 1}, timeout_s=0.8)
-            with pytest.raises(RequestTimeout, match=r"busy is still busy, .* in .*doze"):
-                ether.get("busy", "answer", {"call": "in the queue", "number": 1}, timeout_s=0.8)
             in_threads(4, lambda n: record.make(ether, "hung", f"stopped-{n}", n, 0.5))
+        monkeypatch.setattr("ether.calls.client._PROBE_LEAD_S", patience(2.0))  # it has time to say so
+        with pytest.raises(RequestTimeout, match=r"busy is still busy, .* in .*hold"):
+            ether.get("busy", "answer", {"call": "in the queue", "number": 1}, timeout_s=3)
         assert record.errors == {"RequestTimeout": 4}
         assert not record.outlived(lateness)
     finally:
         os.kill(pid, signal.SIGCONT)
     assert record.make(ether, "hung", "continued", 5, 10.0) == ""
-    assert ether.collect(doze, timeout_s=patience(10)) == "doze"
+    gate.write_text("open")
+    assert ether.collect(held, timeout_s=patience(10)) == "held"
     assert record.make(ether, "busy", "awake", 6, 10.0) == ""
-    assert set(executions(ledger)) == {"doze", "short", "continued", "awake"}  # nothing that had expired
+    assert set(executions(ledger)) == {"held", "short", "continued", "awake"}  # nothing that had expired
     assert pending(ether) == 0

@@ -6,8 +6,10 @@ import logging
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
+from patience import patience
 from pydantic import BaseModel
 
 from ether import ether, ether_get, ether_save, ether_sync
@@ -91,8 +93,9 @@ class Ping:
         return self.own
 
     @ether_get
-    def hold(self, seconds: float) -> None:
-        time.sleep(seconds)
+    def hold(self, gate: str) -> None:
+        """Busy until somebody has written into the named pipe."""
+        Path(gate).read_text()
 
     @ether_get
     def rally(self, n: int) -> list[str]:
@@ -112,8 +115,8 @@ class Slow:
 
     def __init__(self) -> None:
         self.calls = 0
-        self.inside = 0
-        self.lock = threading.Lock()
+        self.inside = self.most = 0
+        self.changed = threading.Condition()
 
     @ether_get
     def count(self) -> int:
@@ -125,23 +128,33 @@ class Slow:
         time.sleep(seconds)
         return seconds
 
-    def _overlap(self, seconds: float) -> int:
-        with self.lock:
+    @ether_get
+    def hold(self, call: str, gate: str) -> str:
+        """Busy until somebody has written into the named pipe."""
+        self.calls += 1
+        Path(gate).read_text()
+        return call
+
+    def _overlap(self, together: int) -> int:
+        """Stay until that many have been inside at the same time, and a moment longer, in which one too many would come
+        in; returns the most that there were."""
+        with self.changed:
             self.inside += 1
-        time.sleep(seconds / 2)
-        found = self.inside
-        time.sleep(seconds / 2)
-        with self.lock:
+            self.most = max(self.most, self.inside)
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.most >= together, patience(10))
+        time.sleep(0.1)
+        with self.changed:
             self.inside -= 1
-        return found
+            return self.most
 
     @ether_get
-    def overlap(self, seconds: float) -> int:
-        return self._overlap(seconds)
+    def overlap(self, together: int) -> int:
+        return self._overlap(together)
 
     @ether_get(concurrency=3)
-    def overlap_by_decorator(self, seconds: float) -> int:
-        return self._overlap(seconds)
+    def overlap_by_decorator(self, together: int) -> int:
+        return self._overlap(together)
 
     @ether_get
     def steps(self, count: int) -> int:
