@@ -42,7 +42,7 @@ class Nothing:
 @pytest.fixture
 def link() -> Iterator[Link]:
     opened = Link(LoopbackTransport(LoopbackBroker(), client_id="one"), "one")
-    opened.open(patience(1))
+    opened.open(patience(10))
     yield opened
     opened.close()
 

@@ -86,7 +86,7 @@ def test_d1_a_board_that_boots_in_silence_is_asked_until_the_time_out() -> None:
 
 
 def test_d1_without_an_identity_the_banner_is_no_answer() -> None:
-    with board(0.3, 0.1) as made, SerialPort(made.name, boot_s=0.5, timeout_s=patience(2)) as port:
+    with board(0.3, 0.1) as made, SerialPort(made.name, boot_s=patience(1), timeout_s=patience(2)) as port:
         assert port.query("*IDN?") == "MyBoard,1"
 
 

@@ -163,12 +163,12 @@ def test_no_answer_in_time(lab: SimulatedLab) -> None:
             heater.query("NOTHING?")
         assert isinstance(caught.value, TimeoutError)
         assert caught.value.command == b"NOTHING?\n"
-        assert heater.query("HELLO?") == "world"
+        assert heater.query("HELLO?", timeout_s=patience(2)) == "world"
         assert (heater.counts.unanswered, heater.counts.answered) == (1, 1)
 
 
 def test_a_late_answer_is_never_taken_for_the_next_one(lab: SimulatedLab) -> None:
-    with SerialPort(lab.port("heater"), timeout_s=0.1, settle_s=0.3) as heater:
+    with SerialPort(lab.port("heater"), timeout_s=0.1, settle_s=patience(1)) as heater:
         lab.fault("heater", "delay", amount=0.2)
         with pytest.raises(NoAnswer):
             heater.query("HELLO?")
@@ -199,9 +199,9 @@ def test_a_damaged_answer_says_what_came_back(lab: SimulatedLab) -> None:
 
 
 def test_half_an_answer_is_bad(lab: SimulatedLab) -> None:
-    with SerialPort(lab.port("heater"), timeout_s=0.1) as heater:
+    with SerialPort(lab.port("heater"), timeout_s=0.5) as heater:
         lab.fault("heater", "partial")
-        with pytest.raises(BadAnswer, match=r"only a part came within 0\.1 s; what came back: b'wo") as caught:
+        with pytest.raises(BadAnswer, match=r"only a part came within 0\.5 s; what came back: b'wo") as caught:
             heater.query("HELLO?")
         assert isinstance(caught.value, ValueError)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import queue
@@ -244,6 +245,7 @@ def test_other_mistakes_are_refused(bench: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="ptys are there on POSIX only")
 def test_the_lab_leaves_nothing_behind(bench: Path) -> None:
+    gc.collect()  # what others have left open must not be closed in between
     before = set(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else set()
     lab = SimulatedLab(bench).start()
     folder = Path(lab.port("heater")).parent
@@ -252,7 +254,7 @@ def test_the_lab_leaves_nothing_behind(bench: Path) -> None:
     lab.close()
     assert not folder.exists()
     if before:
-        assert len(os.listdir("/proc/self/fd")) == len(before)
+        assert len(os.listdir("/proc/self/fd")) <= len(before)
 
 
 def test_a_simulated_lab_needs_no_pyvisa() -> None:

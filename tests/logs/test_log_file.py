@@ -45,7 +45,7 @@ def open_link(broker: RunningBroker) -> Iterator[Callable[[str], Link]]:
 def link() -> Iterator[Link]:
     """Over a broker in memory."""
     opened = Link(LoopbackTransport(LoopbackBroker(), client_id="main"), "main")
-    opened.open(patience(1))
+    opened.open(patience(10))
     yield opened
     opened.close()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from log_rig import ENGINES, TOPICS, Listener, alone, levels, links, slowest_s, texts
+from log_rig import ENGINES, TOPICS, Listener, alone, levels, links, texts, times_s
 from patience import patience
 from running_brokers import RunningBroker, running_broker, soon
 
@@ -223,8 +223,9 @@ def test_without_a_broker_nobody_waits_and_errors_are_kept(
     assert soon(lambda: not shipper._link.transport.connected, 10)
     log.error("the first while nobody listens")
     with alone():
-        longest_s = slowest_s(lambda number: log.debug("debug %d", number), 20_000)
-    assert longest_s < 0.4  # one attempt to publish takes 0.5 s
+        took_s = times_s(lambda number: log.debug("debug %d", number), 20_000)
+    # One attempt to publish takes 0.5 s, and nearly each record would make one. (A busy machine may hold up a few.)
+    assert took_s[-5] < 0.4  # bare: below what an attempt takes
     log.error("the last while nobody listens")
     broker.restart()
     records = listener.wait_for(lambda records: "the last while nobody listens" in texts(records), 30)
@@ -240,7 +241,7 @@ def test_closing_without_a_broker_takes_no_time_and_says_what_is_lost(
     assert soon(lambda: not shipper._link.transport.connected, 10)
     for number in range(10):
         log.error("lost %d", number)
-    assert slowest_s(lambda _: shipper.close(patience(30)), 1) < patience(2)
+    assert times_s(lambda _: shipper.close(patience(30)), 1)[-1] < patience(2)
     lost = shipper.cut["error"]
     assert lost >= 9  # one may have been on its way when the broker died
     (said,) = [text for record in caplog.records if "left before" in (text := record.getMessage())]
@@ -279,7 +280,7 @@ class NoisyTransport(LoopbackTransport):
 
 def test_a_logger_inside_of_the_transport_does_not_loop() -> None:
     link = Link(NoisyTransport(LoopbackBroker(), client_id="cam"), "cam")
-    link.open(patience(1))
+    link.open(patience(10))
     with levels(logging.DEBUG):
         shipper = LogShipper(link, TOPICS, "cam")
         log.info("one")
@@ -294,7 +295,7 @@ def test_a_logger_inside_of_the_transport_does_not_loop() -> None:
 def test_a_record_out_of_the_middle_of_the_shippers_own_code_is_not_lost() -> None:
     """As a signal handler or a finalizer would log it."""
     link = Link(LoopbackTransport(LoopbackBroker(), client_id="cam"), "cam")
-    link.open(patience(1))
+    link.open(patience(10))
     listener = Listener(link)
     with levels(logging.DEBUG):
         shipper = LogShipper(link, TOPICS, "cam")
@@ -315,7 +316,7 @@ def test_a_record_out_of_the_middle_of_the_shippers_own_code_is_not_lost() -> No
 
 def test_an_interrupt_in_the_middle_of_the_shippers_own_code_is_survived() -> None:
     link = Link(LoopbackTransport(LoopbackBroker(), client_id="cam"), "cam")
-    link.open(patience(1))
+    link.open(patience(10))
     listener = Listener(link)
     with levels(logging.DEBUG):
         shipper = LogShipper(link, TOPICS, "cam")
@@ -342,7 +343,7 @@ class DeafTransport(LoopbackTransport):
 
 def test_the_queue_is_bounded_while_nothing_can_be_sent() -> None:
     link = Link(DeafTransport(LoopbackBroker(), client_id="cam"), "cam")
-    link.open(patience(1))
+    link.open(patience(10))
     with levels(logging.DEBUG):
         shipper = LogShipper(link, TOPICS, "cam")
         for number in range(3 * QUEUE_MAX):
@@ -429,7 +430,7 @@ from ether.connection.link import Link
 from ether.logs.shipping import LogShipper
 from ether.transport.loopback import LoopbackBroker, LoopbackTransport
 link = Link(LoopbackTransport(LoopbackBroker(), client_id="cam"), "cam")
-link.open(1)
+link.open(10)
 listener = Listener(link)
 {textwrap.dedent(body)}
 shipper.close()

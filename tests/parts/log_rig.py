@@ -108,11 +108,11 @@ def texts(records: list[Any]) -> list[str]:
     return [record["message"] for record in records]
 
 
-def slowest_s(do: Callable[[int], object], count: int) -> float:
-    """The longest of many calls, in seconds."""
-    longest = 0.0
+def times_s(do: Callable[[int], object], count: int) -> list[float]:
+    """How long each of many calls took, in seconds, the longest last."""
+    took_s = []
     for number in range(count):
         began = time.perf_counter()
         do(number)
-        longest = max(longest, time.perf_counter() - began)
-    return longest
+        took_s.append(time.perf_counter() - began)
+    return sorted(took_s)
