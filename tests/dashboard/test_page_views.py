@@ -305,7 +305,7 @@ def test_the_safe_state_is_asked_for_once_confirmed_and_recorded(shown: Any) -> 
     shown.get_by_role("button", name="Let them serve again").click()
     shown.get_by_text(re.compile("stage holds it now")).wait_for(state="detached")
     shown.get_by_text("made the lab safe").first.wait_for()
-    soon(_noted)
+    assert soon(lambda: bool(_noted()), 15)
     noted = _noted()
     assert noted[0]["by"]
     assert "127.0.0.1" in noted[0]["from"]
