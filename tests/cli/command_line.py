@@ -1,14 +1,21 @@
-"""The real `ether` in a process of its own, against sessions that the real `ether run` started."""
+"""The real `ether`, against sessions that the real `ether run` started.
+
+`ether` is a command in a process of its own, as a user's shell starts it. `ether_here` is the same from its words on,
+in this process: it takes a tenth of the time, most of which is the start of a Python. What is about the process itself
+(signals, what is imported, users' classes in its folder) needs the former.
+"""
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +23,10 @@ from typing import Any
 import pytest
 from patience import patience
 from programs import Program, running
-from running_brokers import engines, mosquitto_missing
+from running_brokers import engines, mosquitto_missing, soon
+
+from ether import log
+from ether.cli.main import main
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
@@ -160,6 +170,34 @@ def ether(folder: Path, *words: str, timeout_s: float = 60.0, **environment: str
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+def ether_here(folder: Path, *words: str, **environment: str) -> Done:
+    """Run one command in a folder, in this process."""
+    out, err = io.BytesIO(), io.BytesIO()
+    shown = [io.TextIOWrapper(said, encoding="utf-8", write_through=True) for said in (out, err)]
+    with pytest.MonkeyPatch.context() as patch, open(os.devnull) as nothing:
+        patch.chdir(folder)
+        patch.setattr(sys, "stdin", nothing)
+        patch.setattr(sys, "path", list(sys.path))
+        for name, value in {"COLUMNS": "80", **environment}.items():
+            patch.setenv(name, value)
+        with _logging_as_it_was(), redirect_stdout(shown[0]), redirect_stderr(shown[1]):
+            code = main(words)
+    return Done(int(code), *(said.getvalue().decode() for said in (out, err)))
+
+
+@contextmanager
+def _logging_as_it_was() -> Iterator[None]:
+    """A command shows what Ether logs; this process goes on."""
+    loggers = [logging.getLogger(name) for name in ("", "Ether")]
+    before = [logger.level for logger in loggers]
+    try:
+        yield
+    finally:
+        log.uninstall_console()
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
 def make_lab(folder: Path, engine: str, text: str = LAB) -> None:
     """A folder in which `ether run` finds a configuration."""
     (folder / "cli_parts.py").write_text(PARTS)
@@ -174,8 +212,24 @@ class Bench:
         self.program = program
 
     def ether(self, *words: str, **more: str) -> Done:
-        """A command of the same user on the same machine."""
-        return ether(self.folder, *words, XDG_RUNTIME_DIR=str(self.program.runtime), **more)
+        """A command of the same user on the same machine, in this process."""
+        return ether_here(self.folder, *words, XDG_RUNTIME_DIR=str(self.program.runtime), **more)
+
+    def command(self, *words: str, **more: str) -> Done:
+        """The same in a process of its own."""
+        environment = {"XDG_RUNTIME_DIR": str(self.program.runtime), **more}
+        return ether(self.folder, *words, **environment)  # type: ignore[arg-type]
+
+    def shows(self, text: str, *words: str, timeout_s: float = 15.0) -> Done:
+        """A command that prints this text sooner or later: what it shows comes from another process a moment later."""
+        found: list[Done] = []
+
+        def is_shown() -> bool:
+            found.append(self.ether(*words))
+            return text in found[-1].out
+
+        assert soon(is_shown, timeout_s), found[-1]
+        return found[-1]
 
     @contextmanager
     def watching(self, *words: str) -> Iterator[subprocess.Popen[str]]:

@@ -25,7 +25,7 @@ def test_what_comes_and_what_was(lab: Bench) -> None:
         assert "listening" in process.stderr.readline()
         lab.ether("call", "sink.say")
         assert "a warning of the sink" in process.stdout.readline()
-    assert "WARNING - a warning of the sink" in lab.ether("logs", "--since", "10m", "-i", "sink").out
+    lab.shows("WARNING - a warning of the sink", "logs", "--since", "10m", "-i", "sink")
     assert lab.ether("logs", "--since", "10m", "-l", "error").out == ""
     assert lab.ether("logs", "-i", "source", "-l", "warning").out == ""
     lines = lab.ether("logs", "-n", "1", "--json", "-l", "warning").lines
@@ -35,7 +35,7 @@ def test_what_comes_and_what_was(lab: Bench) -> None:
 def test_levels_change_while_it_runs(lab: Bench) -> None:
     assert lab.ether("logs", "--set", "sink=debug").out.startswith("sink: INFO -> DEBUG\n")
     lab.ether("call", "sink.say")
-    assert "a detail of the sink" in lab.ether("logs", "--since", "10m").out
+    lab.shows("a detail of the sink", "logs", "--since", "10m")
     assert lab.ether("logs", "--set", "sink:sink=error", "--json").json["sink:sink"]["level"] == "ERROR"
     lab.ether("logs", "--set", "sink=loud").assert_mistake(1, "loud")
     lab.ether("logs", "--set", "nobody=debug").assert_mistake(2, "nobody", "sink")

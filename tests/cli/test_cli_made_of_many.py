@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import ether as command
+from command_line import ether_here as command
 from engine_params import EVERY
 from lineage_lab import Writer
 from lineage_parts import Fit, Join, Mean
@@ -121,9 +121,10 @@ def _run(ether: Ether, found: Made) -> None:
     ether.record(sum(record.value["v"] for record in data), "total")
     found.used["total"] = [record.id for record in data]
     ether.record(ether.made_of([1], data), "exact total")
-    later = threading.Timer(0.0, _count_up, args=(ether, 10))
+    heard = threading.Event()
+    later = threading.Thread(target=_count_up, args=(ether, heard, 10))
     later.start()
-    ether.wait_for("temp", lambda t: t > 7, timeout_s=wait_s)
+    ether.wait_for("temp", lambda t: heard.set() or t > 7, timeout_s=wait_s)  # type: ignore[func-returns-value]
     later.join()
     ether.record("hot", "state")
     with ether.subscribe("echo/+") as echo, ether.inputs() as ids:
@@ -135,11 +136,13 @@ def _run(ether: Ether, found: Made) -> None:
     found.used["heard"] = list(ids)
 
 
-def _count_up(ether: Ether, count: int) -> None:
-    """Until somebody who waits has heard it: a subscription begins at some point of it."""
-    for number in range(count):
+def _count_up(ether: Ether, heard: threading.Event, count: int) -> None:
+    """Zeros until the program has heard one: until then its subscription may not stand. Then up to `count`."""
+    deadline = time.monotonic() + patience(20)
+    while not heard.wait(0.02) and time.monotonic() < deadline:
+        ether.pub(0, topic="temp")
+    for number in range(1, count):
         ether.pub(number, topic="temp")
-        time.sleep(0.02)  # a rhythm, in which the program begins to wait somewhere
 
 
 # -- P1

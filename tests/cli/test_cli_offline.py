@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import ETHER, Done, ether
+from command_line import ETHER, Done, ether, ether_here
 
 from ether.cli.main import ENTRIES
 from ether.cli.main import GROUPS as HELP_GROUPS
@@ -45,12 +45,12 @@ def test_help_groups_every_command_once_by_what_one_wants(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_json_and_a_place_on_the_page(tmp_path: Path, command: str) -> None:
-    done = ether(tmp_path, command, "--help")
+    done = ether_here(tmp_path, command, "--help")
     assert done.code == 0
     assert done.out.startswith(f"Usage: ether {command} ")
     listed = GROUPS.get(command, [])
     for sub in listed:
-        assert "--json" in ether(tmp_path, command, sub, "--help").out or (command, sub) == ("service", "logs")
+        assert "--json" in ether_here(tmp_path, command, sub, "--help").out or (command, sub) == ("service", "logs")
         assert sub in PAGE.read_text().partition(f"## ether {command}")[2].partition("## ")[0]
     assert listed or "--json" in done.out or command == "agent"  # a daemon, which says nothing but its log
     assert f"## ether {command}" in PAGE.read_text()
@@ -125,7 +125,7 @@ def test_the_shell_completes_a_line_with_that_commands_module_alone(shell: str) 
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line_and_code_2(tmp_path: Path, words: list[str], said: str) -> None:
-    ether(tmp_path, *words).assert_mistake(2, said)
+    ether_here(tmp_path, *words).assert_mistake(2, said)
 
 
 @pytest.mark.parametrize(
@@ -133,17 +133,17 @@ def test_a_mistake_on_the_command_line_is_one_line_and_code_2(tmp_path: Path, wo
     [["ps"], ["call", "a.b"], ["topic", "list"], ["graph"], ["top", "--once"], ["down"], ["logs"], ["restart", "x"]],
 )
 def test_without_a_session_it_says_so(tmp_path: Path, words: list[str]) -> None:
-    ether(tmp_path, *words).assert_mistake(4, "no session is running", "ether run FILE")
+    ether_here(tmp_path, *words).assert_mistake(4, "no session is running", "ether run FILE")
 
 
 def test_a_broker_that_is_not_there(tmp_path: Path) -> None:
-    ether(tmp_path, "ps", "--broker", "mqtt://127.0.0.1:9").assert_mistake(5, "127.0.0.1:9")
-    ether(tmp_path, "ps", "--broker", "http://x").assert_mistake(3, "http://x")
+    ether_here(tmp_path, "ps", "--broker", "mqtt://127.0.0.1:9").assert_mistake(5, "127.0.0.1:9")
+    ether_here(tmp_path, "ps", "--broker", "http://x").assert_mistake(3, "http://x")
 
 
 def test_sessions_without_any(tmp_path: Path) -> None:
-    assert ether(tmp_path, "sessions") == Done(0, "", "no session runs\n")
-    assert ether(tmp_path, "sessions", "--json").json == []
+    assert ether_here(tmp_path, "sessions") == Done(0, "", "no session runs\n")
+    assert ether_here(tmp_path, "sessions", "--json").json == []
 
 
 # -- validate
@@ -153,57 +153,57 @@ def test_a_valid_configuration(tmp_path: Path) -> None:
     (tmp_path / "lab.yaml").write_text(
         "instances:\n  cam: {class_path: a.B}\n  other: {class_path: a.B, autorun: false}\n"
     )
-    done = ether(tmp_path, "validate", "--no-import")
+    done = ether_here(tmp_path, "validate", "--no-import")
     assert (done.code, done.out) == (0, "lab.yaml: fine: 2 instances (2 a.B), 1 of them not started with the session\n")
-    assert ether(tmp_path, "validate", "lab.yaml", "--no-import", "--json").json["instances"] == ["cam", "other"]
+    assert ether_here(tmp_path, "validate", "lab.yaml", "--no-import", "--json").json["instances"] == ["cam", "other"]
 
 
 def test_an_invalid_configuration(tmp_path: Path) -> None:
     (tmp_path / "lab.yaml").write_text("instances:\n  cam:\n    clas_path: a.B\n")
-    done = ether(tmp_path, "validate", "lab.yaml")
+    done = ether_here(tmp_path, "validate", "lab.yaml")
     assert done.code == 3
     assert "lab.yaml:3" in done.err
     assert "Did you mean 'class_path'" in done.err
     assert "Traceback" not in done.err
-    told = ether(tmp_path, "validate", "lab.yaml", "--json")
+    told = ether_here(tmp_path, "validate", "lab.yaml", "--json")
     assert (told.code, told.err) == (3, "")
     first = told.json["problems"][0]
     assert (first["line"], first["path"], first["nearest"]) == (3, "instances.cam.clas_path", "class_path")
-    ether(tmp_path, "validate", "no.yaml").assert_mistake(3, "no.yaml")
+    ether_here(tmp_path, "validate", "no.yaml").assert_mistake(3, "no.yaml")
 
 
 def test_which_file_is_taken(tmp_path: Path) -> None:
     (tmp_path / "notes.yaml").write_text("a: 1\n")
-    ether(tmp_path, "validate").assert_mistake(2, "no ether.yaml")
+    ether_here(tmp_path, "validate").assert_mistake(2, "no ether.yaml")
     for name in ("one.yaml", "two.yml"):
         (tmp_path / name).write_text("instances: {}\n")
-    ether(tmp_path, "validate").assert_mistake(2, "one.yaml, two.yml")
+    ether_here(tmp_path, "validate").assert_mistake(2, "one.yaml, two.yml")
     (tmp_path / "ether.yaml").write_text("session: bench\n")
-    assert ether(tmp_path, "validate").out.startswith("ether.yaml: fine")
+    assert ether_here(tmp_path, "validate").out.startswith("ether.yaml: fine")
 
 
 # -- schema, new
 
 
 def test_the_schema_is_printed_or_written(tmp_path: Path) -> None:
-    printed = ether(tmp_path, "schema").json
+    printed = ether_here(tmp_path, "schema").json
     assert printed["$schema"].startswith("https://json-schema.org/")
-    assert ether(tmp_path, "schema", "-o", "s.json") == Done(0, "", "")
+    assert ether_here(tmp_path, "schema", "-o", "s.json") == Done(0, "", "")
     assert (tmp_path / "s.json").read_text().count("class_path") >= 1
-    ether(tmp_path, "schema", "-o", "no/where.json").assert_mistake(2, "where.json")
+    ether_here(tmp_path, "schema", "-o", "no/where.json").assert_mistake(2, "where.json")
 
 
 def test_a_new_project_is_whole_and_its_test_passes(tmp_path: Path) -> None:
-    made = ether(tmp_path, "new", "demo", "--json").json
+    made = ether_here(tmp_path, "new", "demo", "--json").json
     assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == sorted(made["files"])
     assert ether(tmp_path / "demo", "validate").code == 0
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q"], cwd=tmp_path / "demo", capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
-    ether(tmp_path, "new", "demo").assert_mistake(2, "exists already")
+    ether_here(tmp_path, "new", "demo").assert_mistake(2, "exists already")
     (tmp_path / "file").write_text("")
-    ether(tmp_path, "new", "file/below").assert_mistake(2, "file/below")
+    ether_here(tmp_path, "new", "file/below").assert_mistake(2, "file/below")
 
 
 def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:

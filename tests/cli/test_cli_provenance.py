@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from command_line import ether
+from command_line import ether as command
+from command_line import ether_here as ether
 from git_bench import Asked, Repository, ask_context, needs_git
 from lineage_lab import Writer, write_pipeline
 
@@ -49,7 +50,7 @@ def _contexts(writer: Writer, about: Asked, described: Mapping[str, object]) -> 
 
 @needs_git
 def test_why_shows_results_value_settings_commit_and_changes(bench: Path) -> None:
-    done = ether(bench, "why", "summary", "--last", "--ledger", "ledger")
+    done = command(bench, "why", "summary", "--last", "--ledger", "ledger")
     assert done.code == 0, done.err
     tree, _, rest = done.out.partition("\n\n")
     lines = tree.splitlines()

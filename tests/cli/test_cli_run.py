@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import ENGINES, ETHER, LAB, bench, ether, make_lab
+from command_line import ENGINES, ETHER, LAB, bench, ether, ether_here, make_lab
 from programs import run, running, write
 from running_brokers import alive, soon
 
@@ -107,7 +107,7 @@ def test_a_run_without_instances_goes_on(tmp_path: Path) -> None:
 def user(folder: Path) -> Iterator[Path]:
     """Whatever was started in the background ends with the test."""
     yield folder
-    for row in ether(folder, "sessions", "--json").json:
+    for row in ether_here(folder, "sessions", "--json").json:
         os.kill(row["pid"], signal.SIGKILL)
         soon(lambda pid=row["pid"]: not alive(pid), 5)  # type: ignore[misc]
 
@@ -116,11 +116,11 @@ def test_up_and_down(user: Path) -> None:
     told = ether(user, "up", "-d", "--json").json
     assert (told["session"], told["instances"]) == ("bench", ["source", "sink"])
     assert os.getsid(told["pid"]) == told["pid"]
-    assert ether(user, "call", "sink.say").out == "said\n"
-    pids = [member["pid"] for member in ether(user, "ps", "--json").json["members"]]
-    done = ether(user, "down")
+    assert ether_here(user, "call", "sink.say").out == "said\n"
+    pids = [member["pid"] for member in ether_here(user, "ps", "--json").json["members"]]
+    done = ether_here(user, "down")
     assert (done.code, done.out, done.err) == (0, "session bench has ended\n", "")
-    assert ether(user, "sessions", "--json").json == []
+    assert ether_here(user, "sessions", "--json").json == []
     assert soon(lambda: not any(map(alive, [*pids, told["pid"]])), 2)
     assert "draining" in Path(told["output"]).read_text()
 
@@ -142,7 +142,7 @@ def test_h3_what_runs_already_is_said_and_its_output_is_left_alone(user: Path) -
     assert output.read_text().startswith(before)
     assert f"its whole output is in {output}" not in again.err
     ether(user, "run", "-s", "bnech", "--join").assert_mistake(4, "named 'bnech'", "Did you mean 'bench'?")
-    ether(user, "ps", "-s", "bnech").assert_mistake(4, "named 'bnech'", "there is: bench")
+    ether_here(user, "ps", "-s", "bnech").assert_mistake(4, "named 'bnech'", "there is: bench")
 
 
 def test_a_session_that_does_not_come_up_says_why(user: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_session_that_does_not_come_up_says_why(user: Path) -> None:
     done = ether(user, "up", "-d")
     assert done.code == 1
     assert "the lamp is out" in done.err
-    assert ether(user, "sessions", "--json").json == []
+    assert ether_here(user, "sessions", "--json").json == []
     ether(user, "up", "-d", "missing.yaml").assert_mistake(3, "missing.yaml")
 
 
@@ -168,12 +168,12 @@ def test_a_session_that_nobody_may_end(tmp_path: Path) -> None:
     )
     with running(tmp_path, "mine.py") as program:
         program.wait_for("up")
-        done = ether(tmp_path, "down", XDG_RUNTIME_DIR=str(program.runtime))
+        done = ether_here(tmp_path, "down", XDG_RUNTIME_DIR=str(program.runtime))
         done.assert_mistake(1, "mine", str(program.process.pid))
 
 
 def test_a_new_project_runs_at_once(tmp_path: Path) -> None:
-    assert ether(tmp_path, "new", "demo").code == 0
+    assert ether_here(tmp_path, "new", "demo").code == 0
     with bench(tmp_path / "demo") as lab:
         lab.program.wait_for("degrees")
         assert isinstance(lab.ether("call", "thermometer.read").json, float)

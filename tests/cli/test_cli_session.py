@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import ENGINES, ETHER, Bench, bench, make_lab
 from patience import patience
+from running_brokers import soon
 
 from ether.cli.lab.run import recorded
 from ether.config import load_config
@@ -112,8 +114,9 @@ def test_ctrl_c_is_the_ordinary_end_of_watching(lab: Bench) -> None:
 def test_topic_hz_and_bw(lab: Bench) -> None:
     reports = lab.ether("topic", "hz", "ticks", "-n", "3", "--json").lines
     assert [report["topic"] for report in reports] == ["ticks"] * 3
-    assert 5 <= reports[-1]["hz"] <= 15
-    assert reports[-1]["interval_mean_s"] == pytest.approx(0.1, rel=0.5)
+    hz = reports[-1]["hz"]
+    assert 3 <= hz <= 20
+    assert reports[-1]["interval_mean_s"] == pytest.approx(1 / hz, rel=0.5)
     assert "Hz, interval" in lab.ether("topic", "hz", "ticks", "-n", "1").out
     [report] = lab.ether("topic", "bw", "ticks", "-n", "1", "--json").lines
     assert report["bytes_per_s"] > 50
@@ -126,7 +129,7 @@ def test_topic_pub(lab: Bench) -> None:
     assert lab.ether("topic", "pub", "said", "again", "--rate", "50", "--count", "3", "--json").json["messages"] == 3
     lab.program.wait_for("heard again")
     assert lab.ether("topic", "pub", "said").err == "published on 'said': heard by sink\n"
-    near = lab.ether("topic", "pub", "siad", "text=hello")
+    near = lab.command("topic", "pub", "siad", "text=hello")  # what is logged is shown to a process of its own
     assert "nobody hears 'siad'. Did you mean 'said'? sink hears it (Sink.hear)." in near.err
     assert near.err.endswith("published on 'siad': no instance hears it (a program may)\n")
     lab.ether("topic", "pub", "a//b", "1").assert_mistake(3, "a//b")
@@ -137,9 +140,14 @@ def test_h6_errors_in_ps_and_top(lab: Bench) -> None:
     for _ in range(3):
         lab.ether("topic", "pub", "said", '{"text": [1]}')
     lab.program.wait_for("does not accept this payload")
-    rows = {row["name"]: row for row in lab.ether("ps", "--json").json["members"]}
-    failures = rows["sink"]["failures"]
-    assert failures["times"] == 3
+
+    def told_failures() -> dict[str, Any]:
+        members = lab.ether("ps", "--json").json["members"]
+        return next(dict(row["failures"]) for row in members if row["name"] == "sink")
+
+    # Each is printed first, and told to the others a moment later.
+    assert soon(lambda: told_failures().get("times") == 3, 15), told_failures()
+    failures = told_failures()
     assert failures["count"] >= 3, "with those of other kinds"
     assert failures["last"].startswith("Sink.hear failed: ValidationFailed: Sink.hear does not accept this payload")
     shown = lab.ether("ps").out
@@ -159,10 +167,10 @@ def test_graph(lab: Bench) -> None:
 def test_top(lab: Bench) -> None:
     told = lab.ether("top", "--json").json
     rows = {row["name"]: row for row in told["instances"]}
-    assert 5 <= rows["source"]["published_hz"] <= 15
-    assert 5 <= rows["sink"]["handled_hz"] <= 15
+    assert 3 <= rows["source"]["published_hz"] <= 20
+    assert 3 <= rows["sink"]["handled_hz"] <= 20
     assert rows["sink"]["rss_mb"] > 5
-    assert rows["sink"]["lag_ms"] < 1000
+    assert rows["sink"]["lag_ms"] < 1000 * patience(10)
     assert [machine["instances"] for machine in told["machines"]] == [2]
     assert "NAME" in lab.ether("top", "--once").out
 
