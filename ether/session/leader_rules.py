@@ -15,6 +15,12 @@ One that does not answer may be dead, slow, frozen, or on its way back to a brok
     the entry was cleared meanwhile (its will, or its own end)       dead, after RETURN_S: time to come back
     no answer, and nothing else is known                             dead, after SILENT_S
 
+A leader of version 1 of the wire does not know the probe. It is asked by the roll call, which every member hears, so
+the broker is no witness; and its entry names its machine by the host's name alone, which others may have. So:
+
+    its process has ended on a machine of this name                  dead, after ANSWER_S without an answer
+    its process lives here, and does not stand still                 nothing follows: only its answer counts
+
 Promise: a leader whose connection the broker still holds is not called dead, because the broker itself clears the entry
 of a client that is silent for longer than `SILENT_S`. The trap: a broker may say "no subscriber" (MQTT 5) or not
 (MQTT 3.1.1, and a monitor that subscribes to everything), so its silence about that proves nothing.
@@ -47,9 +53,11 @@ class LeaderVerdict(enum.Enum):
 class LeaderWatch:
     """What was seen of one leader so far. Not locked; `now` is in seconds of any steady clock."""
 
-    def __init__(self, *, ended_here: bool | None, now: float) -> None:
-        """`ended_here`: whether its process has ended; None where that cannot be seen from this machine."""
+    def __init__(self, *, ended_here: bool | None, now: float, version_1: bool = False) -> None:
+        """`ended_here`: whether its process has ended; None where that cannot be seen from this machine. `version_1`:
+        it speaks version 1 of the wire."""
         self._ended_here = ended_here
+        self._version_1 = version_1
         self._began = now
         self._absent_since: float | None = None
         self._cleared_at: float | None = None
@@ -75,7 +83,7 @@ class LeaderWatch:
     def asked(self, now: float, *, no_subscribers: bool) -> None:
         """The broker has acknowledged a question, which was sent at `now`, and said that nobody subscribes to that, or
         said nothing."""
-        if not no_subscribers:
+        if not no_subscribers or self._version_1:
             self._absent_since = None
         elif self._absent_since is None:
             self._absent_since = now
@@ -85,15 +93,16 @@ class LeaderWatch:
         stopped by a signal."""
         if self._believed:
             return LeaderVerdict.LEADS
-        if self._ended_here:
-            return LeaderVerdict.DEAD
         silent_s = now - self._began
+        if self._ended_here:
+            return LeaderVerdict.DEAD if not self._version_1 or silent_s >= ANSWER_S else None
         if self.runs_here and stands_still:
             return LeaderVerdict.LEADS if silent_s >= ANSWER_S else None
         if self._cleared_at is not None:
             return LeaderVerdict.DEAD if now - self._cleared_at >= RETURN_S else None
         absent_s = 0.0 if self._absent_since is None else now - self._absent_since
-        if self.runs_here and self._absent_since is None and silent_s >= ANSWER_S:
+        connected = self.runs_here and self._absent_since is None and not self._version_1
+        if connected and silent_s >= ANSWER_S:
             return LeaderVerdict.LEADS
         patience_s = 2 * RETURN_S if self.runs_here else RETURN_S
         return LeaderVerdict.DEAD if absent_s >= patience_s or silent_s >= SILENT_S else None

@@ -289,8 +289,7 @@ class Reaper:
         if not entry or self._leads() or session.leader_heard_since(since):
             return
         publish = session.link.transport.publish
-        probe = partial(publish, topics.leader_probe, b"", timeout_s=_ASK_TIMEOUT_S, urgent=True)
-        check = LeaderCheck(topics.session, entry, probe)
+        check = LeaderCheck(topics, entry, partial(publish, timeout_s=_ASK_TIMEOUT_S, urgent=True))
 
         def receive(inbound: Inbound) -> None:
             value = inbound.take()

@@ -84,7 +84,15 @@ def announce(url: str, *names: str, pid: int = 7) -> None:
     """Let the broker carry sessions of these names."""
     with connected(url) as transport:
         for name in names:
-            info = {"session": name, "host": "pc1", "pid": pid, "since": 1000.0, "version": "0.1", "engine": "x"}
+            info = {
+                "session": name,
+                "host": "pc1",
+                "pid": pid,
+                "since": 1000.0,
+                "version": "0.1",
+                "engine": "x",
+                "wire": 2,
+            }
             transport.publish(f"ether/1/{name}/session", json.dumps(info).encode(), retain=True).wait(patience(5))
 
 
@@ -204,7 +212,7 @@ def test_sessions_of_dead_leaders_do_not_count(any_broker: RunningBroker, enviro
 
 
 def lead(transport: Transport) -> None:
-    info = {"host": "pc1", "pid": 7, "since": 1000.0}
+    info = {"host": "pc1", "pid": 7, "since": 1000.0, "wire": 2}
     transport.publish("ether/1/bench/session", json.dumps(info).encode(), retain=True).wait(patience(5))
 
 
@@ -215,6 +223,33 @@ def answer_probes(transport: Transport, ended: threading.Event) -> None:
             transport.consumed(item)
             if item.topic.endswith("/probe"):
                 lead(transport)
+
+
+@pytest.mark.parametrize("host", [socket.gethostname(), "pc1"], ids=["here", "elsewhere"])
+def test_a_leader_of_before_is_asked_as_it_knows_it(
+    any_broker: RunningBroker, environment: dict[str, str], host: str
+) -> None:
+    """It knows no probe, so the broker says of that that nobody subscribes to it. Called by its name it answers, also
+    where a machine of the same name has no such process."""
+    url, entry = any_broker.url_tcp, "ether/1/bench/session"
+    info = {"host": host, "pid": 2**22 - 1, "since": 1000.0, "program": "main", "run": "r"}
+    with connected(url) as transport:
+        transport.publish(entry, json.dumps(info).encode(), retain=True).wait(patience(5))
+        transport.subscribe(["ether/1/bench/control/announce"])
+        called: list[object] = []
+
+        def answer() -> None:
+            if isinstance(item := transport.receive(patience(10)), Delivery):
+                called.append(json.loads(item.payload))
+                transport.publish(entry, json.dumps(info).encode(), retain=True).wait(patience(5))
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        found = find(broker=url, session="bench", environment=environment, patience_s=10.0)
+        answering.join(patience(10))
+    assert called == [{"instances": ["main"]}]
+    assert found == FoundSession("bench", url, "argument", host, 2**22 - 1, 1000.0)
+    assert not found.doubtful
 
 
 def test_a_remembered_session_in_doubt_is_asked_again_with_patience(environment: dict[str, str]) -> None:

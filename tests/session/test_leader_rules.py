@@ -93,6 +93,34 @@ def test_who_vanishes_has_the_time_to_come_back() -> None:
     assert watch.verdict(8.0 + RETURN_S) is LeaderVerdict.LEADS
 
 
+# -- a leader of version 1 of the wire
+
+
+def of_version_1(ended_here: bool | None) -> LeaderWatch:
+    return LeaderWatch(ended_here=ended_here, now=0.0, version_1=True)
+
+
+@pytest.mark.parametrize("absent", [True, False, None])
+def test_of_a_leader_of_before_only_its_answer_counts(absent: bool | None) -> None:
+    """Nobody can say by a living process's number that a session is led: whoever has written that entry is gone."""
+    for ended_here, dead_after_s in ((ELSEWHERE, SILENT_S), (HERE, SILENT_S), (ENDED, ANSWER_S)):
+        assert first_verdict(of_version_1(ended_here), absent=absent) == (dead_after_s, "dead")
+        watch = of_version_1(ended_here)
+        assert watch.verdict(ANSWER_S - 0.1) is None
+        watch.answered()
+        assert watch.verdict(ANSWER_S) is LeaderVerdict.LEADS
+
+
+def test_a_leader_of_before_that_vanishes_or_stands_still_is_judged_as_others_are() -> None:
+    watch = of_version_1(ELSEWHERE)
+    watch.cleared(1.0)
+    assert first_verdict(watch) == (1.0 + RETURN_S, "dead")
+    assert first_verdict(of_version_1(HERE), stands_still=True) == (ANSWER_S, "leads")
+    watch = of_version_1(ELSEWHERE)
+    watch.may_not_ask()
+    assert first_verdict(watch) == (0.0, "leads")
+
+
 # -- what is seen of a process
 
 

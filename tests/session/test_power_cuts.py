@@ -408,7 +408,7 @@ ENTRY, PROBE = "ether/1/pi/session", "ether/1/pi/control/leader/probe"
 
 def entry() -> bytes:
     facts = {"host": "pc1", "pid": 7, "pid_started": "1", "boot": "another", "namespace": "another"}
-    return json.dumps({**facts, "session": "pi", "since": 1000.0, "program": "main", "run": "r"}).encode()
+    return json.dumps({**facts, "session": "pi", "since": 1000.0, "program": "main", "run": "r", "wire": 2}).encode()
 
 
 def test_a_leader_of_another_machine_that_is_not_connected_is_none(stack: ExitStack, broker: Mains) -> None:

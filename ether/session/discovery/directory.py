@@ -29,7 +29,7 @@ from ether.session.leader_rules import ASK_EVERY_S, LeaderVerdict
 from ether.system.process_owner import process_facts
 from ether.system.processes import birth_of
 from ether.transport import open_transport
-from ether.transport.base import Delivery, Receipt, Refusal, Transport
+from ether.transport.base import Delivery, Refusal, Transport
 from ether.transport.endpoint import Endpoint
 from ether.version import VERSION
 from ether.wire.envelope import unpack
@@ -55,7 +55,9 @@ _CLEAR_S = 2.0
 _CLOSE_S = 0.2
 
 _TYPES: Mapping[str, Any] = {"host": str, "pid": int, "since": (int, float), "version": str, "engine": str}
-_LEADER: Mapping[str, Any] = {"host": str, "pid": int, "pid_started": str, "boot": str, "namespace": str}
+_LEADER: Mapping[str, Any] = {
+    "host": str, "pid": int, "pid_started": str, "boot": str, "namespace": str, "wire": int, "program": str,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class SessionInfo:
     version: str = ""
     engine: str = ""
     leader: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    """Which process leads it, as `ether.system.process_owner.has_ended_here` reads it."""
+    """Who leads it, and in which process, as `ether.session.leader_check` reads it."""
 
     @classmethod
     def from_value(cls, session: str, value: object) -> SessionInfo | None:
@@ -269,10 +271,8 @@ class _Look:
 
 def _led(transport: Transport, found: dict[str, SessionInfo], patience_s: float) -> Directory:
     """Ask the leaders of these sessions, all at the same time."""
-    checks = {
-        name: LeaderCheck(name, info.leader, partial(_probe, transport, SessionTopics(name).leader_probe))
-        for name, info in found.items()
-    }
+    ask = partial(transport.publish, timeout_s=_CLEAR_S)
+    checks = {name: LeaderCheck(SessionTopics(name), info.leader, ask) for name, info in found.items()}
     deadline, dead, sessions = Deadline(patience_s), set[str](), dict(found)
     while checks:
         for name, check in list(checks.items()):
@@ -308,10 +308,6 @@ def _is_notice(item: Delivery) -> bool:
         return is_notice(unpack(item.payload, item.properties).value)
     except DecodeError:
         return False
-
-
-def _probe(transport: Transport, topic: str) -> Receipt:
-    return transport.publish(topic, b"", timeout_s=_CLEAR_S)
 
 
 def _clear(transport: Transport, session: str, check: LeaderCheck) -> None:
