@@ -19,7 +19,7 @@ For one thread, the sender's. The trap: the broker's answers arrive on the trans
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 from functools import partial
 from typing import NamedTuple
@@ -33,6 +33,7 @@ from ether.recording.receipt_rules import RecorderAbout
 from ether.recording.send_window_rules import SendWindow
 from ether.system.backoff import Backoff
 from ether.transport.base import Receipt, Refusal
+from ether.version import WIRE
 from ether.wire.entries import Sign, pack_batch
 from ether.wire.head import Headers
 from ether.wire.parts import body_bytes, in_parts
@@ -144,16 +145,19 @@ class BatchPublisher:
         rows = outbox.rows(first, about)[: None if doubt is None else 1]
         if not rows:
             return False
-        blocks = [packed for _, packed in rows]
-        batch = pack_batch(
-            outbox.outbox, outbox.source, outbox.head, blocks, outbox.base, window.given, self._sign(about)
-        )
+        batch = self._pack(outbox, about, window, [packed for _, packed in rows])
         self._note_silence(outbox, about, window, len(batch), now)
         sent = _Sent(outbox, about.name, window, window.attempt, first, rows[-1][0])
         if not self._publish(batch, sent, about, now):
             return False
         window.sent(rows[-1][0], now)
         return True
+
+    def _pack(self, outbox: OutboxQueue, about: RecorderAbout, window: SendWindow, blocks: Sequence[bytes]) -> bytes:
+        """A batch of packed rows. A recorder of version 1 of the wire refuses an opening that says what it has
+        acknowledged."""
+        given = window.given if about.wire >= WIRE else 0
+        return pack_batch(outbox.outbox, outbox.source, outbox.head, blocks, outbox.base, given, self._sign(about))
 
     def _publish(self, batch: bytes, sent: _Sent, about: RecorderAbout, now: float) -> bool:
         topic, message = self._topics.record_by(sent.recorder, sent.outbox.source, about.wire), b""
@@ -181,8 +185,7 @@ class BatchPublisher:
         if doubt.state is _State.PROBING or now < doubt.until:
             return
         doubt.state = _State.PROBING
-        sign = self._sign(about)
-        probe = pack_batch(outbox.outbox, outbox.source, outbox.head, [], outbox.base, window.given, sign)
+        probe = self._pack(outbox, about, window, [])
         if not self._publish(probe, _Sent(outbox, about.name, window, window.attempt, 0, 0), about, now):
             doubt.state = _State.PROBE_IS_DUE
 

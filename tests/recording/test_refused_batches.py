@@ -3,6 +3,7 @@ that refuses as it is told."""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -195,3 +196,25 @@ def _deadline() -> object:
 def test_what_recorders_say_of_themselves_is_as_before() -> None:
     about = RecorderAbout("recorder", "birth", None)
     assert RecorderAbout.from_value("recorder", about.to_value()) == about
+
+
+def test_a_recorder_of_before_gets_batches_as_it_knows_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It speaks version 1 of the wire: a fifth value in a batch's opening, what it has acknowledged, is an error to it,
+    and so nothing would be saved after its first receipt."""
+    openings: list[list[object]] = []
+    described = RecorderAbout.to_value
+
+    def seen(message: Delivery) -> int:
+        if message.topic == TOPICS.record("recorder"):
+            size = int.from_bytes(message.payload[4:8], "big")
+            openings.append(json.loads(message.payload[12 : 12 + size]))
+        return 0
+
+    monkeypatch.setattr(RecorderAbout, "to_value", lambda about: {**described(about), "wire": 1})
+    rig.broker.refuses = seen
+    rig.recorder()
+    record_writer = rig.record_writer()
+    for n in range(3):
+        record(record_writer, n).wait(patience(10))
+    assert len(openings) >= 3
+    assert {len(opening) for opening in openings} == {4}
