@@ -15,7 +15,14 @@ from typing import Any
 import pytest
 
 from ether.errors import BrokerFailed
-from ether.session.discovery.local_sessions import FILE_NAME, SessionRecord, fate_of, read_records, write_record
+from ether.session.discovery.local_sessions import (
+    DIGEST_NAME,
+    FILE_NAME,
+    SessionRecord,
+    fate_of,
+    read_records,
+    write_record,
+)
 from ether.system.folders import private_folder, runtime_folder
 from ether.system.private_files import NotPrivate, read_private, write_private
 from ether.system.processes import birth_of, is_running, this_place
@@ -55,6 +62,18 @@ def test_a_running_session_is_found(tmp_path: Path, runtime: dict[str, str]) -> 
     assert read_records(runtime) == [record]
     assert (folder / FILE_NAME).stat().st_mode & 0o777 == 0o600
     assert os.listdir(folder) == [FILE_NAME]
+
+
+def test_programs_of_before_can_read_a_record(tmp_path: Path, runtime: dict[str, str]) -> None:
+    """They refuse a record with a key that they do not know: what was added since stands beside it."""
+    record = SessionRecord.of_this_process("bench", URL, configuration="ab" * 32)
+    folder = written(tmp_path, record)
+    known = {"session", "url", "host", "pid", "since", "version", "pid_started", "boot", "namespace"}
+    assert json.loads((folder / FILE_NAME).read_text()).keys() == known
+    assert read_records(runtime) == [record]
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    (folder / DIGEST_NAME).write_text("[")
+    assert read_records(runtime) == [replace(record, configuration="")]
 
 
 def test_no_repr_shows_the_password() -> None:

@@ -2,6 +2,8 @@
 
 A record is the file `session.json` in the session's private folder, so that it vanishes with the folder. A reader
 checks whether the program of each record still runs; it ignores the record of a dead program and removes its folder.
+The digest of the configuration is a file beside it, because programs of before refuse a record with a key that they do
+not know, and would start a second session.
 
 The trap: a record contains the broker's password. So only its owner can read it, and a file of another user is not
 trusted: it could lead a program to that user's broker.
@@ -13,7 +15,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from ether.errors import BrokerFailed
@@ -27,6 +29,7 @@ from ether.version import VERSION
 logger = get_ether_logger("Ether")
 
 FILE_NAME = "session.json"
+DIGEST_NAME = "configuration.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +95,12 @@ _TYPES: Mapping[str, Any] = {
 def write_record(folder: str | os.PathLike[str], record: SessionRecord) -> None:
     """Write the record, so that other programs find the session; `folder` is its private folder. Raises
     `BrokerFailed`."""
-    path = os.path.join(folder, FILE_NAME)
+    path, value = os.path.join(folder, FILE_NAME), asdict(record)
+    digest = value.pop("configuration")
     try:
-        write_private(path, asdict(record))
+        if digest:  # before the record: by that the session is found
+            write_private(os.path.join(folder, DIGEST_NAME), digest)
+        write_private(path, value)
     except OSError as error:
         raise BrokerFailed(f"the record of session {record.session!r} cannot be written to {path}: {error}") from error
 
@@ -159,7 +165,16 @@ def _living(folder: str, here: ProcessPlace) -> SessionRecord | None:
         logger.debug("session %r of %s:%d %s", record.session, record.host, record.pid, fate)
     if fate == "is over":
         shutil.rmtree(folder, ignore_errors=True)
-    return record if fate == "runs" else None
+    return replace(record, configuration=_digest(folder) or record.configuration) if fate == "runs" else None
+
+
+def _digest(folder: str) -> str:
+    """The digest of the configuration with which the folder's session was started; empty where there is none."""
+    try:
+        digest = read_private(os.path.join(folder, DIGEST_NAME))
+    except (OSError, ValueError):
+        return ""
+    return digest if isinstance(digest, str) else ""
 
 
 def fate_of(record: SessionRecord, here: ProcessPlace) -> str:
