@@ -22,6 +22,8 @@ from ether.launch.restart_rules import FIRST_PAUSE_S, LONGEST_PAUSE_S, STABLE_S,
 LONG = os.environ.get("ETHER_LONG") == "1"
 DEATHS = 30 if LONG else 6
 APART_S = 2.0 if LONG else 0.0
+JOINED_AFTER = (1, 2) if LONG else (2,)
+"""Of every three deaths: after which of them somebody joins. 20 joins in the long form."""
 
 
 def test_the_pauses_grow_to_a_limit_and_never_end() -> None:
@@ -77,7 +79,7 @@ def test_a6_b2_a_broker_that_is_killed_again_and_again_is_always_back(
             if number == DEATHS - 1:
                 w = next(member for member in own.instances() if member["name"] == "w")
                 assert (w["state"], w["last_state"], w["last_known"]) == ("unreachable", "ready", True)
-            if number % 3 == 2:
+            if number % 3 in JOINED_AFTER:
                 joining.append(threading.Timer(random.uniform(0.0, pause_s + 0.5), join))
                 joining[-1].start()
             assert soon(broker.is_back, pause_s + patience(2.0)), number
