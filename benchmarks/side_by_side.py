@@ -1,6 +1,6 @@
 """Two commits at the same time, in short blocks by turns: which is slower, told to a few per cent on a noisy machine.
 
-    python benchmarks/side_by_side.py BEFORE [AFTER] [--engine mosquitto|amqtt] [--rounds 40] [--lives 4]
+    python benchmarks/side_by_side.py BEFORE [AFTER] [--engine mosquitto|amqtt] [--rounds 40] [--lives 4] [--only WORD]
 
 Without AFTER the working tree is compared, as it is. A lab of each commit runs, with a broker, an instance and a
 recorder of its own; while one works through a block of some tenths of a second, the other waits. A round is a block of
@@ -120,9 +120,11 @@ def lab_of(python: Path, engine: str) -> Iterator[Lab]:
             process.wait(60)
 
 
-def rounds_of(labs: list[Lab], count: int) -> Iterator[tuple[str, float, float]]:
+def rounds_of(labs: list[Lab], count: int, only: str) -> Iterator[tuple[str, float, float]]:
     """Figure by figure and round by round: seconds for one, before and after."""
     for figure, block in KINDS.items():
+        if only not in figure:
+            continue
         for lab in labs:
             lab.seconds(block)  # warms up
         for number in range(count):
@@ -145,6 +147,7 @@ def main() -> None:
     options.add_argument("--engine", default="mosquitto", choices=["amqtt", "mosquitto"])
     options.add_argument("--rounds", type=int, default=40, help="of each figure, over all lives")
     options.add_argument("--lives", type=int, default=4, help="how often the labs are started")
+    options.add_argument("--only", default="", help="the figures with this word in their names")
     options.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.serve:
@@ -157,7 +160,7 @@ def main() -> None:
         for _ in range(given.lives):
             with ExitStack() as life:
                 labs = [life.enter_context(lab_of(python, given.engine)) for python in pythons]
-                for figure, before, after in rounds_of(labs, max(1, given.rounds // given.lives)):
+                for figure, before, after in rounds_of(labs, max(1, given.rounds // given.lives), given.only):
                     found[figure].append((before, after))
     rows = []
     for figure, pairs in found.items():
