@@ -1,6 +1,8 @@
-"""The instance of `gate.py`."""
+"""The instance of `gate.py` and of `side_by_side.py`."""
 
 from __future__ import annotations
+
+import sys
 
 from ether import ether_get, ether_sub
 
@@ -18,6 +20,10 @@ class Far:
     @ether_get
     def count(self) -> int:
         return self.arrived
+
+    @ether_get
+    def instructions(self) -> int:
+        return int(sys.ether_instructions[0])  # type: ignore[attr-defined]
 
     @ether_sub(topic="bench/qos0", qos=0)
     @ether_sub(topic="bench/qos1")

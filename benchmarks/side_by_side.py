@@ -1,6 +1,7 @@
 """Two commits at the same time, in short blocks by turns: which is slower, told to a few per cent on a noisy machine.
 
     python benchmarks/side_by_side.py BEFORE [AFTER] [--engine mosquitto|amqtt] [--rounds 40] [--lives 4] [--only WORD]
+    python benchmarks/side_by_side.py BEFORE [AFTER] --instructions
 
 Without AFTER the working tree is compared, as it is. A lab of each commit runs, with a broker, an instance and a
 recorder of its own; while one works through a block of some tenths of a second, the other waits. A round is a block of
@@ -9,6 +10,10 @@ their memory lies), so the labs are started anew `--lives` times, and the rounds
 median of the rounds' ratios, and between which two ratios the true median lies with 95 %, by the ranks of the sorted
 rounds. Only what `ether` offers to users is called, so any commit can be compared that has it. `gate.py` tells
 processor time and wake-ups.
+
+`--instructions` counts instead what each block executes on all threads of the program and of the instance, by the
+instructions of Python's machine for one of its calls, messages or saves. They hardly move with load; what C does, and
+what broker and recorder do, is not in them.
 """
 
 from __future__ import annotations
@@ -67,20 +72,36 @@ def serve(engine: str) -> None:
                 time.sleep(0.002)
             assert arrived == count, f"{arrived} of {count} arrived"
 
+        def saves(count: int) -> None:
+            for _ in range(count):
+                saved = ether.record({"text": PAD}, "bench")
+            saved.wait()
+
         blocks: dict[str, Callable[[int], object]] = {
-            "call": lambda count: [call() for _ in range(count)],
+            "call": lambda count: list(map(call, range(count))),
             "callers": lambda count: list(pool.map(call, range(count))),
             "qos0": lambda count: messages(0, count),
             "qos1": lambda count: messages(1, count),
-            "save": lambda count: [ether.record({"text": PAD}, "bench").wait() for _ in range(count)],
-            "saves": lambda count: [ether.record({"text": PAD}, "bench") for _ in range(count)][-1].wait(),
+            "save": lambda count: list(map(saves, [1] * count)),
+            "saves": saves,
         }
+
+        def instructions() -> int:
+            """Of both processes so far."""
+            return int(ether.get("far", "instructions")) + int(sys.ether_instructions[0])  # type: ignore[attr-defined]
+
+        def seconds() -> float:
+            return time.perf_counter()
+
+        spent = instructions if hasattr(sys, "ether_instructions") else seconds
         print("ready", flush=True)
         for line in sys.stdin:
             name, count = json.loads(line)
-            began = time.perf_counter()
+            began = spent()
             blocks[name](count)
-            print(time.perf_counter() - began, flush=True)
+            after = spent()
+            of_asking = spent() - after if spent is instructions else 0
+            print(after - began - of_asking, flush=True)
 
 
 class Lab:
@@ -93,7 +114,8 @@ class Lab:
         self._out: IO[str] = process.stdout
         self._answer("ready")
 
-    def seconds(self, block: tuple[str, int]) -> float:
+    def spent(self, block: tuple[str, int]) -> float:
+        """Seconds, or instructions, of a block."""
         self._in.write(json.dumps(block) + "\n")
         self._in.flush()
         return float(self._answer())
@@ -106,10 +128,12 @@ class Lab:
 
 
 @contextmanager
-def lab_of(python: Path, engine: str) -> Iterator[Lab]:
+def lab_of(python: Path, engine: str, *, counts: bool) -> Iterator[Lab]:
     with tempfile.TemporaryDirectory() as folder:
         settings = {**os.environ, "XDG_STATE_HOME": folder, "XDG_DATA_HOME": folder}
         settings.pop("PYTHONPATH", None)
+        if counts:
+            settings["PYTHONPATH"] = str(HERE / "counting")
         command = [str(python), str(HERE / "side_by_side.py"), "--serve", "-", "--engine", engine]
         with subprocess.Popen(
             command, cwd=folder, env=settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -121,15 +145,15 @@ def lab_of(python: Path, engine: str) -> Iterator[Lab]:
 
 
 def rounds_of(labs: list[Lab], count: int, only: str) -> Iterator[tuple[str, float, float]]:
-    """Figure by figure and round by round: seconds for one, before and after."""
+    """Figure by figure and round by round: what one costs, before and after."""
     for figure, block in KINDS.items():
         if only not in figure:
             continue
         for lab in labs:
-            lab.seconds(block)  # warms up
+            lab.spent(block)  # warms up
         for number in range(count):
             order = (0, 1) if number % 2 == 0 else (1, 0)
-            took = {side: labs[side].seconds(block) / block[1] for side in order}
+            took = {side: labs[side].spent(block) / block[1] for side in order}
             yield figure, took[0], took[1]
 
 
@@ -148,6 +172,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=40, help="of each figure, over all lives")
     options.add_argument("--lives", type=int, default=4, help="how often the labs are started")
     options.add_argument("--only", default="", help="the figures with this word in their names")
+    options.add_argument("--instructions", action="store_true", help="count instructions instead; few rounds will do")
     options.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.serve:
@@ -159,18 +184,20 @@ def main() -> None:
         pythons = [stack.enter_context(environment(tree)) for tree in trees]
         for _ in range(given.lives):
             with ExitStack() as life:
-                labs = [life.enter_context(lab_of(python, given.engine)) for python in pythons]
+                labs = [
+                    life.enter_context(lab_of(python, given.engine, counts=given.instructions)) for python in pythons
+                ]
                 for figure, before, after in rounds_of(labs, max(1, given.rounds // given.lives), given.only):
                     found[figure].append((before, after))
-    rows = []
+    rows, scale, unit = [], *((1.0, "instructions") if given.instructions else (1e6, "µs"))
     for figure, pairs in found.items():
         ratios = [after / before for before, after in pairs]
         low, high = interval(ratios)
-        medians = [statistics.median(pair[side] for pair in pairs) * 1e6 for side in (0, 1)]
+        medians = [statistics.median(pair[side] for pair in pairs) * scale for side in (0, 1)]
         rows.append([figure, *(f"{each:,.1f}" for each in medians), f"{statistics.median(ratios):.3f}",
                      f"{low:.3f}–{high:.3f}"])  # fmt: skip
     count = len(next(iter(found.values())))
-    table(f"{given.engine}, {count} rounds, µs", ["figure", "before", "after", "ratio", "median lies in"], rows)
+    table(f"{given.engine}, {count} rounds, {unit}", ["figure", "before", "after", "ratio", "median lies in"], rows)
 
 
 if __name__ == "__main__":

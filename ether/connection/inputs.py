@@ -90,6 +90,9 @@ class _Output:
     mark: int
     window: Window | None = None
     carried: tuple[str, ...] = ()
+    told: tuple[int, tuple[str, ...], Heard | None] | None = None
+    """What `since` gave last: how many items there were, what was known, and what it gave. None after a change of the
+    rest."""
 
 
 class InputLog:
@@ -125,31 +128,42 @@ class InputLog:
         """What could have been used for a result of that name, beside `known`; None for nothing."""
         if not self._items:
             return None
+        known, told = tuple(known), self._outputs.get(output)
+        if told is not None and (last := told.told) is not None and last[:2] == (self.upto, known):
+            return last[2]  # nothing has come since the same was asked: results that are made in a burst
         with self._lock:
-            items, base, count = self._items, self._base, len(self._items)
-            told = self._outputs.get(output)
-            is_stage = told is not None and told.mark == base + count - 1 and not told.carried
-            if is_stage and self._is_only(count - 1, known):
-                return None
-            self._note_latest(count)
-            begin = 0 if told is None else max(0, told.mark - base)
-            folded = self._since_start if told is None else told.window
-            carried = () if told is None else told.carried
-            rows: list[tuple[Key, InputRow]] = []
-            left_out, named = 0, frozenset[Key]()
-            latest = self._latest
-            if (folded is not None and folded.rows) or not _names_all(items, begin, count, known):
-                window = Window()
-                if folded is not None:
-                    window.merge(folded)
-                window.add(items[begin:count])
-                left_out, named = window.left_out, frozenset(window.rows)
-                rows = [(key, row) for key, row in window.rows.items() if not _is_told(key, row, known, latest)]
-            covered = {key for key, row in rows if row.runs}
-            before = [each for key, each in latest.items() if key not in covered and each not in known]
-            before += [each for each in carried if each not in known and each not in before]
-            forgotten = len(self._forgotten - named) if self._forgotten else 0
-            return Heard(before, forgotten, rows, left_out) if before or rows or forgotten or left_out else None
+            heard, upto = self._since(output, known)
+            if (told := self._outputs.get(output)) is not None:
+                told.told = upto, known, heard
+        return heard
+
+    def _since(self, output: str, known: tuple[str, ...]) -> tuple[Heard | None, int]:
+        """Under the lock: the same, and how many items there are."""
+        items, base, count = self._items, self._base, len(self._items)
+        upto, told = base + count, self._outputs.get(output)
+        is_stage = told is not None and told.mark == upto - 1 and not told.carried
+        if is_stage and self._is_only(count - 1, known):
+            return None, upto
+        self._note_latest(count)
+        begin = 0 if told is None else max(0, told.mark - base)
+        folded = self._since_start if told is None else told.window
+        carried = () if told is None else told.carried
+        rows: list[tuple[Key, InputRow]] = []
+        left_out, named = 0, frozenset[Key]()
+        latest = self._latest
+        if (folded is not None and folded.rows) or not _names_all(items, begin, count, known):
+            window = Window()
+            if folded is not None:
+                window.merge(folded)
+            window.add(items[begin:count])
+            left_out, named = window.left_out, frozenset(window.rows)
+            rows = [(key, row) for key, row in window.rows.items() if not _is_told(key, row, known, latest)]
+        covered = {key for key, row in rows if row.runs}
+        before = [each for key, each in latest.items() if key not in covered and each not in known]
+        before += [each for each in carried if each not in known and each not in before]
+        forgotten = len(self._forgotten - named) if self._forgotten else 0
+        says = before or rows or forgotten or left_out
+        return Heard(before, forgotten, rows, left_out) if says else None, upto
 
     def _is_only(self, at: int, known: Sequence[str]) -> bool:
         """Under the lock: whether this process has never been handed anything but the item at that place and others of
@@ -173,6 +187,9 @@ class InputLog:
 
     def made(self, output: str, upto: int, in_work: tuple[str, ...] = ()) -> None:
         """A result of that name was recorded; `upto` and `in_work` as in its `Lineage`."""
+        told = self._outputs.get(output)
+        if told is not None and told.mark == upto and told.window is None and told.carried == in_work:
+            return
         with self._lock:
             told = self._outputs.get(output)
             if told is None:
@@ -184,7 +201,7 @@ class InputLog:
                     del self._outputs[next(iter(self._outputs))]
             if upto >= self._base:
                 told.mark, told.window = upto, None
-            told.carried = in_work
+            told.carried, told.told = in_work, None
 
     def _note_latest(self, count: int) -> None:
         """Under the lock: bring `_latest` up to the first `count` items of the list."""

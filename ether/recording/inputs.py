@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ether.connection.input_rules import InputRow, Key
-from ether.connection.inputs import MOST_PARENTS, InputLog, Lineage
+from ether.connection.inputs import MOST_PARENTS, Heard, InputLog, Lineage
 from ether.system.clock import wall_time
 from ether.wire.entries import Entry
 from ether.wire.topics import SessionTopics
@@ -33,6 +33,7 @@ class RecordInputs:
     def __init__(self, inputs: InputLog, topics: SessionTopics, keep_list: Callable[[Entry], object]) -> None:
         """`keep_list` queues the artifact with a list of inputs."""
         self._inputs, self._topics, self._keep_list = inputs, topics, keep_list
+        self._last: tuple[Heard | None, Mapping[str, object]] = (None, _NONE)
 
     def describe(self, output: str, lineage: Lineage, own_id: str = "") -> Mapping[str, object]:
         """The facts for a record of that name. `own_id`: the record's id, if it is known."""
@@ -43,6 +44,9 @@ class RecordInputs:
         heard = self._inputs.since(output, (*lineage.handled, own_id) if own_id else lineage.handled)
         if heard is None:
             return _NONE
+        last, said = self._last
+        if heard is last:  # of a burst of results
+            return said
         facts: dict[str, object] = {}
         if heard.before:
             facts["heard"] = heard.before
@@ -50,6 +54,7 @@ class RecordInputs:
             facts["since"] = [self._row(key, row) for key, row in heard.rows]
         if heard.forgotten or heard.left_out:
             facts["left_out"] = {"sources": heard.forgotten, "messages": heard.left_out}
+        self._last = heard, facts
         return facts
 
     def _exact(self, ids: tuple[str, ...], lineage: Lineage) -> dict[str, object]:

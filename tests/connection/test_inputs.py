@@ -142,6 +142,45 @@ def test_runs_name_what_came_and_nothing_else(numbers: list[int]) -> None:
     assert row.count == len(named)
 
 
+def facts(heard: Heard | None) -> object:
+    return heard and (runs(heard), *heard._replace(rows=[]))
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("note"), st.sampled_from(["a", "b", "c"]), st.integers(1, 3)),
+    st.tuples(st.just("result"), st.sampled_from(["fit", "mean"]), st.integers(0, 2)),
+    st.tuples(st.just("in work"), st.sampled_from(["fit", "mean"]), st.integers(0, 2)),
+)
+
+
+@given(st.lists(STEPS, max_size=60))
+def test_what_is_remembered_of_a_burst_is_what_would_be_found_again(steps: list[tuple[str, str, int]]) -> None:
+    log, noted = InputLog(), list[str]()
+    for what, name, number in steps:
+        if what == "note":
+            for message in messages(name, number):
+                log.note(message)
+                noted.append(id_of(message))
+            continue
+        known = tuple(noted[-number:]) if number else ()
+        begun, in_work = log.upto, tuple(noted[:1]) if what == "in work" else ()
+        for _ in range(3):
+            assert facts(log.since(name, known)) == facts(log._since(name, known)[0] if log._items else None)
+            log.made(name, begun, in_work)
+
+
+def test_a_burst_is_looked_through_once_and_a_message_in_its_middle_is_told() -> None:
+    log, (first, second) = InputLog(), messages("reading", 2)
+    log.note(first)
+    made(log, "save")
+    again = log.since("save", ())
+    assert again is not None
+    assert again is log.since("save", ())
+    log.note(second)
+    assert runs(made(log, "save")) == {}
+    assert made(log, "save").before == [id_of(second)]
+
+
 def test_more_sources_than_a_window_has_room_for_are_counted() -> None:
     log, ids = InputLog(), MessageIds(5)
     for number in range(MOST_ROWS + 7):
