@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from patience import patience
 from programs import Program
 
 
@@ -41,12 +42,12 @@ class Journal:
         return [int(event.value) for event in self.events(what)]
 
     def first(
-        self, what: str, after: float = 0.0, accept: Callable[[str], bool] = _anything, timeout_s: float = 15.0
+        self, what: str, after: float = 0.0, accept: Callable[[str], bool] = _anything, timeout_s: float = 30.0
     ) -> float:
         """When this happened first after a time; waits for it."""
         changed = self._program._changed
         with changed:
-            found = changed.wait_for(lambda: self._find(what, after, accept), timeout_s)
+            found = changed.wait_for(lambda: self._find(what, after, accept), patience(timeout_s))
         assert found is not None, f"no {what!r} within {timeout_s:g} s; it said:\n{self._program.said()[-6000:]}"
         return found.time
 

@@ -1,12 +1,13 @@
-"""A user's program for tests of networks: `starter.py AT SETTINGS`, run on a machine of its own.
+"""A user's program for tests of networks: `starter.py FILE SETTINGS`, run on a machine of its own.
 
-It taps with SETTINGS (the arguments of `ether.tap`, as JSON) when `time.monotonic()`, which all machines share, is AT,
-saves numbers at once, and prints lines of JSON: when it was in the session and who leads that, and that the numbers are
-on disk. Ctrl-C ends it."""
+It says that it is up, and taps with SETTINGS (the arguments of `ether.tap`, as JSON) at the moment that FILE holds, by
+`time.monotonic()`, which all machines share. It saves numbers at once, and prints lines of JSON: when it was in the
+session and who leads that, and that the numbers are on disk. Ctrl-C ends it."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import sys
@@ -18,16 +19,27 @@ from ether import Ether
 NUMBERS = 20
 
 
-def main(at: str, settings: str) -> None:
+def moment(file: str) -> float:
+    """The moment in that file, when it is there."""
+    pause = threading.Event()
+    while not os.path.exists(file):
+        pause.wait(0.005)
+    with open(file) as told:
+        return float(told.read())
+
+
+def main(file: str, settings: str) -> None:
     ending = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: ending.set())
     ether = Ether()
     arguments = json.loads(settings)
-    threading.Event().wait(float(at) - time.monotonic())
+    print("up", flush=True)
+    at = moment(file)
+    threading.Event().wait(at - time.monotonic())
     with ether.tap(**arguments):
         saved = [ether.pub({"from": socket.gethostname(), "n": n}, topic="n", save=True) for n in range(NUMBERS)]
         info = ether.session_info()
-        print(json.dumps({"after_s": time.monotonic() - float(at), "leader": info["host"]}), flush=True)
+        print(json.dumps({"after_s": time.monotonic() - at, "leader": info["host"]}), flush=True)
         for each in saved:
             assert each is not None
             each.wait(timeout_s=20.0)  # bare: a user's program, without the parts of the tests

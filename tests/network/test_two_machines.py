@@ -163,18 +163,22 @@ def test_two_machines_that_start_one_name_at_the_same_moment_have_one_session(
     pc: Machine, pi: Machine, engine: str, turn: int
 ) -> None:
     settings = json.dumps({"session": "bench", "broker": {"engine": engine, "listen": "lan"}})
-    at = time.monotonic() + patience(1.5)
     programs: list[Program] = []
     with ExitStack() as stack:
         for machine in (pc, pi):
             place = machine.folder / "data"
             place.mkdir()
-            when = str(at + turn % 2 * 0.1 * (machine is pi))
-            program = machine.run(STARTER, when, settings, XDG_DATA_HOME=str(place))
+            program = machine.run(STARTER, str(machine.folder / "moment"), settings, XDG_DATA_HOME=str(place))
             programs.append(stack.enter_context(program))
         for program in programs:
+            program.wait_for("up")
+        at = time.monotonic() + 0.5
+        for machine in (pc, pi):
+            (machine.folder / "told").write_text(str(at + turn % 2 * 0.1 * (machine is pi)))
+            (machine.folder / "told").rename(machine.folder / "moment")
+        for program in programs:
             program.wait_for('"saved": 20')
-        told = [json.loads(program.lines["out"][0]) for program in programs]
+        told = [json.loads(program.lines["out"][1]) for program in programs]
         leader = told[0]["leader"]
         assert told[1]["leader"] == leader, [program.said() for program in programs]
         assert max(each["after_s"] for each in told) < patience(3.0)
