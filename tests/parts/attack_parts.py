@@ -23,7 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from patience import patience
-from running_brokers import RunningBroker, running_broker
+from running_brokers import RunningBroker, running_broker, soon
 
 from ether import Ether, ether, ether_get, ether_pub, ether_save, ether_sub
 from ether.wire.envelope import EnvelopeV311
@@ -55,6 +55,12 @@ class Sensor:
     @ether_get
     def slow(self, seconds: float) -> str:
         threading.Event().wait(seconds)
+        return "true"
+
+    @ether_get
+    def hold(self, path: str) -> str:
+        """Answer when there is such a file."""
+        soon(lambda: os.path.exists(path), 30)
         return "true"
 
     @ether_get
