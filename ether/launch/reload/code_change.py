@@ -71,9 +71,13 @@ class CodeChange:
 
     def _is_displaced(self, record: ChildRecord) -> bool:
         """Whether everybody believes the successor to have held the name: it crashed when it was connected, and the
-        broker has told of its death."""
+        broker has told of its death.
+
+        The trap: a broker that was busy finds our question and the broken connection at the same moment, and may answer
+        before it tells of the death. It has told of it when it answers a second question."""
         with contextlib.suppress(EtherError):
-            self._session.catch_up(_LAST_WORDS_S, among=self._name)
+            for _ in range(2):
+                self._session.catch_up(_LAST_WORDS_S, among=self._name)
         known = self._session.announcement(self._name)
         return known is not None and known.incarnation == record.incarnation
 
