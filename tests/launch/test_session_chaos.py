@@ -173,12 +173,14 @@ def kill_and_start_again(
                 assert_clean(probe, session, survivor, killed, moment)
         again = stack.enter_context(program_of(folder, session, url))
         again.wait_for("ready")
-        states = {
-            topic: state
-            for topic, state in retained_by_broker(probe, session).items()
-            if topic in ("state/w", "state/v")
-        }
-        assert states == {"state/w": "ready", "state/v": "ready"}, moment
+
+        def states() -> dict[str, str]:
+            retained = retained_by_broker(probe, session)
+            return {topic: state for topic, state in retained.items() if topic in ("state/w", "state/v")}
+
+        # An orphan of the victim may die only now. What the broker tells of its death is corrected at once.
+        both_ready = {"state/w": "ready", "state/v": "ready"}
+        assert soon(lambda: states() == both_ready, CLEAN_S), f"{moment}: {states()}"
         seen = survivor if survivor is not None else stack.enter_context(member(session, url))
         assert soon(lambda: ready_and_answering(seen), CLEAN_S), f"{moment}: {seen.instances()}"
         until_nothing_is_left(victim)
@@ -339,6 +341,14 @@ def fresh(ether: Ether, n: int, **options: Any) -> tuple[str, int]:
     return name, next(member["pid"] for member in ether.instances() if member["name"] == name)
 
 
+def assert_promised(figures: list[float], promised_s: float, what: str) -> None:
+    """Of many the 99th percentile; that of a few is the slowest one, which says how busy the machine was."""
+    if LONG:
+        assert told(figures, what) < promised_s
+    else:
+        short.assert_quick(figures, promised_s, what)
+
+
 def told(figures: list[float], what: str) -> float:
     """The 99th percentile."""
     figures.sort()
@@ -357,7 +367,9 @@ def test_a_death_is_seen_by_all_and_the_instance_serves_again(ether: Ether, engi
         for n in range(DEATHS):
             name, pid = fresh(ether, n, restart="on-failure")
             assert soon(lambda name=name: name in ether.get("asker", "sees"), 5.0)
-            asked = ether.get_later("asker", "when_away", {"name": name})
+            with ether.subscribe("looking") as looking:
+                asked = ether.get_later("asker", "when_away", {"name": name})
+                assert looking.get(patience(10)).value == name  # later it might find an instance that is back already
             killed = time.monotonic()
             os.kill(pid, signal.SIGKILL)
             for who, watcher in watchers.items():  # a call from before they know of it would be lost
@@ -369,8 +381,8 @@ def test_a_death_is_seen_by_all_and_the_instance_serves_again(ether: Ether, engi
     finally:
         other.shutdown()
     for who, figures in seen_s.items():
-        assert told(figures, f"{engine}, seen by {who}") < short.SEEN_S
-    assert told(serving_s, f"{engine}, serving again") < short.SERVING_S
+        assert_promised(figures, short.SEEN_S, f"{engine}, seen by {who}")
+    assert_promised(serving_s, short.SERVING_S, f"{engine}, serving again")
 
 
 @pytest.mark.in_turn("engine")
@@ -387,7 +399,7 @@ def test_every_hang_is_flagged(ether: Ether, engine: str, hang: Callable[[Ether,
         os.kill(pid, signal.SIGKILL)
         seen.until(name, "lost")
         ether.remove(name)
-    assert told(flagged_s, f"{engine}, {hang.__name__}") < short.FLAGGED_S
+    assert_promised(flagged_s, short.FLAGGED_S, f"{engine}, {hang.__name__}")
     assert len(flagged_s) == DEATHS
 
 

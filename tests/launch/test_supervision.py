@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from engine_params import EVERY, On
 from patience import patience
+from running_brokers import soon
 
 from ether import Ether
 from ether.config import EtherInstanceConfig
@@ -30,6 +31,15 @@ from ether.wire.topics import SessionTopics
 SEEN_S = patience(0.5)
 SERVING_S = patience(2.0)
 FLAGGED_S = patience(2.0)
+SLOWEST_S = patience(5.0)
+"""For each single time: where a machine is busy with other things, any one of them may take longer."""
+
+
+def assert_quick(figures: list[float], promised_s: float, what: str) -> None:
+    """A busy machine only ever adds to what something takes: the quickest shows what the code itself takes."""
+    print(f"{what}: {', '.join(f'{figure:.3f}' for figure in figures)} s")
+    assert min(figures) < promised_s, what
+    assert max(figures) < SLOWEST_S, what
 
 
 def worker(**options: Any) -> dict[str, Any]:
@@ -89,33 +99,37 @@ def test_a_killed_instance_is_seen_and_serves_again(ether: Ether, engine: str, r
     other = second_program(ether)
     try:
         seen, also_seen = Seen(ether), Seen(other)
+        seen_s: dict[str, list[float]] = {"by its program": [], "by another one": []}
         for n in range(min(rounds, 5)):  # then the pauses are longer than a call waits
             pid = ether.get("w", "pid")
             killed = time.monotonic()
             os.kill(pid, signal.SIGKILL)
-            for watcher in (seen, also_seen):
-                when, states = watcher.until("w", "restarting")
-                assert when - killed < SEEN_S, (n, states)
+            for watcher, figures in zip((seen, also_seen), seen_s.values(), strict=True):
+                figures.append(watcher.until("w", "restarting")[0] - killed)
             assert other.get("w", "add", {"a": n, "b": 1}) == n + 1  # it waits for the restart
-            if n:  # a first pause of 0 s, then 0.25 s and more: the policy, not the machine
-                assert time.monotonic() - killed < patience(15)
-            else:
-                assert time.monotonic() - killed < SERVING_S
+            # A first pause of 0 s, then 0.25 s and more: the policy, not the machine. What a first restart takes is
+            # held to its promise in test_session_chaos.py, over several instances.
+            assert time.monotonic() - killed < (patience(15) if n else SLOWEST_S)
             assert ether.get("w", "pid") != pid
             for watcher in (seen, also_seen):
                 watcher.until("w", "ready")
             assert state_of(other, "w")["epoch"] == n + 2
     finally:
         other.shutdown()
+    for who, figures in seen_s.items():
+        assert_quick(figures, SEEN_S, f"{engine}, a death is seen {who}")
 
 
 def test_a_call_under_way_is_lost_and_not_made_again(ether: Ether, on: On) -> None:
     ether.tap({"instances": {"w": worker(restart="always")}}, broker=on("amqtt"))
     pid = ether.get("w", "pid")
     ether.pub({"seconds": 30}, topic="rest")
-    threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
+    call = ether.get_later("w", "add", {"a": 1, "b": 2})
+    pending = ether._client.later(call)  # type: ignore[union-attr]
+    assert soon(lambda: pending.receipt_known, 10)  # before that it is a request that reached nobody
+    os.kill(pid, signal.SIGKILL)
     with pytest.raises(InstanceLost, match=r"w\.add"):
-        ether.get("w", "add", {"a": 1, "b": 2})
+        ether.collect(call)
     assert ether.get("w", "add", {"a": 1, "b": 2}) == 3
 
 
@@ -199,15 +213,16 @@ def test_a_hang_is_flagged_and_a_restart_mends_it(
     options = {"silent_s": 1.3, "busy_s": 1.3, "reaction": "restart"}
     described = worker(hang=options, restart="on-failure", restart_limit=1000)
     ether.tap({"instances": {"w": described}}, broker=on(engine))
-    seen = Seen(ether)
+    seen, flagged_s = Seen(ether), list[float]()
     for _ in range(max(2, rounds // 3)):
         pid = ether.get("w", "pid")
         begun = time.monotonic()
         hang(ether, pid)
         when, _ = seen.until("w", "restarting")
-        assert when - begun < FLAGGED_S
+        flagged_s.append(when - begun)
         assert ether.get("w", "pid", timeout_s=patience(20)) != pid
         seen.until("w", "ready")
+    assert_quick(flagged_s, FLAGGED_S, f"{engine}, {hang.__name__} is flagged")
 
 
 @pytest.mark.in_turn("engine")
@@ -221,7 +236,7 @@ def test_a_stopped_process_that_goes_on_is_ready_again(ether: Ether, engine: str
         os.kill(pid, signal.SIGSTOP)
         for watcher in (seen, also_seen):
             when, _ = watcher.until("w", "hung")
-            assert when - stopped < FLAGGED_S
+            assert when - stopped < SLOWEST_S  # one of many is held to FLAGGED_S in test_session_chaos.py
         assert "no sign of life" in state_of(other, "w")["error"]
         os.kill(pid, signal.SIGCONT)
         for watcher in (seen, also_seen):
@@ -233,9 +248,9 @@ def test_a_stopped_process_that_goes_on_is_ready_again(ether: Ether, engine: str
 
 
 def test_a_long_handler_is_busy_and_not_hung(ether: Ether, on: On) -> None:
-    ether.tap({"instances": {"w": worker(hang={"silent_s": 1.0})}}, broker=on("amqtt"))
+    ether.tap({"instances": {"w": worker(hang={"silent_s": 2.0})}}, broker=on("amqtt"))
     seen = Seen(ether)
-    ether.pub({"seconds": 3}, topic="rest")
+    ether.pub({"seconds": 4}, topic="rest")
     assert ether.get("w", "add", {"a": 1, "b": 1}) == 2  # behind it in line
     with pytest.raises(AssertionError, match=r"never hung, but \[\]"):
         seen.until("w", "hung", 0.1)

@@ -19,7 +19,9 @@ class Asker:
 
     @ether_get
     def when_away(self, name: str, timeout_s: float = 10.0) -> float:
-        """The moment, on this machine's monotonic clock, at which it first saw that an instance is not ready."""
+        """The moment, on this machine's monotonic clock, at which it first saw that an instance is not ready. It says
+        on `looking` when it begins."""
+        ether.pub(name, topic="looking")
         never, deadline = threading.Event(), time.monotonic() + patience(timeout_s)
         while time.monotonic() < deadline:
             if not any(member["name"] == name and member["state"] == "ready" for member in ether.instances()):
