@@ -82,7 +82,7 @@ def test_a6_b2_a_broker_that_is_killed_again_and_again_is_always_back(
             if number % 3 in JOINED_AFTER:
                 joining.append(threading.Timer(random.uniform(0.0, pause_s + 0.5), join))
                 joining[-1].start()
-            assert soon(broker.is_back, pause_s + patience(2.0)), number
+            assert soon(broker.is_back, pause_s + 10), number
             assert time.monotonic() - killed >= pause_s
             threading.Event().wait(APART_S)
         for thread in joining:

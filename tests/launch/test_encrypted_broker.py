@@ -148,22 +148,25 @@ def test_through_a_websocket(
 def test_who_is_revoked_is_out_within_a_second_and_the_others_stay(
     start: Start, pc: dict[str, str], tmp_path: Path, opened: list[Transport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = start()
-    pi = become(tmp_path / "pi", monkeypatch)
-    pair(pc, pi, "pi3")
-    first, second = enter(at(broker), opened), enter(at(broker), opened)
-    become(tmp_path / "pi4", monkeypatch)
-    pair(pc, dict(os.environ), "pi4")
-    other = enter(at(broker), opened)
+    broker, homes, entered = start(), dict[str, dict[str, str]](), dict[str, list[Transport]]()
+    for name in ("pi3", "pi4", "pi5", "pi6"):
+        homes[name] = become(tmp_path / name, monkeypatch)
+        pair(pc, homes[name], name)
+        entered[name] = [enter(at(broker), opened) for _ in range(2)]
+    assert soon(lambda: broker._trust is not None and homes.keys() <= broker._trust._keys.keys(), 5)
     lab = LabAuthority.load(pc)
     assert lab is not None
+    took_s = []
+    for name in ("pi5", "pi6", "pi3"):
+        began = time.monotonic()
+        lab.revoke(name, time.time())
+        for transport in entered[name]:
+            assert isinstance(transport.receive(patience(5)), ConnectionDown)
+        took_s.append(time.monotonic() - began)
+    assert min(took_s) < 1.0, took_s  # bare: what is promised; a busy machine only adds to it
+    assert max(took_s) < patience(2.4), took_s
+    pi, other = homes["pi3"], entered["pi4"][0]
     monkeypatch.setenv("HOME", pi["HOME"])
-    began = time.monotonic()
-    lab.revoke("pi3", time.time())
-    for transport in (first, second):
-        assert isinstance(transport.receive(patience(5)), ConnectionDown)
-    took_s = time.monotonic() - began
-    assert took_s < 1.0 * patience(1), f"after {took_s:.2f} s"
     with pytest.raises(CertificateRefused, match=r"taken back by `ether revoke`.*`ether pair pi3`"):
         enter(at(broker), opened)
     other.publish("x", b"still here").wait(patience(5))

@@ -81,7 +81,7 @@ def test_an_instance_that_is_added_later_waits_for_nobody(ether: Ether, on: On) 
     ether.tap({"instances": {"slow": {"class_path": "first_parts.Analysis", "kwargs": {"build_s": 0.0}}}})
     with ether.subscribe("image") as images:
         ether.add("camera", {"class_path": "first_parts.Camera"})
-        assert images.get(timeout_s=patience(2)).value == {"n": 1}
+        assert images.get(timeout_s=patience(4)).value == {"n": 1}
 
 
 def test_a_camera_records_although_the_machine_beside_it_is_off(ether: Ether, on: On) -> None:

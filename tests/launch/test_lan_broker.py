@@ -118,13 +118,24 @@ def test_the_sessions_own_ways_stay(start: Start) -> None:
 
 @NEEDS_MORE_LOOPBACK
 def test_the_usual_port_where_it_is_free(start: Start) -> None:
+    for _ in range(3):
+        if not usual_port_is_free():
+            pytest.skip("port 1883 is in use on this machine")
+        broker = start(listen=BESIDE)
+        if broker.lan_port == 1883:
+            return
+        broker.stop(5)  # somebody else, such as another worker's test, has taken it in between
+    pytest.fail("it took another port three times, where 1883 was free")
+
+
+def usual_port_is_free() -> bool:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection in TIME_WAIT is no owner
         try:
             taken.bind((BESIDE, 1883))
         except OSError:
-            pytest.skip("port 1883 is in use on this machine")
-    assert start(listen=BESIDE).lan_port == 1883
+            return False
+    return True
 
 
 @NEEDS_MORE_LOOPBACK

@@ -36,7 +36,10 @@ HOW = ["shutdown", "remove", "restart", "hang", "instance killed", "ctrl-c", "pr
 WORK_S = 1.5
 """Of `end:` in these tests. The default of 5 s would only take longer."""
 BOUND_S = {"program killed": 0.6, "instance killed": 0.0, "hang": WORK_S + 1.5}
-"""By which time, beside 1 s, everything has ended; `WORK_S` for what is not listed. A hang has to be noticed before."""
+"""By which time, beside `SLACK_S`, everything has ended; `WORK_S` for what is not listed. A hang has to be noticed
+before."""
+SLACK_S = 2.4
+"""A second is what it takes. What nobody ends lives on for minutes, and B5 took 21 s."""
 
 PROGRAM = """
 import json, sys, time
@@ -123,12 +126,12 @@ def test_b4_what_an_instance_has_started_ends_with_it(engine: str, folder: Path)
         os.kill(of["killed"]["instance"], signal.SIGKILL)
         os.kill(of["hung"]["instance"], signal.SIGSTOP)
         ether.remove("removed")
-        assert_gone(of["removed"], 1.0)
-        assert_gone(of["killed"], 1.0)
-        assert_gone(of["hung"], 1.0 + 1.5)
+        assert_gone(of["removed"], SLACK_S)
+        assert_gone(of["killed"], SLACK_S)
+        assert_gone(of["hung"], SLACK_S + 1.5)
     finally:
         ether.shutdown()
-    assert_gone(of["last"], 1.0)
+    assert_gone(of["last"], SLACK_S)
     assert not alive(of["detached"].pop("instance"))
     assert all(map(alive, of["detached"].values()))
 
@@ -209,7 +212,7 @@ def one_end(how: str, engine: str, kinds: list[str], folder: Path) -> None:
         else:
             program.stdin.write(f"{how}\n")
             program.stdin.flush()
-        assert_gone(processes, BOUND_S.get(how, WORK_S) + 1.0)
+        assert_gone(processes, BOUND_S.get(how, WORK_S) + SLACK_S)
         print(f"{how}, {engine}, {', '.join(kinds)}: {time.monotonic() - began:.2f} s")
     finally:
         if how != "ctrl-c":
