@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ def timed(work: list[threading.Thread]) -> None:
 # -- the link
 
 
-def test_each_of_four_threads_waits_for_its_own_time(broker: LoopbackBroker, link: Link) -> None:
+def test_each_of_ten_threads_waits_for_its_own_time(broker: LoopbackBroker, link: Link) -> None:
     broker.stop()
     fill(link)
     took: list[float] = []
@@ -72,9 +73,9 @@ def test_each_of_four_threads_waits_for_its_own_time(broker: LoopbackBroker, lin
             link.publish(TOPIC, 1, timeout_s=0.5)
         took.append(time.monotonic() - began)
 
-    timed([threading.Thread(target=publish) for _ in range(4)])
-    assert len(took) == 4
-    assert all(0.5 <= seconds < 1.0 for seconds in took), took
+    timed([threading.Thread(target=publish) for _ in range(10)])
+    assert len(took) == 10
+    assert all(0.5 <= seconds < patience(2.4) for seconds in took), took  # one behind the other they take up to 5 s
 
 
 def test_a_value_is_numbered_for_the_record_while_a_publisher_waits(broker: LoopbackBroker, link: Link) -> None:
@@ -83,8 +84,7 @@ def test_a_value_is_numbered_for_the_record_while_a_publisher_waits(broker: Loop
     ended = threading.Event()
 
     def publish() -> None:
-        with pytest.raises(PublishTimeout):
-            link.publish(TOPIC, 1, timeout_s=1.0)
+        link.publish(TOPIC, 1, timeout_s=patience(30))
         ended.set()
 
     waiting = threading.Thread(target=publish)
@@ -92,7 +92,9 @@ def test_a_value_is_numbered_for_the_record_while_a_publisher_waits(broker: Loop
     headers, body = link.stamp("record dose", 7, ())
     assert not ended.is_set(), "it waited with the publisher"
     assert (headers.seq, body.payload) == (1, b"7")
+    broker.start()
     waiting.join(patience(10))
+    assert ended.is_set()
 
 
 def test_a_message_that_found_no_room_uses_no_number(broker: LoopbackBroker, link: Link) -> None:
@@ -331,8 +333,9 @@ def test_recording_returns_at_once_while_four_threads_publish_in_vain(caplog: py
                 recorded.append(time.monotonic() - began)
                 threads[0].join(0.1)
             assert len(took) == 4
-            assert all(9.9 <= seconds < 11.5 for seconds in took), took
-            assert max(recorded) < 0.05, "one waited with the publishers"
+            assert all(9.9 <= seconds < patience(15) for seconds in took), took  # one behind the other: up to 40 s
+            assert statistics.median(recorded) < 0.05
+            assert max(recorded) < patience(2.4), "one waited with the publishers, who wait for 10 s"
         finally:
             for pid in brokers:
                 os.kill(pid, signal.SIGCONT)
