@@ -10,20 +10,20 @@ import logging
 import os
 import queue
 import signal
-import socket
+import statistics
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from patience import patience
 from programs import running, write
-from running_brokers import engines, mosquitto_missing, running_broker
+from running_brokers import STOCK, engines, mosquitto_missing, running_broker
 
 from ether.connection.assembly import make_link
 from ether.connection.inbound import Inbound
@@ -33,44 +33,20 @@ from ether.transport.endpoint import Endpoint
 from ether.wire.topics import SessionTopics
 
 TOPICS = SessionTopics("bursts")
+LEAST_PAUSE_S = 0.002
+"""A shorter one takes this long and more on a busy machine."""
 LONG = os.environ.get("ETHER_LONG") == "1"
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 BROKERS = [
     *(pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines),
-    pytest.param("stock", marks=needs_mosquitto),
+    pytest.param(STOCK, marks=needs_mosquitto),
 ]
 
 
-@contextmanager
-def stock_mosquitto(folder: Path) -> Iterator[str]:
-    """A Mosquitto as everybody has it."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        port = server.getsockname()[1]
-    (folder / "stock.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
-    command = ["/usr/sbin/mosquitto", "-c", str(folder / "stock.conf")]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        deadline, pause = time.monotonic() + patience(10), threading.Event()
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline
-                pause.wait(0.02)
-        try:
-            yield f"mqtt://127.0.0.1:{port}"
-        finally:
-            process.kill()
-
-
 @pytest.fixture(params=BROKERS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "stock":
-        with stock_mosquitto(tmp_path) as url:
-            yield url
-    else:
-        with running_broker(request.param) as broker:
-            yield broker.url_tcp
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    with running_broker(request.param) as broker:
+        yield broker.url_tcp
 
 
 @pytest.fixture
@@ -109,7 +85,7 @@ class Reader:
         return True
 
     def _run(self) -> None:
-        pause = threading.Event()
+        pause, owed_s = threading.Event(), 0.0
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs or self._ends)
@@ -117,8 +93,10 @@ class Reader:
                     return
                 jobs, self._jobs = self._jobs, []
             for inbound in jobs:
-                if self._takes_s:
-                    pause.wait(self._takes_s)
+                owed_s += self._takes_s
+                if owed_s >= LEAST_PAUSE_S:
+                    pause.wait(owed_s)
+                    owed_s = 0.0
                 headers = inbound.headers()
                 assert headers is not None
                 self.got.setdefault(headers.source, []).append(int(inbound.unpack().value))  # type: ignore[call-overload]
@@ -129,9 +107,12 @@ class Reader:
                     if self._ends:
                         return
 
-    def wait_for(self, count: int, timeout_s: float) -> None:
+    def wait_for(self, count: int, timeout_s: float = 20.0) -> None:
+        """Until it has handled so many. It may take long where the machine is busy, but nothing may stand still for
+        that long."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self.count >= count, patience(timeout_s)), (self.count, count)
+            while self.count < count:
+                assert self._changed.wait(patience(timeout_s)), (self.count, count)
 
     def _end(self) -> None:
         with self._changed:
@@ -180,7 +161,7 @@ def test_a_burst_arrives_whole_at_fast_and_slow_readers(stack: ExitStack, url: s
         thread.join()
     total = sources * count
     for reader in (fast, slow):
-        reader.wait_for(total, 10 + total / 500)
+        reader.wait_for(total)
         assert_whole(reader, sources, count)
 
 
@@ -196,13 +177,17 @@ def test_a_slow_reader_is_paused_and_what_else_its_process_does_waits_for_nothin
     with caplog.at_level(logging.INFO, "Ether"):
         until(lambda: bool(slow.link.retransmitter._reorder_buffer.paused))  # type: ignore[union-attr]
         sender = connected(stack, url, "sender")
+        took_s, left_at_source = [], []
         for number in range(20):
             began = time.monotonic()
             sender.publish(TOPICS.data("other"), number)
             assert other.get(timeout=patience(10)) == number
-            assert time.monotonic() - began < patience(1.0)
-        assert slow.link.outstanding()[TOPICS.data("burst/0")] > 0
-        slow.wait_for(count, 60)
+            took_s.append(time.monotonic() - began)
+            left_at_source.append(slow.link.outstanding().get(TOPICS.data("burst/0"), 0))
+        assert statistics.median(took_s) < 1.0, took_s
+        assert max(took_s) < patience(2.4), took_s  # behind the burst it would take up to 6 s
+        assert max(left_at_source) > 0, "nothing waited meanwhile"
+        slow.wait_for(count)
     thread.join()
     assert_whole(slow, 1, count)
     assert "takes what waits at its sources at its own pace" in caplog.text
@@ -218,7 +203,7 @@ STOPPED = """
         reader = Reader(stack, sys.argv[1], "stopped")
         print("ready", flush=True)
         for line in sys.stdin:
-            reader.wait_for(int(line), 60)
+            reader.wait_for(int(line))
             got = reader.got["source-0"]
             print("whole" if got == list(range(1, int(line) + 1)) else f"not whole: {len(got)}", flush=True)
 """
@@ -241,14 +226,14 @@ def test_a_reader_that_is_stopped_holds_up_nobody_and_gets_everything_afterwards
     fast = Reader(stack, url, "fast")
     [thread] = burst(stack, url, 1, 100)
     thread.join()
-    fast.wait_for(100, 10)
+    fast.wait_for(100)
     process.send_signal(signal.SIGSTOP)
     link = connected(stack, url, "source-more")
     began = time.monotonic()
     for number in range(1, count + 1):
         link.publish(TOPICS.data("burst/0"), number)
     link.flush(patience(30))
-    fast.wait_for(100 + count, 30)
+    fast.wait_for(100 + count)
     took_s = time.monotonic() - began
     process.send_signal(signal.SIGCONT)
     assert took_s < patience(15)
@@ -269,9 +254,11 @@ def test_what_exceeds_the_limit_is_dropped_for_the_slow_reader_alone_counted_and
     with caplog.at_level(logging.WARNING, "Ether"):
         for number in range(1, count + 1):
             source.publish(TOPICS.data("burst/0"), number)
+            if number % 100 == 0:  # so little is kept that a fast one would miss something, too, on a busy machine
+                fast.wait_for(number)
             if number == 2_000:
                 until(lambda: bool(slow.link.retransmitter._reorder_buffer.paused))  # type: ignore[union-attr]
-        fast.wait_for(count, 30)
+        fast.wait_for(count)
         assert_whole(fast, 1, count)
         until(lambda: slow.got["source-0"][-1] == count)
     got = slow.got["source-0"]
