@@ -114,15 +114,17 @@ def test_a_thread_that_cannot_start_leaves_nothing(cause: Cause, work: CausedWor
 def test_a_thread_that_outlives_its_trial_has_no_cause_any_more(
     cause: Cause, work: CausedWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go, seen = threading.Event(), list[tuple[str | None, tuple[str, ...]]]()
+    begun, go, seen = threading.Event(), threading.Event(), list[tuple[str | None, tuple[str, ...]]]()
 
     def flow() -> None:
         seen.append((causes.origin(), causes.parents()))
+        begun.set()
         go.wait(patience(10))
         seen.append((causes.origin(), causes.parents()))
 
     thread = threading.Thread(target=flow, name="flow")
     thread.start()
+    assert begun.wait(patience(5))
     assert [each.what for each in work.in_work(ORIGIN)] == ["the thread 'flow'"]
     now = time.monotonic()
     monkeypatch.setattr("ether.connection.caused_work.time.monotonic", lambda: now + THREAD_S + 1)

@@ -36,7 +36,7 @@ QUIET_S = 300.0 if LONG else 10.0
 CLEAN_S = 5.0
 LATEST_KILL_S = 2.5
 
-pytestmark = pytest.mark.timeout(1800 if LONG else 120)
+pytestmark = pytest.mark.timeout(1800 if LONG else 300)
 
 ether = short.ether
 
