@@ -49,7 +49,15 @@ def records_of(folder: Path, *kinds: str) -> list[StoredRecord]:
 
 
 def pid_of(ether: Ether, name: str) -> int:
-    return next(int(it["pid"]) for it in ether.instances() if (it["name"], it["state"]) == (name, "ready"))
+    """Of the instance, as soon as it is ready."""
+    found: list[int] = []
+
+    def is_ready() -> bool:
+        found.extend(int(it["pid"]) for it in ether.instances() if (it["name"], it["state"]) == (name, "ready"))
+        return bool(found)
+
+    assert soon(is_ready, 10)
+    return found[0]
 
 
 def session_name(request: pytest.FixtureRequest) -> str:
@@ -152,7 +160,10 @@ def ready_pid(ether: Ether) -> int:
 
 def stands_still(pid: int) -> bool:
     """Whether each of its threads has been stopped: one that is in the middle of a write finishes that first."""
-    states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    try:
+        states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):  # a thread has ended meanwhile
+        return False
     return set(states) == {"T"}
 
 
@@ -179,7 +190,7 @@ def test_two_recorders_each_with_its_own_and_one_that_hangs_or_leaves(
         saved = [ether.pub(n, topic="a/x", save=True) for n in range(50, 60)]
         for each in saved:
             assert each is not None
-            each.wait(patience(5))
+            each.wait(patience(20))
         assert (len(records_of(tmp_path / "first")), len(records_of(tmp_path / "second"))) == (60, 25)
     finally:
         os.kill(hanging, signal.SIGCONT)
@@ -232,14 +243,14 @@ def test_a_full_disk_is_told_at_once_and_saving_goes_on_when_there_is_room(
         full, told_s = until_refused(ether)
         assert "recorder cannot record: the disk of the ledger" in str(full)
         assert "is full" in str(full)
-        assert told_s < patience(1.0)
+        assert told_s < patience(4.0), "at once, not after the ten seconds of a wait"
         assert not full.lost
         assert [it.value for it in records_of(disk / "ledger")][:5] == list(range(5)), "what was there is there"
         assert "cannot record" in ether.get("recorder", "proof")["problem"]
         ballast.unlink()
         began = time.monotonic()
         assert ether.flush(patience(10)) == 0
-        assert time.monotonic() - began < patience(3.0)
+        assert time.monotonic() - began < patience(5.0), "what waits is sent again after two seconds"
         ether.record("after", "after").wait()
         proof = ether.get("recorder", "proof")
         assert (list(proof["gaps"]), proof["problem"]) == ([], "")
@@ -308,11 +319,11 @@ def test_log_records_and_states_are_there_with_their_causes(ether: Ether, engine
     cause = ether.pub({"how": "value"}, topic="fail", save=True)
     assert cause is not None
     cause.wait()
-    assert soon(lambda: any(it.source == "typed" for it in records_of(tmp_path / "ledger", "log")), 10)
+    assert soon(lambda: any(it.source == "typed" and it.parents for it in records_of(tmp_path / "ledger", "log")), 10)
     ether.remove("typed")
     ether.shutdown()
-    [said] = [it for it in records_of(tmp_path / "ledger", "log") if it.source == "typed"]
-    assert said.parents == (cause.id,)
+    said = [it.parents for it in records_of(tmp_path / "ledger", "log") if it.source == "typed" and it.parents]
+    assert said == [(cause.id,)]
     states = [it.value["state"] for it in records_of(tmp_path / "ledger", "state") if it.source == "typed"]  # type: ignore[index,call-overload]
     assert "ready" in states
 

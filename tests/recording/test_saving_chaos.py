@@ -175,12 +175,13 @@ def test_what_was_called_saved_is_on_disk_once(bench: Bench, chance: random.Rand
         threading.Event().wait(chance.uniform(0.1, 1.0))  # until a random moment: there is nothing to wait for
         bench.kill(what, chance)
         kills[what] += 1
-    enough = soon(lambda: len(bench.acknowledged()) >= SAVES, MOST_S)
-    assert enough, f"{len(bench.acknowledged())} saves"
+    ledger = tmp_path / "ledger"
+    enough = soon(lambda: len(bench.acknowledged()) >= SAVES and len(closed_volumes(ledger)) > 2, MOST_S)
+    assert enough, f"{len(bench.acknowledged())} saves, {len(closed_volumes(ledger))} closed volumes"
     bench.end()
     proof = bench.ether.get("recorder", "proof", timeout_s=patience(120))
     bench.ether.shutdown()
-    check(proof, bench.acknowledged(), tmp_path / "ledger")
+    check(proof, bench.acknowledged(), ledger)
     print(f"{sum(kills.values())} kills {dict(kills)}, {proof['summary']}, {len(bench.acknowledged())} acknowledged,"
           f" {time.monotonic() - began:.0f} s")  # fmt: skip
 
