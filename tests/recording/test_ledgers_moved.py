@@ -130,7 +130,7 @@ def test_b6_where_the_folder_went_its_savers_are_told_why_and_it_recovers(ether:
     folder.write_text("no folder can be made here")
     saved = ether.record({"n": 1}, "v")
     with pytest.raises(NotSaved, match=r"led cannot be used: (Not a directory|File exists)") as told:
-        saved.wait(timeout_s=patience(5))
+        saved.wait(timeout_s=patience(20))
     assert "Traceback" not in str(told.value)
     assert not told.value.lost
     folder.unlink()

@@ -7,7 +7,7 @@ import json
 import os
 import random
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,7 +114,8 @@ class Driver:
         assert member.program is not None
         others = member.program.descendants()
         if others and self.chance.random() < 0.4:
-            os.kill(self.chance.choice(others), signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended since
+                os.kill(self.chance.choice(others), signal.SIGKILL)
             return
         member.program.kill()
         member.program.finish()
