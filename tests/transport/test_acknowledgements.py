@@ -61,8 +61,9 @@ def test_acknowledgements_of_paced_messages_wait_for_each_other(monkeypatch: pyt
     monkeypatch.setattr(MqttWire, "_wire_send_acks_locked", counted)
     never = threading.Event()
     with limited_mosquitto() as broker:
-        exchanged(broker.url_tcp, 40, lambda: never.wait(0.01))
-    assert len(sent) <= 20, sent
+        took_s = exchanged(broker.url_tcp, 40, lambda: never.wait(0.01))
+    # On a busy machine a pause is longer, and fewer of them fit into the time that an acknowledgement waits.
+    assert len(sent) <= max(20, 2 * took_s / PACED_ACK_DELAY_S), sent
 
 
 def test_a_broker_with_one_message_under_way_is_not_slowed_down() -> None:

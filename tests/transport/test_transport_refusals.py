@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 from patience import patience
-from running_brokers import running_broker
+from running_brokers import running_broker, soon
 
 from ether.errors import (
     BrokerUnreachable,
@@ -117,7 +117,7 @@ def test_broker_that_accepts_and_says_nothing() -> None:
         began = time.monotonic()
         with pytest.raises(BrokerUnreachable):
             transport.connect(0.3)
-        assert 0.3 <= time.monotonic() - began < patience(1.5)
+        assert 0.3 <= time.monotonic() - began < patience(5)
 
 
 def test_host_that_swallows_packets() -> None:
@@ -132,7 +132,7 @@ def test_host_that_swallows_packets() -> None:
             began = time.monotonic()
             with pytest.raises(BrokerUnreachable):
                 transport.connect(0.3)
-            assert time.monotonic() - began < patience(1.5)
+            assert time.monotonic() - began < patience(5)
             close_while_connecting(transport)
         for filler in fillers:
             filler.close()
@@ -158,8 +158,8 @@ def close_while_connecting(transport: Transport) -> None:
         threading.Event().wait(0.001)
     began = time.monotonic()
     transport.close()
-    assert time.monotonic() - began < patience(1)
-    assert isinstance(failures.get(timeout=patience(1)), TransportClosed)
+    assert time.monotonic() - began < patience(5)  # of the 20 s of the attempt
+    assert isinstance(failures.get(timeout=patience(5)), TransportClosed)
     connecting.join(patience(5))
 
 
@@ -306,7 +306,7 @@ def test_close_while_subscribing() -> None:
 
 
 def test_deaf_after_a_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "SUBACK_S", 0.2)
+    monkeypatch.setattr(connection_module, "SUBACK_S", 1.0)
 
     def script(client: FakeConnection, broker: FakeBroker) -> None:
         client.accept()
@@ -340,7 +340,7 @@ def test_dead_peer_is_noticed_by_keep_alive() -> None:
         down = await_kind(transport, ConnectionDown)
         assert isinstance(down, ConnectionDown)
         assert "keep-alive" in down.reason
-        assert 1 <= time.monotonic() - began < patience(4)
+        assert 1 <= time.monotonic() - began < patience(8)
 
 
 def test_keep_alive_goes_on_while_the_reader_is_slow() -> None:
@@ -441,19 +441,22 @@ def test_maximum_packet_size_beyond_what_a_packet_can_have(before: bytes) -> Non
 
 
 def test_session_that_is_taken_over_is_not_fought_for() -> None:
+    at: list[float] = []
+
     def script(client: FakeConnection, broker: FakeBroker) -> None:
         client.accept()
+        at.append(time.monotonic())
         if client.number == 0:
             client.send(b"\xe0\x02\x8e\x00")
         client.stay()
 
     with fake_broker(script) as broker, opened(broker.endpoint) as transport:
         down = await_kind(transport, ConnectionDown)
-        began = time.monotonic()
         assert isinstance(down, ConnectionDown)
         assert "another client" in down.reason
         await_kind(transport, ConnectionUp)
-        assert time.monotonic() - began > 0.4
+        assert soon(lambda: len(at) == 2, 5)
+        assert at[1] - at[0] > 0.4
 
 
 @pytest.mark.parametrize(
@@ -608,7 +611,7 @@ def test_broker_that_stops_reading_blocks_publishers_and_not_close() -> None:
         assert not last.done
         began = time.monotonic()
         transport.close()
-        assert time.monotonic() - began < patience(2.5)
+        assert time.monotonic() - began < patience(6)  # it would wait for 30 s
         with pytest.raises(TransportError):
             last.wait(1)
         may_read.set()
