@@ -344,7 +344,7 @@ class BareHeater:
         import serial
 
         type(self).opened += 1
-        self.link = serial.Serial(port, timeout=0.3)
+        self.link = serial.Serial(port, timeout=1.0)  # bare: its simulator may not get its turn
 
     def power(self) -> float:
         self.link.write(b"POW?\n")

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 from patience import patience
+from running_brokers import soon
 
 from ether import Ether
 from ether.config import load_config
@@ -140,8 +141,9 @@ def test_then_reconnect_connects_the_same_object_again(ether: Ether, tmp_path: P
     power = tmp_path / "power"
     power.touch()
     on_error = {"errors": "NoAnswer", "then": "reconnect", "after": 1}
-    # Asked rarely: it is the call that finds the device gone.
+    # Asked rarely, and first when it starts: behind that it is the call that finds the device gone.
     ether.tap(dead(power, on_error=on_error, alive={"method": "identity", "every": "60s"}))
+    assert soon(lambda: "identity" in ether.get("it", "log"), PATIENCE_S)
     states = States(ether, "it")
     power.unlink()
     with pytest.raises(RemoteError, match="NoAnswer"):

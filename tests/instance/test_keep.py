@@ -74,7 +74,7 @@ class Newest3(Gate):
 
 
 class Young(Gate):
-    @ether_sub(topic="frame", max_age="0.5s")
+    @ether_sub(topic="frame", max_age="2s")
     def look(self, n: int) -> None:
         self.take(n)
 
@@ -242,7 +242,7 @@ def test_what_is_too_old_when_its_turn_comes_is_skipped(ether: Ether) -> None:
             publish(n)
         ether.pub(None, topic="mark")
         assert gate.marked.wait(patience(10))
-        threading.Event().wait(0.7)  # they grow old
+        threading.Event().wait(2.2)  # bare: they grow old
         gate.open.set()
         ether.get("gate", "rest")
         publish(4)
@@ -301,12 +301,12 @@ def test_a_programs_subscription(ether: Ether) -> None:
 
 
 def test_a_programs_subscription_skips_what_is_too_old(ether: Ether) -> None:
-    with ether.subscribe("frame", max_age="500ms") as young:
+    with ether.subscribe("frame", max_age="2000ms") as young:
         ether.pub("fresh", topic="frame")
         assert young.get().value == "fresh"
         ether.pub("old", topic="frame")
         arrived(ether)
-        threading.Event().wait(0.7)  # it grows old
+        threading.Event().wait(2.2)  # bare: it grows old
         ether.pub("new", topic="frame")
         assert young.get().value == "new"
         assert young.skipped == Skipped(0, 1)
@@ -408,7 +408,7 @@ def test_the_announcement_says_what_is_wanted() -> None:
         assert methods["look"]["keep"] == {"frame": "latest"}  # type: ignore[index]
         assert "max_age" not in methods["look"]  # type: ignore[index]
         assert lab._members["young"].instance.about()["methods"]["look"]["max_age"] == {  # type: ignore[index]
-            "frame": "0.5s"
+            "frame": "2s"
         }
 
 

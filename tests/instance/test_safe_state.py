@@ -22,8 +22,9 @@ from ether.errors import EtherError, LifecycleFailed, RemoteError, StartFailed
 
 ROUNDS = 20 if os.environ.get("ETHER_LONG") == "1" else 2
 AFTER_S = 1.0
-CALLS_S = 0.5
-"""For the calls themselves, on a machine with other things to do."""
+CALLS_S = 1.4
+"""For the calls themselves, in a process of their own, on a machine with other things to do. What does not notice that
+somebody is gone makes none within the 15 s for which they are waited for."""
 HERE = str(Path(__file__).parents[1] / "parts")
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
@@ -161,7 +162,7 @@ def test_the_network_is_dropped_and_comes_back(
     for _ in range(ROUNDS):
         eventually(lambda: ether.get("heater", "set_power", 40, timeout_s=patience(2)))
         dropped = time.monotonic()
-        assert proxy.stall(AFTER_S + 1.0) > 0
+        assert proxy.stall(AFTER_S + CALLS_S) > 0
         assert device.until("power 0", dropped) <= AFTER_S + CALLS_S
     eventually(lambda: ether.get("heater", "set_power", 30, timeout_s=patience(2)))
     assert device.words()[-1] == "power 30"
@@ -202,12 +203,12 @@ def test_a_hanging_driver_is_bypassed_only_where_that_is_said(ether: Ether, devi
     with running_broker("amqtt") as broker:
         ether.tap(config(device, broker.url_tcp, force=force))
         ether.get("heater", "set_power", 40)
-        ether.get_later("heater", "hang", 4.0)
+        ether.get_later("heater", "hang", 6.0)
         device.until("hang", 0.0)
         killed = time.monotonic()
         os.kill(broker.engine_pid, signal.SIGKILL)
         took = device.until("power 0", killed)
-        assert took <= AFTER_S + 0.5 + CALLS_S if force else took > AFTER_S + 1.0
+        assert took <= AFTER_S + 0.5 + CALLS_S if force else took > AFTER_S + 0.5 + CALLS_S
 
 
 def test_at_the_orderly_end(ether: Ether, device: Device) -> None:
@@ -235,7 +236,7 @@ def test_it_goes_on_measuring(ether: Ether, engine: str) -> None:
         ether.tap({"session": session, "record": "all", "broker": broker.url_tcp, "instances": {"plc": plc}})
         assert ether.wait_for("night", lambda n: n >= 5, timeout_s=patience(10))
         os.kill(broker.engine_pid, signal.SIGSTOP)
-        threading.Event().wait(AFTER_S + 1.5)  # the time for which the broker stands still is the case itself
+        threading.Event().wait(AFTER_S + 2.5)  # the time for which the broker stands still is the case itself
         os.kill(broker.engine_pid, signal.SIGCONT)
         assert soon(lambda: "safe" not in seen(ether, "plc"), 10.0)
         eventually(lambda: ether.get("plc", "set", {"value": 1}, timeout_s=patience(2)))
@@ -245,7 +246,8 @@ def test_it_goes_on_measuring(ether: Ether, engine: str) -> None:
     marked = [record for record in polled if record.safe is not None]
     assert len(marked) >= 20
     assert {record.safe for record in marked} == {"the broker or the way to it is gone for 1 s"}
-    assert max(after.time - before.time for before, after in pairwise(polled)) < patience(0.5)
+    # What does not go on stands still for 2.5 s.
+    assert max(after.time - before.time for before, after in pairwise(polled)) < patience(1.2)
     assert levels
     assert not [record for record in levels if marked[0].time <= record.time <= marked[-1].time]
 
@@ -262,8 +264,8 @@ def test_a_person_makes_all_safe_at_once_and_ends_it_again(ether: Ether, device:
     with pytest.raises(RemoteError, match="smoke"):
         ether.get("heater", "set_power", {"watts": 30})
     assert ether.end_safe_state()["heater"]["safe"]
-    soon(lambda: ether.get("heater", "read") is not None and not _safe(ether))
-    ether.get("heater", "set_power", {"watts": 20})
+    eventually(lambda: ether.get("heater", "set_power", {"watts": 20}))
+    assert soon(lambda: not _safe(ether), 5.0)
 
 
 def test_what_cannot_be_reached_is_not_called_safe(ether: Ether, device: Device) -> None:

