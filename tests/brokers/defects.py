@@ -112,7 +112,7 @@ def a_silent_client_is_cut_off(target: Target) -> None:
     topic = f"wills/{secrets.token_hex(4)}"
     with RawClient(target) as watcher, RawClient(target, keepalive_s=1, will=Will(topic, b"gone")) as silent:
         watcher.subscribe((topic, 0))
-        assert watcher.publication(3.0).payload == b"gone"
+        assert watcher.publication().payload == b"gone"
         assert silent.is_closed()
 
 
@@ -122,11 +122,11 @@ def the_second_connection_of_a_client_id_wins(target: Target) -> None:
     with RawClient(target) as watcher, RawClient(target, name, will=Will(topic, b"gone")) as first:
         watcher.subscribe((topic, 0))
         with RawClient(target, name) as second:
-            assert first.is_closed(1.0)
-            assert watcher.publication(1.0).payload == b"gone"
+            assert first.is_closed(5.0)
+            assert watcher.publication().payload == b"gone"
             second.subscribe(("twins", 0))
             watcher.publish("twins", b"for the second")
-            assert second.publication(1.0).payload == b"for the second"
+            assert second.publication().payload == b"for the second"
 
 
 def a_publish_to_dollar_does_not_silence_its_client(target: Target) -> None:
@@ -135,7 +135,7 @@ def a_publish_to_dollar_does_not_silence_its_client(target: Target) -> None:
         subscriber.subscribe((topic, 0))
         publisher.publish("$mine/own")
         publisher.publish(topic, b"still here")
-        assert subscriber.publication(1.0).payload == b"still here"
+        assert subscriber.publication().payload == b"still here"
 
 
 def a_slow_subscriber_costs_bounded_memory(target: Target) -> None:
@@ -146,9 +146,9 @@ def a_slow_subscriber_costs_bounded_memory(target: Target) -> None:
         for _ in range(count):
             publisher.publish(topic, payload)
         publisher.ping(20)
-        received = slow.publications(1.0)
+        received = slow.publications(5.0)
         assert len(received) < count
-        assert slow.is_closed(1.0)
+        assert slow.is_closed(5.0)
 
 
 def unacknowledged_messages_hold_the_rest_back_in_order(target: Target) -> None:
@@ -158,11 +158,11 @@ def unacknowledged_messages_hold_the_rest_back_in_order(target: Target) -> None:
         slow.subscribe((topic, 1))
         for number in range(count):
             publisher.publish(topic, str(number).encode(), qos=1)
-        waiting = slow.publications()
+        waiting = [slow.publication(), *slow.publications()]
         assert 0 < len(waiting) <= 100
         seen: list[int] = []
         while len(seen) < count:
-            came = waiting.pop(0) if waiting else slow.publication(2.0)
+            came = waiting.pop(0) if waiting else slow.publication()
             seen.append(int(came.payload))
             slow.acknowledge(came.packet_id)
         assert seen == list(range(count))
@@ -180,7 +180,7 @@ def an_oversize_packet_ends_its_connection_unread(target: Target) -> None:
     """At its declaration: the broker does not wait for the rest."""
     with RawClient(target) as client:
         client.send(b"\x30\xff\xff\xff\x7f\x00\x01t")
-        assert client.is_closed(1.0)
+        assert client.is_closed(5.0)
 
 
 def a_shared_subscription_is_not_granted_in_vain(target: Target) -> None:
@@ -188,7 +188,7 @@ def a_shared_subscription_is_not_granted_in_vain(target: Target) -> None:
         if client.subscribe(("$share/group/work", 0)) == [0x80]:
             return
         publisher.publish("work", b"for one of the group")
-        assert client.publication(1.0).payload == b"for one of the group"
+        assert client.publication().payload == b"for one of the group"
 
 
 def a_refused_client_harms_nobody(target: Target) -> None:
@@ -204,9 +204,9 @@ def a_refused_client_harms_nobody(target: Target) -> None:
             assert intruder.connack is not None
             assert intruder.connack[1] == 5
         watcher.publish(topic, b"still yours")
-        assert victim.publication(1.0).payload == b"still yours"
+        assert victim.publication().payload == b"still yours"
         victim.socket.shutdown(2)
-        assert watcher.publication(1.0).payload == b"gone"
+        assert watcher.publication().payload == b"gone"
 
 
 def mqtt_5_is_spoken(target: Target) -> None:
@@ -228,7 +228,8 @@ def a_publish_of_qos_2_is_delivered_once(target: Target) -> None:
         publisher.send(bytes([again[0] | 8]) + again[1:])
         publisher.send(packet(0x62, b"\x00\x07"))
         publisher.ping()
-        assert [(came.payload, came.qos) for came in subscriber.publications()] == [(b"once", 1)]
+        came = [subscriber.publication(), *subscriber.publications()]
+        assert [(each.payload, each.qos) for each in came] == [(b"once", 1)]
 
 
 def what_was_not_acknowledged_comes_again(target: Target) -> None:
@@ -241,7 +242,7 @@ def what_was_not_acknowledged_comes_again(target: Target) -> None:
             assert keeper.publication().payload == b"first"
         with RawClient(target, name, clean=False) as keeper:
             assert keeper.connack == b"\x01\x00"
-            came = keeper.publication(2.0)
+            came = keeper.publication()
             assert (came.payload, came.dup) == (b"first", True)
             keeper.disconnect()
             assert keeper.is_closed()
@@ -258,7 +259,8 @@ def overlapping_filters_deliver_once(target: Target) -> None:
     with RawClient(target) as publisher, RawClient(target) as subscriber:
         subscriber.subscribe((topic, 0), ("overlap/#", 1), ("overlap/+", 0))
         publisher.publish(topic, b"once", qos=1)
-        assert [came.payload for came in subscriber.publications()] == [b"once"]
+        came = [subscriber.publication(), *subscriber.publications()]
+        assert [each.payload for each in came] == [b"once"]
 
 
 def small_packets_leave_at_once(target: Target) -> None:

@@ -128,9 +128,9 @@ def test_every_way_to_end_it_is_clean_and_fast(engine: str, end: str) -> None:
             broker.process.stdin.close()
         else:
             broker.process.send_signal(getattr(signal, end))
-        assert broker.process.wait(patience(2)) == 0
-        assert time.perf_counter() - start < patience(1.0)
-        assert client.is_closed(1.0)
+        assert broker.process.wait(patience(10)) == 0
+        assert time.perf_counter() - start < patience(2.4)  # an end that is forced takes 5 s
+        assert client.is_closed(5.0)
         assert not alive(broker.engine_pid)
         assert not broker.private_dir.exists()
         assert is_free(broker.port)
@@ -158,8 +158,8 @@ def test_nothing_survives_the_kill_of_the_parent(engine: str, folder: Path) -> N
         assert parent.stdout is not None
         ready = json.loads(parent.stdout.readline())
         parent.kill()
-    assert soon(lambda: not alive(ready["supervisor"]) and not alive(ready["pid"]))
-    assert soon(lambda: not folder.exists())
+    assert soon(lambda: not alive(ready["supervisor"]) and not alive(ready["pid"]), 10)
+    assert soon(lambda: not folder.exists(), 10)
     assert is_free(ready["port"])
 
 
@@ -168,7 +168,7 @@ def test_nothing_survives_the_kill_of_the_parent(engine: str, folder: Path) -> N
 def test_mosquitto_does_not_survive_its_supervisor() -> None:
     with running_broker("mosquitto") as broker:
         broker.process.kill()
-        assert soon(lambda: not alive(broker.engine_pid))
+        assert soon(lambda: not alive(broker.engine_pid), 10)
 
 
 @POSIX
@@ -185,7 +185,7 @@ def test_the_guard_of_other_systems_kills_too(tmp_path: Path) -> None:
         assert process.stdout is not None
         pids = [int(word) for word in process.stdout.readline().split()]
         process.kill()
-    assert soon(lambda: not any(map(alive, pids)))
+    assert soon(lambda: not any(map(alive, pids)), 10)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -204,7 +204,7 @@ def test_an_engine_that_dies_is_reported() -> None:
     with running_broker("mosquitto") as broker:
         os.kill(broker.engine_pid, signal.SIGKILL)
         assert "ended by itself" in broker.event("failed")["text"]
-        assert broker.process.wait(patience(2)) == 5
+        assert broker.process.wait(patience(10)) == 5
         assert "ended by itself" in broker.stderr()
         assert not broker.private_dir.exists()
 
@@ -263,7 +263,7 @@ def test_a_parent_that_reads_no_warnings_stops_nobody(engine: str, folder: Path)
             client.ping()
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(patience(2)) == 0
+        assert process.wait(patience(10)) == 0
 
 
 def test_supervising_mosquitto_costs_no_event_loop(folder: Path) -> None:

@@ -9,7 +9,6 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
-from patience import patience
 from raw_client import RawClient, Target
 from running_brokers import RunningBroker, mosquitto_missing, running_broker, soon
 from sans_io import Bench, Peer, Will, connack_properties, props
@@ -264,7 +263,7 @@ def test_mosquitto_has_the_table_too(at_first: dict[str, object]) -> None:
             owner.publish("lab/pc/x", b"shown")
             assert first.publication().payload in (b"lab/pi/x", b"shown")
             assert command(broker, json.dumps({"command": "rights"})) is None
-            assert first.is_closed(patience(3))
+            assert first.is_closed(10)
         assert soon(lambda: not is_in(), 5)
 
 
@@ -300,7 +299,7 @@ def test_rights_are_given_by_the_file_and_changed_over_the_lifeline(broker: Runn
             assert owner.publication().payload == b"from pc"
         first.ping()
         assert command(broker, json.dumps({"command": "rights"})) is None
-        assert first.is_closed(patience(2))
+        assert first.is_closed(10)
         with RawClient(pi) as refused:
             assert refused.connack == b"\x00\x05"
         owner.ping()

@@ -81,7 +81,7 @@ def bounded(broker: RunningBroker, what: str, flood: Callable[[], None], most_mb
     assert not asking.is_alive()
     assert more < most_mb, f"{what} took {more:.1f} MB"
     assert slowest[0] < patience(2)
-    assert soon(lambda: enters(broker)), "nobody new gets in afterwards"
+    assert soon(lambda: enters(broker), 10), "nobody new gets in afterwards"
 
 
 def enters(broker: RunningBroker) -> bool:
@@ -263,4 +263,4 @@ def test_a_connection_whose_peer_vanishes_is_asked_for_by_tcp(broker: RunningBro
             rows = [line for line in Path("/proc/net/tcp").read_text().splitlines() if hexed in line]
             return rows[0].split()[5].split(":")[0] if rows else ""
 
-        assert soon(lambda: timer() == "02"), "the broker's end has a keep-alive timer"
+        assert soon(lambda: timer() == "02", 5), "the broker's end has a keep-alive timer"

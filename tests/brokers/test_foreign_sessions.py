@@ -134,8 +134,9 @@ def test_a_call_waits_for_no_delayed_acknowledgement(ether: Ether, broker: str, 
         ether.get("pump", "item")
         return time.perf_counter() - began
 
-    # Bare: a delayed acknowledgement is 40 ms, and the median of idle calls 0.5 to 1 ms.
-    assert statistics.median(call_s() for _ in range(40)) < 0.02
+    # Bare: a delayed acknowledgement is 40 ms each time, and the median of idle calls 0.5 to 1 ms. Of a machine that
+    # does something else for a moment the best of three rounds says nothing.
+    assert min(statistics.median(call_s() for _ in range(40)) for _ in range(3)) < 0.02
 
 
 def test_saves_run_once(ether: Ether, broker: str, request: pytest.FixtureRequest) -> None:
@@ -216,7 +217,7 @@ def test_an_instance_is_restarted(ether: Ether, broker: str, request: pytest.Fix
     started(ether, broker, request, {"pump": PUMP})
     pid = {it["name"]: it["pid"] for it in ether.instances()}["pump"]
     ether.restart("pump")
-    assert {it["name"]: it["pid"] for it in ether.instances()}["pump"] != pid
+    assert soon(lambda: {it["name"]: it["pid"] for it in ether.instances()}["pump"] != pid, 10)
     assert ether.get("pump", "item", {"number": 3}) == 3
 
 

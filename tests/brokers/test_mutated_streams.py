@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import statistics
 import threading
 import time
 
@@ -16,7 +17,8 @@ from running_brokers import running_broker
 from sans_io import Will, connect, mutated
 
 STREAMS = 100_000 if os.environ.get("ETHER_LONG") == "1" else 2_000
-SLOWEST_CONNECT_S = 0.2
+CONNECT_S, SLOWEST_CONNECT_S = 0.2, 2.4
+"""The middle is bounded tightly; one of many may have met with a machine that did something else."""
 
 
 def life(level: int, login: tuple[str, str], number: int) -> bytes:
@@ -42,7 +44,7 @@ class Steady(threading.Thread):
         super().__init__(name="steady")
         self._target, self._ended = target, threading.Event()
         self.wrong: list[str] = []
-        self.heard, self.slowest_s = 0, 0.0
+        self.heard, self.took_s = 0, list[float]()
 
     def run(self) -> None:
         try:
@@ -65,7 +67,7 @@ class Steady(threading.Thread):
             began = time.perf_counter()
             with RawClient(self._target) as other:
                 assert other.connack == b"\x00\x00"
-            self.slowest_s = max(self.slowest_s, time.perf_counter() - began)
+            self.took_s.append(time.perf_counter() - began)
 
     def end(self) -> None:
         self._ended.set()
@@ -95,6 +97,7 @@ def test_mutated_streams(level: int) -> None:
             steady.end()
         assert steady.wrong == []
         assert steady.heard > 20
-        assert steady.slowest_s < patience(SLOWEST_CONNECT_S)
+        assert statistics.median(steady.took_s) < patience(CONNECT_S)
+        assert max(steady.took_s) < patience(SLOWEST_CONNECT_S)
         assert broker.process.poll() is None
         assert broker.stderr() == ""

@@ -287,7 +287,7 @@ def refused(endpoint: Endpoint, timeout_s: float = 5.0) -> EtherError:
             transport.connect(patience(timeout_s))
     finally:
         transport.close()
-    assert time.monotonic() - began < patience(timeout_s + 1)
+    assert time.monotonic() - began < patience(timeout_s + 4)
     said = str(caught.value)
     assert endpoint.address in said
     assert endpoint.address.endswith("/lab/mqtt")
@@ -362,7 +362,7 @@ def test_a_body_is_not_waited_for() -> None:
     with web_server(lambda _: b"HTTP/1.1 404 Not Found\r\n" + HTML, stay=True) as (endpoint, _):
         began = time.monotonic()
         assert "404" in str(refused(endpoint))
-        assert time.monotonic() - began < patience(2)
+        assert time.monotonic() - began < patience(2.4)
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 1", b"HTTP/1.1 200 OK\r\nServer: x\r\n"])
