@@ -30,9 +30,9 @@ from ether.errors import EtherError, LifecycleFailed
 from ether.session.discovery.local_sessions import SessionRecord, read_records
 
 LONG = os.environ.get("ETHER_LONG") == "1"
-KILLS = 100 if LONG else 5
+KILLS = 100 if LONG else 3
 DEATHS = 50 if LONG else 3
-QUIET_S = 300.0 if LONG else 10.0
+QUIET_S = 300.0 if LONG else 6.0
 CLEAN_S = 5.0
 LATEST_KILL_S = 2.5
 

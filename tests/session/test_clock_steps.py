@@ -29,6 +29,8 @@ needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(m
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
 TO_1970 = 60.0 - time.time()
 
+pytestmark = pytest.mark.in_turn("broker")
+
 STEPS = [
     pytest.param((0.0, 8 * DAY_S), id="8-days-ahead"),
     pytest.param((0.0, -8 * DAY_S), id="8-days-back"),
