@@ -1,32 +1,21 @@
-"""The real `ether`, against sessions that the real `ether run` started.
-
-`ether` is a command in a process of its own, as a user's shell starts it. `ether_here` is the same from its words on,
-in this process: it takes a tenth of the time, most of which is the start of a Python. What is about the process itself
-(signals, what is imported, users' classes in its folder) needs the former.
-"""
+"""The real `ether`, against sessions that the real `ether run` started: as a process of its own, or in this one
+(`commands_here`)."""
 
 from __future__ import annotations
 
-import io
-import json
-import logging
 import os
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from commands_here import Done, ether_here
 from patience import patience
 from programs import Program, running
 from running_brokers import engines, mosquitto_missing, soon
-
-from ether import log
-from ether.cli.main import main
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
 ENGINES = [pytest.param(engine, marks=needs_mosquitto if engine == "mosquitto" else ()) for engine in engines]
@@ -127,34 +116,6 @@ instances:
 """
 
 
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Its output, which must be JSON and nothing else."""
-        return json.loads(self.out)
-
-    @property
-    def lines(self) -> list[Any]:
-        """Its output, one JSON value a line."""
-        return [json.loads(line) for line in self.out.splitlines()]
-
-    def assert_mistake(self, code: int, *said: str) -> None:
-        """The user's mistake: this code, one line on standard error with these texts, no traceback."""
-        assert self.code == code, self
-        assert self.err.startswith("ether: "), self
-        assert self.err.count("\n") == 1, self
-        assert "Traceback" not in self.err, self
-        for text in said:
-            assert text in self.err, self
-
-
 def ether(folder: Path, *words: str, timeout_s: float = 60.0, **environment: str) -> Done:
     """Run one command in a folder."""
     done = subprocess.run(
@@ -168,34 +129,6 @@ def ether(folder: Path, *words: str, timeout_s: float = 60.0, **environment: str
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr)
-
-
-def ether_here(folder: Path, *words: str, **environment: str) -> Done:
-    """Run one command in a folder, in this process."""
-    out, err = io.BytesIO(), io.BytesIO()
-    shown = [io.TextIOWrapper(said, encoding="utf-8", write_through=True) for said in (out, err)]
-    with pytest.MonkeyPatch.context() as patch, open(os.devnull) as nothing:
-        patch.chdir(folder)
-        patch.setattr(sys, "stdin", nothing)
-        patch.setattr(sys, "path", list(sys.path))
-        for name, value in {"COLUMNS": "80", **environment}.items():
-            patch.setenv(name, value)
-        with _logging_as_it_was(), redirect_stdout(shown[0]), redirect_stderr(shown[1]):
-            code = main(words)
-    return Done(int(code), *(said.getvalue().decode() for said in (out, err)))
-
-
-@contextmanager
-def _logging_as_it_was() -> Iterator[None]:
-    """A command shows what Ether logs; this process goes on."""
-    loggers = [logging.getLogger(name) for name in ("", "Ether")]
-    before = [logger.level for logger in loggers]
-    try:
-        yield
-    finally:
-        log.uninstall_console()
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
 
 
 def make_lab(folder: Path, engine: str, text: str = LAB) -> None:

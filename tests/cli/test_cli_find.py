@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from animal_parts import make_animals
-from command_line import Done
+from commands_here import Done
 from optional import library
 
 from ether.cli.main import main

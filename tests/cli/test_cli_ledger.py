@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from command_line import Done
+from commands_here import Done
 from ledgers import BEGAN, Source, make_ledger
 from patience import patience
 from running_brokers import soon

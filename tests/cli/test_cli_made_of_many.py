@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import ether_here as command
+from commands_here import ether_here as command
 from engine_params import EVERY
 from lineage_lab import Writer
 from lineage_parts import Fit, Join, Mean
@@ -28,7 +28,7 @@ from ether import Ether, ether
 from ether.errors import NotAnInput, RemoteError
 from ether.ledger.reader import LedgerReader, RecordFilter, StoredRecord
 from ether.provenance.inputs import COULD, inputs_of
-from ether.provenance.lineage import find, why
+from ether.provenance.lineage import Tree, find, why
 from ether.reading.export import crate as export_crate
 from ether.reading.export import prov as export_prov
 
@@ -172,6 +172,18 @@ def test_the_mean_of_the_reproducer_names_all_five(made: Made) -> None:
 # -- the other shapes
 
 
+def quickest_why(ledger: Path, known: str) -> tuple[Tree, float]:
+    """The tree of a value, and the processor time that it takes: the least of three, as a core that is shared does the
+    same in more of it."""
+    took_s = []
+    for _ in range(3):
+        began = time.process_time()
+        with LedgerReader.open(ledger) as reader:
+            tree = why(reader, find(reader, known))
+        took_s.append(time.process_time() - began)
+    return tree, min(took_s)
+
+
 @pytest.mark.parametrize("source", [*(f"fit/{n}" for n in FITS), "late", "three", "newest"])
 def test_a_fit_names_every_read_that_it_used(made: Made, source: str) -> None:
     fits = made.records(source) if "/" in source else made.records("fit", source)
@@ -185,10 +197,9 @@ def test_a_fit_names_every_read_that_it_used(made: Made, source: str) -> None:
 
 def test_a_fit_of_many_is_one_line_and_all_lines_where_they_are_wanted(made: Made) -> None:
     (fit,) = made.records("fit/1000")
-    began = time.process_time()
-    with LedgerReader.open(made.folder) as reader:
-        (group,) = why(reader, fit).groups
-    assert time.process_time() - began < 0.5  # bare: it takes a tenth, and the command half a second more
+    tree, took_s = quickest_why(made.folder, fit.id)
+    assert took_s < 0.5  # bare: it takes a tenth, and the command half a second more
+    (group,) = tree.groups
     assert set(group.ids) | set(fit.parents) == set(fit.value["ids"])  # type: ignore[index]
     done = command(made.folder.parent, "why", str(fit.row), "--ledger", "ledger")
     assert "and 999 more read by main since its start; it could have used them  rows " in done.out
@@ -337,10 +348,8 @@ def test_a_days_summary_names_its_86400_reads_in_under_a_second_offline(tmp_path
         since = [{"topic": "celsius", "source": "probe", "runs": runs}]
         made = writer.put("daily", "summary", 20.5, more={"since": since})
     used = [*ids[:30_000], *ids[30_001:]]
-    began = time.process_time()
-    with LedgerReader.open(tmp_path / "ledger") as reader:
-        tree = why(reader, find(reader, made))
-    assert time.process_time() - began < 0.5  # bare: it takes a fifth, and a whole command has to take less than 1 s
+    tree, took_s = quickest_why(tmp_path / "ledger", made)
+    assert took_s < 0.5  # bare: it takes a fifth, and a whole command has to take less than 1 s
     (group,) = tree.groups
     assert list(group.ids) == used
     assert (tree.missing, tree.unnamed, tree.is_cut) == ([], 0, False)

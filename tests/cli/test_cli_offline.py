@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import ETHER, Done, ether, ether_here
+from command_line import ETHER, ether
+from commands_here import Done, ether_here
+from patience import patience
 
 from ether.cli.main import ENTRIES
 from ether.cli.main import GROUPS as HELP_GROUPS
@@ -60,14 +62,24 @@ def test_the_version(tmp_path: Path) -> None:
     assert ether(tmp_path, "--version") == Done(0, f"ether {VERSION}\n", "")
 
 
+def processor_time_of(command: list[str], folder: Path) -> float:
+    """Seconds that a command takes of a core."""
+    before = os.times()
+    subprocess.run(command, cwd=folder, capture_output=True, check=True)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows does not count what children take")
 def test_it_starts_in_under_200_ms(tmp_path: Path) -> None:
-    """The quickest of thirty: the others tell how busy the machine is with other things."""
+    """On an idle machine. What it takes of a core says so on a busy one, too; the quickest of a few."""
     times: list[float] = []
-    while len(times) < 30 and min(times, default=1.0) >= START_LIMIT_S:
-        began = time.perf_counter()
-        subprocess.run([sys.executable, *ETHER, "--help"], cwd=tmp_path, capture_output=True, check=True)
-        times.append(time.perf_counter() - began)
+    while len(times) < 10 and min(times, default=1.0) >= START_LIMIT_S:
+        times.append(processor_time_of([sys.executable, *ETHER, "--help"], tmp_path))
     assert min(times) < START_LIMIT_S, times
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *ETHER, "--help"], cwd=tmp_path, capture_output=True, check=True)
+    assert time.perf_counter() - began < patience(5), "it waits for something"
 
 
 def test_only_the_command_that_was_asked_for_is_imported() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from command_line import Done, ether
+from command_line import ether
+from commands_here import Done
 
 from ether.cli.main import main
 from ether.config import load_config

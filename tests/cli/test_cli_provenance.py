@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import ether as command
-from command_line import ether_here as ether
+from commands_here import ether_here as ether
 from git_bench import Asked, Repository, ask_context, needs_git
 from lineage_lab import Writer, write_pipeline
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command_line import Bench, Done, bench, make_lab
+from command_line import Bench, bench, make_lab
 from command_line import ether as ether_process
+from commands_here import Done
 from ledgers import BEGAN, Source, make_ledger
 from optional import library
 from patience import patience

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import ENGINES, ETHER, LAB, bench, ether, ether_here, make_lab
+from command_line import ENGINES, ETHER, LAB, bench, ether, make_lab
+from commands_here import ether_here
 from programs import run, running, write
 from running_brokers import alive, soon
 
