@@ -38,10 +38,10 @@ with ether.run("dose", compound="A", progress=False) as run:
         with trial:
             trial.result = {"response": trial.condition["dose"] / 2}
 with ether.run("dose", compound="B", progress=False) as run:
-    trials = run.trials([{"dose": d} for d in (0.1, 0.3, 1.0, 3.0, 10.0)] * 12, order="random", seed=7)
+    trials = run.trials([{"dose": d} for d in (0.1, 0.3, 1.0, 3.0, 10.0)] * 20, order="random", seed=7)
     for number, trial in enumerate(trials):
         with trial:
-            for _ in range(1 if number < 12 else 30):
+            for _ in range(1 if number < 12 else 40):
                 ether.wait_for("temperature")
             trial.result = {"response": trial.condition["dose"] / 2}
 """
