@@ -115,7 +115,7 @@ def test_log_lines_show_the_same(caplog: pytest.LogCaptureFixture) -> None:
         unsent()
     except EtherError:
         logging.getLogger("mine").exception("no luck")
-    (record,) = caplog.records
+    (record,) = [record for record in caplog.records if record.name == "mine"]
     told = UserTracebacks().format(record)
     assert set(frames([told])) == {__file__}
     assert told.startswith("no luck\nTraceback (most recent call last):\n")
