@@ -1,5 +1,5 @@
-"""Counts the instructions of Python that all threads of a process execute, in each process whose `PYTHONPATH` holds this
-folder: `sys.ether_instructions[0]`. Several times slower than without. For `side_by_side.py --instructions`."""
+"""Counts the instructions of Python that all threads of a process execute: `sys.ether_instructions[0]`, in each process
+whose `PYTHONPATH` holds this folder. Several times slower than without. For `side_by_side.py --instructions`."""
 
 import sys
 import threading

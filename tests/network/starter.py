@@ -1,7 +1,7 @@
 """A user's program for tests of networks: `starter.py FILE SETTINGS`, run on a machine of its own.
 
-It says that it is up, and taps with SETTINGS (the arguments of `ether.tap`, as JSON) at the moment that FILE holds, by
-`time.monotonic()`, which all machines share. It saves numbers at once, and prints lines of JSON: when it was in the
+It says that it is there, and taps with SETTINGS (the arguments of `ether.tap`, as JSON) when `time.monotonic()`, which
+all machines share, is what stands in FILE. It saves numbers at once, and prints lines of JSON: when it was in the
 session and who leads that, and that the numbers are on disk. Ctrl-C ends it."""
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 
 from ether import Ether
 
 NUMBERS = 20
 
 
-def moment(file: str) -> float:
-    """The moment in that file, when it is there."""
-    pause = threading.Event()
-    while not os.path.exists(file):
-        pause.wait(0.005)
-    with open(file) as told:
-        return float(told.read())
+def moment_in(file: Path) -> float:
+    """Wait until there is one. It is moved there as a whole."""
+    while not file.exists():
+        time.sleep(0.005)
+    return float(file.read_text())
 
 
 def main(file: str, settings: str) -> None:
@@ -33,8 +32,8 @@ def main(file: str, settings: str) -> None:
     signal.signal(signal.SIGINT, lambda *_: ending.set())
     ether = Ether()
     arguments = json.loads(settings)
-    print("up", flush=True)
-    at = moment(file)
+    print("there", file=sys.stderr, flush=True)
+    at = moment_in(Path(file))
     threading.Event().wait(at - time.monotonic())
     with ether.tap(**arguments):
         saved = [ether.pub({"from": socket.gethostname(), "n": n}, topic="n", save=True) for n in range(NUMBERS)]

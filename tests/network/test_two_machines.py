@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -155,6 +155,38 @@ def in_data(machine: Machine) -> dict[str, list[int]]:
     return found
 
 
+@contextmanager
+def started(pairs: list[tuple[Machine, str]], engine: str, apart_s: float, data: str) -> Iterator[list[Program]]:
+    """A program on each machine that starts a session of this name and records into this folder: at the same moment,
+    or the last one a bit later."""
+    with ExitStack() as stack:
+        programs: list[Program] = []
+        files = [machine.folder / f"moment-{name}" for machine, name in pairs]
+        for (machine, name), file in zip(pairs, files, strict=True):
+            (machine.folder / data).mkdir()
+            settings = json.dumps({"session": name, "broker": {"engine": engine, "listen": "lan"}})
+            program = machine.run(STARTER, str(file), settings, XDG_DATA_HOME=str(machine.folder / data))
+            programs.append(stack.enter_context(program))
+        for program in programs:
+            program.wait_for("there")
+        at = time.monotonic() + patience(0.2)
+        for file in files:
+            unfinished = file.with_suffix(".new")
+            unfinished.write_text(str(at + apart_s * (file is files[-1])))
+            unfinished.rename(file)
+        yield programs
+
+
+def seconds_of_two_names(pc: Machine, pi: Machine, engine: str) -> float:
+    """What the same takes two machines where neither has to wait for the other: on a machine that is busy with other
+    things, a name cannot be had in less."""
+    with started([(pc, "one"), (pi, "two")], engine, 0.0, "other") as programs:
+        for program in programs:
+            program.wait_for('"saved": 20')
+            program.interrupt()
+        return max(float(json.loads(program.lines["out"][0])["after_s"]) for program in programs)
+
+
 @NEEDS_NAMESPACES
 @pytest.mark.timeout(600 if ROUNDS > 2 else 120)
 @pytest.mark.parametrize("turn", range(ROUNDS))
@@ -162,29 +194,17 @@ def in_data(machine: Machine) -> dict[str, list[int]]:
 def test_two_machines_that_start_one_name_at_the_same_moment_have_one_session(
     pc: Machine, pi: Machine, engine: str, turn: int
 ) -> None:
-    settings = json.dumps({"session": "bench", "broker": {"engine": engine, "listen": "lan"}})
-    programs: list[Program] = []
-    with ExitStack() as stack:
-        for machine in (pc, pi):
-            place = machine.folder / "data"
-            place.mkdir()
-            program = machine.run(STARTER, str(machine.folder / "moment"), settings, XDG_DATA_HOME=str(place))
-            programs.append(stack.enter_context(program))
-        for program in programs:
-            program.wait_for("up")
-        at = time.monotonic() + 0.5
-        for machine in (pc, pi):
-            (machine.folder / "told").write_text(str(at + turn % 2 * 0.1 * (machine is pi)))
-            (machine.folder / "told").rename(machine.folder / "moment")
+    with started([(pc, "bench"), (pi, "bench")], engine, 0.1 * (turn % 2), "data") as programs:
         for program in programs:
             program.wait_for('"saved": 20')
-        told = [json.loads(program.lines["out"][1]) for program in programs]
+        told = [json.loads(program.lines["out"][0]) for program in programs]
         leader = told[0]["leader"]
-        assert told[1]["leader"] == leader, [program.said() for program in programs]
-        assert max(each["after_s"] for each in told) < YIELDS_S - 1.0  # what one takes that waits for nobody
+        assert told[1]["leader"] == leader, "\n".join(program.said() for program in programs)
         for program in reversed(programs) if leader == "pc" else programs:
             program.interrupt()
             assert program.finish().code == 0, program.said()
+    took_s = max(each["after_s"] for each in told)
+    assert took_s < patience(3.0) or took_s < 2.0 * seconds_of_two_names(pc, pi, engine)
     leads, joins = (pc, pi) if leader == "pc" else (pi, pc)
     assert in_data(leads) == {"pc": list(range(20)), "pi": list(range(20))}
     assert in_data(joins) == {}

@@ -62,6 +62,21 @@ def test_nobody_answers_and_the_name_is_won_after_the_window() -> None:
     assert contest.patience_s(1.0) is None
 
 
+def test_nobody_leads_who_has_not_asked_however_late_its_thread_runs() -> None:
+    """On a busy machine the first look at the clock may come when the window is over: it led, and had asked nobody."""
+    contest = Contest(claim(HIGH), WINDOW_S, 0.0)
+    assert contest.turn(5.0)
+    assert contest.state is ClaimState.CLAIMS
+    assert not contest.turn(5.05)
+    assert contest.turn(5.5), "the second one is late, too"
+    sent = [now for now in (5.5 + step / 100 for step in range(1, 40)) if contest.turn(now)]
+    assert sent == pytest.approx([5.6, 5.7], abs=0.02)  # the third one, and the last, which says that it leads
+    assert contest.state is ClaimState.LEADS
+    late = Contest(claim(HIGH), WINDOW_S, 0.0)
+    assert late.turn(5.0)
+    assert late.hear(claim(LOW), 5.1) is ClaimVerdict.YIELD
+
+
 @pytest.mark.parametrize(
     ("own", "heard", "verdict"),
     [
@@ -93,7 +108,9 @@ def test_a_winner_that_gives_up_leaves_the_name_to_the_one_that_yielded() -> Non
     assert contest.turn(0.1 + SILENT_S)  # claims anew
     assert contest.state is ClaimState.CLAIMS
     assert not contest.turn(0.15 + SILENT_S)
-    assert contest.turn(0.1 + SILENT_S + WINDOW_S)
+    for number in (1, 2, 3):
+        assert contest.state is ClaimState.CLAIMS
+        assert contest.turn(0.1 + SILENT_S + number * 0.11)
     assert contest.state is ClaimState.LEADS
 
 

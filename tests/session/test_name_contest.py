@@ -52,6 +52,10 @@ def announced(contests: ExitStack, session: str) -> None:
     assert one.wait_announced(patience(5))
 
 
+def states_of(leads: list[Contest]) -> list[str]:
+    return sorted(each.state.value for each in leads)
+
+
 def test_where_nobody_answers_a_name_takes_a_moment(contests: ExitStack) -> None:
     began = time.monotonic()
     assert contest(contests).outcome(Deadline(patience(5))) == []

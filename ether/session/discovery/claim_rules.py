@@ -30,7 +30,8 @@ from dataclasses import dataclass, replace
 WINDOW_S = 0.3
 """How long a claim waits for a better one. An answer in one network takes a millisecond."""
 REPEATS_S = (0.0, 0.1, 0.2)
-"""When a claim is sent within the window: packets of multicast get lost, above all in a wireless network."""
+"""When a claim is sent within the window: packets of multicast get lost, above all in a wireless network. A claim that
+is late, because the machine is busy, makes the window end later by as much: nobody leads who has not asked."""
 ASKS_EVERY_S = 0.15
 SILENT_S = 1.5
 """The winner has given up when it has answered no question for so long."""
@@ -170,15 +171,21 @@ class Contest:
             due = now - self._asked >= ASKS_EVERY_S
             self._asked = now if due else self._asked
             return due
-        if self.state is ClaimState.CLAIMS and now - self._began >= self._window_s:
-            self.own = replace(self.own, state=ClaimState.LEADS)
-            return self.own.lan
-        due = self.state is ClaimState.CLAIMS and now - self._began >= self._next_s()
-        self._sent += due
-        return due
+        if self.state is not ClaimState.CLAIMS:
+            return False
+        late_s = now - self._began - self._next_s()
+        if late_s < 0:
+            return False
+        if self._next_s() < self._window_s:
+            self._sent += 1
+            self._began += late_s
+            return True
+        self.own = replace(self.own, state=ClaimState.LEADS)
+        return self.own.lan
 
     def _next_s(self) -> float:
-        return REPEATS_S[self._sent] if self._sent < len(REPEATS_S) else self._window_s
+        """When the next claim is due, or the window ends, from its beginning on."""
+        return min(REPEATS_S[self._sent], self._window_s) if self._sent < len(REPEATS_S) else self._window_s
 
     def patience_s(self, now: float) -> float | None:
         """How long nothing is due, as long as nothing is heard; None for ever."""
@@ -186,4 +193,4 @@ class Contest:
             return None
         if self.state is ClaimState.ASKS:
             return max(0.0, self._asked + ASKS_EVERY_S - now)
-        return max(0.0, self._began + min(self._next_s(), self._window_s) - now)
+        return max(0.0, self._began + self._next_s() - now)

@@ -31,6 +31,8 @@ logger = get_ether_logger("Ether")
 
 GROUP, PORT = "224.0.0.251", 5353
 _LARGEST = 9000
+_AT_ONCE = 100
+"""So many packets of each socket are heard before the time is looked at."""
 _SERVICE_MARK = b"\x06_ether"
 
 
@@ -105,15 +107,24 @@ class NameContest:
             for each in (*sockets, self._wakened):
                 selector.register(each, selectors.EVENT_READ)
             while not self._closing:
-                if self._contest.turn(time.monotonic()):
+                selector.select(self._contest.patience_s(time.monotonic()))
+                now = time.monotonic()
+                self._hear(sockets, selector)  # all that came up to now: this thread may not have run for a while
+                if self._contest.turn(now):
                     self._send(sockets)
                 if self._contest.state is ClaimState.LEADS and not self._over:
                     self._end()
                     if not self._contest.own.lan:
                         return
-                for key, _ in selector.select(self._contest.patience_s(time.monotonic())):
-                    if key.fileobj is not self._wakened:
-                        self._take(sockets, _received(key.fileobj))  # type: ignore[arg-type]
+
+    def _hear(self, sockets: Sequence[socket.socket], selector: selectors.BaseSelector) -> None:
+        """Take what has arrived; of a flood a part."""
+        for _ in range(_AT_ONCE):
+            arrived = [key.fileobj for key, _ in selector.select(0) if key.fileobj is not self._wakened]
+            for plug in arrived:
+                self._take(sockets, _received(plug))  # type: ignore[arg-type]
+            if not arrived:
+                return
 
     def _send(self, sockets: Sequence[socket.socket]) -> None:
         packet = self._contest.own.to_packet()
