@@ -49,10 +49,13 @@ def lines_of(error: BaseException) -> list[str]:
 
 def user_traceback(error: BaseException) -> TracebackType | None:
     """The traceback of an exception of user code, without the frames through which Ether has called it; of an
-    `EtherError` the user's frames alone. None where there are no others."""
+    `EtherError` the user's frames alone. None where there are no others; an exception of somebody else's class is shown
+    whole then, unless it names a line of the user's itself."""
     if shows_all():
         return error.__traceback__
     kept = list(_frames(error.__traceback__))
+    if not kept and isinstance(error, SyntaxError) and _is_users_file(error.filename):
+        return None  # the file could not be compiled: it has no frame, and the text of the error has its line
     if not _is_own(error):
         return _from_the_first(error.__traceback__, kept)
     built: TracebackType | None = None
@@ -89,6 +92,11 @@ def _frames(traceback: TracebackType | None) -> Iterator[TracebackType]:
         elif begun and not inside:
             yield traceback
         traceback = traceback.tb_next
+
+
+def _is_users_file(name: str | None) -> bool:
+    name = os.path.normcase(name or "<>")
+    return not name.startswith(("<", _OWN_CODE, *_libraries()))
 
 
 @cache

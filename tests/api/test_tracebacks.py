@@ -16,6 +16,7 @@ from patience import patience
 from ether import Ether, ether_sub
 from ether.errors import ConfigError, EncodeError, EtherError, NoResponder, NotJoined
 from ether.errors.tracebacks import lines_of, show_at_the_users_line, user_traceback
+from ether.instance.class_loading import find_class
 from ether.log import UserTracebacks
 from ether.testing import Lab
 
@@ -91,6 +92,23 @@ def _without_users_frames(error: BaseException | None) -> BaseException:
     while found is not None and found.tb_frame.f_code.co_filename == __file__:
         found = found.tb_next
     return error.with_traceback(found)
+
+
+def test_a_file_that_cannot_be_compiled_is_shown_by_its_line_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no frame of its own, and so the inside of Ether and of the import stood above the sentence."""
+    file = tmp_path / "uncompiled_cam.py"
+    file.write_text("class Cam:\n    def one(self:\n        return 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    error = raised(lambda: find_class("uncompiled_cam.Cam", None))
+    inside = error.__traceback__
+    while inside is not None and inside.tb_frame.f_code.co_filename == __file__:  # an instance has no such frames
+        inside = inside.tb_next
+    lines = "".join(lines_of(error.with_traceback(inside))).splitlines()
+    assert lines[0] == f'  File "{file}", line 2'
+    assert lines[-1] == "SyntaxError: '(' was never closed"
+    assert len(lines) == 4
 
 
 def test_a_condition_of_the_users_between_ethers_frames_is_shown(lab: Lab) -> None:

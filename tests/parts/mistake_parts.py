@@ -70,3 +70,10 @@ class Camera:
 
     def hidden(self) -> None:
         """Not marked."""
+
+
+class Lens:
+    """Is built of what it is given."""
+
+    def __init__(self, glass: Any) -> None:
+        self.glass = glass
