@@ -7,7 +7,6 @@ session and who leads that, and that the numbers are on disk. Ctrl-C ends it."""
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import sys

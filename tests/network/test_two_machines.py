@@ -15,11 +15,11 @@ import pytest
 from journal import Journal
 from namespaces import Machine, Network, in_environment, namespaces_missing, run_as, running_network
 from paired import pair
+from patience import patience
 from programs import Program
 from running_brokers import engines, mosquitto_missing
 
 from ether import Ether
-from ether.session.discovery.claim_rules import YIELDS_S
 
 ROUNDS = 20 if os.environ.get("ETHER_LONG") == "1" else 2
 STARTER = str(Path(__file__).with_name("starter.py"))
