@@ -125,7 +125,12 @@ class OutboxQueue:
         """The highest number that is on disk where it has to be: in the named ledger, else at some recorder."""
         if self.ledger is None:
             return self.acknowledged
-        return max([self.base, *(given for _, *place, given in self.receipts if tuple(place) == self.ledger)])
+        settled = self.base
+        for name, place in self._places.items():  # each round asks for it: no list of all receipts is made
+            if place == self.ledger:
+                window = self.windows.get(name)
+                settled = max(settled, self._given.get(name, 0) if window is None else window.given)
+        return settled
 
     def update_windows(self, recorders: dict[str, RecorderAbout], connections: Sequence[bool], now: float) -> None:
         """Take over the present recorders, and the changes of the connection since the last call; the last item of
