@@ -288,7 +288,7 @@ def test_pub_warns_once_for_each_topic_and_counts(
             ether.pub(n, topic="img")
             began = time.monotonic()
             assert sub.get(patience(5)).value == n, "nobody waits for the number of a refused message"
-            assert took_s(began) < 2, "a hole that is waited for takes 3 s"
+            assert took_s(began) < patience(2.4), "a hole that is waited for takes 5 s"
     ether.shutdown()
     for topic in ("img", "other"):
         told = warnings_of(caplog, repr(topic))
@@ -451,7 +451,7 @@ def test_a_barrier_without_rights(ether: Ether, brokers: ExitStack) -> None:
         ether.sync("frame", timeout_s=10)
     with pytest.raises(PublishRefused, match=r"control/save_all/.*: not authorized"):
         ether.save_all()
-    assert took_s(began) < patience(3)
+    assert took_s(began) < patience(4.8)
     began = time.monotonic()
     with pytest.raises(LifecycleFailed, match="cam: save_all: could not be asked: the broker refused"):
         ether.shutdown()
@@ -490,7 +490,7 @@ def test_a_subscription_that_is_refused(ether: Ether, brokers: ExitStack) -> Non
     began = time.monotonic()
     with pytest.raises(SubscribeRefused, match="'plant/#': not authorized"):
         ether.subscribe("mqtt:plant/#")
-    assert took_s(began) < patience(2)
+    assert took_s(began) < patience(2.4)
     with ether.subscribe("v") as sub:
         ether.pub(1, topic="v")
         assert sub.get(patience(5)).value == 1
@@ -509,7 +509,7 @@ def test_an_announced_limit_is_told_at_once(ether: Ether, brokers: ExitStack) ->
         began = time.monotonic()
         with pytest.raises(PayloadTooLarge, match="this broker takes at most"):
             what()
-        assert took_s(began) < 1
+        assert took_s(began) < patience(2.4)  # where it is sent and refused there, the answer is waited for: 10
     ether.record({"n": 0}, "v").wait(patience(20))
 
 

@@ -44,7 +44,7 @@ def tap(url: str) -> None:
 
 @needs_mosquitto
 def test_no_qos_1() -> None:
-    with limited_mosquitto("max_qos 0") as broker, refused(BrokerRefuses, patience(2)) as text:
+    with limited_mosquitto("max_qos 0") as broker, refused(BrokerRefuses, patience(2.4)) as text:
         tap(broker.url_tcp)
     assert "answers, but no session can use it: it takes messages at QoS 0 only." in text[0]
     assert "mosquitto: max_qos 1 or 2" in text[0]
@@ -56,7 +56,7 @@ def test_no_qos_1_over_3_1_1() -> None:
     with (
         limited_mosquitto("max_qos 0") as broker,
         picky_proxy(broker.port, only_v311=True) as proxy,
-        refused(SubscribeRefused, patience(2)) as text,
+        refused(SubscribeRefused, patience(2.4)) as text,
     ):
         tap(proxy.url)
     assert "it grants QoS 0 only. A session needs QoS 1" in text[0]
@@ -65,7 +65,7 @@ def test_no_qos_1_over_3_1_1() -> None:
 
 @needs_mosquitto
 def test_no_retained_messages() -> None:
-    with limited_mosquitto("retain_available false") as broker, refused(BrokerRefuses, patience(2)) as text:
+    with limited_mosquitto("retain_available false") as broker, refused(BrokerRefuses, patience(2.4)) as text:
         tap(broker.url_tcp)
     assert "it keeps no retained messages. A session needs retained messages" in text[0]
     assert "retain_available true" in text[0]
@@ -90,7 +90,7 @@ def test_too_many_connections() -> None:
             filling = open_transport(Endpoint.from_url(broker.url_tcp), client_id="filling")
             stack.callback(filling.close)
             filling.connect(5)
-        with refused(BrokerRefuses, patience(2)) as text:
+        with refused(BrokerRefuses, patience(2.4)) as text:
             tap(broker.url_tcp)
     assert "it closes the connection at once, without a word. Has it reached its limit of connections" in text[0]
     assert "max_connections" in text[0]
@@ -153,7 +153,7 @@ def test_what_connack_says(answer: bytes, words: str) -> None:
 
     with fake_broker(script) as broker:
         transport = open_transport(broker.endpoint, client_id="test", protocol=ProtocolVersion.V5)
-        with refused(BrokerRefuses, patience(2)) as text:
+        with refused(BrokerRefuses, patience(2.4)) as text:
             transport.connect(5)
         transport.close()
     assert words in text[0]
@@ -183,7 +183,7 @@ def test_a_broker_of_another_version_only() -> None:
 
     with fake_broker(script) as broker:
         transport = open_transport(broker.endpoint, client_id="test")
-        with refused(BrokerRefuses, patience(2)) as text:
+        with refused(BrokerRefuses, patience(2.4)) as text:
             transport.connect(5)
         transport.close()
     assert "it does not speak MQTT 5 and it does not speak MQTT 3.1.1" in text[0]
