@@ -108,9 +108,9 @@ def test_depth_ends_at_the_limit() -> None:
     ids=["laughs", "flow", "maps", "items", "keys", "mixed", "commas", "documents", "digits", "large"],
 )
 def test_bombs_are_refused_before_they_go_off(text: str) -> None:
-    before = time.perf_counter()
+    before = time.process_time()
     refused(text[: MAX_BYTES + 1])
-    assert time.perf_counter() - before < in_time_s()
+    assert time.process_time() - before < in_time_s()
 
 
 def test_reading_stops_at_the_first_refusal() -> None:
