@@ -338,8 +338,9 @@ def alive(pid: int) -> bool:
     """Whether a process of that number runs; one that has ended but was not waited for does not."""
     try:
         os.kill(pid, 0)
-        status = Path(f"/proc/{pid}/stat")
-        return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        if not os.path.exists("/proc/self/stat"):  # not Linux
+            return True
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
 
