@@ -30,8 +30,8 @@ from ether.wire.topics import SessionTopics
 
 TOPICS = SessionTopics("calls")
 NODE = "0123456789ab"
-STALL_S = 0.3
-"""What a fault here takes is 10 s. Nothing is added for a busy machine: its share is measured."""
+STALL_S = 2.0
+"""What a fault here takes is 10 s. A busy machine's share is measured in this process, not in the instance's."""
 
 
 class Store:
@@ -141,7 +141,7 @@ def test_the_transports_thread_takes_requests_while_an_answer_waits_for_room(ben
         assert not bench.server.take(bench.inbound(b"first"))
         slowest = max(slowest, time.monotonic() - began)
         dispatching.join(0.01)
-    assert slowest < 0.3
+    assert slowest < STALL_S
     assert bench.host.ran == 1
 
 

@@ -59,7 +59,7 @@ def test_a_call_and_its_answer_go_before_data_that_waits(ether: Ether, distance:
         began = time.monotonic()
         heard = ether.get("source", "heard", timeout_s=patience(30))
         took.append(time.monotonic() - began)
-    assert max(took) < patience(1.0), took
+    assert max(took) < patience(2.4), took  # behind the data it would be 20 s
     assert heard < BEHIND
     assert transport.unsettled > waiting - 2_000, "the data was still waiting"
     distance.close()  # the data would need 20 s more

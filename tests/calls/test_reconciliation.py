@@ -4,6 +4,7 @@ stands still ends no call of an instance that lives."""
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -218,13 +219,26 @@ def test_a_call_just_after_a_death_waits_for_the_restart_also_from_far_away(engi
         far.tap(session="far", broker=distance.url)
         assert far.get("one", "work", {"call": "before"}) == "before is done"
         for number in range(3):
-            pid = next(member["pid"] for member in ether.instances() if member["name"] == "one")
-            os.kill(pid, signal.SIGKILL)
-            threading.Event().wait(0.05)
+            ends = _ends(broker)
+            pid = _kill_one(ether)
+            assert soon(lambda ends=ends: _ends(broker) > ends, 10)  # else the broker gives the request to the dead
             call = f"after death {number}"
             assert far.get("one", "work", {"call": call}, timeout_s=patience(30)) == f"{call} is done"
             assert soon(lambda pid=pid: _pid(ether, "one") not in (None, pid), 10)
         assert set(ran(ledger).values()) == {1}
+
+
+def _ends(broker: RunningBroker) -> int:
+    """How many connections of the instance a stock Mosquitto says to have ended."""
+    return len(re.findall(r"Client one\S* (?:closed its connection|disconnected)", broker.stderr()))
+
+
+def _kill_one(ether: Ether) -> int:
+    """Kill the instance; its pid."""
+    pid = _pid(ether, "one")
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    return pid
 
 
 def _pid(ether: Ether, name: str) -> int | None:
@@ -244,7 +258,7 @@ def test_a_call_that_the_dead_had_received_is_lost_also_from_far_away(engine: st
         with far.subscribe("working") as working:
             call = far.get_later("one", "work", {"call": "begun", "seconds": 30}, timeout_s=patience(60))
             assert working.get(patience(10)).value == "begun"
-        os.kill(_pid(ether, "one") or 0, signal.SIGKILL)
+        _kill_one(ether)
         with pytest.raises(InstanceLost):
             far.collect(call, timeout_s=patience(10))
         assert ran(ledger) == {"begun": 1}
@@ -264,7 +278,7 @@ def test_a_call_that_the_next_process_has_got_is_answered_by_it(engine: str, led
         far.tap(session="next", broker=distance.url)
         assert far.get("one", "work", {"call": "before"}, timeout_s=patience(30)) == "before is done"
         distance.one_way_s = 0.5
-        os.kill(_pid(ether, "one") or 0, signal.SIGKILL)
+        _kill_one(ether)
         calls = [far.get_later("one", "work", {"call": f"after {n}"}, timeout_s=patience(30)) for n in range(5)]
         assert [far.collect(call) for call in calls] == [f"after {n} is done" for n in range(5)]
         assert set(ran(ledger).values()) == {1}
@@ -285,8 +299,9 @@ def test_a_call_on_its_way_when_its_instance_died_belongs_to_who_has_got_it(
         ether.tap({"session": "doubt", "instances": {"one": once(ledger, restart="on-failure")}}, broker=broker.url_tcp)
         far.tap(session="doubt", broker=distance.url)
         assert far.get("one", "work", {"call": "before"}, timeout_s=patience(30)) == "before is done"
-        distance.one_way_s = 0.2
-        pid = _pid(ether, "one") or 0
+        distance.one_way_s = 0.6
+        pid = _pid(ether, "one")
+        assert pid is not None
         if got_by == "the dead":
             os.kill(pid, signal.SIGSTOP)  # it is given the request, and runs nothing any more
         call = far.get_later("one", "work", {"call": "on its way"}, timeout_s=patience(30))
@@ -300,7 +315,7 @@ def test_a_call_on_its_way_when_its_instance_died_belongs_to_who_has_got_it(
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(InstanceLost, match="was killed"):
             far.collect(call)
-        assert _pid(ether, "one") not in (None, pid)
+        assert soon(lambda: _pid(ether, "one") not in (None, pid), 10)
         assert ran(ledger) == {"before": 1}
 
 
@@ -308,11 +323,9 @@ def test_a_call_on_its_way_when_its_instance_died_belongs_to_who_has_got_it(
 def test_a_call_to_one_that_is_never_started_again_ends_soon_in_the_truth(engine: str, ledger: Path) -> None:
     with running_broker(engine) as broker, Ether() as ether:
         ether.tap({"instances": {"one": once(ledger)}}, broker=broker.url_tcp)
-        pid = _pid(ether, "one")
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
+        _kill_one(ether)
         began = time.monotonic()
         with pytest.raises((InstanceLost, NoResponder)):
             ether.get("one", "work", {"call": "too late"}, timeout_s=60)
-        assert time.monotonic() - began < patience(2)
+        assert time.monotonic() - began < patience(10)
         assert not ran(ledger)
