@@ -41,26 +41,41 @@ def free_port() -> int:
 @contextmanager
 def stock_mosquitto(*lines: str) -> Iterator[int]:
     """A Mosquitto with these lines of configuration; its port."""
-    folder, port = Path(tempfile.mkdtemp(prefix="ether-stock-")), free_port()
-    as_root = ["user root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    config = [f"listener {port} 127.0.0.1", "allow_anonymous true", *as_root, *lines]
-    (folder / "conf").write_text("".join(f"{line}\n" for line in config))
-    program = shutil.which("mosquitto", path=os.pathsep.join([os.environ.get("PATH", os.defpath), *_FOLDERS]))
-    assert program is not None
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program, "-c", str(folder / "conf")], stderr=log)
+    folder = Path(tempfile.mkdtemp(prefix="ether-stock-"))
+    process, port = _started(folder, lines)
     try:
-        assert soon(lambda: process.poll() is not None or _listens(port), READY_S)
-        assert process.poll() is None, (folder / "log").read_text()
         yield port
     finally:
-        process.terminate()
-        try:
-            process.wait(patience(END_S))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started(folder: Path, lines: Sequence[str]) -> tuple[subprocess.Popen[bytes], int]:
+    """Start one at a free port; at another one where somebody else was faster."""
+    as_root = ["user root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    program = shutil.which("mosquitto", path=os.pathsep.join([os.environ.get("PATH", os.defpath), *_FOLDERS]))
+    assert program is not None
+    for _ in range(3):
+        port = free_port()
+        config = [f"listener {port} 127.0.0.1", "allow_anonymous true", *as_root, *lines]
+        (folder / "conf").write_text("".join(f"{line}\n" for line in config))
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen([program, "-c", str(folder / "conf")], stderr=log)
+        if soon(lambda: process.poll() is not None or _listens(port), READY_S) and process.poll() is None:  # noqa: B023
+            return process, port
+        _end(process)
+    said = (folder / "log").read_text()
+    shutil.rmtree(folder, ignore_errors=True)
+    raise AssertionError(f"a Mosquitto does not listen; it said:\n{said}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(patience(END_S))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @contextmanager
