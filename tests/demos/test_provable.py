@@ -6,10 +6,10 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands_here import ether_here
 from programs import running, write
 from running_brokers import engines, mosquitto_missing
 
@@ -70,11 +70,9 @@ def run_once(project: Path, engine: str) -> None:
 
 
 def ether(tmp_path: Path, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "ether.cli.main", *words], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    done = ether_here(tmp_path, *words)
+    assert done.code == 0, done.err
+    return done.out
 
 
 @needs_git

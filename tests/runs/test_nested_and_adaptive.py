@@ -4,11 +4,8 @@ test_adaptive_chaos.py."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands_here import ether_here
 from patience import patience
 
 from ether import Ether
@@ -65,9 +63,9 @@ def events(lab: Ether, run: Run, event: str) -> list[dict[str, Any]]:
 
 
 def shown(lab: Ether, run: Run) -> dict[str, Any]:
-    command = [sys.executable, "-m", "ether.cli.main", "runs", str(lab.session_id), "--json"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True)
-    return next(row for row in json.loads(told.stdout) if row["run"] == run.id)
+    told = ether_here(Path.cwd(), "runs", str(lab.session_id), "--json")
+    assert told.code == 0, told
+    return next(row for row in told.json if row["run"] == run.id)
 
 
 def resume(lab: Ether, name: str, begin: Callable[[Run], object]) -> Run:

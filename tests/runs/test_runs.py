@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-import json
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from commands_here import ether_here
 from engine_params import EVERY, On
 from patience import patience
 
@@ -106,11 +106,9 @@ def test_data_belongs_to_its_run_and_trial(tapped: Tapped, engine: str) -> None:
         ether.data(run="dose", trial=9)
     with pytest.raises(QueryMistake, match="needs run="):
         ether.data(trial=9)
-    shown = subprocess.run(
-        [sys.executable, "-m", "ether.cli.main", "runs", str(ether.session_id), "--json"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    (told,) = json.loads(shown.stdout)
+    shown = ether_here(Path.cwd(), "runs", str(ether.session_id), "--json")
+    assert shown.code == 0, shown
+    (told,) = shown.json
     assert (told["run"], told["status"], told["trials_done"], told["trials"]) == ("dose/1", "ended", 4, 4)
 
 

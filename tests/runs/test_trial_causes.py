@@ -9,8 +9,6 @@ import csv
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands_here import ether_here
 from engine_params import EVERY, NEEDS_MOSQUITTO, On
 from patience import patience
 from picky_proxy import picky_proxy
@@ -73,8 +72,9 @@ def own(count: int, times: int = 1) -> Counter[tuple[int, int, None]]:
 
 def cli(*words: str) -> str:
     """What `ether` prints."""
-    command = [sys.executable, "-m", "ether.cli.main", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    done = ether_here(Path.cwd(), *words)
+    assert done.code == 0, done
+    return done.out
 
 
 def without_trial(ether: Ether) -> int:

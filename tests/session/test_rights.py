@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from commands_here import Done, ether_here
 from limited_mosquitto import limited_mosquitto
 from patience import patience
 from programs import running, write
@@ -172,9 +170,9 @@ def test_nothing_that_a_session_needs_lies_outside(stack: ExitStack, tmp_path: P
         assert said == "3 success 42\n"
     for command in (["ps"], ["topic", "list"], ["logs"]):
         shown = command_line(broker, *command)
-        assert shown.returncode == 0, shown.stderr
-    assert "probe" in command_line(broker, "ps").stdout
-    assert "probe" in command_line(broker, "top", "--once").stdout
+        assert shown.code == 0, shown.err
+    assert "probe" in command_line(broker, "ps").out
+    assert "probe" in command_line(broker, "top", "--once").out
     broker.kill()
     broker = broker.restart()
     assert soon(lambda: own.session_info()["offline_since"] is None, 20)
@@ -209,10 +207,8 @@ def second_program(broker: RunningBroker, folder: Path) -> Iterator[str]:
         yield finished.out
 
 
-def command_line(broker: RunningBroker, *command: str, session: bool = True) -> subprocess.CompletedProcess[str]:
-    where = ["-b", broker.url_tcp, *(["-s", SESSION] if session else [])]
-    arguments = [sys.executable, "-m", "ether.cli.main", *command, *where]
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=patience(30), check=False)
+def command_line(broker: RunningBroker, *command: str, session: bool = True) -> Done:
+    return ether_here(Path.cwd(), *command, "-b", broker.url_tcp, *(["-s", SESSION] if session else []))
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.topic_filter.partition("bench/")[2])
@@ -272,9 +268,9 @@ def test_a_list_of_all_sessions_asks_for_a_name(stack: ExitStack, tmp_path: Path
     with pytest.raises(PublishRefused, match=r"'ether/1/\$directory/session': not authorized.*name the session"):
         Ether().tap(broker=broker.url_tcp)
     shown = command_line(broker, "ps", session=False)
-    assert shown.returncode == 5
-    assert "name the session" in shown.stderr
-    assert "cannot reach" not in shown.stderr
+    assert shown.code == 5
+    assert "name the session" in shown.err
+    assert "cannot reach" not in shown.err
     assert [info.session for info in sessions_at(Endpoint.from_url(broker.url_tcp), 5, SESSION)] == [SESSION]
     own.shutdown()
 
@@ -284,4 +280,4 @@ def test_with_the_rights_of_the_list_all_sessions_are_listed(stack: ExitStack, t
     broker = permitting(stack, [*WHOLE, *listing])
     tapped(stack, broker, tmp_path)
     shown = command_line(broker, "sessions", "--json", session=False)
-    assert [row["name"] for row in json.loads(shown.stdout)] == [SESSION], shown.stderr
+    assert [row["name"] for row in shown.json] == [SESSION], shown.err
