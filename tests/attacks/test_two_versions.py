@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -26,6 +27,7 @@ from ether.ledger.reader import LedgerReader, RecordFilter
 from ether.ledger.verify import verify
 from ether.ledger.writer import LedgerWriter
 from ether.recording.outbox_file import OutboxFile, adopt
+from ether.session.leader_rules import RETURN_S
 from ether.wire.entries import pack_entry
 from tests.parts.ledger_parts import OUTBOX, entry, gap, run_of
 
@@ -33,6 +35,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BEFORE = "ae8ad9d"
 """The last published commit whose members say version 1 of the wire."""
 LONG = os.environ.get("ETHER_LONG") == "1"
+
+_LEADER_CHECKED_S = 2 * RETURN_S + 5.0
+"""After an outage a leader is asked 4 s later, and twice `RETURN_S` after that would be called dead."""
 
 PUMP = """
 from ether import ether, ether_get, ether_pub, ether_save, ether_sub, ether_sync
@@ -259,8 +264,10 @@ def serve_each_other(
             if outage is not None:
                 outage.kill()
                 outage.restart()
-                guest.tell("again")
-                guest.hear("served again")
+                for wait_s in (0.0, _LEADER_CHECKED_S):
+                    threading.Event().wait(wait_s)  # bare: by then whoever is taken for dead has been cleared
+                    guest.tell("again")
+                    guest.hear("served again")
         finally:
             guest_said = guest.end()
     finally:
