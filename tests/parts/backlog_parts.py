@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -82,6 +83,23 @@ def peak_mb(pid: int) -> float:
     status = Path(f"/proc/{pid}/status")
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
     return int(found.group(1)) / 1024 if found else float("nan")
+
+
+def peaks_mb() -> dict[str, float]:
+    """The most memory, in MB, of each process that this one has started, or that one of these has: by its number and
+    its name. Nothing where the system does not tell."""
+    parents: dict[int, list[tuple[int, str]]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            before, _, behind = stat.read_text().rpartition(")")
+            number, _, name = before.partition(" (")
+            parents.setdefault(int(behind.split()[1]), []).append((int(number), name))
+    found, waiting = dict[str, float](), [os.getpid()]
+    while waiting:
+        for pid, name in parents.get(waiting.pop(), []):
+            waiting.append(pid)
+            found[f"{pid} {name}"] = peak_mb(pid)
+    return found
 
 
 def read(folder: Path, name: str) -> int:
