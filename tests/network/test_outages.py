@@ -32,7 +32,7 @@ LONG = os.environ.get("ETHER_LONG") == "1"
 CUTS_S = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 30.0] if LONG else [1.0, 4.0, 6.0]
 BACK_S = patience(3.0)
 NOTICED_S = 15.0  # one and a half keep-alives of 5 s, looked at every 5 s
-OWN_NOTICE_S = 3.5  # 2 s of silence, and half a second until something is said
+OWN_NOTICE_S = 4.9  # 2 s of silence, and half a second until something is said; the keep-alive needs 7.5
 BOTH_READY = "anvil=ready bell=ready"
 
 

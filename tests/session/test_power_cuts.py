@@ -43,8 +43,9 @@ pytestmark = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosqui
 LONG = os.environ.get("ETHER_LONG") == "1"
 CUTS = 20 if LONG else 3
 WORKER = {"class_path": "kept_parts.Worker"}
-AT_ONCE_S = patience(3.0)
-"""For a start whose predecessor is seen to be dead. The fault takes 5 to 10 s for each life, and never records."""
+AT_ONCE_S = 4.5
+"""For a start whose predecessor is seen to be dead. The fault takes 5 to 10 s for each life, and never records: near
+enough that no factor fits between."""
 
 LEADER = """
     import json, sys, threading
@@ -212,7 +213,7 @@ def test_a_recorder_takes_its_description_back_when_its_program_dies(
     about = "ether/1/ghost/record/recorder/about"
     assert about in broker.retained()
     first.kill()
-    assert soon(lambda: about not in broker.retained(), 3)
+    assert soon(lambda: about not in broker.retained(), 10)
 
 
 def test_what_waited_for_a_recorder_that_died_is_recorded_by_the_next(
@@ -358,7 +359,7 @@ def test_a_frozen_leader_is_not_deposed(stack: ExitStack, folder: Path, broker: 
         assert newcomer._launch is not None
         assert newcomer._launch.joined
         threading.Event().wait(max(0.0, frozen_s - (time.monotonic() - began)))  # how long it stands still is the test
-    assert took_s < patience(4.0)
+    assert took_s < patience(4.9)  # it is seen to live after 2; one that waits for its answer takes 10
     assert soon(lambda: newcomer.session_info().get("pid") == program.process.pid, 10)
     assert soon(lambda: states(newcomer) == {"cam": "ready"}, 10), newcomer.instances()
     assert newcomer.get("cam", "add", {"a": 1, "b": 2}) == 3
@@ -416,7 +417,7 @@ def test_a_leader_of_another_machine_that_is_not_connected_is_none(stack: ExitSt
         pass
     own, took_s = tapped(stack, {"session": "pi", "broker": broker.url})
     assert leads(own)
-    assert took_s < patience(RETURN_S + 2.0)
+    assert took_s < patience(RETURN_S + 3.4)  # by one who waits as for a silent leader: 13
 
 
 def test_a_leader_of_another_machine_that_comes_back_late_is_joined(stack: ExitStack, broker: Mains) -> None:
@@ -425,11 +426,11 @@ def test_a_leader_of_another_machine_that_comes_back_late_is_joined(stack: ExitS
     joined = threading.Thread(target=lambda: stack.enter_context(closing_tap(broker)))
     began = time.monotonic()
     joined.start()
-    threading.Event().wait(RETURN_S - 1.0)  # how late it comes is the test
+    threading.Event().wait(RETURN_S / 3)  # how late it comes is the test; the rest is for it to be connected again
     with elsewhere(broker, PROBE):
         joined.join(patience(10))
         assert not joined.is_alive()
-        assert time.monotonic() - began < patience(RETURN_S + 2.0)
+        assert time.monotonic() - began < patience(RETURN_S + 3.4)
         assert OUTCOMES.pop() == "guest"
 
 
@@ -459,7 +460,7 @@ def test_a_leader_of_another_machine_that_is_connected_and_slow_is_joined(
         assert own._launch is not None
         assert own._launch.joined
         assert own.session_info()["pid"] == 7
-        assert late_s <= took_s < patience(late_s + 2.0)
+        assert late_s <= took_s < late_s + RETURN_S - 0.1  # as long as it takes to be given up
 
 
 def answer(transport: Transport, late_s: float) -> None:
@@ -508,7 +509,7 @@ def test_a_start_clears_everything_that_the_dead_have_left(stack: ExitStack, fol
     alive = {f"ether/1/sweep/{place}" for place in ("session", "state/cam-h", "state/own-t")}
     # What the killed program had not saved yet may have asked for a recorder, which is a new one.
     alive |= {f"ether/1/sweep/{place}" for place in ("state/recorder", "record/recorder/about")}
-    assert soon(lambda: broker.retained().keys() <= alive, 8), broker.retained().keys() - alive
+    assert soon(lambda: broker.retained().keys() <= alive, 30), broker.retained().keys() - alive
     assert broker.retained().get("ether/1/sweep/record/recorder/about", {"topics": []})["topics"] == []
     assert own.pub(1, topic="v") is None, "nobody records"
 
@@ -582,7 +583,7 @@ def test_guests_notice_that_their_leader_died_with_the_broker(stack: ExitStack, 
     broker.start()
     own = {f"ether/1/pi/state/{name}" for name in guest.session_info()["programs"]}
     assert len(own) == 1
-    assert soon(lambda: broker.retained().keys() == own, 12), broker.retained().keys()
+    assert soon(lambda: broker.retained().keys() == own, 30), broker.retained().keys()
     assert guest.instances() == []
     with suppress(LifecycleFailed):  # where something of its own was to be recorded, nobody is there who would
         guest.shutdown()
