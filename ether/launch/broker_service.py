@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import queue
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 
 from ether.config.broker import EmbeddedBroker as BrokerSettings
@@ -46,43 +46,53 @@ def main(arguments: Sequence[str]) -> int:
     write_for_journal(os.environ)
     install_console("broker", sys.stderr)
     notifier = Notifier.from_environment(os.environ)
-    stop = threading.Event()
+    asked: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _: asked.put(number))
     try:
-        return _serve(_settings(arguments), notifier, stop)
+        return _serve(_settings(arguments), notifier, asked)
     except EtherError as error:
         logger.error("%s", error)
         return 2 if isinstance(error, ConfigError) else 1
 
 
-def _serve(settings: BrokerSettings, notifier: Notifier | None, stop: threading.Event) -> int:
+def _serve(settings: BrokerSettings, notifier: Notifier | None, asked: queue.SimpleQueue[int]) -> int:
     folder = private_folder()
     group = make_group(folder)
     try:
         broker = BrokerProcess(settings, group, folder)
         try:
-            return _watch(broker, broker.wait_ready(READY_S), notifier, stop)
+            return _watch(broker, broker.wait_ready(READY_S), notifier, asked)
         finally:
             broker.stop(STOP_S)
     finally:
         group.close()
 
 
-def _watch(broker: BrokerProcess, facts: BrokerFacts, notifier: Notifier | None, stop: threading.Event) -> int:
+def _watch(broker: BrokerProcess, facts: BrokerFacts, notifier: Notifier | None, asked: queue.SimpleQueue[int]) -> int:
     where = broker.lan_url or f"mqtt://{facts.host}:{facts.port}"
     logger.info("%s %s lets clients in at %s", facts.engine, facts.version, where)
     probe = _Probe(broker.endpoint)
     if notifier is not None:
         notifier.ready(f"{facts.engine} {facts.version} at {where}")
     with Watchdog(notifier, lambda: probe.failures == 0):
-        while not stop.wait(_interval_s(notifier)):
+        while not _comes(asked, _interval_s(notifier)):
             if probe.look() >= FAILED_PROBES:
                 logger.error("the broker lets nobody in any more: %s", probe.why)
                 return 1
     if notifier is not None:
         notifier.stopping()
     return 0
+
+
+def _comes(asked: queue.SimpleQueue[int], within_s: float) -> bool:
+    """Whether a signal asks for the end within that time. A handler may put into this queue whatever it interrupts; one
+    that sets an Event for which the same thread waits can stop it for ever."""
+    try:
+        asked.get(timeout=within_s)
+    except queue.Empty:
+        return False
+    return True
 
 
 def _interval_s(notifier: Notifier | None) -> float:

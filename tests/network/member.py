@@ -9,6 +9,7 @@ everything.
 from __future__ import annotations
 
 import json
+import queue
 import signal
 import sys
 import threading
@@ -67,10 +68,20 @@ def receive(ether: Ether, topic: str, ending: threading.Event) -> None:
             tell("got", message.value["n"])  # type: ignore[index]
 
 
+def comes(asked: queue.SimpleQueue[int], within_s: float) -> bool:
+    try:
+        asked.get(timeout=within_s)
+    except queue.Empty:
+        return False
+    return True
+
+
 def main(name: str, other: str, settings: str = "{}") -> None:
     enough, ending = threading.Event(), threading.Event()
+    # This thread waits for no Event: a handler that interrupts it there, and sets it, can wait for this thread's lock.
+    asked: queue.SimpleQueue[int] = queue.SimpleQueue()
     signal.signal(signal.SIGUSR1, lambda *_: enough.set())
-    signal.signal(signal.SIGINT, lambda *_: ending.set())
+    signal.signal(signal.SIGINT, lambda number, _: asked.put(number))
     ether = Ether()
     with ether.tap(**json.loads(settings)):
         ether.host(Member(name), name)
@@ -83,10 +94,11 @@ def main(name: str, other: str, settings: str = "{}") -> None:
         )
         for thread in work:
             thread.start()
-        while not ending.wait(0.1):
+        while not comes(asked, 0.1):
             tell("offline", ether.session_info()["offline_since"] is not None)
             tell("last-known", any(it["last_known"] for it in ether.instances()))
             tell("present", " ".join(f"{it['name']}={it['state']}" for it in ether.instances()))
+        ending.set()
         enough.set()
         for thread in work:
             thread.join()

@@ -7,10 +7,10 @@ session and who leads that, and that the numbers are on disk. Ctrl-C ends it."""
 from __future__ import annotations
 
 import json
+import queue
 import signal
 import socket
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -27,13 +27,15 @@ def moment_in(file: Path) -> float:
 
 
 def main(file: str, settings: str) -> None:
-    ending = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: ending.set())
+    asked: queue.SimpleQueue[int] = (
+        queue.SimpleQueue()
+    )  # `set()` of an Event, while this thread waits, can stop it for ever
+    signal.signal(signal.SIGINT, lambda number, _: asked.put(number))
     ether = Ether()
     arguments = json.loads(settings)
     print("there", file=sys.stderr, flush=True)
     at = moment_in(Path(file))
-    threading.Event().wait(at - time.monotonic())
+    time.sleep(max(0.0, at - time.monotonic()))
     with ether.tap(**arguments):
         saved = [ether.pub({"from": socket.gethostname(), "n": n}, topic="n", save=True) for n in range(NUMBERS)]
         info = ether.session_info()
@@ -42,8 +44,7 @@ def main(file: str, settings: str) -> None:
             assert each is not None
             each.wait(timeout_s=20.0)  # bare: a user's program, without the parts of the tests
         print(json.dumps({"saved": len(saved)}), flush=True)
-        while not ending.wait(0.1):
-            pass
+        asked.get()
 
 
 if __name__ == "__main__":
