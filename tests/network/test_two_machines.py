@@ -204,7 +204,7 @@ def test_two_machines_that_start_one_name_at_the_same_moment_have_one_session(
             program.interrupt()
             assert program.finish().code == 0, program.said()
     took_s = max(each["after_s"] for each in told)
-    assert took_s < patience(3.0) or took_s < 2.0 * seconds_of_two_names(pc, pi, engine)
+    assert took_s < patience(3.0) or took_s < 3.0 * seconds_of_two_names(pc, pi, engine)  # a fault waits for 8 s more
     leads, joins = (pc, pi) if leader == "pc" else (pi, pc)
     assert in_data(leads) == {"pc": list(range(20)), "pi": list(range(20))}
     assert in_data(joins) == {}

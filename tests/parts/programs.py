@@ -59,6 +59,7 @@ class Program:
             "XDG_RUNTIME_DIR": str(self.runtime),
             "ETHER_MDNS": "0",
             "TMPDIR": str(self.runtime),
+            "PYTHONFAULTHANDLER": "1",
         }
         self.process = subprocess.Popen(
             [sys.executable, script, *args],
@@ -99,8 +100,14 @@ class Program:
         self.process.kill()
 
     def finish(self, timeout_s: float = 60.0) -> Finished:
-        """Wait for its end."""
-        self.process.wait(patience(timeout_s))
+        """Wait for its end. Where none comes, it is said what each of its threads does."""
+        try:
+            self.process.wait(patience(timeout_s))
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            for reader in self._readers:
+                reader.join(patience(5))
+            raise AssertionError(f"the program has not ended; it said:\n{self.said()}") from None
         for reader in self._readers:
             reader.join(patience(5))
         return Finished(self.process.returncode, "".join(self.lines["out"]), "".join(self.lines["err"]))
