@@ -42,6 +42,13 @@ class States:
     def next(self) -> dict[str, Any]:
         return self._told.get(timeout=PATIENCE_S)
 
+    def offline(self) -> dict[str, Any]:
+        """The news that it is offline. That it is ready may still be told when this begins to listen."""
+        while (told := self.next())["state"] == "ready":
+            pass
+        assert told["state"] == "offline", told
+        return told
+
     def assert_no_more(self) -> None:
         assert self._told.empty(), self._told.get()
 
@@ -70,8 +77,7 @@ def test_pulled_and_plugged_in_again(ether: Ether, lab: SimulatedLab, engine: st
     states = States(ether, "heater")
     ether.get("heater", "set_power", 12.5)
     lab.unplug("heater")
-    told = states.next()
-    assert told["state"] == "offline"
+    told = states.offline()
     assert "unplugged" in told["error"]
     assert lab.port("heater") in told["error"]
     assert told["offline"]["why"] == told["error"]
@@ -97,7 +103,7 @@ def test_who_joins_meanwhile_sees_it_and_the_end_is_orderly(lab: SimulatedLab) -
         ether.tap(config)
         states = States(ether, "heater")
         lab.unplug("heater")
-        assert states.next()["state"] == "offline"
+        states.offline()
         other.tap({"session": "pulled"})
         assert state_of(other, "heater")[0] == "offline"
         assert ether.save_all() == {"heater": []}  # it takes part
@@ -110,7 +116,7 @@ def test_an_object_of_this_program(ether: Ether, lab: SimulatedLab) -> None:
     ether.host(heater, "heater")
     states = States(ether, "heater")
     lab.unplug("heater")
-    assert states.next()["state"] == "offline"
+    states.offline()
     lab.plug("heater")
     assert states.next()["state"] == "ready"
     heater.port.close()  # on purpose: no news
@@ -133,7 +139,7 @@ def test_a_sync_does_not_pass_over_who_is_offline(ether: Ether, lab: SimulatedLa
     states = States(ether, "heater")
     assert ether.sync("prepare") == {"heater": 0.0}
     lab.unplug("heater")
-    states.next()
+    states.offline()
     with pytest.raises(SyncError, match="Disconnected"):
         ether.sync("prepare")
     heater.close()
@@ -149,7 +155,7 @@ def test_a_device_that_is_made_late_counts(ether: Ether, lab: SimulatedLab) -> N
     states = States(ether, "late")
     late.port = SerialPort(lab.port("heater"), timeout_s=patience(2))
     lab.unplug("heater")
-    assert states.next()["state"] == "offline"
+    states.offline()
     late.port.close()
 
 
@@ -180,7 +186,7 @@ def test_ps_shows_it(lab: SimulatedLab, tmp_path: Path) -> None:
         ether.tap(config)
         states = States(ether, "heater")
         lab.unplug("heater")
-        states.next()
+        states.offline()
         rows = {row["name"]: row for row in member_rows(ether._joined("the test"))}
         assert rows["heater"]["state"] == "offline"
         assert "unplugged" in rows["heater"]["error"]
