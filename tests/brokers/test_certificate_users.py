@@ -182,8 +182,8 @@ def test_what_is_taken_back_is_ended_within_a_second_and_does_not_come_again(lab
     lab.revoke(stolen)
     began = time.monotonic()
     command(broker, revoked=["stolen"])
-    assert all(client.ended(patience(2.4)) for client in clients)
-    assert time.monotonic() - began < patience(2.4)  # within a second on an idle machine
+    assert all(client.ended(patience(1)) for client in clients)
+    assert time.monotonic() - began < patience(1)
     for tried in (None, session):
         again = Client(broker, context, "again", tried)
         assert not again.is_in or again.ended(patience(5)), "also not by a session that TLS would resume"

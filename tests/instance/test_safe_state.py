@@ -22,8 +22,8 @@ from ether.errors import EtherError, LifecycleFailed, RemoteError, StartFailed
 
 ROUNDS = 20 if os.environ.get("ETHER_LONG") == "1" else 2
 AFTER_S = 1.0
-CALLS_S = 1.4
-"""For the calls themselves, in a process of their own, on a machine with other things to do. What does not notice that
+CALLS_S = patience(0.7)
+"""For the calls themselves, in a process of their own. What does not notice that
 somebody is gone makes none within the 15 s for which they are waited for."""
 HERE = str(Path(__file__).parents[1] / "parts")
 
