@@ -21,7 +21,7 @@ from set_clock import DAY_S, SetClock
 
 from ether import Ether
 from ether.errors import LifecycleFailed
-from ether.session.recovery import RETURN_S, recorded_at, sessions_returning
+from ether.session.recovery import recorded_at, sessions_returning
 from ether.transport.endpoint import Endpoint
 
 needs_mosquitto = pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing))
@@ -98,7 +98,7 @@ def test_who_comes_before_the_leader_is_back_waits_for_it(
     newcomer = member(stack, broker, {"session": "bench"} if named else {})
     assert newcomer.session_id == "bench"
     assert newcomer.session_info()["pid"] == program.process.pid
-    assert soon(lambda: keepers(newcomer) == {"cam": "main"}, RETURN_S), newcomer.instances()
+    assert soon(lambda: keepers(newcomer) == {"cam": "main"}, 15), newcomer.instances()
     assert newcomer.get("cam", "add", {"a": 1, "b": 2}) == 3
 
 
@@ -117,7 +117,7 @@ def test_instances_without_their_keeper_are_a_reason_to_wait(broker: RunningBrok
         waiting.join(0.5)
         assert waiting.is_alive()
         link.publish(entry, {"host": "pc1", "pid": 7}, retain=True)
-        waiting.join(RETURN_S)
+        waiting.join(patience(10))
         assert [info.session for info in found] == ["bench"]
         link.withdraw(entry)
         link.publish(state, {"name": "cam", "state": "lost", "birth": "b", "keeper": "main", "epoch": 1}, retain=True)
