@@ -28,13 +28,16 @@ ASK = """
     import socket, sys, threading
     from step import await_step
     with socket.create_connection((sys.argv[1], 7)) as sock:
+        def tell(line):  # of two threads, so in one piece
+            sys.stdout.write(line + "\\n")
+            sys.stdout.flush()
         def hear():
             while data := sock.recv(100):
-                print("answer", data, flush=True)
+                tell(f"answer {data}")
         threading.Thread(target=hear, daemon=True).start()
         for number in range(4):
             sock.sendall(b"%d" % number)
-            print("sent", number, flush=True)
+            tell(f"sent {number}")
             await_step()
 """
 HEAR = """
