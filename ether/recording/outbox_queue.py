@@ -115,22 +115,22 @@ class OutboxQueue:
     def receipts(self) -> list[tuple[str, str, str, int]]:
         """Of each recorder, those that have left included: name, host, folder, and the highest number that it has
         acknowledged. Those that are there come first, then the others, the latest first."""
-        given = {**self._given, **{name: window.given for name, window in self.windows.items()}}
         latest_first = list(reversed(self._places))
         names = sorted(latest_first, key=lambda name: name not in self.windows)
-        return [(name, *self._places[name], given.get(name, 0)) for name in names]
+        return [(name, *self._places[name], self._given_by(name)) for name in names]
 
     @property
     def settled(self) -> int:
         """The highest number that is on disk where it has to be: in the named ledger, else at some recorder."""
         if self.ledger is None:
             return self.acknowledged
-        settled = self.base
-        for name, place in self._places.items():  # each round asks for it: no list of all receipts is made
-            if place == self.ledger:
-                window = self.windows.get(name)
-                settled = max(settled, self._given.get(name, 0) if window is None else window.given)
-        return settled
+        # Each round of the sender asks for it, so no list of all receipts is made.
+        return max([self.base, *(self._given_by(name) for name, place in self._places.items() if place == self.ledger)])
+
+    def _given_by(self, recorder: str) -> int:
+        """The highest number that a recorder has acknowledged, which may have left; 0 where it has none."""
+        window = self.windows.get(recorder)
+        return self._given.get(recorder, 0) if window is None else window.given
 
     def update_windows(self, recorders: dict[str, RecorderAbout], connections: Sequence[bool], now: float) -> None:
         """Take over the present recorders, and the changes of the connection since the last call; the last item of

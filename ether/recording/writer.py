@@ -169,8 +169,8 @@ class RecordWriter:
         self._prepare()
         lineage = lineage_from(parents)
         sequence = f"{kind} {topic}"
-        if facts := self._inputs.describe(f"\0{sequence}", lineage) if lineage.described else None:
-            more = {**facts, **more}
+        if lineage.described:
+            more = {**self._inputs.describe(f"\0{sequence}", lineage), **more}
         headers, body = self._link.stamp(sequence, value, lineage.parents, origin)
         number = self._queue.put(
             kind, topic, headers, body, self._context or "", {"asked": True, **more} if more else _ASKED

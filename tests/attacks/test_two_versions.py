@@ -283,7 +283,7 @@ def serve_each_other(
     assert verify(ledger).ok
 
 
-LONG_FORM = pytest.mark.skipif(not LONG, reason="the long form")
+LONG_FORM = pytest.mark.skipif(not LONG, reason="the long form: ETHER_LONG=1")
 OLD, NEW = pytest.param(True, id="the old one leads"), pytest.param(False, id="the new one leads")
 
 

@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,17 @@ def queued_by_ps() -> int:
     return int(queued or 0)
 
 
-def is_at_rest(folder: Path) -> bool:
-    """Whether nothing is handled for a while."""
-    before = read(folder, "handled")
-    time.sleep(0.5)
-    return read(folder, "handled") == before
+def rest_of(folder: Path) -> Callable[[], bool]:
+    """Whether nothing more was handled since half a second ago, asked again and again."""
+    known, since = -1, time.monotonic()
+
+    def is_at_rest() -> bool:
+        nonlocal known, since
+        if (handled := read(folder, "handled")) != known:
+            known, since = handled, time.monotonic()
+        return time.monotonic() - since >= 0.5
+
+    return is_at_rest
 
 
 def assert_little_more(before: dict[str, float]) -> None:
@@ -167,7 +173,7 @@ def test_a_source_of_pictures_and_its_slow_reader_stay_within_64_mb(
     peaks = peaks_mb()
     burst = {"count": 400, "size": 300_000, "qos": qos}
     assert ether.get("source", "burst", burst, timeout_s=patience(60)) == 400
-    assert soon(lambda: read(tmp_path, "handled") == 400 if qos else is_at_rest(tmp_path), patience(60))
+    assert soon((lambda: read(tmp_path, "handled") == 400) if qos else rest_of(tmp_path), patience(60))
     assert_little_more(peaks)
 
 

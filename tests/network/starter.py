@@ -1,8 +1,8 @@
 """A user's program for tests of networks: `starter.py FILE SETTINGS`, run on a machine of its own.
 
 It says that it is there, and taps with SETTINGS (the arguments of `ether.tap`, as JSON) when `time.monotonic()`, which
-all machines share, is what stands in FILE. It saves numbers at once, and prints lines of JSON: when it was in the
-session and who leads that, and that the numbers are on disk. Ctrl-C ends it."""
+all machines share, is what comes through FILE, a named pipe. It saves numbers at once, and prints lines of JSON: when it
+was in the session and who leads that, and that the numbers are on disk. Ctrl-C ends it."""
 
 from __future__ import annotations
 
@@ -19,22 +19,14 @@ from ether import Ether
 NUMBERS = 20
 
 
-def moment_in(file: Path) -> float:
-    """Wait until there is one. It is moved there as a whole."""
-    while not file.exists():
-        time.sleep(0.005)
-    return float(file.read_text())
-
-
 def main(file: str, settings: str) -> None:
-    asked: queue.SimpleQueue[int] = (
-        queue.SimpleQueue()
-    )  # `set()` of an Event, while this thread waits, can stop it for ever
+    # `set()` of an Event by a handler, while this very thread waits for it, can stop it for ever.
+    asked: queue.SimpleQueue[int] = queue.SimpleQueue()
     signal.signal(signal.SIGINT, lambda number, _: asked.put(number))
     ether = Ether()
     arguments = json.loads(settings)
     print("there", file=sys.stderr, flush=True)
-    at = moment_in(Path(file))
+    at = float(Path(file).read_text())  # a named pipe: it waits for whoever writes
     time.sleep(max(0.0, at - time.monotonic()))
     with ether.tap(**arguments):
         saved = [ether.pub({"from": socket.gethostname(), "n": n}, topic="n", save=True) for n in range(NUMBERS)]

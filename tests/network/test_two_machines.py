@@ -164,6 +164,7 @@ def started(pairs: list[tuple[Machine, str]], engine: str, apart_s: float, data:
         files = [machine.folder / f"moment-{name}" for machine, name in pairs]
         for (machine, name), file in zip(pairs, files, strict=True):
             (machine.folder / data).mkdir()
+            os.mkfifo(file)
             settings = json.dumps({"session": name, "broker": {"engine": engine, "listen": "lan"}})
             program = machine.run(STARTER, str(file), settings, XDG_DATA_HOME=str(machine.folder / data))
             programs.append(stack.enter_context(program))
@@ -171,9 +172,7 @@ def started(pairs: list[tuple[Machine, str]], engine: str, apart_s: float, data:
             program.wait_for("there")
         at = time.monotonic() + patience(0.2)
         for file in files:
-            unfinished = file.with_suffix(".new")
-            unfinished.write_text(str(at + apart_s * (file is files[-1])))
-            unfinished.rename(file)
+            file.write_text(str(at + apart_s * (file is files[-1])))
         yield programs
 
 

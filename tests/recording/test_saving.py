@@ -18,6 +18,7 @@ import pytest
 from engine_params import EVERY, On
 from patience import patience
 from programs import running, write
+from ready_pids import pid_of
 from running_brokers import RunningBroker, running_broker, soon
 
 from ether import Ether
@@ -46,18 +47,6 @@ def ether() -> Iterator[Ether]:
 def records_of(folder: Path, *kinds: str) -> list[StoredRecord]:
     with LedgerReader.open(folder) as reader:
         return list(reader.records(RecordFilter(kinds=kinds or ("data", "record"))))
-
-
-def pid_of(ether: Ether, name: str) -> int:
-    """Of the instance, as soon as it is ready."""
-    found: list[int] = []
-
-    def is_ready() -> bool:
-        found.extend(int(it["pid"]) for it in ether.instances() if (it["name"], it["state"]) == (name, "ready"))
-        return bool(found)
-
-    assert soon(is_ready, 10)
-    return found[0]
 
 
 def session_name(request: pytest.FixtureRequest) -> str:

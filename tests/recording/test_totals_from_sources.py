@@ -18,6 +18,7 @@ import pytest
 from engine_params import EMBEDDED
 from patience import patience
 from programs import running, write
+from ready_pids import pid_of
 from running_brokers import soon
 
 from ether import Ether
@@ -43,18 +44,6 @@ def command(*arguments: str) -> tuple[int, str]:
         capture_output=True, text=True, check=False, timeout=patience(60),
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
-
-
-def pid_of(ether: Ether, name: str) -> int:
-    """Of the instance, as soon as it is ready."""
-    found: list[int] = []
-
-    def is_ready() -> bool:
-        found.extend(int(it["pid"]) for it in ether.instances() if (it["name"], it["state"]) == (name, "ready"))
-        return bool(found)
-
-    assert soon(is_ready, 10)
-    return found[0]
 
 
 @contextmanager
