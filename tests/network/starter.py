@@ -1,8 +1,8 @@
 """A user's program for tests of networks: `starter.py FILE SETTINGS`, run on a machine of its own.
 
 It says that it is there, and taps with SETTINGS (the arguments of `ether.tap`, as JSON) when `time.monotonic()`, which
-all machines share, is what comes through FILE, a named pipe. It saves numbers at once, and prints lines of JSON: when it
-was in the session and who leads that, and that the numbers are on disk. Ctrl-C ends it."""
+all machines share, is what comes through FILE, a named pipe. It saves numbers at once, and prints lines of JSON:
+when it was in the session and who leads that, and that the numbers are on disk. Ctrl-C ends it."""
 
 from __future__ import annotations
 
