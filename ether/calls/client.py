@@ -192,7 +192,7 @@ class PendingCall:
         with self._lock:
             if self._outcome is None:
                 assert self._take is not None
-                self._outcome = self._take()
+                self._outcome, self._take = self._take(), None  # it holds this call: no garbage in a circle
             value, error = self._outcome
         if isinstance(error, ErrorReport):
             raise error.to_exception(self.call, self.call)

@@ -155,11 +155,13 @@ class DurableRetry:
 
     def take_on(self, call: DurableCall) -> None:
         """Look after a call from now on; it is on disk."""
-        call.pending.when_cut = partial(self._cut, call)
-        call.pending.when_late = partial(self._late, call)
+        key = call.pending.correlation
+        # By its key: both hold each other otherwise, and every saved call would be garbage in a circle.
+        call.pending.when_cut = partial(self._cut, key)
+        call.pending.when_late = partial(self._late, key)
         self._listen()
         with self._changed:
-            self._under_way[call.pending.correlation] = call
+            self._under_way[key] = call
             self._wake(call.due)
         call.pending.when_done(partial(self._settled, call))
 
@@ -168,7 +170,9 @@ class DurableRetry:
         if not self.closed:  # `close` has synced the file
             self.outbox().sync(call.saved.call_id)
 
-    def _late(self, call: DurableCall) -> None:
+    def _late(self, key: bytes) -> None:
+        if (call := self._under_way.get(key)) is None:
+            return  # it is over
         try:
             self.make_durable(call)
         except StoreFailed:
@@ -262,7 +266,7 @@ class DurableRetry:
             self._over.append(call)
             self._wake(0.0)
 
-    def _cut(self, call: DurableCall, error: EtherError) -> None:
+    def _cut(self, key: bytes, error: EtherError) -> None:
         """The instance that the call was sent to has died, or is not connected, or the broker refuses the request.
 
         `NoResponder` after the only send means that the broker delivered the request to no subscriber: the call cannot
@@ -270,6 +274,8 @@ class DurableRetry:
         so does one because of the size, which will not change. In every other case the call may have begun, and stays
         bound.
         """
+        if (call := self._under_way.get(key)) is None:
+            return  # it is over
         if isinstance(error, PublishRefused | PayloadTooLarge):
             if call.sends == 1 or isinstance(error, PayloadTooLarge):
                 call.pending.fail(error)

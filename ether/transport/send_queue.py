@@ -131,7 +131,10 @@ class Publication(Receipt):
 
     __slots__ = (
         "_event", "_lock", "_outcome", "afterwards", "callback", "head", "lane", "payload", "section", "size", "topic",
+        "watched",
     )  # fmt: skip
+
+    watched: bool
 
     def __init__(self, lock: Lock, lane: Lane, topic: str, head: bytes, section: bytes, payload: bytes) -> None:
         self.lane, self.topic, self.head, self.section, self.payload = lane, topic, head, section, payload
@@ -141,6 +144,7 @@ class Publication(Receipt):
         self._outcome: int | Exception | None = None
         self.callback: Callable[[], object] | None = None
         self.afterwards: Callable[[], object] | None = None
+        self.watched = False
 
     @property
     def done(self) -> bool:
@@ -154,14 +158,10 @@ class Publication(Receipt):
     def error(self) -> Exception | None:
         return self._outcome if isinstance(self._outcome, Exception) else None
 
-    @property
-    def watched(self) -> bool:
-        return self.callback is not None
-
     def when_done(self, callback: Callable[[], object]) -> None:
         with self._lock:
             if self._outcome is None:
-                self.callback = callback
+                self.callback, self.watched = callback, True
                 return
         callback()
 
@@ -602,10 +602,13 @@ class SendQueue:
         lane.count -= 1
         lane.size -= publication.size
         publication.settle_locked(outcome)
+        # Called once, and forgotten: they hold who waits for the receipt, who holds the receipt.
         if publication.callback is not None:
             self._due.append(publication.callback)
+            publication.callback = None
         if publication.afterwards is not None:
             self._due.append(publication.afterwards)
+            publication.afterwards = None
 
     def run_callbacks(self) -> None:
         """Call the callbacks of settled receipts, without the lock. Called after everything that may settle one."""
