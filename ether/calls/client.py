@@ -25,10 +25,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ether.calls.call_order import PublishedBefore
-from ether.calls.host import LocalCallee
+from ether.calls.host import CallRequest, LocalCallee
 from ether.calls.lease_server import LEASE, mark_of
 from ether.calls.reconciliation import Reconciliation
-from ether.calls.server import CANCEL, RECALL, STATUS, CallJob, CallRequest
+from ether.calls.server import CANCEL, RECALL, STATUS, CallJob
 from ether.connection import causes as context
 from ether.connection.input_rules import Input
 from ether.connection.later import Later
@@ -55,16 +55,8 @@ class _Request(NamedTuple):
     topic: str
     params: object
     """As `Link.prepare` has made them."""
-    schema: str | None
     parents: tuple[str, ...]
-    trace: str | None
-    expires: bool
-    twice: bool
-    """As in `ExtraHeaders`."""
-    origin: str | None
-    """The trial that the call belongs to."""
-    after: str | None
-    """What was published before it, as `Headers.after`."""
+    extra: ExtraHeaders
 
 
 class PendingCall:
@@ -199,16 +191,6 @@ class PendingCall:
         if error is not None:
             raise error
         return value
-
-
-def read_answer(inbound: Inbound) -> Outcome:
-    """Decode an answer that arrived."""
-    try:
-        value, headers = inbound.unpack().value, inbound.headers()
-    finally:
-        inbound.done()
-    failed = headers is not None and headers.error is not None
-    return (None, ErrorReport.from_value(value)) if failed else (value, None)
 
 
 _OPEN_INQUIRIES = 1000
@@ -361,20 +343,20 @@ class CallClient:
         *, expires: bool = True, twice: bool,
     ) -> None:  # fmt: skip
         value, trace, origin = self._link.prepare(params, twice=twice), context.current().trace, pending.origin
-        after = None if pending.kind is None else self._published_before.of(pending.instance)
-        said, answered = after or (None, None)
-        pending.request = request = _Request(
-            topic, value, schema, context.parents(), trace, expires, twice, origin, said
+        said, expiry_s = None, timeout_s if expires else None
+        if pending.kind is not None and (after := self._published_before.of(pending.instance)) is not None:
+            said, pending.when_answered = after
+        extra = ExtraHeaders(
+            schema, self._reply_topic, pending.correlation, expiry_s, None, trace, twice, False, origin, said
         )
-        if answered is not None:
-            pending.when_answered = answered
+        pending.request = request = _Request(topic, value, context.parents(), extra)
         pending.watched = schema in WATCHED
         with self._lock:
             self.requests.add(pending.correlation, pending.instance, pending)
         if origin is not None and pending.kind is not None:
             self._note_caused(pending, origin)
         try:
-            self._publish(pending, request, timeout_s, timeout_s)
+            self._publish(pending, request, timeout_s)
         except BaseException:
             self._drop(pending)
             if origin is not None:
@@ -387,13 +369,9 @@ class CallClient:
         caused.begin(origin, key, f"the call of {pending.call}")
         pending.when_done(lambda: caused.end(origin, key))
 
-    def _publish(self, pending: PendingCall, request: _Request, timeout_s: float, room_s: float) -> None:
-        """Publish a request that has `timeout_s` seconds left; wait for room for at most `room_s` seconds."""
-        topic, value, schema, parents, trace, expires, twice, origin, after = request
-        expiry_s = timeout_s if expires else None
-        extra = ExtraHeaders(
-            schema, self._reply_topic, pending.correlation, expiry_s, None, trace, twice, False, origin, after
-        )
+    def _publish(self, pending: PendingCall, request: _Request, room_s: float) -> None:
+        """Publish a request; wait for room for at most `room_s` seconds."""
+        topic, value, parents, extra = request
         pending.sent_at = time.monotonic()
         receipt = self._link.publish(topic, value, parents=parents, extra=extra, timeout_s=room_s)
         receipt.when_done(partial(self._on_receipt, pending, receipt))
@@ -501,7 +479,9 @@ class CallClient:
         if request is not None and left_s > 0:
             call.receipt_known = call.undelivered = False
             call.lost = ""
-            self._publish(call, request, left_s, min(left_s, _ROOM_S))
+            if request.extra.expiry_s is not None:
+                request = request._replace(extra=request.extra._replace(expiry_s=left_s))
+            self._publish(call, request, min(left_s, _ROOM_S))
 
     def _look_after(self) -> None:
         """Every `_OVERDUE_S` while there are calls, on the thread of `Later`: have the instances asked about calls that
@@ -547,7 +527,8 @@ class CallClient:
             self.later.after(0.0, self._look_after)
 
     def _wait(self, pending: PendingCall) -> None:
-        if self.wait_until(pending, pending.deadline - _probe_lead(pending)):
+        until = pending.deadline - min(_PROBE_LEAD_S, pending.timeout_s / 3)
+        if self.wait_until(pending, until):
             return
         self.probe(pending)
         if not pending.wait(pending.deadline):
@@ -564,7 +545,7 @@ class CallClient:
         try:
             pending.when_done(lambda: nested.put(None))
             while not pending.settled:
-                until = pending.deadline if probed else pending.deadline - _probe_lead(pending)
+                until = pending.deadline if probed else pending.deadline - min(_PROBE_LEAD_S, pending.timeout_s / 3)
                 job = next_job(nested, min(until, overdue_at) - time.monotonic())
                 if job is not None:
                     worker.perform(job)
@@ -624,15 +605,18 @@ class CallClient:
 
     def _read(self, pending: PendingCall, inbound: Inbound) -> Outcome:
         """Decode an answer, on the thread that asks for the result: what is made there may be made of it."""
-        outcome = read_answer(inbound)
-        if pending.when_answered is not None and outcome[1] is None:  # who was refused may not have been heard out
+        try:
+            value, headers = inbound.unpack()
+        finally:
+            inbound.done()
+        if headers is not None and headers.error is not None:
+            return None, ErrorReport.from_value(value)
+        if pending.when_answered is not None:  # who was refused may not have been heard out
             pending.when_answered()
-        if outcome[1] is None and pending.kind is not None:
-            headers = inbound.headers()
-            if headers is not None and headers.parents:
-                call = f"{headers.source}.{pending.call.rpartition('.')[2]}"
-                self._link.inputs.give(Input("call", call, headers.source, 0, headers.parents[0]))
-        return outcome
+        if headers is not None and headers.parents and pending.kind is not None:
+            call = f"{headers.source}.{pending.call.rpartition('.')[2]}"
+            self._link.inputs.give(Input("call", call, headers.source, 0, headers.parents[0]))
+        return value, None
 
     def lose(self, instance: str, why: str, *, returns: bool = False) -> list[PendingCall]:
         """An instance has died: returns the calls that `cut` is to end when its last answers have come. They are not
@@ -687,23 +671,26 @@ class CallClient:
         Every call passes here, so the search is done once for each list of announcements: presence gives a new list
         when an announcement has changed, and comparing the lists' identity is enough.
         """
-        known, kind = self._find(), marked.value
+        known = self._find()
         if known is not self._known:
-            self._known, self._able = known, {}
-            self._published_before.know(known)
-            self._behind_bridges = frozenset(a.name for a in known if a.behind_bridge)
-        key = (service, method, kind)
+            self._know(known)
+        key = (service, method, marked._value_)  # as `value`, without the two functions of `Enum` behind that
         able = self._able.get(key)
         if able is None:
-            able = self._able[key] = self._able_to(service, method, kind, known)
+            able = self._able[key] = self._able_to(*key, known)
         return able[0] if len(able) == 1 else self._least_busy(able)
+
+    def _know(self, known: list[Announcement]) -> None:
+        self._known, self._able = known, {}
+        self._published_before.know(known)
+        self._behind_bridges = frozenset(a.name for a in known if a.behind_bridge)
 
     def takes_s(self, service: str, method: str) -> float | None:
         """How many seconds a call may take, as the method says; None where it says nothing, or is not known."""
         known = self._find()
         if known is not self._takes_known:
             self._takes_known, self._takes = known, _said_to_take(known)
-        return self._takes.get((service, method)) if self._takes else None
+        return self._takes.get((service, method))
 
     def _able_to(self, service: str, method: str, kind: str, known: list[Announcement]) -> list[str]:
         """The ready instances that can take this call; raises `NoResponder`.
@@ -751,10 +738,6 @@ class CallClient:
 
 def _settle(pending: PendingCall, value: object, error: EtherError | None) -> None:
     pending.settle(lambda: (value, error))
-
-
-def _probe_lead(pending: PendingCall) -> float:
-    return min(_PROBE_LEAD_S, pending.timeout_s / 3)
 
 
 def doing(status: Mapping[str, Any] | None) -> str:

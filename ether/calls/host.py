@@ -6,10 +6,10 @@ needs stands beside it (`ether.calls.lease_server.LeaseHost`).
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ether.calls.lease_server import LeaseHost, LeaseServer
-from ether.connection.causes import Cause
+from ether.connection.causes import CallContext
 from ether.connection.inputs import Lineage
 from ether.connection.worker import Job
 from ether.protocol.presence import Announcement
@@ -27,6 +27,23 @@ class CallRecorder(Protocol):
         origin: str | None = None,
     ) -> None:  # fmt: skip
         """Record a call. Raises `EtherError` and `ValueError`."""
+
+
+class CallRequest(NamedTuple):
+    """A call, received or made within the process. `deadline` is on the monotonic clock."""
+
+    method: str
+    caller: str
+    correlation: bytes | None
+    message_id: str | None
+    trace: str | None
+    deadline: float | None
+    watched: bool
+    parents: tuple[str, ...] = ()
+    asker: str = ""
+    """The reply topic, which identifies the calling program."""
+    origin: str | None = None
+    """As `Headers.origin`."""
 
 
 class CallHost(LeaseHost, Protocol):
@@ -70,9 +87,8 @@ class CallHost(LeaseHost, Protocol):
     def submit_call(self, method: str, job: Job, trace: str | None, node: str) -> None:
         """Queue a call of that node."""
 
-    def call(self, method: str, payload: object, cause: Cause) -> Any:
-        """Validate the payload and call the method because of a request; raises whatever goes wrong. The worker in
-        `cause` is set here."""
+    def call(self, request: CallRequest, payload: object, call: CallContext) -> Any:
+        """Validate the payload and call the method that is asked for; raises whatever goes wrong."""
 
     def count_expired(self) -> None:
         """A request was not run, because its deadline had passed."""

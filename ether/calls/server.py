@@ -18,14 +18,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from ether.calls.call_order import CallOrder
 from ether.calls.durable_records import CALL_ID_BYTES
 from ether.calls.durable_server import InstanceJournal, JournaledCall
-from ether.calls.host import CallHost
+from ether.calls.host import CallHost, CallRequest
 from ether.calls.lease_server import LEASE
-from ether.connection.causes import CallContext, Cause
+from ether.connection.causes import CallContext
 from ether.connection.failure_text import text_of
 from ether.connection.inputs import Lineage
 from ether.connection.later import Later
@@ -83,23 +83,6 @@ _AGAIN_TIMEOUT_S = 2.0
 """The same for an answer that is sent again; a caller that does not get it asks once more, or has got the first one."""
 
 
-class CallRequest(NamedTuple):
-    """A call, received or made within the process. `deadline` is on the monotonic clock."""
-
-    method: str
-    caller: str
-    correlation: bytes | None
-    message_id: str | None
-    trace: str | None
-    deadline: float | None
-    watched: bool
-    parents: tuple[str, ...] = ()
-    asker: str = ""
-    """The reply topic, which identifies the calling program."""
-    origin: str | None = None
-    """As `Headers.origin`."""
-
-
 Respond = Callable[[object, ErrorReport | None], None]
 """Called once: with the value and None, or with None and the error."""
 
@@ -151,12 +134,12 @@ class CallJob:
             raise refusal
         chain = lease_server.enter(request.trace)
         try:
-            cause = Cause(request.message_id, request.trace, None, self.context, request.origin)
-            value = self._host.call(request.method, self._payload(), cause)
+            value = self._host.call(request, self._payload(), self.context)
         finally:
             lease_server.leave(chain)
         self._answer(value, None)
-        self._record({"result": value}, Lineage(self._request.parents, self.context.made_of, *self.context.begun))
+        if self._is_recorded():
+            self._record({"result": value}, Lineage(request.parents, self.context.made_of, *self.context.begun))
 
     def failed(self, error: BaseException) -> None:
         method = f"{self._host.spec.name}.{self._request.method}"
@@ -166,7 +149,8 @@ class CallJob:
             what = "raised" if report.kind == RAISED else "ran, but its answer cannot travel"
             self._host.report(f"{method} {what}", error, details, answered=True)
         self._answer(None, report)
-        self._record(report.to_value(), Lineage(self._request.parents, described=False))
+        if self._is_recorded():
+            self._record(report.to_value(), Lineage(self._request.parents, described=False))
 
     def _answer(self, value: object, error: ErrorReport | None) -> None:
         """Answer. A method that has run has not failed because its answer finds no room or no connection."""
@@ -175,11 +159,15 @@ class CallJob:
         except TransportError as unsent:
             self._host.logger.warning("the answer of %s could not be sent: %s", self.context.call, unsent)
 
+    def _is_recorded(self) -> bool:
+        """Whether the session records calls of this method."""
+        record_writer = self._host.record_writer
+        return record_writer is not None and record_writer.wants(self.context.call)
+
     def _record(self, outcome: Mapping[str, object], lineage: Lineage) -> None:
-        """Record the call, where the session records calls. It has been answered, so no caller waits for this."""
+        """Record the call. It has been answered, so no caller waits for this."""
         record_writer, request = self._host.record_writer, self._request
-        if record_writer is None or not record_writer.wants(self.context.call):
-            return
+        assert record_writer is not None
         try:
             facts = {"params": self._payload(), **outcome}
             record_writer.keep_call(

@@ -15,7 +15,7 @@ are many of them, and when they are given out.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ether.wire.head import Headers, node_of
 
@@ -26,9 +26,9 @@ MOST_ROWS = 1_000
 """Of one window. What comes beyond is counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
-    """Something other than a message that a process was handed: the answer to a call, a call, a record of a ledger."""
+class Input(NamedTuple):
+    """Something other than a message that a process was handed: the answer to a call, a call, a record of a ledger. (A
+    tuple, because one is made for each call.)"""
 
     kind: str
     """As in the ledger: `data`, `record`, `call`."""
@@ -166,9 +166,9 @@ class Window:
         row: InputRow | None = None
         last_topic = last_source = None
         for item in items:
-            headers = item[1] if isinstance(item, tuple) else None
+            headers = None if isinstance(item, Input) else item[1]
             if headers is not None:  # as `facts_of` does it, which would cost as much as the rest
-                topic, source, seq, message_id = item[0], headers.source, headers.seq, headers.id  # type: ignore[index]
+                topic, source, seq, message_id = item[0], headers.source, headers.seq, headers.id
                 if topic is not last_topic or source != last_source:
                     last_topic, last_source = topic, source
                     row = self._row(("data", topic, source))

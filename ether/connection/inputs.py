@@ -111,12 +111,13 @@ class InputLog:
         self._latest_upto = 0
         self._forgotten: set[Key] = set()
 
-    def note(self, item: Item) -> None:
-        """Something is handed to user code."""
+    def note(self, item: Item) -> int:
+        """Something is handed to user code; returns how many items were noted, as `upto`."""
         items = self._items
         items.append(item)
         if len(items) >= _FOLDED:
             self._fold()
+        return self._base + len(items)
 
     def give(self, item: Item) -> None:
         """The same for what a program asked for itself; a block of `collecting` around it gets the id."""

@@ -276,8 +276,8 @@ class Link:
         """
         if forks.times != self._forks:
             self.check_not_forked("publishing")
-        twice = extra is not None and extra.twice
-        value = self.prepare(value, twice=twice)  # before the lock is taken, because it may run user code
+        envelope = self._envelope if extra is None or not extra.twice else self._envelope_twice
+        value = envelope.prepare(value)  # before the lock is taken, because it may run user code
         message = (topic, value, wall_time(), qos, retain, parents, extra, keep)
         try:
             return self._send(message)
@@ -296,7 +296,7 @@ class Link:
         """Number a message and give it to the transport, which does not wait: it raises `PublishTimeout` where it has
         no room and the message has none reserved. With `unheard` the message is recorded and not published."""
         topic, value, now, qos, retain, parents, extra, keep = message
-        envelope = self._envelope if extra is None else self._envelope_of(extra)
+        envelope = self._envelope if extra is None or not extra.twice else self._envelope_twice
         # The lock is held until the transport has the message: numbers must leave in their order.
         with self._publish_lock:
             # The number counts as used before the message leaves. An exception of a signal handler may end this

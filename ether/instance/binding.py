@@ -13,7 +13,7 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from typing import Any
 
-from ether.instance.streams import Stream, is_stream
+from ether.instance.streams import STREAMS, Stream
 
 Publish = Callable[..., None]
 """Called with the method's name, what it returned, and what `begin` has returned, if there is one. Of what a generator
@@ -32,7 +32,7 @@ def publishing(
         async def call_async(*args: Any, **kwargs: Any) -> Any:
             begun = () if begin is None else (begin(name),)
             result = await method(*args, **kwargs)
-            if is_stream(result):
+            if isinstance(result, STREAMS):
                 return _publishing_each(name, result, publish)
             publish(name, result, *begun)
             return result
@@ -43,7 +43,7 @@ def publishing(
     def call(*args: Any, **kwargs: Any) -> Any:
         begun = () if begin is None else (begin(name),)
         result = method(*args, **kwargs)
-        if is_stream(result):
+        if isinstance(result, STREAMS):
             return _publishing_each(name, result, publish)
         if inspect.iscoroutine(result):
             return _publishing_later(name, result, publish, begun)
@@ -58,7 +58,7 @@ async def _publishing_later(
 ) -> Any:
     """Of a method that is no `async def` itself, and returns what another one has begun."""
     result = await coroutine
-    if is_stream(result):
+    if isinstance(result, STREAMS):
         return _publishing_each(name, result, publish)
     publish(name, result, *begun)
     return result

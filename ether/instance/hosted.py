@@ -21,13 +21,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ether.calls.host import CallRequest
 from ether.calls.lease_server import LeaseServer
 from ether.calls.server import CallServer
 from ether.config.path_text import parse_path
 from ether.config.topic_parts import parts_of
 from ether.connection import causes as context
 from ether.connection import fork_guard as forks
-from ether.connection.causes import Cause, handling, origin_of
+from ether.connection.causes import CallContext, Cause, handling, origin_of
 from ether.connection.deadline import Deadline
 from ether.connection.failure_text import describe_failure, failure_sentence, text_of
 from ether.connection.inherited_causes import follow_threads
@@ -52,7 +53,7 @@ from ether.instance.method_tables import method_tables, unchecked_text
 from ether.instance.position_file import NO_ROW
 from ether.instance.publications import PublishedTopic
 from ether.instance.safe_state import make_guard
-from ether.instance.streams import is_stream, run_through
+from ether.instance.streams import STREAMS, run_through
 from ether.instance.subscriptions import InWork, MethodSubscriptions
 from ether.instance.ticker import Ticker
 from ether.log import get_ether_logger
@@ -188,8 +189,9 @@ class HostedInstance:
         """Called once, when every call that is to be answered has been."""
         link, epoch = self._link, holding.get("epoch", 0)
         self.watch = DeviceWatch(self, self.spec.care, lambda: self.announcer.changed())
-        self.ticks = Ticker(self.name, [*self._times(), *self.watch.times], self._submit_tick, self.logger)
-        if self.worker.threads == 1 and not any(method in self._own_workers for method, _ in self._times()):
+        times = [*self._times(), *self.watch.times]
+        self.ticks = Ticker(self.name, times, self._submit_tick, self.logger)
+        if times and self.worker.threads == 1 and not any(method in self._own_workers for method, _ in times):
             self.ticks.helped, self.worker.turn = True, self.ticks.turn
         self.streams = StreamThreads(self)
         self.device = DeviceCalls(self)
@@ -404,19 +406,17 @@ class HostedInstance:
             raise
         self.subscriptions.ended(row, headers.seq, self._link.last_published)
 
-    def call(self, method: str, payload: object, cause: Cause) -> Any:
-        """Validate the payload and call a method, as the handling of a message. Raises whatever goes wrong. The value
-        is checked only where a caller (`cause.call`) gets it."""
-        worker, caused, call = self._worker_of(method), self._link.caused, cause.call
-        if call is not None:
-            if call.caller and cause.message_id:
-                self._inputs.note(Input("call", call.call, self.name, 0, cause.message_id))
-            call.begun = self._inputs.upto, self._in_work()
-        whole = Cause(cause.message_id, cause.trace, worker, call, cause.origin, caused)
-        value = self._bind_and_call(method, payload, whole)
-        if call is None or method in self._ignored:
-            return None if call is not None else value
-        return self._results[method].check(value)
+    def call(self, request: CallRequest, payload: object, call: CallContext) -> Any:
+        """Validate the payload of a request and call its method. Raises whatever goes wrong."""
+        method, message_id = request.method, request.message_id
+        if call.caller and message_id:
+            upto = self._inputs.note(Input("call", call.call, self.name, 0, message_id))
+        else:
+            upto = self._inputs.upto
+        call.begun = upto, self._in_work() if self._busy or self._suspended else ()
+        cause = Cause(message_id, request.trace, self._worker_of(method), call, request.origin, self._link.caused)
+        value = self._bind_and_call(method, payload, cause)
+        return None if method in self._ignored else self._results[method].check(value)
 
     def _bind_and_call(
         self, method: str, payload: object, cause: Cause, message: tuple[str, Headers] | None = None
@@ -532,7 +532,7 @@ class HostedInstance:
             result = self._originals[method]()
             if inspect.iscoroutine(result):
                 result = self._coroutines.run(result)
-            if is_stream(result):
+            if isinstance(result, STREAMS):
                 self._coroutines.run_each(result, lambda value: self._publish(method, value), stopped)
                 stopped.set()
             elif result is not None:
@@ -608,7 +608,8 @@ class HostedInstance:
             result = self.function(name)(*positional, **named)
             if inspect.iscoroutine(result):
                 result = self._coroutines.run(result)
-            result = run_through(result, wanted, self._coroutines.run) if is_stream(result) else result
+            if isinstance(result, STREAMS):
+                result = run_through(result, wanted, self._coroutines.run)
             if forks.times != forked:
                 forks.end_forked(None)  # its copy in the process of the instance returns the same, and is answered
             if self.watch.watches:

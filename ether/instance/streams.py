@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any, TypeGuard
+from typing import Any
 
 Stream = Generator[Any, Any, Any] | AsyncGenerator[Any, Any]
 
 
-def is_stream(result: object) -> TypeGuard[Stream]:
-    """Whether a method has returned a generator."""
-    return isinstance(result, (GeneratorType, AsyncGeneratorType))
+STREAMS = (GeneratorType, AsyncGeneratorType)
+"""What a method has returned that yields."""
 
 
 def run_through(stream: Stream, keep: bool, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> list[Any] | None:

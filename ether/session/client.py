@@ -46,7 +46,7 @@ from ether.log import get_ether_logger
 from ether.protocol.answers import error_status, pending_status, status_of
 from ether.protocol.dedup_window import DedupWindow
 from ether.protocol.message_age import MessageAges
-from ether.protocol.presence import TAKES_PART
+from ether.protocol.presence import TAKES_PART, Announcement
 from ether.protocol.request_table import CALL_TIMEOUT_S
 from ether.protocol.topic_cache import TopicCache
 from ether.recording.saved import Saved
@@ -67,6 +67,7 @@ logger = get_ether_logger("Ether")
 _STATUS_ERRORS = (CallError, ValidationFailed, StoreFailed, ConfigError, PublishRefused)
 """Errors that `ether.save` returns as a status instead of raising them."""
 
+_REMEMBERED_PROXIES = 256
 _UNCOLLECTED = 4096
 """How many calls that were begun with `get_later` or `save_later` are held until they are collected."""
 
@@ -217,6 +218,8 @@ class Client:
         self.rights: OwnRights | None = None
         """What may be done here, on a device that has not all rights; None: everything."""
         self._later: dict[str, PendingCall] = {}
+        self._proxies: dict[tuple[str, float | None, bool], tuple[Announcement, Proxy]] = {}
+        """Each proxy has a class of its own, which costs more than a call: those that were made, by what was asked."""
         self._resolved: TopicCache[str] = TopicCache()
         self._record_names: TopicCache[str] = TopicCache()
         """Names of records that were checked: a program saves under few, and often."""
@@ -287,33 +290,39 @@ class Client:
     ) -> PendingCall:
         """Send a request to an instance, or to any ready instance of a class. `timeout_s` None: `patience_s`. Raises
         `NoResponder` where there is none, `RequestTimeout` where the broker cannot be reached in time."""
-        self._check_call(service, method)
-        open_s = CALL_TIMEOUT_S if timeout_s is None else timeout_s
-        deadline = Deadline(open_s)
-        try:
-            opened_now = self.session.open(open_s)
-        except TransportError as error:
-            call = f"{service}.{method}"
-            raise RequestTimeout(call, service, open_s, f"could not be asked: {error}") from error
-        whole_s = self.patience_s(service, method) if timeout_s is None else timeout_s
-        if whole_s > open_s:
-            deadline = Deadline(whole_s)
-        left_s = deadline.left() if opened_now else whole_s
-        asked_again = False
+        if self.rights is not None:
+            self.rights.check_call(service, method)
+        session, spent_s = self.session, 0.0
+        if not session.opened:
+            spent_s = self._open_to_call(service, method, CALL_TIMEOUT_S if timeout_s is None else timeout_s)
+        if timeout_s is None:
+            timeout_s = CALL_TIMEOUT_S + (session.calls.takes_s(service, method) or 0.0)
+        left_s, began, asked_again = max(0.0, timeout_s - spent_s), time.monotonic(), False
         while True:
             try:
-                return self.session.calls.begin(service, method, params, left_s, kind, later=later)
+                return session.calls.begin(service, method, params, left_s, kind, later=later)
             except EncodeError as error:
                 raise error.of(f"the arguments of {service}.{method}") from None
             except NoResponder:
                 # The instance may have been announced a moment ago. After the first refusal this program catches up
                 # with the broker and tries again; after the second, all announcements are known, and the only hope
                 # left is an instance that is being restarted.
-                known = asked_again or not self.session.hear_the_latest(deadline)
-                if known and not self.session.await_return(service, deadline):
+                deadline = Deadline(max(0.0, began + timeout_s - spent_s - time.monotonic()))
+                known = asked_again or not session.hear_the_latest(deadline)
+                if known and not session.await_return(service, deadline):
                     raise
                 asked_again = True
                 left_s = deadline.left()
+
+    def _open_to_call(self, service: str, method: str, timeout_s: float) -> float:
+        """Open the session; returns how long it took."""
+        began = time.monotonic()
+        try:
+            self.session.open(timeout_s)
+        except TransportError as error:
+            call = f"{service}.{method}"
+            raise RequestTimeout(call, service, timeout_s, f"could not be asked: {error}") from error
+        return time.monotonic() - began
 
     def _check_call(self, service: str, method: str) -> None:
         if self.rights is not None:
@@ -409,6 +418,17 @@ class Client:
         `timeout_s` bounds this call, and each call of the proxy; None: `patience_s`. Raises `NoResponder`."""
         self.session.open(CALL_TIMEOUT_S if timeout_s is None else timeout_s)
         announcement = self.session.calls.described(service, of_class=of_class)
+        key = (service, timeout_s, of_class)
+        earlier = self._proxies.get(key)
+        if earlier is not None and earlier[0] is announcement:
+            return earlier[1]
+        proxy = self._proxy_of(announcement, service, timeout_s, of_class=of_class)
+        if len(self._proxies) >= _REMEMBERED_PROXIES:
+            self._proxies.clear()
+        self._proxies[key] = announcement, proxy
+        return proxy
+
+    def _proxy_of(self, announcement: Announcement, service: str, timeout_s: float | None, *, of_class: bool) -> Proxy:
         about = announcement.about
         kinds = {kind.value: kind for kind in (MarkKind.GET, MarkKind.SAVE)}
         methods = dict(callable_methods(announcement))

@@ -82,7 +82,9 @@ class MemberDiscovery(Members):
         self._info_heard = -1.0
         self._rolls: dict[bytes, dict[str, Present]] = {}
         """The answers to each roll call under way, by name."""
-        self._opened = self._listening = self._meets = False
+        self._listening = self._meets = False
+        self.opened = False
+        """Set by `open`; every call asks for it, without the lock."""
         self._opening = threading.Lock()
 
     @abstractmethod
@@ -97,10 +99,10 @@ class MemberDiscovery(Members):
         """Subscribe to announcements and answers; returns when all earlier announcements are known. May be called
         again: returns False where the session was open already."""
         with self._opening:
-            if self._opened:
+            if self.opened:
                 return False
             self._open(Deadline(timeout_s), opening)
-            self._opened = self._listening = True
+            self.opened = self._listening = True
             return True
 
     def _open(self, deadline: Deadline, opening: Opening) -> None:

@@ -120,7 +120,7 @@ class Session(MemberDiscovery):
 
     def close_in(self, local_instances: dict[str, LocalCallee]) -> None:
         """Make `local_instances`, of this process, the only members, so that no call needs the broker. For `Lab`."""
-        self._opened = True
+        self.opened = True
         self.calls = CallClient(
             self.link, self.topics, self._reply_topic, lambda: [i.announcement() for i in local_instances.values()]
         )

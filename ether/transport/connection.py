@@ -337,7 +337,7 @@ class NetworkTransport(Transport):
         if size > self._max_packet_bytes:
             raise PayloadTooLarge(topic, size, self._max_packet_bytes)
         head = publish_head(name, qos=qos, retain=retain, tail_bytes=tail_bytes)
-        own_room = room if isinstance(room, QueueRoom) else None
+        own_room = None if room is None or not isinstance(room, QueueRoom) else room
         if qos:
             return self._send_queue.publish(topic, head, section, payload, timeout_s, own_room, urgent=urgent)
         return self._send_queue.publish_unconfirmed(topic, head, section, payload, timeout_s, own_room, urgent=urgent)

@@ -102,7 +102,7 @@ class EnvelopeV5(Envelope):
 
     def prepare(self, value: object) -> object:
         """The body."""
-        return encode(value)
+        return value if type(value) is Body else encode(value)
 
     def size(self, prepared: object) -> int:
         """The bytes of the body, and some for the headers."""
@@ -110,7 +110,7 @@ class EnvelopeV5(Envelope):
 
     def pack(self, value: object, headers: Headers) -> Packed:
         """The bytes of a message; raises `EncodeError`."""
-        body = encode(value)
+        body = value if type(value) is Body else encode(value)
         content_type = _CONTENT_TYPES.get(body.content_type)
         if content_type is None:  # of a foreign message in a recording
             content_type = pack_text(b"\x03", body.content_type or "")

@@ -54,6 +54,8 @@ class DeviceWatch:
         """`changed` is called whenever what is announced changes."""
         self._host, self._changed = host, changed
         self._on_error, self._alive = care.on_error, care.alive
+        self.watches = care.on_error is not None or care.alive is not None
+        """Whether anything is watched."""
         after = ALIVE_AFTER if care.on_error is None else care.on_error.after
         self._count = FailuresInARow(after, care.on_error.within_s if care.on_error is not None else None)
         self._lock = threading.Lock()
@@ -64,11 +66,6 @@ class DeviceWatch:
         """The methods of the failures that are counted."""
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-
-    @property
-    def watches(self) -> bool:
-        """Whether anything is watched."""
-        return self._on_error is not None or self._alive is not None
 
     @property
     def times(self) -> list[tuple[str, str]]:
