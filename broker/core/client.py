@@ -11,7 +11,6 @@ the last to be written.
 """
 
 import os
-from collections.abc import Callable
 from typing import NamedTuple, cast
 
 from broker.core.exchange import ClientSession, Exchange
@@ -22,7 +21,9 @@ from broker.wire import packets, properties
 from broker.wire.codec import Codec, ConnackFacts, level_of
 from broker.wire.codec_v5 import V5
 from broker.wire.codec_v311 import V311
+from broker.wire.message import ApplicationMessage
 from broker.wire.packets import MalformedPacket
+from broker.wire.property_shapes import Shapes
 from broker.wire.requests import ConnectRequest
 
 KEEP_ALIVES = 1.5  # a client may be silent for so many keep-alive intervals (MQTT 3.1.1, section 3.1.2.10)
@@ -34,6 +35,8 @@ AHEAD = 8
 client has to send what it wants to take memory with."""
 ALLOWED_FIRST = frozenset({*range(0x30, 0x36), *range(0x3A, 0x3E), 0x40, 0x50, 0x62, 0x70, 0x82, 0xA2, 0xC0, 0xE0})
 """The first bytes of packets that a client may send once it was let in."""
+
+_PUBACK = 0x40
 
 UNSUPPORTED_V311, UNSUPPORTED_V5 = b"\x20\x02\x00\x01", b"\x20\x03\x00\x84\x00"
 
@@ -55,11 +58,13 @@ class ClientProtocol:
         self.over = False
         self._session: ClientSession | None = None
         self._chunks: list[bytes | bytearray] = []
-        self._own_buffer: bytearray | None = None
-        """The packet under way, whose first `_kept_bytes` have arrived."""
+        self.large_packet: bytearray | None = None
+        """A large packet under way, whose first `_kept_bytes` have arrived, or a part of it."""
         self._kept_bytes = self._needed_bytes = 0
         self._limit = packets.LONGEST_CONNECT
         self._aliases: dict[int, bytes] = {}
+        self._shapes: Shapes = {}
+        self.acks_at_once = self.acks_in_vain = 0
         self._warned_rights = self._asked = False
         self._certificate_name: str | None = None
         self._silence_s, self._last_read = float(exchange.quotas.connect_within_s), exchange.now
@@ -78,11 +83,8 @@ class ClientProtocol:
         if self._asked:
             self._wait(data)
             return
-        while (space := self.space()) is not None and data:
-            taken = min(len(data), len(space))
-            space[:taken] = data[:taken]
-            self.filled(taken)
-            data = data[taken:]
+        if self.large_packet is not None:
+            data = self._fill(data)
         if self.over:
             return
         if self._chunks:
@@ -93,27 +95,36 @@ class ClientProtocol:
             self._chunks.clear()
         self._handle(data)
 
+    def _fill(self, data: bytes) -> bytes:
+        """Copy the part that belongs to the large packet under way; the rest."""
+        while data and (space := self.space()) is not None:
+            taken = min(len(data), len(space))
+            space[:taken] = data[:taken]
+            self.filled(taken)
+            data = data[taken:]
+        return data
+
     def space(self) -> memoryview | None:
         """The buffer for the next bytes, while a large packet is under way; else None."""
-        return None if self._own_buffer is None else memoryview(self._own_buffer)[self._kept_bytes :]
+        return None if self.large_packet is None else memoryview(self.large_packet)[self._kept_bytes :]
 
     def filled(self, count: int) -> None:
         """`count` bytes were read into `space()`."""
         self._last_read = self._exchange.now
         self._kept_bytes += count
-        packet = self._own_buffer
+        packet = self.large_packet
         if packet is None or self._kept_bytes < len(packet):
             return
         if len(packet) < self._needed_bytes:
             self._begin_buffer(packet)
         else:
-            self._own_buffer = None
+            self.large_packet = None
             self._handle(cast(bytes, packet))  # from now on nobody writes to it
 
     def _begin_buffer(self, begun: bytes | bytearray | memoryview) -> None:
         """Go on with a packet whose beginning this is in a larger buffer."""
-        self._own_buffer = bytearray(min(self._needed_bytes, AHEAD * len(begun)))
-        self._own_buffer[: len(begun)] = begun
+        self.large_packet = bytearray(min(self._needed_bytes, AHEAD * len(begun)))
+        self.large_packet[: len(begun)] = begun
 
     def _handle(self, data: bytes) -> None:
         """Handle the complete packets, and keep the rest."""
@@ -157,7 +168,7 @@ class ClientProtocol:
     @property
     def wanted_bytes(self) -> int:
         """How much is missing of the packet whose beginning was read; 0 where that is not known."""
-        return max(0, self._needed_bytes - self._kept_bytes) if self._chunks else 0
+        return self._needed_bytes - self._kept_bytes if self._chunks and self._needed_bytes > self._kept_bytes else 0
 
     def _handle_all(self, data: bytes) -> int:
         """Handle the complete packets; gives where the incomplete one begins. Its length is checked as soon as it is
@@ -165,7 +176,9 @@ class ClientProtocol:
         at, filled = 0, len(data)
         while at + 2 <= filled and not (self.over or self._asked):
             length, start = data[at + 1], at + 2
-            if length > 127:
+            if length > 127 and start < filled and 0 < (more := data[start]) < 128:
+                length, start = length & 127 | more << 7, start + 1
+            elif length > 127:
                 length, shift = length & 127, 7
                 while True:
                     if start >= filled:
@@ -189,9 +202,11 @@ class ClientProtocol:
                 self._check_first(data[at])  # what is wrong already is not waited for
                 self._needed_bytes = end - at
                 return at
-            first = data[at]
-            if first >> 4 == packets.PUBLISH and self._session is not None:
-                self._publish(self._session, data, at, start, end)
+            first, session = data[at], self._session
+            if first >> 4 == packets.PUBLISH and session is not None:
+                self._publish(session, data, at, start, end)
+            elif first == _PUBACK and length == 2 and session and (number := data[start] << 8 | data[start + 1]):
+                self._acknowledged(session, first, number, packets.SUCCESS)  # most packets: in line, without a copy
             else:
                 self._control(first, bytes(data[start:end]))
             at = end
@@ -206,13 +221,13 @@ class ClientProtocol:
     # -- messages of the client
 
     def _publish(self, session: ClientSession, data: bytes, at: int, start: int, end: int) -> None:
-        message, packet_id, alias, expiry_s = self._codec.publish(data, at, start, end)
+        message, packet_id, alias, expiry_s = self._codec.publish(data, at, start, end, self._shapes)
         if alias is not None:
             self._resolve(message_alias=alias, topic=message.topic)
             message.topic = self._aliases[alias]
         exchange = self._exchange
         if expiry_s is not None:
-            message.expires_at = exchange.now + expiry_s
+            message.expire_in(expiry_s, exchange.now)
         if not message.qos:
             if exchange.publish(message, session) == packets.NOT_AUTHORIZED:
                 self._warn_of_rights(message.topic)
@@ -222,7 +237,7 @@ class ClientProtocol:
                 self._warn_of_rights(message.topic)
             self._answer(0x40, packet_id, reason)
         else:
-            self._publish_once(session, packet_id, lambda: exchange.publish(message, session))
+            self._publish_once(session, packet_id, message)
 
     def _warn_of_rights(self, topic: bytes) -> None:
         """Once a connection: a client of 3.1.1, or at QoS 0, is not told itself."""
@@ -230,7 +245,7 @@ class ClientProtocol:
             self._warned_rights = True
             self._exchange.warn(f"client {self._name()} published to {topic.decode()!r} without a right: not delivered")
 
-    def _publish_once(self, session: ClientSession, packet_id: int, publish: Callable[[], int]) -> None:
+    def _publish_once(self, session: ClientSession, packet_id: int, message: ApplicationMessage) -> None:
         """QoS 2: delivered on its first arrival. Its packet id is kept until PUBREL, so that a repetition is
         acknowledged again and not delivered again."""
         reason = packets.SUCCESS
@@ -238,7 +253,7 @@ class ClientProtocol:
             if len(session.received) >= self._exchange.quotas.unreleased:
                 text = f"more than {len(session.received)} messages of QoS 2 without releasing one"
                 raise MalformedPacket(text, packets.TOO_MANY_UNACKNOWLEDGED)
-            reason = publish()
+            reason = self._exchange.publish(message, session)
             if reason < packets.FAILURE or self._codec is V311:
                 session.received.add(packet_id)
         self._answer(0x50, packet_id, reason)
@@ -261,8 +276,10 @@ class ClientProtocol:
             self.end(packets.PACKET_TOO_LARGE, f"{text}: it was disconnected")
             return
         self.outlet.send_frame(frame)
-        self._exchange.unflushed[self] = None
-        if self.outlet.bytes > self._exchange.quotas.waiting_bytes and len(self.outlet) > 2:
+        exchange = self._exchange
+        if frame[0] != _PUBACK or not (self in exchange.unflushed or exchange.held_acks.hold(self, exchange.now)):
+            exchange.unflushed[self] = None
+        if self.outlet.bytes > exchange.quotas.waiting_bytes and len(self.outlet) > 2:
             text = f"client {self._name()} does not read the answers to what it sends: it was disconnected"
             self.end(packets.QUOTA_EXCEEDED, text)
 
@@ -303,7 +320,8 @@ class ClientProtocol:
 
     def _acknowledged(self, session: ClientSession, first: int, packet_id: int, reason: int) -> None:
         queue, now, failed = session.queue, self._exchange.now, reason >= packets.FAILURE
-        if first == 0x40:
+        waiting = self.outlet.bytes
+        if first == _PUBACK:
             queue.acknowledged(packet_id, now)
         elif first == 0x70:
             queue.completed(packet_id, now)
@@ -311,7 +329,7 @@ class ClientProtocol:
             known = queue.received(packet_id, failed, now)
             if not failed:
                 self._answer(0x62, packet_id, packets.SUCCESS if known else packets.UNKNOWN_PACKET_ID)
-        if self.outlet:
+        if self.outlet.bytes > waiting:
             self._exchange.unflushed[self] = None
 
     def _disconnect(self, session: ClientSession, body: bytes) -> None:

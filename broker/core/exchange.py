@@ -15,6 +15,7 @@ is then ended from inside the same call. So every method must leave the tables i
 from collections.abc import Callable
 from typing import Protocol
 
+from broker.core.held_acks import HeldAcks
 from broker.core.outlet import Outlet
 from broker.core.quotas import Quotas
 from broker.core.retained import RetainedMessages
@@ -92,6 +93,7 @@ class Exchange:
         self.now = now
         self.timers = Timers()
         self.unflushed: dict[Receiver, None] = {}  # a set that keeps its order
+        self.held_acks = HeldAcks()
         self._limit_bytes = self.quotas.waiting_bytes
         self._sessions: dict[bytes, ClientSession] = {}
         self._routes: RoutingTable[ClientSession] = RoutingTable()
@@ -192,7 +194,7 @@ class Exchange:
         if will is None:
             return
         if will.expiry_s is not None:
-            will.message.expires_at = self.now + will.expiry_s
+            will.message.expire_in(will.expiry_s, self.now)
         if session.rights is None or session.rights.may_publish(will.message.topic):
             self.publish(will.message, None)
 

@@ -58,20 +58,33 @@ class Outlet:
             self._entries.append((message, retain, more))
             self._later += 1
             self.bytes += message.size
-        elif message.forwardable == self.codec.level and not (retain or more or self._alias_maximum):
-            frame = message.packet
-            if len(frame) <= self.max_packet_bytes:
-                self._entries.append(frame)
-                self.bytes += len(frame) + ENTRY_BYTES
         else:
-            self._append(message, 0, 0, retain, more, now)
+            self.send_numbered(message, 0, 0, retain, more, now)
 
     def send_numbered(
         self, message: ApplicationMessage, flags: int, packet_id: int, retain: bool, more: bytes, now: float
     ) -> bool:
-        """Append a message at QoS 1 or 2; False where the client does not take packets of that size. `flags` are the
-        QoS, and 4 where it is sent again (DUP)."""
-        return self._append(message, flags, packet_id, retain, more, now)
+        """Append a message; False where the client does not take packets of that size. `flags` are the QoS, and 4 where
+        it is sent again (DUP)."""
+        if (
+            message.forwardable != self.codec.level or flags != message.qos or retain or more or self._alias_maximum
+            or now >= message.unchanged_until
+        ):  # fmt: skip
+            return self._append(message, flags, packet_id, retain, more, now)
+        frame: bytes | memoryview = message.packet
+        size = len(frame)
+        if size > self.max_packet_bytes:
+            return False
+        if flags:
+            at = message.id_at
+            if size > COPIED_BYTES:
+                self.send_frame(b"".join((frame[:at], packet_id.to_bytes(2, "big"))))
+                frame = memoryview(frame)[at + 2 :]
+            else:
+                frame = b"".join((frame[:at], packet_id.to_bytes(2, "big"), frame[at + 2 :]))
+        self._entries.append(frame)
+        self.bytes += len(frame) + ENTRY_BYTES
+        return True
 
     def _append(
         self, message: ApplicationMessage, flags: int, packet_id: int, retain: bool, more: bytes, now: float
@@ -178,4 +191,4 @@ class Outlet:
             message, retain, more = entry
             self.bytes -= message.size
             if not message.is_expired(now):
-                self._append(message, 0, 0, retain, more, now)
+                self.send_numbered(message, 0, 0, retain, more, now)

@@ -30,6 +30,10 @@ class Outgoing(NamedTuple):
     size: int
 
 
+_new = tuple.__new__
+"""What a named tuple's constructor calls, without the call."""
+
+
 class SessionQueue:
     """The queue of one session."""
 
@@ -48,7 +52,7 @@ class SessionQueue:
 
     def put(self, message: ApplicationMessage, qos: int, retain: bool, more: bytes, now: float) -> None:
         """Queue a message; it is sent at once where the window has room."""
-        entry = Outgoing(message, qos, retain, more, message.size)
+        entry = _new(Outgoing, (message, qos, retain, more, message.size))
         self.bytes += entry.size
         if self._outlet is None or self._waiting or len(self._inflight) >= self._window:
             self._waiting.append(entry)

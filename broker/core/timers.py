@@ -40,8 +40,10 @@ class Timers:
         heapq.heappush(self._heap, timer)
         return timer
 
-    def run(self, now: float) -> None:
-        """Call back what is due."""
+    def run(self, now: float) -> bool:
+        """Call back what is due; whether anything was."""
+        if not self._heap or self._heap[0].due > now:
+            return False
         while self._heap and self._heap[0].due <= now:
             timer = heapq.heappop(self._heap)
             callback, timer.callback = timer.callback, None
@@ -49,10 +51,12 @@ class Timers:
                 self._cancelled -= 1
             else:
                 callback()
+        return True
 
     def wait_s(self, now: float, longest_s: float) -> float:
         """Seconds until the next one is due, at most `longest_s`."""
-        return max(0.0, min(longest_s, self._heap[0].due - now)) if self._heap else longest_s
+        left_s = self._heap[0].due - now if self._heap else longest_s
+        return longest_s if left_s > longest_s else max(0.0, left_s)
 
     def one_was_cancelled(self) -> None:
         """Keep the heap from filling with cancelled timers."""

@@ -2,14 +2,15 @@
 
 How it works. A round: wait until something is ready; accept, read and write; then write for every client for which the
 round has queued something (`Exchange.unflushed`); then run the timers. So everything that one round produces for a
-client leaves in one write. `selectors` was chosen over asyncio by measurement (docs/decisions/0060-own-engine.md).
+client leaves in one write; a PUBACK may wait for the next one (`broker.core.held_acks`). A bare loop was chosen over
+asyncio by measurement (docs/decisions/0060-own-engine.md).
 
 Promise: one slow client delays nobody. Where the process may open no more files, the listeners rest for a moment and
 everybody who is there goes on.
 """
 
 import errno
-import selectors
+import math
 import socket
 import time
 import traceback
@@ -19,11 +20,13 @@ from queue import SimpleQueue
 
 from broker.core.client import ClientProtocol, Terms
 from broker.core.exchange import Exchange
+from broker.core.held_acks import HOLD_S
 from broker.core.quotas import Quotas
 from broker.core.rights import Logins
 from broker.core.timers import Timer
 from broker.listeners.connection import ClientConnection, LayeredConnection
 from broker.listeners.layers import Layer
+from broker.listeners.readiness import READ, WRITE, readiness
 
 LONGEST_WAIT_S = 0.5
 """Python runs a signal's handler between two waits at the latest: see `broker.lifeline.SIGNALS_S`."""
@@ -46,7 +49,7 @@ class Loop:
         self.now = time.monotonic()
         self._exchange, self._terms, self._warn = Exchange(warn, logins, self.now, quotas), terms, warn
         self._errands: SimpleQueue[Callable[[Exchange], None]] = SimpleQueue()
-        self._selector = selectors.DefaultSelector()
+        self._readiness = readiness()
         self._connections: dict[ClientProtocol, ClientConnection] = {}
         self._listeners: dict[socket.socket, MakeLayers | None] = {}
         self._stopped = False
@@ -54,7 +57,7 @@ class Loop:
         self._alarm, self._alarm_far = socket.socketpair()
         for end in (self._alarm, self._alarm_far):
             end.setblocking(False)
-        self._selector.register(self._alarm, selectors.EVENT_READ, self._on_alarm)
+        self._readiness.watch(self._alarm, self._on_alarm)
 
     @property
     def exchange(self) -> Exchange:
@@ -93,25 +96,28 @@ class Loop:
 
     def _round(self) -> None:
         timers, exchange = self._exchange.timers, self._exchange
-        ready = self._selector.select(timers.wait_s(time.monotonic(), LONGEST_WAIT_S))
-        self.now = exchange.now = time.monotonic()
-        for key, events in ready:
-            at = key.data
+        acks = exchange.held_acks
+        longest_s = LONGEST_WAIT_S if acks.due == math.inf else HOLD_S
+        ready = self._readiness.wait(timers.wait_s(time.monotonic(), longest_s))
+        self.now = exchange.now = now = time.monotonic()
+        for at, events in ready:
             if not isinstance(at, ClientConnection):
-                at()
+                at()  # type: ignore[operator]  # it is a callable
             elif not at.closed:
                 self._serve(at, events)
+        if now >= acks.due:
+            exchange.unflushed.update(dict.fromkeys(acks.released(now)))  # type: ignore[arg-type]  # receivers are clients
         self._flush()
-        timers.run(self.now)
-        self._flush()
+        if timers.run(now):
+            self._flush()
 
     def _serve(self, connection: ClientConnection, events: int) -> None:
         """Write to one client, and read from it. A defect of the broker that its packet brings to light costs this
         client its connection, and nobody else theirs."""
         try:
-            if events & selectors.EVENT_WRITE:
+            if events & WRITE:
                 connection.write()
-            if events & selectors.EVENT_READ and not connection.closed:
+            if events & READ and not connection.closed:
                 connection.read()
         except Exception:  # noqa: BLE001  whatever it is: the others are served on
             self._warn(f"a client is let go, because the broker failed at its packet: {traceback.format_exc()}")
@@ -130,20 +136,19 @@ class Loop:
     # -- what connections call
 
     def watch_writing(self, connection: ClientConnection, on: bool) -> None:
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if on else 0)
-        self._selector.modify(connection.sock, events, connection)
+        self._readiness.change(connection.sock, connection, on)
 
     def after(self, delay_s: float, connection: ClientConnection) -> Timer:
         return self._exchange.timers.at(self.now + delay_s, connection.close)
 
     def forget(self, connection: ClientConnection) -> None:
         self._connections.pop(connection.client, None)
-        self._selector.unregister(connection.sock)
+        self._readiness.forget(connection.sock)
 
     # -- listeners
 
     def _watch_listener(self, listener: socket.socket) -> None:
-        self._selector.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
+        self._readiness.watch(listener, lambda: self._accept(listener))
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
@@ -178,7 +183,7 @@ class Loop:
         else:
             connection = LayeredConnection(sock, client, self, layers(client))
         self._connections[client] = connection
-        self._selector.register(sock, selectors.EVENT_READ, connection)
+        self._readiness.watch(sock, connection)
 
     def _warn_of_many(self) -> None:
         """At most once a second."""
@@ -189,7 +194,7 @@ class Loop:
     def _rest(self, listener: socket.socket, error: OSError) -> None:
         """A listener that stays readable and cannot be served would keep the loop busy."""
         self._warn(f"no more clients are let in for the moment: {error.strerror}")
-        self._selector.unregister(listener)
+        self._readiness.forget(listener)
         self._exchange.timers.at(self.now + REST_S, lambda: self._watch_listener(listener))
 
     # -- the end
@@ -210,6 +215,6 @@ class Loop:
             connection.flush()
         for connection in list(self._connections.values()):
             connection.close()
-        self._selector.close()
+        self._readiness.close()
         self._alarm.close()
         self._alarm_far.close()

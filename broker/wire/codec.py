@@ -7,12 +7,12 @@ from broker.wire.packets import (
     PROTOCOL_ERROR,
     MalformedPacket,
     read_field,
-    read_packet_id,
     read_short,
     read_text,
     short,
     variable_integer,
 )
+from broker.wire.property_shapes import Shapes
 from broker.wire.requests import ConnectRequest, DisconnectRequest, SubscribePacket, WillRequest
 from broker.wire.topics import checked_topic
 
@@ -22,6 +22,8 @@ COPIED_BYTES = 16_384
 Publish = tuple[ApplicationMessage, int, "int | None", "int | None"]
 """A decoded PUBLISH: the message, its packet id (0 at QoS 0), its topic alias, its expiry in seconds."""
 ConnackFacts = dict[int, "int | str | bytes"]
+AS_IT_CAME = (0x30, 0x32, 0x34)
+"""A PUBLISH that begins so may be passed on as it came: its flags are those of a delivery that is not retained."""
 
 
 class Codec(ABC):
@@ -38,8 +40,9 @@ class Codec(ABC):
         """The length of a packet has more bytes than it needs. Raises `MalformedPacket` where that is an error."""
 
     @abstractmethod
-    def publish(self, data: bytes, at: int, start: int, end: int) -> Publish:
-        """The PUBLISH that begins at `at`, and whose body lies from `start` to `end`."""
+    def publish(self, data: bytes, at: int, start: int, end: int, shapes: Shapes) -> Publish:
+        """The PUBLISH that begins at `at`, and whose body lies from `start` to `end`. `shapes` are those of the
+        properties that this connection has sent."""
 
     @abstractmethod
     def subscribe(self, body: bytes) -> SubscribePacket:
@@ -117,15 +120,21 @@ def topic_and_id(data: bytes, at: int, start: int, end: int) -> tuple[bytes, int
     topic = bytes(data[start + 2 : topic_end])
     if not qos:
         return topic, 0, topic_end
-    return topic, read_packet_id(data, topic_end, end), topic_end + 2
+    packet_id = data[topic_end] << 8 | data[topic_end + 1] if topic_end + 2 <= end else 0
+    if not packet_id:
+        raise MalformedPacket("a PUBLISH without a packet id, or with the packet id 0")
+    return topic, packet_id, topic_end + 2
 
 
 def passed_on(
-    data: bytes, at: int, end: int, payload_at: int, topic: bytes, properties: bytes, forwardable: int
+    data: bytes, at: int, end: int, payload_at: int, topic: bytes, properties: bytes, forwardable: int, id_at: int
 ) -> ApplicationMessage:
-    """The message of the PUBLISH from `at` to `end`. A large packet lies in its buffer alone, and is not copied."""
+    """The message of the PUBLISH from `at` to `end`, with its packet id at `id_at`. A large packet lies in its buffer
+    alone, and is not copied."""
     first, packet = data[at], data if at == 0 and end == len(data) else data[at:end]
-    return ApplicationMessage(topic, packet, payload_at - at, first >> 1 & 3, bool(first & 1), properties, forwardable)
+    return ApplicationMessage(
+        topic, packet, payload_at - at, first >> 1 & 3, first & 1 == 1, properties, forwardable, id_at - at
+    )
 
 
 def level_of(body: bytes) -> int:

@@ -1,6 +1,7 @@
 """MQTT 3.1.1 as bytes. Its sibling is `codec_v5`."""
 
 from broker.wire.codec import (
+    AS_IT_CAME,
     Codec,
     ConnackFacts,
     Publish,
@@ -29,6 +30,7 @@ from broker.wire.packets import (
     read_text,
     short,
 )
+from broker.wire.property_shapes import Shapes
 from broker.wire.requests import FOR_EVER, ConnectRequest, DisconnectRequest, FilterRequest, SubscribePacket
 
 _RETURN_CODES = {
@@ -58,9 +60,11 @@ class CodecV311(Codec):
     def check_long_length(self) -> None:
         return  # allowed, and there are clients that pad
 
-    def publish(self, data: bytes, at: int, start: int, end: int) -> Publish:
+    def publish(self, data: bytes, at: int, start: int, end: int, shapes: Shapes) -> Publish:
         topic, packet_id, position = topic_and_id(data, at, start, end)
-        return passed_on(data, at, end, position, topic, b"", 4 if data[at] == 0x30 else 0), packet_id, None, None
+        forwardable = 4 if data[at] in AS_IT_CAME else 0
+        message = passed_on(data, at, end, position, topic, b"", forwardable, position - 2)
+        return message, packet_id, None, None
 
     def subscribe(self, body: bytes) -> SubscribePacket:
         packet_id, at, filters = read_packet_id(body, 0, len(body)), 2, []

@@ -2,6 +2,7 @@
 
 from broker.wire import properties
 from broker.wire.codec import (
+    AS_IT_CAME,
     Codec,
     ConnackFacts,
     Publish,
@@ -26,6 +27,7 @@ from broker.wire.packets import (
     variable_integer,
 )
 from broker.wire.properties import Spans, Values
+from broker.wire.property_shapes import Shapes, keep_shape
 from broker.wire.requests import (
     NO_LIMIT,
     ConnectRequest,
@@ -75,24 +77,35 @@ class CodecV5(Codec):
     def check_long_length(self) -> None:
         raise MalformedPacket("a packet length with more bytes than it needs")
 
-    def publish(self, data: bytes, at: int, start: int, end: int) -> Publish:
+    def publish(self, data: bytes, at: int, start: int, end: int, shapes: Shapes) -> Publish:
         topic, packet_id, position = topic_and_id(data, at, start, end)
-        first = data[at]
+        id_at, forwardable = position - 2, 5 if data[at] in AS_IT_CAME else 0
         if position >= end:
             raise MalformedPacket("a PUBLISH without properties")
         length = data[position]
         if length < 128:
             position += 1
+        elif 0 < (more := data[position + 1]) < 128:
+            length, position = length & 127 | more << 7, position + 2
         else:
             length, position = read_variable_integer(data, position, end)
         payload_at = position + length
         if payload_at > end:
             raise MalformedPacket("properties that are longer than their packet")
         if not length:
-            return passed_on(data, at, end, payload_at, topic, b"", 5 if first == 0x30 else 0), packet_id, None, None
-        expiry_s, alias, section, expiry_at = properties.read_of_publish(data, position, payload_at)
-        plain = first == 0x30 and alias is expiry_s is None
-        message = passed_on(data, at, end, payload_at, topic, section, 5 if plain else 0)
+            return passed_on(data, at, end, payload_at, topic, b"", forwardable, id_at), packet_id, None, None
+        section = bytes(data[position:payload_at])
+        shape = shapes.get(length)
+        if shape is not None and shape.fits(section):
+            alias, expiry_at = None, shape.expiry_at
+            expiry_s = int.from_bytes(section[expiry_at : expiry_at + 4], "big") if expiry_at >= 0 else None
+        else:
+            expiry_s, alias, section, expiry_at = properties.read_of_publish(data, position, payload_at)
+            if alias is None:
+                keep_shape(shapes, section)
+            else:
+                forwardable = 0
+        message = passed_on(data, at, end, payload_at, topic, section, forwardable, id_at)
         message.expiry_at = expiry_at
         return message, packet_id, alias, expiry_s
 

@@ -30,11 +30,13 @@ class ApplicationMessage:
         "expires_at",
         "expiry_at",
         "forwardable",
+        "id_at",
         "properties",
         "qos",
         "retain",
         "size",
         "topic",
+        "unchanged_until",
     )
 
     def __init__(
@@ -46,15 +48,21 @@ class ApplicationMessage:
         retain: bool = False,
         properties: bytes = b"",
         forwardable: int = 0,
+        id_at: int = 0,
     ) -> None:
         """`packet` ends with the payload, which begins at `payload_at`. `forwardable` is the protocol level at which
-        these very bytes may be passed on as a PUBLISH of QoS 0, or 0."""
+        these very bytes may be passed on as a PUBLISH of the same QoS with another packet id, which lies at `id_at`;
+        or 0."""
         self.topic, self._packet, self._at = topic, packet, payload_at
         self.qos, self.retain, self.properties, self.forwardable = qos, retain, properties, forwardable
-        self.size = len(packet) + OVERHEAD_BYTES
+        self.id_at, self.size = id_at, len(packet) + OVERHEAD_BYTES
         self.expires_at: float | None = None
-        self.expiry_at = -1
+        self.expiry_at, self.unchanged_until = -1, math.inf
         self._pieces: dict[_Key, Pieces] | None = None
+
+    def expire_in(self, expiry_s: int, now: float) -> None:
+        """Its time begins. For the first second the packet as it came still says what is left of it."""
+        self.expires_at, self.unchanged_until = now + expiry_s, now + 1
 
     @property
     def packet(self) -> bytes:

@@ -467,7 +467,7 @@ def test_a_large_packet_takes_little_more_memory_than_was_sent_of_it() -> None:
     whole = packet(0x30, packed_text("t") + b"\x00" + bytes(range(250)) * 20_000)
     for at in range(0, len(whole), 100_000):
         sender.send(whole[at : at + 100_000])
-        assert len(sender.core._own_buffer or b"") <= AHEAD * (at + 100_000)
+        assert len(sender.core.large_packet or b"") <= AHEAD * (at + 100_000)
     assert receiver.received()[-1].payload == bytes(range(250)) * 20_000
     assert sender.core.space() is None
 
