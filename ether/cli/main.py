@@ -94,11 +94,12 @@ ENTRIES = (
     ),
     CommandEntry("validate", "ether.cli.make.validate:validate", "Check a configuration without starting anything."),
     CommandEntry("schema", "ether.cli.make.schema:schema", "The JSON Schema of a configuration, for editors."),
+    CommandEntry("demo", "ether.cli.make.demo:demo", "Run a small lab that comes with Ether, to look at."),
     CommandEntry("new", "ether.cli.make.new:new", "Make a project that runs."),
 )
 
 GROUPS = {
-    "Begin": ("new", "validate", "plan", "schema", "run", "up", "down"),
+    "Begin": ("demo", "new", "validate", "plan", "schema", "run", "up", "down"),
     "See and change what runs": (
         "ps", "top", "dashboard", "graph", "logs", "topic", "call", "start", "stop", "restart",
     ),

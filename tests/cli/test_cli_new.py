@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from patience import patience
 
+from ether.cli.exits import Exit
 from ether.cli.main import main
 from ether.cli.make.templates import TEMPLATES
 from ether.config import load_config
@@ -98,3 +99,17 @@ def test_a_template_that_is_not_there_is_said_with_the_nearest(
 ) -> None:
     assert main(["new", str(tmp_path / "x"), "-t", "camra"]) != 0
     assert "there is no template 'camra'. Did you mean 'camera'? There are: minimal, camera," in capsys.readouterr().err
+
+
+def test_the_demo_keeps_its_files_where_it_is_told_to_and_changes_none_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = program("demo", "kept", "--seconds", "0.1", "--json")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["ready", "ended"]
+    assert sorted(events[0]["instances"]) == ["display", "oven", "regulator"]
+    assert {"oven.py", "ether.yaml", "README.md"} <= {file.name for file in (tmp_path / "kept").iterdir()}
+    assert main(["demo", "kept"]) == Exit.USAGE

@@ -28,9 +28,9 @@ pytest.importorskip("hatchling", reason="hatchling is not installed: pip install
 pytest.importorskip("pip", reason="pip is not installed in this environment: python -m ensurepip")
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path, **more: str) -> str:
     """What the command prints. It runs in a clean environment of variables, so that no PYTHONPATH helps it."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_"))} | more
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
@@ -152,6 +152,23 @@ def test_an_installation_works_from_an_unrelated_folder(
         timeout=patience(60),
     )
     assert "Usage: python -I -m broker SETTINGS_FILE" in refused.stdout + refused.stderr
+    if kind == "wheel":
+        the_demo_runs(fresh, tmp_path)
+
+
+def the_demo_runs(fresh: Environment, folder: Path) -> None:
+    """The first command of the README, from a folder without a file: what it runs comes with the wheel."""
+    empty = folder / "empty"
+    empty.mkdir()
+    environment = {"XDG_DATA_HOME": str(folder / "data"), "TMPDIR": str(folder)}
+    before = set(folder.iterdir())
+    said = run(fresh.scripts / "ether", "demo", "--seconds", "1.2", cwd=empty, **environment)
+    assert " 20.00 degrees  ##########" in said
+    assert " temperatures, the highest " in said
+    assert list(empty.iterdir()) == []
+    assert set(folder.iterdir()) - before == {folder / "data"}, "the files of the demo are removed at its end"
+    recorded = run(fresh.scripts / "ether", "data", "demo", "--json", "-T", "power", cwd=empty, **environment)
+    assert '"source": "regulator"' in recorded
 
 
 LAB = """

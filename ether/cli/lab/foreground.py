@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -95,7 +96,8 @@ class Foreground:
         self.on_ready: list[Callable[[], object]] = []
         self.on_stop: list[Callable[[], object]] = []
 
-    def run(self, where: Where, timeout_s: float, *, start: bool) -> int:
+    def run(self, where: Where, timeout_s: float, *, start: bool, lasts_s: float | None = None) -> int:
+        """`lasts_s`: the session ends by itself, in order, so many seconds after it was ready."""
         with StopRequests() as requests:
             self._start(where, timeout_s)
             requests.collect()
@@ -105,7 +107,7 @@ class Foreground:
                 begin()
             if start:
                 self._ether.start()
-            code = self._wait(requests)
+            code = self._wait(requests, lasts_s)
             for stop in self.on_stop:
                 stop()
             requests.interrupt()
@@ -147,10 +149,13 @@ class Foreground:
         how = " SIMULATED: no hardware is touched." if self._sim else ""
         remark(f"session {name} is ready.{how} Ctrl-C stops it in order, a second one at once.")
 
-    def _wait(self, requests: StopRequests) -> Exit:
-        """Until the end is asked for, or every instance has ended by itself."""
+    def _wait(self, requests: StopRequests, lasts_s: float | None) -> Exit:
+        """Until the end is asked for, every instance has ended by itself, or the time is over."""
         were_over = False
-        while not requests.wait(_LOOK_S):
+        ends = None if lasts_s is None else time.monotonic() + lasts_s
+        while not requests.wait(_LOOK_S if ends is None else max(0.0, min(_LOOK_S, ends - time.monotonic()))):
+            if ends is not None and time.monotonic() >= ends:
+                break
             members = {member["name"]: member for member in self._ether.instances()}
             are_over = bool(self._names) and all(_is_over(members.get(name)) for name in self._names)
             if are_over and were_over:

@@ -56,19 +56,25 @@ def new(
         near = nearest_of(template, list(TEMPLATES))
         meant = f" Did you mean {near!r}?" if near else ""
         raise CommandMistake(f"there is no template {template!r}.{meant} There are: {', '.join(TEMPLATES)}")
-    folder = Path(name)
     chosen = TEMPLATES[template]
-    files = _files(folder.resolve().name, chosen)
+    files = make_project(Path(name), chosen)
+    if json:
+        print_json({"folder": str(Path(name)), "files": sorted(files)})
+    else:
+        print_line(f"{name} is made. Try it:\n\n    cd {shlex.quote(name)}\n    {chosen.run}")
+
+
+def make_project(folder: Path, template: ProjectTemplate) -> list[str]:
+    """Write the files of a template into a folder that is new or empty, and return their names; raises
+    `CommandMistake`."""
+    files = _files(folder.resolve().name, template)
     try:
         _make(folder, files)
     except FileExistsError:
-        raise CommandMistake(f"{name!r} exists already; choose another name, or remove it first") from None
+        raise CommandMistake(f"{str(folder)!r} exists already; choose another name, or remove it first") from None
     except OSError as error:
-        raise CommandMistake(f"cannot make {name!r}: {error.strerror or error}") from error
-    if json:
-        print_json({"folder": str(folder), "files": sorted(files)})
-    else:
-        print_line(f"{name} is made. Try it:\n\n    cd {shlex.quote(name)}\n    {chosen.run}")
+        raise CommandMistake(f"cannot make {str(folder)!r}: {error.strerror or error}") from error
+    return list(files)
 
 
 def _files(name: str, template: ProjectTemplate) -> dict[str, str]:

@@ -457,6 +457,92 @@ def test_the_first_value_is_published():
 """,
 }
 
+_DEMO = {
+    "oven.py": '''\
+"""An oven, what regulates it, and what shows its temperature: three processes that hear each other."""
+
+from ether import ether_every, ether_get, ether_pub, ether_save_all, ether_sub
+
+ROOM = 20.0
+
+
+class Oven:
+    """Stands for a real one: it warms up with its power, and loses heat to the room."""
+
+    def __init__(self) -> None:
+        self.celsius, self.percent = ROOM, 0.0
+
+    @ether_every("0.5s")
+    @ether_pub(topic="temperature")  # what it returns is published
+    def measure(self) -> dict[str, float]:
+        self.celsius += 0.08 * self.percent - 0.06 * (self.celsius - ROOM)
+        return {"celsius": round(self.celsius, 2)}
+
+    @ether_sub(topic="power")  # is called with every message
+    def heat(self, percent: float) -> None:
+        self.percent = percent
+
+
+class Regulator:
+    """Hears the temperature, and says with which power the oven shall heat."""
+
+    def __init__(self, target: float = 60.0) -> None:
+        self.target, self.integral = target, 0.0
+
+    @ether_sub(topic="temperature")
+    @ether_pub(topic="power")
+    def regulate(self, celsius: float) -> dict[str, float]:
+        error = self.target - celsius
+        self.integral = min(100.0, max(0.0, self.integral + 0.3 * error))
+        return {"percent": round(min(100.0, max(0.0, 3 * error + self.integral)), 1)}
+
+    @ether_get  # can be called: ether call regulator.set_target celsius=80
+    def set_target(self, celsius: float) -> float:
+        self.target = celsius
+        return celsius
+
+
+class Display:
+    """Prints every second temperature, and at the end the highest one."""
+
+    def __init__(self) -> None:
+        self.count, self.highest = 0, 0.0
+
+    @ether_sub(topic="temperature")
+    def show(self, celsius: float) -> None:
+        self.highest = max(self.highest, celsius)
+        self.count += 1
+        if self.count % 2:
+            print(f"{celsius:6.2f} degrees  {'#' * int(celsius / 2)}", flush=True)
+
+    @ether_save_all  # at the end, when everything under way has arrived
+    def report(self) -> None:
+        print(f"{self.count} temperatures, the highest {self.highest:.2f} degrees", flush=True)
+''',
+    "ether.yaml": """\
+session: {session}
+record: all                      # keep every message: ether data, ether why
+instances:
+  oven: {class_path: oven.Oven}
+  regulator:
+    class_path: oven.Regulator
+    kwargs: {target: 60.0}
+  display: {class_path: oven.Display}
+""",
+    "test_oven.py": """\
+from oven import Display, Oven, Regulator
+
+from ether.testing import Lab
+
+
+def test_the_oven_reaches_its_target():
+    with Lab(objects={"oven": Oven(), "regulator": Regulator(40.0), "display": Display()}) as lab:
+        lab.advance(60)
+        assert abs(lab["oven"].celsius - 40.0) < 1.0
+        assert lab["display"].count > 100
+""",
+}
+
 TEMPLATES: Mapping[str, ProjectTemplate] = {
     "minimal": ProjectTemplate(
         "a thermometer and an alarm", _MINIMAL,
@@ -483,6 +569,10 @@ TEMPLATES: Mapping[str, ProjectTemplate] = {
     "service": ProjectTemplate(
         "a sensor that runs after every reboot", _SERVICE,
         "ether call sensor.read\nether service install instance sensor --file ether.yaml --user --dry-run",
+    ),
+    "demo": ProjectTemplate(
+        "what ether demo runs: an oven that is regulated", _DEMO,
+        "ether ps\nether call regulator.set_target celsius=80\nether topic echo power\nether graph\nether data",
     ),
 }  # fmt: skip
 """By the name that `ether new --template` takes."""
