@@ -48,6 +48,7 @@ LATE_IMPORTS = (
     # test_a_session_that_saves_nothing_has_no_recorder_and_one_that_does_gets_it.
     "ether.calls.durable_retry",
     "ether.calls.durable_server",
+    "ether.cli.completion",  # what a TAB looks up is loaded by a TAB alone: tests/cli/test_cli_completion.py
     "ether.cli.lab.dashboard",  # what the extra brings may be missing, and is said in a sentence
     "ether.api.page_process",  # no launcher for a page that nobody asked for
     "ether.cli.lab.joined",  # what joins nothing loads no connection: tests/cli/test_cli_offline.py

@@ -25,6 +25,8 @@ from ether.errors import EtherError
 from ether.version import VERSION
 
 PROGRAM = "ether"
+COMPLETED = "_ETHER_COMPLETE"
+"""The variable by which the shell says that it asks for completions."""
 
 
 class CommandEntry(NamedTuple):
@@ -133,6 +135,8 @@ class GroupedCommands(typer.core.TyperGroup):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if COMPLETED in os.environ:
+        return _complete(words)
     try:
         return _perform(words)
     except KeyboardInterrupt:
@@ -149,6 +153,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain("this is a defect of Ether's, not yours; please report it with the lines above", Exit.DEFECT)
 
 
+def _complete(words: list[str]) -> int:
+    """Print what could stand in the shell's line. An error would be printed into that line, so nothing is."""
+    try:
+        return _perform(words)
+    except Exception:  # noqa: BLE001  the last catch, as above
+        return Exit.OK
+
+
 def _perform(words: list[str]) -> int:
     app = _application(_command_name(words))
     command = typer.main.get_command(app)
@@ -159,7 +171,7 @@ def _perform(words: list[str]) -> int:
 def _command_name(words: Sequence[str]) -> str | None:
     """The first word that is no option. While the shell completes a line, that line is in the environment instead:
     in `COMP_WORDS` (bash) or `_TYPER_COMPLETE_ARGS` (other shells), with the program's name as its first word."""
-    if "_ETHER_COMPLETE" in os.environ:
+    if COMPLETED in os.environ:
         line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
         words = line.split()[1:]
     return next((word for word in words if not word.startswith("-")), None)

@@ -15,10 +15,23 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from ether.cli import completion
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
 SessionName = Annotated[
-    str | None, typer.Option("--session", "-s", metavar="NAME", help="The session; else the one that runs.")
-]
+    str | None,
+    typer.Option(
+        "--session", "-s", metavar="NAME", help="The session; else the one that runs.",
+        autocompletion=completion.sessions,
+    ),
+]  # fmt: skip
+RecordedName = Annotated[
+    str | None,
+    typer.Option(
+        "--session", "-s", metavar="NAME", help="The session; else the one that runs.",
+        autocompletion=completion.ledgers,
+    ),
+]  # fmt: skip
 BrokerUrl = Annotated[
     str | None, typer.Option("--broker", "-b", metavar="URL", help="Look for it at this broker, mqtt://host:port.")
 ]
@@ -44,7 +57,7 @@ class Where(OptionGroup):
 class RecordedSession(OptionGroup):
     """The session whose ledger is read, or the ledger's folder; neither: the ledger that was written last."""
 
-    session: SessionName = None
+    session: RecordedName = None
     ledger: LedgerFolder = None
 
     @property

@@ -61,7 +61,27 @@ def join(found: FoundSession, name: str, *, timeout_s: float = 10.0, returns_s: 
     """Join a session; returns when all its members are known. `name` should hold random bits, because the same program
     may join twice. A broker that cannot be reached is waited for, for `returns_s` seconds. Raises
     `BrokerUnreachable`, `NotAuthorized`, `InvalidName`."""
-    deadline = Deadline(timeout_s)
+    guest = _opened(found, name, Deadline(timeout_s), min(returns_s, timeout_s))
+    try:
+        guest.appear()
+    except BaseException:
+        guest.link.close()
+        raise
+    return guest
+
+
+def look(found: FoundSession, name: str, *, timeout_s: float) -> list[Announcement]:
+    """The members of a session, without becoming one of them. Raises as `join`."""
+    guest = _opened(found, name, Deadline(timeout_s), 0.0)
+    try:
+        return guest.session.announcements()
+    finally:
+        guest.session.calls.close()
+        guest.link.close()
+
+
+def _opened(found: FoundSession, name: str, deadline: Deadline, returns_s: float) -> Guest:
+    """A guest that knows all members, and that none of them knows."""
     topics = SessionTopics(found.name)
     check_instance_name(name)
     endpoint, will = Endpoint.from_url(found.url), Will(topics.state(name), b"")
@@ -71,11 +91,10 @@ def join(found: FoundSession, name: str, *, timeout_s: float = 10.0, returns_s: 
         link.open(deadline.left())
         return link
 
-    link = connected(found, connect, Deadline(min(returns_s, timeout_s)))
+    link = connected(found, connect, Deadline(returns_s))
     try:
         guest = Guest(link, topics, new_incarnation())
         guest.session.open(deadline.left(), Opening.JOINS)
-        guest.appear()
     except BaseException:
         link.close()
         raise

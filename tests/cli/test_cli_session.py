@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from command_line import ENGINES, ETHER, Bench, bench, make_lab
+from commands_here import offers
 from patience import patience
 from running_brokers import soon
 
@@ -55,6 +56,21 @@ def test_a_session_is_chosen_by_name_and_by_environment(lab: Bench) -> None:
     assert lab.ether("ps", "-s", "bench", "--json").json["session"] == "bench"
     lab.ether("ps", "-s", "other").assert_mistake(4, "no session named 'other'")
     lab.ether("ps", ETHER_SESSION="other").assert_mistake(4, "no session named 'other'")
+
+
+def test_the_shell_completes_from_what_the_session_announces(lab: Bench) -> None:
+    here = {"XDG_RUNTIME_DIR": str(lab.program.runtime)}
+    assert offers(lab.folder, "ether restart s", **here) == ["sink", "source"]
+    assert offers(lab.folder, "ether logs -i so", **here) == ["source"]
+    assert offers(lab.folder, "ether call sink.s", **here) == ["sink.say"]
+    assert offers(lab.folder, "ether call so", **here) == []  # it publishes alone
+    assert offers(lab.folder, "ether topic echo t", **here) == ["ticks"]
+    assert offers(lab.folder, "ether topic pub -s bench sa", **here) == ["said"]
+    assert offers(lab.folder, "ether ps -s be", **here) == ["bench"]
+    assert offers(lab.folder, "ether topic echo -s other t", **here) == []
+    assert offers(lab.folder, "ether instance ether.yaml so") == ["source"]
+    members = lab.ether("ps", "--json").json["members"]
+    assert sorted(member["name"] for member in members) == ["sink", "source"]
 
 
 def test_call(lab: Bench) -> None:

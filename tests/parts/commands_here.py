@@ -6,6 +6,7 @@ that process (signals, what is imported, users' classes in its folder, what is l
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -63,6 +64,24 @@ def ether_here(folder: Path, *words: str, **environment: str) -> Done:
         with _logging_as_it_was(), redirect_stdout(shown[0]), redirect_stderr(shown[1]):
             code = main(words)
     return Done(int(code), *(said.getvalue().decode() for said in (out, err)))
+
+
+def offers(folder: Path, line: str, **environment: str) -> list[str]:
+    """What the shell offers for a line whose cursor is at its end; nothing else may be printed."""
+    words = line.split(" ")
+    asked = {"_ETHER_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, value in {**environment, **asked}.items():
+            patch.setenv(name, value)
+        try:
+            with _logging_as_it_was(), redirect_stdout(out), redirect_stderr(err), contextlib.suppress(SystemExit):
+                main([])
+        finally:
+            logging.disable(logging.NOTSET)
+    assert err.getvalue() == ""
+    return out.getvalue().split()
 
 
 @contextmanager

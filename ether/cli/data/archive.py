@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ether.cli import completion
 from ether.cli.arguments import parse_since
 from ether.cli.data.recorded import ledger_folder
 from ether.cli.exits import Exit
@@ -21,7 +22,10 @@ from ether.system.clock import wall_time
 
 _CLOSE_S = 20.0
 
-Source = Annotated[str, typer.Argument(metavar="LEDGER", help="A session's name, or a ledger's folder.")]
+Source = Annotated[
+    str,
+    typer.Argument(metavar="LEDGER", help="A session's name, or a ledger's folder.", autocompletion=completion.ledgers),
+]
 Before = Annotated[
     str | None, typer.Option("--before", metavar="WHEN", help="Volumes that were closed 30d, 8w, 1y ago, or at a date.")
 ]

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ether.cli import completion
 from ether.cli.data.recorded import ledger_folder
 from ether.cli.exits import Exit
 from ether.cli.options import Json
@@ -15,7 +16,10 @@ from ether.cli.output import print_json, print_line
 from ether.ledger.life.backup import back_up
 from ether.system.clock import wall_time
 
-Source = Annotated[str, typer.Argument(metavar="LEDGER", help="A session's name, or a ledger's folder.")]
+Source = Annotated[
+    str,
+    typer.Argument(metavar="LEDGER", help="A session's name, or a ledger's folder.", autocompletion=completion.ledgers),
+]
 Target = Annotated[Path, typer.Argument(metavar="DEST", help="The folder of the backup; best on another disk.")]
 
 

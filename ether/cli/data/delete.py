@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ether.cli import completion
 from ether.cli.data.archive import moment
 from ether.cli.data.recorded import ledger_folder, shown_time
 from ether.cli.exits import CommandMistake, Exit
@@ -23,9 +24,20 @@ from ether.system.clock import wall_time
 
 _CLOSE_S = 20.0
 
-Source = Annotated[str, typer.Argument(metavar="LEDGER", help="A session's name, or a ledger's folder.")]
-Runs = Annotated[list[str] | None, typer.Option("--run", metavar="RUN", help="Of this run (dose/2); may be repeated.")]
-Topics = Annotated[list[str] | None, typer.Option("--topic", "-T", metavar="TOPIC", help="Of this topic; + and #.")]
+Source = Annotated[
+    str,
+    typer.Argument(metavar="LEDGER", help="A session's name, or a ledger's folder.", autocompletion=completion.ledgers),
+]
+Runs = Annotated[
+    list[str] | None,
+    typer.Option("--run", metavar="RUN", help="Of this run (dose/2); may be repeated.", autocompletion=completion.runs),
+]
+Topics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--topic", "-T", metavar="TOPIC", help="Of this topic; + and #.", autocompletion=completion.recorded_topics
+    ),
+]
 Before = Annotated[str | None, typer.Option("--before", metavar="WHEN", help="Older than 30d, 8w, 1y, or than a date.")]
 Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the tombstone.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this it is only shown.")]

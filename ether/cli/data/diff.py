@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ether.cli import completion
 from ether.cli.options import Json, RecordedSession
 from ether.cli.output import colours, harmless, print_json, print_line
 from ether.ledger.places import find_ledger
@@ -23,8 +24,8 @@ _RED, _GREEN, _END = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 
 
 def diff(
-    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="The run before.")],
-    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The run after.")],
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="The run before.", autocompletion=completion.runs)],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The run after.", autocompletion=completion.runs)],
     recorded: RecordedSession,
     ledger_b: Annotated[
         str | None, typer.Option("--ledger-b", metavar="FOLDER", help="Where RUN_B is, if not in the same ledger.")

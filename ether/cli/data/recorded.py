@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ether.cli import completion
 from ether.cli.arguments import parse_since
 from ether.cli.exits import CommandMistake
 from ether.cli.options import OptionGroup
@@ -26,23 +27,43 @@ from ether.system.clock import wall_time
 
 Ledger = Annotated[
     str | None,
-    typer.Argument(metavar="LEDGER", help="A session's name, or a ledger's folder; else the one recorded last."),
+    typer.Argument(
+        metavar="LEDGER",
+        help="A session's name, or a ledger's folder; else the one recorded last.",
+        autocompletion=completion.ledgers,
+    ),
 ]
 Find = Annotated[
     list[str] | None,
     typer.Option("--find", metavar="KEY=VALUE", help="Of runs with this metadata, in all ledgers; may be repeated."),
 ]
 Topic = Annotated[
-    str | None, typer.Option("--topic", "-T", metavar="TOPIC", help="Of this topic; + and # are wildcards.")
+    str | None,
+    typer.Option(
+        "--topic",
+        "-T",
+        metavar="TOPIC",
+        help="Of this topic; + and # are wildcards.",
+        autocompletion=completion.recorded_topics,
+    ),
 ]
 Run = Annotated[
-    str | None, typer.Option("--run", metavar="RUN", help="Of this run; of a named one its name means the last.")
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="RUN",
+        help="Of this run; of a named one its name means the last.",
+        autocompletion=completion.runs,
+    ),
 ]
 Trials = Annotated[
     list[str] | None,
     typer.Option("--trial", metavar="N", help="Of this trial of --run; may be repeated; all: of those that are done."),
 ]
-Instance = Annotated[str | None, typer.Option("--instance", "-i", metavar="NAME", help="Published by this one.")]
+Instance = Annotated[
+    str | None,
+    typer.Option("--instance", "-i", metavar="NAME", help="Published by this one.", autocompletion=completion.sources),
+]
 Since = Annotated[
     str | None, typer.Option("--since", metavar="WHEN", help="From then on: 10m, 2h, 1d ago, or a date and time.")
 ]

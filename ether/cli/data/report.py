@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from ether.cli import completion
 from ether.cli.data.recorded import ledger_folder
 from ether.cli.data.status import proof_of
 from ether.cli.data.why import tree_lines
@@ -36,11 +37,21 @@ _WARNING = level_number("warning")
 
 Run = Annotated[
     str | None,
-    typer.Argument(metavar="RUN", help="A named run: dose is the last of that name, dose/2 the second; else the last."),
+    typer.Argument(
+        metavar="RUN",
+        help="A named run: dose is the last of that name, dose/2 the second; else the last.",
+        autocompletion=completion.runs,
+    ),
 ]
 LedgerOption = Annotated[
     str | None,
-    typer.Option("--ledger", "-l", metavar="LEDGER", help="A session's name, or a ledger's folder; else the last."),
+    typer.Option(
+        "--ledger",
+        "-l",
+        metavar="LEDGER",
+        help="A session's name, or a ledger's folder; else the last.",
+        autocompletion=completion.ledgers,
+    ),
 ]
 Target = Annotated[Path | None, typer.Option("--to", "-o", metavar="FILE", help="Where to; else RUN.html here.")]
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ether.cli import completion
 from ether.cli.arguments import parse_params
 from ether.cli.exits import CommandMistake, Exit
 from ether.cli.lab.joined import joined
@@ -27,7 +28,12 @@ Words = Annotated[
 
 
 def call(
-    target: Annotated[str, typer.Argument(metavar="SERVICE.METHOD", help="An instance or a class, and its method.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="SERVICE.METHOD", help="An instance or a class, and its method.", autocompletion=completion.methods
+        ),
+    ],
     arguments: Words = None,
     *,
     where: Where,

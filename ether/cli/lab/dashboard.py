@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from ether.cli import completion
 from ether.cli.exits import CommandMistake
 from ether.cli.lab.joined import found_session
 from ether.cli.options import BrokerUrl, Where
@@ -23,7 +24,10 @@ from ether.cli.output import print_json, print_line, remark
 from ether.dashboard import LOOPBACK
 from ether.log import get_ether_logger, install_console
 
-Session = Annotated[str | None, typer.Argument(metavar="SESSION", help="The session; else the one that runs.")]
+Session = Annotated[
+    str | None,
+    typer.Argument(metavar="SESSION", help="The session; else the one that runs.", autocompletion=completion.sessions),
+]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; else any free one.")]
 Listen = Annotated[
     str | None,

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from ether import Ether
+from ether.cli import completion
 from ether.cli.exits import CommandMistake
 from ether.cli.lab.foreground import Foreground, events_to_stdout, make_importable
 from ether.cli.options import Json, Timeout, Where
@@ -23,7 +24,12 @@ from ether.system.systemd import Notifier, Watchdog
 
 def instance(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML file.")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The instance in it that is to run here.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="The instance in it that is to run here.", autocompletion=completion.described
+        ),
+    ],
     where: Where,
     timeout: Timeout = 30.0,
     json: Json = False,

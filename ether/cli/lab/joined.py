@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ether.cli.exits import NoSession
 from ether.cli.options import Where
+from ether.cli.tool_name import tool_name
 from ether.log import get_ether_logger, install_console
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 JOIN_TIMEOUT_S = 10.0
 RETURNS_S = 3.0
-TOOL = "ether-cli-"
-"""What the name of every command in a session begins with."""
 
 
 @contextmanager
@@ -37,7 +36,7 @@ def joined(
 
     install_console()
     get_ether_logger(log_level=log_level)
-    with join(found_session(where), _name(), timeout_s=timeout_s, returns_s=returns_s) as client:
+    with join(found_session(where), tool_name(), timeout_s=timeout_s, returns_s=returns_s) as client:
         yield client
 
 
@@ -51,8 +50,3 @@ def found_session(where: Where) -> FoundSession:
         running = [record.session for record in read_records(os.environ)]
         raise NoSession(where.session or os.environ.get("ETHER_SESSION"), running)
     return found
-
-
-def _name() -> str:
-    """A name of this process alone, so that any number of commands may be in a session."""
-    return f"{TOOL}{os.getpid()}-{os.urandom(3).hex()}"

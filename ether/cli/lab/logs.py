@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ether.cli import completion
 from ether.cli.arguments import parse_pairs, parse_since
 from ether.cli.exits import CommandMistake, Exit
 from ether.cli.lab.joined import found_session, joined
@@ -39,7 +40,14 @@ Show = Callable[[LogLine], None]
 def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
     instance: Annotated[
-        list[str] | None, typer.Option("--instance", "-i", metavar="NAME", help="Of this one only; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--instance",
+            "-i",
+            metavar="NAME",
+            help="Of this one only; may be repeated.",
+            autocompletion=completion.instances,
+        ),
     ] = None,
     level: Annotated[str, typer.Option("--level", "-l", help="From this level up.")] = "debug",
     since: Annotated[

@@ -15,9 +15,10 @@ import typer
 
 from ether.cli.exits import NoSession
 from ether.cli.lab.heartbeat_texts import busy_text, failures_text, state_text
-from ether.cli.lab.joined import JOIN_TIMEOUT_S, TOOL, joined
+from ether.cli.lab.joined import JOIN_TIMEOUT_S, joined
 from ether.cli.options import Json, Timeout, Where
 from ether.cli.output import ago, alarming, print_json, print_line, print_table, remark
+from ether.cli.tool_name import TOOL
 from ether.config.broker_url import complete_url
 from ether.errors import TransportError
 from ether.protocol.presence import TAKES_PART, Announcement

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ether.cli import completion
 from ether.cli.exits import CommandMistake
 from ether.cli.lab.control import ask_program
 from ether.cli.lab.joined import JOIN_TIMEOUT_S, joined
@@ -13,7 +14,7 @@ from ether.cli.options import Json, Timeout, Where
 from ether.cli.output import print_json, print_line
 from ether.session.client import Client
 
-InstanceName = Annotated[str, typer.Argument(metavar="NAME", help="The instance.")]
+InstanceName = Annotated[str, typer.Argument(metavar="NAME", help="The instance.", autocompletion=completion.instances)]
 
 _DONE = {"start": "was started", "remove": "was stopped", "restart": "was restarted"}
 """For each verb of the wire, what is printed of an instance afterwards."""

@@ -16,9 +16,10 @@ import typer
 
 from ether.cli.exits import CommandMistake, Exit
 from ether.cli.lab.heartbeat_texts import busy_text, failures_text, state_text
-from ether.cli.lab.joined import TOOL, joined
+from ether.cli.lab.joined import joined
 from ether.cli.options import Json, Where
 from ether.cli.output import colours, harmless, print_json, print_line, print_table
+from ether.cli.tool_name import TOOL
 from ether.protocol.presence import Announcement
 from ether.session.client import Client
 from ether.session.watching.heartbeats import BEHIND_S, Heartbeats

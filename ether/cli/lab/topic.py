@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ether.cli import completion
 from ether.cli.arguments import parse_params, shown_value
 from ether.cli.exits import CommandMistake, Exit
 from ether.cli.lab.call import Words, read_file
@@ -30,7 +31,10 @@ from ether.wire.topics import OUTSIDE, check_topic_filter, matches
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
-Topic = Annotated[str, typer.Argument(metavar="TOPIC", help="A topic; + and # are wildcards.")]
+Topic = Annotated[
+    str,
+    typer.Argument(metavar="TOPIC", help="A topic; + and # are wildcards.", autocompletion=completion.topics),
+]
 Count = Annotated[int | None, typer.Option("--count", "-n", min=1, help="End after so many.")]
 Patience = Annotated[
     float | None,
@@ -246,7 +250,7 @@ _bw_json = _hz_json
 
 @app.command()
 def pub(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC")],
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", autocompletion=completion.topics)],
     message: Words = None,
     *,
     where: Where,

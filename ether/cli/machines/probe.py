@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ether.cli.lab.joined import TOOL
 from ether.cli.machines.checks import Check
 from ether.cli.output import ago
+from ether.cli.tool_name import TOOL
 from ether.config.broker_url import url_without_credentials
 from ether.connection.link import Inbound
 from ether.errors import ConfigError, EtherError, TransportError
