@@ -182,7 +182,7 @@ def prepared(hint: Any) -> Any:
     array = numpy_hint(hint)
     if array is not None:
         return array
-    if (note := library_note(hint)) is not None:
+    if (note := library_note(hint, validator_of)) is not None:
         return typing.Annotated[hint, note]
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +34,18 @@ Build = Callable[[Any, Any], Any]
 """From the type and the plain value to the object; raises `ValueError` or `TypeError` for one that does not fit."""
 
 
-def library_note(hint: Any) -> LibraryType | None:
-    """What pydantic needs to know of a hint, as its annotation; None for all that is not a library's type."""
+Validate = Callable[[Any], Any]
+ValidatorOf = Callable[[Any], Validate | None]
+"""From a hint to what converts a value to it (`ether.spec.hints.validator_of`)."""
+
+
+def library_note(hint: Any, validator_of: ValidatorOf | None = None) -> LibraryType | None:
+    """What pydantic needs to know of a hint, as its annotation; None for all that is not a library's type.
+    `validator_of` is for the fields of a class; without it they stay as they come."""
     if not isinstance(hint, type):
         return None
     if "__attrs_attrs__" in vars(hint) and not hasattr(hint, "__get_pydantic_core_schema__"):
-        return LibraryType(_attrs, "object")
+        return LibraryType(_AttrsClass(validator_of), "object")
     if "__struct_fields__" in vars(hint):
         return LibraryType(lambda kind, value: kind(**value), "object")
     for base in hint.__mro__:
@@ -148,22 +154,72 @@ def _tensor(kind: Any, value: Any) -> Any:
     return sys.modules["torch"].as_tensor(value)
 
 
-def _attrs(kind: Any, value: Any) -> Any:
-    """An object of an attrs class, and of those that are its fields."""
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{kind.__name__} is a dict of its fields, not {type(value).__name__}")
+def _range(kind: Any, value: Any) -> Any:
+    """The range whose numbers came, as a list."""
+    numbers = list(value)
+    if not numbers:
+        return range(0)
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    made = range(numbers[0], numbers[0] + step * len(numbers), step)
+    if list(made) != numbers:
+        raise ValueError("the steps between its numbers are not the same")
+    return made
+
+
+def _bytes(kind: Any, value: Any) -> Any:
+    if not isinstance(value, bytes):
+        raise TypeError(f"bytes were expected, not {type(value).__name__}")
+    return kind(value)
+
+
+class _AttrsClass:
+    """Builds objects of an attrs class. Its fields get the types of their hints where they can be converted, and stay
+    as they came elsewhere, since attrs checks no types either. A field with a converter of its own is left to that."""
+
+    def __init__(self, validator_of: ValidatorOf | None) -> None:
+        self._validator_of = validator_of
+        self._fields: dict[str, Validate] | None = None
+
+    def __call__(self, kind: Any, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{kind.__name__} is a dict of its fields, not {type(value).__name__}")
+        if self._fields is None:  # not before: the hint of a field may be the class itself
+            self._fields = dict(self._validators(kind))
+        given = {_argument(each): value[each.name] for each in kind.__attrs_attrs__ if each.init and each.name in value}
+        return kind(**{name: self._fitted(name, each) for name, each in given.items()})
+
+    def _fitted(self, name: str, value: Any) -> Any:
+        assert self._fields is not None
+        validate = self._fields.get(name)
+        try:
+            return value if validate is None else validate(value)
+        except _UNFIT:
+            return value
+
+    def _validators(self, kind: Any) -> Iterator[tuple[str, Validate]]:
+        hints = _hints_of(kind)
+        for each in kind.__attrs_attrs__:
+            of = hints.get(each.name) if isinstance(each.type, str) else each.type or hints.get(each.name)
+            if self._validator_of is None or of is None or each.converter is not None:
+                continue
+            try:
+                validate = self._validator_of(of)
+            except TypeError:  # MarkError: pydantic cannot validate it
+                continue
+            if validate is not None:
+                yield _argument(each), validate
+
+
+def _hints_of(kind: Any) -> dict[str, Any]:
     try:
-        hints = typing.get_type_hints(kind)
+        return typing.get_type_hints(kind)
     except Exception:  # noqa: BLE001  hints are expressions of the user's; without them the fields stay as they came
-        hints = {}
-    given: dict[str, Any] = {}
-    for each in kind.__attrs_attrs__:
-        if each.init and each.name in value:
-            of, inner = each.type or hints.get(each.name), value[each.name]
-            of = hints.get(each.name) if isinstance(of, str) else of
-            nested = isinstance(of, type) and hasattr(of, "__attrs_attrs__") and isinstance(inner, Mapping)
-            given[getattr(each, "alias", None) or each.name.lstrip("_")] = _attrs(of, inner) if nested else inner
-    return kind(**given)
+        return {}
+
+
+def _argument(each: Any) -> str:
+    """The name of a field as an argument of the constructor."""
+    return str(getattr(each, "alias", None) or each.name.lstrip("_"))
 
 
 _BUILDERS: Mapping[tuple[str, str], tuple[Build, str]] = {
@@ -178,4 +234,7 @@ _BUILDERS: Mapping[tuple[str, str], tuple[Build, str]] = {
     ("pint", "PlainUnit"): (_unit, "string"),
     ("PIL", "Image"): (_picture, "array"),
     ("torch", "Tensor"): (_tensor, "array"),
+    ("builtins", "range"): (_range, "array"),
+    ("builtins", "bytearray"): (_bytes, "string"),
+    ("builtins", "memoryview"): (_bytes, "string"),
 }

@@ -39,7 +39,22 @@ def plain_value(value: object) -> object:
         return {name: getattr(value, name) for name in fields}
     if not isinstance(value, type) and (hasattr(value, "__array__") or hasattr(value, "__dlpack__")):
         return _array_of(value)
+    if how := _how(value):
+        raise NotPlain(how)
     raise NotImplementedError
+
+
+def _how(value: object) -> str:
+    """How somebody sends what is no value at all; empty where nothing better is known than a list of what travels."""
+    if hasattr(value, "read") and hasattr(value, "close"):
+        return "an open file, or another stream: send its path, or the bytes of .read()"
+    if hasattr(type(value), "__next__"):
+        return "it is read only once: send list(…)"
+    if isinstance(value, BaseException):
+        return "send str(…), or raise it: the caller gets it with its traceback"
+    if isinstance(value, type) or hasattr(value, "__qualname__"):
+        return "it is code, which does not travel: send its name, as text"
+    return ""
 
 
 def _array_of(value: Any) -> object:
@@ -94,21 +109,36 @@ def _plain_pandas(series: Any) -> object:
 
 
 def _polars_series(series: Any) -> object:
+    """A column of polars; times with a zone are those of UTC. Dates stay dates: NumPy's are read as times."""
+    if getattr(series.dtype, "time_zone", None) is not None:
+        series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    if type(series.dtype).__name__ in ("Datetime", "Duration"):  # what is missing is NumPy's NaT
+        return series.to_numpy()
     if series.dtype.is_numeric() and not series.null_count():
         return series.to_numpy()
     return series.to_list()
 
 
 def _arrow_column(column: Any) -> object:
+    if str(column.type).startswith(("timestamp", "duration")):  # what is missing is NumPy's NaT
+        flat = column.combine_chunks() if hasattr(column, "combine_chunks") else column
+        return flat.to_numpy(zero_copy_only=False)
     if column.null_count or str(column.type).startswith(("list", "struct", "map", "string", "large", "bool")):
         return column.to_pylist()
     return _plain_column(column)
 
 
 def _picture(image: Any) -> object:
-    """A picture's pixels; those of a palette as colours."""
+    """A picture's pixels; those of a palette as colours. Pixels of other colours than red, green and blue would be
+    taken for those at the other end, where only an array arrives."""
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
+    if image.mode == "1":  # whose own array holds 255 as a truth value
+        grey: Any = _array_of(image.convert("L"))
+        return grey > 0
+    if not image.mode.startswith(("I", "F")) and image.mode not in ("L", "LA", "RGB", "RGBA"):
+        how = f"its pixels are {image.mode}: send .convert('RGB'), or numpy.asarray(…) for the numbers as they are"
+        raise NotPlain(how)
     return _array_of(image)
 
 

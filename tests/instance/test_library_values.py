@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import collections
+import datetime
 import importlib
 from collections.abc import Callable
 from fractions import Fraction
@@ -163,6 +164,26 @@ def test_an_attrs_class() -> None:
     arm = Arm(Pose(1.5, hidden=2))
     assert travelled(arm) == {"pose": {"x": 1.5, "_hidden": 2}, "name": "left"}
     assert taken(arm, Arm) == arm
+
+
+def test_fields_of_an_attrs_class_get_their_types_where_that_works() -> None:
+    attrs = library("attrs")
+    read: list[object] = []
+
+    def shortened(value: object) -> str:
+        read.append(value)
+        return str(value)[:4]
+
+    fields = {
+        "at": attrs.field(type=datetime.datetime),
+        "count": attrs.field(type=int),  # attrs takes what is no int, and so it stays
+        "year": attrs.field(type=datetime.date, converter=shortened),  # written for what comes
+    }
+    Log = attrs.make_class("Log", fields)  # noqa: N806
+    at = datetime.datetime(2026, 1, 2, 3)
+    assert taken(Log(at, "many", "2026-01-02"), Log) == Log(at, "many", "2026")
+    assert set(map(type, read)) == {str}
+    assert taken([Log(at, 1, "x")], list[Log]) == [Log(at, 1, "x")]
 
 
 class Tensor:
