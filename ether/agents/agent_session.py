@@ -336,6 +336,7 @@ class AgentSession:
             settings,
             registry=registry_options(self._registry_of(wanted), instance),
             script=None,
+            cells=None,
             rights=_rights_of(instance),
             import_path=[*settings.import_path, *places],
             announced={**settings.announced, "machine": self.name, "asked_by": wanted.by},

@@ -14,6 +14,7 @@ import ast
 import dis
 import importlib
 import importlib.util
+import linecache
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from types import CodeType, ModuleType
 
 from ether.config.names import current_class_path
 from ether.errors import ConfigError
+from ether.instance.notebook_cells import CELLS
 
 
 def find_class(class_path: str, script: str | None) -> type:
@@ -81,7 +83,7 @@ def _deepest_module(parts: list[str], script: str | None) -> tuple[ModuleType | 
 def _from_script(name: str, script: str | None, attribute: str) -> ModuleType:
     if script is None:
         raise ConfigError(
-            "a class defined in a notebook or at a prompt cannot run in a process of its own: put it in a file",
+            "a class defined at a prompt cannot run in a process of its own: put it in a file, or use a notebook",
             path=f"{name}.{attribute}",
         )
     return module_from_script(name, script, attribute)
@@ -98,7 +100,7 @@ def _spec(name: str) -> ModuleSpec | None:
 def _is_script(name: str, spec: ModuleSpec | None, script: str | None) -> bool:
     if name == "__main__":
         return True
-    if script is None:
+    if script is None or script == CELLS:
         return False
     if spec is None:
         return name == os.path.splitext(os.path.basename(script))[0]
@@ -149,17 +151,25 @@ def module_from_script(name: str, path: str, wanted: str) -> ModuleType:
     module = sys.modules.get(name)
     if module is not None and getattr(module, "__ether_script__", None) == path and hasattr(module, wanted):
         return module
-    with open(path, "rb") as file:
-        tree = ast.parse(file.read(), path)
+    tree = ast.parse(_source(path), path)
     statements = [_analysed(node, path) for node in tree.body]
     _check_bound(statements, wanted, name, path)
-    body = [statement.node for statement in _needed(statements, wanted)]
+    needed = sorted(_needed(statements, wanted), key=lambda statement: not _is_future(statement.node))
+    body = [statement.node for statement in needed]
     module = ModuleType(name, ast.get_docstring(tree))
-    module.__file__ = path
+    if path != CELLS:
+        module.__file__ = path
     module.__dict__["__ether_script__"] = path
     sys.modules[name] = module
     exec(compile(ast.Module(body, type_ignores=[]), path, "exec", dont_inherit=True), module.__dict__)
     return module
+
+
+def _source(path: str) -> str | bytes:
+    if path == CELLS:
+        return "".join(linecache.getlines(path))
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _check_bound(statements: list[_Statement], wanted: str, name: str, path: str) -> None:
@@ -196,8 +206,12 @@ def _analysed(node: ast.stmt, path: str) -> _Statement:
     binds = {i.argval for i in dis.get_instructions(code) if i.opname in _BINDS} | set(_changed_in_place(node))
     uses = {i.argval for part in _nested(code) for i in dis.get_instructions(part) if i.opname in _LOADS}
     uses |= set(_annotated(node))
-    future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
-    return _Statement(node, frozenset(binds), frozenset(uses), future or _is_star(node))
+    return _Statement(node, frozenset(binds), frozenset(uses), _is_future(node) or _is_star(node))
+
+
+def _is_future(node: ast.stmt) -> bool:
+    """Whether it has to stand before all others; in a notebook it stands in any cell."""
+    return isinstance(node, ast.ImportFrom) and node.module == "__future__"
 
 
 def _is_star(node: ast.stmt) -> bool:

@@ -38,6 +38,7 @@ from ether.errors import ConfigError, EtherError, InvalidName, MarkError, NotJoi
 from ether.errors.tracebacks import lines_of
 from ether.instance.drivers.building import Builder, BuiltObject, Recipe
 from ether.instance.hosted import HostedInstance
+from ether.instance.notebook_cells import take_cells
 from ether.launch.child_notes import FLUSH, Notes
 from ether.launch.child_settings import BEGIN, EXIT_REPLACED, InstanceSettings
 from ether.launch.process_records import ContextFacts, open_record_writer
@@ -210,7 +211,7 @@ class _InstanceProcess:
     def _object(self) -> tuple[BuiltObject, Builder]:
         settings = self._settings
         devices = SimulatedDevices.from_value(settings.simulated_devices)
-        builder = Builder(settings.script, _bad_call)
+        builder = Builder(settings.script or take_cells(settings.cells), _bad_call)
         recipe = Recipe(
             settings.name,
             settings.class_path,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ether.connection.assembly import Registry
 from ether.errors import EncodeError
+from ether.instance.notebook_cells import notebook_text
 from ether.instance.registry import RegistryOptions, registry_marks, registry_options
 from ether.launch.child import changed_environment, import_path
 from ether.secret_values import secrets_in
@@ -50,6 +51,8 @@ class InstanceSettings:
     max_packet_bytes: int | None
     import_path: list[str]
     script: str | None
+    cells: str | None
+    """The cells of the notebook that starts it, of which the class may be one."""
     environment: dict[str, str | None]
     """Variables to set when the process has started; None removes one. Among them are those that the launcher changed
     for the start itself, with their earlier values."""
@@ -165,6 +168,7 @@ def settings_of(
         max_packet_bytes=common.max_packet_bytes,
         import_path=import_path(),
         script=running_script(),
+        cells=notebook_text() if instance.class_path.startswith("__main__.") else None,
         environment={**changed_environment(), **common.environment, **instance.env},
         connect_timeout_s=incarnation.connect_timeout_s,
         incarnation=incarnation.id,
