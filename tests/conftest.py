@@ -28,6 +28,7 @@ from lanes import (  # noqa: F401  hooks
     fast_lane,
     pytest_addoption,
     pytest_collection_modifyitems,
+    pytest_ignore_collect,
     pytest_report_teststatus,
     pytest_runtest_makereport,
     pytest_runtest_protocol,
@@ -149,8 +150,8 @@ def on() -> Iterator[On]:
 
 @pytest.fixture
 def rounds() -> int:
-    """How often a test about chance repeats itself: a few times, or 20 times with ETHER_LONG=1."""
-    return 20 if os.environ.get("ETHER_LONG") == "1" else 4
+    """How often a test about chance repeats itself: twice, or 20 times with ETHER_LONG=1."""
+    return 20 if os.environ.get("ETHER_LONG") == "1" else 2
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -19,6 +19,12 @@ from patience import patience as seconds
 
 PARTS = Path(__file__).parent / "parts"
 CONFTEST = "from lanes import *\nfrom lanes import pytest_configure\n"
+REGISTERS = """
+import distribution
+
+def pytest_configure(config):
+    config.pluginmanager.register(distribution)
+"""
 SAMPLE = """
     import gc, os, subprocess, sys, threading
     import pytest
@@ -81,9 +87,9 @@ SAMPLE = """
 """
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str, conftest: str = CONFTEST) -> subprocess.CompletedProcess[str]:
     """pytest over the sample, in a process of its own."""
-    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "conftest.py").write_text(conftest)
     (folder / "test_sample.py").write_text(textwrap.dedent(SAMPLE))
     (folder / "pytest.ini").write_text("[pytest]\ntimeout = 60\nfilterwarnings = error\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
@@ -151,6 +157,10 @@ TURNS = """
         def test_without(self): pass
 
     def test_each(broker): pass
+
+    @pytest.mark.drawn(3)
+    @pytest.mark.parametrize("number", range(7))
+    def test_drawn(number): pass
 """
 
 
@@ -166,10 +176,40 @@ def test_brokers_take_turns_except_in_the_long_form(
 ) -> None:
     (tmp_path / "test_turns.py").write_text(textwrap.dedent(TURNS))
     monkeypatch.setenv("ETHER_LONG", long)
-    said = run(tmp_path, "-v", "-k", "TestInTurn or each").stdout
-    assert sorted(re.findall(r"::test_(\S+) PASSED", said)) == sorted(ran), said
+    said = run(tmp_path, "-v", "-k", "TestInTurn or each or drawn").stdout
+    passed = re.findall(r"::test_(\S+) PASSED", said)
+    drawn = [name for name in passed if name.startswith("drawn[")]
+    assert sorted(set(passed) - set(drawn)) == sorted(ran), said
+    assert len(drawn) == (7 if long == "1" else 3), "of each three one, of the last one that one"
     monkeypatch.setenv("ETHER_LONG", "0")
+    assert "1 passed" in run(tmp_path, "test_turns.py::test_drawn[6]").stdout, "what is asked for is run"
     assert "1 passed" in run(tmp_path, "test_turns.py::TestInTurn::test_two[b]").stdout, "what is asked for is run"
+
+
+def test_the_parts_of_the_suite_are_all_of_it(tmp_path: Path) -> None:
+    for number in range(8):
+        (tmp_path / f"test_file{number}.py").write_text("def test_it(): pass\n")
+    parts = [
+        set(re.findall(r"(\S+)::test_it PASSED", run(tmp_path, "-v", "--part", f"{n}/3").stdout)) for n in (1, 2, 3)
+    ]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == 8
+    assert "--part takes K/N" in run(tmp_path, "--part", "4/3").stdout
+
+
+def test_the_processor_time_of_a_test_counts_its_programs_and_no_pause(tmp_path: Path) -> None:
+    busy = "import time\nwhile time.process_time() < 0.4: pass"
+    (tmp_path / "test_costs.py").write_text(
+        "import subprocess, sys, threading\n"
+        f"def test_program(): subprocess.run([sys.executable, '-c', {busy!r}], check=True)\n"
+        "def test_pause(): threading.Event().wait(0.4)\n"
+    )
+    arguments = ("-n", "2", "--processor-to", "spent", "--seconds-to", "took", "test_costs.py")
+    assert "2 passed" in run(tmp_path, *arguments, conftest=CONFTEST + REGISTERS).stdout
+    spent, took = (
+        {name.partition("::")[2]: s for s, name in again.read(tmp_path / kind)} for kind in ("spent", "took")
+    )
+    assert spent["test_program"] >= 0.4 > 0.2 > spent["test_pause"]
+    assert took["test_pause"] >= 0.4
 
 
 def test_what_takes_longest_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,6 +291,6 @@ def test_the_docs_name_every_file_that_has_a_long_form() -> None:
     having = {
         str(file.relative_to(root))
         for file in (root / "tests").glob("*/test_*.py")
-        if re.search(r"ETHER_LONG|\brounds: int[,)\n]", file.read_text())
+        if re.search(r"ETHER_LONG|mark\.drawn|\brounds: int[,)\n]", file.read_text())
     }
     assert named == having

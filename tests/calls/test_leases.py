@@ -71,6 +71,7 @@ def snap_when_free(ether: Ether, timeout_s: float) -> float:
     raise AssertionError(f"refused for {timeout_s:g} s")
 
 
+@pytest.mark.in_turn("engine")
 @pytest.mark.parametrize("engine", EVERY)
 def test_others_are_refused_and_told_by_whom(ether: Ether, other: Ether, engine: str, on: On) -> None:
     ether.tap(LAB, broker=on(engine))
@@ -205,6 +206,7 @@ with ether.lease("camera", reason="will die") as lease:
 """
 
 
+@pytest.mark.in_turn("engine")
 @pytest.mark.parametrize("engine", EVERY)
 def test_it_ends_with_its_holder(
     ether: Ether, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on: On

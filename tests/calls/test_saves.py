@@ -301,6 +301,7 @@ NEXT_RUN = """
 """
 
 
+@pytest.mark.in_turn("engine")
 @pytest.mark.parametrize("how", ["leaves", "is killed"])
 def test_a_save_made_while_the_broker_is_down_arrives_when_the_session_next_runs(
     ether: Ether, engine: str, ledger: Path, tmp_path: Path, how: str
@@ -343,6 +344,7 @@ WAITING = """
 """
 
 
+@pytest.mark.in_turn("engine")
 def test_the_answer_goes_to_the_next_run_of_a_program_that_died_while_it_waited(
     ether: Ether, engine: str, ledger: Path, gate: Path, tmp_path: Path
 ) -> None:

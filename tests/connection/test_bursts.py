@@ -151,7 +151,7 @@ def assert_whole(reader: Reader, sources: int, count: int) -> None:
     assert reader.link.retransmitter.missed == 0
 
 
-SIZES = [(1, 1_000), (8, 500), (1, 20_000)] + ([(8, 12_500), (1, 100_000), (4, 25_000)] if LONG else [])
+SIZES = [(1, 1_000), (8, 500), (1, 5_000)] + ([(1, 20_000), (8, 12_500), (1, 100_000), (4, 25_000)] if LONG else [])
 
 
 @pytest.mark.parametrize(("sources", "count"), SIZES)

@@ -26,6 +26,9 @@ Start = Callable[[str], Finished]
 BROKERS = ["embedded", *EVERY] if only_engine is None else EVERY
 
 
+pytestmark = pytest.mark.in_turn("started")
+
+
 @pytest.fixture(params=BROKERS)
 def started(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """The user's folder beside a broker that runs already, or beside none."""

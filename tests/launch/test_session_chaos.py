@@ -142,6 +142,7 @@ def pause(seconds: float) -> None:
 # -- programs
 
 
+@pytest.mark.in_turn("engine")
 def test_of_a_killed_program_nothing_stays_on_a_broker_that_outlives_it(
     folder: Path, engine: str, chance: random.Random
 ) -> None:
@@ -248,6 +249,7 @@ def ready_and_answering(ether: Ether) -> bool:
 # -- an embedded broker
 
 
+@pytest.mark.in_turn("engine")
 def test_launcher_or_broker_killed_and_the_next_start_works(folder: Path, engine: str, chance: random.Random) -> None:
     gone_s: list[float] = []
     for n in range(KILLS):

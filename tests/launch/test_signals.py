@@ -31,6 +31,7 @@ def signal_another_thread(pid: int, number: signal.Signals) -> None:
     os.kill(threads[0], number)
 
 
+@pytest.mark.in_turn("engine")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_instance_ends(engine: str) -> None:
     ether = Ether()
@@ -46,6 +47,7 @@ def test_an_instance_ends(engine: str) -> None:
             pass  # it has ended before
 
 
+@pytest.mark.in_turn("engine")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_broker_ends(engine: str) -> None:
     with running_broker(engine) as broker:

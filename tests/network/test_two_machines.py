@@ -29,6 +29,8 @@ NEEDS_MOSQUITTO = pytest.mark.skipif(mosquitto_missing is not None, reason=str(m
 NEEDS_NAMESPACES = pytest.mark.skipif(namespaces_missing is not None, reason=str(namespaces_missing))
 ENGINES = [pytest.param(engine, marks=NEEDS_MOSQUITTO if engine == "mosquitto" else ()) for engine in engines]
 
+pytestmark = pytest.mark.in_turn("engine")
+
 
 def assert_they_talk(anvil: Program, bell: Program) -> None:
     """Both directions call and publish."""
@@ -38,7 +40,6 @@ def assert_they_talk(anvil: Program, bell: Program) -> None:
         journal.first("got", after=journal.first("subscribed"))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 def test_the_second_program_of_a_machine_needs_no_argument(engine: str, tmp_path: Path) -> None:
     runtime = tmp_path / "r"
     runtime.mkdir(mode=0o700)
@@ -54,6 +55,12 @@ def test_the_second_program_of_a_machine_needs_no_argument(engine: str, tmp_path
         anvil.interrupt()
         assert anvil.finish().code == 0, anvil.said()
     assert list(runtime.iterdir()) == []
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each engine of the broker."""
+    return str(request.param)
 
 
 @pytest.fixture
@@ -77,10 +84,10 @@ def pc(network: Network) -> Machine:
     return network.machine("pc")
 
 
-@pytest.fixture(params=ENGINES)
-def anvil(pc: Machine, request: pytest.FixtureRequest) -> Iterator[Program]:
+@pytest.fixture
+def anvil(pc: Machine, engine: str) -> Iterator[Program]:
     """A program on `pc` that has started a session for the whole network."""
-    settings = json.dumps({"session": "bench", "broker": {"engine": request.param, "listen": "lan"}})
+    settings = json.dumps({"session": "bench", "broker": {"engine": engine, "listen": "lan"}})
     with ExitStack() as stack:
         program = stack.enter_context(pc.run(MEMBER, "anvil", "bell", settings))
         program.wait_for("hosting anvil in bench")
@@ -189,7 +196,6 @@ def seconds_of_two_names(pc: Machine, pi: Machine, engine: str) -> float:
 @NEEDS_NAMESPACES
 @pytest.mark.timeout(600 if ROUNDS > 2 else 120)
 @pytest.mark.parametrize("turn", range(ROUNDS))
-@pytest.mark.parametrize("engine", ENGINES if ROUNDS > 2 else ENGINES[:1])
 def test_two_machines_that_start_one_name_at_the_same_moment_have_one_session(
     pc: Machine, pi: Machine, engine: str, turn: int
 ) -> None:

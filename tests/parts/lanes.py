@@ -12,6 +12,10 @@ The trap: what a fixture or a thread has tried counts, too. Whatever such a test
 Brokers take turns in tests marked `in_turn("engine")`, whose cases differ in nothing but the broker and test what is
 above it: the tests of such a file run over one broker after the other, from one on that depends on the file's name. So
 each of the brokers carries a share of each suite, and each test is run once. With ETHER_LONG=1 each runs over each.
+
+The same for tests marked `drawn(n)`, whose cases repeat with other values what the others prove: one of each n of them
+is run, drawn by the hash of its name, so that each run of a commit has the same ones. With ETHER_LONG=1 all are.
+`--part 1/4` runs the files of the first of four parts, which the hash of a file's path decides.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import os
 import sys
 import traceback
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
@@ -47,11 +52,11 @@ def fast_lane() -> bool:
 
 
 def examples(count: int) -> int:
-    """How many examples of a property are tried: all with ETHER_LONG=1, otherwise half of them, and a twentieth in the
-    fast lane."""
+    """How many examples of a property are tried: all with ETHER_LONG=1, otherwise a quarter of them, and a
+    twentieth in the fast lane."""
     if fast_lane():
         return max(count // 20, 10)
-    return count if os.environ.get("ETHER_LONG") == "1" else count // 2
+    return count if os.environ.get("ETHER_LONG") == "1" else count // 4
 
 
 class _Lane:
@@ -86,22 +91,43 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="all",
         help="fast: only tests that start no other program; under a minute on two cores. docs/testing.md",
     )
+    parser.addoption("--part", metavar="K/N", help="only the files of the K-th of N parts, by the hash of their paths")
+    parser.addoption("--processor-to", metavar="FILE", help="write the processor time of each test and its programs")
     parser.addoption("--seconds-to", metavar="FILE", help="write how long each test took, for tests/again.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "in_turn(parameter): its cases take turns; all of them with ETHER_LONG=1")
+    config.addinivalue_line("markers", "drawn(n): of its cases one of each n is run; all of them with ETHER_LONG=1")
     config.addinivalue_line("markers", "slow(why): takes seconds on an idle machine; not in the fast lane")
     if config.getoption("lane") == "fast" and not _Lane.is_fast:
         _Lane.is_fast = True
         sys.addaudithook(_Lane.look)
 
 
-@pytest.hookimpl(trylast=True)  # behind -k and -m: what they leave takes turns
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file of another part is not even imported."""
+    part = config.getoption("part")
+    if part is None or not collection_path.name.startswith("test_"):
+        return None
+    return None if is_of_part(collection_path.relative_to(config.rootpath).as_posix(), part) else True
+
+
+def is_of_part(path: str, part: str) -> bool:
+    """Whether this file is of the part `K/N`. Raises `pytest.UsageError` where that is no part."""
+    first, _, of = part.partition("/")
+    if not (first.isdecimal() and of.isdecimal() and 1 <= int(first) <= int(of)):
+        raise pytest.UsageError(f"--part takes K/N, the K-th of N parts, as 1/4; not {part}")
+    return zlib.crc32(path.encode()) % int(of) == int(first) - 1
+
+
+@pytest.hookimpl(trylast=True)  # behind -k and -m: what they leave takes turns, and is drawn
 def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
-    if os.environ.get("ETHER_LONG") != "1" and (others := whose_turn_it_is_not(items)):
-        items[:] = [item for item in items if item not in others]
-        config.hook.pytest_deselected(items=list(others))
+    if os.environ.get("ETHER_LONG") != "1":
+        for leave_out in (whose_turn_it_is_not, not_drawn):  # of what is whose turn it is
+            if others := leave_out(items):
+                items[:] = [item for item in items if item not in others]
+                config.hook.pytest_deselected(items=list(others))
     if FACTOR > 1:
         _lengthen_limits(items, config)
 
@@ -125,6 +151,22 @@ def whose_turn_it_is_not(items: list[pytest.Item]) -> set[pytest.Item]:
     return others
 
 
+def not_drawn(items: list[pytest.Item]) -> set[pytest.Item]:
+    """The cases of tests marked `drawn` that are not run: of those that can run here at all, one of each n is."""
+    cases: dict[tuple[object, ...], list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("drawn") is not None and getattr(item, "callspec", None) is not None:
+            cases.setdefault((item.path, getattr(item, "originalname", item.name)), []).append(item)
+    others: set[pytest.Item] = set()
+    for all_cases in cases.values():
+        mark = all_cases[0].get_closest_marker("drawn")
+        assert mark is not None
+        able = [item for item in all_cases if not _is_left_out(item)] or all_cases
+        by_lot = sorted(able, key=lambda item: (zlib.crc32(item.name.encode()), item.name))
+        others.update(set(all_cases) - set(by_lot[: -(-len(by_lot) // mark.args[0])]))
+    return others
+
+
 def _is_left_out(item: pytest.Item) -> bool:
     """Whether it is not run here. A condition may be given by name, and several."""
     marks = list(item.iter_markers("skipif"))
@@ -142,13 +184,12 @@ def _lengthen_limits(items: list[pytest.Item], config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Three workers on two cores, because tests wait more than they compute; four in the fast lane, whose tests start
-    no programs that compute beside them. None for a single file, and where somebody wants to see the output as it
-    comes."""
+    """Three workers on two cores, because tests wait as much as they compute; each of them imports all files of tests,
+    which takes it ten seconds. None for a single file, and where somebody wants to see the output as it comes."""
     if config.option.capture == "no" or config.option.collectonly or _is_one_file(config.args):
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(2, cores * 2 if config.getoption("lane") == "fast" else cores * 3 // 2)
+    return max(2, cores * 3 // 2)
 
 
 def _is_one_file(arguments: list[str]) -> bool:

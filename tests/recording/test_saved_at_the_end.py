@@ -84,6 +84,7 @@ def values(session: str | Path) -> list[float]:
         return [record.value["v"] for record in records]  # type: ignore[index]
 
 
+@pytest.mark.in_turn("engine")
 @pytest.mark.parametrize("pause_s", [0.0, 0.3])
 @pytest.mark.parametrize("engine", EMBEDDED)
 def test_v4_what_was_saved_is_on_disk_after_an_orderly_end(tmp_path: Path, engine: str, pause_s: float) -> None:

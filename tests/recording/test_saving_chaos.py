@@ -32,8 +32,8 @@ from ether.system.folders import outbox_folder
 from ether.transport.endpoint import Endpoint
 
 LONG = os.environ.get("ETHER_LONG") == "1"
-KILLS = 100 if LONG else 5
-SAVES = 300_000 if LONG else 2_000
+KILLS = 100 if LONG else 3
+SAVES = 300_000 if LONG else 1_000
 PUBLISHERS = 3
 MOST_S = 1500.0 if LONG else 60.0
 QUIET_S = 120.0 if LONG else 30.0

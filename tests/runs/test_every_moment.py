@@ -268,6 +268,7 @@ def test_nothing_is_skipped_and_a_death_repeats_one_trial_at_most(
     carried_out(name, deaths, losses)
 
 
+@pytest.mark.slow("begins a run again at each moment of it")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_death_at_each_single_moment(name: str) -> None:
     moment, fates = 0, [LATE, LOST, STORED]

@@ -28,6 +28,7 @@ from ether.transport.base import Delivery
 pytestmark = [
     pytest.mark.skipif(mosquitto_missing is not None, reason=str(mosquitto_missing)),
     pytest.mark.skipif(os.name != "posix", reason="signals"),
+    pytest.mark.in_turn("habits"),
 ]
 
 SLOW_S = (0.0, 0.2)

@@ -183,6 +183,7 @@ def check(folder: Path, program: Program) -> int:
     return int(told["n"])
 
 
+@pytest.mark.drawn(2)
 @pytest.mark.parametrize("step", STEPS)
 def test_a_clock_that_is_set_loses_nothing_and_alarms_nobody(
     tmp_path: Path, broker: RunningBroker, clock: SetClock, step: tuple[float, float]
@@ -217,6 +218,7 @@ def test_a_clock_that_is_set_loses_nothing_and_alarms_nobody(
     assert doses(tmp_path) == list(range(5, last + 1, 5))
 
 
+@pytest.mark.drawn(2)
 @pytest.mark.parametrize("step", STEPS)
 def test_a_run_is_resumed_by_a_program_with_another_time(
     tmp_path: Path, broker: RunningBroker, clock: SetClock, step: tuple[float, float]

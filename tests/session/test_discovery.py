@@ -58,6 +58,9 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(runtime), "ETHER_MDNS": "0", "ETHER_SECURITY": "off"}
 
 
+pytestmark = pytest.mark.in_turn("broker")
+
+
 @pytest.fixture(params=ENGINES)
 def broker(request: pytest.FixtureRequest) -> Iterator[RunningBroker]:
     with running_broker(request.param) as running:

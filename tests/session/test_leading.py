@@ -40,6 +40,9 @@ LEADER = """
 """
 
 
+pytestmark = pytest.mark.in_turn("broker")
+
+
 @pytest.fixture(params=ENGINES)
 def broker(request: pytest.FixtureRequest) -> Iterator[RunningBroker]:
     with running_broker(request.param) as running:

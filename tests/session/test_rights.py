@@ -211,6 +211,7 @@ def command_line(broker: RunningBroker, *command: str, session: bool = True) -> 
     return ether_here(Path.cwd(), *command, "-b", broker.url_tcp, *(["-s", SESSION] if session else []))
 
 
+@pytest.mark.drawn(2)
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.topic_filter.partition("bench/")[2])
 def test_without_one_row_its_part_does_not_work(stack: ExitStack, tmp_path: Path, row: Row) -> None:
     broker = permitting(stack, rules([other for other in TABLE if other != row]))
