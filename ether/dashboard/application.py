@@ -10,6 +10,7 @@ import asyncio
 import json
 import mimetypes
 import shutil
+import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ether.dashboard.access import Access, Browser, Refused
+from ether.dashboard.access import ACT, CALL, LOOK, Access, Browser, Refused
 from ether.dashboard.actions import Actions
 from ether.dashboard.feed import Feed, Wishes
 from ether.dashboard.pictures_of import Pictures
@@ -33,16 +34,19 @@ from ether.errors import EtherError
 
 STATIC = Path(__file__).parent / "static"
 BODY_MAX = 1_000_000
+_FORM_MAX = 1000
+_FOR_ALL = {"pair.css"}
+"""Files for who has no cookie yet."""
 CALLS_MAX = 32
 QUESTIONS_AT_ONCE = 8
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 _HEADERS = {
-    "content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer",
+    "content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin", "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-cache",
 }  # fmt: skip
@@ -61,8 +65,9 @@ def files_of(folder: Path) -> dict[str, tuple[bytes, str]]:
 class Page:
     """The application for one lab. `application` is what a server runs."""
 
-    def __init__(self, lab: WatchedLab, access: Access) -> None:
-        self._lab, self._access = lab, access
+    def __init__(self, lab: WatchedLab, access: Access, *, takes_codes: bool = False) -> None:
+        """`takes_codes`: a browser may come in by a code, too; for a page that other machines reach."""
+        self._lab, self._access, self._takes_codes = lab, access, takes_codes
         self._files = files_of(STATIC)
         self._actions, self._questions = Actions(lab), Questions(lab)
         self._pictures = Pictures(lab.values)
@@ -74,6 +79,7 @@ class Page:
                 routes=[
                     Route("/", self._index),
                     Route("/open", self._open),
+                    Route("/pair", self._pair, methods=["GET", "POST"]),
                     Route("/static/{path:path}", self._static),
                     Route("/do/{action}", self._do, methods=["POST"]),
                     Route("/read/export", self._export),
@@ -91,10 +97,15 @@ class Page:
     # -- the page and its files
 
     async def _index(self, request: Request) -> Response:
+        if self._takes_codes and self._access.cookie not in request.cookies:
+            return RedirectResponse("/pair", 303)
         return self._guarded(request, lambda browser: self._file("index.html"))
 
     async def _static(self, request: Request) -> Response:
-        return self._guarded(request, lambda browser: self._file(request.path_params["path"]))
+        name = request.path_params["path"]
+        if name in _FOR_ALL and self._takes_codes:
+            return self._file(name)
+        return self._guarded(request, lambda browser: self._file(name))
 
     def _file(self, name: str) -> Response:
         found = self._files.get(name)
@@ -111,11 +122,30 @@ class Page:
             if refused.status == 403 and self._is_known(request):
                 return RedirectResponse("/", 303)  # the link of this very browser, opened again
             return PlainTextResponse(refused.why, refused.status)
+        return self._let_in(request, secret)
+
+    def _let_in(self, request: Request, secret: str) -> Response:
         response = RedirectResponse("/", 303)
         response.set_cookie(
             self._access.cookie, secret, httponly=True, samesite="strict", secure=request.url.scheme == "https"
         )
         return response
+
+    async def _pair(self, request: Request) -> Response:
+        """A code that a person types where no link can be pasted. A form, because nothing else is served to who has no
+        cookie; a form of another page has another Origin."""
+        try:
+            self._access.check_place(request.headers, needs_origin=request.method == "POST")
+            if not self._takes_codes:
+                raise Refused(404, "this page takes no codes: run ether dashboard, and open the link that it prints")
+            if request.method == "GET":
+                return self._file("pair.html")
+            typed = urllib.parse.parse_qs((await _read(request, _FORM_MAX)).decode("ascii", "replace")).get(
+                "code", [""]
+            )
+            return self._let_in(request, self._access.open_by_code(typed[0], _address(request)))
+        except Refused as refused:
+            return PlainTextResponse(refused.why, refused.status)
 
     def _is_known(self, request: HTTPConnection) -> bool:
         try:
@@ -139,14 +169,22 @@ class Page:
     async def _do(self, request: Request) -> Response:
         try:
             self._access.check_action(request.headers)
-            browser = self._browser(request)
+            browser, action = self._browser(request), request.path_params["action"]
+            self._access.check_right(browser, action)
             said = await _body(request)
         except Refused as refused:
             return _Json({"ok": False, "error": refused.why}, refused.status)
-        action = request.path_params["action"]
         if action == "link":
-            return _Json({"ok": True, "path": f"/open?token={self._access.new_link()}"})
+            return _Json(self._new_link(said))
         return _Json(await self._waited(action, said, browser))
+
+    def _new_link(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """For another browser, which may do what the person chose."""
+        may = said.get("may", ACT)
+        if may not in (LOOK, CALL, ACT):
+            return {"ok": False, "error": f"a link lets do one of {LOOK}, {CALL}, {ACT}"}
+        code = {"code": self._access.new_code(may)} if self._takes_codes else {}
+        return {"ok": True, "path": f"/open?token={self._access.new_link(may)}", **code}
 
     async def _waited(self, action: str, said: Mapping[str, Any], browser: Browser) -> dict[str, Any]:
         """An action's answer. Calls have a limit, so that a browser cannot fill this process with threads; the safe
@@ -203,12 +241,12 @@ class Page:
     async def _feed(self, socket: WebSocket) -> None:
         try:
             self._access.check_place(socket.headers, needs_origin=True)
-            self._browser(socket)
+            browser = self._browser(socket)
         except Refused:
             await socket.close(4403)
             return
         await socket.accept()
-        feed = _Feed(self._lab, self._pictures)
+        feed = _Feed(self._lab, self._pictures, lambda: self._access.rights(browser))
         self._feeds.add(feed)
         sending = asyncio.create_task(feed.run(socket))
         hearing = asyncio.create_task(self._hear(socket, feed))
@@ -256,19 +294,24 @@ def _address(request: HTTPConnection) -> str:
 
 async def _body(request: Request) -> Mapping[str, Any]:
     """The JSON object of a request. Raises `Refused`."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > BODY_MAX:
-            raise Refused(413, f"an action has at most {BODY_MAX:,} bytes")
-        parts.append(part)
     try:
-        said = json.loads(b"".join(parts) or b"{}")
+        said = json.loads(await _read(request, BODY_MAX) or b"{}")
     except (ValueError, RecursionError):
         raise Refused(400, "an action is told in JSON") from None
     if not isinstance(said, dict):
         raise Refused(400, "an action is told as a JSON object")
     return said
+
+
+async def _read(request: Request, most: int) -> bytes:
+    """The body of a request. Raises `Refused` where it is longer."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise Refused(413, f"this has at most {most:,} bytes")
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _with_headers(application: ASGIApp) -> ASGIApp:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ether.dashboard.access import NOTHING, BrowserRights
 from ether.dashboard.pictures_of import Pictures
 from ether.dashboard.values import BETWEEN
 from ether.dashboard.watched_lab import WatchedLab
@@ -81,6 +82,8 @@ class Feed:
 
     lab: WatchedLab
     pictures: Pictures
+    rights: Callable[[], BrowserRights]
+    """What this browser may do now: it is told, so that it has buttons for that and no more."""
     wishes: Wishes = field(default_factory=Wishes)
     _version: int = 0
     _cursors: dict[str, float] = field(default_factory=dict)
@@ -88,10 +91,12 @@ class Feed:
     _picture_id: str = ""
     _picture_at: float = 0.0
     _said_at: float = float("-inf")
+    _said_rights: BrowserRights | None = None
 
     async def run(self, socket: Socket) -> None:
-        """Send until the socket is closed or stuck; raises what sending raises, `TimeoutError` where it is stuck."""
-        while True:
+        """Send until the socket is closed, or the browser may not look any more; raises what sending raises,
+        `TimeoutError` where it is stuck."""
+        while self.rights().may != NOTHING:
             began = time.monotonic()
             message = self.next_message(began)
             if message is not None:
@@ -117,6 +122,10 @@ class Feed:
             message["table"] = table
         if whole:
             message["whole"] = True
+        rights = self.rights()
+        if whole or rights != self._said_rights:
+            self._said_rights = rights
+            message["may"] = [rights.may, rights.why]
         if not message and now - self._said_at < QUIET_S:
             return None
         self._said_at = now

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -21,6 +22,7 @@ from ether.dashboard.watched_lab import WatchedLab
 
 if TYPE_CHECKING:
     from ether.session.discovery.search import FoundSession
+    from ether.session.trust.lab import ServerFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class ServerOptions:
     address: str = LOOPBACK
     port: int = 0
     read_only: bool = False
+    tls: ServerFiles | None = None
+    """Certificate and key that the lab has signed: for a page that other machines reach, and that acts."""
 
 
 class _Server(uvicorn.Server):
@@ -38,6 +42,20 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _encrypted(tls: ServerFiles | None) -> dict[str, Any]:
+    """The server's options for TLS; none without it."""
+    if tls is None:
+        return {}
+    return {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key, "ssl_context_factory": _strict}
+
+
+def _strict(config: uvicorn.Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """As the lab's brokers: TLS 1.3 alone."""
+    context = default()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
 
 
 class PageServer:
@@ -57,20 +75,28 @@ class PageServer:
         port = self._listening.getsockname()[1]
         name = f"[{options.address}]" if ":" in options.address else options.address
         names = {name, "localhost"} if options.address == LOOPBACK else {name, socket.gethostname().lower()}
-        self._access = Access(frozenset(f"{each}:{port}" for each in names), read_only=options.read_only)
-        self._base = f"http://{name}:{port}"
-        self._page = Page(self._lab, self._access)
+        scheme, tls = ("http", None) if options.tls is None else ("https", options.tls)
+        self._access = Access(
+            frozenset(f"{each}:{port}" for each in names), scheme=scheme, read_only=options.read_only,
+            guests=lambda: self._lab.guests,
+        )  # fmt: skip
+        self._base = f"{scheme}://{name}:{port}"
+        self._page = Page(self._lab, self._access, takes_codes=tls is not None)
         self._server = _Server(
             uvicorn.Config(
                 self._page.application, log_level="warning", lifespan="off", ws="websockets-sansio", access_log=False,
                 server_header=False, date_header=False, ws_max_size=100_000, ws_per_message_deflate=False,
-                timeout_graceful_shutdown=2, backlog=64,
+                timeout_graceful_shutdown=2, backlog=64, **_encrypted(tls),
             )
         )  # fmt: skip
 
     def new_link(self) -> str:
         """The address that opens the page in one browser, once."""
         return f"{self._base}/open?token={self._access.new_link()}"
+
+    def new_code(self) -> tuple[str, str] | None:
+        """A code, and the address where it is typed; None for a page that this machine alone reaches."""
+        return None if not self._base.startswith("https:") else (self._access.new_code(), f"{self._base}/pair")
 
     def run(self, found: FoundSession, on_ready: Callable[[], object]) -> None:
         """Join the session and serve; returns after `stop()`, Ctrl-C or SIGTERM. `on_ready` is called when the page can

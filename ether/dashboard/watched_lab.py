@@ -72,6 +72,8 @@ class WatchedLab:
         """What came and is not decoded yet: the newest ones, because older ones would not be kept anyway."""
         self._log_number = 0
         self._tag: Tag | None = None
+        self.guests = ""
+        """What the session's rights say of guests, as last told by the program that leads it; "" without rights."""
         self._members: tuple[bool, list[Announcement]] = (False, [])
         self._run_over = ""
         """The run whose end is known: there is nothing more to ask."""
@@ -207,6 +209,8 @@ class WatchedLab:
         since = membership.lost_since if client is None else client.link.offline_since
         info: Mapping[str, Any] = {} if client is None else client.session.info(0.5)
         known = self.versions.row("session", "session") or {}
+        if info:
+            self.guests = str(info.get("rights") or "").removeprefix("guests: ")
         row = {
             "session": membership.session, "broker": membership.url, "offline_since": since, "page": _page_name(client),
             "host": info.get("host") or known.get("host", ""), "since": info.get("since") or known.get("since"),

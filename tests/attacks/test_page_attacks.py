@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import re
 import socket
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from page_parts import PageProgram, chromium, lab, needs_browser, page_of
+from page_parts import PageProgram, ask, chromium, cookie_of, do, lab, needs_browser, page_of
 from patience import patience
 from programs import Program
 
@@ -46,42 +44,7 @@ def page(folder: Path, program: Program) -> Iterator[PageProgram]:
 
 @pytest.fixture(scope="module")
 def cookie(page: PageProgram) -> str:
-    answer = ask(page, page.link.removeprefix(page.base))
-    assert answer.status == 303
-    said = answer.headers["set-cookie"]
-    assert {"httponly", "samesite=strict"} <= {part.strip().lower() for part in said.split(";")}
-    return str(said.partition(";")[0])
-
-
-class Answer:
-    def __init__(self, status: int, headers: Any, body: bytes) -> None:
-        self.status, self.headers, self.body = status, headers, body
-
-
-def ask(page: PageProgram, path: str, method: str = "GET", body: str | None = None, **headers: str) -> Answer:
-    connection = http.client.HTTPConnection(page.address, timeout=patience(20))
-    try:
-        connection.putrequest(method, path, skip_host=True)
-        sent = {"Host": page.address, **{key.replace("_", "-"): value for key, value in headers.items()}}
-        if body is not None:
-            sent["Content-Length"] = str(len(body))
-        for key, value in sent.items():
-            connection.putheader(key, value)
-        connection.endheaders(None if body is None else body.encode())
-        answer = connection.getresponse()
-        return Answer(answer.status, answer.headers, answer.read())
-    finally:
-        connection.close()
-
-
-def do(page: PageProgram, cookie: str, action: str = "call", said: Any = None, **changes: str | None) -> Answer:
-    """An action as the page sends it, with some headers changed, or left out by None."""
-    headers = {
-        "Cookie": cookie, "Origin": page.base, "X_Ether": "1", "Content_Type": "application/json", **changes
-    }  # fmt: skip
-    kept = {key: value for key, value in headers.items() if value is not None}
-    told = {"instance": "stage", "method": "halt", "params": None, "kind": "get"} if said is None else said
-    return ask(page, f"/do/{action}", "POST", json.dumps(told), **kept)
+    return cookie_of(page)
 
 
 def test_the_page_itself_is_served_and_calls(page: PageProgram, cookie: str) -> None:

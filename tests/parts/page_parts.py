@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,9 +75,12 @@ class PageProgram:
         assert self.process.stdout is not None
         told = self.process.stdout.readline()
         assert told, f"the page did not start:\n{(folder / 'page.err').read_text()}"
-        self.link = str(json.loads(told)["link"])
+        self.told: dict[str, str] = json.loads(told)
+        self.link = str(self.told["link"])
         self.base = self.link.partition("/open")[0]
         self.address = self.base.partition("//")[2]
+        self.tls: ssl.SSLContext | None = None
+        """How its certificate is checked, where it speaks TLS."""
 
     def close(self) -> None:
         """End it in order."""
@@ -97,6 +102,51 @@ def page_of(folder: Path, program: Program, session: str, *more: str) -> Iterato
         yield page
     finally:
         page.close()
+
+
+class Answer:
+    """What the page has said."""
+
+    def __init__(self, status: int, headers: Any, body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+
+def ask(page: PageProgram, path: str, method: str = "GET", body: str | None = None, **headers: str) -> Answer:
+    """One request, as whatever speaks HTTP sends it; underscores in the names of headers are hyphens."""
+    connection: http.client.HTTPConnection = http.client.HTTPConnection(page.address, timeout=patience(20))
+    if page.base.startswith("https:"):
+        connection = http.client.HTTPSConnection(page.address, timeout=patience(20), context=page.tls)
+    try:
+        connection.putrequest(method, path, skip_host=True)
+        sent = {"Host": page.address, **{key.replace("_", "-"): value for key, value in headers.items()}}
+        if body is not None:
+            sent["Content-Length"] = str(len(body))
+        for key, value in sent.items():
+            connection.putheader(key, value)
+        connection.endheaders(None if body is None else body.encode())
+        answer = connection.getresponse()
+        return Answer(answer.status, answer.headers, answer.read())
+    finally:
+        connection.close()
+
+
+def do(page: PageProgram, cookie: str, action: str = "call", said: Any = None, **changes: str | None) -> Answer:
+    """An action as the page sends it, with some headers changed, or left out by None."""
+    headers = {
+        "Cookie": cookie, "Origin": page.base, "X_Ether": "1", "Content_Type": "application/json", **changes
+    }  # fmt: skip
+    kept = {key: value for key, value in headers.items() if value is not None}
+    told = {"instance": "stage", "method": "halt", "params": None, "kind": "get"} if said is None else said
+    return ask(page, f"/do/{action}", "POST", json.dumps(told), **kept)
+
+
+def cookie_of(page: PageProgram, link: str = "") -> str:
+    """Open a link, the page's own one by default; returns what a browser sends from then on."""
+    answer = ask(page, (link or page.link).removeprefix(page.base))
+    assert answer.status == 303, answer.body
+    said = answer.headers["set-cookie"]
+    assert {"httponly", "samesite=strict"} <= {part.strip().lower() for part in said.split(";")}
+    return str(said.partition(";")[0])
 
 
 @contextmanager

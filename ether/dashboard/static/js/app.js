@@ -3,7 +3,7 @@
 import { h, render } from "./dom.js";
 import { age, clock, count, plural } from "./format.js";
 import { glyph, icon } from "./glyphs.js";
-import { connect, lab, list, now, on, wish } from "./store.js";
+import { connect, lab, list, now, on, refusal, wish } from "./store.js";
 import { instances, proof, run, session, stale, staleSince, topics, wrong } from "./model.js";
 import { VIEWS, choose, go, link, place } from "./nav.js";
 import { close, isOpen, open, redraw } from "./dialog.js";
@@ -30,7 +30,7 @@ function top() {
     h("span", { class: `chipb ${gone ? "bad" : "ok"}`, role: "status" }, glyph(gone ? "lost" : "ready"), h("span", { class: "hide-s" }, gone ? "No connection" : "Live")), session().simulated && h("span", { class: "chipb warn" }, "simulated"), h("span", { class: "sp" }),
     r && r.goesOn && h("a", { class: "chipb hide-m", href: link("runs", { run: r.id }) }, glyph(r.state), h("span", { class: "el" }, r.id), h("span", { class: "bar" }, h("i", { style: { width: `${r.planned ? (100 * r.done) / r.planned : 0}%` } })), `${r.done} of ${r.planned ?? "?"}`, r.left !== null && !r.held && !gone ? [" · ", h("b", {}, age(r.left))] : ""),
     p && p.gaps.length > 0 && h("a", { class: "chipb warn hide-s", href: link("record") }, glyph("hung"), plural(p.gaps.length, "gap")), bad.length > 0 && h("a", { class: "chipb bad", href: "#overview" }, glyph("failed"), `${bad.length} wrong`),
-    h("button", { class: "btn sq hide-s", onclick: theme, "aria-label": "Dark or light" }, document.documentElement.dataset.theme === "dark" ? "☀" : "☾"), h("button", { class: "btn sq hide-s", onclick: help, "aria-label": "Keys" }, "?"), h("button", { class: "btn safe", onclick: askSafe }, "Make safe"));
+    h("button", { class: "btn sq hide-s", onclick: theme, "aria-label": "Dark or light" }, document.documentElement.dataset.theme === "dark" ? "☀" : "☾"), h("button", { class: "btn sq hide-s", onclick: help, "aria-label": "Keys" }, "?"), lab.everLive && refusal() && h("span", { class: "chipb hide-s", title: lab.mayWhy }, lab.may === "call" ? "looks and calls" : "only looks"), h("button", { class: "btn safe", "aria-disabled": String(Boolean(refusal())), title: refusal(), onclick: askSafe }, "Make safe"));
 }
 
 function banner() {

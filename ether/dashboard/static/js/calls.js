@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 import { clock, quoted, took } from "./format.js";
 import { glyph, state } from "./glyphs.js";
 import { instances, session, stale } from "./model.js";
-import { act, ask, changed, lab } from "./store.js";
+import { act, ask, changed, lab, refusal } from "./store.js";
 import { choose, chosen, copy } from "./nav.js";
 
 const described = new Map();
@@ -97,7 +97,7 @@ const asCli = (instance, method, params) => ["ether call", quoted(`${instance}.$
 
 function form(instance, method) {
   const { params, wrong } = readAll(instance, method);
-  const why = stale() ? "there is no connection to the session, so nobody would be asked" : busy ? "the call before is not over" : Object.keys(wrong).length ? `${Object.keys(wrong).join(", ")}: ${Object.values(wrong)[0]}` : "";
+  const why = stale() ? "there is no connection to the session, so nobody would be asked" : refusal("call") ? refusal("call") : busy ? "the call before is not over" : Object.keys(wrong).length ? `${Object.keys(wrong).join(", ")}: ${Object.values(wrong)[0]}` : "";
   const go = () => !why && perform(instance.name, method, params);
   const doc = String(method.described.doc || ""), returns = method.described.returns_annotation;
   const code = asPython(instance.name, method, params);
@@ -146,5 +146,5 @@ function shownAnswer(found) {
 
 function past() {
   return history.length > 0 && h("section", { class: "panel" }, h("div", { class: "ph" }, h("h2", {}, "Calls from this page"), h("span", { class: "note" }, "also in the record, where there is one")), h("div", { class: "tw", tabindex: 0, role: "region", "aria-label": "Calls from this page" }, h("table", {}, h("thead", {}, h("tr", {}, ["When", "Call", "Answer"].map((t) => h("th", { key: t, scope: "col" }, t)), h("th", { class: "num", scope: "col" }, "Took"), h("th", { scope: "col" }, h("span", { class: "vh" }, "Again")))),
-    h("tbody", {}, history.map((each, i) => h("tr", { key: history.length - i }, h("td", {}, clock(each.at)), h("td", { class: "mono wr" }, `${each.instance}.${each.method.name}(${Object.entries(each.params).map(([k, v]) => `${k}=${short(v)}`).join(", ")})`), h("td", { class: "wr" }, glyph(each.answer.ok ? "done" : "failed"), " ", each.answer.ok ? short(each.answer.value) : each.answer.error), h("td", { class: "num" }, took(each.answer.took_s)), h("td", {}, h("button", { class: "btn sm ghost", disabled: Boolean(stale()) || busy, onclick: () => perform(each.instance, each.method, each.params) }, "Again"))))))));
+    h("tbody", {}, history.map((each, i) => h("tr", { key: history.length - i }, h("td", {}, clock(each.at)), h("td", { class: "mono wr" }, `${each.instance}.${each.method.name}(${Object.entries(each.params).map(([k, v]) => `${k}=${short(v)}`).join(", ")})`), h("td", { class: "wr" }, glyph(each.answer.ok ? "done" : "failed"), " ", each.answer.ok ? short(each.answer.value) : each.answer.error), h("td", { class: "num" }, took(each.answer.took_s)), h("td", {}, h("button", { class: "btn sm ghost", disabled: Boolean(stale() || refusal("call")) || busy, onclick: () => perform(each.instance, each.method, each.params) }, "Again"))))))));
 }

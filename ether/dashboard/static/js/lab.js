@@ -4,7 +4,8 @@ import { h } from "./dom.js";
 import { age, bytes, clock, dash, day, plural } from "./format.js";
 import { glyph, state } from "./glyphs.js";
 import { instances, programs, session, stale } from "./model.js";
-import { act, list, now, table } from "./store.js";
+import { act, list, now, refusal, table } from "./store.js";
+import { open } from "./dialog.js";
 import { copy, say } from "./nav.js";
 import { askSafe, guarded } from "./safe.js";
 
@@ -17,9 +18,9 @@ function safety() {
   const gone = devices.filter((m) => !["ready", "offline", "hung"].includes(m.state));
   const last = list("actions").filter((a) => a.action === "safe").sort((a, b) => b.time - a.time)[0];
   const serve = async () => { const answer = await act("serve"); say(answer.ok ? "The instances serve again; the devices stay as they are." : answer.error); };
-  return h("section", { class: "panel safep", "aria-label": "Safe state" }, h("div", { class: "pb row beside" }, h("button", { class: "btn safe huge", onclick: askSafe }, "Make the lab safe"),
+  return h("section", { class: "panel safep", "aria-label": "Safe state" }, h("div", { class: "pb row beside" }, h("button", { class: "btn safe huge", "aria-disabled": String(Boolean(refusal())), title: refusal(), onclick: askSafe }, "Make the lab safe"),
     h("div", { class: "grow" }, h("b", {}, devices.length ? `Calls the safe state of ${devices.map((m) => m.name).join(", ")}, all at once.` : "No instance of this session has a safe state."), gone.map((m) => h("p", { class: "bad", key: m.name }, glyph("failed"), ` ${m.name} cannot be reached: switch it off by hand.`)),
-      held.length > 0 && h("p", { class: "warnt" }, glyph("safe"), ` ${held.map((m) => m.name).join(", ")} hold${held.length === 1 ? "s" : ""} it now, and refuse${held.length === 1 ? "s" : ""} what would move something. `, h("button", { class: "btn sm", disabled: Boolean(stale()), onclick: serve }, "Let them serve again")),
+      held.length > 0 && h("p", { class: "warnt" }, glyph("safe"), ` ${held.map((m) => m.name).join(", ")} hold${held.length === 1 ? "s" : ""} it now, and refuse${held.length === 1 ? "s" : ""} what would move something. `, h("button", { class: "btn sm", disabled: Boolean(stale() || refusal()), title: refusal(), onclick: serve }, "Let them serve again")),
       last && h("p", { class: "dim" }, `Last pressed here ${day(last.time)} by ${last.by}, ${last.from}: ${last.became}.`))));
 }
 
@@ -37,8 +38,15 @@ function machines() {
 
 function members() {
   const all = [...programs()].sort((a, b) => a.name.localeCompare(b.name));
-  const anotherLink = async () => { const answer = await act("link"); answer.ok ? copy(new URL(answer.path, location.href).href) : say(answer.error); };
-  return h("section", { class: "panel live" }, h("div", { class: "ph" }, h("h2", {}, "Members"), h("span", { class: "note" }, "programs and agents; instances are on the overview"), h("span", { class: "sp" }), h("button", { class: "btn sm", onclick: anotherLink, title: "A link that opens this page in one more browser of this machine, once" }, "Link for another browser")),
+  const anotherLink = async (may) => {
+    const answer = await act("link", { may });
+    if (!answer.ok) return say(answer.error);
+    const link = new URL(answer.path, location.href).href;
+    copy(link);
+    if (answer.code) open(() => ({ title: "Another browser", body: [h("p", {}, may === "look" ? "It may look, and nothing else." : "It may do what this one may."), h("p", {}, "Open this link there, or type the code at ", h("b", {}, new URL("/pair", location.href).href), ". Either opens one browser, once, within ten minutes; a wrong code ends it."), h("pre", { class: "codeb" }, answer.code), h("pre", { class: "codeb" }, link)] }));
+  };
+  const linkFor = (may, text) => h("button", { class: "btn sm", disabled: Boolean(refusal()), onclick: () => anotherLink(may), title: refusal() || "A link that opens this page in one more browser, once" }, text);
+  return h("section", { class: "panel live" }, h("div", { class: "ph" }, h("h2", {}, "Members"), h("span", { class: "note" }, "programs and agents; instances are on the overview"), h("span", { class: "sp" }), linkFor("act", "Link for another browser"), linkFor("look", "…that only looks")),
     h("div", { class: "tw", tabindex: 0, role: "region", "aria-label": "Members" }, h("table", {}, h("thead", {}, h("tr", {}, ["Who", "What", "From", "State"].map((t) => h("th", { key: t, scope: "col" }, t)), h("th", { class: "num", scope: "col" }, "For"))), h("tbody", {}, all.map((m) => h("tr", { key: m.name }, h("td", {}, h("b", {}, m.name), m.name === session().page && h("span", { class: "tag a" }, "this page")), h("td", { class: "dim" }, m.name === session().program ? "leads the session" : m.kind), h("td", {}, m.host), h("td", {}, state(m.state, stale() ? `was ${m.state}` : m.state)), h("td", { class: "num" }, age(now() - m.since))))))));
 }
 

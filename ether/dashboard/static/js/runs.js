@@ -5,7 +5,7 @@ import { age, clock, dash, day, number, plural, took } from "./format.js";
 import { close, open } from "./dialog.js";
 import { state } from "./glyphs.js";
 import { run, stale } from "./model.js";
-import { act, ask, changed, list, now } from "./store.js";
+import { act, ask, changed, list, now, refusal } from "./store.js";
 import { choose, chosen, link, say } from "./nav.js";
 
 // One block for each trial: done, done after a repetition, running, held up, still to come.
@@ -73,7 +73,7 @@ function buttons(r) {
     body: [h("p", {}, `It ends where its next trial would begin, as interrupted. ${plural(r.done, "trial")} stay; ether.run(…, resume=True) goes on behind them.`),
       h("div", { class: "row end" }, h("button", { class: "btn", onclick: close }, "Let it go on"), h("button", { class: "btn pri", autofocus: true, onclick: () => { close(); tell("stop"); } }, "Stop the run"))],
   }));
-  const why = stale() ? "there is no connection to the session" : asking ? "it is being asked" : "";
+  const why = stale() ? "there is no connection to the session" : refusal() ? refusal() : asking ? "it is being asked" : "";
   return [h("button", { class: `btn${paused ? " pri" : ""}`, disabled: Boolean(why), title: why, onclick: () => tell(paused ? "resume" : "pause") }, paused ? "Go on" : "Pause after this trial"), h("button", { class: "btn", disabled: Boolean(why), title: why, onclick: stop }, "Stop…")];
 }
 

@@ -2,7 +2,8 @@
 
 import { h } from "./dom.js";
 import { glyph } from "./glyphs.js";
-import { act, list } from "./store.js";
+import { act, list, refusal } from "./store.js";
+import { say } from "./nav.js";
 import { close, open, redraw } from "./dialog.js";
 import { stale } from "./model.js";
 
@@ -12,6 +13,7 @@ const LIVES = new Set(["ready", "offline", "hung"]);
 let answers = null, error = "", asked = false;
 
 export function askSafe() {
+  if (refusal()) return say(`Nobody was asked: ${refusal()}. Switch off by hand what has to be off.`);
   answers = null;
   error = "";
   asked = false;

@@ -3,7 +3,7 @@
 
 export const lab = {
   rows: {}, plots: new Map(), sparks: new Map(), table: null, picture: null,
-  live: false, lostAt: null, heardAt: 0, skew: 0, refused: false, everLive: false,
+  live: false, lostAt: null, heardAt: 0, skew: 0, refused: false, everLive: false, may: "look", mayWhy: "it has not been told yet what it may",
 };
 export const now = () => Date.now() / 1000 + lab.skew;
 export const table = (name) => lab.rows[name] || Object.create(null);
@@ -57,6 +57,7 @@ function take(message) {
   lab.lostAt = null;
   lab.refused = false;
   if (message.whole) lab.rows = {};
+  if (message.may) [lab.may, lab.mayWhy] = message.may;
   for (const [name, rows] of Object.entries(message.rows || {})) {
     const known = (lab.rows[name] ||= Object.create(null)); // a topic may be called __proto__
     for (const [key, row] of Object.entries(rows)) {
@@ -69,7 +70,7 @@ function take(message) {
   }
   for (const [key, points] of Object.entries(message.plots || {})) takePoints(key, points);
   if (message.table) lab.table = message.table;
-  if (message.rows || message.table) changed();
+  if (message.rows || message.table || message.may) changed();
   if (message.plots) tell("plots");
 }
 
@@ -115,6 +116,10 @@ export function wish(wanted) {
   for (const key of [...lab.plots.keys()]) if (!wanted.plotted.includes(key)) lab.plots.delete(key);
   if (socket?.readyState === WebSocket.OPEN) socket.send(text);
 }
+
+// What would refuse an action of this browser: "" where nothing does. Buttons say it before somebody presses them.
+const RIGHTS = ["look", "call", "act"];
+export const refusal = (needed = "act") => (RIGHTS.indexOf(lab.may) >= RIGHTS.indexOf(needed) ? "" : `this browser may not do that: ${lab.mayWhy}`);
 
 // Do something in the lab. Never throws: what went wrong is the answer.
 export async function act(action, said = {}) {
