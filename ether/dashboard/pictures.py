@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import math
 import struct
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 MOST_PIXELS = 320_000
 _LEAST_SIDE = 8
+_LOOKED_AT = 64
+"""Entries of a dict among which an image is looked for."""
 
 
 def is_picture(value: Any) -> bool:
@@ -22,6 +25,16 @@ def is_picture(value: Any) -> bool:
         return False
     plane = value.ndim == 2 or (value.ndim == 3 and value.shape[2] in (3, 4))
     return plane and min(value.shape[:2]) >= _LEAST_SIDE
+
+
+def picture_in(value: Any) -> tuple[str, Any] | None:
+    """The image of a message and the name of its place: the message itself (""), or the first entry of a dict that is
+    one, because a camera sends the number of its frame beside it. None where there is none."""
+    if is_picture(value):
+        return "", value
+    if not isinstance(value, dict):
+        return None
+    return next(((str(key)[:80], each) for key, each in islice(value.items(), _LOOKED_AT) if is_picture(each)), None)
 
 
 def picture_of(array: Any, facts: dict[str, Any]) -> bytes:

@@ -6,7 +6,7 @@ import threading
 from typing import Any, NamedTuple
 
 from ether.connection.link import Inbound
-from ether.dashboard.pictures import is_picture, picture_of
+from ether.dashboard.pictures import picture_in, picture_of
 from ether.dashboard.values import Values
 from ether.errors import PayloadError
 
@@ -49,7 +49,8 @@ def _frame_of(inbound: Inbound, facts: dict[str, Any]) -> bytes:
         unpacked = inbound.unpack()
     except PayloadError:
         return b""
-    if not is_picture(unpacked.value):
+    found = picture_in(unpacked.value)
+    if found is None:
         return b""
     head = unpacked.headers
-    return picture_of(unpacked.value, {**facts, "id": head.id if head is not None else ""})
+    return picture_of(found[1], {**facts, "field": found[0], "id": head.id if head is not None else ""})

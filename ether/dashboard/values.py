@@ -12,21 +12,24 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ether.connection.link import Inbound
-from ether.dashboard.pictures import is_picture
+from ether.dashboard.pictures import picture_in
 from ether.dashboard.shown import number_text, table_of, text_of, type_text
 from ether.errors import PayloadError
 from ether.reading.plots.numbers import numbers_in
 from ether.reading.plots.series import Point, Series
 from ether.session.client import Client
 from ether.system.clock import wall_time
+from ether.wire.topics import OUTSIDE, ROOT
 
 MOST_TOPICS = 2000
 MOST_SERIES = 2000
+MOST_OUTSIDE = 100
+"""Filters of topics outside of the session."""
 BETWEEN = "\x1f"
 """Between a topic and the place of a number in its message, in the key of a series."""
 _QUEUED = 8000
@@ -38,6 +41,15 @@ _SHARE = 20.0
 _RATE_S = 10.0
 _FAST_HZ = 4.0
 """From here on the rate is that of the last two seconds."""
+
+
+def is_outside(topic_filter: str) -> bool:
+    """Whether a user's filter is of topics outside of every session. The trap: members announce these filters, and
+    `mqtt:#` or `mqtt:ether/…` would be what sessions say among themselves."""
+    if not topic_filter.startswith(OUTSIDE):
+        return False
+    first = topic_filter[len(OUTSIDE) :].partition("/")[0]
+    return first not in ("", "#", "+", ROOT.partition("/")[0])
 
 
 @dataclass(slots=True)
@@ -78,6 +90,7 @@ class Values:
         """Guards the series and what was decoded."""
         self._client: Client | None = None
         self._filter = ""
+        self._outside: frozenset[str] = frozenset()
         self.left_out = 0
         """Messages on topics beyond `MOST_TOPICS`."""
 
@@ -87,6 +100,20 @@ class Values:
         """Watch the session of this client from now on. What was known of an earlier one stays, with its age."""
         self._client, self._filter = client, client.topics.data_filter("#")
         client.link.listen(self._filter, self._receive, now=self._receive, qos=0)
+        with self._lock:
+            self._outside = frozenset()
+
+    def listen_outside(self, filters: Iterable[str]) -> None:
+        """Watch these topics outside of the session, too, those of programs without Ether: as users write them, with
+        `mqtt:` in front. Others than such are passed over, and so are those beyond a bound."""
+        client = self._client
+        if client is None:
+            return
+        wanted = {each for each in filters if is_outside(each)}
+        for each in sorted(wanted - self._outside)[: max(0, MOST_OUTSIDE - len(self._outside))]:
+            client.link.listen(client.topics.data_filter(each), self._receive, now=self._receive, qos=0)
+            with self._lock:
+                self._outside |= {each}
 
     def _receive(self, inbound: Inbound) -> bool:
         """On the transport's thread: only count, and keep."""
@@ -191,7 +218,7 @@ class Values:
                 "left_out": topic.left_out, "hz": round(hz, 2), "was_hz": round(topic.was_hz, 2),
                 "bytes_per_s": round(bytes_per_s), "count": topic.count, "at": round(topic.at, 3), "id": topic.id,
                 "dropped": topic.dropped, "problem": topic.problem,
-                "picture": is_picture(value),
+                "picture": picture_in(value) is not None,
             }  # fmt: skip
 
     @staticmethod

@@ -23,6 +23,7 @@ from typing import Any
 from ether.connection.link import Inbound
 from ether.dashboard.members import flow_row, member_row
 from ether.dashboard.membership import NAME, PageMembership
+from ether.dashboard.pace import Pace
 from ether.dashboard.shown import plain
 from ether.dashboard.values import Values
 from ether.dashboard.versions import Versions
@@ -52,6 +53,8 @@ _BEATS_S = 0.4
 _ASK_S = 1.0
 _ASK_TIMEOUT_S = 5.0
 _RUNS_EVERY_S = 5.0
+_RUN_SHARE = 20.0
+"""A run that goes on is worth more of the recorder's time than a proof."""
 _PROOF_EVERY_S = 2.0
 _HEALTH_EVERY_S = 5.0
 _MOST_RUNS = 200
@@ -75,8 +78,12 @@ class WatchedLab:
         self.guests = ""
         """What the session's rights say of guests, as last told by the program that leads it; "" without rights."""
         self._members: tuple[bool, list[Announcement]] = (False, [])
+        self._unfed: list[str] = []
+        """What instances hear and no instance publishes: topics of programs without Ether are among them."""
         self._run_over = ""
         """The run whose end is known: there is nothing more to ask."""
+        self._proof_pace, self._runs_pace = Pace(_PROOF_EVERY_S), Pace(_RUNS_EVERY_S)
+        self._run_pace = Pace(_ASK_S, share=_RUN_SHARE)
         self._over = threading.Event()
         self._threads = [
             threading.Thread(target=self._rounds, args=(step, pause_s), name=f"ether-page-{name}", daemon=True)
@@ -190,6 +197,8 @@ class WatchedLab:
         if not self._watchers():
             return
         self._put_members(members, reached=client.link.offline_since is None)
+        recorded = [topic for about in _recorders(client) for topic in about.topics or ()]
+        self.values.listen_outside([*self._unfed, *recorded])
         rows = {each.name: activity_value(beats, each.name) for each in members if each.kind == "instance"}
         self.versions.put_all("beats", {name: _rounded(row) for name, row in rows.items() if row is not None})
 
@@ -200,7 +209,9 @@ class WatchedLab:
             return
         shown = members if reached else [member for member in members if not member.name.startswith(NAME)]
         self.versions.put_all("members", {each.name: member_row(each, reached=reached) for each in shown})
-        self.versions.put("graph", "flow", flow_row(flow_of(members)))
+        flow = flow_of(members)
+        self.versions.put("graph", "flow", flow_row(flow))
+        self._unfed = [topic for topic, _ in flow.unfed]
 
     def _say_connection(self, client: Guest | None) -> None:
         membership = self.membership
@@ -223,7 +234,7 @@ class WatchedLab:
 
     # -- questions to others
 
-    _health_at = _runs_at = _proof_at = float("-inf")
+    _health_at = float("-inf")
 
     def _ask(self) -> None:
         if not self._watchers():
@@ -236,27 +247,28 @@ class WatchedLab:
         recorders = _recorders(client)
         if client is None or client.link.offline_since is not None:
             return
-        for about in recorders if now - self._proof_at >= _PROOF_EVERY_S else ():
-            self._proof_at = now
-            proof = client.call(about.name, "proof", None, _ASK_TIMEOUT_S, MarkKind.GET)
+        for about in recorders if self._proof_pace.due() else ():
+            with self._proof_pace:
+                proof = client.call(about.name, "proof", None, _ASK_TIMEOUT_S, MarkKind.GET)
             here = {facts.recorder: facts for facts in recorders_of(client.topics.session)}.get(about.name)
-            more = {"host": about.host, "topics": about.topics}
+            more = {"host": about.host, "topics": about.topics, "at": round(wall_time(), 1)}
             if here is not None:
                 more |= {"here": True, "free_bytes": here.free_bytes, "bytes_per_s": here.bytes_per_s}
             self.versions.put("proof", about.name, plain({**proof, **more}))
         if recorders:
-            self._ask_for_runs(client, recorders[0].name, now)
+            self._ask_for_runs(client, recorders[0].name)
 
-    def _ask_for_runs(self, client: Guest, recorder: str, now: float) -> None:
-        if now - self._runs_at >= _RUNS_EVERY_S:
-            self._runs_at = now
-            listed = client.call(recorder, "runs", {"run": None}, _ASK_TIMEOUT_S, MarkKind.GET)
+    def _ask_for_runs(self, client: Guest, recorder: str) -> None:
+        if self._runs_pace.due():
+            with self._runs_pace:
+                listed = client.call(recorder, "runs", {"run": None}, _ASK_TIMEOUT_S, MarkKind.GET)
             rows = [RunState.from_value(each) for each in listed[-_MOST_RUNS:]]
             self.versions.put_all("runs", {state.id: run_row(state) for state in rows})
         tag = self._tag
-        if tag is None or f"{tag.run} {tag.turn}" == self._run_over:
+        if tag is None or f"{tag.run} {tag.turn}" == self._run_over or not self._run_pace.due():
             return
-        states = client.call(recorder, "runs", {"run": tag.run}, _ASK_TIMEOUT_S, MarkKind.GET)
+        with self._run_pace:
+            states = client.call(recorder, "runs", {"run": tag.run}, _ASK_TIMEOUT_S, MarkKind.GET)
         for each in states:
             state = RunState.from_value(each)
             row = run_row(state) | trials_row(state) | {"trial": tag.trial if tag.goes_on else None}

@@ -15,10 +15,12 @@ from ether.cli.exits import CommandMistake
 from ether.cli.lab.dashboard import address_of
 from ether.dashboard.access import ACT, ACTION_HEADER, LINK_LASTS_S, Access, BrowserRights, Refused
 from ether.dashboard.feed import Feed, Wishes
-from ether.dashboard.pictures import MOST_PIXELS, is_picture, picture_of
+from ether.dashboard.pace import Pace
+from ether.dashboard.pictures import MOST_PIXELS, is_picture, picture_in, picture_of
 from ether.dashboard.pictures_of import Pictures
 from ether.dashboard.questions import NotAnswered, Questions
 from ether.dashboard.shown import ROWS_MAX, plain, table_of, text_of, type_text
+from ether.dashboard.values import is_outside
 from ether.dashboard.versions import Versions
 from ether.dashboard.watched_lab import WatchedLab
 from ether.reading.plots.numbers import FIELDS_MAX, numbers_in
@@ -95,6 +97,48 @@ def test_a_page_is_served_at_an_address_that_can_be_opened(address: str) -> None
 def test_a_page_stays_on_this_machine_unless_it_is_told() -> None:
     assert address_of("192.168.1.5") == "192.168.1.5"
     assert address_of(None) == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "topic", ["mqtt:plant/boiler1/temperature", "mqtt:plant/#", "mqtt:a/+/b", "mqtt:$SYS/broker/uptime"]
+)
+def test_topics_of_programs_without_ether_are_followed(topic: str) -> None:
+    assert is_outside(topic)
+
+
+@pytest.mark.parametrize(
+    "topic", ["temperature", "mqtt:#", "mqtt:+/x", "mqtt:ether/1/bench/call/#", "mqtt:ether/#", "mqtt:", "#"]
+)
+def test_no_member_makes_the_page_hear_what_sessions_say_among_themselves(topic: str) -> None:
+    assert not is_outside(topic)
+
+
+def _unanswered(pace: Pace, time: list[float]) -> None:
+    with pace:
+        time[0] += 5.0
+        raise TimeoutError
+
+
+def test_a_question_that_takes_long_is_asked_rarely() -> None:
+    """The proof counts all that a ledger has: of a day it takes seconds, and the page asks for it all day."""
+    time = [0.0]
+    pace = Pace(2.0, share=100.0, now=lambda: time[0])
+    asked, busy = 0, 0.0
+    while time[0] < 3600:
+        if pace.due():
+            takes = 0.001 if time[0] < 600 else 0.5
+            with pace:
+                time[0] += takes
+            asked, busy = asked + 1, busy + takes
+        time[0] += 0.1
+    assert busy / time[0] < 0.0101
+    assert asked > 280  # every 2 s as long as it is quick
+    with pytest.raises(TimeoutError):
+        _unanswered(pace, time)
+    time[0] += 499.0
+    assert not pace.due()
+    time[0] += 2.0
+    assert pace.due()
 
 
 # -- what is thinned
@@ -224,6 +268,18 @@ def test_a_picture_of_a_hundred_megabytes_becomes_a_small_one() -> None:
     assert (head["low"], head["high"], head["shape"]) == (0.0, 4095.0, [7000, 7500])
     pixels = np.frombuffer(frame, "<u2", offset=4 + length)
     assert (pixels.size, pixels.max(), pixels.min()) == (head["width"] * head["height"], 65535, 0)
+
+
+def test_an_image_beside_the_number_of_its_frame_is_found() -> None:
+    frame = np.zeros((20, 30), np.uint8)
+    assert picture_in(frame) is not None
+    found = picture_in({"number": 7, "few": np.zeros(3), "image": frame})
+    assert found is not None
+    assert found[0] == "image"
+    assert found[1] is frame
+    many = {f"key {number}": 0 for number in range(100_000)} | {"image": frame}
+    for none in ({"number": 7}, [frame], "frame", many):
+        assert picture_in(none) is None
 
 
 def test_nan_in_a_picture_is_counted() -> None:

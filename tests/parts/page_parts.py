@@ -67,7 +67,8 @@ class PageProgram:
 
     def __init__(self, folder: Path, runtime: Path, session: str, *more: str) -> None:
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "ETHER_MDNS": "0"}
-        command = [sys.executable, *ETHER, "dashboard", session, "--json", *more]
+        named = [session] if session else []  # else the one that runs
+        command = [sys.executable, *ETHER, "dashboard", *named, "--json", *more]
         with open(folder / "page.err", "a") as said:
             self.process = subprocess.Popen(
                 command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=said

@@ -28,6 +28,9 @@ Record = Annotated[
     bool, typer.Option("--record", help="Record every message to disk, whatever `record:` says (as `record: all`).")
 ]
 Page = Annotated[bool, typer.Option("--page", help="Open the session as a page in the browser, too.")]
+View = Annotated[
+    str, typer.Option("--view", help="With --page: open it at this view, what stands after # in its address: values.")
+]
 Watching = Annotated[
     bool, typer.Option("--watch", help="Give instances their new code when a file that they are made of is saved.")
 ]
@@ -50,6 +53,7 @@ def run(
     join: Join = False,
     record: Record = False,
     page: Page = False,
+    view: View = "",
     watch: Watching = False,
     timeout: Timeout = 30.0,
     json: Json = False,
@@ -67,8 +71,8 @@ def run(
             own = Ether()
             foreground = Foreground(own, config, events, sim=sim, join=join)
             with PageProcess() as shown:
-                if page:
-                    foreground.on_ready.append(lambda: shown.start(str(own.session_id)))
+                if page or view:
+                    foreground.on_ready.append(lambda: shown.start(str(own.session_id), view=view))
                 if watch:
                     foreground.watch(Path(path))
                 return foreground.run(where, timeout, start=start)

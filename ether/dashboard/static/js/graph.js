@@ -161,7 +161,7 @@ function nodeOf(node, x, y, faded, changed) {
   const press = () => mark(node.name, changed);
   const name = node.name.length > 18 ? `${node.name.slice(0, 17)}…` : node.name;
   const short = line.length > 23 ? `${line.slice(0, 22)}…` : line;
-  const space = Math.floor((W - 50 - widthOf(name, "650 13.5px")) / 6.6);
+  const space = Math.floor((W - 64 - widthOf(name, "650 13.5px")) / 6.6);
   const cls = (node.class || "").length > space ? `${node.class.slice(0, space - 1)}…` : node.class || "";
   return s("g", { key: `node ${node.name}`, class: `node${faded}${marked === node.name ? " marked" : ""}`, tabindex: 0, role: "button", "aria-pressed": String(marked === node.name), onclick: press, onkeydown: (e) => (e.key === "Enter" || e.key === " ") && (e.preventDefault(), press()) },
     s("title", {}, `${node.name}, a ${node.class || "?"}, ${was}${node.shown}${node.why ? `: ${node.why}` : ""}`),

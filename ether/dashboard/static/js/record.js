@@ -32,15 +32,15 @@ function proven(p) {
   return h("section", { class: "panel live", "aria-label": "Proof" }, h("div", { class: "pb col" }, h("h2", { class: "h3" }, "Proof"),
     h("div", { class: "proof" }, stale() && "was: ", `${count(p.durable)} of ${count(p.total)} on disk, `, p.gaps.length ? h("span", { class: "warnt" }, plural(p.gaps.length, "gap")) : "0 gaps", `, ${plural(p.duplicates, "duplicate")}`),
     p.problem && h("div", { class: "res bad" }, p.problem),
-    h("div", { class: "row" }, h("span", { class: "dim" }, h("code", {}, first.folder), first.host ? ` on ${first.host}` : "", p.waiting ? ` · ${count(p.waiting)} wait at their sources` : "", " · asked every 2 s"), h("span", { class: "sp" }), h("button", { class: "btn sm", onclick: () => copy(text) }, "Copy the proof")),
+    h("div", { class: "row" }, h("span", { class: "dim" }, h("code", {}, first.folder), first.host ? ` on ${first.host}` : "", p.waiting ? ` · ${count(p.waiting)} wait at their sources` : "", first.at ? ` · as of ${clock(first.at)}` : ""), h("span", { class: "sp" }), h("button", { class: "btn sm", onclick: () => copy(text) }, "Copy the proof")),
     rows.length > 0 && h("div", { class: "tw", tabindex: 0, role: "region", "aria-label": "Gaps" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Missing"), h("th", { class: "num", scope: "col" }, "From"), h("th", { class: "num", scope: "col" }, "To"), h("th", { scope: "col" }, "Why"))), h("tbody", {}, rows.map((gap, i) => h("tr", { key: i }, h("td", {}, glyph("hung"), " ", h("b", {}, gap.source || gap.outbox || "?")), h("td", { class: "num" }, count(gap.first ?? gap.from)), h("td", { class: "num" }, count(gap.last ?? gap.to)), h("td", {}, gap.why || gap.reason || "")))))),
   ));
 }
 
 function saving(p) {
   const [first] = p.proofs, all = first.topics;
-  const recorded = (name) => !all || all.some((filter) => fits(filter, name));
-  const rows = topics().filter((t) => recorded(t.topic) && !t.topic.startsWith("mqtt:"));
+  const recorded = (name) => (all ? all.some((filter) => fits(filter, name)) : !name.startsWith("mqtt:"));
+  const rows = topics().filter((t) => recorded(t.topic));
   const total = rows.reduce((sum, t) => sum + t.bytes_per_s, 0);
   return h("section", { class: "panel live" }, h("div", { class: "ph" }, h("h2", {}, "What is being saved"), h("span", { class: "sp" }), h("span", { class: "note" }, h("b", {}, `${bytes(total)}/s`), " as it is sent"), h("a", { class: "btn sm", download: "", href: "/read/export?form=csv" }, "Export CSV")),
     h("div", { class: "tw tall", tabindex: 0, role: "region", "aria-label": "Topics that are saved" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Topic"), h("th", { scope: "col" }, "By"), h("th", { class: "num", scope: "col" }, "Rate"), h("th", { class: "num", scope: "col" }, "Volume"))),

@@ -90,12 +90,15 @@ function columns(r) {
 const cell = (value) => value === undefined || value === null ? "" : typeof value === "number" ? number(value) : typeof value === "string" ? value : JSON.stringify(value);
 const right = (value) => (typeof value === "number" ? "num" : "el");
 
+// Numbers stand at the right, words at the left, and so does what stands above them.
+const heading = (r, at, name, key) => (r.trials.map((row) => parts(row[at], name)[key]).some((v) => v !== undefined && v !== null && typeof v !== "number") ? "" : "num");
+
 function trials(r) {
   const { conditions, results } = columns(r);
   const place = (row) => (r.goesOn && row[0] === r.trial ? -1 : row[2] ? 0 : 1);
   const rows = [...r.trials].reverse().filter((row) => row[2] || row[0] === r.trial).sort((a, b) => place(a) - place(b)).slice(0, 300);
   return h("section", { class: "panel live" }, h("div", { class: "ph" }, h("h2", {}, "Trials"), h("span", { class: "note" }, "newest first; grows while it runs"), h("span", { class: "sp" }), h("a", { class: "btn sm", href: `/read/export?${new URLSearchParams({ run: r.id, form: "csv" })}`, download: "" }, "Export CSV")),
-    h("div", { class: "tw tall", tabindex: 0, role: "region", "aria-label": "Trials" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { class: "num", scope: "col" }, "#"), conditions.map((c) => h("th", { key: `c ${c}`, class: "num", scope: "col" }, c)), results.map((c) => h("th", { key: `r ${c}`, class: "num", scope: "col" }, c)), h("th", { class: "num", scope: "col" }, "took"), h("th", { scope: "col" }, "status"))),
+    h("div", { class: "tw tall", tabindex: 0, role: "region", "aria-label": "Trials" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { class: "num", scope: "col" }, "#"), conditions.map((c) => h("th", { key: `c ${c}`, class: heading(r, 1, "condition", c), scope: "col" }, c)), results.map((c) => h("th", { key: `r ${c}`, class: heading(r, 6, "result", c), scope: "col" }, c)), h("th", { class: "num", scope: "col" }, "took"), h("th", { scope: "col" }, "status"))),
       h("tbody", {}, rows.map(([n, condition, tried, counts, open, seconds, result]) => {
         const c = parts(condition, "condition"), v = parts(result, "result"), going = r.goesOn && n === r.trial;
         return h("tr", { key: n, "aria-selected": String(going) }, h("td", { class: "num" }, going ? h("b", {}, n) : n), conditions.map((key) => h("td", { key: `c ${key}`, class: right(c[key]) }, cell(c[key]))), results.map((key) => h("td", { key: `r ${key}`, class: right(v[key]) }, going ? "…" : cell(v[key]))),
@@ -108,14 +111,19 @@ function against(r) {
   const ys = [...results, "seconds"], xs = [...conditions, "trial"];
   const y = ys.includes(chosen("y")) ? chosen("y") : ys[0], x = xs.includes(chosen("x")) ? chosen("x") : xs[0], given = r.trials.map(([n, condition]) => (x === "trial" ? n : parts(condition, "condition")[x])).filter((v) => typeof v === "number");
   const wide = given.length > 1 && Math.min(...given) > 0 && Math.max(...given) / Math.min(...given) >= 50, log = chosen("log", wide ? "1" : "0") === "1";
-  const points = r.trials.filter((row) => row[3] !== null).map(([n, condition, tried, , , seconds, result]) => ({ n, again: tried > 1, x: x === "trial" ? n : parts(condition, "condition")[x], y: y === "seconds" ? seconds : parts(result, "result")[y] })).filter((p) => typeof p.x === "number" && typeof p.y === "number" && (!log || p.x > 0));
+  const at = (n, condition) => (x === "trial" ? n : parts(condition, "condition")[x]);
+  // A condition in words has a place for each word, in the order in which they came.
+  const words = given.length ? [] : [...new Set(r.trials.map(([n, condition]) => at(n, condition)).filter((v) => v !== undefined && v !== null).map(cell))].slice(0, MOST_WORDS);
+  const placed = (v) => (words.length ? words.indexOf(cell(v)) : v);
+  const points = r.trials.filter((row) => row[3] !== null).map(([n, condition, tried, , , seconds, result]) => ({ n, again: tried > 1, x: placed(at(n, condition)), y: y === "seconds" ? seconds : parts(result, "result")[y] })).filter((p) => typeof p.x === "number" && typeof p.y === "number" && (words.length ? p.x >= 0 : !log || p.x > 0));
   return h("section", { class: "panel live" }, h("div", { class: "ph" }, pick("Value", ys, y, (v) => choose({ y: v })), h("span", { class: "dim" }, "against"), pick("Condition", xs, x, (v) => choose({ x: v })), h("button", { class: "btn", "aria-pressed": String(log), onclick: () => choose({ log: log ? "0" : "1" }) }, "log"), h("span", { class: "sp" }), h("span", { class: "note hide-s" }, "a dot is a trial, the bar their mean")),
-    h("div", { class: "pb" }, points.length ? dots(points, x, y, log) : h("p", { class: "dim" }, "No trial has numbers of both yet.")));
+    h("div", { class: "pb" }, points.length ? dots(points, x, y, log && !words.length, words) : h("p", { class: "dim" }, "No trial has numbers of both yet.")));
 }
 
 const pick = (label, all, value, onchoose) => h("select", { class: "inp", "aria-label": label, value, onchange: (e) => onchoose(e.target.value) }, all.map((each) => h("option", { key: each, value: each, selected: each === value }, each)));
 
-function dots(points, xName, yName, log) {
+const MOST_WORDS = 40;
+function dots(points, xName, yName, log, words) {
   const W = 620, H = 340, L = 62, B = 44, scale = log ? Math.log10 : (v) => v;
   const range = (values) => { const lo = Math.min(...values), hi = Math.max(...values), pad = (hi - lo || Math.abs(hi) || 1) * 0.07; return [lo - pad, hi + pad]; };
   const [x0, x1] = range(points.map((p) => scale(p.x))), [y0, y1] = range(points.map((p) => p.y));
@@ -128,7 +136,7 @@ function dots(points, xName, yName, log) {
   const yt = [0, 0.25, 0.5, 0.75, 1].map((f) => y0 + (y1 - y0) * (0.06 + 0.88 * f));
   return s("svg", { class: "dots", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${yName} against ${xName}, ${points.length} trials` },
     yt.map((v) => s("g", { key: `y${v}` }, s("path", { class: "grid", d: `M${L} ${py(v)}H${W - 10}` }), s("text", { x: L - 8, y: py(v) + 4, "text-anchor": "end" }, number(Number(v.toPrecision(2)))))),
-    labelled.map((v) => s("text", { key: `x${v}`, x: px(v), y: H - B + 18, "text-anchor": "middle" }, number(v))), s("text", { x: (L + W) / 2, y: H - 6, "text-anchor": "middle" }, `${xName}${log ? " (log)" : ""}`),
+    labelled.map((v) => s("text", { key: `x${v}`, x: px(v), y: H - B + 18, "text-anchor": "middle" }, words.length ? words[v].slice(0, 12) : number(v))), s("text", { x: (L + W) / 2, y: H - 6, "text-anchor": "middle" }, `${xName}${log ? " (log)" : ""}`),
     xs.filter((v) => groups.get(v).length > 1).map((v) => { const m = groups.get(v).reduce((a, b) => a + b, 0) / groups.get(v).length; return s("path", { key: `m${v}`, class: "mean", d: `M${px(v) - 11} ${py(m)}h22` }); }),
     points.map((p) => p.again ? s("path", { key: p.n, class: "dot", d: `M${px(p.x)} ${py(p.y) - 6}l6 6l-6 6l-6 -6z` }, s("title", {}, `trial ${p.n}, repeated: ${number(p.y)}`)) : s("circle", { key: p.n, class: "dot", cx: px(p.x), cy: py(p.y), r: 4.500 }, s("title", {}, `trial ${p.n}: ${number(p.y)}`))));
 }
@@ -136,5 +144,5 @@ function dots(points, xName, yName, log) {
 function allRuns(all, shown) {
   return h("section", { class: "panel live" }, h("div", { class: "ph" }, h("h2", {}, "All runs"), h("span", { class: "note" }, "why one ended stands beside it")),
     h("div", { class: "tw", tabindex: 0, role: "region", "aria-label": "All runs" }, h("table", {}, h("thead", {}, h("tr", {}, ["Run", "Status", "Trials", "Began"].map((t) => h("th", { key: t, scope: "col" }, t)), h("th", { class: "num", scope: "col" }, "Took"), h("th", { scope: "col" }, "Why"))),
-      h("tbody", {}, all.map((r) => h("tr", { key: r.id, "aria-selected": String(r.id === shown?.id) }, h("td", {}, h("a", { href: link("runs", { run: r.id }) }, h("b", {}, r.id))), h("td", {}, state(r.status)), h("td", { class: "nw" }, `${r.done} of ${r.planned ?? "?"}`, r.repeated.length ? h("span", { class: "dim" }, ` ${r.repeated.length} repeated`) : ""), h("td", { class: "nw" }, day(r.begun)), h("td", { class: "num" }, age((r.ended ?? now()) - r.begun)), h("td", { class: "whyc" }, r.error)))))));
+      h("tbody", {}, all.map((r) => h("tr", { key: r.id, "aria-selected": String(r.id === shown?.id) }, h("td", {}, h("a", { href: link("runs", { run: r.id }) }, h("b", {}, r.id))), h("td", {}, state(r.status, stale() && r.status === "running" ? "was running" : r.status)), h("td", { class: "nw" }, `${r.done} of ${r.planned ?? "?"}`, r.repeated.length ? h("span", { class: "dim" }, ` ${r.repeated.length} repeated`) : ""), h("td", { class: "nw" }, day(r.begun)), h("td", { class: "num" }, age((r.ended ?? now()) - r.begun)), h("td", { class: "whyc" }, r.error)))))));
 }
