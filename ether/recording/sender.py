@@ -161,7 +161,7 @@ class Sender:
         why = "" if transport.connected else "the broker is not connected"
         if not why and not outbox.windows:
             why = "nobody records in this session"
-        problems = {**self._problems, **self._publisher.problems}
+        problems = {**self._problems, **self._publisher.problems, **self._signatures.conflicts}
         own = outbox is self._own
         self._pages[outbox.outbox].say(outbox, now, why, problems, self._queue.head if own else outbox.head)
 
@@ -206,7 +206,9 @@ class Sender:
                 ]
             )
         waiting_bytes = sum(outbox.stored_bytes for outbox in self._outboxes)
-        problems = {**self._problems, **self._publisher.problems} if self._own.waiting else {}
+        problems = (
+            {**self._problems, **self._publisher.problems, **self._signatures.conflicts} if self._own.waiting else {}
+        )
         self._queue.report(self._own.levels, waiting_bytes, problems, lost, self._own.settled)
         due = [left for outbox in self._outboxes for w in outbox.windows.values() if (left := w.look(now)) is not None]
         return min([self._next_look - now, *due])

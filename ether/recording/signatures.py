@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 logger = get_ether_logger("Ether")
 
 _RECEIPT_WORDS = b"ether receipt 1\x00"
+_MOST_SAID = 100
 
 
 class OwnMemberships:
@@ -91,7 +92,13 @@ class SourceSignatures:
 
     def __init__(self) -> None:
         self._own = OwnMemberships()
-        self._refused: set[str] = set()
+        self._refused: set[tuple[str, str]] = set()
+        self._pinned: dict[tuple[str, str], bytes] = {}
+        """By recorder and lab the key of the first receipt that was believed. Within a lab no other one is, whatever is
+        announced later: who can announce a recorder under a name that is taken has not its key."""
+        self._signing: set[str] = set()
+        self.conflicts: dict[str, str] = {}
+        """By recorder: it goes on with another key, or with none."""
 
     def _for(self, about: RecorderAbout) -> Signer | None:
         return next((signer for lab, _ in about.devices if (signer := self._own.signer(lab)) is not None), None)
@@ -102,28 +109,53 @@ class SourceSignatures:
         return None if signer is None else (signer.certificate, signer.sign)
 
     def is_genuine(self, about: RecorderAbout | None, receipt: Mapping[str, Any]) -> bool:
-        """Whether a receipt is by the device of this recorder; True for one that has nothing to sign with."""
-        if about is None or (signer := self._for(about)) is None:
+        """Whether a receipt is by the device of this recorder; True for one that has nothing to sign with, and never
+        had."""
+        if about is None:
             return True
-        verifier = self._own.verifiers.get(signer.lab)
-        problem = "this machine's certificate of the lab cannot be read"
-        if verifier is not None:
-            problem = _receipt_problem(verifier, dict(about.devices)[signer.lab], receipt)
-        if problem and about.name not in self._refused:
-            self._refused.add(about.name)
+        problem = self._problem(about, receipt)
+        if not problem:
+            self.conflicts.pop(about.name, None)
+        elif (about.name, problem) not in self._refused and len(self._refused) < _MOST_SAID:
+            self._refused.add((about.name, problem))
             logger.warning("a receipt in the name of %s is not believed: %s", about.name, problem)
         return not problem
 
+    def _problem(self, about: RecorderAbout, receipt: Mapping[str, Any]) -> str:
+        signer = self._for(about)
+        if signer is None:
+            return self._conflict(about.name, "with none") if about.name in self._signing else ""
+        verifier, device = self._own.verifiers.get(signer.lab), dict(about.devices)[signer.lab]
+        if verifier is None:
+            return "this machine's certificate of the lab cannot be read"
+        by, problem = _signed_receipt(verifier, device, receipt)
+        if problem:
+            return problem
+        key = verifier.key_of(by)
+        if self._pinned.setdefault((about.name, signer.lab), key) != key:
+            return self._conflict(about.name, f"with another one, of {device!r}")
+        self._signing.add(about.name)
+        return ""
 
-def _receipt_problem(verifier: Verifier, device: str, receipt: Mapping[str, Any]) -> str:
+    def _conflict(self, name: str, how: str) -> str:
+        """Two recorders of one name: named, and only the first one is believed."""
+        self.conflicts[name] = why = (
+            f"recorder {name!r} has signed receipts with one key, and now signs {how}: there are two of this name, or"
+            " it was moved. Nothing is forgotten that the first one has not; after a move, restart this instance"
+        )
+        return why
+
+
+def _signed_receipt(verifier: Verifier, device: str, receipt: Mapping[str, Any]) -> tuple[bytes, str]:
+    """The certificate of who has signed a receipt, and why it is not believed, "" where it is."""
     from ether.security.certificates import NotSigned  # late, as above
 
     try:
         certificate, signature = (b64decode(receipt[key], validate=True) for key in ("by", "signature"))
         by = verifier.device(certificate, _receipt_message(receipt), signature)
     except (KeyError, TypeError, ValueError) as error:  # NotSigned is a ValueError
-        return str(error) if isinstance(error, NotSigned) else "nobody has signed it"
-    return "" if by == device else f"it is signed by {by!r}, not by {device!r}"
+        return b"", str(error) if isinstance(error, NotSigned) else "nobody has signed it"
+    return certificate, "" if by == device else f"it is signed by {by!r}, not by {device!r}"
 
 
 def _receipt_message(receipt: Mapping[str, Any]) -> bytes:

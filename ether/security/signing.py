@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ether.security.certificates import NotSigned, lab_id
@@ -74,6 +74,10 @@ class Verifier:
     def certified(self, certificate: bytes) -> str:
         """The device whose certificate (DER) this is. Raises `NotSigned`."""
         return self._key_of(certificate)[0]
+
+    def key_of(self, certificate: bytes) -> bytes:
+        """The public key of a device's certificate (DER): a renewed certificate has the same. Raises `NotSigned`."""
+        return self._key_of(certificate)[1].public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     def _key_of(self, certificate: bytes) -> tuple[str, ec.EllipticCurvePublicKey]:
         digest = hashlib.sha256(certificate).digest()

@@ -289,10 +289,8 @@ def test_a_receipt_that_the_recorder_has_not_signed_is_not_believed(
     assert source.is_genuine(about, signed)
     for key, value in (("upto", 9), ("link", "00"), ("birth", "2"), ("signature", 7), ("by", "AAAA")):
         assert not source.is_genuine(about, {**signed, key: value}), key
-    own = signs["pi4"]._own.signer(about.devices[0][0])
-    assert own is not None
     unsigned = RecorderAbout("recorder", "1", None)
-    assert source.is_genuine(unsigned, receipt), "a recorder that knows no lab signs nothing"
+    assert signs["pi4"].is_genuine(unsigned, receipt), "a recorder that knows no lab signs nothing"
     assert source.is_genuine(None, receipt)
 
 
@@ -307,6 +305,37 @@ def test_a_stolen_devices_receipt_counts_for_no_recorder(
     stolen.sign_receipt(receipt, "00")
     assert "signature" in receipt
     assert not signs["pi3"].is_genuine(about, receipt)
+
+
+@pytest.mark.attack(
+    "S10", "another recorder under the first one's name",
+    "announced and signed by a stolen device, and one that says that it cannot sign",
+)  # fmt: skip
+def test_a_recorder_that_goes_on_with_another_key_is_a_conflict(
+    signs: dict[str, SourceSignatures], machines: Machines
+) -> None:
+    source, lab = signs["pi3"], RecorderSignatures({}).devices[0][0]
+    said = {BOX: json.dumps({"lab": lab, "device": "pi3"}).encode()}
+
+    def receipt(by: RecorderSignatures, upto: int) -> dict[str, Any]:
+        made = {"outbox": BOX, "recorder": "recorder", "birth": "1", "upto": upto}
+        by.sign_receipt(made, "00")
+        return made
+
+    first = RecorderSignatures(said)
+    about = RecorderAbout("recorder", "1", None, devices=first.devices)
+    assert source.is_genuine(about, receipt(first, 1))
+    machines.be("pi4")
+    stolen = RecorderSignatures(said)
+    forged = RecorderAbout("recorder", "2", None, devices=stolen.devices)
+    assert not source.is_genuine(forged, receipt(stolen, 50))
+    assert "signs with another one, of 'pi4'" in source.conflicts["recorder"]
+    assert not source.is_genuine(RecorderAbout("recorder", "3", None), receipt(RecorderSignatures({}), 50))
+    assert "signs with none" in source.conflicts["recorder"]
+    assert source.is_genuine(about, receipt(first, 2)), "the first one is believed as before"
+    assert source.conflicts == {}
+    other = RecorderAbout("second", "1", None, devices=stolen.devices)
+    assert source.is_genuine(other, receipt(stolen, 2)), "under another name it is a recorder of its own"
 
 
 @pytest.mark.attack(
