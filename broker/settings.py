@@ -38,6 +38,7 @@ class Settings(NamedTuple):
     lan_host: str | None = None
     lan_port: int = 0
     websocket_port: int | None = None
+    password_port: int | None = None
     protocols: tuple[str, ...] = PROTOCOLS
     tls_certificate: str | None = None
     tls_key: str | None = None
@@ -162,6 +163,8 @@ def _check_numbers(settings: Settings, path: str) -> None:
     bounds = (("port", 0, 65_535), ("lan_port", 0, 65_535), ("max_packet_bytes", MIN_PACKET_BYTES, MAX_PACKET_BYTES))
     if settings.websocket_port is not None:
         bounds = (*bounds, ("websocket_port", 0, 65_535))
+    if settings.password_port is not None:
+        bounds = (*bounds, ("password_port", 1, 65_535))
     for key, lowest, highest in bounds:
         value = getattr(settings, key)
         if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
@@ -202,6 +205,8 @@ def _check_tls(settings: Settings, path: str) -> None:
         raise SettingsRefused(f"tls_crl and tls_identity in {path} need tls_client_ca.")
     if settings.tls_certificate is not None and settings.lan_host is None:
         raise SettingsRefused(f"tls_certificate in {path} is for the listeners on lan_host, and there is none.")
+    if settings.password_port is not None and settings.tls_client_ca is None:
+        raise SettingsRefused(f"password_port in {path} is for users without a certificate beside tls_client_ca.")
 
 
 def revoked_users(line: bytes) -> frozenset[str] | None:

@@ -80,6 +80,8 @@ def _listen(
         if settings.websocket_port is not None:
             listeners = opening.websocket(settings.lan_host, settings.websocket_port)
             websocket_port = _opened(loop, listeners, _layers(settings, contexts, True))
+        if settings.password_port is not None and contexts is not None:
+            _opened(loop, opening.websocket(settings.lan_host, settings.password_port), _only_tls(contexts))
     return port, lan_port, websocket_port
 
 
@@ -96,6 +98,13 @@ def _contexts(settings: Settings) -> "Contexts | None":
     from broker.listeners.tls import Contexts
 
     return Contexts(settings)
+
+
+def _only_tls(contexts: "Contexts") -> MakeLayers:
+    """What lies below a client that shows no certificate: its user and password are looked at."""
+    from broker.listeners.tls import TlsLayer
+
+    return lambda client: [TlsLayer(contexts.without_certificate)]
 
 
 def _layers(settings: Settings, contexts: "Contexts | None", framed: bool) -> MakeLayers | None:

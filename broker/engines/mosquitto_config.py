@@ -36,6 +36,7 @@ def configuration(
     websocket_port: int | None = None,
 ) -> str:
     """The configuration file, for a mosquitto whose working directory is the private folder."""
+    asks = settings.password_port is not None and settings.lan_host is not None
     lines = [
         f"listener {port} {settings.host}",
         *([f"listener 0 {unix_socket}"] if unix_socket else []),
@@ -45,6 +46,7 @@ def configuration(
             if websocket_port
             else []
         ),
+        *([f"listener {settings.password_port} {settings.lan_host}", *_tls_alone(settings)] if asks else []),
         "allow_anonymous false",
         "password_file users",
         *(["acl_file acl"] if has_rights(settings) else []),
@@ -78,6 +80,11 @@ def _tls(settings: Settings) -> list[str]:
         *([f"crlfile {settings.tls_crl}"] if settings.tls_crl else []),
         *(["use_identity_as_username true"] if settings.tls_identity else []),
     ]
+
+
+def _tls_alone(settings: Settings) -> list[str]:
+    """The same where the client shows no certificate, and may be one that speaks no TLS 1.3."""
+    return [f"certfile {settings.tls_certificate}", f"keyfile {settings.tls_key}", "tls_version tlsv1.2"]
 
 
 def _packet_limit(max_packet_bytes: int) -> list[str]:

@@ -279,7 +279,7 @@ class _Supervisor:
             raise SettingsRefused("this mosquitto cannot be told new rights while it runs; start it again.")
         self._write_rights(changed)
         self._write_configuration(changed, self._port)  # it names the file of rights from the first user on
-        process.send_signal(signal.SIGHUP)
+        self._have_read(process)
 
     def _change_trust(self, revoked: frozenset[str]) -> None:
         """Mosquitto reads its certificates again, and lets nobody new in with those that were taken back; whoever is in
@@ -288,6 +288,15 @@ class _Supervisor:
         for client_id in self._members.revoke(revoked):
             self._put_out(client_id)
 
+    def _have_read(self, process: "subprocess.Popen[bytes]") -> None:
+        """Return when mosquitto has read its files. A SIGHUP that comes while it reads them is lost (it forgets that
+        one came when it has finished, 2.0.11), so two changes in a row were one, of the files of the first. A client
+        that was let in since shows that it is through: accepting, and reading what comes, are two rounds of its loop,
+        and between them it reads."""
+        settings = self._settings
+        process.send_signal(signal.SIGHUP)
+        lets_in(settings.host, self._port, settings.username, settings.password)
+
     def _reload(self) -> None:
         """Let mosquitto read its certificates again. Where there is no signal for that, let it start again, unless it
         has read these: whoever starts it tells it at once what holds."""
@@ -295,7 +304,7 @@ class _Supervisor:
         if process is None:
             return
         if hasattr(signal, "SIGHUP"):
-            process.send_signal(signal.SIGHUP)
+            self._have_read(process)
         elif _stamps(self._settings) != self._read_at_start:
             process.terminate()
 

@@ -45,11 +45,12 @@ class Contexts:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.current = context(settings)
+        self.reload()
 
     def reload(self) -> None:
         """Read the files again. Raises `EngineFailed`; then the earlier ones go on."""
-        self.current = context(self._settings)
+        alone = self._settings._replace(tls_client_ca=None, tls_crl=None, tls_minimum="1.2")
+        self.current, self.without_certificate = context(self._settings), context(alone)
 
 
 class TlsLayer:

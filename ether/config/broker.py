@@ -34,6 +34,10 @@ SECURITY_RULE = (
     "expected on (encrypted, and every machine known by its certificate), or off (plain text, one password for all)."
 )
 LISTEN_RULE = "expected loopback, lan, or an address of this machine such as 192.168.1.5."
+PASSWORDS_NEED_TLS = (
+    "found it without an encrypted listener on the network; expected listen: lan (or an address) beside it, and no"
+    " security: off: a password crosses a network over TLS alone."
+)
 WEBSOCKET_NEEDS_LAN = (
     "this port is for other machines, and the broker listens on loopback only: add listen: lan, or an address of this"
     " machine."
@@ -146,6 +150,25 @@ class EmbeddedBroker(ConfigPart):
         description="a second port on the network, for programs behind a firewall that come by wss://host:port; null"
         " for none. Only beside listen: lan, or an address",
     )
+
+    password_port: int | None = Field(
+        None,
+        strict=True,
+        ge=1,
+        le=65535,
+        description="a further port on the network, for devices that cannot hold a certificate: over TLS, each with the"
+        " password that `ether pair --password NAME` gives it; null for none. Only beside listen: lan, or an address",
+    )
+
+    @model_validator(mode="after")
+    def _may_ask_for_passwords(self) -> EmbeddedBroker:
+        if self.password_port is not None and not self.encrypted:
+            raise ConfigError(PASSWORDS_NEED_TLS, path="password_port")
+        if self.password_port is not None and self.password_port in (self.port, self.websocket_port):
+            raise ConfigError(
+                "found the number of another port; each of them needs a port of its own.", path="password_port"
+            )
+        return self
 
     @model_validator(mode="after")
     def _may_listen_there(self) -> EmbeddedBroker:

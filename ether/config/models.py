@@ -134,11 +134,29 @@ class HangOptions(ConfigPart):
     )
 
 
+class DeviceOptions(ConfigPart):
+    """What one device may do that is no host of an instance: users' topics, and calls."""
+
+    publishes: Annotated[tuple[str, ...] | None, BeforeValidator(_texts_or_none)] = Field(
+        None, description="topics, + and # allowed, that it publishes on; mqtt:TOPIC outside of the session"
+    )
+    hears: Annotated[tuple[str, ...] | None, BeforeValidator(_texts_or_none)] = Field(
+        None, description="topics, + and # allowed, that it subscribes to"
+    )
+    calls: Annotated[tuple[str, ...] | None, BeforeValidator(_texts_or_none)] = Field(
+        None, description="what it calls: INSTANCE or INSTANCE.METHOD"
+    )
+
+
 class SecurityOptions(ConfigPart):
     """What devices may do that are no host of an instance."""
 
     guests: Literal["none", "read", "call", "all"] = Field(
         "call", description="none; read: hear data; call: also call methods; all: everything, as this machine"
+    )
+    devices: dict[HostName, DeviceOptions] = Field(
+        default_factory=dict,
+        description="by the name that `ether pair` gave it what a device may do; one with a password may do this alone",
     )
 
 

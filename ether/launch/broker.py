@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -45,8 +45,9 @@ logger = get_ether_logger("Ether")
 
 T = TypeVar("T")
 
-Rules = Callable[[Sequence[str]], Mapping[str, Mapping[str, Sequence[str]]]]
-"""From the names of devices to the rights that the broker is given: `ether.security.rights.rules_of`."""
+Rules = Callable[[Sequence[str], Collection[str]], Mapping[str, Mapping[str, Sequence[str]]]]
+"""From the names of devices, and of those among them that have a password, to the rights that the broker is given:
+`ether.security.rights.rules_of`."""
 _EVERYTHING = {"publish": ["#"], "subscribe": ["#"], "receive": ["#"]}
 
 RETURNS_S = LONGEST_PAUSE_S + 5.0
@@ -207,13 +208,18 @@ class BrokerProcess:
         if self._trust is None or self._rules is None:
             return {}
         own = {} if self._trust.own_name is None else {self._trust.own_name: _EVERYTHING}
-        return {"users": {}, "rights": {**own, **self._rules(self._trust.devices())}}
+        users = self._trust.passwords() if self._config.password_port is not None else {}
+        return {"users": users, "rights": {**own, **self._rules(self._trust.devices(), users)}}
 
     def _give_rights(self) -> None:
         """A member came or went: on a thread of the trust's."""
         with self._giving:
             wanted = self._rights_of_devices()
             if wanted != self._rights:
+                before = self._rights["users"]
+                kept = {name: word for name, word in wanted["users"].items() if before.get(name, word) == word}
+                if kept != wanted["users"]:  # whoever is here by a password of before is put out first
+                    self.set_rights(kept, wanted["rights"])
                 self.set_rights(wanted["users"], wanted["rights"])
 
     def stop(self, timeout_s: float) -> None:
@@ -258,6 +264,7 @@ class BrokerProcess:
             "lan_host": lan_host,
             "lan_port": (known.lan_port if known else self._config.port) if lan_host else 0,
             "websocket_port": self._config.websocket_port,
+            **({} if self._config.password_port is None else {"password_port": self._config.password_port}),
             "unix_socket": socket_path if usable else None,
             "username": self._credentials.username,
             "password": self._credentials.password,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,8 +46,8 @@ from ether.launch.supervisor import Supervisor
 from ether.launch.template.ground import Ground
 from ether.log import get_ether_logger
 from ether.protocol.presence import BEHIND_BRIDGE, Announcement
-from ether.runs.plan.device_rights import device_table, source_topics
-from ether.security.rights import rights_of_guest, rules_of
+from ether.runs.plan.device_rights import device_table, guest_rights, source_topics
+from ether.security.rights import DeviceRights, rights_of_guest, rules_of
 from ether.session.client import Client
 from ether.session.discovery.directory import entry_of
 from ether.session.discovery.elsewhere import SearchElsewhere
@@ -469,27 +469,31 @@ class Launch:
         devices have no identities of their own, the broker cannot tell them apart, and only their own code keeps to
         their rights."""
         config, session = self.config, self.topics.session
-        if config.security is None or not broker.encrypted:
+        if not broker.encrypted or (config.security is None and broker.password_port is None):
             return None
         table = device_table(config, session, source_topics(config))
         for name in table.missing:
             logger.warning(
                 "%s: its class is not here; its device may publish and hear what `publishes` and `hears` say", name
             )
-        hosts, guests = table.rights, config.security.guests
         taken = {*config.named_instances(), self._program, RECORDER}
 
-        def rules(devices: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-            others = {
-                name: rights_of_guest(session, name, "none" if name in taken else guests)
-                for name in devices if name not in hosts
-            }  # fmt: skip
-            for name in taken.intersection(others):
+        def rights_of(name: str, *, by_password: bool) -> DeviceRights:
+            if name in taken:
+                return rights_of_guest(session, name, "none")
+            if config.security is None and not by_password:
+                return rights_of_guest(session, name, "all")
+            known = None if by_password else table.rights.get(name)
+            return known or guest_rights(config, session, name, by_password=by_password)
+
+        def rules(devices: Sequence[str], passwords: Collection[str]) -> dict[str, dict[str, list[str]]]:
+            for name in taken.intersection(devices):
                 logger.error(
                     "the device %s has the name of an instance of this machine, and may do nothing: pair it under"
                     " another one (ether revoke %s, ether pair …)", name, name,
                 )  # fmt: skip
-            return rules_of({**hosts, **others})
+            names = dict.fromkeys((*devices, *(() if config.security is None else table.rights)))
+            return rules_of({name: rights_of(name, by_password=name in passwords) for name in names})
 
         return rules
 

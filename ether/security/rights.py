@@ -157,6 +157,13 @@ def rights_of_guest(session: str, device: str, mode: GuestMode) -> DeviceRights:
     return DeviceRights(device, _each_once(grants))
 
 
+def rights_of_listed(session: str, listed: DeviceInstance, beside: DeviceRights | None) -> DeviceRights:
+    """What a device may do that the configuration names for its own sake, such as a microcontroller with a password;
+    `beside` what it may do as a guest."""
+    of_guest = () if beside is None else beside.grants
+    return DeviceRights(listed.name, _each_once((*of_guest, *_of_use(session, listed))))
+
+
 def _of_everybody(session: str, why: str) -> Iterable[Right]:
     """To find the session, hear who is there, and ask for it."""
     root = f"ether/1/{session}"
@@ -188,6 +195,12 @@ def _of_instance(session: str, instance: DeviceInstance) -> Iterable[Right]:
     root, where = f"ether/1/{session}", instance.where
     yield from _of_a_name(root, instance.name, where)
     yield Right("hear", f"{root}/call/{instance.name}/+", where)
+    yield from _of_use(session, instance)
+
+
+def _of_use(session: str, instance: DeviceInstance) -> Iterable[Right]:
+    """What is published, heard and called beside one's own name."""
+    root, where = f"ether/1/{session}", instance.where
     for topic in instance.publishes:
         full = full_topic(session, topic)
         yield Right("publish", full, f"{where} publishes {topic}")

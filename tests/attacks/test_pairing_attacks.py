@@ -17,7 +17,7 @@ from running_brokers import soon
 
 from ether.security import certificates as certs
 from ether.security.certificates import Authority
-from ether.security.pairing_code import CodeExchange
+from ether.security.pairing_code import CodeExchange, WrongProof
 from ether.session.trust.joining import JoinFailed, join
 from ether.session.trust.lab import LabAuthority
 from ether.session.trust.messages import Messages, as_text
@@ -323,3 +323,86 @@ def test_tokens_and_codes_are_in_no_file(pairing: Pairing, pi: dict[str, str], t
             text = path.read_bytes()
             assert pairing.token.secret.encode() not in text
             assert pairing.code.encode() not in text
+
+
+@pytest.mark.attack(
+    "P14", "points of SPAKE2 that are none", "one's own message sent back, the neutral element, low orders"
+)
+def test_no_message_of_spake2_makes_a_key_that_is_known_without_the_code(
+    lab: LabAuthority, pi: dict[str, str], impostor: Callable[..., Impostor]
+) -> None:
+    neutral = b"\x01" + bytes(31)
+    low_orders = (bytes(32), b"\xec" + b"\xff" * 30 + b"\x7f", b"\xed" + b"\xff" * 30 + b"\x7f", neutral)
+    for point in low_orders:
+        for side in (b"A", b"B", b"S"):
+            with pytest.raises(WrongProof):
+                CodeExchange("2222-2222", joins=False).key(side + point)
+            with pytest.raises(WrongProof):
+                CodeExchange("2222-2222", joins=True).key(side + point)
+    other, key = Authority.make("lab", time.time()), certs.make_key()
+
+    def reflect(device: Messages) -> None:
+        device.send(authority=other.certificate_pem.decode(), host="pc")
+        said = str(device.receive()["spake2"])
+        device.send(spake2=said, proof=said)
+
+    trap = impostor(other.sign_server(key, "pc", [], time.time()) + key, reflect)
+    with pytest.raises(JoinFailed):
+        join("4K7M-QX9P", pi, trap.at)
+    assert memberships(pi) == []
+    pairing = Pairing(lab, "pi3", valid_s=patience(20), port=0)
+    messages = talk_to(pairing)
+    messages.send(spake2=as_text(b"A" + neutral))
+    with pytest.raises(PairingEnded, match="tried a wrong token or code"):
+        pairing.wait()
+    messages.close()
+    pairing.close()
+
+
+@pytest.mark.attack(
+    "P15", "a pairing that was recorded", "the messages of a device that came in, sent again to one of the same code"
+)
+def test_a_recorded_pairing_lets_nobody_in_again(lab: LabAuthority, pi: dict[str, str]) -> None:
+    first = Pairing(lab, "pi3", valid_s=patience(20), port=0)
+    sent: list[dict[str, object]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = Messages.send
+
+        def send(self: Messages, **said: str) -> None:
+            sent.append(dict(said))
+            real(self, **said)
+
+        patch.setattr(Messages, "send", send)
+        join(first.code, pi, f"127.0.0.1:{first.port}")
+        first.wait()
+    first.close()
+    device = [said for said in sent if "authority" not in said and "certificate" not in said]
+    own = [said for said in device if set(said) in ({"spake2"}, {"proof", "request", "host"})]
+    assert len(own) == 2, "what the device has said"
+    second = Pairing(lab, "pi9", valid_s=patience(20), port=0)
+    second.code = first.code
+    messages = talk_to(second)
+    messages.send(**{name: str(text) for name, text in own[0].items()})
+    messages.receive()
+    messages.send(**{name: str(text) for name, text in own[1].items()})
+    with pytest.raises(PairingEnded, match="tried a wrong token or code"):
+        second.wait()
+    messages.close()
+    second.close()
+    assert "pi9" not in lab.members()
+
+
+@pytest.mark.attack(
+    "P16",
+    "the wait of another lab",
+    "answers to a token that is not its own, with a certificate that is good in its lab",
+)
+def test_a_token_is_told_to_no_other_lab(pairing: Pairing, pi: dict[str, str], tmp_path: Path) -> None:
+    other = LabAuthority.load_or_make({"HOME": str(tmp_path / "other")}, time.time())
+    trap = Pairing(other, "pi3", valid_s=patience(20), port=0)
+    with pytest.raises(JoinFailed, match="of another lab than the token names, and was told nothing"):
+        join(pairing.token, pi, f"127.0.0.1:{trap.port}")
+    trap.close()
+    assert memberships(pi) == []
+    assert join(pairing.token, pi, f"127.0.0.1:{pairing.port}").membership.lab == pairing.token.lab
+    assert pairing.wait().name == "pi3"

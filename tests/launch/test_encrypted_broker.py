@@ -200,7 +200,7 @@ def test_who_had_a_name_before_is_out_when_it_is_given_to_another_device(
 def test_who_is_let_in_later_has_the_rights_of_the_table_and_no_more(
     start: Start, pc: dict[str, str], tmp_path: Path, opened: list[Transport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = start(lambda devices: {name: {"publish": [f"own/{name}"]} for name in devices})
+    broker = start(lambda devices, passwords: {name: {"publish": [f"own/{name}"]} for name in devices})
     enter(at(broker), opened).publish("any/topic", b"this machine, by its own certificate").wait(patience(5))
     pair(pc, become(tmp_path / "phone", monkeypatch), "phone")
 
@@ -351,3 +351,43 @@ def test_a_device_whose_clock_is_ahead_enters(
     pi = become(tmp_path / "pi", monkeypatch)
     pair(pc, pi, "pi3")
     assert enter(at(broker), opened).connected
+
+
+def test_a_lab_whose_authority_is_off_for_60_days_runs_on(
+    start: Start,
+    pc: dict[str, str],
+    tmp_path: Path,
+    opened: list[Transport],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What was signed 60 days ago, and nobody can sign since: the broker starts, devices of then enter and talk, and
+    `ether doctor` says until when. Nobody new comes in meanwhile, and afterwards all is renewed."""
+    then, day = time.time() - 60 * 86_400, 86_400.0
+    home = tmp_path / "pi"
+    known = pair(pc, {**pc, "HOME": str(home)}, "pi3", then)
+    lab = LabAuthority.load(pc)
+    assert lab is not None
+    lab.server_files(socket.gethostname(), ["127.0.0.1", BESIDE], then)
+    key = Path(lab.folder) / "authority.key"
+    key.rename(tmp_path / "away")
+    with caplog.at_level(logging.WARNING, "Ether"):
+        broker = start()
+    assert "the broker's certificate cannot be renewed: the lab's key cannot be read" in caplog.text
+    owner = enter(at(broker), opened)
+    owner.subscribe(["x"])
+    become(home, monkeypatch)
+    enter(at(broker), opened).publish("x", b"60 days later").wait(patience(5))
+    heard = owner.receive(patience(5))
+    assert heard is not None
+    assert heard.payload == b"60 days later"
+    said = [check.detail for check in certificate_checks({**pc, "HOME": str(home)})]
+    assert any("for 394 more days" in detail for detail in said), said
+    later = LabAuthority.load(pc)
+    assert later is not None
+    with pytest.raises(LabRefused, match="the lab's key cannot be read"):
+        later.admit(certs.signing_request(certs.make_key()), "new", "new", time.time())
+    assert "pi3" in later.due(time.time() + day)
+    (tmp_path / "away").rename(key)
+    request = certs.signing_request(Path(known.key).read_bytes())
+    assert certs.facts_of(later.renew(request, time.time() + day)).ends > then + 500 * day

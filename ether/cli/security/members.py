@@ -34,7 +34,7 @@ def members(json: Json = False) -> int:
 
 
 def _member_row(member: Member) -> dict[str, Any]:
-    state = "member" if member.revoked is None else "revoked"
+    state = ("password" if member.has_password else "member") if member.revoked is None else "revoked"
     ends = member.ends if member.revoked is None else member.revoked
     facts = {"host": harmless(member.host), "fingerprint": member.fingerprint, "since": member.since, "ends": ends}
     return {"name": member.name, "state": state, **facts}

@@ -7,14 +7,14 @@ known, and `missing` names them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ether.config.models import EtherConfig, EtherInstanceConfig, RegistryEntry
 from ether.config.path_text import parse_path
 from ether.runs.plan.class_lookup import SourceUnclear
 from ether.runs.plan.source_marks import import_places, topics_in_source
-from ether.security.rights import DeviceInstance, DeviceRights, rights_of_guest, rights_of_host
+from ether.security.rights import DeviceInstance, DeviceRights, rights_of_guest, rights_of_host, rights_of_listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,11 @@ def device_table(
     topics_of: TopicsOf,
     *,
     members: Iterable[str] = (),
+    passwords: Collection[str] = (),
     where: Callable[[str], str] = place_of,
 ) -> DeviceTable:
-    """The table of a session. `members` are further devices, which are guests; `where` gives the place of an instance
-    by its key."""
+    """The table of a session. `members` are further devices, which are guests; `passwords` those of all that have a
+    password and no certificate, and are never hosts; `where` gives the place of an instance by its key."""
     hosts: dict[str, list[DeviceInstance]] = {}
     missing = []
     named = config.named_instances()
@@ -94,11 +95,31 @@ def device_table(
             missing.append(name)
         place = where(next(key for key, each in config.instances.items() if each is instance))
         hosts.setdefault(instance.host, []).append(_device_instance(name, place, instance, topics or ((), ()), named))
-    guests = config.security.guests if config.security is not None else "call"
+    hosts = {device: instances for device, instances in hosts.items() if device not in passwords}
     rights = {device: rights_of_host(session, device, instances) for device, instances in hosts.items()}
-    for member in members:
-        rights.setdefault(member, rights_of_guest(session, member, guests))
+    listed = config.security.devices if config.security is not None else {}
+    for member in (*members, *passwords, *listed):
+        if member not in rights:
+            rights[member] = guest_rights(config, session, member, by_password=member in passwords)
     return DeviceTable(rights, tuple(missing))
+
+
+def guest_rights(config: EtherConfig, session: str, device: str, *, by_password: bool) -> DeviceRights:
+    """What a device may do that no `host:` names. With a password alone it may do what `security.devices` says of it,
+    or what guests may, and never all: a password is what can be read off a microcontroller."""
+    security = config.security
+    mode = "call" if security is None else security.guests
+    listed = None if security is None else security.devices.get(device)
+    if by_password and mode == "all":
+        mode = "call"
+    as_guest = rights_of_guest(session, device, mode)
+    if listed is None:
+        return as_guest
+    place = f"security.devices.{device}"
+    wanted = DeviceInstance(
+        device, place, *(tuple(each or ()) for each in (listed.publishes, listed.hears, listed.calls))
+    )
+    return rights_of_listed(session, wanted, None if by_password else as_guest)
 
 
 def _device_instance(

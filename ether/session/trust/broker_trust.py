@@ -70,6 +70,10 @@ class BrokerTrust:
         """The names of the other machines that may be here."""
         return tuple(name for name in sorted(_keys(self.lab.members())) if name != self.own_name)
 
+    def passwords(self) -> dict[str, str]:
+        """The passwords of the devices that hold no certificate. Raises `LabRefused`."""
+        return self.lab.passwords()
+
     @property
     def id(self) -> str:
         """The lab's name among labs."""

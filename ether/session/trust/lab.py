@@ -3,6 +3,7 @@
     authority.pem, authority.key    the lab itself; the key with a passphrase where ETHER_LAB_PASSPHRASE had one
     server.pem, server.key          the certificate of a session's broker on this machine
     revoked.pem                     what was taken back, as the broker reads it
+    passwords.json                  of the members that cannot hold a certificate, where there are any
     members.json                    the members; its last change is what a running broker watches
 
 Promise: each change is whole, and one at a time: a lock of the folder is held meanwhile, and `members.json` is written
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -37,6 +39,10 @@ PASSPHRASE_VARIABLE = "ETHER_LAB_PASSPHRASE"
 AUTHORITY_KEY, SERVER, SERVER_KEY, REVOKED, MEMBERS = (
     "authority.key", "server.pem", "server.key", "revoked.pem", "members.json",
 )  # fmt: skip
+PASSWORDS = "passwords.json"
+BY_PASSWORD = "password-"
+"""In place of a key's fingerprint, with a number of its own for each password."""
+_PASSWORD_BYTES = 20
 _DAY_S = 86_400.0
 SERVER_RENEWED_WITH_DAYS_LEFT = 30
 DEVICE_RENEWED_WITH_DAYS_LEFT = 30
@@ -71,6 +77,11 @@ class Member:
     since: float
     ends: float
     revoked: float | None = None
+
+    @property
+    def has_password(self) -> bool:
+        """Whether it has a password, because it cannot hold a certificate."""
+        return self.fingerprint.startswith(BY_PASSWORD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +196,48 @@ class LabAuthority:
             signed = self.authority.sign_device(request_pem, name, now)
             if (before := members.get(name)) is not None:
                 revoked += [serial for serial in before.serials if serial not in revoked]
+                self._forget_password(before)
             members[name] = _member(certs.facts_of(signed), host, now)
             self._write(members, revoked, number + 1, now)
         return signed
+
+    def admit_by_password(self, name: str, now: float) -> str:
+        """A password for one device that cannot hold a certificate: nobody else has it, and it is good at the broker's
+        `password_port` alone. A device that had the name before has it no more. Raises `LabRefused`, `ConfigError`."""
+        certs.check_device_name(name)
+        with self._alone():
+            members, revoked, number = self._read()
+            if (before := members.get(name)) is not None:
+                revoked += [serial for serial in before.serials if serial not in revoked]
+            password, mark = secrets.token_urlsafe(_PASSWORD_BYTES), f"{BY_PASSWORD}{secrets.token_hex(4)}"
+            ends = certs.facts_of(self.authority_pem).ends
+            members[name] = Member(name, mark, (), "", now, ends)
+            write_private(self._path(PASSWORDS), {**self._passwords(), name: password})
+            self._write(members, revoked, number + 1, now)
+        return password
+
+    def passwords(self) -> dict[str, str]:
+        """The passwords of the members that have one, by name. Raises `LabRefused`."""
+        known, members = self._passwords(), self.members()
+        return {
+            name: known[name]
+            for name, each in members.items()
+            if each.has_password and each.revoked is None and name in known
+        }
+
+    def _passwords(self) -> dict[str, str]:
+        try:
+            value: Any = read_private(self._path(PASSWORDS), _MOST_BYTES)
+            return {str(name): str(password) for name, password in value.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, AttributeError) as error:
+            raise LabRefused(f"the passwords {self._path(PASSWORDS)} cannot be read: {error}.") from error
+
+    def _forget_password(self, member: Member) -> None:
+        if member.has_password:
+            left = {name: each for name, each in self._passwords().items() if name != member.name}
+            write_private(self._path(PASSWORDS), left)
 
     def revoke(self, name: str, now: float) -> Member:
         """Take a device's certificates back. Raises `NoMember`, `LabRefused`."""
@@ -196,6 +246,7 @@ class LabAuthority:
             member = members.get(name)
             if member is None:
                 raise NoMember(name, [each.name for each in members.values() if each.revoked is None])
+            self._forget_password(member)
             members[name] = member = replace(member, revoked=member.revoked or now)
             revoked += [serial for serial in member.serials if serial not in revoked]
             self._write(members, revoked, number + 1, now)
@@ -333,7 +384,7 @@ class LabAuthority:
 
 
 def _is_due(member: Member, now: float) -> bool:
-    return member.ends - now < DEVICE_RENEWED_WITH_DAYS_LEFT * _DAY_S
+    return not member.has_password and member.ends - now < DEVICE_RENEWED_WITH_DAYS_LEFT * _DAY_S
 
 
 def _member(facts: certs.CertificateFacts, host: str, now: float) -> Member:
