@@ -120,12 +120,29 @@ class SourceRow(Generic[T]):
     """`last` when the source was asked last; None where it was to say where to begin."""
     attempts: int = 0
     """Answers in a row that filled nothing."""
+    passed: tuple[int, int] | None = None
+    """The first and the last number that were given up; while the latter is `last`, nothing was handed on since."""
     silent_at: int | None = None
     """`last` when the source was reported as not answering."""
     reported: int | None = None
     """The number that was last reported to the source."""
     pulled: bool = False
     """Whether no live message comes, because all filters that match are paused."""
+
+    def pass_over(self, upto: int) -> None:
+        """Give up the numbers up to this one."""
+        assert self.last is not None
+        begins = self.passed[0] if self.passed is not None and self.passed[1] == self.last else self.last + 1
+        self.passed, self.last = (begins, upto), upto
+
+    def takes_back(self, number: int) -> bool:
+        """A number that was given up has come all the same, and nothing was handed on since: it is the next one.
+        Whoever says that numbers will not come may be mistaken, or lie; without this it would silence a source."""
+        if self.passed is None or self.passed[1] != self.last or not self.passed[0] <= number <= self.passed[1]:
+            return False
+        self.passed, self.last = (self.passed[0], number - 1), number - 1
+        self.target = max(self.held, default=number)
+        return True
 
     def ask(self, now: float) -> None:
         """The source is asked for the first time, or about everything."""
@@ -257,7 +274,7 @@ class ReorderBuffer(Generic[T]):
                 self._again.add(node)
             row = self._begin(key, source, None if unknown else number - 1, now)
         row.source = source
-        if number in row.held or (row.last is not None and number <= row.last):
+        if number in row.held or (row.last is not None and number <= row.last and not row.takes_back(number)):
             return None
         if _cannot_be(row, number):
             self.jumped += 1
@@ -436,7 +453,7 @@ class ReorderBuffer(Generic[T]):
         upto = min(upto, min(row.held, default=upto + 1) - 1)
         if upto > row.last:
             result.gaps.append(Gap(row.source, row.topic, row.last + 1, upto, why))
-            row.last = upto
+            row.pass_over(upto)
             self._hand_on(row, result)
 
     def _skip(self, row: SourceRow[T], answer: Resent, result: Sorted[T]) -> None:
@@ -455,7 +472,7 @@ class ReorderBuffer(Generic[T]):
                 upto = min(answer.unconfirmed[index][1], following - 1)
             else:
                 return
-            row.last = upto
+            row.pass_over(upto)
             self._hand_on(row, result)
 
     # -- slow receivers

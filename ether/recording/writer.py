@@ -298,6 +298,8 @@ class RecordWriter:
             if (came_back := self._echoes.get(str(value.get(ECHO)))) is not None:
                 came_back.set()
             return True
+        if name.startswith("$"):  # the topic of echoes, on which each device may publish: no recorder
+            return True
         about = RecorderAbout.from_value(name, value)
         if about is None and inbound.delivery.payload:
             logger.warning("%s: no recorder describes itself like this, ignored", inbound.delivery.topic)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import socket
 import threading
 import time
 import uuid
@@ -22,6 +23,7 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from patience import patience
 from running_brokers import RunningBroker, running_broker, soon
 
@@ -119,12 +121,16 @@ class Attacker:
 
     def __init__(
         self, broker: RunningBroker, *, protocol: int = 5, user: str = "", password: str = "", hears: str = "ether/#",
-        client_id: str = "",
+        client_id: str = "", will: str = "",
     ) -> None:  # fmt: skip
         self._version = MQTTProtocolVersion.MQTTv5 if protocol == 5 else MQTTProtocolVersion.MQTTv311
         self._client = Client(
             CallbackAPIVersion.VERSION2, client_id, protocol=self._version, reconnect_on_failure=False
         )
+        self.mark = uuid.uuid4().hex
+        """What its will says: made now, since a text of the source stands in what a recorder keeps of changed code."""
+        if will:
+            self._client.will_set(will, json.dumps({"name": self.mark}).encode(), 1, retain=True)
         self._client.username_pw_set(user or broker.username, password or broker.password)
         self._client.on_message = self._on_message
         self._subscribed = threading.Event()
@@ -167,6 +173,33 @@ class Attacker:
     ) -> None:  # fmt: skip
         """Publish below the session's root: see `publish`."""
         self.publish(PREFIX + topic, value, response=response, data=data, retain=retain, **head)
+
+    def say_raw(self, topic: str, body: bytes, *, alias: int | None = None, retain: bool = False) -> ReasonCode | None:
+        """Publish over MQTT 5 with a topic alias; the broker's reason, None where it gave none in time."""
+        given = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if alias is not None:
+            given.TopicAlias = alias
+        answered, reasons = threading.Event(), list[ReasonCode]()
+
+        def on_publish(client: Client, userdata: object, mid: int, reason: ReasonCode, properties: object) -> None:
+            reasons.append(reason)
+            answered.set()
+
+        self._client.on_publish = on_publish
+        self._client.publish(topic, body, 1, retain, given)
+        answered.wait(patience(5))
+        return reasons[-1] if reasons else None
+
+    @property
+    def is_out(self) -> bool:
+        """Whether the broker has ended its connection."""
+        return self._ended.is_set()
+
+    def drop(self) -> None:
+        """Lose the connection without a word, so that the broker publishes the will."""
+        if (left := self._client.socket()) is not None:
+            left.shutdown(socket.SHUT_RDWR)
+        self._ended.wait(patience(5))
 
     def publish(
         self, topic: str, value: object, *, response: str | None = None, data: bytes | None = None,
