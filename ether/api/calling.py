@@ -173,9 +173,7 @@ class Calling(ABC):
             return ether_sync(topic=topic)
         if topic is not None:
             arguments["topic"] = topic
-        client = self._joined("ether.sync()")
-        client.session.open(timeout_s)
-        return client.session.sync(called, arguments, timeout_s)
+        return self._joined("ether.sync()").sync(called, arguments, timeout_s)
 
 
 def _collected(client: Client, call_id: str, timeout_s: float | None, show: bool) -> Any:

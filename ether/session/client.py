@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -327,6 +327,13 @@ class Client:
     def _check_call(self, service: str, method: str) -> None:
         if self.rights is not None:
             self.rights.check_call(service, method)
+
+    def sync(self, topic: str, arguments: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """As `Session.sync`, where this may be done here."""
+        if self.rights is not None:
+            self.rights.check_command("ether.sync()")
+        self.session.open(timeout_s)
+        return self.session.sync(topic, arguments, timeout_s)
 
     def call(self, service: str, method: str, params: object, timeout_s: float | None, kind: MarkKind) -> Any:
         """Send a request and wait for its value; otherwise raises the error that says why there is none."""

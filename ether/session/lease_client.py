@@ -52,6 +52,8 @@ class InstanceLease:
 
     def __enter__(self) -> Self:
         session = self._client.session
+        if self._client.rights is not None:
+            self._client.rights.check_lease(self.name)
         session.open(self._timeout_s)
         if self._thread is not None:
             raise NotAllowedHere("ether.lease()", "this lease was taken before; each `with` needs its own")

@@ -41,6 +41,15 @@ class OwnRights:
         if not any(covers_filter(allowed, topic_filter) for allowed in self.hears):
             raise NotAllowed(self.instance, "hear", topic_filter)
 
+    def check_lease(self, service: str) -> None:
+        """Raises `NotAllowed`: exclusive use takes the right to call all of it."""
+        if service != self.instance and service not in self.calls:
+            raise NotAllowed(self.instance, "call", service)
+
+    def check_command(self, call: str) -> None:
+        """Raises `NotAllowed`."""
+        raise NotAllowed(self.instance, "command", call)
+
     def check_call(self, service: str, method: str) -> None:
         """Raises `NotAllowed`."""
         if service != self.instance and service not in self.calls and f"{service}.{method}" not in self.calls:

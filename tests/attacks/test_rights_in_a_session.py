@@ -12,7 +12,7 @@ from attack_parts import SESSION
 from engine_params import EMBEDDED, engine_params
 from patience import patience
 from programs import write
-from running_brokers import ONLY_3_1_1, running_broker
+from running_brokers import ONLY_3_1_1, running_broker, soon
 
 from ether import Ether
 from ether.config import load_config
@@ -22,7 +22,8 @@ from ether.security.rights import rules_of
 from ether.session.own_rights import OwnRights
 
 REMOTE = """
-from ether import ether, ether_get, ether_pub, ether_save, ether_sub
+import asyncio
+from ether import ether, ether_get, ether_pub, ether_sub
 
 class Remote:
     def __init__(self):
@@ -35,49 +36,42 @@ class Remote:
     def take(self, x: int): self.heard.append(x)
 
     @ether_get
-    def publish(self, topic: str):
-        ether.pub({"x": 1}, topic=topic)
-        return "done"
-
-    @ether_get
-    def tick(self):
-        self.decorated()
-        return "done"
-
-    @ether_get
-    def subscribe(self, topic: str):
-        with ether.subscribe(topic):
-            return "done"
-
-    @ether_get
-    def call(self, service: str, method: str):
-        return ether.get(service, method, {"x": 1})
-
-    @ether_get
-    def later(self, service: str, method: str):
-        return ether.save_later(service, method, {"x": 1})
-
-    @ether_save
-    def save(self, service: str, method: str):
-        return ether.save(service, method, {"x": 1})
-
-    @ether_get
-    def record(self):
-        saved = ether.record(7, "from the pi")
-        saved.wait(20)
-        return "done"
-
-    @ether_get
     def all_heard(self): return self.heard
+
+    @ether_get
+    def do(self, way: str, what: str):
+        service, _, method = what.partition(".")
+        call = service, method, {"x": 1}
+        ways = {
+            "pub": lambda: ether.pub({"x": 1}, topic=what),
+            "pub saved": lambda: ether.pub({"x": 1}, topic=what, save=True).wait(20),
+            "start": ether.start,
+            "decorator": self.decorated,
+            "subscribe": lambda: ether.subscribe(what).close(),
+            "get": lambda: ether.get(*call),
+            "aget": lambda: asyncio.run(ether.aget(*call)),
+            "get_later": lambda: ether.collect(ether.get_later(*call), 20),
+            "save": lambda: ether.save(*call),
+            "asave": lambda: asyncio.run(ether.asave(*call)),
+            "save_later": lambda: ether.collect(ether.save_later(*call), 20),
+            "instance": lambda: getattr(ether.instance(service), method)(1),
+            "service": lambda: getattr(ether.service(service), method)(1),
+            "lease": lambda: ether.lease(service).__enter__().__exit__(None, None, None),
+            "sync": lambda: ether.sync(what),
+            "record": lambda: ether.record(7, what).wait(20),
+        }
+        done = ways[way]()
+        return done if isinstance(done, (int, dict)) else "done"
 """
 INSTANCES: dict[str, Any] = {
     "sensor": {"class_path": "attack_parts.Sensor"},
+    "pump": {"class_path": "attack_parts.Sensor"},
     "remote": {
         "class_path": "remote.Remote",
         "host": "pi3",
         "publishes": ["decorated", "allowed/+"],
         "hears": ["to/decorated", "hears/#"],
-        "calls": ["sensor.read"],
+        "calls": ["sensor.read", "sensor.store", "pump"],
     },
 }
 
@@ -102,44 +96,55 @@ def own(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
                 own.shutdown()
 
 
+SAVED = {"status": "success", "result": 1}
+ALLOWED: list[tuple[str, str, Any]] = [
+    ("pub", "allowed/x", "done"), ("pub saved", "allowed/y", "done"), ("decorator", "", 1),
+    ("subscribe", "hears/+", "done"), ("subscribe", "hears/a/#", "done"), ("record", "from the pi", "done"),
+    *((way, "sensor.read", 2) for way in ("get", "aget", "get_later", "instance")),
+    *((way, "pump.read", 2) for way in ("get", "instance")), ("lease", "pump", "done"),
+    *((way, "sensor.store", SAVED) for way in ("save", "asave", "save_later")),
+]  # fmt: skip
+CALLS = ("get", "aget", "get_later", "save", "asave", "save_later")
+REFUSED = [
+    *(("pub", topic, f"publishes: [{topic}]") for topic in ("other", "allowed/x/y", "to/decorated")),
+    ("pub saved", "other", "publishes: [other]"), ("start", "", "publishes: [start]"),
+    *(("subscribe", topic, f"hears: [{topic}]") for topic in ("temperature", "#", "decorated")),
+    *((way, call, f"calls: [{call}]") for way in CALLS for call in ("sensor.slow", "Sensor.read", "recorder.proof")),
+    ("instance", "sensor.slow", "calls: [sensor.slow]"), ("service", "Sensor.read", "calls: [Sensor.read]"),
+    ("lease", "sensor", "calls: [sensor]"), ("sync", "anything", "ether.sync()"),
+]  # fmt: skip
+
+
+def done(own: Ether, way: str, what: str) -> Any:
+    return own.get("remote", "do", {"way": way, "what": what}, timeout_s=patience(30))
+
+
 def test_what_is_allowed_works(own: Ether) -> None:
     with own.subscribe("allowed/x") as allowed, own.subscribe("decorated") as decorated:
-        assert own.get("remote", "publish", {"topic": "allowed/x"}) == "done"
+        for way, what, expected in ALLOWED:
+            given = done(own, way, what)
+            if isinstance(expected, dict):
+                given = {key: given.get(key) for key in expected}
+            assert given == expected, (way, what)
         assert allowed.get(timeout_s=patience(10)).value == {"x": 1}
-        assert own.get("remote", "tick") == "done"
         assert decorated.get(timeout_s=patience(10)).value == 1
-    assert own.get("remote", "subscribe", {"topic": "hears/+"}) == "done"
-    assert own.get("remote", "call", {"service": "sensor", "method": "read"}) == 2
     own.pub({"x": 5}, topic="to/decorated")
-    assert own.get("remote", "record", timeout_s=patience(30)) == "done"
-    assert own.get("remote", "all_heard") == [5]
+    assert soon(lambda: own.get("remote", "all_heard") == [5], 10)
     assert own.get("recorder", "proof")["gaps"] == []
 
 
-@pytest.mark.attack("R6", "code on a device does what its rights do not say", "publish, hear, call, save: raises there")
-@pytest.mark.parametrize(
-    ("method", "arguments", "line"),
-    [
-        ("later", {"service": "sensor", "method": "slow"}, "calls: [sensor.slow]"),
-        ("publish", {"topic": "other"}, "publishes: [other]"),
-        ("publish", {"topic": "allowed/x/y"}, "publishes: [allowed/x/y]"),
-        ("subscribe", {"topic": "temperature"}, "hears: [temperature]"),
-        ("subscribe", {"topic": "#"}, "hears: [#]"),
-        ("call", {"service": "sensor", "method": "slow"}, "calls: [sensor.slow]"),
-        ("call", {"service": "Sensor", "method": "read"}, "calls: [Sensor.read]"),
-        ("call", {"service": "recorder", "method": "proof"}, "calls: [recorder.proof]"),
-    ],
-)
-def test_what_is_not_allowed_raises_where_it_is_done(
-    own: Ether, method: str, arguments: dict[str, Any], line: str
-) -> None:
-    with pytest.raises(RemoteError) as told:
-        own.get("remote", method, arguments, timeout_s=patience(10))
-    assert told.value.remote_class == "NotAllowed"
-    assert f"Add to instances.remote, beside class_path: `{line}`" in told.value.remote_message
-    saved = own.save("remote", "save", {"service": "sensor", "method": "store"})
-    assert saved["status"] == "error"
-    assert "calls: [sensor.store]" in saved["error"]
+@pytest.mark.attack(
+    "R6", "code on a device does what its rights do not say",
+    f"{len(REFUSED)} ways to publish, hear, call, save and lease: each raises there",
+)  # fmt: skip
+def test_what_is_not_allowed_raises_where_it_is_done(own: Ether) -> None:
+    for way, what, line in REFUSED:
+        with pytest.raises(RemoteError) as told:
+            done(own, way, what)
+        assert told.value.remote_class == "NotAllowed", (way, what)
+        said = told.value.remote_message
+        assert line in said, (way, what, said)
+        assert "may not" in said
 
 
 def test_what_may_be_done_by_ones_own_rights() -> None:
