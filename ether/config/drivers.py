@@ -17,6 +17,7 @@ from ether.config.change import check_dead_band, check_on
 from ether.config.keep import keep_count
 from ether.config.part import ConfigPart
 from ether.config.path_text import parse_path, parse_rest
+from ether.config.rates import parse_rate
 from ether.config.when import duration_s, parse_when
 from ether.errors import ConfigError
 
@@ -51,6 +52,18 @@ def _check_bound(bound: Any) -> Any:
     if bound is not None and (type(bound) not in (int, float) or math.isnan(bound)):
         raise ConfigError(f"found {bound!r:.60}; expected a number.")
     return bound
+
+
+def _check_rate(text: Any) -> Any:
+    if text is not None:
+        parse_rate(text)
+    return text
+
+
+def _check_band(band: Any) -> Any:
+    if isinstance(band, dict):
+        raise ConfigError(f"found {band!r:.60}; expected a number from 0, such as 0.5.")
+    return check_dead_band(band)
 
 
 def _check_path(text: str) -> str:
@@ -141,6 +154,8 @@ def _names(value: Any) -> Any:
 IGNORE_RESULT = "ignore"
 Identifier = Annotated[str, AfterValidator(_check_identifier)]
 Bound = float | int | None
+RateWish = Annotated[str | None, BeforeValidator(_check_rate)]
+OneBand = Annotated[float | None, BeforeValidator(_check_band)]
 OneBound = Annotated[Bound, BeforeValidator(_check_bound)]
 PathText = Annotated[str, AfterValidator(_check_path)]
 Named = Annotated[Identifier | None, Field(alias="as")]
@@ -204,10 +219,20 @@ class ArgumentOptions(ConfigPart):
     )
     min: OneBound = Field(None, description="the lowest value, as the first of limits")
     max: OneBound = Field(None, description="the highest value, as the second of limits")
-    unit: str = Field("", description="its unit, such as W or °C, for whoever looks at the description")
+    unit: str = Field(
+        "", description="the driver's unit, such as W or °C; values that come in another one are converted to it"
+    )
+
+    max_rate: RateWish = Field(
+        None, description="how much it may change in which time, such as 5/s; a larger change is refused"
+    )
+    dead_band: OneBand = Field(None, description="beside max_rate: by how much more it may change, such as 0.1")
 
     @model_validator(mode="after")
     def _check_range(self) -> ArgumentOptions:
+        if self.dead_band is not None and self.max_rate is None:
+            raise ConfigError("has a dead_band without max_rate, which it belongs to; that of what is published stands"
+                              " below get.")  # fmt: skip
         if self.limits is not None and (self.min is not None or self.max is not None):
             raise ConfigError("has both limits and min or max; say the range once.")
         if self.min is not None and self.max is not None and self.min > self.max:
@@ -255,6 +280,12 @@ class PropertyOptions(ArgumentOptions):
     set: Annotated[PropertyWriting | None, BeforeValidator(_switch)] = Field(
         None, description="true, false (the default), or a mapping: which topic sets it, too"
     )
+
+    @model_validator(mode="after")
+    def _check_rate_is_used(self) -> PropertyOptions:
+        if self.max_rate is not None and self.set is None:
+            raise ConfigError("has max_rate, which limits what is set, and lacks set: true.")
+        return self
 
 
 class CallOfMethod(ConfigPart):

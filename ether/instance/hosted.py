@@ -46,6 +46,7 @@ from ether.instance.devices import DeviceCalls
 from ether.instance.drivers.building import Builder, BuiltObject
 from ether.instance.drivers.callbacks import Callbacks
 from ether.instance.drivers.device_watch import ALIVE, DeviceWatch
+from ether.instance.drivers.rate_guard import RateGuard
 from ether.instance.drivers.stream_threads import StreamThreads
 from ether.instance.failure_rules import Failure, Failures
 from ether.instance.jobs import TickJob
@@ -193,6 +194,7 @@ class HostedInstance:
         self.ticks = Ticker(self.name, times, self._submit_tick, self.logger)
         if times and self.worker.threads == 1 and not any(method in self._own_workers for method, _ in times):
             self.ticks.helped, self.worker.turn = True, self.ticks.turn
+        self.rates = RateGuard(self.name, self.spec, lambda name: self._originals[name], self._read_quietly)
         self.streams = StreamThreads(self)
         self.device = DeviceCalls(self)
         self.callbacks = Callbacks(self)
@@ -429,7 +431,12 @@ class HostedInstance:
         from_topic = self._from_topic(method, inbound) if inbound is not None and method in self._named_levels else None
         positional, named = self._arguments[method].bind(payload, from_topic)
         with handling(cause):
-            result = self._call(method, positional, named, message, wanted=cause.call is not None)
+            wanted = cause.call is not None
+            if method in self.rates.methods:
+                with self.rates.setting(method, positional, named, checked=True):
+                    result = self._call(method, positional, named, message, wanted=wanted)
+            else:
+                result = self._call(method, positional, named, message, wanted=wanted)
             if cause.call is not None and (made_of := named_parents(result)) is not None:
                 cause.call.made_of = made_of
             if NAMED:
@@ -520,8 +527,14 @@ class HostedInstance:
 
     def call_own(self, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call a method that no message caused; `method` may be a path. Raises whatever goes wrong."""
-        with handling(Cause(None, os.urandom(16).hex(), self.worker)):
+        cause = Cause(None, os.urandom(16).hex(), self.worker)
+        with handling(cause), self.rates.around(method, args, kwargs, checked=False):
             return self._call(method, args, kwargs)
+
+    def _read_quietly(self, name: str) -> Any:
+        """Read a property without publishing it."""
+        result = self._originals[name]()
+        return self._coroutines.run(result) if inspect.iscoroutine(result) else result
 
     def stream(self, method: str, stopped: threading.Event) -> bool:
         """Call a streaming method once, and publish what it returns or yields until it is `stopped`. Returns whether it
@@ -566,6 +579,7 @@ class HostedInstance:
             self._originals = {method.name: method.function_of(self.object) for method in self.spec.methods}
             self._overrides, self._accessors = self._put_wrappers()
             self.announcer.devices.look_below(self.object)
+        self.rates.forget()
         self.device.connect()
         if rebuild:
             self.callbacks.hand_over()
@@ -832,7 +846,8 @@ class HostedInstance:
                     if method.name in self._moves:
                         context.check_device(self.name, f"{self.spec.name}.{method.name}")
                     positional, named = self._arguments[method.name].bind(arguments)
-                    result = self._call(method.name, positional, named, wanted=True)
+                    with self.rates.around(method.name, positional, named, checked=True):
+                        result = self._call(method.name, positional, named, wanted=True)
                     results[method.name] = None if result is NOTHING or method.name in self._ignored else result
                 except BaseException as error:  # noqa: BLE001  part of the worker loop: this is user code
                     failed[method.name] = f"{type(error).__name__}: {text_of(error)}"

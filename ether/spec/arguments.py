@@ -30,8 +30,10 @@ from ether.errors import ArgumentProblem, MarkError, ValidationFailed
 from ether.log import get_ether_logger
 from ether.spec.array_hints import PLAIN, plain_integers
 from ether.spec.hints import place_of, resolved_hints, unresolved_hints, validator_of
-from ether.spec.library_hints import library_note
+from ether.spec.library_hints import is_quantity_hint, library_note
+from ether.spec.outcomes import is_quantity, number_in
 from ether.spec.signatures import open_parameter, signature_of
+from ether.spec.units import UnitUnfit, has_unit, in_unit, unit_key
 from ether.spec.wrapping import Limit
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ class _Parameter:
     required: bool
     positional_only: bool
     takes_mapping: bool
+    takes_quantity: bool
     default: Any
     validate: Callable[[Any], Any] | None
 
@@ -109,6 +112,8 @@ class Arguments:
         self._takes_rest = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
         self._whole = self._parameter_for_whole_payload()
         self._limits = {argument: limit for argument, limit in (limits or {}).items() if limit.bounds}
+        self._units = {argument: limit.unit for argument, limit in (limits or {}).items() if limit.unit}
+        self._quantities = frozenset(p.name for p in self._parameters if p.takes_quantity)
         self._check_limits_apply(limits or {})
         self._check_levels_apply()
 
@@ -120,8 +125,9 @@ class Arguments:
 
         `values` starts as the payload by name; each parameter takes its own out of it, validated. What is left are the
         keys that no parameter has: `**kwargs` receives them, or they are ignored. A missing optional parameter is not
-        passed, so that Python fills in the default; only a positional-only one must be, to keep the order. Limits are
-        checked last, on validated values, and only when every value is valid."""
+        passed, so that Python fills in the default; only a positional-only one must be, to keep the order. Values in
+        other units are converted first. Limits are checked last, on validated values, and only when every value is
+        valid."""
         if self._open is not None:
             return self._as_given(payload, self._open)
         if not self._parameters and not self._takes_rest:
@@ -129,6 +135,8 @@ class Arguments:
         values = self._by_name(payload)
         if from_topic:
             values.update(from_topic)
+        if self._units:
+            self._convert_units(values)
         problems: list[ArgumentProblem] = []
         positional: list[Any] = []
         named: dict[str, Any] = {}
@@ -161,6 +169,8 @@ class Arguments:
         with a list of positional ones under the name `args`; any other value is the only argument."""
         if payload is None:
             return [], {}
+        if self._units:
+            payload = self._given_in_units(payload)
         if self._limits and not isinstance(payload, Mapping):
             # Which of them is the limited one cannot be told, and nothing beyond a limit may reach a device.
             limited = ", ".join(self._limits)
@@ -176,6 +186,49 @@ class Arguments:
                 raise ValidationFailed(self.name, [ArgumentProblem(args, shown(positional), accepted)])
             return (list(positional) if isinstance(positional, list | tuple) else [positional]), named
         return (list(payload), {}) if isinstance(payload, list | tuple) else ([payload], {})
+
+    def _given_in_units(self, payload: object) -> object:
+        """The payload with its named values in the units of their arguments. At a place that is not known, a value with
+        a unit would reach the device as a text."""
+        if isinstance(payload, Mapping):
+            named = dict(payload)
+            self._convert_units(named)
+            return named
+        if any(map(has_unit, payload if isinstance(payload, list | tuple) else [payload])):
+            accepted = f"values with units by name ({', '.join(self._units)}), because the signature is not known"
+            raise ValidationFailed(self.name, [ArgumentProblem("payload", shown(payload), accepted)])
+        return payload
+
+    def _convert_units(self, values: dict[str, Any]) -> None:
+        """Convert the values of arguments with a unit to it. Raises `ValidationFailed` where one does not convert."""
+        beside = self._unit_beside(values)
+        problems = []
+        for argument in self._units.keys() & values.keys():
+            value, unit = values[argument], self._units[argument]
+            if beside is not None and not has_unit(value):
+                value = {"value": value, "unit": beside}
+            try:
+                number = in_unit(value, unit)
+            except UnitUnfit as error:
+                problems.append(ArgumentProblem(argument, shown(value), error.accepted))
+                continue
+            quantity = argument in self._quantities and number is not None
+            values[argument] = {"magnitude": number, "units": unit} if quantity else number
+        if problems:
+            raise ValidationFailed(self.name, problems)
+
+    def _unit_beside(self, values: dict[str, Any]) -> str | None:
+        """The unit that stands beside the value of the one argument that has a unit, in a key that no argument
+        takes."""
+        key = unit_key(values)
+        if key is None or key in self._names or key in self._units or self._takes_rest or self._open is not None:
+            return None
+        unit: str = values[key]
+        given = self._units.keys() & values.keys()
+        if len(given) > 1 and any(self._units[argument] != unit for argument in given):
+            accepted = f"beside each value, as '5 {unit}', because several of the arguments have units"
+            raise ValidationFailed(self.name, [ArgumentProblem(key, shown(unit), accepted)])
+        return unit if len(given) == 1 else None
 
     def _parameter(self, parameter: inspect.Parameter, hint: Any, written: Mapping[str, str]) -> _Parameter:
         name = parameter.name
@@ -234,8 +287,13 @@ class Arguments:
         defaults = {p.name: p.default for p in self._parameters if not p.required and p.default is not None}
         given = {**defaults, **dict(zip(names, positional, strict=False)), **rest, **named}
         for argument, limit in self._limits.items():
-            if argument in given and not limit.accepts(given[argument]):
+            if argument in given and not limit.accepts(self._number(argument, given[argument])):
                 yield limit.problem(argument, shown(given[argument]))
+
+    def _number(self, argument: str, value: Any) -> Any:
+        """A value as its limits see it: of a quantity the number in the argument's unit."""
+        unit = self._units.get(argument)
+        return number_in(value, unit, self.name) if unit is not None and is_quantity(value) else value
 
     def _check_limits_apply(self, limits: Mapping[str, Limit]) -> None:
         for argument in limits.keys() - self._names:
@@ -256,6 +314,8 @@ class Arguments:
     def _by_name(self, payload: object) -> dict[str, Any]:
         """The payload as values by name, in this order: a mapping that is not meant for one parameter; nothing for an
         empty message; one value for the parameter that takes whole payloads. Otherwise `ValidationFailed`."""
+        if self._units and self._whole is not None and self._whole.name in self._units and self._is_value(payload):
+            return {self._whole.name: payload}
         # `type(payload) is dict` first: `isinstance` with the abstract class is slower, and nearly every payload is a
         # dict
         if (type(payload) is dict or isinstance(payload, Mapping)) and not self._takes_whole(payload):
@@ -267,6 +327,10 @@ class Arguments:
         names = ", ".join(p.name for p in self._parameters) or "only named values"
         accepted = f"the method takes ({names}): send a dict with these keys"
         raise ValidationFailed(self.name, [ArgumentProblem("payload", shown(payload), accepted)])
+
+    def _is_value(self, payload: object) -> bool:
+        """Whether a mapping is one value with its unit, and no mapping of arguments."""
+        return isinstance(payload, Mapping) and has_unit(payload) and unit_key(payload) not in self._names
 
     def _takes_whole(self, payload: Mapping[Any, Any]) -> bool:
         """Whether one parameter receives this mapping as a whole, instead of its values by name."""
@@ -303,6 +367,7 @@ def _parameter(parameter: inspect.Parameter, hint: Any) -> _Parameter:
         positional_only=parameter.kind is inspect.Parameter.POSITIONAL_ONLY,
         takes_mapping=parameter.name == "root"
         or (parameter.default is inspect.Parameter.empty and _takes_mapping(hint)),
+        takes_quantity=is_quantity_hint(hint),
         default=parameter.default,
         validate=validator_of(hint),
     )

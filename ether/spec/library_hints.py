@@ -117,13 +117,13 @@ def _quantity(kind: Any, value: Any) -> Any:
     registry = getattr(kind, "_REGISTRY", None) or pint.get_application_registry()
     if isinstance(value, Mapping):
         magnitude, units = value["magnitude"], value["units"]
-        return registry.Quantity(_calculable(magnitude), _calculable(units))
+        return registry.Quantity(calculable(magnitude), calculable(units))
     if not isinstance(value, str | int | float):
         raise TypeError(f"a quantity is magnitude and units, not {type(value).__name__}")
-    return registry.Quantity(_calculable(value))
+    return registry.Quantity(calculable(value))
 
 
-def _calculable(value: Any) -> Any:
+def calculable(value: Any) -> Any:
     """The value, if it is no text that takes pint long to calculate; raises `ValueError`."""
     if not isinstance(value, str):
         return value
@@ -141,9 +141,15 @@ def _calculable(value: Any) -> Any:
     return value
 
 
+def is_quantity_hint(hint: Any) -> bool:
+    """Whether a hint is a quantity of pint, of any registry."""
+    bases = getattr(hint, "__mro__", ()) if isinstance(hint, type) else ()
+    return any((base.__module__.partition(".")[0], base.__qualname__) == ("pint", "PlainQuantity") for base in bases)
+
+
 def _unit(kind: Any, value: Any) -> Any:
     registry = getattr(kind, "_REGISTRY", None) or sys.modules["pint"].get_application_registry()
-    return registry.Unit(_calculable(value))
+    return registry.Unit(calculable(value))
 
 
 def _picture(kind: Any, value: Any) -> Any:

@@ -8,12 +8,14 @@ of a safe state). Calls that the class's own code makes are not checked.
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ether.config.path_text import ObjectPath, parse_path
+from ether.config.rates import Rate, parse_rate
 from ether.config.when import duration_s
 from ether.errors import ArgumentProblem
 from ether.spec.marks import Mark, MarkKind
@@ -25,11 +27,15 @@ SETTER = "set_"
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The range of a number, both ends included; None for no end. `unit` is for people, and is not converted."""
+    """The range of a number, both ends included; None for no end. `unit` is the driver's: what comes in another
+    one is converted to it before (`ether.spec.units`)."""
 
     low: float | None = None
     high: float | None = None
     unit: str = ""
+    max_rate: Rate | None = None
+    dead_band: float = 0.0
+    """What counts as no change beside `max_rate`, such as the rounding of what a device reads back."""
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Limit:
@@ -37,12 +43,19 @@ class Limit:
         low, high = options.get("limits") or (None, None)
         low, high = (bound if end is None else end for bound, end in
                      ((low, options.get("min")), (high, options.get("max"))))  # fmt: skip
-        return cls(low, high, options.get("unit", ""))
+        rate = options.get("max_rate")
+        return cls(
+            low,
+            high,
+            options.get("unit", ""),
+            None if rate is None else parse_rate(rate),
+            options.get("dead_band") or 0.0,
+        )
 
     @property
     def bounds(self) -> bool:
-        """Whether the range has an end."""
-        return self.low is not None or self.high is not None
+        """Whether not every value is accepted."""
+        return self.low is not None or self.high is not None or self.max_rate is not None
 
     def accepts(self, value: object) -> bool:
         """Whether a number, or every number of a list or an array, is in the range. NaN, booleans and texts are not."""
@@ -54,6 +67,8 @@ class Limit:
             return False
         number = float(value)
         is_above = self.low is None or number >= self.low
+        if self.max_rate is not None and math.isinf(number):
+            return False
         return is_above and (self.high is None or number <= self.high) and number == number  # NaN differs from itself
 
     def problem(self, argument: str, shown: str) -> ArgumentProblem:
@@ -63,6 +78,8 @@ class Limit:
     @property
     def text(self) -> str:
         """`from 0 to 80 °C`."""
+        if self.low is None and self.high is None:
+            return f"in {self.unit}" if self.unit else "that is finite"
         if self.low is None:
             words = f"of at most {self.high:g}"
         elif self.high is None:
@@ -74,6 +91,7 @@ class Limit:
     def schema(self, schema: Mapping[str, Any] | None) -> dict[str, Any]:
         """A JSON Schema with this range and unit added."""
         added = {"minimum": self.low, "maximum": self.high, "unit": self.unit or None}
+        added["max_rate"] = None if self.max_rate is None else self.max_rate.text
         base = dict(schema or ({"type": "number"} if self.bounds else {}))
         return base | {key: value for key, value in added.items() if value is not None}
 

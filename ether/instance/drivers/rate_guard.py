@@ -1,0 +1,192 @@
+"""Refuses setpoints that would change a device faster than the registry allows (`max_rate`).
+
+It stands at the instance that owns the device, behind the conversion of units and the limits, so that no caller can go
+around it. What the instance calls by itself (`on_connect`, `safe_state`) is never refused, and counts: a safe state
+must be able to switch off at once, and what is set after it is measured from there.
+
+Promises: where a property can be read, the first value and the first one after a failure are measured from what the
+device says; where that cannot be read, nothing is set. The trap: the first value of an argument of a method has nothing
+to be measured from, and is accepted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ether.config.path_text import parse_path
+from ether.errors import ArgumentProblem, ValidationFailed
+from ether.spec.arguments import shown
+from ether.spec.methods import ClassSpec, MethodSpec
+from ether.spec.rate_rules import ChangeRange
+from ether.spec.signatures import signature_of
+from ether.spec.wrapping import SETTER, Limit
+
+now_s = time.monotonic
+
+
+class RateGuard:
+    """The limits of change of one instance."""
+
+    def __init__(self, name: str, spec: ClassSpec, function: Callable[[str], Callable[..., Any]],
+                 read: Callable[[str], Any]) -> None:  # fmt: skip
+        """`function` gives a method by its name, `read` reads a property without publishing it."""
+        self._name, self._function, self._read = name, function, read
+        self.methods: dict[str, MethodSpec] = {
+            method.name: method for method in spec.methods if any(limit.max_rate for limit in method.limits.values())
+        }
+        """The methods whose changes are limited, by name."""
+        readable = {method.name for method in spec.methods if method.reads}
+        self._readers = {name: name.removeprefix(SETTER) for name in self.methods if name.startswith(SETTER)}
+        self._readers = {name: reader for name, reader in self._readers.items() if reader in readable}
+        self._unsure = set(self._readers)
+        """The setters whose device is to be read before the next value."""
+        self._ranges: dict[tuple[str, str, int], ChangeRange] = {}
+        self._sizes: dict[tuple[str, str], int] = {}
+        self._lock = threading.Lock()
+
+    def around(
+        self, method: str, positional: Sequence[Any], named: Mapping[str, Any], *, checked: bool
+    ) -> contextlib.AbstractContextManager[None]:
+        """As `setting`, for any method, given by its name or its path."""
+        name = method if method in self.methods else None
+        if name is None and self.methods and not method.isidentifier():
+            path = parse_path(method)
+            name = next((known for known, spec in self.methods.items() if spec.stands_at(path)), None)
+        return contextlib.nullcontext() if name is None else self.setting(name, positional, named, checked=checked)
+
+    def forget(self) -> None:
+        """The device may have been switched off: what can be read is read again."""
+        with self._lock:
+            self._unsure = set(self._readers)
+
+    @contextlib.contextmanager
+    def setting(
+        self, method: str, positional: Sequence[Any], named: Mapping[str, Any], *, checked: bool
+    ) -> Iterator[None]:
+        """Around the call of a method: raises `ValidationFailed` for a change that is too large, unless it is not
+        `checked`; and notes what is in force then."""
+        values = self._values(method, positional, named)
+        if checked and method in self._unsure:
+            self._ask(method)
+        with self._lock:
+            now, ranges = now_s(), self._ranges_of(method, values, checked=checked)
+            if checked:
+                self._check(method, values, ranges, now)
+            for argument, numbers in values.items():
+                for changes, number in zip(ranges[argument], numbers, strict=True):
+                    changes.begin(now, number)
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._unsure |= self._readers.keys() & {method}
+            raise
+        with self._lock:
+            for argument, numbers in values.items():
+                for changes, number in zip(ranges[argument], numbers, strict=True):
+                    changes.done(number)
+
+    def _ask(self, method: str) -> None:
+        """Learn from the device what is in force. Raises what reading raises, and for no number."""
+        reader = self._readers[method]
+        value = self._read(reader)
+        limit = self.methods[method].limits["value"]
+        numbers = _numbers(value)
+        if numbers is None:
+            accepted = f"a number that changes at most {_rate_text(limit)}, and {reader} is {shown(value)} now"
+            raise ValidationFailed(f"{self._name}.{method}", [ArgumentProblem("value", "a change", accepted)])
+        with self._lock:
+            now = now_s()
+            for changes, number in zip(
+                self._ranges_of(method, {"value": numbers}, checked=False)["value"], numbers, strict=True
+            ):
+                changes.begin(now, number)
+                changes.done(number)
+            self._unsure.discard(method)
+
+    def _values(self, method: str, positional: Sequence[Any], named: Mapping[str, Any]) -> dict[str, list[float]]:
+        """The numbers of the arguments whose changes are limited."""
+        try:
+            bound = signature_of(self._function(method)).bind(*positional, **named)
+        except TypeError:  # the call fails of itself
+            return {}
+        bound.apply_defaults()
+        given = dict(bound.arguments)
+        for name, parameter in bound.signature.parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                given |= given.pop(name)
+        limits = self.methods[method].limits
+        return {
+            argument: numbers
+            for argument, limit in limits.items()
+            if limit.max_rate is not None and argument in given and (numbers := _numbers(given[argument])) is not None
+        }
+
+    def _ranges_of(
+        self, method: str, values: Mapping[str, list[float]], *, checked: bool
+    ) -> dict[str, list[ChangeRange]]:
+        """For each number of an argument its range. Another number of numbers than before is refused, or begins anew
+        where it is not `checked`."""
+        ranges: dict[str, list[ChangeRange]] = {}
+        for argument, numbers in values.items():
+            limit, size = self.methods[method].limits[argument], self._sizes.get((method, argument))
+            assert limit.max_rate is not None
+            if size is not None and size != len(numbers):
+                if checked:
+                    accepted = f"{size} numbers, as before, because changes are limited to {_rate_text(limit)}"
+                    problem = ArgumentProblem(argument, shown(numbers), accepted)
+                    raise ValidationFailed(f"{self._name}.{method}", [problem])
+                for number in range(size):
+                    self._ranges.pop((method, argument, number), None)
+            self._sizes[method, argument] = len(numbers)
+            ranges[argument] = [
+                self._ranges.setdefault(
+                    (method, argument, number),
+                    ChangeRange(limit.max_rate.amount + limit.dead_band, limit.max_rate.within_s),
+                )
+                for number in range(len(numbers))
+            ]
+        return ranges
+
+    def _check(
+        self, method: str, values: Mapping[str, list[float]], ranges: Mapping[str, list[ChangeRange]], now: float
+    ) -> None:
+        problems = []
+        for argument, numbers in values.items():
+            limit = self.methods[method].limits[argument]
+            for changes, number in zip(ranges[argument], numbers, strict=True):
+                if not changes.accepts(now, number):
+                    low, high = changes.was(now) or (number, number)
+                    was = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+                    accepted = f"a change of at most {_rate_text(limit)}; in that time it was {was}"
+                    problems.append(ArgumentProblem(argument, f"{number:g}", accepted))
+        if problems:
+            raise ValidationFailed(f"{self._name}.{method}", problems)
+
+
+def _rate_text(limit: Limit) -> str:
+    assert limit.max_rate is not None
+    return f"{limit.max_rate.amount:g} {limit.unit}".rstrip() + f" within {limit.max_rate.within_s:g} s"
+
+
+def _numbers(value: Any) -> list[float] | None:
+    """A number, or each of a list or an array, as floats; None where it is anything else."""
+    if hasattr(value, "magnitude"):
+        value = value.magnitude
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        found = [_numbers(item) for item in value]
+        return [number for numbers in found for number in numbers or ()] if None not in found else None
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return [number] if abs(number) < float("inf") else None

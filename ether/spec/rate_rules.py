@@ -1,0 +1,70 @@
+"""How far a value may change now, so that within a time it never changes by more than an amount.
+
+Promise: pure; `now` is an argument. Whatever was in force during the time that counts, a new value is at most `amount`
+away from it. A change that was begun and whose end is not known (the driver raised an exception) leaves both values in
+force. Memory is bounded: of a time `_SLOTS` parts are kept, and what was in force in one of them counts until the whole
+part is over.
+
+The trap: the last value stays in force however old it is. A pause does not make room for a jump.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+_SLOTS = 64
+_ROUNDING = 1e-12
+"""What binary digits may add to a step: 0.3 is not 0.1 + 0.2."""
+
+
+class ChangeRange:
+    """The values of one setpoint during the last `within_s` seconds."""
+
+    def __init__(self, amount: float, within_s: float) -> None:
+        self._amount, self._within_s = amount, within_s
+        self._in_force: tuple[float, float] | None = None
+        """The lowest and the highest of what may be in force; None before the first value."""
+        self._before: deque[tuple[float, float, float]] = deque()
+        """What was in force before: until when, its lowest and its highest."""
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a value from which a change can be measured."""
+        return self._in_force is not None
+
+    def was(self, now: float) -> tuple[float, float] | None:
+        """The lowest and the highest value of the time that counts; None where there was none."""
+        if self._in_force is None:
+            return None
+        while self._before and now - self._before[0][0] >= self._within_s:
+            self._before.popleft()
+        lows, highs = [low for _, low, _ in self._before], [high for _, _, high in self._before]
+        return min([self._in_force[0], *lows]), max([self._in_force[1], *highs])
+
+    def accepts(self, now: float, value: float) -> bool:
+        """Whether a value is within reach now; the first one is."""
+        was = self.was(now)
+        if was is None:
+            return True
+        reach = self._amount + _ROUNDING * max(1.0, abs(value), *map(abs, was))
+        return was[1] - reach <= value <= was[0] + reach
+
+    def begin(self, now: float, value: float) -> None:
+        """A value is about to be set: from now on it, or the one before, is in force."""
+        if self._in_force is None:
+            self._in_force = value, value
+            return
+        low, high = self._in_force
+        self._note_before(now, low, high)
+        self._in_force = min(low, value), max(high, value)
+
+    def done(self, value: float) -> None:
+        """The value has been set: it alone is in force."""
+        self._in_force = value, value
+
+    def _note_before(self, now: float, low: float, high: float) -> None:
+        slot_s = self._within_s / _SLOTS
+        if self._before and now // slot_s == self._before[-1][0] // slot_s:
+            _, lowest, highest = self._before.pop()
+            low, high = min(low, lowest), max(high, highest)
+        self._before.append((now, low, high))
