@@ -1,4 +1,5 @@
-"""The part of the front door that watches a session: activity, who publishes to whom, the safe state for all."""
+"""The part of the front door that watches a session: activity, who publishes to whom, alarms, the safe state for
+all."""
 
 from __future__ import annotations
 
@@ -46,6 +47,35 @@ class Watching(ABC):
         client = self._joined("ether.graph()")
         client.session.open(CALL_TIMEOUT_S)
         return flow_of(client.session.announcements()).to_value()
+
+    def alarms(self) -> dict[str, dict[str, Any]]:
+        """The alarms of all instances by `instance.alarm`: `state` (ok, warn, alarm, acknowledged, latched, shelved),
+        `level`, `value`, `unit`, `since`; `acknowledged` and `shelved` with `by` and `at`."""
+        from ether.session.watching.alarms import alarm_rows
+
+        session = self._joined("ether.alarms()").session
+        session.open(CALL_TIMEOUT_S)
+        return {row.pop("name"): row for row in alarm_rows(session.announcements())}
+
+    def acknowledge(self, alarm: str, *, by: str = "", note: str = "") -> dict[str, Any]:
+        """Say that somebody knows of the alarm `instance.alarm`; `by` is the user of this machine where it is left out.
+        Returns what the alarm is then. Raises where it is ok, unknown, or its instance does not answer."""
+        return self._change_alarm("ether.acknowledge()", alarm, "acknowledge", by=by, note=note)
+
+    def shelve(self, alarm: str, for_s: float, *, by: str = "", note: str = "") -> dict[str, Any]:
+        """Hear nothing of the alarm `instance.alarm` for so many seconds. As `acknowledge`."""
+        return self._change_alarm("ether.shelve()", alarm, "shelve", by=by, note=note, for_s=for_s)
+
+    def unshelve(self, alarm: str, *, by: str = "", note: str = "") -> dict[str, Any]:
+        """Take an alarm from the shelf before its time is over. As `acknowledge`."""
+        return self._change_alarm("ether.unshelve()", alarm, "unshelve", by=by, note=note)
+
+    def _change_alarm(self, call: str, alarm: str, do: str, **more: Any) -> dict[str, Any]:
+        from ether.session.watching.alarms import change_alarm
+
+        session = self._joined(call).session
+        session.open(CALL_TIMEOUT_S)
+        return change_alarm(session, alarm, do, **more)
 
     def make_safe(self, why: str = "asked to", *, timeout_s: float = 5.0) -> dict[str, dict[str, Any]]:
         """Bring every instance that has a safe state into it, now, ahead of everything that waits. Until

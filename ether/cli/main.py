@@ -47,6 +47,7 @@ ENTRIES = (
     CommandEntry("stop", "ether.cli.lab.start_stop:stop", "Stop one instance, in order."),
     CommandEntry("restart", "ether.cli.lab.start_stop:restart", "Stop one instance and start it again."),
     CommandEntry("call", "ether.cli.lab.call:call", "Call a method of an instance."),
+    CommandEntry("alarms", "ether.cli.lab.alarms:app", "Alarms and their states; ack, shelve, unshelve."),
     CommandEntry("topic", "ether.cli.lab.topic:app", "Topics: list, echo, hz, bw, pub."),
     CommandEntry("logs", "ether.cli.lab.logs:logs", "The log of every instance; change levels."),
     CommandEntry(
@@ -103,7 +104,7 @@ ENTRIES = (
 GROUPS = {
     "Begin": ("demo", "new", "validate", "plan", "schema", "run", "up", "down"),
     "See and change what runs": (
-        "ps", "top", "dashboard", "graph", "logs", "topic", "call", "start", "stop", "restart",
+        "ps", "top", "dashboard", "graph", "logs", "alarms", "topic", "call", "start", "stop", "restart",
     ),
     "What was recorded": (
         "status", "data", "runs", "find", "why", "diff", "export", "report", "play", "verify", "rescue", "ledger",

@@ -211,6 +211,66 @@ RESULT_DESCRIPTION = (
 )
 
 
+def _level(value: Any) -> Any:
+    """`60` is short for `[null, 60]`: what is above is that level."""
+    if value is None or isinstance(value, (list, tuple)):
+        return _check_limits(value)
+    try:
+        return None, _check_bound(value)
+    except ConfigError:
+        raise ConfigError(f"found {value!r:.60}; {LEVEL_RULE}") from None
+
+
+LEVEL_RULE = "expected the highest value that is well, such as 60, or the lowest and the highest, such as [10, 60]."
+Level = Annotated[tuple[Bound, Bound] | None, BeforeValidator(_level)]
+
+
+class AlarmOptions(ConfigPart):
+    """When a value is a warning or an alarm."""
+
+    warn: Level = Field(None, description="above it is a warning; [lowest, highest]: outside of them")
+    alarm: Level = Field(None, description="above it is an alarm; [lowest, highest]: outside of them")
+    latch: bool = Field(
+        False, strict=True, description="true: an alarm stays, also when the value is well again, until acknowledged"
+    )
+    dead_band: OneBand = Field(None, description="by how much a value must be inside again to be well, such as 0.5")
+
+    @model_validator(mode="after")
+    def _check_order(self) -> AlarmOptions:
+        if self.warn is None and self.alarm is None:
+            raise ConfigError("has neither warn nor alarm; expected one of them, such as {warn: 60, alarm: 80}.")
+        (low, high), (lowest, highest) = self.warn or (None, None), self.alarm or (None, None)
+        if (high is not None and highest is not None and high > highest) or (
+            low is not None and lowest is not None and low < lowest
+        ):
+            raise ConfigError("warns only where it is an alarm already; warn comes before alarm.")
+        return self
+
+
+class AlarmCall(ConfigPart):
+    """A call that an instance makes of its own device when a value becomes an alarm."""
+
+    call: PathText = Field(description="a method of the class or the path of one, or set_<property>")
+    args: PlainArgs = Field((), description="a list of arguments")
+    kwargs: PlainKwargs = Field({}, description="a mapping of arguments by name")
+
+
+class AlarmedPart(ConfigPart):
+    """What may have an alarm: a property, a method."""
+
+    alarm: AlarmOptions | None = Field(None, description="when what it returns is a warning or an alarm")
+    on_alarm: Annotated[
+        tuple[Annotated[AlarmCall, BeforeValidator(lambda value: _factory(value))], ...],
+        BeforeValidator(lambda value: _calls(value)),
+    ] = Field((), description="what is called on the device when it becomes an alarm")
+
+    @model_validator(mode="after")
+    def _check_alarm(self) -> AlarmedPart:
+        if self.on_alarm and (self.alarm is None or self.alarm.alarm is None):
+            raise ConfigError("has on_alarm, and lacks the alarm: that it belongs to, such as alarm: {alarm: 80}.")
+        return self
+
+
 class ArgumentOptions(ConfigPart):
     """One argument of a method, or the value of a property."""
 
@@ -269,7 +329,7 @@ class PropertyWriting(ConfigPart):
     max_age: MaxAge = Field(None, description=MAX_AGE_DESCRIPTION)
 
 
-class PropertyOptions(ArgumentOptions):
+class PropertyOptions(ArgumentOptions, AlarmedPart):
     """One property of a driver. `get` makes it readable by its name, `set` settable by `set_<name>`."""
 
     as_: Named = Field(None, description="its name for callers; left out, the name itself, of a path one made of it")
@@ -282,7 +342,9 @@ class PropertyOptions(ArgumentOptions):
     )
 
     @model_validator(mode="after")
-    def _check_rate_is_used(self) -> PropertyOptions:
+    def _check_is_used(self) -> PropertyOptions:
+        if self.alarm is not None and self.get is None:
+            raise ConfigError("has an alarm of what is read, and get: false.")
         if self.max_rate is not None and self.set is None:
             raise ConfigError("has max_rate, which limits what is set, and lacks set: true.")
         return self

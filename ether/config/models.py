@@ -23,6 +23,7 @@ from ether.config.drivers import (
     MAX_AGE_DESCRIPTION,
     ON_DESCRIPTION,
     RESULT_DESCRIPTION,
+    AlarmedPart,
     Alive,
     ArgumentOptions,
     Build,
@@ -353,7 +354,7 @@ EveryUses = Annotated[tuple[EveryOptions, ...], BeforeValidator(_each_time), Fie
 OneUse = Annotated[tuple[NoOptions, ...], BeforeValidator(_each_use), Field(min_length=1, max_length=1)]
 
 
-class RegistryMethod(ConfigPart):
+class RegistryMethod(AlarmedPart):
     """The decorators of one method. Each is the list of its uses; an empty one was not given."""
 
     ether_pub: PubUses = Field((), description="publish what the method returns")
@@ -396,7 +397,7 @@ DECORATORS = tuple(name for name in RegistryMethod.model_fields if name.startswi
 
 
 def _check_marked(method: RegistryMethod) -> RegistryMethod:
-    if not any(method.marks()) and not method.arguments:
+    if not any(method.marks()) and not method.arguments and not method.alarm:
         decorators = ", ".join(DECORATORS)
         raise ConfigError(f"no decorator is given; expected at least one of {decorators}.")
     return method

@@ -216,6 +216,9 @@ class Worker:
         """Run the queued jobs on the caller's thread; returns how many there were."""
         done = 0
         while True:
+            while self._urgent:
+                self.perform(self._urgent.pop(0))
+                done += 1
             with self._lock:
                 job = self._next_of_backlog() if self._backlog or self._lanes else _Nothing()
             if isinstance(job, _Nothing):

@@ -9,12 +9,14 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ether.connection.link import Link, await_taken
 from ether.errors import EtherError
 from ether.instance.devices import Devices
 from ether.instance.host import InstanceHost
 from ether.instance.method_tables import TAKES_ARGUMENTS
+from ether.protocol.alarm_words import alarm_topic
 from ether.protocol.presence import Announcement, State
 from ether.spec.descriptions import describe_spec
 from ether.spec.marks import MarkKind
@@ -80,8 +82,15 @@ class Announcer:
             "held_s": round(uptime() - self.began, 3),
             "node": self._link.node,
             "doc": inspect.cleandoc(cls.__doc__ or ""),
-            "methods": {method.name: described(cls, method) for method in spec.methods},
+            "methods": {method.name: self._described(cls, method) for method in spec.methods},
         }
+
+    def _described(self, cls: type, method: MethodSpec) -> dict[str, Any]:
+        description: dict[str, Any] = described(cls, method)
+        if any(alarm.name == method.name for alarm in self._host.spec.alarms):
+            published = [*description.get("publishes", ()), alarm_topic(self._host.name, method.name)]
+            description["publishes"] = published
+        return description
 
     @property
     def machine(self) -> object:

@@ -28,6 +28,7 @@ from ether.instance.announcer import Announcer
 from ether.instance.host import ControlHost
 from ether.logs.levels import VERB as LOG_LEVEL
 from ether.logs.levels import level_answer
+from ether.protocol.alarm_words import ALARM_VERB
 from ether.protocol.barrier import BEHIND, DRAIN, QUESTION_BYTES, Answer
 from ether.protocol.dedup_window import DedupWindow
 from ether.protocol.safety import SAFE
@@ -102,7 +103,8 @@ class Control:
         self._name_claim = NameClaim(self._link, host.topics, hold, lambda why: self.on_fenced(why))
         # Verb by verb: `control/+/+` would also bring what all processes say to one another on `control/missed/<node>`,
         # and from brokers that send a copy for each filter every question to this process twice.
-        by_others = [host.topics.control_by(verb, "+") for verb in (FENCE, *_AT_ONCE, *_IN_TURN)]
+        verbs = (FENCE, *_AT_ONCE, *_IN_TURN, *((ALARM_VERB,) if host.spec.alarms else ()))
+        by_others = [host.topics.control_by(verb, "+") for verb in verbs]
         self._link.listen_to_each([host.topics.control("+"), *by_others], self._receive, now=self._take)
 
     def give_up_name(self) -> None:
@@ -131,6 +133,8 @@ class Control:
             answer = Answer(failed={"lease": f"InstanceLeased: {refusal}"})
         elif verb == "sync" and host.closed:
             answer = Answer(failed={"end": f"{host.name} is ending"})
+        elif verb == ALARM_VERB:
+            answer = host.perform(verb, asked)
         else:
             alone = host.wait_alone(_ALONE_TIMEOUT_S if verb != DRAIN else _DRAIN_ALONE_S)
             if isinstance(found, TrialWork):

@@ -178,12 +178,17 @@ class DeviceCalls:
         self._specs = {method.name: method for method in host.spec.methods}
         care = host.spec.care
         self._check("on_connect", care.on_connect)
+        self._check("on_alarm", self._of_alarms)
         self._check("on_stop", care.on_stop)
         if care.safe_state is not None:
             self._check("safe_state", care.safe_state.calls)
             for where, names in (("allow", care.safe_state.allow), ("refuse", care.safe_state.refuse)):
                 for name in names:
                     self._function(name, f"safe_state.{where}")
+
+    @property
+    def _of_alarms(self) -> list[PlannedCall]:
+        return [call for alarm in self._host.spec.alarms for call in alarm.calls]
 
     def connect(self) -> None:
         """Make the calls of `on_connect`, and keep what they return where the registry names it. Raises whatever they
@@ -213,7 +218,7 @@ class DeviceCalls:
         when it is needed. Raises `MarkError`."""
         care = self._host.spec.care
         safe = care.safe_state.calls if care.safe_state is not None else ()
-        for where, calls in (("on_stop", care.on_stop), ("safe_state", safe)):
+        for where, calls in (("on_stop", care.on_stop), ("safe_state", safe), ("on_alarm", self._of_alarms)):
             self._check(where, [call for call in calls if not call.method.isidentifier()], connected=True)
         for method in self._host.spec.methods:
             own = method.accessor

@@ -36,13 +36,22 @@ from ether.connection.input_rules import Input
 from ether.connection.inputs import NAMED, Lineage, forget_named, lineage_of, named_parents
 from ether.connection.link import ExtraHeaders, Inbound, Link, trace_of
 from ether.connection.worker import Job, Stopped, Worker
-from ether.errors import EncodeError, MarkError, PayloadError, PublishTimeout, ReplayRefused, ValidationFailed
+from ether.errors import (
+    EncodeError,
+    EtherError,
+    MarkError,
+    PayloadError,
+    PublishTimeout,
+    ReplayRefused,
+    ValidationFailed,
+)
 from ether.errors.tracebacks import line_of, user_traceback
 from ether.instance.announcer import Announcer
 from ether.instance.async_runner import CoroutineRunner
 from ether.instance.binding import Overrides, publishing
 from ether.instance.control import Control
 from ether.instance.devices import DeviceCalls
+from ether.instance.drivers.alarm_watch import AlarmWatch, TimeJob
 from ether.instance.drivers.building import Builder, BuiltObject
 from ether.instance.drivers.callbacks import Callbacks
 from ether.instance.drivers.device_watch import ALIVE, DeviceWatch
@@ -58,6 +67,7 @@ from ether.instance.streams import STREAMS, run_through
 from ether.instance.subscriptions import InWork, MethodSubscriptions
 from ether.instance.ticker import Ticker
 from ether.log import get_ether_logger
+from ether.protocol.alarm_words import ALARM_VERB, alarm_topic
 from ether.protocol.barrier import OUTSTANDING, UNHANDLED, Answer, said_of_unhandled
 from ether.protocol.dedup_window import DedupWindow
 from ether.protocol.failure_detector import Heartbeat
@@ -197,6 +207,9 @@ class HostedInstance:
         self.rates = RateGuard(self.name, self.spec, lambda name: self._originals[name], self._read_quietly)
         self.streams = StreamThreads(self)
         self.device = DeviceCalls(self)
+        self.alarms = AlarmWatch(
+            self, self.spec.alarms, self._tell_alarm, lambda: self.announcer.changed(), self.device.make
+        )
         self.callbacks = Callbacks(self)
         self.guard = make_guard(self, self.device, self.ticks, link)
         self.lease_server = LeaseServer(self, link)
@@ -207,7 +220,7 @@ class HostedInstance:
 
     def _changing(self) -> dict[str, object]:
         return {**self.guard.offers(), **self.guard.about(), **self.lease_server.about(), **self.topics_used(),
-                **self.watch.about()}  # fmt: skip
+                **self.watch.about(), **self.alarms.about()}  # fmt: skip
 
     def make_safe(self, why: str, tell: Callable[[Answer], object]) -> None:
         """A person asks for the safe state (`SafeStateGuard.demand`)."""
@@ -318,6 +331,8 @@ class HostedInstance:
         self.subscriptions.tell_skipped()
         self.tell_failures()
         self.subscriptions.note_zeros()
+        if self.alarms.is_due:
+            self.worker.submit(TimeJob(self.alarms), express="")
         status: dict[str, Any] = self.status()
         with self._count_lock:
             failures = self._failures.about()
@@ -624,6 +639,8 @@ class HostedInstance:
                 result = self._coroutines.run(result)
             if isinstance(result, STREAMS):
                 result = run_through(result, wanted, self._coroutines.run)
+            if name in self.alarms.states and not self._publications[name]:
+                self.alarms.look(name, result)
             if forks.times != forked:
                 forks.end_forked(None)  # its copy in the process of the instance returns the same, and is answered
             if self.watch.watches:
@@ -675,6 +692,21 @@ class HostedInstance:
         for published in self._publications[method]:
             if published.wants(value):
                 self._publish_on(method, published, value, lineage)
+        if method in self.alarms.states:
+            self.alarms.look(method, value)
+
+    def _tell_alarm(self, alarm: str, event: dict[str, Any]) -> None:
+        """Publish the change of an alarm, and record it where anything is recorded. Never raises: the value that has
+        brought it about goes its way."""
+        topic = alarm_topic(self.name, alarm)
+        mqtt_topic, writer = self.topics.data(topic), self.record_writer
+        try:
+            if writer is not None:
+                writer.publish_only(topic, mqtt_topic, event, 1, (), {"asked": True})
+            else:
+                self._link.publish(mqtt_topic, event, qos=1)
+        except EtherError as error:
+            self.report(f"{self.spec.name}.{alarm} (its alarm could not be told)", error, {"alarm": event})
 
     def _publish_on(self, method: str, published: PublishedTopic, value: object, lineage: Lineage) -> None:
         origin = context.origin()
@@ -775,6 +807,8 @@ class HostedInstance:
 
     def perform(self, verb: str, asked: Mapping[str, Any]) -> Answer | None:
         """Carry out a control verb, on the worker; None for a verb that is not known."""
+        if verb == ALARM_VERB:
+            return self.alarms.answer(asked)
         if verb == "drain":
             self.end_times()  # so that nothing new begins; the instance is about to end
             return self._drained(asked.get("within_s"))

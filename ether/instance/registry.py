@@ -52,6 +52,8 @@ def _entry_options(entry: RegistryEntry) -> dict[str, Any]:
         if method.result not in (None, "ignore")
     }:
         options["outcomes"] = outcomes
+    if alarms := {path: method.plain({"alarm", "on_alarm"}) for path, method in entry.methods.items() if method.alarm}:
+        options["alarms"] = alarms
     if entry.callbacks:
         options["callbacks"] = _dumped(entry.callbacks)
     return {**options, **_options_among(_CARE, entry)}
@@ -90,4 +92,8 @@ def _wrapping(entry: Mapping[str, Any]) -> Wrapping:
         {path: Outcome.from_options(options) for path, options in entry.get("outcomes", {}).items()},
         frozenset(entry.get("loops", ())),
         {path: CallbackSpec.from_options(path, options) for path, options in entry.get("callbacks", {}).items()},
+        {
+            **entry.get("alarms", {}),
+            **{path: options for path, options in entry.get("properties", {}).items() if options.get("alarm")},
+        },
     )

@@ -17,6 +17,7 @@ from ether.config.path_text import ObjectPath, PathStep, parse_path
 from ether.config.when import duration_s
 from ether.errors import MarkError
 from ether.spec.accessors import readable, settable
+from ether.spec.alarm_rules import AlarmSpec
 from ether.spec.marks import IGNORE, Mark, MarkKind, marks_of, underlying
 from ether.spec.outcomes import AS_IT_IS
 from ether.spec.path_methods import PathMethod, handed_over, path_reader, path_setter
@@ -110,6 +111,8 @@ class ClassSpec:
     properties: tuple[PropertySpec, ...] = ()
     care: Care = NO_CARE
     callbacks: tuple[CallbackSpec, ...] = ()
+    alarms: tuple[AlarmSpec, ...] = ()
+    """Each under the name of the method, or of the property, whose values it looks at."""
 
     def with_mark(self, kind: MarkKind) -> tuple[MethodSpec, ...]:
         """The methods that carry a mark of this kind, in the order of their definition."""
@@ -149,7 +152,26 @@ def describe_wrapped(cls: type, wrapping: Wrapping) -> ClassSpec:
     ]
     _check_names(cls, methods)
     callbacks = tuple(wrapping.callbacks.values())
-    return ClassSpec(cls.__name__, class_path_of(cls), tuple(methods), properties, wrapping.care, callbacks)
+    alarms = tuple(_alarms(cls, methods, wrapping))
+    return ClassSpec(cls.__name__, class_path_of(cls), tuple(methods), properties, wrapping.care, callbacks, alarms)
+
+
+def _alarms(cls: type, methods: Iterable[MethodSpec], wrapping: Wrapping) -> Iterator[AlarmSpec]:
+    """The alarm of each property, and of each use of a method."""
+    listed = list(methods)
+    for written, options in wrapping.alarms.items():
+        if written in wrapping.properties:
+            names = [wrapping.properties[written].name]
+        else:
+            steps = parse_path(written).steps
+            names = [m.name for m in listed if (m.path.steps == steps if m.path is not None else m.name == written)]
+        if not names:
+            raise MarkError(
+                f"the registry has an alarm of {class_path_of(cls)}.{written}, which has no decorator: nothing calls it"
+            )
+        for name in names:
+            unit = options.get("unit") or (wrapping.outcomes.get(written, AS_IT_IS).unit)
+            yield AlarmSpec.from_options(name, options["alarm"], options.get("on_alarm"), unit)
 
 
 def _is_moved(path: str, wrapping: Wrapping) -> bool:

@@ -11,6 +11,7 @@ The trap: the last value stays in force however old it is. A pause does not make
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 _SLOTS = 64
 _ROUNDING = 1e-12
@@ -68,3 +69,21 @@ class ChangeRange:
             _, lowest, highest = self._before.pop()
             low, high = min(low, lowest), max(high, highest)
         self._before.append((now, low, high))
+
+
+def numbers_of(value: Any) -> list[float] | None:
+    """A number, or each of a list or an array, as finite floats; None where it is anything else."""
+    if hasattr(value, "magnitude"):
+        value = value.magnitude
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        found = [numbers_of(item) for item in value]
+        return [number for numbers in found for number in numbers or ()] if None not in found else None
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return [number] if abs(number) < float("inf") else None

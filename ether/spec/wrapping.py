@@ -334,6 +334,8 @@ class Wrapping:
     loops: frozenset[str] = frozenset()
     """The methods that are called on the event loop."""
     callbacks: Mapping[str, CallbackSpec] = field(default_factory=dict)
+    alarms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """For methods and properties, as the registry names them, their `alarm`, `on_alarm` and `unit` as written."""
 
     def over(self, other: Wrapping) -> Wrapping:
         """This, completed by the other's entries for names that this does not have."""
@@ -349,4 +351,5 @@ class Wrapping:
             outcomes={**other.outcomes, **self.outcomes},
             loops=other.loops | self.loops,
             callbacks={**other.callbacks, **self.callbacks},
+            alarms={**other.alarms, **self.alarms},
         )

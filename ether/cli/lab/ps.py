@@ -26,6 +26,7 @@ from ether.recording.forecast_rules import forecast_text, seconds_left
 from ether.recording.recorder_page import RecorderFacts, recorders_of
 from ether.session.client import Client
 from ether.session.offline import LastKnown, read_last_known
+from ether.session.watching.alarms import raised
 from ether.session.watching.heartbeats import BEHIND_S, Heartbeats
 from ether.system.processes import is_running
 from ether.transport.endpoint import Endpoint
@@ -96,12 +97,14 @@ def _show(name: str, rows: list[dict[str, Any]], errors: bool) -> None:
             "class": row["class"] or f"({row['kind']})",
             "state": _state(row),
             "errors": row["failures"].get("count", 0),
+            "alarmed": ", ".join(f"{name}: {alarm['state']}" for name, alarm in row["alarms"].items()),
         }
         for row in rows
     ]
     late = any(row["queued"] or (row["behind_s"] or 0.0) >= BEHIND_S for row in rows)
     columns = {**_COLUMNS, **(_LATE_COLUMNS if late else {})}
     columns |= {"errors": "ERRORS"} if any(row["failures"] for row in rows) else {}
+    columns |= {"alarmed": "ALARMS"} if any(row["alarms"] for row in rows) else {}
     columns |= {"lease": "LEASED BY"} if any(row["lease"] for row in rows) else {}
     print_table(shown, columns, nothing=f"nobody is in session {name}")
     for row in rows:
@@ -161,7 +164,10 @@ def _row(member: Announcement, heartbeats: Heartbeats) -> dict[str, Any]:
 def _announced(member: Announcement) -> dict[str, Any]:
     """The part of a row that stands in the member's announcement."""
     facts = {key: member.about.get(key) for key in ("class", "class_path", "host", "pid", "since", "epoch", "version")}
-    return {"name": member.name, "kind": member.kind, "state": member.state.value, **facts, "error": member.error}
+    return {
+        "name": member.name, "kind": member.kind, "state": member.state.value, **facts, "error": member.error,
+        "alarms": raised(member.about),
+    }  # fmt: skip
 
 
 def _lease_text(lease: object) -> str | None:

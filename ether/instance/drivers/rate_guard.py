@@ -22,7 +22,7 @@ from ether.config.path_text import parse_path
 from ether.errors import ArgumentProblem, ValidationFailed
 from ether.spec.arguments import shown
 from ether.spec.methods import ClassSpec, MethodSpec
-from ether.spec.rate_rules import ChangeRange
+from ether.spec.rate_rules import ChangeRange, numbers_of
 from ether.spec.signatures import signature_of
 from ether.spec.wrapping import SETTER, Limit
 
@@ -96,7 +96,7 @@ class RateGuard:
         reader = self._readers[method]
         value = self._read(reader)
         limit = self.methods[method].limits["value"]
-        numbers = _numbers(value)
+        numbers = numbers_of(value)
         if numbers is None:
             accepted = f"a number that changes at most {_rate_text(limit)}, and {reader} is {shown(value)} now"
             raise ValidationFailed(f"{self._name}.{method}", [ArgumentProblem("value", "a change", accepted)])
@@ -124,7 +124,7 @@ class RateGuard:
         return {
             argument: numbers
             for argument, limit in limits.items()
-            if limit.max_rate is not None and argument in given and (numbers := _numbers(given[argument])) is not None
+            if limit.max_rate is not None and argument in given and (numbers := numbers_of(given[argument])) is not None
         }
 
     def _ranges_of(
@@ -172,21 +172,3 @@ class RateGuard:
 def _rate_text(limit: Limit) -> str:
     assert limit.max_rate is not None
     return f"{limit.max_rate.amount:g} {limit.unit}".rstrip() + f" within {limit.max_rate.within_s:g} s"
-
-
-def _numbers(value: Any) -> list[float] | None:
-    """A number, or each of a list or an array, as floats; None where it is anything else."""
-    if hasattr(value, "magnitude"):
-        value = value.magnitude
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        found = [_numbers(item) for item in value]
-        return [number for numbers in found for number in numbers or ()] if None not in found else None
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return [number] if abs(number) < float("inf") else None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ether.config.models import EtherConfig, EtherInstanceConfig, RegistryEntry
 from ether.config.path_text import parse_path
+from ether.protocol.alarm_words import alarm_topic
 from ether.runs.plan.class_lookup import SourceUnclear
 from ether.runs.plan.source_marks import import_places, topics_in_source
 from ether.security.rights import DeviceInstance, DeviceRights, rights_of_guest, rights_of_host, rights_of_listed
@@ -42,7 +43,7 @@ def source_topics(config: EtherConfig) -> TopicsOf:
             return None
         entry, short = config.registry.get(instance.class_path), instance.class_path.rpartition(".")[2]
         if entry is not None:
-            published += _published(entry, short)
+            published += [*_published(entry, short), *_alarm_topics(entry, name)]
             heard += _heard(entry, short)
         return published, heard
 
@@ -57,6 +58,17 @@ def _published(entry: RegistryEntry, cls: str) -> Iterator[str]:
         if wanted.get is not None and (wanted.get.topic or wanted.get.every):
             yield wanted.get.topic or f"{cls}.{wanted.as_ or parse_path(path).as_name}"
     yield from (callback.topic for callback in entry.callbacks.values())
+
+
+def _alarm_topics(entry: RegistryEntry, instance: str) -> Iterator[str]:
+    for path, method in entry.methods.items():
+        if method.alarm is not None:
+            name = method.as_ or parse_path(path).as_name
+            yield from (alarm_topic(instance, use.as_ or name) for use in method.ether_pub or ())
+            yield alarm_topic(instance, name)
+    for path, wanted in entry.properties.items():
+        if wanted.alarm is not None:
+            yield alarm_topic(instance, wanted.as_ or parse_path(path).as_name)
 
 
 def _heard(entry: RegistryEntry, cls: str) -> Iterator[str]:

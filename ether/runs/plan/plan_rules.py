@@ -15,6 +15,7 @@ from typing import Any
 from ether.config.names import PREPARE
 from ether.config.plan import RunPlan
 from ether.errors import MarkError
+from ether.protocol.alarm_words import alarm_topic
 from ether.runs.plan.call_rules import (
     Place,
     PlanFault,
@@ -265,7 +266,7 @@ def _topic_faults(plan: RunPlan, place: Place, instances: PlannedInstances) -> I
         *(((*place, "waits_for", number), topic) for number, topic in enumerate(plan.waits_for)),
         *(((*place, "data", topic), topic) for topic in plan.data),
     ]
-    known = _marked(instances, MarkKind.PUB)
+    known = [*_marked(instances, MarkKind.PUB), *_alarm_topics(instances)]
     for here, topic in named:
         if not _is_published(topic, known, plan.outside) and _all_known(instances):
             valid = (
@@ -273,6 +274,14 @@ def _topic_faults(plan: RunPlan, place: Place, instances: PlannedInstances) -> I
                 " listed under outside"
             )
             yield PlanFault(here, f"the topic {topic!r}, which nobody publishes", valid, nearest(topic, known))
+
+
+def _alarm_topics(instances: PlannedInstances) -> list[str]:
+    return [
+        alarm_topic(name, alarm.name)
+        for name, planned in instances.items()
+        for alarm in (planned.spec.alarms if planned.spec is not None else ())
+    ]
 
 
 def _is_published(topic: str, known: Iterable[str], outside: Iterable[str]) -> bool:
