@@ -40,7 +40,7 @@ from hardware_adapters.errors import AdapterError, BadAnswer, Disconnected, NoAn
 from hardware_adapters.identity import Fingerprint, Identity, SyncQuestion
 from hardware_adapters.lease import Lease, PortLock
 from hardware_adapters.listeners import CallbackThread, late_bound
-from hardware_adapters.options import AdapterOptions, check_options
+from hardware_adapters.options import AdapterOptions, boot_rules, check_options
 from hardware_adapters.replays import check_command
 from hardware_adapters.search import AskTimes, FoundPort, Search
 
@@ -101,7 +101,7 @@ class Adapter:
         self._closing = threading.Event()
         self._search = Search(
             medium, port, self._identity, encode, events=PortEvents(self._input, self._lost), holder=self.name,
-            times=AskTimes(self.timeout_s, options.get("boot_s", 0.0)), closing=self._closing,
+            times=AskTimes(self.timeout_s, boot_rules(options)), closing=self._closing,
         )  # fmt: skip
         self._searcher: threading.Thread | None = None
         self._presence = Presence(False, port or "", "not connected yet")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, TypedDict
 
+from hardware_adapters.boot import BootRules
 from hardware_adapters.identity import Identity
 from hardware_adapters.step_rules import SETTLE_S, LineRules
 
@@ -19,7 +20,9 @@ class AdapterOptions(TypedDict, total=False):
     other threads may use it; `on_input(frame)` gets unsolicited frames; `on_presence(presence)` is called at offline
     and online. With `reconnect=False` a lost device is not searched. After `verify_after_s` seconds without a
     success, a device with an identity to ask for is asked again (None: never). `encoding` is that of `query` and
-    `write`. `boot_s`: so long a device may boot after its port was opened, with messages of its own. `sync` is a
+    `write`. `boot_s`: so long a device may boot after its port was opened, with messages of its own. `ready` is
+    what it says when it has booted, a part of a message or a pattern: the wait ends there, at `boot_s` (5 s where it is
+    left out) at the latest; of `SerialPort` alone. `sync` is a
     question and its answer (a text, bytes, or a pattern for the whole answer) that show after a failed query that the
     line is in step: `("*OPC?", "1")`. An identity that is asked for serves as one.
 
@@ -39,10 +42,21 @@ class AdapterOptions(TypedDict, total=False):
     verify_after_s: float | None
     encoding: str
     boot_s: float
+    ready: str | bytes | re.Pattern[str] | None
     sync: tuple[str | bytes, str | bytes | re.Pattern[str]] | None
     unsolicited: Callable[[bytes], bool] | None
     echo: bool | None
     settle_s: float
+
+
+BOOT_S = 5.0
+"""How long `ready` is waited for where `boot_s` says nothing."""
+
+
+def boot_rules(options: AdapterOptions) -> BootRules:
+    """How a device boots."""
+    ready = options.get("ready")
+    return BootRules(options.get("boot_s", 0.0 if ready is None else BOOT_S), ready)
 
 
 def line_rules(options: AdapterOptions) -> LineRules:
@@ -59,3 +73,8 @@ def check_options(options: AdapterOptions) -> None:
         raise TypeError(f"an adapter has no option {unknown[0]!r}.{hint}")
     if options.get("timeout_s", 1.0) <= 0 or options.get("retries", 0) < 0:
         raise ValueError("timeout_s is more than 0 and retries 0 or more")
+    if not 0 <= options.get("boot_s", 0.0) < float("inf"):
+        raise ValueError(f"boot_s is a number of seconds from 0, not {options.get('boot_s')!r:.40}")
+    ready = options.get("ready")
+    if ready is not None and (not ready or not isinstance(ready, (str, bytes, re.Pattern))):
+        raise ValueError(f"ready is a part of what the board says, or a pattern, not {ready!r:.40}")

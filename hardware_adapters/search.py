@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from hardware_adapters.boot import Booting, BootRules
 from hardware_adapters.connection import Medium, PortConnection, PortEvents
 from hardware_adapters.errors import (
     AdapterError,
@@ -38,7 +39,7 @@ class AskTimes(NamedTuple):
     """How long the identity is asked for at the named port, and how long a device may boot after each opening."""
 
     timeout_s: float
-    boot_s: float = 0.0
+    boot: BootRules = BootRules()
 
 
 class FoundPort(NamedTuple):
@@ -73,7 +74,7 @@ class Search:
             raise ValueError("an adapter needs a port, or an identity by which to find one")
         self._medium, self._port, self._identity, self._encode = medium, port, identity, encode
         self._events, self._holder, self._closing = events, holder, closing
-        self._ask_s, self._boot_s = min(ASK_S, times.timeout_s), times.boot_s
+        self._ask_s, self._boot, self._boot_s = min(ASK_S, times.timeout_s), times.boot, times.boot.boot_s
         self._attempts = max(2, math.ceil(times.timeout_s / self._ask_s))
         self._foreign: dict[str, float] = {}
         self._last: str | None = port
@@ -136,8 +137,12 @@ class Search:
         self._refuse_by_usb(info)
         if time.monotonic() - self._foreign.get(info.device, -ASK_AGAIN_S) < ASK_AGAIN_S:
             raise WrongDevice(info.device, str(self.known or self._identity), "another one, as was found a moment ago")
-        connection = self._medium.open(info.device, self._events, self._holder, self.owed)
+        booting, waits = Booting(self._boot, self._events), self._boot.ready is not None
+        owed = () if waits else self.owed  # a board that was reset owes nothing
+        connection = self._medium.open(info.device, booting.events, self._holder, owed)
         try:
+            if waits:
+                self._wait_until_ready(connection, booting, info)
             fingerprint = self._recognised(connection, info)
         except BaseException as error:
             connection.close()
@@ -146,11 +151,19 @@ class Search:
             raise
         return FoundPort(connection, info, fingerprint)
 
+    def _wait_until_ready(self, connection: PortConnection, booting: Booting, info: PortInfo) -> None:
+        """Wait for the board's line. One that does not say it is asked for its identity, where it has one; else nobody
+        knows whether it has booted, and that is raised."""
+        ready = booting.wait(lambda: connection.lost is None and not self._closing.is_set())
+        booting.end()
+        if not ready and (connection.lost is not None or self._identity is None or not self._identity.is_asked):
+            raise connection.lost or booting.failure(info.device)
+
     def _recognised(self, connection: PortConnection, info: PortInfo) -> Fingerprint:
         """The fingerprint of the device at an open port. A board that is reset when its port is opened says other
         things, or nothing, while it boots: the port stays open meanwhile, because each opening would reset it again."""
         attempts = self._attempts if info.device == self._port else 2
-        if not self._boot_s:
+        if not self._boot_s or self._boot.ready is not None:
             return recognised(self._identity, self.known, info.device, info, self._asker(connection, attempts))
         booted = time.monotonic() + self._boot_s
         if self._identity is None or not self._identity.is_asked:

@@ -144,6 +144,8 @@ class VisaInstrument(Adapter):
         command_end: bytes | None = None,
         **options: Unpack[AdapterOptions],
     ) -> None:
+        if options.get("ready") is not None:  # nobody reads a VISA resource before it is asked something
+            raise TypeError("ready= is an option of SerialPort; over VISA say how long the device boots, boot_s=2")
         bench = simulated_bench()
         if bench is not None:
             options.setdefault("name", resource or "")
