@@ -158,7 +158,7 @@ def _complete(words: list[str]) -> int:
     """Print what could stand in the shell's line. An error would be printed into that line, so nothing is."""
     try:
         return _perform(words)
-    except Exception:  # noqa: BLE001  the last catch, as above
+    except (Exception, KeyboardInterrupt):  # noqa: BLE001  the last catch, as above
         return Exit.OK
 
 

@@ -66,7 +66,7 @@ class Refused(Exception):
 
 class Access:
     """The links and the browsers of one page. `hosts` are the values of the Host header that are the page's own;
-    `guests` tells what the session's rights say of guests, "" where it has none."""
+    `guests` tells what the session's rights say of guests, "" where it has none; None while that is not known."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Access:
         *,
         scheme: str = "http",
         read_only: bool = False,
-        guests: Callable[[], str] = lambda: "",
+        guests: Callable[[], str | None] = lambda: "",
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.hosts, self.scheme, self.read_only, self._guests = hosts, scheme, read_only, guests
@@ -164,8 +164,10 @@ class Access:
         limits = [(browser.may, "the link that opened this browser lets it do no more")]
         if self.read_only:
             limits.append((LOOK, "this page only shows: it was started with --read-only"))
-        guests = self._guests()
-        if guests and not self._is_here(browser.address):
+        guests = "" if self._is_here(browser.address) else self._guests()
+        if guests is None:
+            limits.append((NOTHING, "what it lets guests do is not known yet, as no program that leads it was heard"))
+        elif guests:
             limits.append((_GUESTS.get(guests, NOTHING), f"security.guests: {guests} in the session's configuration"))
         may, why = min(limits, key=lambda each: _RIGHTS.index(each[0]))
         return BrowserRights(may, "" if may == ACT else why)

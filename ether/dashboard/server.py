@@ -86,7 +86,8 @@ class PageServer:
             uvicorn.Config(
                 self._page.application, log_level="warning", lifespan="off", ws="websockets-sansio", access_log=False,
                 server_header=False, date_header=False, ws_max_size=100_000, ws_per_message_deflate=False,
-                timeout_graceful_shutdown=2, backlog=64, **_encrypted(tls),
+                timeout_graceful_shutdown=2, backlog=64, proxy_headers=False,  # nobody says here where it comes from
+                **_encrypted(tls),
             )
         )  # fmt: skip
 

@@ -75,8 +75,9 @@ class WatchedLab:
         """What came and is not decoded yet: the newest ones, because older ones would not be kept anyway."""
         self._log_number = 0
         self._tag: Tag | None = None
-        self.guests = ""
-        """What the session's rights say of guests, as last told by the program that leads it; "" without rights."""
+        self.guests: str | None = None
+        """What the session's rights say of guests, as last told by the program that leads it; "" without rights, None
+        before it was heard."""
         self._members: tuple[bool, list[Announcement]] = (False, [])
         self._unfed: list[str] = []
         """What instances hear and no instance publishes: topics of programs without Ether are among them."""

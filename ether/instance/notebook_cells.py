@@ -37,15 +37,29 @@ def script_of(cells: list[str]) -> str:
             body = ast.parse(cell).body
         except (SyntaxError, ValueError):
             continue
-        lines = cell.splitlines()
+        lines = cell.split("\n")  # as `ast` counts them
         for node in reversed(body):
+            if _is_superseded(node, defined) or not _can_run(node):
+                begin = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))]) - 1
+                # empty lines, so that the others keep their places in the cell
+                lines[begin : node.end_lineno] = [""] * ((node.end_lineno or begin) - begin)
             if isinstance(node, _Definition):
-                if node.name in defined:  # empty lines, so that the others keep their places in the cell
-                    begin = min([node.lineno, *(each.lineno for each in node.decorator_list)]) - 1
-                    lines[begin : node.end_lineno] = [""] * ((node.end_lineno or begin) - begin)
                 defined.add(node.name)
         kept.append("\n".join(lines))
     return "\n\n".join(reversed(kept)) + "\n"
+
+
+def _is_superseded(node: ast.stmt, defined: set[str]) -> bool:
+    return isinstance(node, _Definition) and node.name in defined
+
+
+def _can_run(node: ast.stmt) -> bool:
+    """Whether a statement may stand in a script: `await` and a mistaken `return` may stand in a cell alone."""
+    try:
+        compile(ast.Module([node], type_ignores=[]), CELLS, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def take_cells(text: str | None) -> str | None:
@@ -53,5 +67,5 @@ def take_cells(text: str | None) -> str | None:
     what stands in the place of the script's path."""
     if text is None:
         return None
-    linecache.cache[CELLS] = (len(text), None, text.splitlines(keepends=True), CELLS)
+    linecache.cache[CELLS] = (len(text), None, [f"{line}\n" for line in text.split("\n")], CELLS)
     return CELLS

@@ -23,6 +23,9 @@ CELLS_RUN = [
     "from __future__ import annotations\n\n\nclass Meter:\n    @ether_get\n"
     "    def read(self, x: float = 1.0) -> float:\n        return math.floor(amplified(x))",
     "raise RuntimeError('a cell that failed')",
+    "await later()",
+    "x = 1\nreturn 5",
+    "PAGE = 'one\x0ctwo\u2028three'\n\n\nclass Reader:\n    page = PAGE",
 ]
 
 
@@ -36,6 +39,7 @@ def test_the_last_definition_counts_with_what_it_needs_and_nothing_else_is_run()
     found = find_class("__main__.Meter", take_cells(script_of(CELLS_RUN)))
     assert found().read(3) == 6
     assert found.read.__code__.co_filename == CELLS
+    assert find_class("__main__.Reader", take_cells(script_of(CELLS_RUN))).page == "one\x0ctwo\u2028three"
     with pytest.raises(ConfigError, match=r"defines no 'Metre'.* Did you mean 'Meter'\?"):
         find_class("__main__.Metre", take_cells(script_of(CELLS_RUN)))
 
