@@ -65,6 +65,8 @@ class ClientProtocol:
         self._aliases: dict[int, bytes] = {}
         self._shapes: Shapes = {}
         self.acks_at_once = self.acks_in_vain = 0
+        self.may_hold_acks = True
+        """False where the connection writes after each read anyway."""
         self._warned_rights = self._asked = False
         self._certificate_name: str | None = None
         self._silence_s, self._last_read = float(exchange.quotas.connect_within_s), exchange.now
@@ -277,7 +279,8 @@ class ClientProtocol:
             return
         self.outlet.send_frame(frame)
         exchange = self._exchange
-        if frame[0] != _PUBACK or not (self in exchange.unflushed or exchange.held_acks.hold(self, exchange.now)):
+        may_wait = frame[0] == _PUBACK and self.may_hold_acks
+        if not (may_wait and (self in exchange.unflushed or exchange.held_acks.hold(self, exchange.now))):
             exchange.unflushed[self] = None
         if self.outlet.bytes > exchange.quotas.waiting_bytes and len(self.outlet) > 2:
             text = f"client {self._name()} does not read the answers to what it sends: it was disconnected"

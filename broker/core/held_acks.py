@@ -57,5 +57,7 @@ class HeldAcks:
             del self._since[publisher]
             if publisher.outlet.bytes:
                 publisher.acks_in_vain = publisher.acks_at_once = min(MOST_AT_ONCE, publisher.acks_in_vain * 2 or 1)
+            else:  # it has left with something else
+                publisher.acks_in_vain >>= 1
         self.due = min(self._since.values()) + HOLD_S if self._since else math.inf
         return over

@@ -66,10 +66,10 @@ class ClientConnection:
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            data = b""
+            self._lost()
+            return
         if not data:
-            client.lost()
-            self.close()
+            self._ended()
         elif client.over:
             self._throw_away(len(data))
         else:
@@ -92,12 +92,23 @@ class ClientConnection:
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            count = 0
+            self._lost()
+            return
         if count:
             self.client.filled(count)
         else:
-            self.client.lost()
-            self.close()
+            self._ended()
+
+    def _ended(self) -> None:
+        """The other side sends no more. It may still read: what it is owed is written first, as far as it is taken."""
+        if self.client.outlet.bytes:
+            self.flush()
+        if not self.closed:
+            self._lost()
+
+    def _lost(self) -> None:
+        self.client.lost()
+        self.close()
 
     def flush(self) -> None:
         """Write what is queued, unless the socket is known to be full."""
@@ -111,8 +122,7 @@ class ClientConnection:
         try:
             waiting = self._write_all()
         except OSError:
-            self.client.lost()
-            self.close()
+            self._lost()
             return
         if waiting is not self._writing:
             self._writing = waiting
@@ -167,6 +177,7 @@ class LayeredConnection(ClientConnection):
 
     def __init__(self, sock: socket.socket, client: ClientProtocol, watcher: Watcher, layers: list[Layer]) -> None:
         super().__init__(sock, client, watcher)
+        client.may_hold_acks = False
         self._layers = layers
         self._unsent: bytes | memoryview = b""
         self._goodbye = False

@@ -102,7 +102,7 @@ class MemberDiscovery(Members):
             if self.opened:
                 return False
             self._open(Deadline(timeout_s), opening)
-            self.opened = self._listening = True
+            self._listening = self.opened = True  # in this order: `opened` is read without the lock
             return True
 
     def _open(self, deadline: Deadline, opening: Opening) -> None:

@@ -293,14 +293,14 @@ class SendQueue:
             size = publication.size
             if lane.size + size > LOW_BYTES or lane.count > LOW_COUNT or lane.line or room is not None or self._closed:
                 self._enter_locked(lane, topic, size, timeout_s, room)
-            lane.count += 1
-            lane.size += size
-            if self._suspicion is not None and self._is_banned_locked(publication):
-                return publication
             link, under_way = self._link, len(self._inflight)
             waits = self._urgent.waiting or self._ordinary.waiting or self._suspicion is not None or size >= LARGE_BYTES
             if link is not None and not waits and under_way < min(_BURST, self._window) and not link.congested:
                 self._send_alone_locked(link, publication)
+                return publication
+            lane.count += 1
+            lane.size += size
+            if self._suspicion is not None and self._is_banned_locked(publication):
                 return publication
             lane.waiting.append(publication)
             if link is not None and under_way < self._window:
@@ -313,12 +313,14 @@ class SendQueue:
 
     def _send_alone_locked(self, link: SendLink, publication: Publication) -> None:
         """What `_fill_locked` does with a small message where no other one waits: most messages."""
-        packet_id = self._next_id_locked()
-        self._inflight[packet_id] = publication
-        try:
-            packet = b"%b%b%b%b" % (
-                publication.head, packet_id.to_bytes(2, "big"), publication.section, publication.payload
-            )  # fmt: skip
+        packet_id, lane = self._next_id_locked(), publication.lane
+        packet = b"%b%b%b%b" % (
+            publication.head, packet_id.to_bytes(2, "big"), publication.section, publication.payload
+        )  # fmt: skip
+        try:  # from here on it is counted and under way: where a signal handler raises, the next connection sends it
+            self._inflight[packet_id] = publication
+            lane.count += 1
+            lane.size += publication.size
             link.send_locked(packet)
         except LinkDown:
             pass  # the network thread notices the loss itself

@@ -161,6 +161,12 @@ def test_a_puback_waits_for_company_but_not_long_and_not_in_vain_for_ever() -> N
     assert caller.acks_in_vain == MOST_AT_ONCE
     assert 8 <= held <= 22, "1, 2, 4, … 256, 256, …"
     assert acks.due > now + 1e9
+    for _ in range(MOST_AT_ONCE + 20):  # a slow caller, whose answers come in time again, if never two in a millisecond
+        caller.publishes(acks, now)
+        caller.outlet.batch(now)
+        acks.released(now + HOLD_S)
+        now += 1.0
+    assert caller.acks_in_vain == 0
 
 
 def test_many_pubacks_do_not_wait() -> None:
@@ -250,6 +256,13 @@ def test_a_puback_comes_soon_where_nothing_else_does(sockets: Sockets) -> None:
         began = time.monotonic()
         assert sockets.next_read(publisher) == b"@\x03\x00\x07\x10", "to nobody"
         assert time.monotonic() - began < patience(0.4), "what nothing ends waits for half a second"
+
+
+def test_who_sends_no_more_is_still_told_what_arrived(sockets: Sockets) -> None:
+    publisher = sockets.client("own")
+    publisher.sendall(at_qos_1("elsewhere"))
+    publisher.shutdown(socket.SHUT_WR)
+    assert sockets.next_read(publisher) == b"@\x03\x00\x07\x10"
 
 
 def test_both_kinds_of_readiness_tell_the_same() -> None:
