@@ -689,11 +689,11 @@ class HostedInstance:
             call = context.current().call
             if call is not None and call.call == f"{self.name}.{method}":
                 call.made_of = lineage.made_of
+        if method in self.alarms.states:  # first: a value that cannot be published may be an alarm all the same
+            self.alarms.look(method, value)
         for published in self._publications[method]:
             if published.wants(value):
                 self._publish_on(method, published, value, lineage)
-        if method in self.alarms.states:
-            self.alarms.look(method, value)
 
     def _tell_alarm(self, alarm: str, event: dict[str, Any]) -> None:
         """Publish the change of an alarm, and record it where anything is recorded. Never raises: the value that has

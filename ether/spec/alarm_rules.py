@@ -64,6 +64,15 @@ class AlarmSpec:
                 return level
         return OK
 
+    def worst_of(self, numbers: list[float]) -> float:
+        """Of several numbers the one that is told: the farthest beyond its limits, or else the largest."""
+        for held in (0.0, self.dead_band):
+            for ends in (self.alarm, self.warn):
+                worst = max(numbers, key=lambda number, ends=ends: _excess(ends, number))  # type: ignore[misc]
+                if _excess(ends, worst) > -held:
+                    return worst
+        return max(numbers)
+
     def limits_text(self, level: str) -> str:
         """`above 80 °C`: what a level means."""
         low, high = self.alarm if level == ALARM else self.warn
@@ -183,5 +192,11 @@ class AlarmState:
 
 
 def _beyond(ends: Ends, number: float, held: float) -> bool:
+    return _excess(ends, number) > -held
+
+
+def _excess(ends: Ends, number: float) -> float:
+    """How far a number is beyond its ends; below zero where it is within them."""
     low, high = ends
-    return (low is not None and number < low + held) or (high is not None and number > high - held)
+    nothing = float("-inf")
+    return max(nothing if low is None else low - number, nothing if high is None else number - high)

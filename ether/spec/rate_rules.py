@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from ether.spec.outcomes import OutcomeUnfit, is_quantity, number_in
+
 _SLOTS = 64
 _ROUNDING = 1e-12
 """What binary digits may add to a step: 0.3 is not 0.1 + 0.2."""
@@ -71,15 +73,21 @@ class ChangeRange:
         self._before.append((now, low, high))
 
 
-def numbers_of(value: Any) -> list[float] | None:
-    """A number, or each of a list or an array, as finite floats; None where it is anything else."""
+def numbers_of(value: Any, unit: str = "") -> list[float] | None:
+    """A number, or each of a list or an array, as finite floats; None where it is anything else, or empty. A quantity
+    is its number in `unit`, and no number where it does not convert."""
+    if unit and is_quantity(value):
+        try:
+            value = number_in(value, unit, "")
+        except OutcomeUnfit:
+            return None
     if hasattr(value, "magnitude"):
         value = value.magnitude
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        found = [numbers_of(item) for item in value]
-        return [number for numbers in found for number in numbers or ()] if None not in found else None
+        found = [numbers_of(item, unit) for item in value]
+        return [number for numbers in found for number in numbers or ()] if found and None not in found else None
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return None
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ether.config import load_config
-from ether.errors import ConfigError, MarkError
+from ether.errors import ConfigError, MarkError, PublishTimeout
 from ether.instance.drivers import alarm_watch
 from ether.spec.alarm_rules import AlarmSpec, AlarmState, Now
 from ether.testing import Lab
@@ -172,6 +172,62 @@ def test_a_call_that_fails_is_reported_and_the_others_are_made(clock: Clock) -> 
         assert bench["oven"].told == [-1, 0]
         assert isinstance(bench.failures[0], OSError)
         assert announced(bench)["state"] == "alarm"
+
+
+@pytest.mark.parametrize("by", ["a value", "an answer"])
+def test_a_shelf_that_runs_out_calls_whoever_finds_it(by: str, clock: Clock) -> None:
+    with lab(on_alarm={"call": "power", "args": [0]}) as bench:
+        assert do(bench, "shelve", for_s=60) == "shelved"
+        assert at(bench, 90) == "shelved"
+        clock.now += 61
+        if by == "a value":
+            assert at(bench, 91) == "alarm"
+        else:
+            assert do(bench, "acknowledge") == "acknowledged"
+        bench.settle()
+        assert bench["oven"].told == [0]
+
+
+def test_a_value_that_cannot_be_published_is_looked_at(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lab(on_alarm={"call": "power", "args": [0]}, collect_failures=True) as bench:
+
+        def full(*_: object, **__: object) -> None:
+            raise PublishTimeout("t", 1.0, "the queue is full")
+
+        monkeypatch.setattr(host(bench), "_publish_on", full)
+        assert at(bench, 90) == "alarm"
+        assert bench["oven"].told == [0]
+        assert isinstance(bench.failures[0], PublishTimeout)
+
+
+def test_a_quantity_is_looked_at_in_the_unit_of_the_limits(clock: Clock) -> None:
+    pint = pytest.importorskip("pint", reason="pint is not installed: pip install 'ether-medium[units]'")
+    with lab({"alarm": 80}, collect_failures=True) as bench:
+        oven = host(bench)
+        oven.alarms.look("temperature", pint.Quantity(350, "K"))
+        assert (announced(bench)["state"], announced(bench)["value"]) == ("ok", pytest.approx(76.85))
+        oven.alarms.look("temperature", [pint.Quantity(300, "K"), pint.Quantity(354, "K")])
+        assert announced(bench)["state"] == "alarm"
+        oven.alarms.look("temperature", 20)
+        oven.alarms.look("temperature", pint.Quantity(3, "V"))
+        assert announced(bench)["state"] == "alarm"
+
+
+def test_an_empty_list_does_not_look_well(clock: Clock) -> None:
+    with lab({"alarm": 80}) as bench:
+        assert at(bench, [20, 90]) == "alarm"
+        assert at(bench, []) == "alarm"
+        assert at(bench, [20]) == "ok"
+        assert at(bench, []) == "alarm"
+
+
+def test_of_several_numbers_the_worst_is_told(clock: Clock) -> None:
+    with lab({"warn": [10, None], "alarm": [5, 80], "dead_band": 1}) as bench:
+        for values, state, told in (
+            ([4, 50], "alarm", 4), ([5.5, 50], "alarm", 5.5), ([50, 81], "alarm", 81), ([9, 50], "warn", 9),
+            ([20, 50], "ok", 50),
+        ):  # fmt: skip
+            assert (at(bench, values), announced(bench)["value"]) == (state, told)
 
 
 @pytest.mark.parametrize(

@@ -62,14 +62,14 @@ class AlarmWatch:
         state = self.states.get(name)
         if state is None or value is None or value is NOTHING:
             return
-        numbers, now = numbers_of(value), _now()
+        numbers, now = numbers_of(value, state.spec.unit), _now()
         with self._lock:
-            self._expire(now)
+            called = self._expire(now)
             was, wanted = state.state, state.wants_calls
-            if state.look(numbers, _plain(numbers), now):
+            if state.look(numbers, None if numbers is None else state.spec.worst_of(numbers), now):
                 self._note(name, state, was, {} if numbers is not None else {"why": f"{shown(value)} is no number"})
-            calls = state.wants_calls and not wanted
-        self._after(name, state, calls=calls)
+            called += [name] if state.wants_calls and not wanted else []
+        self._after(called)
 
     def answer(self, asked: Mapping[str, Any]) -> Answer:
         """Acknowledge an alarm, or shelve it, as a person asks."""
@@ -79,13 +79,13 @@ class AlarmWatch:
             return Answer(failed={name: f"{self._host.name} has no such alarm; it has: {', '.join(self.states)}"})
         now = _now()
         with self._lock:
-            self._expire(now)
+            called = self._expire(now)
             was, wanted = state.state, state.wants_calls
             why = self._done(state, do, by, note, asked.get("for_s"), now)
             if not why:
                 self._note(name, state, was, {"did": do, "by": by, "at": now.wall, **({"note": note} if note else {})})
-            calls = state.wants_calls and not wanted
-        self._after(name, state, calls=calls, at_once=True)
+            called += [name] if state.wants_calls and not wanted else []
+        self._after(called, at_once=True)
         return Answer(failed={name: why}) if why else Answer(ran=(name,), results={name: state.about()})
 
     def _done(self, state: AlarmState, do: str, by: str, note: str, for_s: object, now: Now) -> str:
@@ -115,9 +115,7 @@ class AlarmWatch:
         now = _now()
         with self._lock:
             called = self._expire(now)
-        for name in called:
-            self._call(name, self.states[name])
-        self._tell_all(at_once=True)
+        self._after(called, at_once=True)
 
     def about(self) -> dict[str, object]:
         """What is announced of the alarms."""
@@ -131,7 +129,8 @@ class AlarmWatch:
     # -- inside
 
     def _expire(self, now: Now) -> list[str]:
-        """Take from the shelf what has been there for its time. Under the lock. Returns what is an alarm now."""
+        """Take from the shelf what has been there for its time. Under the lock. Returns what is an alarm now, and
+        is to be called: nothing else will call it."""
         found = []
         for name, state in self.states.items():
             if state.is_due(now):
@@ -144,9 +143,9 @@ class AlarmWatch:
     def _note(self, name: str, state: AlarmState, was: str, more: Mapping[str, Any]) -> None:
         self._untold.append((name, {"instance": self._host.name, "alarm": name, "was": was, **state.about(), **more}))
 
-    def _after(self, name: str, state: AlarmState, *, calls: bool, at_once: bool = False) -> None:
-        if calls:
-            self._call(name, state)
+    def _after(self, called: Sequence[str], *, at_once: bool = False) -> None:
+        for name in called:
+            self._call(name, self.states[name])
         self._tell_all(at_once=at_once)
 
     def _call(self, name: str, state: AlarmState) -> None:
@@ -215,8 +214,3 @@ class TimeJob:
 
 def _now() -> Now:
     return Now(steady_time(), wall_time())
-
-
-def _plain(numbers: list[float] | None) -> float | None:
-    """The number that is told: of several the largest."""
-    return None if not numbers else max(numbers)
