@@ -266,7 +266,7 @@ class HostedInstance:
     def initialise(self) -> None:
         """Run the methods marked `ether_init` and the device's `on_connect` calls; raises whatever they raise."""
         for method in self.spec.with_mark(MarkKind.INIT):
-            self._call(method.name, [], {})
+            self._call_by_itself(method.name)
         self.device.connect()
         self._settle_paths()
         self.device.check_paths()
@@ -282,9 +282,12 @@ class HostedInstance:
             accessor = method.accessor
             try:
                 check_there(self.object, method.path)
-                if isinstance(accessor, PathMethod) and method.name in self._arguments:
+                if not isinstance(accessor, PathMethod):
+                    continue
+                live = self._originals[method.name] = accessor.live(self.object)
+                if method.name in self._arguments:
                     self._arguments[method.name] = Arguments(
-                        accessor.live(self.object),
+                        live,
                         f"{self.spec.name}.{method.name}",
                         method.limits,
                         method.from_topic,
@@ -481,9 +484,14 @@ class HostedInstance:
         self.watch.check()
         self.guard.check_tick(method)
         with handling(Cause(None, os.urandom(16).hex(), self._worker_of(method))):
-            self._call(method, [], {})
+            self._call_by_itself(method)
             if NAMED:
                 self._forget_named(method)
+
+    def _call_by_itself(self, method: str) -> None:
+        """Call a method with its defaults. No limit of change refuses them, and they count."""
+        with self.rates.around(method, [], {}, checked=False):
+            self._call(method, [], {})
 
     def _times(self) -> list[tuple[str, str]]:
         for method in self.spec.methods:
@@ -543,7 +551,7 @@ class HostedInstance:
     def call_own(self, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call a method that no message caused; `method` may be a path. Raises whatever goes wrong."""
         cause = Cause(None, os.urandom(16).hex(), self.worker)
-        with handling(cause), self.rates.around(method, args, kwargs, checked=False):
+        with handling(cause), self.rates.around_care(method, args, kwargs):
             return self._call(method, args, kwargs)
 
     def _read_quietly(self, name: str) -> Any:
@@ -579,7 +587,12 @@ class HostedInstance:
 
     def ask_device(self, alive: Alive) -> None:
         """Ask whether the device is there. Raises whatever goes wrong."""
-        self.call_own(alive.call.method, alive.call.args, alive.call.kwargs)
+        call = alive.call
+        with (
+            handling(Cause(None, os.urandom(16).hex(), self.worker)),
+            self.rates.around(call.method, call.args, call.kwargs, checked=False),
+        ):
+            self._call(call.method, call.args, call.kwargs)
 
     def try_device(self, *, rebuild: bool) -> None:
         """Connect the device again, on the worker; with `rebuild` the object is made again before. What is left of the
@@ -597,6 +610,7 @@ class HostedInstance:
         self.rates.forget()
         self.device.connect()
         if rebuild:
+            self._settle_paths()
             self.callbacks.hand_over()
 
     def end_for_restart(self, why: str) -> None:
@@ -844,7 +858,7 @@ class HostedInstance:
         failed: dict[str, str] = {}
         for method in self.spec.with_mark(kind):
             try:
-                self._call(method.name, [], {})
+                self._call_by_itself(method.name)
                 ran.append(method.name)
             except BaseException as error:  # noqa: BLE001  part of the worker loop: this is user code
                 failed[method.name] = f"{type(error).__name__}: {text_of(error)}"

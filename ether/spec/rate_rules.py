@@ -37,12 +37,11 @@ class ChangeRange:
 
     def was(self, now: float) -> tuple[float, float] | None:
         """The lowest and the highest value of the time that counts; None where there was none."""
-        if self._in_force is None:
-            return None
         while self._before and now - self._before[0][0] >= self._within_s:
             self._before.popleft()
-        lows, highs = [low for _, low, _ in self._before], [high for _, _, high in self._before]
-        return min([self._in_force[0], *lows]), max([self._in_force[1], *highs])
+        present = [] if self._in_force is None else [self._in_force]
+        present += [(low, high) for _, low, high in self._before]
+        return (min(low for low, _ in present), max(high for _, high in present)) if present else None
 
     def accepts(self, now: float, value: float) -> bool:
         """Whether a value is within reach now; the first one is."""
@@ -64,6 +63,12 @@ class ChangeRange:
     def done(self, value: float) -> None:
         """The value has been set: it alone is in force."""
         self._in_force = value, value
+
+    def lose(self, now: float) -> None:
+        """What is in force is not known from now on. What was counts for its time."""
+        if self._in_force is not None:
+            self._note_before(now, *self._in_force)
+            self._in_force = None
 
     def _note_before(self, now: float, low: float, high: float) -> None:
         slot_s = self._within_s / _SLOTS

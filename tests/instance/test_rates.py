@@ -17,6 +17,7 @@ from ether.config.rates import parse_rate
 from ether.errors import ConfigError, ValidationFailed
 from ether.instance.drivers import rate_guard
 from ether.spec.rate_rules import ChangeRange
+from ether.spec.wrapping import Alive, PlannedCall
 from ether.testing import Lab
 
 OVEN = f"{__name__}.Oven"
@@ -31,6 +32,13 @@ class Channel:
         self.told.append(level)
 
 
+class Dac(Channel):
+    """A part that is there when the device is connected."""
+
+    def put(self, level: float, /) -> None:
+        self.told.append(level)
+
+
 class Oven:
     """Somebody else's driver. `told` is what reached the device."""
 
@@ -39,6 +47,7 @@ class Oven:
         self.value: Any = 20.0
         self.broken = False
         self.ch = [Channel(self.told)]
+        self.dac: Dac | None = None
 
     @property
     def setpoint(self) -> float:
@@ -56,6 +65,18 @@ class Oven:
 
     def axes(self, where: list[float]) -> None:
         self.told.append(where)
+
+    def sweep(self, watts: float = 50.0) -> None:
+        self.told.append(watts)
+
+    def take(self, *args: Any, **kwargs: Any) -> None:
+        self.told.append((args, kwargs))
+
+    def off(self) -> None:
+        self.value = 0.0
+
+    def connect(self) -> None:
+        self.dac = Dac(self.told)
 
 
 class Clock:
@@ -191,6 +212,138 @@ def test_arguments_and_lists_are_measured_from_their_first_value(clock: Clock) -
         refused("put", {"level": 8.5})
         ask("put", {"level": 8})
         assert bench["oven"].told == [100, 110, [0, 0], [1, -1], 7, 8]
+
+
+POWER = {"methods": {"power": {"ether_get": {}, "arguments": {"watts": {"max_rate": "10/min"}}}}}
+
+
+def host(bench: Lab) -> Any:
+    return bench._members["oven"].instance
+
+
+def test_a_safe_state_by_another_method_counts(clock: Clock) -> None:
+    safe = {"after": "60s", "calls": ["off"]}
+    with lab(setpoint() | {"safe_state": safe}) as bench:
+        ask("set_setpoint", 22)
+        host(bench).device.make(host(bench).spec.care.safe_state.calls, "safe state")
+        refused("set_setpoint", 4, "in that time it was 0 to 22")
+        clock.now += 2
+        refused("set_setpoint", 22, "in that time it was 0 ")
+        ask("set_setpoint", 5)
+        assert bench["oven"].told == [22, 5]
+
+
+def test_what_cannot_be_read_is_measured_anew_after_it(clock: Clock) -> None:
+    with lab(POWER) as bench:
+        ask("power", {"watts": 100})
+        host(bench).ask_device(Alive(PlannedCall("off"), "1s"))  # a question changes nothing
+        clock.now += 61
+        refused("power", {"watts": 5}, "in that time it was 100 ")
+        host(bench).call_own("off", [], {})
+        refused("power", {"watts": 5}, "in that time it was 100 ")
+        clock.now += 61
+        ask("power", {"watts": 5})
+        refused("power", {"watts": 100})
+        assert bench["oven"].told == [100, 5]
+
+
+def test_a_path_that_leads_nowhere_before_the_device_is_connected(clock: Clock) -> None:
+    entry = {
+        "on_connect": ["connect"],
+        "methods": {"dac.put": {"ether_get": {}, "as": "put", "arguments": {"level": {"max_rate": "1/s"}}}},
+    }
+    with lab(entry) as bench:
+        ask("put", {"level": 7})
+        refused("put", {"level": 9})
+        host(bench).call_own("dac.put", [0], {})
+        clock.now += 2
+        refused("put", {"level": 7})
+        assert bench["oven"].told == [7, 0]
+        host(bench).try_device(rebuild=host(bench).built is not None)
+        clock.now += 2
+        ask("put", {"level": 3})
+        refused("put", {"level": 5})
+        assert bench["oven"].told == ([3] if host(bench).built is not None else [7, 0, 3])
+
+
+def test_where_the_signature_is_not_known_it_goes_by_name(clock: Clock) -> None:
+    entry = {"methods": {"take": {"ether_get": {}, "arguments": {"volts": {"max_rate": "1/s"}}}}}
+    with lab(entry) as bench:
+        ask("take", {"volts": 5})
+        refused("take", [50], "by name, because volts has limits")
+        with (
+            pytest.raises(ValidationFailed, match="volts: by name"),
+            host(bench).rates.setting("take", [50], {}, checked=True),
+        ):
+            raise AssertionError("it is refused before")
+        host(bench).call_own("take", [50], {})
+        refused("take", {"volts": 49})
+        clock.now += 2
+        ask("take", {"volts": 49})
+        assert bench["oven"].told == [((), {"volts": 5}), ((50,), {}), ((), {"volts": 49})]
+
+
+def test_what_the_device_says_is_taken_in_the_drivers_unit(clock: Clock) -> None:
+    pint = pytest.importorskip("pint", reason="pint is not installed: pip install 'ether-medium[units]'")
+    with lab(setpoint(unit="V")) as bench:
+        bench["oven"].value = pint.Quantity(500, "mV")
+        refused("set_setpoint", 5.6, "in that time it was 0.5 ")
+        ask("set_setpoint", 5.4)
+        host(bench).rates.forget()
+        bench["oven"].value = pint.Quantity(5, "K")
+        refused("set_setpoint", 5, "5 V within 1 s, and setpoint is .* now")
+        assert bench["oven"].told == [5.4]
+
+
+def test_where_two_threads_set_both_values_count(clock: Clock) -> None:
+    """A safe state that is forced while the worker hangs in the driver: which of the two came last is not known."""
+    with lab(setpoint() | POWER) as bench:
+        oven, rates = bench["oven"], host(bench).rates
+        ask("power", {"watts": 50})
+        for method, argument, safe in (("set_setpoint", "value", 17), ("power", "watts", 45)):
+            with rates.setting(method, [], {argument: 22 if safe == 17 else 55}, checked=True):
+                host(bench).call_own(method, [safe], {})
+        clock.now += 61
+        oven.value = 0.0
+        refused("set_setpoint", 22, "in that time it was 0 to 22")
+        refused("power", {"watts": 56}, "in that time it was 45 to 55")
+        ask("power", {"watts": 50})
+        assert oven.told == [50, 17, 45, 50]
+
+
+def test_a_reading_from_before_a_safe_state_says_nothing(clock: Clock) -> None:
+    with lab(setpoint()) as bench:
+        rates, read = host(bench).rates, host(bench).rates._read
+
+        def meanwhile(name: str) -> Any:
+            value = read(name)
+            rates._read = read
+            host(bench).call_own("off", [], {})
+            return value
+
+        rates._read = meanwhile
+        ask("set_setpoint", 22)  # the call has begun
+        bench["oven"].value = 0.0
+        clock.now += 2
+        refused("set_setpoint", 22, "in that time it was 0 ")
+
+
+@pytest.mark.parametrize("given", [[], ()])
+def test_a_setting_without_a_number_is_refused(given: Any, clock: Clock) -> None:
+    entry = {"methods": {"axes": {"ether_get": {}, "arguments": {"where": {"max_rate": "1/s"}}}}}
+    with lab(entry) as bench:
+        refused("axes", {"where": given}, "a number, because its changes are limited to 1 within 1 s")
+        assert bench["oven"].told == []
+
+
+def test_what_ether_calls_at_its_time_counts(clock: Clock) -> None:
+    sweep = {"ether_pub": {"topic": "s", "every": "1s"}, "ether_get": {}, "arguments": {"watts": {"max_rate": "5/s"}}}
+    with lab({"methods": {"sweep": sweep}}) as bench:
+        ask("sweep", {"watts": 5})
+        bench.advance(1.0)
+        clock.now += 2
+        refused("sweep", {"watts": 5}, "in that time it was 50 ")
+        assert bench["oven"].told[0] == 5
 
 
 @settings(max_examples=60, deadline=None)
