@@ -170,7 +170,7 @@ class Arguments:
         if payload is None:
             return [], {}
         if self._units:
-            payload = self._given_in_units(payload)
+            payload = self._given_in_units(payload, args)
         if self._limits and not isinstance(payload, Mapping):
             # Which of them is the limited one cannot be told, and nothing beyond a limit may reach a device.
             limited = ", ".join(self._limits)
@@ -187,17 +187,26 @@ class Arguments:
             return (list(positional) if isinstance(positional, list | tuple) else [positional]), named
         return (list(payload), {}) if isinstance(payload, list | tuple) else ([payload], {})
 
-    def _given_in_units(self, payload: object) -> object:
+    def _given_in_units(self, payload: object, args: str) -> object:
         """The payload with its named values in the units of their arguments. At a place that is not known, a value with
         a unit would reach the device as a text."""
         if isinstance(payload, Mapping):
             named = dict(payload)
             self._convert_units(named)
-            return named
-        if any(map(has_unit, payload if isinstance(payload, list | tuple) else [payload])):
-            accepted = f"values with units by name ({', '.join(self._units)}), because the signature is not known"
-            raise ValidationFailed(self.name, [ArgumentProblem("payload", shown(payload), accepted)])
-        return payload
+            if not self._has_unit_unplaced(payload, args):
+                return named
+        elif not _any_unit(payload):
+            return payload
+        accepted = f"values with units by name ({', '.join(self._units)}), because the signature is not known"
+        raise ValidationFailed(self.name, [ArgumentProblem("payload", shown(payload), accepted)])
+
+    def _has_unit_unplaced(self, payload: Mapping[Any, Any], args: str) -> bool:
+        """Whether a unit stands in a payload, and which argument it is meant for cannot be told."""
+        placed = payload.get(args)
+        if placed is not None and _any_unit(placed):
+            return True
+        beside = has_unit(payload) or (placed is not None and unit_key(payload) is not None)
+        return beside and not self._units.keys() & payload.keys()
 
     def _convert_units(self, values: dict[str, Any]) -> None:
         """Convert the values of arguments with a unit to it. Raises `ValidationFailed` where one does not convert."""
@@ -214,14 +223,16 @@ class Arguments:
                 continue
             quantity = argument in self._quantities and number is not None
             values[argument] = {"magnitude": number, "units": unit} if quantity else number
+            if beside is not None and (self._takes_rest or self._open is not None):
+                values[unit_key(values) or ""] = unit  # the driver gets it, too, and may go by it
         if problems:
             raise ValidationFailed(self.name, problems)
 
     def _unit_beside(self, values: dict[str, Any]) -> str | None:
         """The unit that stands beside the value of the one argument that has a unit, in a key that no argument
-        takes."""
+        takes by its name."""
         key = unit_key(values)
-        if key is None or key in self._names or key in self._units or self._takes_rest or self._open is not None:
+        if key is None or key in self._names or key in self._units:
             return None
         unit: str = values[key]
         given = self._units.keys() & values.keys()
@@ -358,6 +369,11 @@ def check_needs_nothing(method: Callable[..., Any], name: str) -> None:
         raise MarkError(f"{name} cannot be called at set times: {error}. Give its parameters defaults.") from None
     except ValueError:  # some methods written in C have no signature
         return
+
+
+def _any_unit(given: object) -> bool:
+    """Whether arguments by position have units."""
+    return any(map(has_unit, given if isinstance(given, list | tuple) else [given]))
 
 
 def _parameter(parameter: inspect.Parameter, hint: Any) -> _Parameter:

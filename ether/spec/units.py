@@ -19,7 +19,9 @@ from ether.errors import EtherError
 from ether.spec.library_hints import calculable
 from ether.spec.outcomes import OutcomeUnfit, is_quantity, number_in
 
-_NUMBER = re.compile(r"\s*(?!0[xob])([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*(\S.*?)?\s*", re.DOTALL)
+_NUMBER = re.compile(r"(?!0[xob])([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*(\S.*)?", re.DOTALL)
+_LONGEST = 100
+"""Characters of a number and its unit. A longer text is none; what others send must not cost time."""
 _NUMBER_KEYS, _UNIT_KEYS = ("magnitude", "value"), ("units", "unit")
 _SIGNS_OF_UNITS = "°%‰"
 """Characters by which a unit may begin, beside letters."""
@@ -48,6 +50,8 @@ def in_unit(value: Any, unit: str) -> Any:
         except OutcomeUnfit as error:
             raise UnitUnfit(f"in {unit}: {error.why}") from None
     parts = _parts(value)
+    if parts is None and isinstance(value, str) and len(value.strip()) > _LONGEST:
+        raise UnitUnfit(f"a number in {unit}, or one with a unit that converts to it, of at most {_LONGEST} characters")
     return value if parts is None else _converted(*parts, unit)
 
 
@@ -73,21 +77,28 @@ def _parts(value: object) -> tuple[Any, str] | None:
 
 
 def _text_parts(text: str) -> tuple[float, str] | None:
-    found = _NUMBER.fullmatch(text)
+    found = _number(text)
     if found is None or not found[2] or not (found[2][0].isalpha() or found[2][0] in _SIGNS_OF_UNITS):
         return None
     return float(found[1]), found[2]
 
 
+def _number(text: str) -> re.Match[str] | None:
+    text = text.strip()
+    return _NUMBER.fullmatch(text) if len(text) <= _LONGEST else None
+
+
 def _converted(number: Any, given: str, unit: str) -> Any:
     if given == unit:
         return number
-    if isinstance(number, str) and (alone := _NUMBER.fullmatch(number)) is not None and not alone[2]:
+    if isinstance(number, str) and (alone := _number(number)) is not None and not alone[2]:
         number = float(alone[1])
     if isinstance(number, (list, tuple)):
         return [_converted(item, given, unit) for item in number]
     if isinstance(number, bool) or not (isinstance(number, (int, float)) or hasattr(number, "dtype")):
         raise UnitUnfit(f"a number in {unit}, or one with a unit that converts to it")
+    if len(given) > _LONGEST:
+        raise UnitUnfit(f"in {unit}, or with a unit of at most {_LONGEST} characters")
     try:
         import pint
     except ImportError:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import random
 import sys
+import time
 from typing import Any
 
 import pytest
 
 from ether.errors import ValidationFailed
 from ether.spec.arguments import Arguments
-from ether.spec.units import in_unit
+from ether.spec.units import UnitUnfit, in_unit
 from ether.spec.wrapping import Limit
 from ether.testing import Lab
 
@@ -26,6 +27,7 @@ REGISTRY = {
             },
             "open_valve": {"ether_get": {}, "arguments": {"share": {"unit": "turns"}}},
             "take": {"ether_get": {}, "arguments": {"volts": {"unit": "V", "max": 5}}},
+            "feed": {"ether_get": {}, "arguments": {"volts": {"unit": "V", "max": 5}}},
         },
     }
 }
@@ -53,6 +55,9 @@ class Oven:
 
     def take(self, *args: Any, **kwargs: Any) -> None:
         self.told.append((args, kwargs))
+
+    def feed(self, **kwargs: Any) -> None:
+        self.told.append(((), kwargs))
 
 
 @pytest.fixture
@@ -153,6 +158,48 @@ def test_where_the_signature_is_not_known_values_with_units_go_by_name(pint: Any
         with pytest.raises(ValidationFailed, match="of at most 5 V"):
             ask("take", {"volts": "5001 mV"})
         assert bench["oven"].told == [((), {"volts": 2.5})]
+
+
+@pytest.mark.usefixtures("pint")
+@pytest.mark.parametrize("method", ["take", "feed"])
+def test_a_unit_beside_a_value_counts_where_the_driver_takes_anything(method: str) -> None:
+    with lab() as bench:
+        ask(method, {"volts": 2500, "unit": "mV"})
+        ask(method, {"volts": 3, "unit": "V"})
+        for beyond in ({"volts": 5001, "unit": "mV"}, {"volts": 2, "units": "kV"}):
+            with pytest.raises(ValidationFailed, match="of at most 5 V"):
+                ask(method, beyond)
+        with pytest.raises(ValidationFailed, match="and s does not convert to V"):
+            ask(method, {"volts": 3, "unit": "s"})
+        given = [told[1] for told in bench["oven"].told]
+        assert given == [{"volts": 2.5, "unit": "V"}, {"volts": 3, "unit": "V"}]
+
+
+@pytest.mark.parametrize(
+    "payload", [{"args": ["2 mV"]}, {"args": [2], "unit": "mV"}, {"value": 2, "unit": "mV"}, {"args": "2 mV"}]
+)
+def test_a_unit_of_what_cannot_be_told_is_refused(payload: object) -> None:
+    registry = {OVEN: {"methods": {"take": {"ether_get": {}, "arguments": {"volts": {"unit": "V"}}}}}}
+    with Lab({"instances": {"oven": {"class_path": OVEN}}, "registry": registry}) as bench:
+        with pytest.raises(ValidationFailed, match=r"values with units by name \(volts\)"):
+            ask("take", payload)
+        ask("take", {"args": [2]})
+        ask("take", {"volts": 1, "args": [2], "unit": "V"})
+        assert bench["oven"].told == [((2,), {}), ((2,), {"volts": 1, "unit": "V"})]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1 a" + " " * 20_000 + "b", "1" + " " * 20_000 + "b" * 200, "1 " + "m" * 101],
+    ids=["blanks", "blanks and a unit", "a long unit"],
+)
+def test_a_long_text_is_refused_at_once(text: str) -> None:
+    """Three passes over 20,000 blanks are nothing; each blank with each other is a second and more."""
+    began = time.thread_time()
+    for given in (text, {"value": text, "unit": "V"}, {"value": 1, "unit": text}):
+        with pytest.raises(UnitUnfit):
+            in_unit(given, "mV")
+    assert time.thread_time() - began < 0.2
 
 
 def test_a_driver_that_takes_quantities_gets_one_in_its_unit(pint: Any) -> None:
