@@ -74,7 +74,7 @@ def test_a_device_under_an_instances_name_may_do_nothing(caplog: pytest.LogCaptu
         rules = launch._rules(config.broker)
         assert rules is not None
         with caplog.at_level("ERROR", "Ether"):
-            given = rules(["cam", "recorder", "phone"])
+            given = rules(["cam", "recorder", "phone"], [])
     finally:
         launch.abandon()
     assert [name for name in ("cam", "recorder", "phone") if given[name]["publish"]] == ["phone"]
