@@ -65,6 +65,8 @@ class ClientProtocol:
         self._aliases: dict[int, bytes] = {}
         self._shapes: Shapes = {}
         self.acks_at_once = self.acks_in_vain = 0
+        self.barred_user = b""
+        """Who may not enter through this listener, whatever the password."""
         self.may_hold_acks = True
         """False where the connection writes after each read anyway."""
         self._warned_rights = self._asked = False
@@ -360,7 +362,9 @@ class ClientProtocol:
         request = self._codec.connect(body)
         if self._certificate_name is not None:
             request = request._replace(username=self._certificate_name.encode(), password=None, by_certificate=True)
-        if request.authentication_method is not None:
+        if self.barred_user and request.username == self.barred_user:
+            self._admit(request, packets.BAD_LOGIN)
+        elif request.authentication_method is not None:
             self._refuse(packets.BAD_AUTHENTICATION_METHOD)
         elif not request.client_id and not request.clean_start and self._codec is V311:
             self._refuse(packets.INVALID_CLIENT_ID)

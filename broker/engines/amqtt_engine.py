@@ -81,7 +81,8 @@ def _listen(
             listeners = opening.websocket(settings.lan_host, settings.websocket_port)
             websocket_port = _opened(loop, listeners, _layers(settings, contexts, True))
         if settings.password_port is not None and contexts is not None:
-            _opened(loop, opening.websocket(settings.lan_host, settings.password_port), _only_tls(contexts))
+            layers = _only_tls(contexts, settings.username.encode())
+            _opened(loop, opening.websocket(settings.lan_host, settings.password_port), layers)
     return port, lan_port, websocket_port
 
 
@@ -100,11 +101,16 @@ def _contexts(settings: Settings) -> "Contexts | None":
     return Contexts(settings)
 
 
-def _only_tls(contexts: "Contexts") -> MakeLayers:
-    """What lies below a client that shows no certificate: its user and password are looked at."""
+def _only_tls(contexts: "Contexts", owner: bytes) -> MakeLayers:
+    """What lies below a client that shows no certificate: its user and password are looked at. The session's own user,
+    who may do everything, does not come over the network: programs of this machine have other ways."""
     from broker.listeners.tls import TlsLayer
 
-    return lambda client: [TlsLayer(contexts.without_certificate)]
+    def layers(client: ClientProtocol) -> list[Layer]:
+        client.barred_user = owner
+        return [TlsLayer(contexts.without_certificate)]
+
+    return layers
 
 
 def _layers(settings: Settings, contexts: "Contexts | None", framed: bool) -> MakeLayers | None:

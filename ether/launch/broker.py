@@ -207,8 +207,10 @@ class BrokerProcess:
         """Users and rights of all that are members of the lab now; of this machine itself, all. Raises `LabRefused`."""
         if self._trust is None or self._rules is None:
             return {}
-        own = {} if self._trust.own_name is None else {self._trust.own_name: _EVERYTHING}
         users = self._trust.passwords() if self._config.password_port is not None else {}
+        own_name = self._trust.own_name
+        # a password never opens everything, also where a lab of before gave one to this machine's own name
+        own = {} if own_name is None or own_name in users else {own_name: _EVERYTHING}
         return {"users": users, "rights": {**own, **self._rules(self._trust.devices(), users)}}
 
     def _give_rights(self) -> None:

@@ -126,6 +126,9 @@ class SourceRow(Generic[T]):
     """`last` when the source was reported as not answering."""
     reported: int | None = None
     """The number that was last reported to the source."""
+    told: int = 0
+    """The number up to which gaps were told: what is given up again, because a message has come behind it after all,
+    is not told again."""
     pulled: bool = False
     """Whether no live message comes, because all filters that match are paused."""
 
@@ -135,13 +138,20 @@ class SourceRow(Generic[T]):
         begins = self.passed[0] if self.passed is not None and self.passed[1] == self.last else self.last + 1
         self.passed, self.last = (begins, upto), upto
 
+    def gap(self, upto: int, why: str) -> list[Gap]:
+        """What is missing up to this number and was not told before; nothing, or one gap."""
+        assert self.last is not None
+        begins, self.told = max(self.last, self.told) + 1, max(self.told, upto)
+        return [Gap(self.source, self.topic, begins, upto, why)] if begins <= upto else []
+
     def takes_back(self, number: int) -> bool:
         """A number that was given up has come all the same, and nothing was handed on since: it is the next one.
         Whoever says that numbers will not come may be mistaken, or lie; without this it would silence a source."""
         if self.passed is None or self.passed[1] != self.last or not self.passed[0] <= number <= self.passed[1]:
             return False
+        if self.target <= self.passed[1]:  # else it waits for more, which is still asked for
+            self.target = max(self.held, default=number)
         self.passed, self.last = (self.passed[0], number - 1), number - 1
-        self.target = max(self.held, default=number)
         return True
 
     def ask(self, now: float) -> None:
@@ -452,7 +462,7 @@ class ReorderBuffer(Generic[T]):
         assert row.last is not None
         upto = min(upto, min(row.held, default=upto + 1) - 1)
         if upto > row.last:
-            result.gaps.append(Gap(row.source, row.topic, row.last + 1, upto, why))
+            result.gaps.extend(row.gap(upto, why))
             row.pass_over(upto)
             self._hand_on(row, result)
 
@@ -706,13 +716,13 @@ class ReorderBuffer(Generic[T]):
         """Hand on everything that a row holds, and report each hole before and between as a gap."""
         for number in sorted(row.held):
             if row.last is not None and number > row.last + 1:
-                result.gaps.append(Gap(row.source, row.topic, row.last + 1, number - 1, why))
+                result.gaps.extend(row.gap(number - 1, why))
             row.last = number
             result.ready.append(self._take(row, number))
         if row.last is None:
             self._drop(key)
         elif row.last < row.target:
-            result.gaps.append(Gap(row.source, row.topic, row.last + 1, row.target, why))
+            result.gaps.extend(row.gap(row.target, why))
             row.last = row.target
 
 

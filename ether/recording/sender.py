@@ -272,7 +272,7 @@ class Sender:
                 # and it would be left behind as if it waited.
                 self._forget(outbox, at_once=True)
             outbox.update_windows(recorders, changes, now)
-        for problems in (self._problems, self._publisher.problems):
+        for problems in (self._problems, self._publisher.problems, self._signatures.conflicts):
             for name in problems.keys() - recorders.keys():
                 del problems[name]
 

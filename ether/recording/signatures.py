@@ -96,7 +96,10 @@ class SourceSignatures:
         self._pinned: dict[tuple[str, str], bytes] = {}
         """By recorder and lab the key of the first receipt that was believed. Within a lab no other one is, whatever is
         announced later: who can announce a recorder under a name that is taken has not its key."""
-        self._signing: set[str] = set()
+        self._believed: dict[str, RecorderAbout] = {}
+        """By recorder its description when a signed receipt was believed last. A receipt that fits it is believed
+        whatever is announced now, also where nothing is any more: emptying a description, or forging one, neither makes
+        an unsigned receipt good nor a signed one bad."""
         self.conflicts: dict[str, str] = {}
         """By recorder: it goes on with another key, or with none."""
 
@@ -111,20 +114,25 @@ class SourceSignatures:
     def is_genuine(self, about: RecorderAbout | None, receipt: Mapping[str, Any]) -> bool:
         """Whether a receipt is by the device of this recorder; True for one that has nothing to sign with, and never
         had."""
-        if about is None:
+        name = str(receipt.get("recorder")) if about is None else about.name
+        believed = self._believed.get(name)
+        if about is None and believed is None:
             return True
-        problem = self._problem(about, receipt)
+        problem = "" if believed is None else self._problem(believed, receipt)
+        if about is not None and (problem or believed is None):
+            problem = self._problem(about, receipt)
+        said = name, problem if believed is None else ""  # a conflict is told once, whatever is made up of it
         if not problem:
-            self.conflicts.pop(about.name, None)
-        elif (about.name, problem) not in self._refused and len(self._refused) < _MOST_SAID:
-            self._refused.add((about.name, problem))
-            logger.warning("a receipt in the name of %s is not believed: %s", about.name, problem)
+            self.conflicts.pop(name, None)
+        elif said not in self._refused and (believed is not None or len(self._refused) < _MOST_SAID):
+            self._refused.add(said)
+            logger.warning("a receipt in the name of %s is not believed: %s", name, problem)
         return not problem
 
     def _problem(self, about: RecorderAbout, receipt: Mapping[str, Any]) -> str:
         signer = self._for(about)
         if signer is None:
-            return self._conflict(about.name, "with none") if about.name in self._signing else ""
+            return self._conflict(about.name, "with none") if about.name in self._believed else ""
         verifier, device = self._own.verifiers.get(signer.lab), dict(about.devices)[signer.lab]
         if verifier is None:
             return "this machine's certificate of the lab cannot be read"
@@ -134,7 +142,7 @@ class SourceSignatures:
         key = verifier.key_of(by)
         if self._pinned.setdefault((about.name, signer.lab), key) != key:
             return self._conflict(about.name, f"with another one, of {device!r}")
-        self._signing.add(about.name)
+        self._believed[about.name] = about
         return ""
 
     def _conflict(self, name: str, how: str) -> str:

@@ -190,6 +190,25 @@ def test_nobody_enters_otherwise(lab: Lab) -> None:
         each.close()
 
 
+@pytest.mark.attack(
+    "D5", "all rights through the port for passwords", "this machine's own name, the session's own user"
+)
+def test_no_password_opens_everything_from_outside(lab: Lab) -> None:
+    own_name = next(name for name in lab.authority.members() if not name.startswith("esp"))
+    refused = ether_here(lab.home, "pair", own_name, "--password")
+    assert refused.code != 0
+    assert "is this machine itself" in refused.err
+    assert lab.authority.members()[own_name].revoked is None
+    launched = lab.own._launch
+    assert launched is not None
+    assert launched._broker is not None
+    owner = launched._broker._credentials
+    if launched._broker.wait_ready(0).engine == "amqtt":  # Mosquitto has one file of passwords for all of its listeners
+        device = Device(lab, owner.username, owner.password)
+        assert not device.is_in
+        device.close()
+
+
 @pytest.mark.attack("D3", "a password that was taken back", "`ether revoke`, and a new password for the same name")
 def test_who_is_revoked_or_has_a_password_of_before_is_out(lab: Lab) -> None:
     first = lab.authority.admit_by_password("esp3", wall_time())

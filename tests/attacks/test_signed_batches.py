@@ -291,7 +291,9 @@ def test_a_receipt_that_the_recorder_has_not_signed_is_not_believed(
         assert not source.is_genuine(about, {**signed, key: value}), key
     unsigned = RecorderAbout("recorder", "1", None)
     assert signs["pi4"].is_genuine(unsigned, receipt), "a recorder that knows no lab signs nothing"
-    assert source.is_genuine(None, receipt)
+    assert signs["pi4"].is_genuine(None, receipt)
+    assert not source.is_genuine(None, receipt), "whoever empties a description has signed nothing"
+    assert source.is_genuine(None, signed), "the last one of a recorder that has left"
 
 
 @pytest.mark.attack("S2", "a stolen device's receipt", "signed by its own key, in the recorder's name")
@@ -332,7 +334,9 @@ def test_a_recorder_that_goes_on_with_another_key_is_a_conflict(
     assert "signs with another one, of 'pi4'" in source.conflicts["recorder"]
     assert not source.is_genuine(RecorderAbout("recorder", "3", None), receipt(RecorderSignatures({}), 50))
     assert "signs with none" in source.conflicts["recorder"]
-    assert source.is_genuine(about, receipt(first, 2)), "the first one is believed as before"
+    assert source.is_genuine(forged, receipt(first, 2)), "the first one is believed whatever is announced"
+    assert not source.is_genuine(forged, receipt(stolen, 50))
+    assert source.is_genuine(about, receipt(first, 2)), "as before"
     assert source.conflicts == {}
     other = RecorderAbout("second", "1", None, devices=stolen.devices)
     assert source.is_genuine(other, receipt(stolen, 2)), "under another name it is a recorder of its own"

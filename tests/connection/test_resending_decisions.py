@@ -748,3 +748,21 @@ def test_what_a_source_does_not_keep_since_the_common_start_is_a_gap_from_its_fi
     result = order.answered(NODE, [answer], 1033.2)
     assert result.gaps == [Gap("cam", "t", 1, first - 1, TOO_OLD)]
     assert result.ready == list(range(first, 32))
+
+
+def test_a_late_number_does_not_make_forget_what_is_still_missing_and_a_gap_is_told_once() -> None:
+    """8 are given up, 9 to 20 are still to come; then 7 comes after all."""
+    order: ReorderBuffer[int] = ReorderBuffer()
+    order.listen("t", 0.0)
+    order.expect(["cam"], 0.0)
+    assert order.arrived("t", NODE, "cam", 1, 1, 1, 0.1).ready in ([1], [])
+    row = order._rows["t", NODE]
+    row.last = 1
+    order.heard_heads(NODE, {"t": 20}, ["t"], ME, 0.2, "cam")
+    told = row.gap(8, TOO_OLD)
+    row.pass_over(8)
+    assert told == [Gap("cam", "t", 2, 8, TOO_OLD)]
+    assert order.arrived("t", NODE, "cam", 7, 7, 1, 0.3).ready == [7]
+    assert (row.last, row.target, row.waiting) == (7, 20, True)
+    assert row.gap(20, TOO_OLD) == [Gap("cam", "t", 9, 20, TOO_OLD)]
+    assert row.gap(20, TOO_OLD) == []

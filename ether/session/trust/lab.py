@@ -29,7 +29,15 @@ from ether.security import certificates as certs
 from ether.security.certificates import Authority, NotSigned
 from ether.security.lab_key import VARIABLE as KEY_VARIABLE
 from ether.security.lab_key import key_file
-from ether.system.lab_folders import AUTHORITY, CERTIFICATE, KEY, authority_folder, write_bytes, write_membership
+from ether.system.lab_folders import (
+    AUTHORITY,
+    CERTIFICATE,
+    KEY,
+    authority_folder,
+    membership_of,
+    write_bytes,
+    write_membership,
+)  # fmt: skip
 from ether.system.private_files import is_own, read_private, write_private
 from ether.system.processes import birth_of, is_running
 
@@ -205,6 +213,9 @@ class LabAuthority:
         """A password for one device that cannot hold a certificate: nobody else has it, and it is good at the broker's
         `password_port` alone. A device that had the name before has it no more. Raises `LabRefused`, `ConfigError`."""
         certs.check_device_name(name)
+        own = membership_of(self.id, os.environ)
+        if own is not None and own.name == name:
+            raise ConfigError(f"{name} is this machine itself, which its lab needs no password of: take another name")
         with self._alone():
             members, revoked, number = self._read()
             if (before := members.get(name)) is not None:
