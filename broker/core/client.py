@@ -362,12 +362,12 @@ class ClientProtocol:
         request = self._codec.connect(body)
         if self._certificate_name is not None:
             request = request._replace(username=self._certificate_name.encode(), password=None, by_certificate=True)
-        if self.barred_user and request.username == self.barred_user:
-            self._admit(request, packets.BAD_LOGIN)
-        elif request.authentication_method is not None:
+        if request.authentication_method is not None:
             self._refuse(packets.BAD_AUTHENTICATION_METHOD)
         elif not request.client_id and not request.clean_start and self._codec is V311:
             self._refuse(packets.INVALID_CLIENT_ID)
+        elif self.barred_user and request.username == self.barred_user:
+            self._admit(request, packets.BAD_LOGIN)
         else:
             reason = self._exchange.logins.admit(request, lambda reason: self._answered(request, reason))
             if reason is None:
