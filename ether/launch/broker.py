@@ -183,7 +183,8 @@ class BrokerProcess:
         """What the session's entry says of it."""
         url, plain = self.websocket_url, self.lan_host is not None and self._trust is None
         entry = {"engine": self.wait_ready(0).engine} | ({} if url is None else {"websocket": url})
-        return entry | ({"security": "off"} if plain else {})
+        passwords = {} if self._config.password_port is None else {"passwords": str(self._config.password_port)}
+        return entry | ({"security": "off"} if plain else {}) | passwords
 
     def announce(self, session: str, environment: Mapping[str, str]) -> None:
         """Let other machines find the session, where the broker listens to them."""

@@ -15,6 +15,7 @@ import pytest
 from patience import patience
 from running_brokers import soon
 
+from ether.errors import ConfigError
 from ether.security import certificates as certs
 from ether.security.certificates import Authority
 from ether.security.pairing_code import CodeExchange, WrongProof
@@ -253,6 +254,17 @@ def test_who_is_on_the_way_in_when_the_wait_ends_is_no_member(lab: LabAuthority,
     with pytest.raises(PairingEnded):
         pairing.wait()
     assert lab.members()["pi3"].revoked is not None
+
+
+def test_this_machine_comes_in_anew_when_its_own_certificate_was_taken_back(lab: LabAuthority) -> None:
+    (own_name,), request = lab.members(), certs.signing_request(certs.make_key())
+    with pytest.raises(ConfigError, match=f"`ether revoke {own_name}` first"):
+        lab.admit(request, own_name, "pc", time.time())
+    lab.revoke(own_name, time.time())
+    with pytest.raises(ConfigError):
+        lab.admit_by_password(own_name, time.time())
+    lab.admit(request, own_name, "pc", time.time())
+    assert lab.members()[own_name].revoked is None
 
 
 @pytest.mark.attack("P10", "connections that say nothing", "as many as are served at once, less two")

@@ -24,9 +24,12 @@ from running_brokers import soon
 
 from broker.listeners.probe import connect_packet
 from ether import Ether
+from ether.cli.machines.probe import _password_checks
 from ether.config import load_config
 from ether.errors import ConfigError
+from ether.security import certificates as certs
 from ether.session.trust.lab import PASSWORDS, LabAuthority
+from ether.session.trust.pairing import Pairing
 from ether.system.clock import wall_time
 
 BESIDE = "127.0.0.2"
@@ -198,15 +201,24 @@ def test_no_password_opens_everything_from_outside(lab: Lab) -> None:
     refused = ether_here(lab.home, "pair", own_name, "--password")
     assert refused.code != 0
     assert "is this machine itself" in refused.err
+    for let_in in (
+        lambda: Pairing(lab.authority, own_name, port=0),
+        lambda: lab.authority.admit(certs.signing_request(certs.make_key()), own_name, "pi", wall_time()),
+    ):
+        with pytest.raises(ConfigError, match="is this machine itself"):
+            let_in()
     assert lab.authority.members()[own_name].revoked is None
     launched = lab.own._launch
     assert launched is not None
     assert launched._broker is not None
     owner = launched._broker._credentials
-    if launched._broker.wait_ready(0).engine == "amqtt":  # Mosquitto has one file of passwords for all of its listeners
-        device = Device(lab, owner.username, owner.password)
-        assert not device.is_in
-        device.close()
+    embedded = launched._broker.wait_ready(0).engine == "amqtt"
+    device = Device(lab, owner.username, owner.password)
+    assert device.is_in is not embedded, "mosquitto has one file of passwords for all of its listeners"
+    device.close()
+    (check,) = _password_checks(launched._broker.entry)
+    assert check.status == ("ok" if embedded else "warn"), "and `ether doctor` says so"
+    assert str(lab.port) in check.detail
 
 
 @pytest.mark.attack("D3", "a password that was taken back", "`ether revoke`, and a new password for the same name")
@@ -259,8 +271,6 @@ def test_a_device_has_either_a_password_or_a_certificate(lab: Lab) -> None:
     authority.admit_by_password("esp4", now)
     assert "esp4" in authority.passwords()
     assert "esp4" not in authority.due(now + 4000 * 86_400)
-    from ether.security import certificates as certs
-
     authority.admit(certs.signing_request(certs.make_key()), "esp4", "pi", now)
     assert "esp4" not in authority.passwords()
     serials = authority.members()["esp4"].serials

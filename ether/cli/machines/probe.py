@@ -42,12 +42,26 @@ def session_checks(client: Client) -> Iterator[Check]:
     if info.get("security") == "off":
         hint = "leave `security: off` out: machines are then let in by `ether pair` (docs/pairing.md)"
         yield Check("security", "fail", "off: who can listen to the network reads and writes this session", hint)
+    yield from _password_checks(info)
     if isinstance(url := info.get("websocket"), str):
         yield _websocket_check(url)
     yield from _echo_checks(client)
     yield from _member_checks(client)
     yield _rights_check(client, info)
     yield from _version_checks(client)
+
+
+def _password_checks(info: Mapping[str, Any]) -> Iterator[Check]:
+    """Whether devices come in by a password, and whether the session's own one opens that port, too."""
+    if (port := info.get("passwords")) is None:
+        return
+    detail = f"devices come in by a password of their own at port {port}"
+    if info.get("engine") == "mosquitto":
+        detail = f"{detail}; the session's own password, which may do everything, opens it, too"
+        hint = "mosquitto has one file of passwords for all listeners: `broker: {engine: amqtt}` refuses it there"
+        yield Check("passwords", "warn", detail, hint)
+    else:
+        yield Check("passwords", "ok", f"{detail}, and nobody else there")
 
 
 def _rights_check(client: Client, info: Mapping[str, Any]) -> Check:

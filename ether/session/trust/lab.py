@@ -105,14 +105,15 @@ class ServerFiles:
 class LabAuthority:
     """One machine's lab. Made by `load` or `load_or_make`."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.folder = authority_folder(environment)
+        self._environment = dict(environment)
 
     @classmethod
     def load(cls, environment: Mapping[str, str]) -> LabAuthority | None:
         """The lab of this user on this machine; None where there is none. Raises `ConfigError` for a folder that others
         can write to."""
-        lab = cls(authority_folder(environment))
+        lab = cls(environment)
         try:
             status = os.stat(lab.folder)
         except OSError:
@@ -126,7 +127,7 @@ class LabAuthority:
         """The lab, made now where there is none. Raises `ConfigError`."""
         if (known := cls.load(environment)) is not None:
             return known
-        lab = cls(authority_folder(environment))
+        lab = cls(environment)
         try:
             os.makedirs(lab.folder, mode=0o700, exist_ok=True)
             with lab._alone():
@@ -198,7 +199,8 @@ class LabAuthority:
 
     def admit(self, request_pem: bytes, name: str, host: str, now: float) -> bytes:
         """Sign the certificate of a device that was let in. A device that had the name before has it no more. Raises
-        `LabRefused`, `NotSigned`."""
+        `LabRefused`, `NotSigned`, `ConfigError`."""
+        self.refuse_own(name)
         with self._alone():
             members, revoked, number = self._read()
             signed = self.authority.sign_device(request_pem, name, now)
@@ -213,9 +215,7 @@ class LabAuthority:
         """A password for one device that cannot hold a certificate: nobody else has it, and it is good at the broker's
         `password_port` alone. A device that had the name before has it no more. Raises `LabRefused`, `ConfigError`."""
         certs.check_device_name(name)
-        own = membership_of(self.id, os.environ)
-        if own is not None and own.name == name:
-            raise ConfigError(f"{name} is this machine itself, which its lab needs no password of: take another name")
+        self.refuse_own(name, by_password=True)
         with self._alone():
             members, revoked, number = self._read()
             if (before := members.get(name)) is not None:
@@ -226,6 +226,20 @@ class LabAuthority:
             write_private(self._path(PASSWORDS), {**self._passwords(), name: password})
             self._write(members, revoked, number + 1, now)
         return password
+
+    def refuse_own(self, name: str, *, by_password: bool = False) -> None:
+        """Raises `ConfigError` for this machine's own name: by it the broker knows who may do everything, and to give
+        it to a device would take this machine's own certificate back. Where that was taken back already, this machine
+        may come in anew, by a certificate. Raises `LabRefused`."""
+        own = membership_of(self.id, self._environment)
+        if own is None or own.name != name:
+            return
+        member = self.members().get(name)
+        if by_password or member is None or member.revoked is None:
+            raise ConfigError(
+                f"{name} is this machine itself, which leads its lab: take another name for the device. (To pair this"
+                f" machine with itself anew, because its certificate is lost: `ether revoke {name}` first.)"
+            )
 
     def passwords(self) -> dict[str, str]:
         """The passwords of the members that have one, by name. Raises `LabRefused`."""

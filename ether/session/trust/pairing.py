@@ -72,6 +72,7 @@ class Pairing:
     def __init__(self, lab: LabAuthority, name: str, *, valid_s: float = VALID_S, port: int = PORT) -> None:
         """Listens at once. Raises `ConfigError`, `LabRefused`, and `OSError` where there is no port."""
         self.name = check_device_name(name)
+        lab.refuse_own(name)
         self._lab, self._valid_s, self._authority = lab, valid_s, lab.authority_pem
         addresses = mdns.own_addresses()
         self._context, self._certificate = _server_context(lab, addresses)
