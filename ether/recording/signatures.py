@@ -93,6 +93,7 @@ class SourceSignatures:
     def __init__(self) -> None:
         self._own = OwnMemberships()
         self._refused: set[tuple[str, str]] = set()
+        self._made_up = 0
         self._pinned: dict[tuple[str, str], bytes] = {}
         """By recorder and lab the key of the first receipt that was believed. Within a lab no other one is, whatever is
         announced later: who can announce a recorder under a name that is taken has not its key."""
@@ -121,13 +122,24 @@ class SourceSignatures:
         problem = "" if believed is None else self._problem(believed, receipt)
         if about is not None and (problem or believed is None):
             problem = self._problem(about, receipt)
-        said = name, problem if believed is None else ""  # a conflict is told once, whatever is made up of it
-        if not problem:
+        if problem:
+            self._tell(name, problem)
+        else:
             self.conflicts.pop(name, None)
-        elif said not in self._refused and (believed is not None or len(self._refused) < _MOST_SAID):
-            self._refused.add(said)
-            logger.warning("a receipt in the name of %s is not believed: %s", name, problem)
         return not problem
+
+    def _tell(self, name: str, problem: str) -> None:
+        """Each reason once. Of those that can be made up without end so many are told; a conflict takes a recorder
+        that was believed, and a member's signature or none, so nothing that is made up uses up its line."""
+        said = name, problem
+        if said in self._refused:
+            return
+        if self.conflicts.get(name) != problem:
+            if self._made_up >= _MOST_SAID:
+                return
+            self._made_up += 1
+        self._refused.add(said)
+        logger.warning("a receipt in the name of %s is not believed: %s", name, problem)
 
     def _problem(self, about: RecorderAbout, receipt: Mapping[str, Any]) -> str:
         signer = self._for(about)

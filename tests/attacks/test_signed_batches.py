@@ -342,6 +342,30 @@ def test_a_recorder_that_goes_on_with_another_key_is_a_conflict(
     assert source.is_genuine(other, receipt(stolen, 2)), "under another name it is a recorder of its own"
 
 
+def test_what_is_made_up_does_not_use_up_the_line_of_a_conflict(
+    signs: dict[str, SourceSignatures], machines: Machines, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, lab = signs["pi3"], RecorderSignatures({}).devices[0][0]
+    said = {BOX: json.dumps({"lab": lab, "device": "pi3"}).encode()}
+    receipt: dict[str, Any] = {"outbox": BOX, "recorder": "recorder", "birth": "1", "upto": 1}
+    first, signed, stolen = RecorderSignatures(said), dict(receipt), dict(receipt)
+    first.sign_receipt(signed, "00")
+    about = RecorderAbout("recorder", "1", None, devices=first.devices)
+    assert source.is_genuine(about, signed)
+    machines.be("pi4")
+    RecorderSignatures(said).sign_receipt(stolen, "00")
+    with caplog.at_level(logging.WARNING, "Ether"):
+        for number in range(300):
+            made_up = RecorderAbout(f"recorder{number % 200}", "1", None, devices=((lab, f"no{number}"),))
+            assert not source.is_genuine(made_up, {**receipt, "recorder": made_up.name})
+            assert not source.is_genuine(about, {**stolen, "by": f"made up {number}"})
+        assert len(caplog.records) == 100
+        for _ in range(3):
+            assert not source.is_genuine(RecorderAbout("recorder", "2", None, devices=((lab, "pi4"),)), stolen)
+        assert len(caplog.records) == 101
+    assert "signs with another one, of 'pi4'" in caplog.records[-1].getMessage()
+
+
 @pytest.mark.attack(
     "S3", "a forged receipt at a broker that gives everything away", "unsigned, for what no recorder has"
 )
@@ -366,6 +390,17 @@ def test_a_forged_receipt_makes_no_source_forget(rig: Rig, machines: Machines) -
     rig.recorder("second")
     assert soon(lambda: 2 in [record.value for record in rig.records("second")], 10), "it was not forgotten"
     waits.wait(patience(5))
+
+
+def test_a_conflict_is_told_no_more_when_its_recorder_has_gone(rig: Rig) -> None:
+    recorder, writer = rig.recorder(), rig.record_writer("camera")
+    save(writer, 1)
+    sender = writer._sender
+    assert sender is not None
+    recorder.detach()
+    sender._signatures.conflicts["recorder"] = "there are two of this name"
+    sender.hurry()
+    assert soon(lambda: not sender._signatures.conflicts, 10)
 
 
 # -- a ledger that somebody has edited
