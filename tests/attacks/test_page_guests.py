@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from page_parts import PageProgram, ask, chromium, cookie_of, do, lab, needs_browser, page_of
@@ -18,9 +18,11 @@ from patience import patience
 from programs import Program
 
 from ether.dashboard.access import ACT, CALL, LOOK, NOTHING, Access, Browser, Refused
-from ether.dashboard.application import Page
 from ether.dashboard.watched_lab import WatchedLab
 from ether.session.trust.lab import LabAuthority
+
+if TYPE_CHECKING:
+    from ether.dashboard.application import Page
 
 pytestmark = needs_browser
 
@@ -160,6 +162,8 @@ GUEST_RIGHTS = [
 )
 @pytest.mark.parametrize(("guests", "may"), GUEST_RIGHTS)
 def test_a_browser_of_another_machine_is_a_guest_of_the_session(guests: str | None, may: str) -> None:
+    from ether.dashboard.application import Page  # late: the file is collected where its libraries are missing, too
+
     access = Access(frozenset({"bench:1", "192.168.1.5:1"}), scheme="https", guests=lambda: guests)
     page = Page(WatchedLab(), access, takes_codes=True)
     secret = access.open(access.new_link(), "192.168.1.77")
